@@ -1,0 +1,372 @@
+"""The work order that the agent obeys: dataclasses, their JSON, their hash.
+
+A plan is a profile with every default filled in. It holds no secret, so it may be stored and compared:
+two plans with one hash are the same work. Pure: no I/O, shared by both halves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import typing
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
+
+FORMAT = 1
+"""Version of the plan's JSON; a reader takes this one and the one before."""
+
+STEPS = ("apt", "python", "repos", "downloads", "files", "commands", "checks", "services")
+LEVELS = ("critical", "required", "optional")
+BUILT_IN_VARIABLES = ("workspace", "home", "run_id")
+"""Known on the instance only; they stay ``${…}`` in a plan until `bind`."""
+
+T = TypeVar("T")
+
+
+class PlanFormatError(ValueError):
+    """The JSON is not a plan that this version reads; the message names both versions or the wrong field."""
+
+
+@dataclass(frozen=True)
+class Stall:
+    """A transfer that lands fewer than `below_bytes_per_s` over `for_s` is given up and tried elsewhere."""
+
+    below_bytes_per_s: int = 50 * 1024
+    for_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class ItemLimits:
+    """What one download may take. `file_s` None: max(15 min, size ÷ 1 MB/s), and never while bytes land."""
+
+    file_s: Optional[float] = None
+    attempt_s: float = 600.0
+    stall: Stall = Stall()
+    connect_s: float = 10.0
+    lookup_s: float = 30.0
+    attempts: int = 5
+    connections: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class HostLimits:
+    """The most files and connections per file that one source host is asked for at once; None: no cap."""
+
+    files: Optional[int] = None
+    connections: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the run may take as a whole. None: the engine chooses."""
+
+    run_s: float = 3600.0
+    files: Optional[int] = None
+    connections: Optional[int] = None
+    rate_bytes_per_s: Optional[int] = None
+    hosts: Dict[str, HostLimits] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SecretRule:
+    """The name of a secret and the https hosts that may see it; its value is never part of a plan."""
+
+    name: str
+    hosts: Tuple[str, ...] = ()
+    aliases: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A condition such as ``>=24GiB``. `op` is one of ``>= > <= < ==``."""
+
+    op: str
+    value_bytes: int
+
+
+@dataclass(frozen=True)
+class When:
+    """All that is given must hold, or the item is skipped."""
+
+    gpu_memory: Optional[Bound] = None
+    secret: Optional[str] = None
+    disk_free: Optional[Bound] = None
+
+
+@dataclass(frozen=True)
+class Substitute:
+    """An explicitly different file, taken when every source of the wanted one says no."""
+
+    url: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file. A `path` that ends in ``/`` takes the server's name. `unpack` is no | auto | zip | tar."""
+
+    url: str
+    path: str
+    mirrors: Tuple[str, ...] = ()
+    substitute: Optional[Substitute] = None
+    size_bytes: Optional[int] = None
+    sha256: Optional[str] = None
+    level: str = "required"
+    when: Optional[When] = None
+    limits: ItemLimits = ItemLimits()
+    unpack: str = "no"
+
+
+@dataclass(frozen=True)
+class Torch:
+    """Candidate versions in order of preference; `extras` are installed from the same index."""
+
+    versions: Tuple[str, ...] = ()
+    accelerator: str = "auto"
+    extras: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One install step of the environment; exactly one of the three is given."""
+
+    packages: Tuple[str, ...] = ()
+    torch: Optional[Torch] = None
+    requirements: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Python:
+    """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it."""
+
+    venv: str = "auto"
+    installer: str = "auto"
+    timeout_s: float = 300.0
+    retries: int = 3
+    layers: Tuple[Layer, ...] = ()
+    remove: Tuple[str, ...] = ()
+    protect: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A git checkout. `ref` is a branch, tag or commit; `install` a requirements file inside it."""
+
+    url: str
+    path: str
+    mirrors: Tuple[str, ...] = ()
+    ref: Optional[str] = None
+    submodules: bool = False
+    install: Optional[str] = None
+    level: str = "required"
+
+
+@dataclass(frozen=True)
+class File:
+    """A small text file written as given; `mode` is octal digits."""
+
+    path: str
+    content: str
+    mode: str = "0644"
+    level: str = "required"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One program run to its end: argv, no shell; ``python`` is the environment's."""
+
+    name: str
+    run: Tuple[str, ...]
+    directory: str = "."
+    environment: Dict[str, str] = field(default_factory=dict)
+    secrets: Tuple[str, ...] = ()
+    timeout_s: float = 600.0
+    level: str = "required"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What must be there: a `path`, files matching any of `glob`, or importable modules; exactly one."""
+
+    name: str
+    path: Optional[str] = None
+    glob: Tuple[str, ...] = ()
+    min_count: int = 1
+    min_size_bytes: int = 0
+    imports: Tuple[str, ...] = ()
+    level: str = "required"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """When a service counts as up: `successes` answers in a row from `url`, fitting `json`, within `within_s`."""
+
+    url: str
+    within_s: float = 600.0
+    successes: int = 2
+    json: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A program that outlives the run. `restart` is never | on_failure, `start` usable | complete."""
+
+    name: str
+    run: Tuple[str, ...]
+    directory: str = "."
+    environment: Dict[str, str] = field(default_factory=dict)
+    ready: Optional[Ready] = None
+    restart: str = "never"
+    start: str = "usable"
+    level: str = "required"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A command that the keeper runs after `failed` or `timeout`, even if nobody listens any more."""
+
+    run: Tuple[str, ...]
+    secrets: Tuple[str, ...] = ()
+    timeout_s: float = 300.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one run does. `workspace_fallback`: another folder may be taken if this one is unusable."""
+
+    name: str
+    workspace: str = "/workspace"
+    workspace_fallback: bool = False
+    steps: Tuple[str, ...] = STEPS
+    strict: bool = False
+    limits: Limits = Limits()
+    secrets: Tuple[SecretRule, ...] = ()
+    apt: Tuple[str, ...] = ()
+    python: Optional[Python] = None
+    repos: Tuple[Repo, ...] = ()
+    downloads: Tuple[Download, ...] = ()
+    files: Tuple[File, ...] = ()
+    commands: Tuple[Command, ...] = ()
+    checks: Tuple[Check, ...] = ()
+    services: Tuple[Service, ...] = ()
+    on_failure: Optional[Hook] = None
+    format: int = FORMAT
+
+    def to_json(self) -> Dict[str, Any]:
+        """The plan as JSON values, every default spelled out."""
+        return typing.cast(Dict[str, Any], _plain(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+        """Read a plan written by this version or the one before.
+
+        Raises:
+            PlanFormatError: another version, or a field of the wrong shape.
+        """
+        found = data.get("format")
+        if found not in (FORMAT, FORMAT - 1):
+            raise PlanFormatError(
+                f"this version reads plans of format {FORMAT - 1} and {FORMAT}, not {found}"
+            )
+        return _build(cls, data, "plan")
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the canonical JSON, hex: equal for equal work."""
+        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def bind(self, *, workspace: str, home: str, run_id: str) -> Plan:
+        """The plan with ``${workspace}``, ``${home}`` and ``${run_id}`` filled in and ``$${`` unescaped."""
+        values = {"workspace": workspace, "home": home, "run_id": run_id}
+        bound = _map_strings(self.to_json(), lambda text: _expand(text, values))
+        return Plan.from_json(dict(bound, workspace=workspace))
+
+
+def differences(old: Any, new: Any, path: str = "") -> List[str]:
+    """Where two plans' JSON differ, one line each, as ``downloads[2].sha256: "a…" -> "b…"``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(set(old) | set(new))
+        return [
+            line
+            for key in keys
+            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        ]
+    if isinstance(old, list) and isinstance(new, list):
+        longest = max(len(old), len(new))
+        padded = [(values + [None] * longest)[:longest] for values in (old, new)]
+        return [
+            line for i in range(longest) for line in differences(padded[0][i], padded[1][i], f"{path}[{i}]")
+        ]
+    return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _expand(text: str, values: Mapping[str, str]) -> str:
+    out, rest = [], text
+    while "${" in rest:
+        before, _, after = rest.partition("${")
+        if before.endswith("$"):
+            out.append(before[:-1] + "${")
+            rest = after
+            continue
+        name, closed, tail = after.partition("}")
+        if not closed or name not in values:
+            raise PlanFormatError(f"`${{{name}}}` is not one of {', '.join(values)}")
+        out.append(before + values[name])
+        rest = tail
+    return "".join(out) + rest
+
+
+def _map_strings(value: Any, change: typing.Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _map_strings(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_map_strings(item, change) for item in value]
+    return value
+
+
+def _plain(value: Any) -> Any:
+    return _map_strings(value, lambda text: text)
+
+
+def _build(kind: Type[T], data: Any, where: str) -> T:
+    if not isinstance(data, Mapping):
+        raise PlanFormatError(f"`{where}` must be an object, not {_short(data)}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    values = {
+        name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items() if name in known
+    }
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise PlanFormatError(f"`{where}`: {error}") from None
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Union:
+        return None if value is None else _convert(args[0], value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise PlanFormatError(f"`{where}` must be a list, not {_short(value)}")
+        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise PlanFormatError(f"`{where}` must be an object, not {_short(value)}")
+        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if is_dataclass(hint):
+        return _build(hint, value, where)  # type: ignore[arg-type]
+    wanted = (int, float) if hint is float else hint
+    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
+        raise PlanFormatError(f"`{where}` must be {hint.__name__}, not {_short(value)}")
+    return value

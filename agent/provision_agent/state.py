@@ -1,0 +1,79 @@
+"""What is done, per item, in `.provision/state.json`.
+
+Written by atomic rename after every change; a file that cannot be read is set aside and rebuilt from the disk.
+A record is a hint that makes verifying cheap, never a proof: every run checks it against the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import Any, Dict, Optional
+
+from . import protocol
+
+
+class StateFile:
+    """The records of one workspace. Thread-safe; one process writes it, the one that holds the workspace's lock."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self.set_aside: Optional[str] = None
+        """Where an unreadable file went, to be reported; None when all was well."""
+        self._records: Dict[str, Dict[str, Any]] = self._load()
+
+    def get(self, kind: str, item: str) -> Optional[Dict[str, Any]]:
+        """The record of *item* (``download``, ``repo``, …), a copy; None when there is none."""
+        with self._lock:
+            record = self._records.get(f"{kind}:{item}")
+            return None if record is None else dict(record)
+
+    def put(self, kind: str, item: str, record: Dict[str, Any]) -> None:
+        """Remember *record* for *item*; on the disk when this returns."""
+        with self._lock:
+            self._records[f"{kind}:{item}"] = dict(record)
+            self._save()
+
+    def forget(self, kind: str, item: str) -> None:
+        """Drop the record of *item*, if there is one."""
+        with self._lock:
+            if self._records.pop(f"{kind}:{item}", None) is not None:
+                self._save()
+
+    def _load(self) -> Dict[str, Dict[str, Any]]:
+        try:
+            with open(self._path, encoding="utf-8") as file:
+                data = json.load(file)
+            if data["format"] not in protocol.SUPPORTED_FORMATS:
+                raise ValueError("another format")
+            return {str(key): dict(value) for key, value in data["items"].items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            self.set_aside = f"{self._path}.unreadable"
+            os.replace(self._path, self.set_aside)
+            return {}
+
+    def _save(self) -> None:
+        write_atomically(
+            self._path, json.dumps({"format": protocol.FORMAT, "items": self._records}, indent=1).encode()
+        )
+
+
+def write_atomically(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True) -> None:
+    """Replace *path* by *data* as one step: a reader sees the old or the new content, never a part."""
+    temporary = f"{path}.{os.getpid()}.{threading.get_ident()}.tmp"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise

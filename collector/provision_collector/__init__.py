@@ -1,0 +1,1 @@
+"""Runs here: profiles, SSH, exact mirrors, verdicts."""
