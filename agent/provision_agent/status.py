@@ -36,8 +36,27 @@ _STATES = {
     "skipped": "skipped",
 }
 _KEPT = tuple(
-    "level bytes total_bytes bytes_per_s wait_s host url class message hint retriable found commit sha256"
-    " duration_s pid reason attempt resumed_bytes".split()
+    [
+        "level",
+        "bytes",
+        "total_bytes",
+        "bytes_per_s",
+        "wait_s",
+        "host",
+        "url",
+        "class",
+        "message",
+        "hint",
+        "retriable",
+        "found",
+        "commit",
+        "sha256",
+        "duration_s",
+        "pid",
+        "reason",
+        "attempt",
+        "resumed_bytes",
+    ]
 )
 
 

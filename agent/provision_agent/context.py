@@ -1,0 +1,35 @@
+"""What every step is handed: where it works, whom it tells, when it must stop."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Protocol
+
+from .state import StateFile
+
+
+class Report(Protocol):
+    """Write one event; the journal makes the log lines from it. Thread-safe, returns when it is on disk."""
+
+    def __call__(self, event: str, **fields: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """One run's surroundings. Everything in it is safe to use from any thread."""
+
+    workspace: str
+    run_id: str
+    run_directory: str
+    """`.provision/runs/<run-id>`; the only place for a step's own files besides `.provision/state.json`."""
+    report: Report
+    state: StateFile
+    cancelled: threading.Event
+    """Set when the run ends early (deadline, stop, strict failure): return soon, leave what resumes."""
+    remaining_s: Callable[[], float]
+    """Seconds until the run's deadline; no wait of a step may be longer."""
+    output: Callable[[str], None]
+    """A line of a child program's own output, for `agent.log`."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""

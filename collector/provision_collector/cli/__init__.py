@@ -1,0 +1,95 @@
+"""The command line: one module per command, loaded when it is called; the only room that prints.
+
+`main` is the one place that turns errors into text and exit codes.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from ..errors import ProvisionError
+
+COMMANDS = {
+    "up": "push the agent, run a profile on an instance, mirror its logs to the end",
+    "check": "is this profile valid?",
+    "status": "one run or all runs known here; --host asks the instance itself",
+    "logs": "print a local mirror; -f follows it",
+    "attach": "follow a run that is already going",
+    "stop": "stop a run; partial downloads stay for the next one",
+    "profiles": "list | show NAME | schema",
+    "hosts": "list | forget HOST (known hosts)",
+    "prune": "old runs, mirrors and unused agents, here or with --host there",
+    "demo": "the whole thing on this machine: an embedded instance and file server",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported only when called, so that ``--help`` and completion stay quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="provision")
+def cli() -> None:
+    """Turn a rented GPU instance into a working one, fast, and tell the truth about it."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with the code that docs/SCRIPTING.md promises."""
+    if sys.platform == "win32":
+        sys.exit("provision runs on Linux, macOS and WSL: start it inside WSL")
+    try:
+        cli.main(args=None if argv is None else list(argv), standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except ProvisionError as error:
+        complain(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(141)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT):
+            raise
+        complain(
+            ProvisionError(
+                f"this machine: {error}", hint="choose another folder with `--logs-dir`, or make room"
+            )
+        )
+        sys.exit(74)
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print(
+            "this is a bug in provision, not in your instance: please report the lines above", file=sys.stderr
+        )
+        sys.exit(70)
+
+
+def complain(error: ProvisionError) -> None:
+    """Say on stderr what happened and what to type next."""
+    print(f"provision: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"  next: {error.hint}", file=sys.stderr)

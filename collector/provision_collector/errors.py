@@ -1,0 +1,93 @@
+"""Every error that is raised on purpose, each with the exit code of the command that meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ProvisionError(Exception):
+    """Expected trouble. `str()` says what happened and why; `hint` what to type next."""
+
+    exit_code = 1
+    verdict = "failed"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(ProvisionError):
+    """The command cannot mean anything: wrong words, an unknown run, a mirror that is locked or was edited."""
+
+    exit_code = 2
+    verdict = "usage"
+
+
+class ProfileError(ProvisionError):
+    """The profile is wrong. `problems` has every one as ``file:line:column: message``."""
+
+    exit_code = 3
+    verdict = "profile"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(
+            "\n".join(problems), hint="correct the lines above; `provision check` reads them again"
+        )
+        self.problems = list(problems)
+
+
+class RefusedError(ProvisionError):
+    """Another plan's run is going on the instance; `differences` says how it differs."""
+
+    exit_code = 4
+    verdict = "refused"
+
+    def __init__(self, message: str, *, hint: str = "", differences: Sequence[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.differences = list(differences)
+
+
+class HostUnreachableError(ProvisionError):
+    """Never got in. `cause`: unknown-name | refused | timed-out | reset | no-route | no-exec | no-python | closed."""
+
+    exit_code = 10
+    verdict = "unreachable"
+
+    def __init__(self, message: str, *, hint: str = "", cause: str = "closed") -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
+
+
+class HostKeyError(ProvisionError):
+    """The host's key is unknown, or not the one that was seen before."""
+
+    exit_code = 11
+    verdict = "host-key"
+
+
+class ContactLostError(ProvisionError):
+    """Was in, could not come back in time; the run may go on."""
+
+    exit_code = 12
+    verdict = "contact-lost"
+
+
+class AuthRefusedError(ProvisionError):
+    """The instance does not take this user with this key, and the time for it to boot is over."""
+
+    exit_code = 13
+    verdict = "auth-refused"
+
+
+class AgentLostError(ProvisionError):
+    """Agent and keeper died without a verdict and could not be started again."""
+
+    exit_code = 14
+    verdict = "agent-lost"
+
+
+class LocalMachineError(ProvisionError):
+    """This machine: disk full, no permission."""
+
+    exit_code = 74
+    verdict = "local"
