@@ -35,28 +35,26 @@ _STATES = {
     "failed": "failed",
     "skipped": "skipped",
 }
-_KEPT = tuple(
-    [
-        "level",
-        "bytes",
-        "total_bytes",
-        "bytes_per_s",
-        "wait_s",
-        "host",
-        "url",
-        "class",
-        "message",
-        "hint",
-        "retriable",
-        "found",
-        "commit",
-        "sha256",
-        "duration_s",
-        "pid",
-        "reason",
-        "attempt",
-        "resumed_bytes",
-    ]
+_KEPT = (
+    "level",
+    "bytes",
+    "total_bytes",
+    "bytes_per_s",
+    "wait_s",
+    "host",
+    "url",
+    "class",
+    "message",
+    "hint",
+    "retriable",
+    "found",
+    "commit",
+    "sha256",
+    "duration_s",
+    "pid",
+    "reason",
+    "attempt",
+    "resumed_bytes",
 )
 
 
