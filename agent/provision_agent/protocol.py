@@ -80,6 +80,7 @@ AGENT_EVENTS: Dict[str, Tuple[str, ...]] = {
     "check_passed": (*_ITEM, "found"),
     "check_failed": (*_ITEM, *_FAILURE, "found"),
     "service_started": (*_ITEM, "pid"),
+    "service_progress": (*_ITEM, "message"),
     "service_ready": (*_ITEM, "url"),
     "service_failed": (*_ITEM, *_FAILURE),
     "service_skipped": (*_ITEM, "reason"),
@@ -104,6 +105,9 @@ COLLECTOR_EVENTS: Dict[str, Tuple[str, ...]] = {
 
 MAX_PAYLOAD_BYTES = 1 << 20
 """A frame that says it is longer is a lie, and the connection is dropped."""
+
+PROOF_BYTES = 64 * 1024
+"""How many bytes before its offset a mirror proves that it has, by their sha256, before it is continued."""
 
 _HEAD = struct.Struct(">cBI")
 _POSITION = struct.Struct(">IQ")

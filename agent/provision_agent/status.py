@@ -6,7 +6,7 @@ run still tells what it knows.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Tuple
 
 from . import protocol
 
@@ -151,3 +151,13 @@ _FOLDS = {
     "preflight_failed": _preflight_failed,
     "warning": _warning,
 }
+
+
+def transfer_totals(status: Mapping[str, Any]) -> Tuple[float, int, int]:
+    """Bytes per second, bytes landed and bytes to come, over all files."""
+    items = list(status["downloads"].values())
+    speed = sum(float(item.get("bytes_per_s") or 0) for item in items if item["state"] == "running")
+    landed = sum(int(item.get("bytes") or 0) for item in items)
+    open_items = [item for item in items if item["state"] not in ("done", "failed", "skipped")]
+    left = sum(max(int(item.get("total_bytes") or 0) - int(item.get("bytes") or 0), 0) for item in open_items)
+    return speed, landed, left

@@ -1,0 +1,37 @@
+"""The agent's command line, spoken by the collector and by the agent itself, not by people.
+
+``start`` and ``stop`` read one JSON object on stdin and answer with one JSON line; secrets come only this way.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import List, Optional
+
+_COMMANDS = {
+    "start": "start",
+    "keep": "keeper",
+    "run": "run",
+    "follow": "follow",
+    "status": "query",
+    "stop": "query",
+    "prune": "query",
+    "verify": "query",
+    "facts": "query",
+    "supervise": "services",
+}
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one subcommand; its module has a function ``<subcommand>_main``."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] not in _COMMANDS:
+        print(f"usage: agent {'|'.join(_COMMANDS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"provision_agent.{_COMMANDS[arguments[0]]}")
+    return int(getattr(module, f"{arguments[0]}_main")(arguments[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

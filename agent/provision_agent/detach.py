@@ -1,0 +1,138 @@
+"""Processes that outlive the one that started them, and names for them that no other process can inherit.
+
+A pid alone may be reused; pid, start time and boot id together name one process for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+_started: "List[subprocess.Popen[bytes]]" = []  # held, so that their objects never warn that the child still runs
+
+
+class Identity(NamedTuple):
+    """One process. `start_time` is in clock ticks since boot, as /proc/<pid>/stat field 22 says."""
+
+    pid: int
+    start_time: int
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> Identity:
+        """The identity of the process that has *pid* now; `start_time` 0 when it is gone already."""
+        return cls(pid, _start_time(pid) or 0, boot_id())
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Optional[Identity]:
+        """What `as_json` wrote; None when a field is missing or odd."""
+        try:
+            return cls(int(data["pid"]), int(data["start_time"]), str(data["boot_id"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def as_json(self) -> Dict[str, Any]:
+        """For a file that another process will read."""
+        return dict(self._asdict())
+
+    def is_alive(self) -> bool:
+        """True while this very process runs; a zombie counts as dead."""
+        return self.boot_id == boot_id() and self.start_time != 0 and _start_time(self.pid) == self.start_time
+
+    def send(self, sign: int, *, group: bool = False) -> bool:
+        """Signal it (or its whole process group, if it leads one); False when it is gone."""
+        if not self.is_alive():
+            return False
+        try:
+            if group and os.getpgid(self.pid) == self.pid:
+                os.killpg(self.pid, sign)
+            else:
+                os.kill(self.pid, sign)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def end(self, *, within_s: float) -> bool:
+        """TERM, then KILL when half of *within_s* has passed; True when it is gone at the end."""
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if not self.send(sign, group=True) or self.wait(within_s=within_s / 2):
+                return True
+        return not self.is_alive()
+
+    def wait(self, *, within_s: float) -> bool:
+        """Wait until it is gone, at most *within_s*; True when it is."""
+        end = time.monotonic() + within_s
+        while self.is_alive():
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.02)
+        return True
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot; the same in every container of one machine."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return "unknown"
+
+
+def agent_argv(*arguments: str) -> List[str]:
+    """The command that starts this same agent again: its .pyz, or its package in a checkout."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    root = os.path.dirname(package)
+    if os.path.isfile(root):
+        return [sys.executable, "-I", "-S", root, *arguments]
+    code = f"import sys; sys.path.insert(0, {root!r}); from provision_agent.__main__ import main; sys.exit(main())"
+    return [sys.executable, "-I", "-S", "-c", code, *arguments]
+
+
+def spawn_detached(
+    argv: Sequence[str],
+    *,
+    log_path: str,
+    environment: Optional[Mapping[str, str]] = None,
+    directory: Optional[str] = None,
+    stdin: Optional[bytes] = None,
+    keep_fds: Sequence[int] = (),
+) -> Identity:
+    """Start *argv* in a session of its own: no terminal, no pipe to this process, output appended to *log_path*.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            cwd=directory,
+            env=None if environment is None else dict(environment),
+            start_new_session=True,
+            pass_fds=tuple(keep_fds),
+        )
+    finally:
+        os.close(log)
+    _started.append(child)
+    identity = Identity.of(child.pid)
+    if stdin is not None and child.stdin is not None:
+        child.stdin.write(stdin)
+        child.stdin.close()
+    return identity
+
+
+def _start_time(pid: int) -> Optional[int]:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()  # the program's name may hold spaces and brackets
+    return None if fields[0] in (b"Z", b"X") else int(fields[19])

@@ -1,0 +1,184 @@
+"""What this instance is: GPUs, driver, memory, disks, pythons, init system.
+
+Never raises and never waits long: a probe that hangs or fails leaves its fact out (None or empty) and costs at
+most `PROBE_S`; all of them run side by side. GPU probes run in a child, because a broken driver can crash or hang
+whoever loads it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import glob
+import os
+import shutil
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from . import process
+from .environment import probe
+from .failures import Failure
+
+PROBE_S = 10.0
+_SMI_FIELDS = "name,compute_cap,memory.total,driver_version"
+
+
+def find_facts(workspace: str) -> Dict[str, Any]:
+    """Look at the instance.
+
+    Args:
+        workspace: Its disk is one of `disks`, its ``venv`` one of `venvs`; it need not exist yet.
+
+    Returns:
+        JSON values: ``gpus`` (``name``, ``compute_capability``, ``memory_bytes``), ``driver``, ``cuda`` (the newest
+        that the driver runs), ``memory_bytes``, ``disks`` (``path``, ``total_bytes``, ``free_bytes``), ``cpus``,
+        ``pythons`` (``path``, ``version``), ``init`` (systemd | supervisor | none), ``user``, ``is_root``,
+        ``hostname``, ``venvs`` (``path``, ``python``, ``torch``), ``git``, ``uv``, ``ffmpeg``.
+    """
+    probes: Dict[str, Tuple[Callable[[], Any], Any]] = {
+        "disks": (lambda: _disks(workspace), []),
+        "memory_bytes": (_memory_bytes, None),
+        "cpus": (_cpus, 1),
+        "pythons": (_pythons, []),
+        "init": (_init, "none"),
+        "user": (getpass.getuser, None),
+        "is_root": (lambda: os.geteuid() == 0, False),
+        "hostname": (socket.gethostname, None),
+        "venvs": (lambda: _venvs(workspace), []),
+        "git": (lambda: shutil.which("git"), None),
+        "uv": (lambda: shutil.which("uv"), None),
+        "ffmpeg": (lambda: shutil.which("ffmpeg"), None),
+    }
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        gpus = pool.submit(_guarded, _gpus, {"gpus": [], "driver": None, "cuda": None})
+        others = {name: pool.submit(_guarded, ask, default) for name, (ask, default) in probes.items()}
+        return dict(gpus.result(), **{name: answer.result() for name, answer in others.items()})
+
+
+def _guarded(ask: Callable[[], Any], default: Any) -> Any:
+    try:
+        return ask()
+    except (Failure, OSError, ValueError, LookupError, ImportError):
+        return default
+
+
+def _gpus() -> Dict[str, Any]:
+    smi = _guarded(_ask_smi, {"gpus": [], "driver": None, "cuda": None})
+    library = _guarded(
+        lambda: probe.ask(sys.executable, "gpus", timeout_s=PROBE_S), {"gpus": [], "cuda": None}
+    )
+    return {
+        "gpus": library["gpus"] or smi["gpus"],
+        "driver": smi["driver"] or _guarded(_kernel_driver, None),
+        "cuda": library["cuda"] or smi["cuda"],
+    }
+
+
+def _ask_smi() -> Dict[str, Any]:
+    if shutil.which("nvidia-smi") is None:
+        raise LookupError("no nvidia-smi")
+    rows = _lines(["nvidia-smi", f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader,nounits"])
+    cells = [[cell.strip() for cell in row.split(",")] for row in rows if row.count(",") == 3]
+    gpus = [
+        {"name": name, "compute_capability": capability, "memory_bytes": int(float(mebibytes) * 2**20)}
+        for name, capability, mebibytes, _ in cells
+    ]
+    banner = " ".join(_lines(["nvidia-smi"]))
+    cuda = banner.partition("CUDA Version:")[2].split()[:1]
+    return {"gpus": gpus, "driver": cells[0][3] if cells else None, "cuda": cuda[0] if cuda else None}
+
+
+def _lines(argv: List[str]) -> List[str]:
+    lines: List[str] = []
+    done = process.run(argv, timeout_s=PROBE_S, on_line=lines.append)
+    if done.status != 0:
+        raise LookupError(f"{argv[0]} ended with {done.status}")
+    return lines
+
+
+def _kernel_driver() -> Optional[str]:
+    with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as file:
+        words = file.readline().split()
+    return next((word for word in words if word[:1].isdigit() and "." in word), None)
+
+
+def _disks(workspace: str) -> List[Dict[str, Any]]:
+    seen: Dict[int, Dict[str, Any]] = {}
+    for path in (workspace, os.path.expanduser("~"), "/tmp", "/"):  # noqa: S108
+        existing = path
+        while not os.path.isdir(existing):
+            existing = os.path.dirname(existing) or "/"
+        usage = shutil.disk_usage(existing)
+        fact = {"path": path, "total_bytes": usage.total, "free_bytes": usage.free}
+        seen.setdefault(os.stat(existing).st_dev, fact)
+    return list(seen.values())
+
+
+def _memory_bytes() -> int:
+    """The smaller of the machine's memory and the container's share of it."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(path, encoding="ascii") as file:
+                sizes.append(int(file.read()))
+        except (OSError, ValueError):
+            continue  # no such cgroup version, or "max"
+    return min(sizes)
+
+
+def _cpus() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        return max(1, min(count, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        return count
+
+
+def _pythons() -> List[Dict[str, str]]:
+    """The agent's own interpreter first, then others on PATH, newest first."""
+    own = {"path": sys.executable, "version": ".".join(map(str, sys.version_info[:3]))}
+    found = [own]
+    for minor in range(14, 7, -1):
+        path = shutil.which(f"python3.{minor}")
+        if path is not None and not os.path.samefile(path, sys.executable):
+            found.append({"path": path, "version": f"3.{minor}"})
+    return found
+
+
+def _init() -> str:
+    if os.path.isdir("/run/systemd/system"):
+        return "systemd"
+    sockets = glob.glob("/run/supervisor*.sock") + glob.glob("/var/run/supervisor*.sock")
+    with open("/proc/1/comm", encoding="ascii") as file:
+        first = file.read().strip()
+    return "supervisor" if sockets or first == "supervisord" else "none"
+
+
+def _venvs(workspace: str) -> List[Dict[str, Any]]:
+    """Environments that exist already, in the order in which `auto` considers them."""
+    places = [
+        os.environ.get("VIRTUAL_ENV", ""),
+        "/venv/main",
+        os.path.join(workspace, "venv"),
+        os.environ.get("CONDA_PREFIX", ""),
+        "/opt/conda",
+    ]
+    found: Dict[str, Dict[str, Any]] = {}
+    for path in filter(None, places):
+        python = os.path.join(path, "bin", "python")
+        if os.path.exists(python):
+            found.setdefault(
+                os.path.realpath(path), {"path": path, "python": python, "torch": _torch_version(path)}
+            )
+    return list(found.values())
+
+
+def _torch_version(venv: str) -> Optional[str]:
+    """From the name of its metadata folder: cheap, and no import that could hang."""
+    pattern = os.path.join(glob.escape(venv), "lib", "python3*", "site-packages", "torch-*.dist-info")
+    names = [os.path.basename(path) for path in glob.glob(pattern)]
+    return names[0][len("torch-") : -len(".dist-info")] if names else None

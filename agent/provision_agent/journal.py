@@ -1,0 +1,204 @@
+"""The one writer of a run's core log, error log, events and status.
+
+A record is on its file when `event` returns, so SIGKILL loses nothing that was reported. Every string passes
+redaction first. When the disk is full a reserve is given up, so that the last words still fit.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from datetime import datetime, timezone
+from typing import Any, Dict, List, Mapping, Optional
+from urllib.parse import quote
+
+from . import lines, protocol
+from .state import write_atomically
+from .status import fold, new_status
+from .workspace import Workspace
+
+RESERVE_BYTES = 1 << 20
+MAX_PENDING_BYTES = 1 << 20
+STATUS_EVERY_S = 0.5
+MIN_SECRET_LENGTH = 4
+"""A shorter value would turn every log into stars and protect nothing."""
+
+
+class Journal:
+    """Open the run's files, mend a torn last line, and go on with its sequence. Thread-safe."""
+
+    def __init__(self, workspace: Workspace, run_id: str, *, secrets: Mapping[str, str]) -> None:
+        self._workspace = workspace
+        self._run = run_id
+        self._secrets = _redactable(secrets)
+        self._lock = threading.RLock()
+        self._core = _AppendedFile(workspace.run_file(run_id, "core.log"), workspace.reserve)
+        self._errors = _AppendedFile(workspace.errors, workspace.reserve)
+        self._events = _AppendedFile(workspace.run_file(run_id, "events.jsonl"), workspace.reserve)
+        self._output = _AppendedFile(workspace.run_file(run_id, "agent.log"), workspace.reserve)
+        self.status = new_status(run_id)
+        self._sequence = self._replay(workspace.run_file(run_id, "events.jsonl"))
+        self._is_dirty = threading.Event()
+        self._closed = threading.Event()
+        _make_reserve(workspace.reserve)
+        self._ticker = threading.Thread(target=self._keep_status_fresh, daemon=True)
+        self._ticker.start()
+
+    def event(self, event: str, **fields: Any) -> None:
+        """Write one event and the log lines that it leaves."""
+        with self._lock:
+            now = _now()
+            record: Dict[str, Any] = {
+                "format": protocol.FORMAT,
+                "ts": now,
+                "run": self._run,
+                "seq": self._sequence + 1,
+            }
+            record.update(self._clean(dict(fields, event=event)))
+            self._write_lines(lines.lines_of(record), now)
+            if event == "run_finished":
+                record["sizes"] = {"core": self._core.size(), "errors": self._errors.size()}
+            self._sequence += 1
+            self._events.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
+            fold(self.status, record)
+            self._is_dirty.set()
+
+    def say(self, text: lines.Lines) -> None:
+        """Write lines that belong to no single event."""
+        with self._lock:
+            self._write_lines(lines.Lines(*(self._clean(list(part)) for part in text)), _now())
+
+    def output(self, line: str) -> None:
+        """A line of a child program's own output, for `agent.log`."""
+        with self._lock:
+            self._output.append(protocol.redacted(line, self._secrets) + "\n")
+
+    def close(self) -> None:
+        """Write the last status. Safe to repeat."""
+        self._closed.set()
+        self._ticker.join(timeout=5)
+        self._write_status()
+
+    def _write_lines(self, text: lines.Lines, now: str) -> None:
+        for line in text.core:
+            self._core.append(f"{now} {_one_line(line)}\n")
+        for line in text.errors:
+            self._errors.append(f"{now} run={self._run} {_one_line(line)}\n")
+
+    def _replay(self, path: str) -> int:
+        last = 0
+        with open(path, "rb") as file:
+            for line in file:
+                try:
+                    event = json.loads(line)
+                    last = int(event["seq"])
+                except (ValueError, KeyError, TypeError):
+                    continue
+                fold(self.status, event)
+        return last
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return protocol.redacted(value, self._secrets)
+        if isinstance(value, dict):
+            return {key: self._clean(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._clean(item) for item in value]
+        return value
+
+    def _keep_status_fresh(self) -> None:
+        while not self._closed.wait(STATUS_EVERY_S):
+            if self._is_dirty.is_set():
+                self._write_status()
+
+    def _write_status(self) -> None:
+        with self._lock:
+            self._is_dirty.clear()
+            data = json.dumps(self.status, ensure_ascii=False).encode()
+        try:
+            write_atomically(self._workspace.run_file(self._run, "status.json"), data, sync=False)
+        except OSError:
+            self._is_dirty.set()  # the disk is full: the events say the same
+
+
+class _AppendedFile:
+    """A file that only grows. What the disk refuses is kept, in order, and written when it can be."""
+
+    def __init__(self, path: str, reserve: str) -> None:
+        self._reserve = reserve
+        self._pending = b""
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        size = os.fstat(self._descriptor).st_size
+        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+            self.append("\n")
+
+    def append(self, text: str) -> None:
+        self._pending += text.encode("utf-8", "replace")
+        try:
+            self._flush()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and self._give_up_reserve():
+                self.append("")
+        if len(self._pending) > MAX_PENDING_BYTES:
+            self._pending = self._pending[: MAX_PENDING_BYTES // 2].rpartition(b"\n")[0] + b"\n"
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def _flush(self) -> None:
+        while self._pending:
+            written = os.write(self._descriptor, self._pending)
+            self._pending = self._pending[written:]
+
+    def _give_up_reserve(self) -> bool:
+        try:
+            os.unlink(self._reserve)
+        except OSError:
+            return False
+        return True
+
+
+def _make_reserve(path: str) -> None:
+    try:
+        if not os.path.exists(path):
+            with open(path, "wb") as file:
+                file.write(b"\0" * RESERVE_BYTES)
+    except OSError:
+        pass  # the disk is full already: preflight says so
+
+
+def _redactable(secrets: Mapping[str, str]) -> List[str]:
+    forms = {
+        form
+        for value in secrets.values()
+        if len(value) >= MIN_SECRET_LENGTH
+        for form in (value, quote(value, safe=""))
+    }
+    return sorted(forms, key=len, reverse=True)
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "").replace("\n", " ⏎ ")
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_status(workspace: Workspace, run_id: str) -> Optional[Dict[str, Any]]:
+    """The status of a run from its events, whoever wrote them; None when it left none."""
+    status = new_status(run_id)
+    try:
+        with open(workspace.run_file(run_id, "events.jsonl"), "rb") as file:
+            for line in file:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                if event.get("format") in protocol.SUPPORTED_FORMATS:
+                    fold(status, event)
+    except OSError:
+        return None
+    return status

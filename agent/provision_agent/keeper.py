@@ -1,0 +1,183 @@
+"""The agent's small detached parent: holds the lock and the secrets, keeps the deadline, restarts a dead agent.
+
+It survives the SSH session and the collector. It writes to the run's journal only when the agent is gone, so
+that each file has one writer at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any, Dict, List, Mapping, Optional
+
+from . import process
+from .clock import RunClock
+from .detach import Identity, agent_argv
+from .failures import Failure
+from .journal import Journal, read_status
+from .plan import Hook, Plan
+from .start import read_run_record
+from .workspace import RENEW_EVERY_S, Workspace, WorkspaceLock
+
+MAX_RESTARTS = 3
+DEADLINE_GRACE_S = 20.0
+"""The agent ends itself at the deadline; when it has not after this, it hangs and is killed."""
+STOP_GRACE_S = 15.0
+POLL_S = 0.2
+
+
+def keep_main(argv: List[str]) -> int:
+    """``keep <workspace> <run> <lock descriptor>``: secrets on stdin; runs until the run has its verdict."""
+    workspace, run_id = Workspace(argv[0]), argv[1]
+    secrets: Dict[str, str] = json.loads(sys.stdin.buffer.read())["secrets"]
+    lock = WorkspaceLock(workspace, int(argv[2]))
+    os.set_inheritable(lock.descriptor, False)
+    lock.renew(run=run_id, keeper=Identity.of(os.getpid()).as_json())
+    keeper = Keeper(workspace, run_id, secrets, lock)
+    signal.signal(signal.SIGTERM, lambda *_: keeper.stop())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    keeper.keep()
+    return 0
+
+
+class Keeper:
+    """One run's keeper."""
+
+    def __init__(
+        self, workspace: Workspace, run_id: str, secrets: Mapping[str, str], lock: WorkspaceLock
+    ) -> None:
+        self._workspace = workspace
+        self._run = run_id
+        self._secrets = dict(secrets)
+        self._lock = lock
+        self._clock = RunClock.from_json(read_run_record(workspace, run_id))
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End the run as cancelled; called by the signal handler."""
+        self._is_stopping = True
+
+    def keep(self) -> None:
+        """Start the agent, again when it dies, until the run has a verdict; then clean up after it."""
+        for restarts in range(MAX_RESTARTS + 1):
+            status = self._run_agent(restarts)
+            if self._verdict() is not None:
+                break
+            if self._is_stopping or self._clock.remaining_s() < -DEADLINE_GRACE_S:
+                self._close("cancelled" if self._is_stopping else "timeout")
+                break
+            print(f"keeper: the agent died with status {status}", flush=True)
+        else:
+            self._close("failed", "bug", f"the agent died {MAX_RESTARTS + 1} times (last status {status})")
+        close_run(self._workspace, self._run, self._secrets, self._verdict())
+        self._lock.release()
+
+    def _run_agent(self, restarts: int) -> int:
+        agent = subprocess.Popen(
+            agent_argv("run", self._workspace.root, self._run, str(restarts), str(self._lock.descriptor)),
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=(self._lock.descriptor,),
+        )
+        assert agent.stdin is not None
+        self._lock.renew(agent=Identity.of(agent.pid).as_json())
+        try:
+            agent.stdin.write(json.dumps({"secrets": self._secrets}).encode() + b"\n")
+            agent.stdin.flush()  # left open: its end tells the agent that the keeper is gone
+        except BrokenPipeError:
+            pass
+        status = self._watch(agent)
+        try:
+            agent.stdin.close()
+        except BrokenPipeError:
+            pass
+        return status
+
+    def _watch(self, agent: "subprocess.Popen[bytes]") -> int:
+        renew_at = kill_at = time.monotonic()
+        is_told = False
+        while True:
+            try:
+                return agent.wait(timeout=POLL_S)
+            except subprocess.TimeoutExpired:
+                now = time.monotonic()
+            if now >= renew_at:
+                self._lock.renew()
+                renew_at = now + RENEW_EVERY_S
+            if self._is_stopping and not is_told:
+                agent.terminate()
+                is_told, kill_at = True, now + STOP_GRACE_S
+            if (is_told and now >= kill_at) or self._clock.remaining_s() < -DEADLINE_GRACE_S:
+                process.end_group(agent, kill_after_s=1.0)
+
+    def _verdict(self) -> Optional[str]:
+        status = read_status(self._workspace, self._run)
+        return None if status is None else status["verdict"]
+
+    def _close(self, verdict: str, class_: str = "", message: str = "") -> None:
+        journal = Journal(self._workspace, self._run, secrets=self._secrets)
+        if class_:
+            journal.event("step_failed", step="run", **Failure(class_, message).as_fields())
+        journal.event("run_finished", verdict=verdict, duration_s=self._clock.elapsed_s())
+        journal.close()
+
+
+def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], verdict: Optional[str]) -> None:
+    """What is owed after the verdict: the profile's `on_failure`, even if nobody listens any more."""
+    with open(workspace.run_file(run_id, "plan.json"), encoding="utf-8") as file:
+        plan = Plan.from_json(json.load(file)).bind(
+            workspace=workspace.root, home=os.path.expanduser("~"), run_id=run_id
+        )
+    if plan.on_failure is not None and verdict in ("failed", "timeout"):
+        _run_hook(plan.on_failure, workspace, secrets)
+
+
+def _run_hook(hook: Hook, workspace: Workspace, secrets: Mapping[str, str]) -> None:
+    chosen = {name: secrets[name] for name in hook.secrets if name in secrets}
+    missing = [name for name in hook.secrets if name not in secrets]
+    if missing:
+        print(f"keeper: on_failure misses {', '.join(missing)}", flush=True)
+    try:
+        finished = process.run(
+            hook.run,
+            timeout_s=hook.timeout_s,
+            directory=workspace.root,
+            environment=process.child_environment(chosen),
+        )
+        print(f"keeper: on_failure ended with {finished.status}", flush=True)
+    except Failure as failure:
+        print(f"keeper: on_failure: {failure.message}", flush=True)
+
+
+class Orphanage:
+    """Notices that the keeper is gone, and then renews the workspace's lock in its place."""
+
+    def __init__(self, workspace: Workspace, lock: WorkspaceLock, run_id: str) -> None:
+        os.set_inheritable(lock.descriptor, False)
+        self.is_orphan = False
+        self._lock = lock
+        self._run = run_id
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def release(self) -> None:
+        """Give the lock back, as the keeper would have."""
+        self._lock.release()
+
+    def _watch(self) -> None:
+        while sys.stdin.buffer.read(1):  # the keeper writes nothing more: this ends when it does
+            pass
+        self.is_orphan = True
+        while True:
+            self._lock.renew(run=self._run, keeper=None, agent=Identity.of(os.getpid()).as_json())
+            time.sleep(RENEW_EVERY_S)
+
+
+def holder_facts(holder: Mapping[str, Any]) -> Dict[str, Any]:
+    """What the lock says of the run that is going, for `status`: its run and whether its processes live."""
+    alive = {role: Identity.from_json(holder.get(role) or {}) for role in ("keeper", "agent")}
+    return {"run": holder.get("run"), **{role: bool(p and p.is_alive()) for role, p in alive.items()}}

@@ -1,0 +1,157 @@
+"""Questions about an instance's runs and small errands: status, stop, prune, facts, verify.
+
+Each reads one JSON object on stdin (an empty one will do) and answers with one JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from typing import Any, Dict, List, Mapping, Optional
+
+from . import facts
+from .checks import run_check
+from .context import Context
+from .environment.venv import find
+from .failures import Failure
+from .journal import read_status
+from .keeper import holder_facts
+from .plan import Plan
+from .start import plan_of, run_facts, say, stop_keeper
+from .state import StateFile
+from .workspace import Workspace, known_workspaces, resolve
+
+STOP_WITHIN_S = 40.0
+VERIFY_WITHIN_S = 600.0
+
+
+def status_main(argv: List[str]) -> int:
+    """``status``: ``{workspace?, run?}`` -> ``{runs: [status…]}``, each with its workspace and whether it lives."""
+    request = _request()
+    runs = [_status(workspace, run, with_plan=bool(request.get("with_plan"))) for workspace, run in _chosen(request)]
+    say({"runs": [run for run in runs if run is not None]})
+    return 0
+
+
+def stop_main(argv: List[str]) -> int:
+    """``stop``: ``{workspace?, run?}`` -> ``{stopped, verdict, run}`` of the run that is going, if it is that one."""
+    request = _request()
+    for workspace, run in _chosen(request):
+        status = read_status(workspace, run)
+        if run == workspace.current_run() and status is not None and status["verdict"] is None:
+            stopped = stop_keeper(workspace, within_s=STOP_WITHIN_S)
+            say(
+                {
+                    "stopped": stopped,
+                    "run": run,
+                    "verdict": (read_status(workspace, run) or status)["verdict"],
+                }
+            )
+            return 0
+    say({"stopped": False, "run": request.get("run"), "verdict": None})
+    return 0
+
+
+def facts_main(argv: List[str]) -> int:
+    """``facts``: ``{workspace?}`` -> the instance's facts."""
+    say({"facts": facts.find_facts(_request().get("workspace") or "/")})
+    return 0
+
+
+def prune_main(argv: List[str]) -> int:
+    """``prune``: ``{workspace?, keep, older_than_s?}`` -> ``{removed: [run…], agents: [file…]}``; never the current run."""
+    request = _request()
+    removed: List[str] = []
+    agents: List[str] = []
+    for workspace in _workspaces(request.get("workspace")):
+        removed += _prune_runs(workspace, int(request["keep"]), request.get("older_than_s"))
+        if not workspace.keeper_is_alive():
+            agents += _prune_agents(workspace, str(request.get("agent") or ""))
+    say({"removed": removed, "agents": agents})
+    return 0
+
+
+def verify_main(argv: List[str]) -> int:
+    """``verify``: ``{plan}`` -> ``{passed: […], failed: [{item, level, …}]}``: the plan's checks, now."""
+    plan = Plan.from_json(_request()["plan"])
+    workspace = resolve(plan.workspace, fallback=plan.workspace_fallback)
+    plan = plan.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id="verify")
+    end = time.monotonic() + VERIFY_WITHIN_S
+    context = Context(
+        workspace=workspace.root,
+        run_id="verify",
+        run_directory=workspace.tool,
+        report=lambda event, **fields: None,
+        state=StateFile(workspace.state),
+        cancelled=threading.Event(),
+        remaining_s=lambda: end - time.monotonic(),
+        output=lambda line: None,
+    )
+    venv = find(plan.python, context) if plan.python is not None else None
+    passed: List[str] = []
+    failed: List[Dict[str, Any]] = []
+    for check in plan.checks:
+        try:
+            run_check(check, context, venv)
+            passed.append(check.name)
+        except Failure as failure:
+            failed.append(dict(failure.as_fields(), item=check.name, level=check.level))
+    say({"passed": passed, "failed": failed})
+    return 0
+
+
+def _request() -> Dict[str, Any]:
+    return dict(json.loads(sys.stdin.buffer.read() or b"{}"))
+
+
+def _workspaces(root: Optional[str]) -> List[Workspace]:
+    return [Workspace(path) for path in ([root] if root else known_workspaces())]
+
+
+def _chosen(request: Mapping[str, Any]) -> "List[tuple[Workspace, str]]":
+    """The asked run wherever it is; without a run id, the current run of each workspace."""
+    wanted = request.get("run")
+    pairs = []
+    for workspace in _workspaces(request.get("workspace")):
+        current = workspace.current_run()
+        runs = workspace.run_ids() if wanted or request.get("all") else ([current] if current else [])
+        pairs += [(workspace, run) for run in runs if not wanted or run == wanted]
+    return pairs
+
+
+def _status(workspace: Workspace, run: str, *, with_plan: bool) -> Optional[Dict[str, Any]]:
+    status, plan = read_status(workspace, run), plan_of(workspace, run)
+    if status is None or plan is None:
+        return None
+    holder = holder_facts(workspace.lock_holder())
+    lives = holder["run"] == run and (holder["keeper"] or holder["agent"])
+    status.update(run_facts(workspace, run), is_alive=bool(lives), is_current=workspace.current_run() == run)
+    if with_plan:
+        status["plan"] = plan.to_json()
+    return status
+
+
+def _prune_runs(workspace: Workspace, keep: int, older_than_s: Optional[float]) -> List[str]:
+    runs = [run for run in workspace.run_ids() if run != workspace.current_run()]
+    beyond = runs[: max(len(runs) - max(keep - 1, 0), 0)]
+    limit = time.time() - older_than_s if older_than_s is not None else None
+    chosen = [
+        run for run in beyond if limit is None or os.stat(workspace.run_directory(run)).st_mtime < limit
+    ]
+    for run in chosen:
+        shutil.rmtree(workspace.run_directory(run), ignore_errors=True)
+    return chosen
+
+
+def _prune_agents(workspace: Workspace, in_use: str) -> List[str]:
+    folder = os.path.join(workspace.tool, "agent")
+    others = [name for name in os.listdir(folder) if os.path.join(folder, name) != os.path.abspath(in_use)]
+    mine = os.path.basename(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    removed = [name for name in others if name != mine]
+    for name in removed:
+        os.unlink(os.path.join(folder, name))
+    return removed

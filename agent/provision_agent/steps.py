@@ -1,0 +1,97 @@
+"""Account of what each step did: which items failed, at which level, and what verdict that makes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Dict, Iterable, Set, Tuple
+
+from .context import Report
+from .failures import Failure
+
+
+class Tally:
+    """Counts items per step and reports the steps' events. Thread-safe."""
+
+    def __init__(self, report: Report, steps: Iterable[str]) -> None:
+        self._report = report
+        self._steps = tuple(steps)
+        self._lock = threading.Lock()
+        self._started: Dict[str, float] = {}
+        self._ok: Set[Tuple[str, str]] = set()
+        self._skipped: Set[Tuple[str, str]] = set()
+        self._failed: Dict[Tuple[str, str], Tuple[str, Failure]] = {}
+
+    def start(self, step: str) -> None:
+        """Say that *step* began; only the first time counts."""
+        with self._lock:
+            is_new = step not in self._started
+            self._started.setdefault(step, time.monotonic())
+        if is_new:
+            self._report("step_started", step=step)
+
+    def succeed(self, step: str, item: str) -> None:
+        """*item* is there; an earlier failure of it is forgotten."""
+        with self._lock:
+            self._failed.pop((step, item), None)
+            self._ok.add((step, item))
+
+    def skip(self, step: str, item: str) -> None:
+        """*item* was not wanted here."""
+        with self._lock:
+            self._skipped.add((step, item))
+
+    def fail(
+        self,
+        step: str,
+        item: str,
+        level: str,
+        failure: Failure,
+        *,
+        kind: str = "step",
+        is_reported: bool = False,
+    ) -> None:
+        """*item* cannot be had; reported as ``<kind>_failed`` unless that has been done."""
+        with self._lock:
+            self._ok.discard((step, item))
+            self._failed[(step, item)] = (level, failure)
+        if is_reported:
+            return
+        naming: Dict[str, Any] = {"step": item} if kind == "step" else {"item": item}
+        self._report(f"{kind}_failed", level=level, **naming, **failure.as_fields())
+
+    def finish(self, *steps: str) -> None:
+        """Report the end of each of *steps* (none given: of all) that began and has not ended yet."""
+        with self._lock:
+            ended = [(step, at) for step, at in self._started.items() if step in (steps or self._steps)]
+            self._started = {step: at for step, at in self._started.items() if (step, at) not in ended}
+        for step, at in sorted(ended, key=lambda pair: pair[1]):
+            counts = {name: sum(1 for owner, _ in items if owner == step) for name, items in self._groups()}
+            self._report("step_finished", step=step, duration_s=round(time.monotonic() - at, 3), **counts)
+
+    def _groups(self) -> Iterable[Tuple[str, Iterable[Tuple[str, str]]]]:
+        return (("ok", self._ok), ("failed", self._failed), ("skipped", self._skipped))
+
+    def is_failed(self, step: str, item: str) -> bool:
+        """True when *item* of *step* is known to be missing."""
+        return (step, item) in self._failed
+
+    def has_failed(self, level: str) -> bool:
+        """True when anything of *level* is missing."""
+        return any(found == level for found, _ in self._failed.values())
+
+    def missing_checks(self, level: str) -> Dict[str, Any]:
+        """The checks of *level* that failed, with what each found."""
+        return {
+            item: failure.facts.get("found", failure.message)
+            for (step, item), (found, failure) in self._failed.items()
+            if step == "checks" and found == level
+        }
+
+    def verdict(self, has_critical: bool) -> str:
+        """`failed` without something critical, `incomplete` or `failed` without something required, else `complete`."""
+        if self.has_failed("critical"):
+            return "failed"
+        if self.has_failed("required"):
+            return "incomplete" if has_critical else "failed"
+        return "complete"

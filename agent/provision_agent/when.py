@@ -1,0 +1,34 @@
+"""Whether an item's `when:` holds on this instance."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping, Optional
+
+from . import lines
+from .context import Context
+from .plan import Bound, When
+
+
+def unmet(when: When, found: Mapping[str, Any], context: Context) -> Optional[str]:
+    """Why *when* does not hold on this instance; None when it does."""
+    gpu_bytes = max([int(gpu.get("memory_bytes") or 0) for gpu in found.get("gpus") or []], default=0)
+    free_bytes = os.statvfs(context.workspace).f_bavail * os.statvfs(context.workspace).f_frsize
+    if when.secret is not None and when.secret not in context.secrets:
+        return f"the secret {when.secret} is not set"
+    if when.gpu_memory is not None and not _holds(gpu_bytes, when.gpu_memory):
+        return f"GPU memory is {lines.size_text(gpu_bytes)}, not {when.gpu_memory.op} {lines.size_text(when.gpu_memory.value_bytes)}"
+    if when.disk_free is not None and not _holds(free_bytes, when.disk_free):
+        return f"free disk is {lines.size_text(free_bytes)}, not {when.disk_free.op} {lines.size_text(when.disk_free.value_bytes)}"
+    return None
+
+
+def _holds(value: int, bound: Bound) -> bool:
+    compared = {
+        ">=": value >= bound.value_bytes,
+        ">": value > bound.value_bytes,
+        "<=": value <= bound.value_bytes,
+        "<": value < bound.value_bytes,
+        "==": value == bound.value_bytes,
+    }
+    return compared[bound.op]

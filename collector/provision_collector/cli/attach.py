@@ -1,0 +1,53 @@
+"""``provision attach``: follow a run that is already going."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .options import configure_logging, connection_options, instance_of
+
+
+@click.command("attach")
+@click.argument("run", required=False)
+@connection_options
+@click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
+@click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where new mirrors go.")
+@click.option("--stop-on-exit", is_flag=True, help="Ctrl-C stops the run on the instance, too.")
+@click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
+@click.option("--quiet", "-q", is_flag=True, help="Only what went wrong.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def command(
+    *,
+    run: str | None,
+    connection: dict[str, Any],
+    workspace: str | None,
+    logs_dir: str,
+    stop_on_exit: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Follow RUN to its end, or with --host the current run of an instance.
+
+    The mirrors of an earlier watcher on this machine are continued where they end.
+    """
+    configure_logging(verbose)
+    from .. import registry
+    from ..up import attach
+    from .watch import watch
+
+    instance = instance_of(connection, run)
+    record = registry.find(run) if run else None
+    folder = workspace or (record.workspace if record is not None else None)
+    sys.exit(
+        watch(
+            lambda: attach(instance, run_id=run, workspace=folder, logs_dir=logs_dir),
+            host=str(instance),
+            json=as_json,
+            quiet=quiet,
+            stop_on_exit=stop_on_exit,
+        )
+    )

@@ -1,0 +1,120 @@
+"""Options that several commands share: how to reach an instance, which run, durations."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..instance import Instance
+
+Command = Callable[..., Any]
+
+
+def duration(text: str) -> float:
+    """An option's value as seconds: a number, or ``30s 15m 1h``."""
+    from ..profile.units import duration_s
+
+    try:
+        return duration_s(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def pair(text: str) -> tuple[str, str]:
+    """An option's value as ``NAME=VALUE``."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"`{text}` is not NAME=VALUE")
+    return name, value
+
+
+_CONNECTION = (
+    click.option(
+        "--host", metavar="[USER@]HOST[:PORT]", help="The instance; a pasted `ssh -p … root@…` is understood."
+    ),
+    click.option("--port", type=click.IntRange(1, 65535), help="SSH port."),
+    click.option(
+        "--user", metavar="NAME", help="SSH user (root, unless your ssh configuration says another)."
+    ),
+    click.option("--key", "-i", metavar="PATH", help="Private key."),
+    click.option("--ssh-config", metavar="PATH", help="Instead of ~/.ssh/config."),
+    click.option(
+        "--host-key",
+        type=click.Choice(["accept-new", "strict", "off"]),
+        help="Unknown host keys (accept-new).",
+    ),
+    click.option(
+        "--known-hosts", metavar="PATH", help="Instead of the tool's own file and ~/.ssh/known_hosts."
+    ),
+    click.option(
+        "--instance-id", metavar="ID", help="Names the machine where providers recycle host and port."
+    ),
+    click.option(
+        "--boot-grace",
+        "boot_grace_s",
+        type=duration,
+        help="How long an instance may still be booting (2m).",
+    ),
+    click.option(
+        "--contact-timeout", "contact_timeout_s", type=duration, help="How long to try to come back (10m)."
+    ),
+)
+_NAMES = (
+    "host",
+    "port",
+    "user",
+    "key",
+    "ssh_config",
+    "host_key",
+    "known_hosts",
+    "instance_id",
+    "boot_grace_s",
+    "contact_timeout_s",
+)
+
+
+def connection_options(command: Command) -> Command:
+    """Add the connection options; the command gets them as one dictionary, *connection*."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        connection = {name: kwargs.pop(name) for name in _NAMES}
+        return command(*args, connection=connection, **kwargs)
+
+    for option in reversed(_CONNECTION):
+        wrapped = option(wrapped)
+    return wrapped
+
+
+def instance_of(connection: dict[str, Any], run: str | None = None) -> Instance:
+    """The instance that the options name, or the one of a *run* that this machine knows.
+
+    Raises:
+        UsageError: neither says which.
+    """
+    from dataclasses import replace
+
+    from .. import registry
+    from ..errors import UsageError
+    from ..instance import Instance
+
+    given = {name: value for name, value in connection.items() if value is not None}
+    host = given.pop("host", None)
+    if host is not None:
+        return Instance.parse(host, **given)
+    if run is None:
+        raise UsageError(
+            "which instance?", hint="give `--host`, or the id of a run that `provision status` lists"
+        )
+    return replace(registry.known(run).to_instance(), **given)
+
+
+def configure_logging(verbose: bool) -> None:
+    """Set up logging; imported late, so that `--help` stays quick."""
+    from .. import log
+
+    log.configure(verbose=verbose)

@@ -1,0 +1,113 @@
+"""``provision status``: one run or all runs known here; --host asks the instance itself."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import configure_logging, connection_options, instance_of
+
+if TYPE_CHECKING:
+    from ..registry import RunRecord
+
+
+@click.command("status")
+@click.argument("run", required=False)
+@connection_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per run and line.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def command(*, run: str | None, connection: dict[str, Any], as_json: bool, verbose: bool) -> None:
+    """Show RUN, or every run that this machine knows; with --host ask the instance itself.
+
+    Without --host it is what the mirrors say: how far a run had come when it was last watched.
+    """
+    configure_logging(verbose)
+    rows = _remote(connection, run) if connection["host"] else _local(run)
+    if as_json:
+        for row in rows:
+            click.echo(json.dumps(row, ensure_ascii=False))
+    else:
+        _print_table(rows)
+
+
+def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]:
+    import asyncio
+
+    from ..errors import UsageError
+    from ..instance_query import ask
+
+    instance = instance_of(connection)
+    runs = asyncio.run(ask(instance, "status", {"run": run, "all": run is None}))["runs"]
+    if run is not None and not runs:
+        raise UsageError(
+            f"there is no run `{run}` on {instance}", hint="`provision status --host …` lists its runs"
+        )
+    return [dict(found, host=str(instance)) for found in runs]
+
+
+def _local(run: str | None) -> list[dict[str, Any]]:
+    from .. import registry
+
+    records = [registry.known(run)] if run else registry.all_runs()
+    return [_from_mirror(record) for record in records]
+
+
+def _from_mirror(record: RunRecord) -> dict[str, Any]:
+    from provision_agent.status import fold, new_status
+
+    from ..events import EventTail
+
+    status = new_status(record.run)
+    tail = EventTail(record.files.events)
+    while events := tail.read_new():
+        for event in events:
+            fold(status, event)
+    facts = {"host": str(record.to_instance()), "profile": record.profile, "labels": record.labels}
+    logs = {
+        "core": str(record.files.core),
+        "errors": str(record.files.errors),
+        "events": str(record.files.events),
+    }
+    return dict(status, **facts, logs=logs, workspace=record.workspace, started_unix=record.started_unix)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    import time
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..console import harmless
+    from ..console.units import size
+
+    if not rows:
+        click.echo("no runs are known; `provision up` makes one", err=True)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("RUN", "HOST", "PROFILE", "STATE", "STARTED", "FILES", "BYTES", "ERRORS"):
+        table.add_column(heading, no_wrap=heading in ("RUN", "STATE"))
+    for row in rows:
+        downloads = list(row["downloads"].values())
+        settled = sum(1 for item in downloads if item["state"] in ("done", "skipped"))
+        started = (
+            time.strftime("%m-%d %H:%M", time.localtime(row["started_unix"]))
+            if row.get("started_unix")
+            else ""
+        )
+        state = (
+            str(row["state"]) if row.get("is_alive", True) or row.get("verdict") else f"{row['state']} (dead)"
+        )
+        cells = (
+            row["run"],
+            row["host"],
+            row.get("profile") or row.get("name") or "",
+            state,
+            started,
+            f"{settled}/{len(downloads)}",
+            size(sum(int(item.get("bytes") or 0) for item in downloads)),
+            str(len(row["errors"]) or ""),
+        )
+        table.add_row(*(harmless(str(cell)) for cell in cells))
+    Console(markup=False, emoji=False, highlight=False).print(table)

@@ -1,0 +1,134 @@
+"""``provision up``: push the agent, run a profile on an instance, mirror its logs to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+
+from .options import configure_logging, connection_options, duration, instance_of, pair
+
+STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "checks", "services")
+
+
+@click.command("up")
+@connection_options
+@click.option("--profile", required=True, metavar="NAME|PATH", help="What the instance must have.")
+@click.option(
+    "--set",
+    "variables",
+    type=pair,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable of the profile.",
+)
+@click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
+@click.option("--run-id", metavar="ID", help="Name the run; generated when left out.")
+@click.option(
+    "--label", "labels", type=pair, multiple=True, metavar="K=V", help="Echoed in events and the outcome."
+)
+@click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go.")
+@click.option(
+    "--timeout", "timeout_s", type=duration, help="The run's deadline; else the profile's `limits.run`."
+)
+@click.option("--strict/--permissive", default=None, help="Stop at the first critical failure, or go on.")
+@click.option("--replace", is_flag=True, help="Stop another plan's run first; verified files stay.")
+@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Leave out a step.")
+@click.option(
+    "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
+)
+@click.option("--detach", is_flag=True, help="Print the run id and leave, once the instance has the run.")
+@click.option("--stop-on-exit", is_flag=True, help="Ctrl-C stops the run on the instance, too.")
+@click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
+@click.option("--quiet", "-q", is_flag=True, help="Only what went wrong.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def command(
+    *,
+    connection: dict[str, Any],
+    profile: str,
+    variables: tuple[tuple[str, str], ...],
+    labels: tuple[tuple[str, str], ...],
+    detach: bool,
+    stop_on_exit: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Push the agent to an instance, run a profile there, mirror its logs, end with the verdict.
+
+    Ctrl-C leaves the run going: `provision attach` comes back to it.
+    """
+    configure_logging(verbose)
+    from ..errors import ProvisionError
+    from .watch import print_outcome, watch
+
+    try:
+        instance, begin = _prepared(connection, profile, dict(variables), dict(labels), options, quiet=quiet)
+    except ProvisionError as error:
+        if as_json:
+            print_outcome(_early_outcome(error, connection["host"], dict(labels)))
+        raise
+    if detach:
+        sys.exit(asyncio.run(_detach(begin, as_json=as_json)))
+    sys.exit(watch(begin, host=str(instance), json=as_json, quiet=quiet, stop_on_exit=stop_on_exit))
+
+
+def _prepared(
+    connection: dict[str, Any],
+    profile_name: str,
+    variables: dict[str, str],
+    labels: dict[str, str],
+    options: dict[str, Any],
+    *,
+    quiet: bool,
+) -> Any:
+    import os
+
+    from ..profile import load_profile, secret_values
+    from ..up import start
+
+    instance = instance_of(connection)
+    profile = load_profile(profile_name, overrides=variables)
+    secrets, warnings = secret_values(profile, os.environ)
+    if not quiet:
+        for warning in warnings:
+            print(f"provision: warning: {warning}", file=sys.stderr)
+    return instance, lambda: start(instance, profile, secrets=secrets, labels=labels, **options)
+
+
+def _early_outcome(error: Any, host: str | None, labels: dict[str, str]) -> dict[str, Any]:
+    from provision_agent.status import new_status
+
+    from ..outcome import outcome_of
+
+    return outcome_of(
+        new_status(""),
+        host=host or "",
+        verdict=error.verdict,
+        exit_code=error.exit_code,
+        labels=labels,
+        logs={},
+        gaps=[],
+        reconnects=0,
+        error=error,
+    )
+
+
+async def _detach(begin: Any, *, as_json: bool) -> int:
+    run = await begin()
+    await run.started()
+    if run.is_started:
+        await run.leave()
+        print(run.id)
+        return 0
+    outcome = await run.outcome()
+    for error in outcome["errors"]:
+        print(f"provision: {error['message']}\n  next: {error['hint']}", file=sys.stderr)
+    if as_json:
+        from .watch import print_outcome
+
+        print_outcome(outcome)
+    return int(outcome["exit_code"])

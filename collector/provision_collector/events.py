@@ -1,0 +1,102 @@
+"""Events on this machine: reading the agent's from their mirror, writing this side's own.
+
+Both are JSON Lines; a line counts when its newline is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from provision_agent import protocol
+
+CHUNK_BYTES = 1 << 20
+
+
+class EventTail:
+    """Reads the events of a growing file, each once. The file may not be there yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+
+    def read_new(self) -> list[dict[str, Any]]:
+        """The events that were completed since the last call, at most one chunk of them; empty when there are none."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                chunk = file.read(CHUNK_BYTES)
+        except FileNotFoundError:
+            return []
+        whole = chunk[: chunk.rfind(b"\n") + 1]
+        if not whole and len(chunk) == CHUNK_BYTES:
+            whole = chunk  # a line without end is no event
+        self._offset += len(whole)
+        return [event for line in whole.split(b"\n") if (event := _event(line)) is not None]
+
+
+class LocalEvents:
+    """This side's events of one run: kept in memory until `bind` says in which file they belong, then written."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.all: list[dict[str, Any]] = []
+        self._path: Path | None = None
+        self._sequence = 0
+
+    def bind(self, path: Path, run: str) -> None:
+        """Write to *path* from now on, what is there so far first; goes on with the sequence of the file."""
+        self.run = run
+        self._sequence = _last_sequence(path)
+        self._path = path
+        for number, event in enumerate(self.all, self._sequence + 1):
+            event.update(seq=number, run=run)
+            self._write(event)
+        self._sequence += len(self.all)
+
+    def emit(self, event: str, **fields: Any) -> dict[str, Any]:
+        """Record one event; returns it as written."""
+        self._sequence += 1
+        record: dict[str, Any] = {
+            "format": protocol.FORMAT,
+            "ts": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "run": self.run,
+            "seq": self._sequence,
+            "event": event,
+            "from": "collector",
+            **fields,
+        }
+        self.all.append(record)
+        if self._path is not None:
+            self._write(record)
+        return record
+
+    def _write(self, record: dict[str, Any]) -> None:
+        assert self._path is not None
+        data = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    is_known = isinstance(event, dict) and event.get("format") in protocol.SUPPORTED_FORMATS
+    return event if is_known else None
+
+
+def _last_sequence(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
+            return protocol.last_sequence(file.read()) or 0
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,23 @@
+"""Reach an instance: SSH, host keys, one byte channel, the agent's bundle. The only room that imports asyncssh."""
+
+from __future__ import annotations
+
+from .address import Instance
+from .bundle import Bundle, build_bundle
+from .channel import Channel
+from .connection import Connection, connect
+from .contact import first_contact, regain
+from .deploy import Deployment, call
+
+__all__ = [
+    "Bundle",
+    "Channel",
+    "Connection",
+    "Deployment",
+    "Instance",
+    "build_bundle",
+    "call",
+    "connect",
+    "first_contact",
+    "regain",
+]

@@ -1,0 +1,110 @@
+"""One byte channel to a command on the instance, for all who need one: write, on_bytes, abort."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import asyncssh
+
+from ..errors import HostUnreachableError
+from .connection import Connection
+
+OPEN_TIMEOUT_S = 15.0
+WINDOW_BYTES = 8 << 20
+"""Bytes under way: at 200 ms of round trip it still carries 34 MB/s, at 50 ms 70."""
+
+
+class _Session(asyncssh.SSHClientSession[bytes]):
+    def __init__(
+        self, on_bytes: Callable[[bytes], None], on_stderr: Callable[[bytes], None], ended: asyncio.Event
+    ) -> None:
+        self._on_bytes = on_bytes
+        self._on_stderr = on_stderr
+        self._ended = ended
+
+    def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
+        (self._on_bytes if datatype is None else self._on_stderr)(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.set()
+
+
+class Channel:
+    """A running command. `ended` is set when it is over, by its own end or the connection's."""
+
+    def __init__(
+        self, raw: asyncssh.SSHClientChannel[bytes], ended: asyncio.Event, stderr: bytearray
+    ) -> None:
+        self._raw = raw
+        self._stderr = stderr
+        self.ended = ended
+
+    @classmethod
+    async def open(
+        cls, connection: Connection, command: str, *, on_bytes: Callable[[bytes], None]
+    ) -> Channel:
+        """Start *command* by the user's login shell, without a terminal.
+
+        Raises:
+            HostUnreachableError: the connection is gone, or the endpoint starts no commands.
+        """
+        ended = asyncio.Event()
+        stderr = bytearray()
+
+        def keep_last(data: bytes) -> None:
+            stderr.extend(data)
+            del stderr[:-4096]
+
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                raw, _ = await connection.ssh.create_session(
+                    lambda: _Session(on_bytes, keep_last, ended), command, encoding=None, window=WINDOW_BYTES
+                )
+        except asyncssh.ChannelOpenError as error:
+            raise HostUnreachableError(
+                f"this SSH endpoint starts no commands: {error.reason}",
+                hint="a provider's proxy is often a terminal only: use the instance's direct SSH address and port",
+                cause="no-exec",
+            ) from None
+        except (asyncssh.Error, OSError) as error:
+            raise HostUnreachableError(f"the connection was lost: {error}", cause="reset") from None
+        return cls(raw, ended, stderr)
+
+    def write(self, data: bytes) -> None:
+        """Queue *data* for the command's stdin; nothing happens when it is over."""
+        if not self.ended.is_set():
+            try:
+                self._raw.write(data)
+            except OSError:
+                pass  # it ended this moment: `ended` says so
+
+    def end_input(self) -> None:
+        """Close the command's stdin."""
+        if not self.ended.is_set():
+            try:
+                self._raw.write_eof()
+            except OSError:
+                pass
+
+    def pause(self) -> None:
+        """Take no more bytes for now; the sender notices when the window is full."""
+        self._raw.pause_reading()
+
+    def resume(self) -> None:
+        """Take bytes again."""
+        self._raw.resume_reading()
+
+    def abort(self) -> None:
+        """Drop it without waiting for the other side."""
+        self._raw.abort()
+
+    @property
+    def exit_status(self) -> int | None:
+        """The command's exit status; None when the connection ended before it was told."""
+        return self._raw.get_exit_status()
+
+    @property
+    def stderr(self) -> str:
+        """The end of what it wrote to stderr."""
+        return self._stderr.decode("utf-8", "replace").strip()

@@ -1,0 +1,174 @@
+"""Open an SSH connection, within a bound, and say exactly why when it cannot be opened.
+
+OpenSSH's own configuration is honoured; host keys follow `HostKeys`; a silent peer is noticed by keepalives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from ..errors import AuthRefusedError, HostKeyError, HostUnreachableError, ProvisionError, UsageError
+from .address import Instance
+from .hostkeys import HostKeys
+
+CONNECT_TIMEOUT_S = 10.0
+LOGIN_TIMEOUT_S = 15.0
+KEEPALIVE_S = 5.0
+KEEPALIVE_MISSES = 2
+CIPHERS_FIRST = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+"""Measured 1.25 times as fast as chacha20 where the processor has AES instructions."""
+
+_DEFAULTS = Path(__file__).with_name("ssh_defaults.conf")
+
+
+class Connection:
+    """One SSH connection. `lost` is set when it is gone, whatever the reason."""
+
+    def __init__(self, ssh: asyncssh.SSHClientConnection, lost: asyncio.Event) -> None:
+        self.ssh = ssh
+        self.lost = lost
+
+    def abort(self) -> None:
+        """Drop it at once: on a dead link a polite end would wait for the peer."""
+        self.ssh.abort()
+
+
+class _Client(asyncssh.SSHClient):
+    def __init__(self, keys: HostKeys, lost: asyncio.Event) -> None:
+        self._keys = keys
+        self._lost = lost
+
+    def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
+        return self._keys.accept(key)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost.set()
+
+
+async def connect(instance: Instance) -> Connection:
+    """Open a connection, within `CONNECT_TIMEOUT_S` + `LOGIN_TIMEOUT_S`.
+
+    Raises:
+        HostUnreachableError, AuthRefusedError, HostKeyError: with the cause and what to type next.
+        UsageError: the key or the ssh configuration cannot be used.
+    """
+    keys = HostKeys(instance)
+    lost = asyncio.Event()
+    try:
+        options = await asyncio.to_thread(_options, instance, keys, lambda: _Client(keys, lost))
+    except (asyncssh.KeyImportError, asyncssh.ConfigParseError, ValueError, OSError) as error:
+        raise UsageError(
+            f"cannot prepare the connection to {instance}: {error}", hint=_key_hint(instance)
+        ) from None
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S + LOGIN_TIMEOUT_S):
+            ssh = await asyncssh.connect(options=options)
+    except (OSError, asyncssh.Error) as error:
+        raise _explained(instance, keys, error) from None
+    return Connection(ssh, lost)
+
+
+def _options(
+    instance: Instance, keys: HostKeys, client: Callable[[], asyncssh.SSHClient]
+) -> asyncssh.SSHClientConnectionOptions:
+    user_config = Path(instance.ssh_config or "~/.ssh/config").expanduser()
+    if instance.ssh_config and not user_config.is_file():
+        raise FileNotFoundError(f"the ssh configuration `{instance.ssh_config}` is not there")
+    given: dict[str, Any] = {}
+    if instance.port is not None:
+        given["port"] = instance.port
+    if instance.user is not None:
+        given["username"] = instance.user
+    if instance.key is not None:
+        given["client_keys"] = [str(Path(instance.key).expanduser())]
+        given["agent_path"] = None
+    return asyncssh.SSHClientConnectionOptions(
+        host=instance.host,
+        client_factory=client,
+        config=[str(file) for file in (user_config, _DEFAULTS) if file.is_file()],
+        known_hosts=keys.trusted,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        login_timeout=LOGIN_TIMEOUT_S,
+        keepalive_interval=KEEPALIVE_S,
+        keepalive_count_max=KEEPALIVE_MISSES,
+        encryption_algs=CIPHERS_FIRST,
+        compression_algs=None,
+        preferred_auth="publickey",
+        **given,
+    )
+
+
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
+    ((socket.gaierror,), "unknown-name", "check the host's spelling in `--host`"),
+    ((ConnectionRefusedError,), "refused", "check that the instance runs and that `--port` is its SSH port"),
+    (
+        (TimeoutError,),
+        "timed-out",
+        "check that the instance runs and that its SSH port is open to this machine",
+    ),
+    (
+        (ConnectionResetError, BrokenPipeError, asyncssh.ConnectionLost),
+        "reset",
+        "wait for the instance to boot, or check `--port`",
+    ),
+)
+
+
+def _explained(instance: Instance, keys: HostKeys, error: Exception) -> ProvisionError:
+    if isinstance(error, asyncssh.HostKeyNotVerifiable):
+        return _host_key_error(instance, keys)
+    if isinstance(error, asyncssh.PermissionDenied):
+        user = f" as `{instance.user}`" if instance.user else ""
+        return AuthRefusedError(
+            f"{instance} does not take this key{user}: {error.reason}",
+            hint="give the right key with `--key` and the right user with `--user`; the provider's page says which key it holds",
+        )
+    for kinds, cause, hint in _CAUSES:
+        if isinstance(error, kinds):
+            return HostUnreachableError(
+                f"no SSH connection to {instance}: {_reason(cause, error)}", hint=hint, cause=cause
+            )
+    is_no_route = isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
+    return HostUnreachableError(
+        f"no SSH connection to {instance}: {error}",
+        hint="check the address and that `--port` is the SSH port",
+        cause="no-route" if is_no_route else "closed",
+    )
+
+
+def _reason(cause: str, error: Exception) -> str:
+    texts = {
+        "unknown-name": "the name is not known",
+        "refused": "connection refused",
+        "timed-out": f"no answer within {CONNECT_TIMEOUT_S:.0f} s",
+        "reset": "the connection was closed before the login",
+    }
+    return texts.get(cause) or str(error)
+
+
+def _host_key_error(instance: Instance, keys: HostKeys) -> HostKeyError:
+    if keys.refusal == "changed":
+        return HostKeyError(
+            f"the host key of {instance} is not the one that was seen before",
+            hint=f"if the provider gave this address to a new instance: `provision hosts forget '{keys.entry}'`; "
+            "`--instance-id` keeps instances apart",
+        )
+    return HostKeyError(
+        f"the host key of {instance} is unknown, and `--host-key strict` takes known ones only",
+        hint="add it to known_hosts, or use `--host-key accept-new`",
+    )
+
+
+def _key_hint(instance: Instance) -> str:
+    return (
+        f"check `{instance.key}`: it must be a private key without a passphrase, or one in your ssh agent"
+        if instance.key
+        else ""
+    )

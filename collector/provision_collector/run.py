@@ -1,0 +1,571 @@
+"""One run as this side sees it, left to right: connect, deploy, follow, verdict.
+
+The instance decides and this side watches: a run goes on without us, and its verdict is its own `run_finished`
+event. Every cut is answered by going on at the mirrors' ends; a dead agent is started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets as random_secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from provision_agent.backoff import full_jitter_s
+from provision_agent.plan import Plan
+from provision_agent.protocol import VERDICTS
+from provision_agent.status import fold, new_status
+
+from . import registry
+from .errors import (
+    AgentLostError,
+    HostUnreachableError,
+    LocalMachineError,
+    ProvisionError,
+    RefusedError,
+    UsageError,
+)
+from .events import EventTail, LocalEvents
+from .instance import Connection, Deployment, Instance, build_bundle, call, first_contact, regain
+from .mirror import FollowSession, LinkLostError, Mirror, MirrorBusyError, MirrorState
+from .outcome import outcome_of
+from .registry import RunFiles, RunRecord
+
+START_TIMEOUT_S = 90.0
+"""Longer than a lock that is watched for a dead machine, and than a replaced run needs to stop."""
+STOP_TIMEOUT_S = 75.0
+AGENT_RESTARTS = 3
+AGENT_DEAD_AFTER_S = 3.0
+"""How long neither keeper nor agent may be seen before they are started again."""
+WORD_AFTER_DEADLINE_S = 30.0
+STEADY_AFTER_S = 10.0
+"""A connection that lived this long was a good one: the next loss is answered at once."""
+WATCH_EVERY_S = 0.1
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the instance is asked to do. A *plan* of None joins the run that is there instead of starting one."""
+
+    plan: Plan | None
+    run_id: str | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    replace: bool = False
+    workspace: str | None = None
+    logs_dir: Path = Path("logs")
+    profile: str = ""
+
+
+def new_run_id() -> str:
+    """``YYYYMMDDTHHMMSS-xxxxxx``, UTC."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + random_secrets.token_hex(3)
+
+
+class Run:
+    """A run that this process watches. Leaving it does not end it; `stop` does.
+
+    Any number of `events` iterators may run; each sees every event from the first.
+    """
+
+    def __init__(self, instance: Instance, order: Order) -> None:
+        self.instance = instance
+        self.id = order.run_id or new_run_id()
+        self.files: RunFiles | None = None
+        self.status: dict[str, Any] = new_status(self.id)
+        self._order = order
+        self._local = LocalEvents(self.id)
+        self._accepted_unix = int(time.time())
+        self._wake = asyncio.Event()
+        self._started = asyncio.Event()
+        self._done = asyncio.Event()
+        self._connection: Connection | None = None
+        self._deployment: Deployment | None = None
+        self._answer: dict[str, Any] = {}
+        self._state: MirrorState | None = None
+        self._tail: EventTail | None = None
+        self._sizes: dict[str, int] | None = None
+        self._reconnects = 0
+        self._losses_in_a_row = 0
+        self._restarts = 0
+        self._last_contact = time.monotonic()
+        self._is_alive = True
+        self._leaving: tuple[str, int] | None = None
+        self._outcome: dict[str, Any] | None = None
+        self._emit("run_accepted", host=str(instance), labels=dict(order.labels))
+        self._task = asyncio.create_task(self._course(), name=f"run {self.id}")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.leave()
+
+    @property
+    def is_started(self) -> bool:
+        """True once the instance has the run: from then on it goes on without this process."""
+        return self._started.is_set()
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Every event of the run from its first, the agent's and this side's (``"from": "collector"``).
+
+        Ends after the `outcome` event. A slow reader costs no memory: events are read from the mirror.
+        """
+        tail, seen = None, 0
+        while True:
+            wake = self._wake
+            is_over = self._outcome is not None
+            if tail is None and self.files is not None:
+                tail = EventTail(self.files.events)
+            fresh = True
+            while fresh:
+                ours = [event for event in self._local.all[seen:] if event["event"] != "outcome"]
+                for event in ours:
+                    yield dict(event)
+                seen += len(ours)
+                fresh = bool(batch := tail.read_new() if tail is not None else [])
+                for event in batch:
+                    yield event
+            if is_over:
+                yield dict(self._local.all[-1])
+                return
+            await wake.wait()
+
+    async def started(self) -> None:
+        """Wait until the instance has taken the run (or it became clear that it will not: see `outcome`)."""
+        started: asyncio.Task[Any] = asyncio.create_task(self._started.wait())
+        waits: list[asyncio.Task[Any]] = [started, self._task]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+
+    async def outcome(self) -> dict[str, Any]:
+        """Wait for the end; the fields are those of docs/SCRIPTING.md."""
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(self._task)
+        if self._outcome is None:
+            raise asyncio.CancelledError
+        return self._outcome
+
+    async def stop(self) -> None:
+        """End the run on the instance; `outcome` then says `cancelled`. Partial downloads stay."""
+        if not self._started.is_set():
+            await self.leave()
+            return
+        connection = self._connection
+        is_borrowed = connection is not None and not connection.lost.is_set()
+        if connection is None or not is_borrowed:
+            connection = await first_contact(self.instance, on_wait=lambda *_: None)
+        try:
+            await call(
+                connection,
+                build_bundle(),
+                folders=[f"{self._answer['workspace']}/.provision/agent"],
+                arguments=["stop"],
+                request={"workspace": self._answer["workspace"], "run": self.id},
+                timeout_s=STOP_TIMEOUT_S,
+            )
+        finally:
+            if not is_borrowed:
+                connection.abort()
+
+    async def leave(self, verdict: str = "cancelled", exit_code: int = 130) -> None:
+        """Stop watching. The run goes on; `provision attach` finds it again."""
+        if not self._task.done():
+            self._leaving = (verdict, exit_code)
+            self._task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._task
+
+    # -- the course of the run
+
+    async def _course(self) -> None:
+        error: ProvisionError | None = None
+        try:
+            await self._work()
+            verdict = str(self.status["verdict"])
+            code = VERDICTS.get(verdict, 1)
+        except ProvisionError as problem:
+            error, verdict, code = problem, problem.verdict, problem.exit_code
+        except TimeoutError:
+            verdict, code = "timeout", VERDICTS["timeout"]
+        except asyncio.CancelledError:
+            if self._leaving is None:
+                raise
+            verdict, code = self._leaving
+        finally:
+            if self._connection is not None:
+                self._connection.abort()
+        self._finish(verdict, code, error)
+
+    def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> None:
+        if self.files is None:
+            self._bind(self.id, self._accepted_unix)
+        assert self.files is not None
+        logs = {
+            "core": str(self.files.core),
+            "errors": str(self.files.errors),
+            "events": str(self.files.events),
+        }
+        self._outcome = outcome_of(
+            self.status,
+            host=str(self.instance),
+            verdict=verdict,
+            exit_code=code,
+            labels=self.status.get("labels") or self._order.labels,
+            logs=logs,
+            gaps=self._state.gaps if self._state is not None else [],
+            reconnects=self._reconnects,
+            error=error,
+        )
+        if self._started.is_set() and self.status["verdict"] is not None:
+            self._remember(verdict=verdict)
+        self._emit("outcome", **{key: value for key, value in self._outcome.items() if key != "run"})
+
+    async def _work(self) -> None:
+        self._connection = await first_contact(self.instance, on_wait=self._say_booting)
+        self._emit("connected", host=str(self.instance))
+        await (self._join() if self._order.plan is None else self._start(self._order.plan))
+        self._bind(str(self._answer["run"]), int(self._answer["started_unix"]))
+        self._remember(verdict=None)
+        self._started.set()
+        is_over = self._answer.get("verdict") is not None
+        limit_s = max(float(self._answer["remaining_s"]), 0.0) + WORD_AFTER_DEADLINE_S
+        async with asyncio.timeout(None if is_over else limit_s):
+            await self._follow_to_the_end()
+
+    async def _start(self, plan: Plan) -> None:
+        answer = await self._call(
+            ["start"],
+            {
+                "run": self.id,
+                "plan": plan.to_json(),
+                "secrets": _wanted(plan, self._order.secrets),
+                "labels": dict(self._order.labels),
+                "started_unix": self._accepted_unix,
+                "replace": self._order.replace,
+            },
+            plan,
+            START_TIMEOUT_S,
+        )
+        state = answer["state"]
+        if state == "refused":
+            lines = "".join(f"\n  {line}" for line in answer.get("differences", []))
+            raise RefusedError(
+                answer["message"] + lines, hint=answer["hint"], differences=answer.get("differences", [])
+            )
+        if state == "usage":
+            raise UsageError(answer["message"], hint=answer.get("hint", ""))
+        if state == "failed":
+            raise ProvisionError(answer["message"], hint=answer.get("hint", ""))
+        self._answer = answer
+
+    async def _join(self) -> None:
+        """Find the run on the instance; one whose agent and keeper are dead is started again."""
+        request = {"run": self._order.run_id, "workspace": self._order.workspace, "with_plan": True}
+        runs = (await self._call(["status"], request, None, START_TIMEOUT_S))["runs"]
+        if not runs:
+            wanted = f"no run `{self._order.run_id}`" if self._order.run_id else "no run"
+            raise UsageError(
+                f"there is {wanted} on {self.instance}", hint="`provision status --host …` lists its runs"
+            )
+        found = max(runs, key=lambda run: (bool(run["is_alive"]), str(run.get("started") or "")))
+        if found["verdict"] is None and not found["is_alive"] and found["is_current"]:
+            self._order = replace(self._order, plan=Plan.from_json(found["plan"]), run_id=found["run"])
+            self.id = str(found["run"])
+            await self._start(Plan.from_json(found["plan"]))
+        else:
+            self._answer = found
+
+    async def _call(
+        self, arguments: list[str], request: Mapping[str, Any], plan: Plan | None, timeout_s: float
+    ) -> dict[str, Any]:
+        assert self._connection is not None
+        self._deployment, answer = await call(
+            self._connection,
+            build_bundle(),
+            folders=_agent_folders(plan, self._order.workspace),
+            arguments=arguments,
+            request=request,
+            timeout_s=timeout_s,
+        )
+        return answer
+
+    def _bind(self, run: str, started_unix: int) -> None:
+        """Settle which run it is and where its files lie: those of an earlier watcher on this machine, if any."""
+        record = registry.find(run)
+        known = (
+            record is not None and record.started_unix == started_unix and Path(record.stem).parent.is_dir()
+        )
+        self.files = (
+            record.files if known and record else RunFiles.of(self._order.logs_dir, run, started_unix)
+        )
+        try:
+            self.files.core.parent.mkdir(parents=True, exist_ok=True)
+            self._local.bind(self.files.collector, run)
+        except OSError as error:
+            raise LocalMachineError(f"cannot write to `{self.files.core.parent}`: {error.strerror}") from None
+        self.id = run
+        self.status["run"] = run
+        self._tail = EventTail(self.files.events)
+        self._notify()
+
+    def _remember(self, *, verdict: str | None) -> None:
+        assert self.files is not None
+        registry.remember(
+            RunRecord(
+                run=self.id,
+                stem=self.files.stem,
+                started_unix=int(self._answer["started_unix"]),
+                instance=registry.record_of(self.instance),
+                workspace=str(self._answer["workspace"]),
+                profile=self._order.profile or str(self.status.get("name") or ""),
+                labels=dict(self._order.labels),
+                verdict=verdict,
+            )
+        )
+
+    # -- following
+
+    async def _follow_to_the_end(self) -> None:
+        while not self._is_complete():
+            try:
+                mirrors = self._open_mirrors()
+            except MirrorBusyError:
+                await self._watch_other_watcher()
+                continue
+            try:
+                await self._feed(mirrors)
+            finally:
+                for mirror in mirrors:
+                    mirror.close()
+
+    def _open_mirrors(self) -> list[Mirror]:
+        assert self.files is not None
+        self._state = MirrorState(self.files.state)
+        core = Mirror(self.files.core, self._state, "core")
+        try:
+            mirrors = [
+                core,
+                Mirror(self.files.errors, self._state, "errors"),
+                Mirror(self.files.events, self._state, "events"),
+            ]
+        except ProvisionError:
+            core.close()
+            raise
+        _link_latest(self.files.core)
+        return mirrors
+
+    async def _watch_other_watcher(self) -> None:
+        """Another process here writes the mirrors: read them until it ends or the run does."""
+        assert self.files is not None
+        log.info("mirror_shared", path=str(self.files.core))
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        while not self._is_complete():
+            self._absorb()
+            try:
+                Mirror(self.files.core, MirrorState(self.files.state), "core").close()
+                return
+            except MirrorBusyError:
+                await asyncio.sleep(WATCH_EVERY_S)
+
+    async def _feed(self, mirrors: list[Mirror]) -> None:
+        self._absorb()
+        guardian = asyncio.create_task(self._guard_agent())
+        try:
+            while not self._is_complete():
+                self._check_complete(mirrors)
+                connection = await self._connected()
+                connected_at = time.monotonic()
+                session = self._session(mirrors)
+                workspace = str(self._answer["workspace"])
+                following = asyncio.ensure_future(
+                    session.run(connection, self._follow_command(), workspace=workspace, done=self._done)
+                )
+                await asyncio.wait((following, guardian), return_when=asyncio.FIRST_COMPLETED)
+                if guardian.done():
+                    following.cancel()
+                    guardian.result()
+                try:
+                    await following
+                except (LinkLostError, HostUnreachableError) as lost:
+                    self._last_contact = session.heard_at or self._last_contact
+                    self._lose(
+                        connection, str(lost), was_steady=time.monotonic() - connected_at >= STEADY_AFTER_S
+                    )
+        finally:
+            guardian.cancel()
+
+    def _session(self, mirrors: list[Mirror]) -> FollowSession:
+        paths = self._answer["files"]
+
+        def on_bytes(mirror: Mirror) -> None:
+            if mirror.name == "events":
+                self._absorb()
+            self._check_complete(mirrors)
+
+        def on_status(status: dict[str, Any]) -> None:
+            self._is_alive = status.get("run") == self.id and bool(
+                status.get("keeper") or status.get("agent")
+            )
+
+        def on_generation(mirror: Mirror, facts: Mapping[str, Any]) -> None:
+            gap = {"file": mirror.name, "bytes": facts.get("lost_bytes")}
+            if self._state is not None:
+                self._state.add_gap(gap)
+            self._emit("gap", **gap)
+
+        return FollowSession(
+            mirrors,
+            [paths[mirror.name] for mirror in mirrors],
+            on_bytes=on_bytes,
+            on_status=on_status,
+            on_generation=on_generation,
+        )
+
+    def _follow_command(self) -> str:
+        assert self._deployment is not None
+        return self._deployment.command("follow")
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.lost.is_set():
+            self._connection = await regain(
+                self.instance,
+                lost_for_s=time.monotonic() - self._last_contact,
+                first_wait_s=0.0
+                if self._losses_in_a_row <= 1
+                else full_jitter_s(self._losses_in_a_row, base_s=0.25, cap_s=10.0),
+                on_wait=self._say_waiting,
+            )
+            self._emit("connected", host=str(self.instance))
+        if self._deployment is None:
+            await self._call(["status"], {"run": self.id}, self._order.plan, START_TIMEOUT_S)
+        return self._connection
+
+    def _lose(self, connection: Connection, cause: str, *, was_steady: bool) -> None:
+        connection.abort()
+        self._connection = None
+        self._reconnects += 1
+        self._losses_in_a_row = 1 if was_steady else self._losses_in_a_row + 1
+        self._emit("connection_lost", cause=cause, retry_in_s=0.0)
+
+    async def _guard_agent(self) -> None:
+        """Start the agent again when neither it nor its keeper lives; give up after `AGENT_RESTARTS`."""
+        dead_since: float | None = None
+        while True:
+            await asyncio.sleep(0.25)
+            is_dead = not self._is_alive and self.status["verdict"] is None and self._connection is not None
+            dead_since = (dead_since or time.monotonic()) if is_dead else None
+            if dead_since is None or time.monotonic() - dead_since < AGENT_DEAD_AFTER_S:
+                continue
+            if self._restarts >= AGENT_RESTARTS:
+                raise AgentLostError(
+                    f"agent and keeper on {self.instance} died {self._restarts + 1} times without a verdict",
+                    hint="look at agent.log in the run's folder on the instance: out of memory is the usual reason",
+                )
+            await self._restart_agent()
+            dead_since = None
+
+    async def _restart_agent(self) -> None:
+        if self._order.plan is None:
+            self._order = replace(self._order, plan=await self._plan_on_instance())
+        assert self._order.plan is not None
+        self._restarts += 1
+        previous = self._answer
+        try:
+            await self._start(self._order.plan)
+        except HostUnreachableError:
+            self._restarts -= 1  # the link is down: that is the session's matter
+            return
+        if self._answer["run"] != previous["run"]:
+            raise AgentLostError(f"run `{previous['run']}` is gone: `{self._answer['run']}` runs there now")
+        self._is_alive = True
+        self._emit("agent_restarted", restarts=self._restarts)
+
+    async def _plan_on_instance(self) -> Plan:
+        request = {"run": self.id, "workspace": self._answer["workspace"], "with_plan": True}
+        answer = await self._call(["status"], request, None, START_TIMEOUT_S)
+        return Plan.from_json(answer["runs"][0]["plan"])
+
+    # -- what has arrived
+
+    def _absorb(self) -> None:
+        assert self._tail is not None
+        while events := self._tail.read_new():
+            for event in events:
+                fold(self.status, event)
+                if event["event"] == "run_finished":
+                    self._sizes = event.get("sizes") or {}
+                    self.status["bytes_downloaded"] = event.get("bytes_downloaded")
+        self._notify()
+
+    def _check_complete(self, mirrors: list[Mirror]) -> None:
+        if self._sizes is None:
+            return
+        if all(mirror.offset >= self._sizes.get(mirror.name, 0) for mirror in mirrors):
+            self._done.set()
+
+    def _is_complete(self) -> bool:
+        if self._done.is_set():
+            return True
+        if self._sizes is None or self.files is None:
+            return False
+        files = {"core": self.files.core, "errors": self.files.errors}
+        if all(
+            os.path.getsize(path) >= self._sizes.get(name, 0) for name, path in files.items() if path.exists()
+        ):
+            self._done.set()
+        return self._done.is_set()
+
+    # -- telling
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        self._local.emit(event, **fields)
+        self._notify()
+
+    def _notify(self) -> None:
+        wake, self._wake = self._wake, asyncio.Event()
+        wake.set()
+
+    def _say_booting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
+        self._emit("connecting", host=str(self.instance), cause=cause, waited_s=round(waited_s, 1))
+
+    def _say_waiting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
+        self._emit("connection_lost", cause=cause, retry_in_s=round(retry_in_s, 2))
+
+
+def _wanted(plan: Plan, values: Mapping[str, str]) -> dict[str, str]:
+    """Of *values*, those that the plan names, under the secret's own name; nothing else leaves this machine."""
+    found = (
+        (rule.name, next((values[name] for name in (rule.name, *rule.aliases) if values.get(name)), None))
+        for rule in plan.secrets
+    )
+    return {name: value for name, value in found if value}
+
+
+def _agent_folders(plan: Plan | None, workspace: str | None) -> list[str]:
+    """Where the agent may be stored: in the workspace, as the agent itself will resolve it; else in the home folder."""
+    if plan is None:
+        return [f"{workspace}/.provision/agent"] if workspace else ["~/.provision/agent"]
+    roots = [plan.workspace, *(("/workspace", "~/workspace") if plan.workspace_fallback else ())]
+    return [f"{root}/.provision/agent" for root in roots]
+
+
+def _link_latest(core: Path) -> None:
+    temporary = core.with_name(f"latest.{os.getpid()}.tmp")
+    with suppress(OSError):  # a convenience: a file system without links is no reason to fail
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(core.name)
+        temporary.replace(core.with_name("latest.log"))

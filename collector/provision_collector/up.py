@@ -1,0 +1,104 @@
+"""Start or join a run: the library's front door."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from provision_agent.plan import Plan
+
+from . import registry
+from .errors import UsageError
+from .instance import Instance
+from .profile import Profile, compile_plan, secret_values
+from .run import Order, Run
+
+
+async def start(
+    instance: Instance,
+    profile: Profile | Plan,
+    *,
+    run_id: str | None = None,
+    secrets: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    logs_dir: str | os.PathLike[str] = "logs",
+    workspace: str | None = None,
+    timeout_s: float | None = None,
+    strict: bool | None = None,
+    skip: Sequence[str] = (),
+    only: Sequence[str] = (),
+    replace: bool = False,
+) -> Run:
+    """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
+
+    Args:
+        instance: The machine and how to reach it.
+        profile: What it must have; a `Plan` is taken as it is (then the options that change a plan do nothing).
+        run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out.
+        secrets: Values by name; None takes those that the profile names from this process's environment.
+        labels: Come back in events and in the outcome.
+        logs_dir: Where the mirrors go.
+        workspace: The folder on the instance; else the profile's.
+        timeout_s: The run's deadline in seconds; else the profile's `limits.run`.
+        strict: Stop at the first critical failure; else as the profile says.
+        skip: Steps to leave out. only: The steps to do; checks are always done.
+        replace: Stop another plan's run first.
+
+    Returns:
+        The `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
+
+    Raises:
+        ProfileError: the profile is wrong. UsageError: the order cannot mean anything.
+    """
+    _check_run_id(run_id)
+    if isinstance(profile, Profile):
+        plan = compile_plan(
+            profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
+        )
+        values = secret_values(profile, os.environ)[0] if secrets is None else dict(secrets)
+    else:
+        plan, values = profile, dict(secrets or {})
+    order = Order(
+        plan=plan,
+        run_id=run_id,
+        secrets=values,
+        labels=dict(labels or {}),
+        replace=replace,
+        logs_dir=Path(logs_dir),
+        profile=plan.name,
+    )
+    return Run(instance, order)
+
+
+async def attach(
+    instance: Instance,
+    *,
+    run_id: str | None = None,
+    workspace: str | None = None,
+    logs_dir: str | os.PathLike[str] = "logs",
+    secrets: Mapping[str, str] | None = None,
+) -> Run:
+    """Watch a run that is already on *instance*, to its end; None as *run_id* means the current one.
+
+    A run whose processes died is started again, with *secrets* (None: those of its plan, from the environment).
+    """
+    _check_run_id(run_id)
+    values = dict(os.environ) if secrets is None else dict(secrets)
+    order = Order(plan=None, run_id=run_id, secrets=values, workspace=workspace, logs_dir=Path(logs_dir))
+    return Run(instance, order)
+
+
+def known_instance(run_id: str) -> tuple[Instance, registry.RunRecord]:
+    """How the run *run_id* was reached from this machine. Raises `UsageError` when it is not known here."""
+    record = registry.known(run_id)
+    return record.to_instance(), record
+
+
+def _check_run_id(run_id: str | None) -> None:
+    if run_id is not None:
+        record = registry.find(run_id)
+        if record is not None and record.verdict is not None:
+            raise UsageError(
+                f"run `{run_id}` is finished ({record.verdict})", hint="choose another `--run-id`"
+            )
