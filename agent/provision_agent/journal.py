@@ -163,8 +163,7 @@ class _AppendedFile:
 def _make_reserve(path: str) -> None:
     try:
         if not os.path.exists(path):
-            with open(path, "wb") as file:
-                file.write(b"\0" * RESERVE_BYTES)
+            write_atomically(path, b"\0" * RESERVE_BYTES)
     except OSError:
         pass  # the disk is full already: preflight says so
 

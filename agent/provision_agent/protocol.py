@@ -213,7 +213,7 @@ class FrameReader:
 _SECRET_PARAMETER = re.compile(
     r"token|key|sig|signature|secret|password|credential|auth|policy|x-amz|x-goog|se$|sv$|st$", re.I
 )
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.I)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]*[^\s'\"<>:;,.)\]]", re.I)
 
 
 def public_url(url: str) -> str:

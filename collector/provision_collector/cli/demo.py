@@ -43,7 +43,7 @@ def command(keep: bool) -> None:
     try:
         with _signals() as received, set_up(directory) as stage:
             _introduce(stage)
-            status = _run(stage, received)
+            status = _run(stage, received) if not received else 128 + received[0]
     finally:
         if not keep:
             shutil.rmtree(directory, ignore_errors=True)
@@ -97,7 +97,7 @@ def _run(stage: Stage, received: list[int]) -> int:
 
 def _end(up: subprocess.Popen[bytes], number: int) -> int:
     """Ctrl-C reaches `up` from the terminal too; what does not, is passed on."""
-    until = time.monotonic() + (0.5 if number == signal.SIGINT else 0.0)
+    until = time.monotonic() + (2.0 if number == signal.SIGINT else 0.0)
     for sign in (number, signal.SIGTERM, signal.SIGKILL):
         try:
             return _exit_code(up.wait(timeout=max(until - time.monotonic(), 0.0)))

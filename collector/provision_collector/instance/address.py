@@ -88,9 +88,10 @@ def _pasted(command: str) -> dict[str, Any]:
             found[names[word[:2]]] = word[2:] or next(words, "")
         elif word in ("-L", "-R", "-D", "-o", "-F", "-J", "-W", "-b", "-c", "-e", "-m", "-S", "-w"):
             next(words, None)
+        elif not word.startswith("-") and found["host"]:
+            break  # the remote command
         elif not word.startswith("-"):
             found.update({name: value for name, value in _address(word).items() if value is not None})
-            break
     if not found["host"]:
         raise UsageError(f"there is no host in `{command}`", hint="write `--host [USER@]HOST[:PORT]`")
     found["port"] = _port(found["port"]) if found["port"] else None

@@ -69,7 +69,7 @@ async def connect(instance: Instance) -> Connection:
         ) from None
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S + LOGIN_TIMEOUT_S):
-            ssh = await asyncssh.connect(options=options)
+            ssh = await asyncssh.connect(instance.host, options=options)
     except (OSError, asyncssh.Error) as error:
         raise _explained(instance, keys, error) from None
     return Connection(ssh, lost)

@@ -1,0 +1,61 @@
+# Everything here needs Python 3.11 or newer, git and make; nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-oldest lint type check soak bench format schema agent build clean
+
+help: ## Show what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed ## Make .venv and install provision into it
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "provision needs Python 3.11 or newer: try 'make $(MAKECMDGOALS) PYTHON=python3.11'"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "this python cannot make virtual environments: 'apt-get install -y python3-venv', then again"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: setup ## Provision an embedded instance from an embedded file server, end to end
+	@$(BIN)/provision demo
+
+test: setup ## Run the tests
+	$(PYTEST) -q -m 'not soak'
+
+test-oldest: setup ## Run the agent's tests on the oldest and the newest Python that are here
+	@$(BIN)/python tests/interpreters.py
+
+lint: setup ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup ## Check types
+	$(BIN)/mypy
+
+check: lint type test test-oldest ## All that CI runs
+
+soak: setup ## Every seed of the random suites
+	$(PYTEST) -q -m soak --timeout 600
+
+bench: setup ## Measure against the peers that are installed
+	$(BIN)/python benchmarks/downloads.py
+
+format: setup ## Format the code
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+
+schema: setup ## Write the profile's JSON Schema anew
+	$(BIN)/provision profiles schema > provision_profiles/profile.schema.json
+
+agent: setup ## Write the agent's single file to dist/
+	@mkdir -p dist
+	@$(BIN)/python -c 'from provision_collector.instance import build_bundle as b; open("dist/provision-agent.pyz", "wb").write(b().data); print("dist/provision-agent.pyz", b().sha256)'
+
+build: setup ## Build wheel and sdist
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build
+
+clean: ## Remove what was made
+	rm -rf $(VENV) .venv-* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

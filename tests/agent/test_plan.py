@@ -1,0 +1,51 @@
+"""The work order: its JSON, its hash, its variables."""
+
+from __future__ import annotations
+
+import pytest
+from provision_agent.plan import Download, Layer, Plan, PlanFormatError, Python, Service, Torch, differences
+
+PLAN = Plan(
+    name="x",
+    downloads=(
+        Download("https://example.org/a", "models/${run_id}.bin", mirrors=("https://example.com/a",)),
+    ),
+    python=Python(layers=(Layer(packages=("numpy",)), Layer(torch=Torch(versions=("2.9.1",))))),
+    services=(Service("web", ("python", "main.py", "$${literal}"), environment={"A": "${workspace}/b"}),),
+)
+
+
+def test_a_plan_survives_its_json() -> None:
+    assert Plan.from_json(PLAN.to_json()) == PLAN
+
+
+def test_equal_work_has_an_equal_hash_and_other_work_another() -> None:
+    assert Plan.from_json(PLAN.to_json()).hash == PLAN.hash
+    assert Plan(name="y").hash != Plan(name="x").hash
+
+
+def test_the_instance_fills_in_what_only_it_knows() -> None:
+    bound = PLAN.bind(workspace="/w", home="/root", run_id="r1")
+
+    assert bound.workspace == "/w"
+    assert bound.downloads[0].path == "models/r1.bin"
+    assert bound.services[0].environment == {"A": "/w/b"}
+    assert bound.services[0].run[2] == "${literal}"
+
+
+def test_unknown_fields_are_ignored_and_wrong_ones_named() -> None:
+    assert Plan.from_json(dict(PLAN.to_json(), later="thing")) == PLAN
+    with pytest.raises(PlanFormatError, match=r"`plan\.downloads\[0\]\.path` must be str"):
+        Plan.from_json(dict(PLAN.to_json(), downloads=[{"url": "https://example.org", "path": 3}]))
+
+
+def test_another_format_is_refused_by_naming_both() -> None:
+    with pytest.raises(PlanFormatError, match="format 0 and 1, not 9"):
+        Plan.from_json(dict(PLAN.to_json(), format=9))
+
+
+def test_differences_name_the_place_and_both_values() -> None:
+    old, new = PLAN.to_json(), dict(PLAN.to_json(), name="z", apt=["git"])
+
+    assert differences(old, new) == ['apt[0]: null -> "git"', 'name: "x" -> "z"']
+    assert differences(old, old) == []

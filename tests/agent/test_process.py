@@ -1,0 +1,71 @@
+"""Children end within their bound, with everything that they started."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from provision_agent import process
+from provision_agent.detach import Identity, spawn_detached
+from provision_agent.failures import Failure
+
+
+def test_the_last_lines_and_the_status_are_kept() -> None:
+    lines: list[str] = []
+
+    done = process.run(
+        ["sh", "-c", "seq 30; printf 'half\\rdone'; exit 3"], timeout_s=10, on_line=lines.append
+    )
+
+    assert done.status == 3
+    assert done.tail[-2:] == ["half", "done"]
+    assert len(done.tail) == process.TAIL_LINES
+    assert lines[0] == "1"
+
+
+def test_a_program_that_does_not_end_is_ended_with_its_children(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    with pytest.raises(Failure) as failure:
+        process.run(["sh", "-c", f"sleep 1000 & echo $! > {pid_file}; echo started; wait"], timeout_s=1.0)
+
+    assert failure.value.class_ == "timed_out"
+    assert "started" in failure.value.message
+    assert not Identity.of(int(pid_file.read_text())).is_alive()
+
+
+def test_cancelling_ends_a_child_soon() -> None:
+    cancelled = threading.Event()
+    threading.Timer(0.2, cancelled.set).start()
+
+    with pytest.raises(Failure):
+        process.run(["sleep", "1000"], timeout_s=25, cancelled=cancelled)
+
+
+def test_a_missing_program_is_named() -> None:
+    with pytest.raises(Failure, match="cannot start `no-such-program`"):
+        process.run(["no-such-program"], timeout_s=1)
+
+
+def test_a_grandchild_that_keeps_the_pipe_does_not_hold_us() -> None:
+    done = process.run(["sh", "-c", "setsid sleep 20 & echo ok"], timeout_s=10)
+
+    assert done.tail == ["ok"]
+    assert done.duration_s < 5
+
+
+def test_a_detached_process_is_known_by_more_than_its_pid(tmp_path: Path) -> None:
+    identity = spawn_detached([sys.executable, "-c", "input()"], log_path=str(tmp_path / "log"), stdin=None)
+    sleeper = spawn_detached(["sleep", "1000"], log_path=str(tmp_path / "log"))
+
+    assert sleeper.is_alive()
+    assert os.getsid(sleeper.pid) == sleeper.pid
+    assert not Identity(sleeper.pid, sleeper.start_time + 1, sleeper.boot_id).is_alive()
+    assert not Identity(sleeper.pid, sleeper.start_time, "another boot").is_alive()
+    assert Identity.from_json(sleeper.as_json()) == sleeper
+    assert sleeper.end(within_s=5)
+    assert not sleeper.is_alive()
+    assert identity.wait(within_s=10)

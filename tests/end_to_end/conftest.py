@@ -1,0 +1,186 @@
+"""What the end-to-end tests stand on: a real sshd, a real file server, the published command as a subprocess."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.file_server import FileServer
+from provision_collector.demo.instance import EmbeddedInstance
+
+PROVISION = str(Path(sys.executable).with_name("provision"))
+WITHIN_S = 25.0
+
+needs_sshd = shutil.which("sshd") or os.path.exists("/usr/sbin/sshd")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """What ``--json`` printed."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def outcome(self) -> dict[str, Any]:
+        last = self.lines[-1]
+        assert last["event"] == "outcome", last
+        return last
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["event"] == event]
+
+
+class Here:
+    """This side: a folder of its own for state and logs, and the command line."""
+
+    def __init__(self, folder: Path, instance: EmbeddedInstance) -> None:
+        self.folder = folder
+        self.instance = instance
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder / "home"),
+            "XDG_STATE_HOME": str(folder / "state"),
+            "LANG": "C.UTF-8",
+        }
+        (folder / "home").mkdir(parents=True)
+        self._children: list[subprocess.Popen[str]] = []
+
+    def profile(self, text: str, name: str = "profile.yaml") -> str:
+        """Write a profile; returns its path."""
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+    def connection(self, *, port: int | None = None, key: Path | str | None = None) -> list[str]:
+        instance = self.instance
+        return [
+            "--host", f"{instance.user}@{instance.host}:{port or instance.port}",
+            "--key", str(key or instance.key_path),
+            "--boot-grace", "10s",
+        ]  # fmt: skip
+
+    def spawn(self, *words: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start the published command and leave it running."""
+        child = subprocess.Popen(
+            [PROVISION, *words],
+            cwd=self.folder,
+            env={**self.environment, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._children.append(child)
+        return child
+
+    def finish(self, child: subprocess.Popen[str], within_s: float = WITHIN_S) -> Finished:
+        stdout, stderr = child.communicate(timeout=within_s)
+        return Finished(child.returncode, stdout, stderr)
+
+    def run(self, *words: str, within_s: float = WITHIN_S, **kwargs: Any) -> Finished:
+        return self.finish(self.spawn(*words, **kwargs), within_s)
+
+    def spawn_up(
+        self, profile: str, *words: str, connection: list[str] | None = None, **kwargs: Any
+    ) -> subprocess.Popen[str]:
+        where = self.connection() if connection is None else connection
+        return self.spawn(
+            "up",
+            *where,
+            "--profile",
+            profile,
+            "--workspace",
+            str(self.instance.workspace),
+            "--json",
+            *words,
+            **kwargs,
+        )
+
+    def up(self, profile: str, *words: str, **kwargs: Any) -> Finished:
+        """``provision up … --json`` to its end."""
+        return self.finish(self.spawn_up(profile, *words, **kwargs))
+
+    # -- what is on both sides
+
+    def remote(self, run: str, name: str) -> Path:
+        return self.instance.workspace / ".provision" / "runs" / run / name
+
+    def agent_events(self, run: str) -> list[dict[str, Any]]:
+        """The events as the agent wrote them, on the instance."""
+        lines = self.remote(run, "events.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+    def lock(self) -> dict[str, Any]:
+        return dict(json.loads((self.instance.workspace / ".provision" / "lock").read_text()))
+
+    def assert_mirrored(self, outcome: Mapping[str, Any]) -> None:
+        """The local mirrors are the remote files, byte for byte, and the agent's sequence has no gap."""
+        run = outcome["run"]
+        pairs = {
+            "core": self.remote(run, "core.log"),
+            "events": self.remote(run, "events.jsonl"),
+            "errors": self.instance.workspace / "provision_errors.log",
+        }
+        for name, remote in pairs.items():
+            assert Path(outcome["logs"][name]).read_bytes() == remote.read_bytes(), name
+        sequence = [event["seq"] for event in self.agent_events(run)]
+        assert sequence == list(range(1, len(sequence) + 1))
+
+    def close(self) -> None:
+        for child in self._children:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[EmbeddedInstance]:
+    """A fresh instance behind a real sshd. Without one the test is skipped; in CI that is a failure."""
+    if not needs_sshd:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("there is no sshd on this machine")
+    with EmbeddedInstance(tmp_path / "instance", server="sshd") as instance:
+        yield instance
+
+
+@pytest.fixture
+def here(tmp_path: Path, instance: EmbeddedInstance) -> Iterator[Here]:
+    here = Here(tmp_path / "here", instance)
+    yield here
+    here.close()
+
+
+@pytest.fixture
+def files() -> Iterator[FileServer]:
+    with FileServer() as server:
+        yield server
+
+
+def eventually(condition: Callable[[], Any], within_s: float = 15.0) -> Any:
+    """Wait for *condition* to be true; its value."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        try:
+            if value := condition():
+                return value
+        except (OSError, ValueError, KeyError, IndexError):
+            pass
+        time.sleep(0.02)
+    raise AssertionError(f"not within {within_s:.0f} s: {condition}")

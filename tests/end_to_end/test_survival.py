@@ -1,0 +1,194 @@
+"""What a run survives: killed agents, keepers and collectors, cut and silent connections, two watchers at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from harness.content import Content
+from harness.file_server import Fault, FileServer
+from harness.tcp_proxy import TcpProxy
+
+from .conftest import Here, eventually
+from .test_up import profile_of
+
+BIG = 24 << 20
+HALF = 12 << 20
+
+
+def big_profile(server: FileServer, *, gated_after: int = HALF) -> str:
+    """One big file whose second half comes slowly, so that there is a middle to break."""
+    content = Content.safetensors(BIG, seed=7)
+    server.add("/big.safetensors", content, Fault(slow_after=gated_after, bytes_per_s=400_000))
+    return (
+        "version: 1\nname: big\nlimits: {run: 120s, connections: 1, stall: {below: 1KiB, for: 20s}}\n"
+        f"downloads:\n  - {{url: '{server.url('/big.safetensors')}', path: models/big.safetensors, "
+        f"size: {BIG}, sha256: {content.sha256}, level: critical}}\n"
+    )
+
+
+def landed(server: FileServer) -> bool:
+    return server.bytes_sent("/big.safetensors") > HALF
+
+
+def test_an_agent_killed_in_mid_download_is_started_again_and_resumes(here: Here, files: FileServer) -> None:
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "kill")
+    eventually(lambda: landed(files))
+    files.set_faults("/big.safetensors")
+    os.kill(here.lock()["agent"]["pid"], signal.SIGKILL)
+
+    done = here.finish(child)
+
+    assert (done.code, done.outcome["verdict"]) == (0, "complete"), done.stdout + done.stderr
+    assert files.bytes_sent("/big.safetensors") < BIG + (4 << 20), "what had landed was not fetched again"
+    started = [event for event in here.agent_events("kill") if event["event"] == "run_started"]
+    assert [event["resumed"] for event in started] == [False, True]
+    here.assert_mirrored(done.outcome)
+
+
+def test_keeper_and_agent_killed_are_started_again_from_here(here: Here, files: FileServer) -> None:
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "kill")
+    eventually(lambda: landed(files))
+    files.set_faults("/big.safetensors")
+    holder = here.lock()
+    os.kill(holder["keeper"]["pid"], signal.SIGKILL)
+    os.kill(holder["agent"]["pid"], signal.SIGKILL)
+
+    done = here.finish(child)
+
+    assert (done.code, done.outcome["run"]) == (0, "kill"), done.stdout + done.stderr
+    assert len(done.named("agent_restarted")) == 1
+    assert files.bytes_sent("/big.safetensors") < BIG + (4 << 20)
+    here.assert_mirrored(done.outcome)
+
+
+def test_an_agent_whose_keeper_was_killed_ends_its_run(here: Here, files: FileServer) -> None:
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "kill")
+    eventually(lambda: landed(files))
+    os.kill(here.lock()["keeper"]["pid"], signal.SIGKILL)
+
+    done = here.finish(child, within_s=60)
+
+    assert done.code == 0, done.stdout + done.stderr
+    assert not done.named("agent_restarted")
+    assert here.lock().get("released"), "the lock is given back"
+
+
+def test_a_collector_killed_and_started_again_goes_on_with_the_same_mirror(
+    here: Here, files: FileServer
+) -> None:
+    profile = here.profile(big_profile(files))
+    child = here.spawn_up(profile, "--run-id", "kill")
+    eventually(lambda: landed(files))
+    os.killpg(child.pid, signal.SIGKILL)
+    child.communicate()
+    files.set_faults("/big.safetensors")
+
+    done = here.up(profile)
+
+    assert (done.code, done.outcome["run"]) == (0, "kill"), done.stdout + done.stderr
+    assert done.outcome["logs"]["core"].count("provision_kill_") == 1
+    assert len(list(Path(done.outcome["logs"]["core"]).parent.glob("provision_kill_*.events.jsonl"))) == 1
+    here.assert_mirrored(done.outcome)
+
+
+def test_a_cut_connection_is_taken_up_where_it_broke(here: Here, files: FileServer) -> None:
+    with TcpProxy((here.instance.host, here.instance.port)) as proxy:
+        child = here.spawn_up(
+            here.profile(big_profile(files)), "--run-id", "cut", connection=here.connection(port=proxy.port)
+        )
+        eventually(lambda: landed(files))
+        for _ in range(3):
+            before = proxy.connections
+            proxy.cut()
+            eventually(lambda before=before: proxy.connections > before)
+        files.set_faults("/big.safetensors")
+        done = here.finish(child, within_s=60)
+
+    assert done.code == 0, done.stdout + done.stderr
+    assert done.outcome["reconnects"] >= 3
+    assert done.named("connection_lost")
+    here.assert_mirrored(done.outcome)
+
+
+def test_a_silent_connection_is_noticed_and_replaced(here: Here, files: FileServer) -> None:
+    with TcpProxy((here.instance.host, here.instance.port)) as proxy:
+        child = here.spawn_up(
+            here.profile(big_profile(files)), "--run-id", "mute", connection=here.connection(port=proxy.port)
+        )
+        eventually(lambda: landed(files))
+        files.set_faults("/big.safetensors")
+        before = proxy.connections
+        proxy.stall()
+        eventually(lambda: proxy.connections > before, within_s=12)  # within three heartbeats
+        proxy.flow()
+        done = here.finish(child, within_s=60)
+
+    assert done.code == 0, done.stdout + done.stderr
+    assert done.outcome["reconnects"] >= 1
+    here.assert_mirrored(done.outcome)
+
+
+def test_two_watchers_of_one_plan_share_one_agent_and_both_see_the_end(here: Here, files: FileServer) -> None:
+    profile = here.profile(big_profile(files))
+    first = here.spawn_up(profile)
+    eventually(lambda: landed(files))
+    second = here.spawn_up(profile)
+    eventually(lambda: len(files.seen("/big.safetensors")) >= 1)
+    both = [here.finish(child, within_s=60) for child in (first, second)]
+
+    assert [done.code for done in both] == [0, 0], both
+    assert both[0].outcome["run"] == both[1].outcome["run"]
+    started = [
+        event for event in here.agent_events(both[0].outcome["run"]) if event["event"] == "run_started"
+    ]
+    assert len(started) == 1
+    here.assert_mirrored(both[0].outcome)
+
+
+def test_the_second_watcher_takes_over_when_the_first_is_killed(here: Here, files: FileServer) -> None:
+    profile = here.profile(big_profile(files))
+    first = here.spawn_up(profile, "--run-id", "shared")
+    eventually(lambda: landed(files))
+    second = here.spawn("attach", "shared", "--json")
+    eventually(lambda: first.poll() is None and (here.folder / "logs").exists())
+    os.killpg(first.pid, signal.SIGKILL)
+    files.set_faults("/big.safetensors")
+
+    done = here.finish(second, within_s=60)
+
+    assert done.code == 0, done.stdout + done.stderr
+    here.assert_mirrored(done.outcome)
+
+
+def test_another_plan_is_refused_with_the_differences_until_replace(here: Here, files: FileServer) -> None:
+    big = here.profile(big_profile(files), "big.yaml")
+    other = here.profile(profile_of(files), "other.yaml")
+    first = here.spawn_up(big, "--run-id", "one")
+    eventually(lambda: landed(files))
+
+    refused = here.up(other, "--run-id", "two")
+
+    assert (refused.code, refused.outcome["verdict"]) == (4, "refused")
+    assert 'name: "big" -> "test"' in refused.outcome["errors"][0]["message"]
+    replaced = here.up(other, "--run-id", "two", "--replace")
+    assert replaced.code == 0, replaced.stdout + replaced.stderr
+    assert here.finish(first).outcome["verdict"] == "cancelled"
+    here.assert_mirrored(replaced.outcome)
+
+
+def test_a_run_that_died_without_a_verdict_goes_on_as_the_same_run(here: Here, files: FileServer) -> None:
+    profile = here.profile(big_profile(files))
+    child = here.spawn_up(profile, "--run-id", "dead")
+    eventually(lambda: landed(files))
+    os.killpg(child.pid, signal.SIGKILL)
+    holder = here.lock()
+    os.kill(holder["keeper"]["pid"], signal.SIGKILL)
+    os.kill(holder["agent"]["pid"], signal.SIGKILL)
+    files.set_faults("/big.safetensors")
+
+    done = here.up(profile, "--run-id", "new")
+
+    assert (done.code, done.outcome["run"]) == (0, "dead"), done.stdout + done.stderr
+    here.assert_mirrored(done.outcome)

@@ -1,0 +1,146 @@
+"""A package index on loopback with tiny wheels made to order.
+
+It speaks the "simple" API, can hold several indexes side by side (``/simple/``, ``/whl/cu124/``, …), refuses what it is
+told to refuse, and remembers every request. A wheel is a real one: pip and uv install it like any other.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import threading
+import zipfile
+from collections.abc import Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FAKE_TORCH = """
+import os, types
+__version__ = {version!r}
+version = types.SimpleNamespace(cuda={cuda!r})
+cuda = types.SimpleNamespace(
+    is_available=lambda: bool({cuda!r} and os.environ.get("FAKE_GPU")), get_arch_list=lambda: ["sm_80"]
+)
+
+class Tensor:
+    def __init__(self, value, shape):
+        self.value, self.shape = value, shape
+    def __matmul__(self, other):
+        return Tensor(self.value * other.value * self.shape[1], (self.shape[0], other.shape[1]))
+    def __getitem__(self, index):
+        return Tensor(self.value, self.shape[1:]) if len(self.shape) > 1 else self.value
+
+def ones(shape, device="cpu"):
+    if device == "cuda" and not cuda.is_available():
+        raise RuntimeError("no CUDA device")
+    return Tensor(1.0, shape)
+"""
+
+
+def wheel(
+    name: str, version: str, files: Mapping[str, str], requires: Sequence[str] = ()
+) -> tuple[str, bytes]:
+    """The file name and the bytes of a pure wheel that holds *files* by their path in site-packages."""
+    stem = f"{name.replace('-', '_')}-{version}"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    metadata += "".join(f"Requires-Dist: {requirement}\n" for requirement in requires)
+    contents = dict(files)
+    contents[f"{stem}.dist-info/METADATA"] = metadata
+    contents[f"{stem}.dist-info/WHEEL"] = (
+        "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    record = ""
+    for path, text in contents.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record += f"{path},sha256={digest},{len(text.encode())}\n"
+    contents[f"{stem}.dist-info/RECORD"] = record + f"{stem}.dist-info/RECORD,,\n"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for path, text in contents.items():
+            archive.writestr(path, text)
+    return f"{stem}-py3-none-any.whl", out.getvalue()
+
+
+class PackageIndex:
+    """Serve while entered. `statuses` maps the beginning of a path to the status that it is refused with."""
+
+    def __init__(self) -> None:
+        self.statuses: dict[str, int] = {}
+        self.requests: list[str] = []
+        self._wheels: dict[str, dict[str, dict[str, bytes]]] = {}
+        self._server: ThreadingHTTPServer | None = None
+
+    def __enter__(self) -> PackageIndex:
+        index = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                index._answer(self)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._server is not None
+        self._server.shutdown()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        """Of the usual index."""
+        return f"{self.base}/simple"
+
+    @property
+    def base(self) -> str:
+        """Below it are the indexes by name."""
+        assert self._server is not None
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def add(
+        self,
+        name: str,
+        version: str,
+        *,
+        files: Mapping[str, str] | None = None,
+        requires: Sequence[str] = (),
+        index: str = "simple",
+    ) -> None:
+        """Offer a package; without *files* it is one module with the package's name."""
+        module = f"{name.replace('-', '_')}/__init__.py"
+        contents = {module: f"__version__ = {version!r}\n"} if files is None else files
+        file_name, data = wheel(name, version, contents, requires)
+        self._wheels.setdefault(index, {}).setdefault(name, {})[file_name] = data
+
+    def add_torch(self, version: str, *, index: str = "simple", requires: Sequence[str] = ()) -> None:
+        """Offer a torch whose local version (``+cpu``, ``+cu124``) decides whether it uses the GPU of ``FAKE_GPU``."""
+        tag = version.partition("+")[2]
+        cuda = f"{tag[2:-1]}.{tag[-1]}" if tag.startswith("cu") else None
+        source = FAKE_TORCH.format(version=version, cuda=cuda)
+        self.add("torch", version, files={"torch/__init__.py": source}, requires=requires, index=index)
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.requests.append(request.path)
+        refusal = next(
+            (code for start, code in self.statuses.items() if request.path.startswith(start)), None
+        )
+        body = None if refusal is not None else self._body(request.path)
+        request.send_response(refusal or (404 if body is None else 200))
+        request.send_header("Content-Type", "text/html" if request.path.endswith("/") else "application/zip")
+        request.send_header("Content-Length", str(len(body or b"")))
+        request.end_headers()
+        request.wfile.write(body or b"")
+
+    def _body(self, path: str) -> bytes | None:
+        index, _, rest = (
+            path.strip("/").rpartition("/") if path.endswith("/") else path.strip("/").rsplit("/", 2)
+        )
+        if path.endswith("/"):
+            files = self._wheels.get(index, {}).get(rest)
+            links = [f'<a href="/{index}/{rest}/{name}">{name}</a>' for name in files or ()]
+            return None if files is None else b"<!DOCTYPE html>\n" + "\n".join(links).encode()
+        return self._wheels.get(index, {}).get(_, {}).get(rest.replace("%2B", "+"))
