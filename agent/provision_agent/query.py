@@ -32,7 +32,10 @@ VERIFY_WITHIN_S = 600.0
 def status_main(argv: List[str]) -> int:
     """``status``: ``{workspace?, run?}`` -> ``{runs: [status…]}``, each with its workspace and whether it lives."""
     request = _request()
-    runs = [_status(workspace, run, with_plan=bool(request.get("with_plan"))) for workspace, run in _chosen(request)]
+    runs = [
+        _status(workspace, run, with_plan=bool(request.get("with_plan")))
+        for workspace, run in _chosen(request)
+    ]
     say({"runs": [run for run in runs if run is not None]})
     return 0
 

@@ -24,7 +24,7 @@ from .environment import apt, packages, repos, venv
 from .failures import Failure
 from .journal import Journal
 from .keeper import Orphanage, close_run
-from .plan import LEVELS, STEPS, Download, Plan, Repo
+from .plan import LEVELS, STEPS, Check, Download, Plan, Repo, Service
 from .start import read_run_record
 from .state import StateFile
 from .status import transfer_totals
@@ -113,6 +113,11 @@ class Run:
             self._early_verdict = verdict
             self._context.cancelled.set()
 
+    def _is_over(self) -> bool:
+        if self._clock.remaining_s() <= 0:
+            self.end_early("timeout")
+        return self._context.cancelled.is_set()
+
     def execute(self) -> str:
         """Do the work and write the verdict; returns it."""
         threading.Thread(target=self._tick, daemon=True).start()
@@ -129,6 +134,7 @@ class Run:
             if self._downloads is not None:
                 self._downloads.stop()
             self._tally.finish()
+        self._is_over()
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.status["usable_after_s"]:
             self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
@@ -175,7 +181,7 @@ class Run:
             return False
         if not hopeless:
             self._journal.event("preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=found.disks)
-        return not self._context.cancelled.is_set()
+        return not self._is_over()
 
     def _is_wanted(self, item: Download) -> bool:
         reason = None if item.when is None else unmet(item.when, self._facts, self._context)
@@ -236,7 +242,7 @@ class Run:
             )
         for check in self._of("checks", self._plan.checks, levels):
             self._check(check)
-        return not self._context.cancelled.is_set()
+        return not self._is_over()
 
     def _may_go_on(self) -> bool:
         missing = self._tally.missing_checks("critical")
@@ -249,11 +255,7 @@ class Run:
         for service in self._selected("services", self._plan.services):
             if service.start == "usable":
                 self._start_service(service)
-        if (
-            self._has_critical()
-            and not self._tally.has_failed("critical")
-            and not self._context.cancelled.is_set()
-        ):
+        if self._has_critical() and not self._tally.has_failed("critical") and not self._is_over():
             self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
 
     def _complete(self) -> None:
@@ -271,7 +273,7 @@ class Run:
         if wanted:
             self._attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
         python = self._plan.python
-        if python is None or "python" not in self._plan.steps or self._context.cancelled.is_set():
+        if python is None or "python" not in self._plan.steps or self._is_over():
             return
 
         def build() -> None:
@@ -304,7 +306,7 @@ class Run:
 
         self._attempt("repos", item, repo.level, "package", install)
 
-    def _check(self, check: "checks.Check") -> None:
+    def _check(self, check: Check) -> None:
         self._tally.start("checks")
         try:
             checks.run_check(check, self._context, self._venv)
@@ -313,7 +315,7 @@ class Run:
         else:
             self._tally.succeed("checks", check.name)
 
-    def _start_service(self, service: "services.Service") -> None:
+    def _start_service(self, service: Service) -> None:
         def start() -> None:
             started = services.start(service, self._context, self._venv)
             if service.ready is not None:
@@ -323,13 +325,13 @@ class Run:
 
     def _attempt(self, step: str, item: str, level: str, kind: str, work: Callable[[], Any]) -> bool:
         """Do *work* for one item and keep account; its failure stops nothing else."""
-        if self._context.cancelled.is_set():
+        if self._is_over():
             return False
         self._tally.start(step)
         try:
             work()
         except Failure as failure:
-            if self._context.cancelled.is_set():
+            if self._is_over():
                 return False  # it was interrupted, it did not fail
             self._tally.fail(step, item, level, failure, kind=kind)
             return False
@@ -337,7 +339,7 @@ class Run:
         return True
 
     def _await(self, future: "Future[Any]") -> None:
-        while not future.done() and not self._context.cancelled.is_set():
+        while not future.done() and not self._is_over():
             try:
                 future.result(timeout=0.2)
             except TimeoutError:
@@ -388,9 +390,8 @@ class Run:
     def _tick(self) -> None:
         """Keep the deadline, and never be silent for long."""
         said_at, is_warned = time.monotonic(), False
-        while not self._context.cancelled.wait(TICK_S):
-            if self._clock.remaining_s() <= 0:
-                self.end_early("timeout")
+        while not self._context.cancelled.wait(min(TICK_S, max(self._clock.remaining_s(), 0.0))):
+            if self._is_over():
                 return
             speed, bytes_now, bytes_left = transfer_totals(self._journal.status)
             if time.monotonic() - said_at >= SUMMARY_EVERY_S and bytes_left:

@@ -47,15 +47,16 @@ class LocalEvents:
         self._path: Path | None = None
         self._sequence = 0
 
-    def bind(self, path: Path, run: str) -> None:
+    def bind(self, path: Path) -> None:
         """Write to *path* from now on, what is there so far first; goes on with the sequence of the file."""
-        self.run = run
-        self._sequence = _last_sequence(path)
+        if self._path is not None:
+            return
+        first = _last_sequence(path) + 1
         self._path = path
-        for number, event in enumerate(self.all, self._sequence + 1):
-            event.update(seq=number, run=run)
+        for number, event in enumerate(self.all, first):
+            event.update(seq=number, run=self.run)
             self._write(event)
-        self._sequence += len(self.all)
+        self._sequence = first + len(self.all) - 1
 
     def emit(self, event: str, **fields: Any) -> dict[str, Any]:
         """Record one event; returns it as written."""

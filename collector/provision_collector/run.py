@@ -211,7 +211,8 @@ class Run:
     def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> None:
         if self.files is None:
             self._bind(self.id, self._accepted_unix)
-        assert self.files is not None
+            assert self.files is not None
+            self._local.bind(self.files.collector)
         logs = {
             "core": str(self.files.core),
             "errors": str(self.files.errors),
@@ -312,10 +313,9 @@ class Run:
         )
         try:
             self.files.core.parent.mkdir(parents=True, exist_ok=True)
-            self._local.bind(self.files.collector, run)
         except OSError as error:
             raise LocalMachineError(f"cannot write to `{self.files.core.parent}`: {error.strerror}") from None
-        self.id = run
+        self.id = self._local.run = run
         self.status["run"] = run
         self._tail = EventTail(self.files.events)
         self._notify()
@@ -363,6 +363,9 @@ class Run:
         except ProvisionError:
             core.close()
             raise
+        self._local.bind(
+            self.files.collector
+        )  # whoever holds the mirrors is the one writer of this file, too
         _link_latest(self.files.core)
         return mirrors
 

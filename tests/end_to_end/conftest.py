@@ -21,6 +21,8 @@ from provision_collector.demo.instance import EmbeddedInstance
 PROVISION = str(Path(sys.executable).with_name("provision"))
 WITHIN_S = 25.0
 
+Child = subprocess.Popen[bytes]
+
 needs_sshd = shutil.which("sshd") or os.path.exists("/usr/sbin/sshd")
 
 
@@ -60,7 +62,7 @@ class Here:
             "LANG": "C.UTF-8",
         }
         (folder / "home").mkdir(parents=True)
-        self._children: list[subprocess.Popen[str]] = []
+        self._children: dict[Child, Path] = {}
 
     def profile(self, text: str, name: str = "profile.yaml") -> str:
         """Write a profile; returns its path."""
@@ -76,31 +78,36 @@ class Here:
             "--boot-grace", "10s",
         ]  # fmt: skip
 
-    def spawn(self, *words: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def spawn(self, *words: str, environment: Mapping[str, str] | None = None) -> Child:
         """Start the published command and leave it running."""
-        child = subprocess.Popen(
-            [PROVISION, *words],
-            cwd=self.folder,
-            env={**self.environment, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self._children.append(child)
+        stem = self.folder / f"command{len(self._children)}"
+        with stem.with_suffix(".out").open("wb") as out, stem.with_suffix(".err").open("wb") as err:
+            child = subprocess.Popen(
+                [PROVISION, *words],
+                cwd=self.folder,
+                env={**self.environment, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        self._children[child] = stem
         return child
 
-    def finish(self, child: subprocess.Popen[str], within_s: float = WITHIN_S) -> Finished:
-        stdout, stderr = child.communicate(timeout=within_s)
-        return Finished(child.returncode, stdout, stderr)
+    def said(self, child: Child) -> str:
+        """What a running command has printed so far."""
+        return self._children[child].with_suffix(".out").read_text()
+
+    def finish(self, child: Child, within_s: float = WITHIN_S) -> Finished:
+        code = child.wait(timeout=within_s)
+        return Finished(code, self.said(child), self._children[child].with_suffix(".err").read_text())
 
     def run(self, *words: str, within_s: float = WITHIN_S, **kwargs: Any) -> Finished:
         return self.finish(self.spawn(*words, **kwargs), within_s)
 
     def spawn_up(
         self, profile: str, *words: str, connection: list[str] | None = None, **kwargs: Any
-    ) -> subprocess.Popen[str]:
+    ) -> Child:
         where = self.connection() if connection is None else connection
         return self.spawn(
             "up",
@@ -128,6 +135,15 @@ class Here:
         lines = self.remote(run, "events.jsonl").read_text().splitlines()
         return [json.loads(line) for line in lines]
 
+    def local_events(self, run: str) -> list[dict[str, Any]]:
+        """This side's events as they stand in their file."""
+        [path] = (self.folder / "logs").glob(f"provision_{run}_*.collector.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    def connections(self, run: str) -> int:
+        """How often a watcher that writes the mirrors was connected."""
+        return sum(1 for event in self.local_events(run) if event["event"] == "connected")
+
     def lock(self) -> dict[str, Any]:
         return dict(json.loads((self.instance.workspace / ".provision" / "lock").read_text()))
 
@@ -141,14 +157,14 @@ class Here:
         }
         for name, remote in pairs.items():
             assert Path(outcome["logs"][name]).read_bytes() == remote.read_bytes(), name
-        sequence = [event["seq"] for event in self.agent_events(run)]
-        assert sequence == list(range(1, len(sequence) + 1))
+        for events in (self.agent_events(run), self.local_events(run)):
+            assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
 
     def close(self) -> None:
         for child in self._children:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+            child.wait()
 
 
 @pytest.fixture

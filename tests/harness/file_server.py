@@ -433,9 +433,9 @@ class _Handler(BaseHTTPRequestHandler):
             (c for c in (fault.stall_after, fault.reset_after, fault.end_after) if c is not None), None
         )
         stop = end if cut is None else first + cut
-        cap = fault.bytes_per_s or self.server.owner.bytes_per_s
         at = first
         while at < stop and not self.server.owner.stopping.is_set():
+            cap = fault.bytes_per_s or self.server.owner.bytes_per_s  # asked anew: a test may lift it
             slow = cap is not None and at - first >= (fault.slow_after or 0)
             at += self._send_slice(route, fault, content, at, stop, cap if slow else None)
         if fault.chunked and at == end:

@@ -47,23 +47,22 @@ def command(keep: bool) -> None:
     finally:
         if not keep:
             shutil.rmtree(directory, ignore_errors=True)
-    _say("")
-    _say(f"The instance is switched off; {'kept:' if keep else 'removed:'} {directory}")
+    _say(f"\nThe instance is switched off; its folder is {'kept' if keep else 'removed (--keep keeps it)'}.")
     sys.exit(status)
 
 
 def _introduce(stage: Stage) -> None:
+    from ..demo.stage import MOODS
+
     instance = stage.instance
     because = f" ({instance.why_not_sshd})" if instance.why_not_sshd else ""
-    _say(f"instance    {instance.kind} on {instance.host}:{instance.port}, user {instance.user}{because}")
-    hosts = ", ".join(f"{name} :{host.port}" for name, host in stage.hosts.items())
-    _say(f"file hosts  {hosts}")
-    _say(f"folder      {stage.directory}")
-    _say("")
-    _say("The same command as for a rented instance:")
-    _say("")
-    _say(f"$ {_shown(stage)}")
-    _say("")
+    rows = [("instance", f"{instance.host}:{instance.port}  {instance.kind}, user {instance.user}{because}")]
+    hosts = [f"{host.address}  {MOODS[name]}" for name, host in stage.hosts.items()]
+    rows += zip(["file hosts", *[""] * len(hosts)], hosts, strict=False)
+    rows += [("folder", str(stage.directory))]
+    for label, text in rows:
+        _say(f"{label:12}{text}")
+    _say(f"\nThe same command as for a rented instance:\n\n$ {_shown(stage)}\n")
 
 
 def _shown(stage: Stage) -> str:

@@ -1,0 +1,332 @@
+"""One file's life: from its sources, through `.part`, to its final name, left to right.
+
+The final name is taken by a verified file only. Whatever ends a fetch, what has landed stays for the next.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Dict, Optional
+from urllib.parse import unquote, urlsplit
+
+from .. import protocol
+from ..context import Context
+from ..failures import Failure
+from ..plan import LEVELS, Download
+from . import existing, unpack, verify
+from .allowance import Allowance, Stopped, TimeUp
+from .extents import Extents
+from .follower import Follower
+from .hosts import Hosts
+from .ladder import Ladder, Source
+from .partfile import Busy, Identity, PartFile, disk_failure
+from .pool import Pool
+from .progress import Progress
+from .sources import Answer, Sources
+from .transfer import Changed, Transfer
+from .watch import Watch
+
+LOCK_AGAIN_S = 0.5
+QUIET_WITHIN_S = 60.0
+
+
+class Fetch:
+    """Fetches one item of the plan. `run` is called once; the rest may be read from other threads."""
+
+    def __init__(
+        self, item: Download, *, order: int, context: Context, access: Sources, hosts: Hosts, pool: Pool
+    ) -> None:
+        self.item = item
+        self.rank = (LEVELS.index(item.level), order)
+        self.ladder = Ladder(item, self.report)
+        self.is_transferring = True
+        """False once only hashing, unpacking and naming are left: another file may begin."""
+        self.path: Optional[str] = None
+        """Where the file is, when it is there."""
+        self._context = context
+        self._access = access
+        self._hosts = hosts
+        self._pool = pool
+        self._limits = item.limits
+        self._wanted_path = item.path
+        self._size, self._sha256 = item.size_bytes, item.sha256
+        self._allowance = Allowance(context, hosts, item.limits.file_s)
+        self._progress = Progress(self.report, item.limits.stall)
+        self._part: Optional[PartFile] = None
+        self._transfer: Optional[Transfer] = None
+        self._follower: Optional[Follower] = None
+        self._landed_before = 0
+        self._was_restarted = False
+
+    @property
+    def bytes_downloaded(self) -> int:
+        """How many bytes came over the network for it."""
+        return self._landed_before + (self._transfer.bytes_landed if self._transfer is not None else 0)
+
+    @property
+    def public_url(self) -> str:
+        """The source in use, or the last one, as it may be shown."""
+        return protocol.public_url(self.ladder.current.url)
+
+    def report(self, event: str, **fields: Any) -> None:
+        """Say something about this item."""
+        self._context.report(f"download_{event}", item=self.item.path, level=self.item.level, **fields)
+
+    def run(self) -> str:
+        """Do it.
+
+        Returns:
+            ``ok``, or ``skipped`` when the file was already there.
+
+        Raises:
+            Failure: every source said no, or the disk did, or its time is up.
+            Stopped: the run ended first.
+        """
+        self._allowance = Allowance(self._context, self._hosts, self._limits.file_s)
+        self.report("started", url=self.public_url)
+        try:
+            if not self._wanted_path.endswith("/") and self._is_there(self._wanted_path, None):
+                return self._skip()
+            return self._from_some_source()
+        finally:
+            self.is_transferring = False
+            self._withdraw()
+            if self._part is not None:
+                self._part.close(sync=True)
+
+    def _from_some_source(self) -> str:
+        while True:
+            source = self.ladder.choose()
+            if source is None:
+                source = self._take_substitute()
+            try:
+                return self._from_source(source)
+            except TimeUp:
+                raise
+            except Failure as failure:
+                is_crowded = self._transfer is not None and self._transfer.is_crowded
+                self._withdraw()
+                if isinstance(failure, Changed) and self._part is not None:
+                    self._part.discard()
+                self.ladder.judge(
+                    source, failure, is_crowded=is_crowded, hosts=self._hosts, allowance=self._allowance
+                )
+
+    def _take_substitute(self) -> Source:
+        worst = self.ladder.worst()
+        path = self.ladder.take_substitute()
+        if path is None:
+            raise worst
+        if self._part is not None:
+            self._part.remove()
+            self._part = None
+        self._wanted_path, self._size, self._sha256 = path, None, None
+        return self.ladder.current
+
+    # -- one source
+
+    def _from_source(self, source: Source) -> str:
+        answer = self._ask(source)
+        path = self._path_for(answer)
+        if self._part is None and self._is_there(path, answer):
+            return self._skip()
+        self._check_promise(answer)
+        self._wanted_path = path
+        transfer = self._begin(source, answer)
+        if urlsplit(answer.location).scheme == "file":
+            self._copy(transfer)
+        else:
+            self._pool.add(transfer)
+            Watch(
+                transfer,
+                source,
+                pool=self._pool,
+                hosts=self._hosts,
+                progress=self._progress,
+                allowance=self._allowance,
+                report=self.report,
+            ).wait()
+        return self._settle(source, transfer)
+
+    def _ask(self, source: Source) -> Answer:
+        answer, source.answer = source.answer, None
+        if answer is not None:
+            return answer
+        self._allowance.await_host(source.host, self.report)
+        with self._hosts.lookups(source.host):
+            return self._access.ask(
+                source.url,
+                within_s=self._limits.lookup_s,
+                connect_s=self._limits.connect_s,
+                stop=self._allowance.is_stopped,
+            )
+
+    def _path_for(self, answer: Answer) -> str:
+        if not self._wanted_path.endswith("/"):
+            return self._wanted_path
+        if answer.name is None:
+            raise Failure(
+                "unsafe_path",
+                "the server gives no file name that can be used",
+                hint="give the item a `path` that ends in a file name",
+            )
+        return self._wanted_path + answer.name
+
+    def _check_promise(self, answer: Answer) -> None:
+        """Tell a source that has something else apart before a large byte is fetched."""
+        if self._sha256 and answer.sha256 and self._sha256 != answer.sha256:
+            raise Failure("checksum", f"{answer.host} has sha256 {answer.sha256}, wanted is {self._sha256}")
+        if self._size is not None and answer.size_bytes is not None and self._size != answer.size_bytes:
+            raise Failure("size", f"{answer.host} has {answer.size_bytes} bytes, wanted are {self._size}")
+
+    def _begin(self, source: Source, answer: Answer) -> Transfer:
+        """Open the part, see what is already there, and let the hash follow."""
+        if self._part is None:
+            self._part = self._open_part(os.path.join(self._context.workspace, self._wanted_path))
+        size = answer.size_bytes if answer.size_bytes is not None else self._size
+        is_file = urlsplit(answer.location).scheme == "file"
+        is_single = not is_file and (source.is_single or not answer.has_ranges or answer.size_bytes is None)
+        if is_single:
+            self._part.discard()
+        identity = Identity.of(source.url, size, self._sha256 or answer.sha256, answer.validator)
+        extents = Extents(size, self._part.begin(identity))
+        self._transfer = transfer = Transfer(
+            self._part,
+            answer,
+            extents,
+            limits=self._limits,
+            source_host=source.host,
+            name=os.path.basename(self._wanted_path),
+            rank=self.rank,
+            is_single=is_single,
+        )
+        resumed = {"resumed_bytes": extents.landed} if extents.landed else {}
+        self.report("sized", total_bytes=size, **resumed)
+        self._progress.begin(extents.landed, size)
+        self._allowance.size_bytes, self._allowance.is_moving = size, self._progress.is_moving
+        self._follower = Follower(self._part.descriptor, lambda: self._pool.frontier(transfer))
+        return transfer
+
+    def _open_part(self, final: str) -> PartFile:
+        """The part may be locked by another process: that one works for us until it ends."""
+        has_said = False
+        while True:
+            try:
+                return PartFile(final)
+            except Busy:
+                if not has_said:
+                    self.report("waiting", host="", wait_s=LOCK_AGAIN_S, reason="another process fetches it")
+                    has_said = True
+            self._allowance.sleep(LOCK_AGAIN_S)
+
+    def _copy(self, transfer: Transfer) -> None:
+        """A `file:` source: nothing to wait for, nothing to share."""
+        path = unquote(urlsplit(transfer.answer.location).path)
+        view = memoryview(bytearray(1 << 20))
+        try:
+            with open(path, "rb", buffering=0) as file:
+                while not transfer.extents.is_complete:
+                    with self._pool.guard:
+                        claim = transfer.extents.claim(len(view), time.monotonic())
+                    assert claim is not None
+                    file.seek(claim.start)
+                    count = file.readinto(view[: claim.left]) or 0
+                    if count == 0:
+                        raise Failure("size", f"`{path}` became shorter while it was copied")
+                    transfer.part.write(view[:count], claim.start)
+                    with self._pool.guard:
+                        transfer.extents.land(claim, count, time.monotonic())
+                        transfer.extents.release(claim)
+                    self._progress.note(transfer.extents.landed)
+                    self._allowance.check()
+        except OSError as error:
+            raise Failure("not_found", f"cannot read `{path}`: {error.strerror}") from None
+        self._progress.finish(transfer.extents.landed)
+
+    # -- the end
+
+    def _settle(self, source: Source, transfer: Transfer) -> str:
+        """All bytes are there: are they the right ones? Then name it, remember it, unpack it."""
+        self.is_transferring = False
+        assert self._part is not None and transfer.extents.size is not None
+        size = transfer.extents.size
+        sha256 = self._verified(transfer, size)
+        final = os.path.join(self._context.workspace, self._wanted_path)
+        self._part.finish(final, size)
+        self._withdraw()
+        self._part.close(sync=False)
+        self._part = None
+        record = existing.remember(self._context, self.item.path, final, sha256=sha256, url=source.url)
+        self._unpack(final, record)
+        self.path = final
+        duration_s = round(time.monotonic() - self._allowance.began_at, 3)
+        self.report("finished", bytes=size, sha256=sha256, duration_s=duration_s, path=self._wanted_path)
+        return "ok"
+
+    def _verified(self, transfer: Transfer, size: int) -> str:
+        """The file's hash, when everything about it is right."""
+        assert self._part is not None and self._follower is not None
+        wanted = self._sha256 or transfer.answer.sha256
+        try:
+            if self._size is not None and size != self._size:
+                raise Failure("size", f"{transfer.answer.host} sent {size} bytes, wanted are {self._size}")
+            verify.check_format(self._part.descriptor, transfer.name, size, self._access.secret_values)
+            sha256 = self._follower.result(size, stop=self._allowance.is_stopped)
+            if sha256 is None:
+                raise Stopped
+            if wanted and sha256 != wanted:
+                raise Failure("checksum", f"its sha256 is {sha256}, wanted is {wanted}")
+        except OSError as error:
+            raise disk_failure(error, self._part.path) from None
+        except Failure as failure:
+            self._withdraw()
+            self._part.discard()
+            # once it gets the benefit of the doubt: bytes may have been mixed up on the way or by a crash
+            may_heal = not self._was_restarted and failure.class_ in ("checksum", "truncated")
+            self._was_restarted = True
+            raise Failure(failure.class_, failure.message, hint=failure.hint, retriable=may_heal) from None
+        return sha256
+
+    def _unpack(self, final: str, record: Dict[str, Any]) -> None:
+        if self.item.unpack == "no" or record.get("unpacked"):
+            return
+        unpack.unpack(final, os.path.dirname(final), self.item.unpack, stop=self._allowance.is_stopped)
+        if self._allowance.is_stopped():
+            raise Stopped
+        self._context.state.put("download", self.item.path, dict(record, unpacked=True))
+
+    def _is_there(self, path: str, answer: Optional[Answer]) -> bool:
+        """Is the file already there and right? Without *answer*, as far as that can be told without the network."""
+        final = os.path.join(self._context.workspace, path)
+        size = self._size if self._size is not None else answer.size_bytes if answer else None
+        record = existing.verified(
+            self._context,
+            self.item.path,
+            final,
+            size_bytes=size,
+            sha256=self._sha256 or (answer.sha256 if answer else None),
+            url=self.ladder.current.url,
+            stop=self._allowance.is_stopped,
+        )
+        if record is not None:
+            self.path = final
+            self._unpack(final, record)
+        return record is not None
+
+    def _skip(self) -> str:
+        self.report("skipped", reason="verified")
+        return "skipped"
+
+    def _withdraw(self) -> None:
+        """End every connection and the hashing of the transfer in progress, so that the part may be changed."""
+        transfer, self._transfer = self._transfer, None
+        if transfer is not None:
+            is_quiet = self._pool.withdraw(transfer, within_s=QUIET_WITHIN_S)
+            self._landed_before += transfer.bytes_landed
+            if not is_quiet:
+                self._part = None  # a write hangs: its descriptor must never become another file's
+                raise Failure("read_only", "the disk has not taken a write for a minute")
+        if self._follower is not None:
+            self._follower.stop()
+            self._follower = None

@@ -1,0 +1,273 @@
+"""A file on its way: `NAME.part`, and beside it the journal of what has landed in it.
+
+The journal gets a line after each write, so even SIGKILL costs no more than what was in the connections' buffers.
+It says of which content the bytes are; other content never joins them. A lock keeps a second process out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from typing import Any, List, NamedTuple, Optional
+
+from ..failures import Failure
+from ..state import write_atomically
+from .extents import Span, merged
+
+FALLOC_KEEP_SIZE = 1
+_SYNCED = b"synced\n"
+
+
+class Identity(NamedTuple):
+    """Of which content the bytes are, as far as known."""
+
+    size_bytes: Optional[int]
+    sha256: Optional[str]
+    validator: Optional[str]
+    source: str
+    """A digest of the URL: the URL itself may open doors."""
+
+    @classmethod
+    def of(
+        cls, url: str, size_bytes: Optional[int], sha256: Optional[str], validator: Optional[str]
+    ) -> Identity:
+        return cls(size_bytes, sha256, validator, hashlib.sha256(url.encode()).hexdigest()[:16])
+
+    def is_same_content(self, other: Identity) -> bool:
+        """Surely one content: equal size and hash; without a hash, one source's equal ETag or date."""
+        if self.size_bytes is None or self.size_bytes != other.size_bytes:
+            return False
+        if self.sha256 and other.sha256:
+            return self.sha256 == other.sha256
+        if self.validator is None or self.validator != other.validator:
+            return False
+        return self.source == other.source or self.validator.startswith('"')
+
+
+class Busy(Exception):
+    """Another process is fetching this file."""
+
+
+class PartFile:
+    """`NAME.part`, locked by this process. Writing is safe from any thread; the rest belongs to one."""
+
+    def __init__(self, final_path: str) -> None:
+        """Lock the part of *final_path*, making it if there is none.
+
+        Raises:
+            Busy: another process has it.
+            Failure: `disk_full` or `read_only`.
+        """
+        self.path = final_path + ".part"
+        self._journal_path = final_path + ".part.journal"
+        self._journal: Optional[int] = None
+        self.identity: Optional[Identity] = None
+        try:
+            os.makedirs(os.path.dirname(final_path), exist_ok=True)
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise disk_failure(error, self.path) from None
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_still_there():
+                raise BlockingIOError  # the one who had it gave it its final name between open and lock
+        except OSError:
+            os.close(self.descriptor)
+            raise Busy(self.path) from None
+
+    def begin(self, identity: Identity) -> List[Span]:
+        """Make room for the content *identity*.
+
+        Returns:
+            The spans of it that are already there, none unless they are surely of the same content.
+
+        Raises:
+            Failure: `disk_full` or `read_only`.
+        """
+        landed = self._landed(identity)
+        try:
+            if not landed:
+                os.ftruncate(self.descriptor, 0)
+            self._close_journal()
+            lines = [
+                json.dumps(dict(identity._asdict(), boot=_boot_id())),
+                *(f"{a} {b - a}" for a, b in landed),
+                "",
+            ]
+            write_atomically(self._journal_path, "\n".join(lines).encode(), sync=False)
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            self._journal = os.open(self._journal_path, flags)
+            if identity.size_bytes:
+                _reserve(self.descriptor, identity.size_bytes)
+        except OSError as error:
+            raise disk_failure(error, self.path) from None
+        self.identity = identity
+        return landed
+
+    def write(self, view: memoryview, offset: int) -> None:
+        """Put *view* at *offset* and note it in the journal.
+
+        Raises:
+            Failure: `disk_full` or `read_only`.
+        """
+        assert self._journal is not None
+        count, at = len(view), offset
+        try:
+            while view:
+                written = os.pwrite(self.descriptor, view, at)
+                view, at = view[written:], at + written
+            os.write(self._journal, b"%d %d\n" % (offset, count))
+        except OSError as error:
+            raise disk_failure(error, self.path) from None
+
+    def finish(self, final_path: str, size_bytes: int) -> None:
+        """Give the file its final name: it is whole, it is right, and it is on the disk.
+
+        Raises:
+            Failure: `disk_full` or `read_only`.
+        """
+        try:
+            os.ftruncate(self.descriptor, size_bytes)
+            os.fsync(self.descriptor)
+            os.replace(self.path, final_path)
+            _sync_directory(os.path.dirname(final_path))
+            os.unlink(self._journal_path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise disk_failure(error, final_path) from None
+
+    def discard(self) -> None:
+        """Forget what has landed: it is not what it should be."""
+        self._close_journal()
+        self.identity = None
+        try:
+            os.ftruncate(self.descriptor, 0)
+            os.unlink(self._journal_path)
+        except OSError:
+            pass
+
+    def remove(self) -> None:
+        """Take the part and its journal off the disk."""
+        self.discard()
+        try:
+            os.unlink(self.path)
+        except OSError:
+            pass
+
+    def close(self, *, sync: bool) -> None:
+        """Unlock it and keep what has landed; *sync* makes it outlive a crash of the machine."""
+        try:
+            if sync and self._journal is not None:
+                os.fdatasync(self.descriptor)
+                os.write(self._journal, _SYNCED)
+                os.fdatasync(self._journal)
+        except OSError:
+            pass  # then the next run fetches more than it had to
+        self._close_journal()
+        os.close(self.descriptor)
+
+    def _landed(self, identity: Identity) -> List[Span]:
+        """What the journal says is there and the file is long enough for."""
+        try:
+            with open(self._journal_path, "rb") as file:
+                *lines, _torn = file.read().split(b"\n")
+            head = json.loads(lines[0])
+            is_other_boot = head.pop("boot", None) != _boot_id()
+            found = Identity(**head)
+        except (OSError, ValueError, TypeError, IndexError, AttributeError):
+            return []
+        if not found.is_same_content(identity):
+            return []
+        if is_other_boot and not (found.sha256 and identity.sha256):
+            # the machine went down: without a hash to prove it, only what was synced surely reached the disk
+            lines = lines[: len(lines) - lines[::-1].index(b"synced")] if b"synced" in lines else []
+        size = os.fstat(self.descriptor).st_size
+        return [span for span in merged(_spans(lines[1:])) if span[1] <= size]
+
+    def _is_still_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
+        except FileNotFoundError:
+            return False
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            os.close(self._journal)
+            self._journal = None
+
+
+def landed_bytes(final_path: str) -> int:
+    """About how many bytes of *final_path* an earlier run left behind, for the preflight's sum."""
+    try:
+        return os.stat(final_path + ".part").st_blocks * 512
+    except OSError:
+        return 0
+
+
+def disk_failure(error: OSError, path: str) -> Failure:
+    """What an error of the file system means."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return Failure("disk_full", f"no room for `{path}`: {error.strerror}")
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+        return Failure("read_only", f"cannot write `{path}`: {error.strerror}")
+    return Failure("read_only", f"the disk fails at `{path}`: {error.strerror or error}")
+
+
+def _spans(lines: List[bytes]) -> "List[Span]":
+    spans = []
+    for line in lines:
+        offset, _, length = line.partition(b" ")
+        if offset.isdigit() and length.isdigit():
+            spans.append((int(offset), int(offset) + int(length)))
+    return spans
+
+
+def _boot_id() -> Optional[str]:
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass  # some network file systems cannot; the file itself is safe
+    finally:
+        os.close(descriptor)
+
+
+def _load_fallocate() -> Any:
+    try:
+        found = ctypes.CDLL(None, use_errno=True).fallocate
+        found.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
+        return found
+    except (OSError, AttributeError):
+        return None
+
+
+_FALLOCATE = _load_fallocate()
+
+
+def _reserve(descriptor: int, size_bytes: int) -> None:
+    """Reserve room without writing it. Not `os.posix_fallocate`: where the file system cannot, glibc's writes every block.
+
+    Raises:
+        OSError: there is not enough room.
+    """
+    if _FALLOCATE is None:
+        return
+    while _FALLOCATE(descriptor, FALLOC_KEEP_SIZE, 0, size_bytes) != 0:
+        code = ctypes.get_errno()
+        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(code, os.strerror(code))
+        if code != errno.EINTR:
+            return

@@ -1,0 +1,163 @@
+"""Before the first large byte: does every file exist, may we have it, and is there room for all of them?
+
+All sources are asked at once, each within its item's `lookup_s`; one that does not answer in time costs no more
+than that, and the file is fetched without knowing its size.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional, Sequence
+
+from ..context import Context
+from ..failures import Failure
+from . import existing
+from .fetch import Fetch
+from .hosts import Hosts
+from .ladder import Source
+from .partfile import landed_bytes
+from .sources import Sources
+
+MARGIN_BYTES = 64 << 20
+MARGIN_SHARE = 0.01
+"""What must stay free besides the files themselves: logs, state, the file system's own needs."""
+
+
+@dataclass
+class Preflight:
+    """What is known before the first large byte."""
+
+    bytes_to_fetch: int = 0
+    disks: List[Dict[str, Any]] = field(default_factory=list)
+    """Per file system: `path`, `needed_bytes` (with a margin) and `free_bytes`."""
+    failures: Dict[str, Failure] = field(default_factory=dict)
+    """By item: every source says no."""
+    too_big: Optional[Failure] = None
+
+
+def look_up(fetches: Sequence[Fetch], *, context: Context, access: Sources, hosts: Hosts) -> Preflight:
+    """Ask about every file at once; answers stay with the fetches' sources for the first use."""
+    absent = [fetch for fetch in fetches if not _is_recorded(fetch, context)]
+    questions = [
+        threading.Thread(target=_ask, args=(fetch, access, hosts, context), daemon=True) for fetch in absent
+    ]
+    for question in questions:
+        question.start()
+    end = time.monotonic() + max([fetch.item.limits.lookup_s for fetch in absent], default=0.0) + 0.5
+    for question in questions:
+        while question.is_alive() and time.monotonic() < end and not context.cancelled.is_set():
+            question.join(min(0.25, max(0.0, end - time.monotonic())))
+    found = Preflight()
+    for fetch in fetches:
+        if all(source.failure is not None for source in fetch.ladder.sources) and not fetch.ladder.substitute:
+            found.failures[fetch.item.path] = fetch.ladder.worst()
+    _add_up(found, [fetch for fetch in absent if fetch.item.path not in found.failures], context)
+    return found
+
+
+def size_of(fetch: Fetch) -> Optional[int]:
+    """The size of a file, as the plan or a source that answered has it."""
+    if fetch.item.size_bytes is not None:
+        return fetch.item.size_bytes
+    answers = (source.answer for source in fetch.ladder.sources if source.answer is not None)
+    return next((answer.size_bytes for answer in answers if answer.size_bytes is not None), None)
+
+
+def _ask(fetch: Fetch, access: Sources, hosts: Hosts, context: Context) -> None:
+    deadline = time.monotonic() + fetch.item.limits.lookup_s
+    for source in list(fetch.ladder.sources):
+        if _ask_source(fetch, source, access, hosts, context, deadline):
+            break
+    size = size_of(fetch)
+    if size is not None and not context.cancelled.is_set():
+        fetch.report("sized", total_bytes=size)
+
+
+def _ask_source(
+    fetch: Fetch, source: Source, access: Sources, hosts: Hosts, context: Context, deadline: float
+) -> bool:
+    """Ask one source; False when it surely has not got the file, so that the next one is to be asked."""
+    turn = hosts.lookups(source.host)
+    if not turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        return True
+    try:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0 or hosts.paused_s(source.host) > 0:
+            return True
+        limits = fetch.item.limits
+        source.answer = access.ask(
+            source.url, within_s=left_s, connect_s=limits.connect_s, stop=context.cancelled.is_set
+        )
+    except Failure as failure:
+        if failure.class_ == "rate_limited":
+            hosts.pause(str(failure.facts.get("host")), float(failure.facts.get("wait_s", 0.0)))
+        if not failure.retriable:
+            source.failure = failure
+        return failure.retriable
+    finally:
+        turn.release()
+    return True
+
+
+def _is_recorded(fetch: Fetch, context: Context) -> bool:
+    """Cheaply: an earlier run verified the file and it has not been touched since."""
+    record = context.state.get("download", fetch.item.path) or {}
+    try:
+        found = os.stat(str(record.get("path", "")))
+    except OSError:
+        return False
+    return existing.is_as_recorded(record, found) and fetch.item.sha256 in (None, record.get("sha256"))
+
+
+def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context) -> None:
+    needed: Dict[int, int] = {}
+    folders: Dict[int, str] = {}
+    for fetch in absent:
+        final = os.path.join(context.workspace, fetch.item.path)
+        missing = _missing_bytes(final, size_of(fetch) or 0)
+        found.bytes_to_fetch += missing
+        folder = _nearest_folder(os.path.dirname(final))
+        device = os.stat(folder).st_dev
+        folders.setdefault(device, folder)
+        needed[device] = needed.get(device, 0) + missing
+    for device, folder in folders.items():
+        space = os.statvfs(folder)
+        free = space.f_bavail * space.f_frsize
+        wanted = needed[device] + int(needed[device] * MARGIN_SHARE) + (MARGIN_BYTES if needed[device] else 0)
+        found.disks.append({"path": folder, "needed_bytes": wanted, "free_bytes": free})
+        if wanted > free and found.too_big is None:
+            found.too_big = _too_big(folder, wanted, free, absent)
+
+
+def _missing_bytes(final: str, size: int) -> int:
+    try:
+        if os.stat(final).st_size == size:
+            return 0
+    except OSError:
+        pass
+    return max(0, size - landed_bytes(final))
+
+
+def _too_big(folder: str, wanted: int, free: int, absent: Sequence[Fetch]) -> Failure:
+    """Say the numbers, and which of the least important files would make it fit if they were left out."""
+    short, dropped = wanted - free, []
+    candidates = [fetch for fetch in absent if fetch.item.level == "optional"]
+    for fetch in sorted(candidates, key=lambda each: size_of(each) or 0, reverse=True):
+        if short <= 0:
+            break
+        dropped.append(f"`{fetch.item.path}` ({(size_of(fetch) or 0) / 1e9:.1f} GB)")
+        short -= int((size_of(fetch) or 0) * (1 + MARGIN_SHARE))
+    hint = f"rent an instance with at least {(wanted - free) / 1e9:.1f} GB more, or free as much"
+    if dropped and short <= 0:
+        hint += f"; leaving out {', '.join(dropped)} would do"
+    message = f"{wanted / 1e9:.1f} GB are needed on `{folder}`, {free / 1e9:.1f} GB are free"
+    return Failure("disk_full", message, hint=hint, needed_bytes=wanted, free_bytes=free, path=folder)
+
+
+def _nearest_folder(path: str) -> str:
+    while not os.path.isdir(path) and path not in ("/", ""):
+        path = os.path.dirname(path)
+    return path or "."

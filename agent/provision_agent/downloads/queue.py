@@ -1,0 +1,251 @@
+"""All downloads of a run: which file goes first, how many at once, and what became of each.
+
+Critical files come before required ones before optional ones, and inside a level the longest first, so that the
+last one to end is a short one. A file that fails stops no other. Two items with one URL are fetched once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence
+
+from ..context import Context
+from ..failures import Failure
+from ..plan import LEVELS, Download, Limits
+from . import existing, preflight
+from .allowance import Stopped
+from .fetch import Fetch
+from .hosts import Hosts, Rate
+from .partfile import disk_failure
+from .pool import Pool
+from .preflight import Preflight
+from .sources import Sources
+from .tuner import Tuner
+
+LOOK_AGAIN_S = 0.1
+STOP_WITHIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one item: ``ok``, ``skipped`` (it was there already) or ``failed``."""
+
+    state: str
+    failure: Optional[Failure]
+    bytes_downloaded: int
+    level: str
+
+
+class Downloads:
+    """Fetches *items*. Call `preflight` (if wanted), `start`, `wait`, and `stop` in every case."""
+
+    def __init__(self, items: Sequence[Download], limits: Limits, context: Context, sources: Sources) -> None:
+        self._context = context
+        self._limits = limits
+        self._access = sources
+        self._hosts = Hosts(limits.hosts)
+        self._tuner = Tuner(limits.files, limits.connections)
+        self._pool = Pool(sources, self._hosts, Rate(limits.rate_bytes_per_s), self._tuner)
+        self._results: Dict[str, Result] = {}
+        self._changed = threading.Condition()
+        self._drivers: List[threading.Thread] = []
+        self._running: List[Fetch] = []
+        self._is_stopped = False
+        self._is_queued = False
+        self._fetches: Dict[str, Fetch] = {}
+        for order, item in enumerate(items):
+            unsafe = unsafe_path(item, context.workspace)
+            if item.path not in self._fetches:
+                self._fetches[item.path] = self._fetch(item, order)
+            if unsafe is not None:
+                self._fetches[item.path].ladder.reject(unsafe)
+
+    def preflight(self) -> Preflight:
+        """Ask every source about every file, and look whether all of them fit on the disk. Fetches nothing."""
+        self._queue()
+        fetches = list(self._fetches.values())
+        return preflight.look_up(fetches, context=self._context, access=self._access, hosts=self._hosts)
+
+    def start(self) -> None:
+        """Begin to fetch, in threads."""
+        self._queue()
+        waiting = sorted(self._fetches.values(), key=self._urgency)
+        for order, fetch in enumerate(waiting):
+            fetch.rank = (fetch.rank[0], order)
+        conductor = threading.Thread(target=self._conduct, args=(waiting,), name="downloads", daemon=True)
+        with self._changed:
+            self._drivers.append(conductor)
+        conductor.start()
+
+    def wait(self, level: Optional[str] = None) -> bool:
+        """Wait until every item of *level* (None: of all) is settled; False when the run ended first."""
+        wanted = {path for path, fetch in self._fetches.items() if level in (None, fetch.item.level)}
+        with self._changed:
+            while not wanted <= self._results.keys():
+                if self._context.cancelled.is_set() or self._is_stopped or self._context.remaining_s() <= 0:
+                    return False
+                self._changed.wait(min(0.25, max(0.0, self._context.remaining_s())))
+        return True
+
+    def results(self) -> Dict[str, Result]:
+        """What became of the items that are settled, by path; of all of them after `stop`."""
+        with self._changed:
+            found = dict(self._results)
+            is_stopped = self._is_stopped
+        for path, fetch in self._fetches.items() if is_stopped else ():
+            if path not in found:
+                failure = Failure(
+                    "timed_out", "the run ended before it was finished; what has landed is kept"
+                )
+                found[path] = Result("failed", failure, fetch.bytes_downloaded, fetch.item.level)
+        return found
+
+    def stop(self) -> None:
+        """End everything that still goes on; parts and journals stay for the next run."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+            drivers = list(self._drivers)
+        self._pool.stop(within_s=STOP_WITHIN_S)
+        end = time.monotonic() + STOP_WITHIN_S
+        for driver in drivers:
+            driver.join(max(0.0, end - time.monotonic()))
+
+    # -- the order
+
+    def _queue(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            for fetch in self._fetches.values():
+                fetch.report("queued")
+
+    def _urgency(self, fetch: Fetch) -> Any:
+        return LEVELS.index(fetch.item.level), -(preflight.size_of(fetch) or 0), fetch.rank[1]
+
+    def _conduct(self, waiting: List[Fetch]) -> None:
+        """Start a driver for each file when there is room for it."""
+        with self._changed:
+            while waiting and not self._is_over():
+                fetch = self._next(waiting)
+                if fetch is None:
+                    self._changed.wait(LOOK_AGAIN_S)
+                    continue
+                waiting.remove(fetch)
+                self._running.append(fetch)
+                driver = threading.Thread(
+                    target=self._drive, args=(fetch,), name=f"file-{fetch.rank[1]}", daemon=True
+                )
+                self._drivers.append(driver)
+                driver.start()
+
+    def _next(self, waiting: List[Fetch]) -> Optional[Fetch]:
+        """The most urgent file that may begin now."""
+        busy = [fetch for fetch in self._running if fetch.is_transferring]
+        if len(busy) >= self._tuner.files and not self._has_idle_connections(busy):
+            return None
+        hosts = [fetch.ladder.current.host for fetch in busy]
+        for fetch in waiting:
+            host = fetch.ladder.current.host
+            cap = self._hosts.files_cap(host)
+            if (cap is None or hosts.count(host) < cap) and self._twin(fetch) not in self._running:
+                return fetch
+        return None
+
+    def _has_idle_connections(self, busy: List[Fetch]) -> bool:
+        """Files that need no more connections should not keep the next one waiting, unless the user counts files."""
+        return self._limits.files is None and len(busy) < 2 * self._tuner.files and self._pool.is_hungry()
+
+    def _twin(self, fetch: Fetch) -> Optional[Fetch]:
+        """An earlier item with the same URL and no other hash."""
+        for other in self._fetches.values():
+            if other is fetch:
+                return None
+            hashes = {other.item.sha256, fetch.item.sha256} - {None}
+            if other.item.url == fetch.item.url and len(hashes) < 2:
+                return other
+        return None
+
+    def _is_over(self) -> bool:
+        return self._is_stopped or self._context.cancelled.is_set() or self._context.remaining_s() <= 0
+
+    # -- one file
+
+    def _fetch(self, item: Download, order: int) -> Fetch:
+        return Fetch(
+            item,
+            order=order,
+            context=self._context,
+            access=self._access,
+            hosts=self._hosts,
+            pool=self._pool,
+        )
+
+    def _drive(self, fetch: Fetch) -> None:
+        failure: Optional[Failure] = None
+        state = "failed"
+        try:
+            state = self._from_twin(fetch) or fetch.run()
+        except Stopped:
+            return self._settle(fetch, None)
+        except Failure as error:
+            failure = error
+        except OSError as error:
+            failure = disk_failure(error, fetch.item.path)
+        except Exception as error:  # no thread may end silently: `wait` would wait for ever
+            failure = Failure("bug", f"{type(error).__name__}: {error}")
+        if failure is not None and self._is_over():
+            return self._settle(fetch, None)
+        if failure is not None:
+            fetch.report("failed", url=fetch.public_url, **failure.as_fields())
+        return self._settle(fetch, Result(state, failure, fetch.bytes_downloaded, fetch.item.level))
+
+    def _settle(self, fetch: Fetch, result: Optional[Result]) -> None:
+        with self._changed:
+            self._running.remove(fetch)
+            if result is not None:
+                self._results[fetch.item.path] = result
+            self._changed.notify_all()
+
+    def _from_twin(self, fetch: Fetch) -> Optional[str]:
+        """The file that another item has fetched already, linked or copied; None when there is none."""
+        twin = self._twin(fetch)
+        if twin is None or twin.path is None or fetch.item.path.endswith("/") or fetch.item.unpack != "no":
+            return None
+        final = os.path.join(self._context.workspace, fetch.item.path)
+        record = self._context.state.get("download", twin.item.path)
+        if record is None or os.path.lexists(final) or fetch.item.sha256 not in (None, record["sha256"]):
+            return None
+        began_at = time.monotonic()
+        fetch.report("started", url=fetch.public_url)
+        _link_or_copy(twin.path, final)
+        made = existing.remember(
+            self._context, fetch.item.path, final, sha256=record["sha256"], url=fetch.item.url
+        )
+        duration_s = round(time.monotonic() - began_at, 3)
+        fetch.report(
+            "finished", bytes=made["size"], sha256=made["sha256"], duration_s=duration_s, copied=True
+        )
+        return "ok"
+
+
+def unsafe_path(item: Download, workspace: str) -> Optional[Failure]:
+    """Why the item's path (or its substitute's) cannot be used: it leads out of the workspace."""
+    for path in (item.path, item.substitute.path if item.substitute else ""):
+        inside = path[len(workspace) + 1 :] if path.startswith(workspace.rstrip("/") + "/") else path
+        if inside.startswith("/") or ".." in inside.split("/") or "\0" in inside:
+            return Failure("unsafe_path", f"`{path}` leads out of the workspace")
+    return None
+
+
+def _link_or_copy(source: str, final: str) -> None:
+    os.makedirs(os.path.dirname(final), exist_ok=True)
+    try:
+        os.link(source, final)
+    except OSError:
+        temporary = f"{final}.copy.part"
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, final)

@@ -1,0 +1,216 @@
+"""One file from one source: the map of its bytes, and how one connection fetches one stretch of them.
+
+Nothing lands that was not checked: the range and the length are the ones that were asked for, the content is the
+one that was begun, and it does not begin like a web page.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Callable, List, Optional
+
+from ..failures import Failure
+from ..plan import ItemLimits
+from . import http, sources, verify
+from .extents import Claim, Extents
+from .hosts import Rate
+from .partfile import PartFile
+from .sources import Answer, Sources
+
+FIRST_BYTE_S = 30.0
+SILENCE_S = 15.0
+"""How long one connection may bring nothing while others do."""
+PROGRESS_BYTES = 64 * 1024
+"""What an attempt must bring to count as progress."""
+EXPIRED = (401, 403, 410)
+
+
+class Changed(Failure):
+    """The source has other content than a moment ago: what has landed is of no use."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("truncated", message)
+
+
+class Unranged(Changed):
+    """The source sends whole files only: one connection, from the start."""
+
+
+class Expired(Failure):
+    """The place where a redirect led is not ours any more: ask the source for a new one, keep the bytes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("upstream_down", message)
+
+
+class Transfer:
+    """What one file's driver, the pool and the connections share. Guarded by the pool's lock."""
+
+    def __init__(
+        self,
+        part: PartFile,
+        answer: Answer,
+        extents: Extents,
+        *,
+        limits: ItemLimits,
+        source_host: str,
+        name: str,
+        rank: "tuple[int, int]",
+        is_single: bool,
+    ) -> None:
+        self.part = part
+        self.answer = answer
+        self.extents = extents
+        self.limits = limits
+        self.source_host = source_host
+        self.name = name
+        self.rank = rank
+        self.is_single = is_single
+        """Whole file or nothing: the source has no ranges."""
+        self.not_before = 0.0
+        self.is_blocked = False
+        """It failed or was withdrawn: no new connections."""
+        self.is_crowded = False
+        """It failed while many connections were tried at once; fewer may do."""
+        self.trouble: Optional[Failure] = None
+        """What stopped it, for the driver."""
+        self.bumps: List[Failure] = []
+        """What went wrong with single connections while others went on, for the driver to report."""
+        self.bytes_landed = 0
+        """By connections of this transfer."""
+        self.landed_at = time.monotonic()
+        self.changed = threading.Event()
+
+    def fail(self, failure: Failure) -> None:
+        """Stop here; the first reason counts."""
+        if self.trouble is None:
+            self.trouble = failure
+        self.is_blocked = True
+        self.changed.set()
+
+    def note(self, failure: Failure, claim: Claim) -> None:
+        """*claim* ended by *failure*: shrug if other connections or this one got somewhere, else stop."""
+        others = [other for other in self.extents.claims if other is not claim and other.is_answered]
+        brought = claim.position - claim.start
+        is_progress = brought >= PROGRESS_BYTES and failure.class_ != "stalled" and not self.is_single
+        if failure.retriable and not isinstance(failure, (Changed, Expired)) and (others or is_progress):
+            self.bumps.append(failure)
+            self.changed.set()
+            return
+        self.is_crowded = not claim.is_answered and len(self.extents.claims) > 1 and failure.retriable
+        self.fail(failure)
+
+
+def carry(
+    claim: Claim,
+    view: memoryview,
+    *,
+    access: Sources,
+    rate: Rate,
+    landed: Callable[[Claim, int], None],
+    reuse: Optional[http.Connection],
+    sleep: Callable[[float], object],
+) -> Optional[http.Connection]:
+    """Fetch the stretch *claim* through one request.
+
+    Args:
+        view: Where bytes go on their way to the disk.
+        access: Explains refusals.
+        rate: The cap of all connections.
+        landed: Is told of bytes that are on the disk.
+        reuse: An idle connection from before.
+        sleep: Waits, but not longer than the engine lives.
+
+    Returns:
+        The connection, if it can carry another request.
+
+    Raises:
+        Failure: whatever ended it before the stretch did.
+    """
+    transfer: Transfer = claim.owner
+    answer = transfer.answer
+    response = http.request(
+        answer.location,
+        dict(
+            answer.headers, **sources.range_header(None if transfer.is_single else (claim.start, claim.end))
+        ),
+        connect_s=transfer.limits.connect_s,
+        answer_s=FIRST_BYTE_S,
+        stop=lambda: claim.is_abandoned,
+        on_socket=claim.hold,
+        reuse=reuse,
+    )
+    try:
+        _check(response, claim, access)
+        claim.is_answered = True
+        response.prepare(min(SILENCE_S, transfer.limits.stall.for_s))
+        if rate.slice_bytes is not None:
+            view = view[: rate.slice_bytes]
+        _pour(response, claim, view, rate, landed, sleep)
+        return response.release()
+    finally:
+        response.close()
+
+
+def _pour(
+    response: http.Response,
+    claim: Claim,
+    view: memoryview,
+    rate: Rate,
+    landed: Callable[[Claim, int], None],
+    sleep: Callable[[float], object],
+) -> None:
+    transfer: Transfer = claim.owner
+    silent_since = time.monotonic()
+    while claim.left > 0 and not claim.is_abandoned:
+        count = response.fill(view[: min(len(view), claim.left)])
+        now = time.monotonic()
+        if count:
+            silent_since = now
+            if claim.position == 0:
+                verify.refuse_page(
+                    bytes(view[: min(count, 1024)]), transfer.name, response.headers.get("Content-Type")
+                )
+            # the end may have moved while we were reading; and what nobody waits for any more is dropped
+            count = 0 if claim.is_abandoned else min(count, claim.left)
+            transfer.part.write(view[:count], claim.position)
+            landed(claim, count)
+            pause_s = rate.take(count)
+            if pause_s:
+                sleep(pause_s)
+                silent_since += pause_s
+        elif response.at_end:
+            break
+        elif now - silent_since > SILENCE_S:
+            raise Failure("stalled", f"{transfer.answer.host} sent nothing for {SILENCE_S:.0f} s")
+    if claim.left > 0 and not claim.is_abandoned and transfer.extents.size is not None:
+        raise Failure("truncated", f"{transfer.answer.host} ended {claim.left} bytes early")
+
+
+def _check(response: http.Response, claim: Claim, access: Sources) -> None:
+    """Raise unless *response* brings exactly the bytes of *claim*."""
+    transfer: Transfer = claim.owner
+    answer, size = transfer.answer, transfer.extents.size
+    moved = response.status in http.REDIRECTS or (
+        response.status in EXPIRED and answer.location != answer.url
+    )
+    if moved and (response.status in http.REDIRECTS or answer.is_redirected):
+        raise Expired(f"{answer.host} answered {response.status}: the link has expired")
+    if response.status == 416:
+        raise Changed(f"{answer.host} has no bytes from {claim.start} on: the file changed there")
+    access.check(
+        response, url=answer.url, token=answer.token, deadline=time.monotonic() + transfer.limits.lookup_s
+    )
+    found = sources.size_of(response)
+    if size is not None and found is not None and found != size:
+        raise Changed(f"the file at {answer.host} changed from {size} to {found} bytes while it was fetched")
+    new = sources.validator_of(response.headers)
+    if answer.sha256 is None and answer.validator and new and new != answer.validator:
+        raise Changed(f"the file at {answer.host} changed while it was fetched")
+    if transfer.is_single:
+        return
+    if response.status == 200:
+        raise Unranged(f"{answer.host} sends the whole file only")
+    if not (response.headers.get("Content-Range") or "").startswith(f"bytes {claim.start}-"):
+        raise Changed(f"{answer.host} sent another range than was asked for")

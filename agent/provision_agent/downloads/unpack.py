@@ -1,0 +1,153 @@
+"""Unpack an archive into its folder, and nowhere else.
+
+Every member is looked at before the first is written: no absolute path, no `..`, no link that leads out, no
+device. Nothing is written through a link.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from typing import IO, Callable, List, NamedTuple, Optional
+
+from ..failures import Failure
+from .partfile import disk_failure
+
+COPY_BYTES = 1 << 20
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
+
+
+class Member(NamedTuple):
+    """One file, folder or link of an archive."""
+
+    name: str
+    kind: str
+    """file | folder | link | copy (a hard link) | other"""
+    size_bytes: int
+    target: str
+    is_executable: bool
+    open: Callable[[], Optional[IO[bytes]]]
+
+
+def unpack(archive: str, folder: str, kind: str, *, stop: Callable[[], bool]) -> List[str]:
+    """Unpack *archive* into *folder*; existing files are replaced, the archive is kept.
+
+    Args:
+        kind: ``zip``, ``tar``, or ``auto``: by content.
+        stop: Asked between pieces; True ends it early.
+
+    Returns:
+        The paths that were written.
+
+    Raises:
+        Failure: `not_a_model` for what is no such archive, `unsafe_path`, `disk_full` or `read_only`.
+    """
+    try:
+        if kind == "zip" or (kind == "auto" and zipfile.is_zipfile(archive)):
+            with zipfile.ZipFile(archive) as opened:
+                return _extract([_zip_member(opened, info) for info in opened.infolist()], folder, stop)
+        with tarfile.open(archive) as tape:
+            return _extract([_tar_member(tape, info) for info in tape.getmembers()], folder, stop)
+    except _BROKEN as error:
+        raise Failure("not_a_model", f"`{archive}` cannot be unpacked: {error}") from None
+    except OSError as error:
+        raise disk_failure(error, folder) from None
+
+
+def _extract(members: List[Member], folder: str, stop: Callable[[], bool]) -> List[str]:
+    root = os.path.realpath(folder)
+    for member in members:
+        _refuse_unsafe(member, root)
+    needed, free = sum(member.size_bytes for member in members), shutil.disk_usage(root).free
+    if needed > free:
+        raise Failure("disk_full", f"unpacked it needs {needed} bytes, `{root}` has {free} free")
+    written = []
+    for member in sorted(members, key=lambda each: each.kind in ("link", "copy")):
+        if stop():
+            break
+        path = os.path.join(root, *_parts(member.name))
+        if os.path.commonpath([root, os.path.realpath(os.path.dirname(path))]) != root:
+            raise _unsafe(member, "is behind a link that leads out of the folder")
+        _write(member, path, root, stop)
+        written.append(path)
+    return written
+
+
+def _refuse_unsafe(member: Member, root: str) -> None:
+    parts = _parts(member.name)
+    if member.name.startswith("/") or "\\" in member.name or ".." in parts or "\0" in member.name:
+        raise _unsafe(member, "leads out of the folder")
+    if member.kind == "other":
+        raise _unsafe(member, "is a device or another special file")
+    if member.kind == "link":
+        target = os.path.normpath(os.path.join(root, *parts[:-1], member.target))
+        if os.path.isabs(member.target) or os.path.commonpath([root, target]) != root:
+            raise _unsafe(member, f"is a link to `{member.target}`, out of the folder")
+    if member.kind == "copy" and (member.target.startswith("/") or ".." in _parts(member.target)):
+        raise _unsafe(member, f"is a link to `{member.target}`, out of the folder")
+
+
+def _write(member: Member, path: str, root: str, stop: Callable[[], bool]) -> None:
+    if member.kind == "folder":
+        os.makedirs(path, exist_ok=True)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if os.path.lexists(path) and not os.path.isdir(path):
+        os.unlink(path)
+    if member.kind == "link":
+        os.symlink(member.target, path)
+        return
+    source = member.open()
+    if source is None:
+        raise _unsafe(member, "cannot be read")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    with source, os.fdopen(os.open(path, flags, 0o755 if member.is_executable else 0o644), "wb") as file:
+        while not stop():
+            piece = source.read(COPY_BYTES)
+            if not piece:
+                break
+            file.write(piece)
+
+
+def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+    mode = info.external_attr >> 16
+    kind = "folder" if info.is_dir() else "link" if stat.S_ISLNK(mode) else "file"
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+        kind = "other"
+    target = archive.read(info).decode("utf-8", "replace") if kind == "link" and info.file_size < 4096 else ""
+    return Member(info.filename, kind, info.file_size, target, bool(mode & 0o100), lambda: archive.open(info))
+
+
+def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    kinds = (
+        (info.isdir(), "folder"),
+        (info.issym(), "link"),
+        (info.islnk(), "copy"),
+        (info.isfile(), "file"),
+    )
+    kind = next((name for fits, name in kinds if fits), "other")
+    return Member(
+        info.name, kind, info.size, info.linkname, bool(info.mode & 0o100), lambda: archive.extractfile(info)
+    )
+
+
+def _parts(name: str) -> List[str]:
+    return [part for part in name.split("/") if part not in ("", ".")]
+
+
+def _unsafe(member: Member, why: str) -> Failure:
+    return Failure(
+        "unsafe_path", f"the archive's `{member.name[:120]}` {why}", hint="do not unpack it; look at it first"
+    )

@@ -1,0 +1,1 @@
+"""What the instance's programs run in: packages of the system, a virtual environment, wheels, git checkouts."""

@@ -1,0 +1,208 @@
+"""Packages of Debian and Ubuntu, without a question asked and without an endless wait for the lock.
+
+Nothing is done when all are there. One `apt-get update`, one install of all; when that fails, one by one, so that a
+misspelt name costs only itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from typing import Dict, List, Sequence, Tuple
+
+from .. import process
+from ..context import Context
+from ..failures import Failure
+from .progress import Progress
+
+ITEM = "apt"
+LEVEL = "critical"
+LOCK_S = 300.0
+LOCK_WAIT_S = 5.0
+UPDATE_S = 300.0
+TOGETHER_S = 1200.0
+SINGLY_S = 600.0
+
+_LOCKED = re.compile(
+    r"could not get lock|unable to acquire the dpkg frontend lock|unable to lock", re.IGNORECASE
+)
+_HOLDER = re.compile(r"held by process (\d+)(?: \(([^)]*)\))?")
+_INTERRUPTED = re.compile(r"dpkg was interrupted", re.IGNORECASE)
+_CLASSES: Tuple[Tuple[str, str], ...] = (
+    (r"no space left on device|not have enough free space", "disk_full"),
+    (r"read-only file system", "read_only"),
+    (
+        r"unable to locate package|has no installation candidate|couldn't find any package|version .* was not found",
+        "not_found",
+    ),
+    (
+        r"temporary failure resolving|could not resolve|could not connect|connection (timed out|refused|failed)|failed to fetch",
+        "network",
+    ),
+    (r"unmet dependencies|held broken packages", "conflict"),
+)
+_HINTS: Dict[str, str] = {
+    "not_found": "correct the name under `apt:`; `apt-cache search NAME` on the instance lists what there is",
+    "conflict": "on the instance: `apt-get install -f`, then run the same `provision up` again",
+}
+
+
+def install(packages: Sequence[str], context: Context) -> None:
+    """Have every one of *packages* installed; ``name=version`` and ``name:arch`` are understood as apt does.
+
+    Raises:
+        Failure: apt cannot be used here, or some packages cannot be had; each of those is reported by itself.
+    """
+    missing = [name for name in packages if not _is_installed(name, context)]
+    for name in packages:
+        if name not in missing:
+            context.report("package_skipped", item=f"apt:{name}", level=LEVEL, reason="verified")
+    if not missing:
+        return
+    prefix = _prefix()
+    for name in missing:
+        context.report("package_started", item=f"apt:{name}", level=LEVEL)
+    started = time.monotonic()
+    with Progress(context, ITEM, LEVEL) as progress:
+        apt = _Apt(prefix, context, progress)
+        apt.update()
+        failed = apt.install(missing)
+    for name in missing:
+        if name in failed:
+            context.report("package_failed", item=f"apt:{name}", level=LEVEL, **failed[name].as_fields())
+        else:
+            seconds = round(time.monotonic() - started, 3)
+            context.report("package_finished", item=f"apt:{name}", level=LEVEL, duration_s=seconds)
+    if failed:
+        first = next(iter(failed.values()))
+        message = f"{len(failed)} of {len(packages)} packages cannot be installed: {', '.join(failed)}; {first.message}"
+        raise Failure(first.class_, message, hint=first.hint)
+
+
+class _Apt:
+    """apt-get, patient with its lock."""
+
+    def __init__(self, prefix: List[str], context: Context, progress: Progress) -> None:
+        self._prefix = prefix
+        self._context = context
+        self._progress = progress
+
+    def update(self) -> None:
+        """Refresh the lists; a source that fails is no reason to stop, what is wanted may come from another."""
+        self._progress.say("apt-get update")
+        try:
+            self._run(["apt-get", "update", "-q"], UPDATE_S)
+        except Failure as failure:
+            if failure.class_ in ("disk_full", "read_only") or self._context.cancelled.is_set():
+                raise
+            self._context.report("warning", message=f"apt-get update: {failure.message}")
+
+    def install(self, names: Sequence[str]) -> Dict[str, Failure]:
+        """Install *names*; those that cannot be had, with the reason of each."""
+        self._progress.say(f"installing {', '.join(names)}")
+        try:
+            self._install(names, TOGETHER_S)
+            return {}
+        except Failure as failure:
+            if self._context.cancelled.is_set() or failure.class_ == "disk_full" or len(names) == 1:
+                return dict.fromkeys(names, failure)
+            self._progress.say(f"together they fail ({failure.message}): one by one")
+        failed: Dict[str, Failure] = {}
+        for name in names:
+            try:
+                self._install([name], SINGLY_S)
+            except Failure as failure:
+                failed[name] = failure
+        return failed
+
+    def _install(self, names: Sequence[str], timeout_s: float) -> None:
+        options = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
+        self._run(["apt-get", "install", "-y", "-q", *options, "--", *names], timeout_s)
+
+    def _run(self, argv: List[str], timeout_s: float) -> None:
+        """Run apt-get; wait while another process has the lock, and finish what one before left half done."""
+        lock_end = time.monotonic() + LOCK_S
+        is_mended = False
+        while True:
+            status, lines = self._once(argv, timeout_s)
+            text = "\n".join(lines)
+            if status == 0:
+                return
+            if _INTERRUPTED.search(text) and not is_mended:
+                is_mended = True
+                self._context.report("warning", message="dpkg was interrupted before: finishing that first")
+                self._once(["dpkg", "--configure", "-a"], timeout_s)
+            elif _LOCKED.search(text) and time.monotonic() < lock_end:
+                self._wait_for_lock(text)
+            else:
+                raise _failure([*self._prefix, *argv], status, lines)
+
+    def _wait_for_lock(self, text: str) -> None:
+        found = _HOLDER.search(text)
+        who = f"{found.group(2) or 'process'} ({found.group(1)})" if found else "another process"
+        self._progress.say(f"waiting for the package lock, held by {who}")
+        wait_s = min(LOCK_WAIT_S, max(0.0, self._context.remaining_s()))
+        if self._context.cancelled.wait(wait_s) or self._context.remaining_s() <= 0:
+            raise Failure("timed_out", f"the run ended while {who} held the package lock", retriable=True)
+
+    def _once(self, argv: List[str], timeout_s: float) -> Tuple[int, List[str]]:
+        lines: List[str] = []
+
+        def keep(line: str) -> None:
+            lines.append(line)
+            self._progress.line(line)
+
+        done = process.run(
+            [*self._prefix, *argv],
+            timeout_s=max(0.1, min(timeout_s, self._context.remaining_s())),
+            environment=process.child_environment({"LC_ALL": "C"}),
+            on_line=keep,
+            cancelled=self._context.cancelled,
+        )
+        return done.status, lines
+
+
+def _prefix() -> List[str]:
+    """What comes before apt-get: sudo where it is needed, and settings that survive sudo."""
+    settings = ["env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=a", "LC_ALL=C"]
+    if shutil.which("apt-get") is None:
+        raise Failure(
+            "command",
+            "the step `apt` needs apt-get, which this image does not have",
+            hint="run with `--skip apt`",
+        )
+    if os.geteuid() == 0:
+        return settings
+    hint = "connect as root (`--user root`), allow `sudo` without a password, or run with `--skip apt`"
+    if shutil.which("sudo") is None:
+        raise Failure("command", "the step `apt` needs root, and there is no sudo here", hint=hint)
+    if process.run(["sudo", "-n", "true"], timeout_s=10.0).status != 0:
+        raise Failure("command", "the step `apt` needs root, and sudo asks for a password", hint=hint)
+    return ["sudo", "-n", *settings]
+
+
+def _is_installed(name: str, context: Context) -> bool:
+    """What dpkg says; a wanted version must be that version."""
+    if shutil.which("dpkg-query") is None:
+        return False
+    package, _, version = name.partition("=")
+    lines: List[str] = []
+    argv = ["dpkg-query", "-W", "-f=${db:Status-Status} ${Version}\\n", package]
+    done = process.run(argv, timeout_s=min(30.0, max(0.1, context.remaining_s())), on_line=lines.append)
+    words = [line.split() for line in lines]
+    return done.status == 0 and any(w[0] == "installed" and version in ("", w[-1]) for w in words if w)
+
+
+def _failure(argv: List[str], status: int, lines: List[str]) -> Failure:
+    errors = [line for line in lines if line.startswith(("E:", "dpkg:"))] or lines
+    text = "\n".join(errors).lower()
+    class_ = next((name for pattern, name in _CLASSES if re.search(pattern, text)), "command")
+    if _LOCKED.search(text):
+        class_ = "timed_out"
+    why = " | ".join(errors[-3:]) or "it said nothing"
+    hint = _HINTS.get(class_, f"repeat it on the instance: `{' '.join(argv)}`")
+    return Failure(
+        class_, f"apt-get ended with {status}: {why}", hint=hint, tail=lines[-process.TAIL_LINES :]
+    )

@@ -1,0 +1,127 @@
+"""Run git so that it never asks, never hangs and never goes where it should not; and say why it failed.
+
+A child gets no terminal, no password prompt and no repository but the one that is named.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Callable, Dict, List, Tuple
+
+from .. import process
+from ..context import Context
+from ..failures import Failure
+
+LOW_SPEED_BYTES_PER_S = 1000
+LOW_SPEED_S = 30
+_FOREIGN = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+)
+
+_CLASSES: Tuple[Tuple[str, str], ...] = (
+    (r"no space left on device|disk quota exceeded", "disk_full"),
+    (r"read-only file system", "read_only"),
+    (r"would be overwritten", "conflict"),
+    (
+        r"could not read (username|password)|authentication failed|permission denied \(publickey",
+        "unauthorized",
+    ),
+    (r"repository .*not found|does not appear to be a git repository|error: 404|does not exist", "not_found"),
+    (r"couldn't find remote ref|not our ref|unadvertised object|no such remote ref", "not_found"),
+    (r"certificate|\bssl\b|\btls\b|gnutls", "tls"),
+    (r"error: 429|too many requests", "rate_limited"),
+    (r"error: 5\d\d|internal server error|bad gateway|service unavailable", "upstream_down"),
+    (r"operation too slow", "stalled"),
+    (
+        r"could not resolve host|failed to connect|couldn't connect|connection (refused|reset|timed out)",
+        "unreachable",
+    ),
+    (
+        r"early eof|rpc failed|unexpected disconnect|hung up|network is unreachable|no route to host",
+        "unreachable",
+    ),
+)
+"""The first pattern that fits the output decides; the order is from certain to vague."""
+
+_HINTS: Dict[str, str] = {
+    "unauthorized": "the repository is private or does not exist: check the URL, or make it public",
+    "not_found": "check `url` and `ref` of the repo in the profile",
+    "conflict": "move your own files away, or choose another `path` for the repo",
+}
+
+
+class Git:
+    """git in one folder. `run` raises what went wrong as a `Failure` that names the class."""
+
+    def __init__(self, folder: str, context: Context, on_line: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._context = context
+        self._on_line = on_line
+
+    def run(self, *arguments: str, timeout_s: float = 60.0) -> List[str]:
+        """Run ``git <arguments>`` in the folder.
+
+        Returns:
+            The lines that it wrote.
+
+        Raises:
+            Failure: it ended with another status than 0, or not in time.
+        """
+        status, lines = self._run(arguments, timeout_s)
+        if status != 0:
+            raise _failure(arguments, status, lines)
+        return lines
+
+    def succeeds(self, *arguments: str) -> bool:
+        """True when ``git <arguments>`` ends with 0."""
+        return self._run(arguments, 60.0)[0] == 0
+
+    def line(self, *arguments: str) -> str:
+        """The only line that ``git <arguments>`` writes; empty when it writes none or fails."""
+        status, lines = self._run(arguments, 60.0)
+        return lines[-1] if status == 0 and lines else ""
+
+    def _run(self, arguments: Tuple[str, ...], timeout_s: float) -> Tuple[int, List[str]]:
+        lines: List[str] = []
+
+        def keep(line: str) -> None:
+            lines.append(line)
+            self._on_line(line)
+
+        done = process.run(
+            ["git", "-c", "safe.directory=*", "-c", "advice.detachedHead=false", *arguments],
+            timeout_s=max(0.1, min(timeout_s, self._context.remaining_s())),
+            directory=self._folder,
+            environment=_environment(),
+            on_line=keep,
+            cancelled=self._context.cancelled,
+        )
+        return done.status, lines
+
+
+def _environment() -> Dict[str, str]:
+    environment = process.child_environment(
+        {
+            "GIT_TERMINAL_PROMPT": "0",
+            "GIT_ASKPASS": "true",
+            "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=10",
+            "GIT_HTTP_LOW_SPEED_LIMIT": str(LOW_SPEED_BYTES_PER_S),
+            "GIT_HTTP_LOW_SPEED_TIME": str(LOW_SPEED_S),
+            "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",  # never ext::, which runs a program
+            "LC_ALL": "C",
+        }
+    )
+    return {name: value for name, value in environment.items() if name not in _FOREIGN}
+
+
+def _failure(arguments: Tuple[str, ...], status: int, lines: List[str]) -> Failure:
+    text = "\n".join(lines).lower()
+    class_ = next((name for pattern, name in _CLASSES if re.search(pattern, text)), "command")
+    telling = [line for line in lines if line.lower().startswith(("fatal:", "error:", "remote:"))]
+    why = " | ".join((telling or lines)[:3]) or "it said nothing"
+    return Failure(class_, f"`git {arguments[0]}` ended with {status}: {why}", hint=_HINTS.get(class_))

@@ -1,0 +1,196 @@
+"""The layers of a Python environment, one after the other, each skipped when it is there already.
+
+After a layer that named a package, nothing that comes later changes its version where the plan protects it.
+One install at a time per environment: two would corrupt each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
+
+from ..context import Context
+from ..failures import Failure
+from ..plan import Layer, Python
+from . import repair, requirements, torch
+from .guard import Guard
+from .installer import Installer
+from .probe import normalised
+from .progress import Progress
+from .venv import Venv
+
+LEVEL = "critical"
+_installing = threading.Lock()
+
+
+def install(python: Python, venv: Venv, context: Context, facts: Mapping[str, Any]) -> None:
+    """Mend the environment, take out what the plan does not want, and install its layers in order.
+
+    Raises:
+        Failure: of the layer that cannot be installed; it is reported as ``package_failed`` too.
+    """
+    with _one_at_a_time(context):
+        tools = Installer(python, venv, context)
+        guard = Guard(python, tools, context)
+        from_torch = [name for layer in python.layers if layer.torch for name in torch.names(layer.torch)]
+        named = requirements.names_of(line for layer in python.layers for line in layer.packages)
+        with Progress(context, repair.ITEM, LEVEL) as progress:
+            tools.prepare(progress)
+            watched, later = [*python.protect, *from_torch], [*named, *from_torch]
+            repair.mend(tools, context, facts, progress, watched=watched, later=later)
+            _remove_unwanted(python, tools, progress)
+        for layer in python.layers:
+            step = _step_of(
+                layer, tools, context, facts
+            )  # now, not before: it may read a file that was just made
+            _run(step, tools, guard, context, level=LEVEL, reports_failure=True)
+
+
+def install_requirements(
+    path: str, venv: Venv, context: Context, python: Python, item: str, level: str
+) -> None:
+    """Install the requirements file at *path*, under the same protection as the layers.
+
+    Raises:
+        Failure: it is not there, or cannot be installed.
+    """
+    with _one_at_a_time(context):
+        tools = Installer(python, venv, context)
+        step = _requirements_step(item, path, tools)
+        _run(step, tools, Guard(python, tools, context), context, level=level, reports_failure=False)
+
+
+class _Step(NamedTuple):
+    """One install. `names`: distributions whose version it chooses; `digest`: changes when the order does."""
+
+    item: str
+    names: List[str]
+    digest: str
+    checked: List[str]
+    install: Callable[[Progress, Dict[str, str], str], None]
+    is_there: Callable[[], bool]
+
+
+def _run(
+    step: _Step, tools: Installer, guard: Guard, context: Context, *, level: str, reports_failure: bool
+) -> None:
+    fields = {"item": step.item, "level": level}
+    context.report("package_started", **fields)
+    started = time.monotonic()
+    try:
+        if _is_recorded(step, tools, context) and step.is_there():
+            guard.chose(step.names)
+            context.report("package_skipped", reason="verified", **fields)
+            return
+        with Progress(context, step.item, level, watched=tools.temporary) as progress:
+            held = guard.constraints(step.names)
+            step.install(progress, held, level)
+            guard.check(held, step.item, progress, level=level)
+    except Failure as failure:
+        if reports_failure and not context.cancelled.is_set():
+            context.report("package_failed", **fields, **failure.as_fields())
+        raise
+    guard.chose(step.names)
+    _record(step, tools, context)
+    context.report("package_finished", duration_s=round(time.monotonic() - started, 3), **fields)
+
+
+def _step_of(layer: Layer, tools: Installer, context: Context, facts: Mapping[str, Any]) -> _Step:
+    if layer.torch is not None:
+        return _torch_step(layer, tools, context, facts)
+    if layer.requirements is not None:
+        path = os.path.join(context.workspace, layer.requirements)
+        return _requirements_step(layer.requirements, path, tools)
+    names = requirements.names_of(layer.packages)
+    item = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    def install(progress: Progress, held: Dict[str, str], level: str) -> None:
+        tools.install(list(layer.packages), progress, item=item, level=level, constraints=held)
+
+    return _Step(item, names, _digest(asdict(layer)), names, install, lambda: True)
+
+
+def _requirements_step(item: str, path: str, tools: Installer) -> _Step:
+    def install(progress: Progress, held: Dict[str, str], level: str) -> None:
+        _read(path)
+        tools.install(["--requirement", path], progress, item=item, level=level, constraints=held)
+
+    try:
+        found = _read(path)
+    except Failure:
+        found = requirements.Requirements([], "")
+    return _Step(item, [], _digest([item, found.digest]), found.names, install, lambda: bool(found.digest))
+
+
+def _torch_step(layer: Layer, tools: Installer, context: Context, facts: Mapping[str, Any]) -> _Step:
+    wanted = layer.torch
+    assert wanted is not None
+    names = torch.names(wanted)
+    work = torch.TorchLayer(wanted, tools, context, facts)
+
+    def install(progress: Progress, held: Dict[str, str], level: str) -> None:
+        if work.is_satisfied():
+            progress.say(f"torch {tools.installed()['torch']} is there and runs")
+        else:
+            work.install(progress, held)
+
+    return _Step(torch.ITEM, names, _digest(asdict(layer)), names, install, work.is_satisfied)
+
+
+def _read(path: str) -> requirements.Requirements:
+    try:
+        return requirements.read(path)
+    except OSError as error:
+        raise Failure(
+            "missing",
+            f"cannot read the requirements `{path}`: {error.strerror}",
+            hint="correct its path in the profile",
+        ) from None
+
+
+def _remove_unwanted(python: Python, tools: Installer, progress: Progress) -> None:
+    present = [name for name in map(normalised, python.remove) if name in tools.installed()]
+    if present:
+        progress.say(f"removing {', '.join(present)}")
+        tools.uninstall(present, progress)
+
+
+def _is_recorded(step: _Step, tools: Installer, context: Context) -> bool:
+    """True when this very step was done before and what it installed is still there at the same versions."""
+    record = context.state.get("layer", _key(step, tools)) or {}
+    installed = tools.installed()
+    versions: Dict[str, str] = record.get("versions", {})
+    return record.get("digest") == step.digest and all(
+        installed.get(name) == version for name, version in versions.items()
+    )
+
+
+def _record(step: _Step, tools: Installer, context: Context) -> None:
+    installed = tools.installed()
+    versions = {name: installed[name] for name in step.checked if name in installed}
+    context.state.put("layer", _key(step, tools), {"digest": step.digest, "versions": versions})
+
+
+def _key(step: _Step, tools: Installer) -> str:
+    return f"{tools.venv.path}:{step.item}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _one_at_a_time(context: Context) -> Iterator[None]:
+    while not _installing.acquire(timeout=0.5):
+        if context.cancelled.is_set() or context.remaining_s() <= 0:
+            raise Failure("timed_out", "stopped while another install was running", retriable=True)
+    try:
+        yield
+    finally:
+        _installing.release()

@@ -1,0 +1,215 @@
+"""Questions that only another interpreter can answer, asked in a child of it.
+
+Runs inside the virtual environment's own python, so it imports nothing but the standard library. The answer is
+JSON on standard output, in pieces that the kernel never tears apart, so that chatter of imported modules
+between them does no harm. `ask` is this side; `main` is the other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import Any, Callable, Dict, List, Optional
+
+MARK = "@provision-answer "
+_PIECE = 3000  # with the mark below PIPE_BUF: one write, never interleaved
+
+
+def ask(
+    python: str,
+    question: str,
+    *arguments: str,
+    timeout_s: float,
+    cancelled: Optional[threading.Event] = None,
+    environment: Optional[Dict[str, str]] = None,
+) -> Any:
+    """Put one of `QUESTIONS` to the interpreter *python*.
+
+    Returns:
+        What the question's function returned there.
+
+    Raises:
+        Failure: `timed_out`; `command` when the interpreter cannot be started or died without an answer, with its
+            last words.
+    """
+    from .. import process
+    from ..failures import Failure
+
+    pieces: List[str] = []
+
+    def keep(line: str) -> None:
+        if line.startswith(MARK):
+            pieces.append(line[len(MARK) :])
+
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = f"import sys; sys.path.append({root!r}); from provision_agent.environment.probe import main; main(sys.argv[1:])"
+    done = process.run(
+        [python, "-I", "-c", code, question, *arguments],
+        timeout_s=timeout_s,
+        environment=process.child_environment(dict(environment or {}, PYTHONDONTWRITEBYTECODE="1")),
+        on_line=keep,
+        cancelled=cancelled,
+    )
+    try:
+        return json.loads("".join(json.loads(piece) for piece in pieces))
+    except ValueError:
+        last = [line for line in done.tail if not line.startswith(MARK)][-3:]
+        how = f"was ended by signal {-done.status}" if done.status < 0 else f"ended with {done.status}"
+        raise Failure(
+            "command", f"`{python}` {how} when asked for {question}; last output: {' | '.join(last)}"
+        ) from None
+
+
+def main(argv: List[str]) -> None:
+    """Answer the question ``argv[0]`` with the arguments that follow it, and end the process at once."""
+    answer = json.dumps(QUESTIONS[argv[0]](*argv[1:]))
+    sys.stdout.flush()
+    for start in range(0, len(answer), _PIECE):
+        piece = json.dumps(answer[start : start + _PIECE])
+        os.write(1, f"\n{MARK}{piece}\n".encode())
+    sys.stderr.flush()
+    os._exit(0)  # a module that was imported may hang in its exit handlers
+
+
+def interpreter() -> Dict[str, Any]:
+    """What this interpreter is: version, prefix, where packages go, whether it has pip."""
+    import importlib.util
+    import sysconfig
+
+    return {
+        "version": ".".join(map(str, sys.version_info[:3])),
+        "prefix": sys.prefix,
+        "is_venv": sys.prefix != sys.base_prefix,
+        "site_packages": sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}),
+        "has_pip": importlib.util.find_spec("pip") is not None,
+    }
+
+
+def installed() -> Dict[str, str]:
+    """Version of every distribution by its normalised name."""
+    from importlib import metadata
+
+    versions: Dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"] if distribution.metadata is not None else None
+        if name and distribution.version:
+            versions.setdefault(normalised(name), distribution.version)
+    return versions
+
+
+def missing_files(*names: str) -> Dict[str, List[str]]:
+    """Files that the RECORD of each of *names* lists and the disk does not have; the first few."""
+    from importlib import metadata
+
+    missing: Dict[str, List[str]] = {}
+    for name in names:
+        try:
+            files = metadata.files(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if files is None:
+            missing[name] = ["RECORD"]
+            continue
+        gone = [
+            str(file) for file in files if file.suffix != ".pyc" and not os.path.exists(str(file.locate()))
+        ]
+        if gone:
+            missing[name] = gone[:5]
+    return missing
+
+
+def imports(*modules: str) -> Dict[str, str]:
+    """Import each of *modules*; the reason of each that cannot be imported, empty for the others."""
+    import importlib
+
+    reasons: Dict[str, str] = {}
+    for module in modules:
+        print(f"importing {module}", flush=True)  # the last words, should the interpreter die of it
+        try:
+            importlib.import_module(module)
+            reasons[module] = ""
+        except BaseException as error:  # whatever a foreign module raises, SystemExit too, is the answer
+            reasons[module] = f"{type(error).__name__}: {error}"
+    return reasons
+
+
+def torch() -> Dict[str, Any]:
+    """Import torch, multiply two matrices on the GPU if it sees one, else on the CPU.
+
+    Returns:
+        ``version``, ``cuda`` (None for a CPU build), ``is_available``, ``archs``, ``ran_on`` (``cuda``, ``cpu`` or
+        None) and ``error``, empty when all went well.
+    """
+    answer: Dict[str, Any] = {
+        "version": None,
+        "cuda": None,
+        "is_available": False,
+        "archs": [],
+        "ran_on": None,
+        "error": "",
+    }
+    try:
+        import torch as module  # type: ignore[import-not-found,unused-ignore]
+
+        answer["version"] = str(module.__version__)
+        answer["cuda"] = module.version.cuda
+        answer["is_available"] = bool(module.cuda.is_available())
+        answer["archs"] = list(module.cuda.get_arch_list()) if answer["is_available"] else []
+        device = "cuda" if answer["is_available"] else "cpu"
+        ones = module.ones((64, 64), device=device)
+        product = float((ones @ ones)[0][0])
+        if product != 64.0:
+            raise ArithmeticError(f"a product of ones is {product}, not 64")
+        answer["ran_on"] = device
+    except BaseException as error:
+        answer["error"] = f"{type(error).__name__}: {error}"
+    return answer
+
+
+def gpus() -> Dict[str, Any]:
+    """Ask the NVIDIA driver's own library; raises OSError where there is none."""
+    import ctypes
+
+    cuda = ctypes.CDLL("libcuda.so.1")
+    status = cuda.cuInit(0)
+    if status != 0:
+        raise OSError(f"cuInit says {status}")
+    version, count = ctypes.c_int(), ctypes.c_int()
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    cuda.cuDeviceGetCount(ctypes.byref(count))
+    found = [_gpu(cuda, ctypes, index) for index in range(count.value)]
+    return {"cuda": f"{version.value // 1000}.{version.value % 1000 // 10}", "gpus": found}
+
+
+def _gpu(cuda: Any, ctypes: Any, index: int) -> Dict[str, Any]:
+    device, name, memory = ctypes.c_int(), ctypes.create_string_buffer(128), ctypes.c_size_t()
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    cuda.cuDeviceGet(ctypes.byref(device), index)
+    cuda.cuDeviceGetName(name, 128, device)
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device)  # COMPUTE_CAPABILITY_MAJOR, then MINOR
+    cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+    return {
+        "name": name.value.decode("utf-8", "replace"),
+        "compute_capability": f"{major.value}.{minor.value}",
+        "memory_bytes": int(memory.value),
+    }
+
+
+def normalised(name: str) -> str:
+    """A distribution's name as indexes compare it (PEP 503)."""
+    import re
+
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+QUESTIONS: Dict[str, Callable[..., Any]] = {
+    "interpreter": interpreter,
+    "installed": installed,
+    "missing_files": missing_files,
+    "imports": imports,
+    "torch": torch,
+    "gpus": gpus,
+}

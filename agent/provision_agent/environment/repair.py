@@ -1,0 +1,169 @@
+"""Finds what an interrupted install left in an environment, and mends it: clean, reinstall, recreate.
+
+Runs before anything is installed. Each rung of the ladder is a warning; a rung that fails is no error as long as
+there is a next one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Iterable, List, Mapping, Sequence
+
+from ..context import Context
+from ..failures import Failure
+from . import probe, trees, venv
+from .installer import Installer
+from .probe import normalised
+from .progress import Progress
+
+ITEM = "environment"
+IMPORT_S = 90.0
+ALWAYS_WATCHED = ("numpy",)
+
+
+def mend(
+    tools: Installer,
+    context: Context,
+    facts: Mapping[str, Any],
+    progress: Progress,
+    *,
+    watched: Iterable[str],
+    later: Iterable[str],
+) -> None:
+    """Leave an environment in which nothing is half there.
+
+    Args:
+        tools: Of the environment.
+        context: Of the run.
+        facts: For making the environment again.
+        progress: Told each rung.
+        watched: Distributions whose every file is looked for.
+        later: Those of them that a layer installs anyway: removing them is enough.
+
+    Raises:
+        Failure: `command` when even a new environment cannot be made.
+    """
+    names = sorted({normalised(name) for name in watched} | set(ALWAYS_WATCHED))
+    leftovers = find_leftovers(_site_packages(tools, context), names)
+    if leftovers:
+        shown = ", ".join(sorted(map(os.path.basename, leftovers))[:5])
+        _warn(
+            context, f"an interrupted install left {len(leftovers)} folder(s) behind ({shown}): removing them"
+        )
+        _remove(leftovers, context)
+        tools.forget_versions()
+    for name, reason in _broken(tools, context, names).items():
+        if not _reinstall(name, reason, tools, context, progress, is_later=name in set(later)):
+            _recreate(name, tools, context, facts, progress)
+            return
+
+
+def find_leftovers(folders: Sequence[str], names: Sequence[str]) -> List[str]:
+    """Paths in site-packages that no finished install leaves: ``~name`` trees, metadata without its core files.
+
+    A missing RECORD counts only for *names*: other tools than pip install without one.
+    """
+    found = []
+    for folder in folders:
+        for entry in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            path = os.path.join(folder, entry)
+            if entry.startswith("~"):
+                found.append(path)
+            elif entry.endswith(".dist-info"):
+                name = normalised(entry.split("-")[0])
+                has_metadata = os.path.exists(os.path.join(path, "METADATA"))
+                has_record = os.path.exists(os.path.join(path, "RECORD"))
+                if not has_metadata or (name in names and not has_record):
+                    found += [path, *_trees_of(name, folder)]
+    return sorted(set(found))
+
+
+def _trees_of(name: str, folder: str) -> List[str]:
+    """Everything in *folder* that belongs to the distribution *name*, by the names that wheels use."""
+    stem = name.replace("-", "_")
+    pattern = re.compile(
+        rf"({re.escape(stem)}|{re.escape(name)})(\.libs|\.py|-[^-]+\.dist-info|)", re.IGNORECASE
+    )
+    return [os.path.join(folder, entry) for entry in os.listdir(folder) if pattern.fullmatch(entry)]
+
+
+def _broken(tools: Installer, context: Context, names: Sequence[str]) -> "dict[str, str]":
+    """Why each of *names* that is installed cannot be used; torch is run by its own layer, not here."""
+    present = [name for name in names if name in tools.installed()]
+    if not present:
+        return {}
+    python = tools.venv.python
+    limit = max(0.1, min(IMPORT_S, context.remaining_s()))
+    missing = probe.ask(python, "missing_files", *present, timeout_s=limit, cancelled=context.cancelled)
+    broken = {name: f"misses {', '.join(files[:2])}" for name, files in missing.items()}
+    if "numpy" in present and "numpy" not in broken:
+        try:
+            reason = probe.ask(python, "imports", "numpy", timeout_s=limit, cancelled=context.cancelled)[
+                "numpy"
+            ]
+        except Failure as failure:
+            reason = failure.message
+        if reason:
+            broken["numpy"] = f"cannot be imported: {reason}"
+    return broken
+
+
+def _reinstall(
+    name: str, reason: str, tools: Installer, context: Context, progress: Progress, *, is_later: bool
+) -> bool:
+    """Remove *name* by hand and install the same version again; False when it is still broken."""
+    version = tools.installed()[name]
+    _warn(context, f"{name} {version} {reason}: {'removing it' if is_later else 'installing it again'}")
+    for folder in _site_packages(tools, context):
+        _remove(_trees_of(name, folder), context)
+    tools.forget_versions()
+    if is_later:
+        return True
+    try:
+        tools.install(
+            ["--force-reinstall", "--no-deps", f"{name}=={version}"],
+            progress,
+            item=ITEM,
+            level=venv.LEVEL,
+            constraints={},
+        )
+    except Failure as failure:
+        progress.say(f"{name} {version} cannot be installed again: {failure.message}")
+        return False
+    return name not in _broken(tools, context, [name])
+
+
+def _recreate(
+    name: str, tools: Installer, context: Context, facts: Mapping[str, Any], progress: Progress
+) -> None:
+    path = tools.venv.path
+    if not venv.is_ours(path, context):
+        raise Failure(
+            "command",
+            f"{name} in {path} is broken and cannot be installed again; the environment was not made by a run",
+            hint="give `python.venv` a path of its own in the profile, and a new one is made there",
+        )
+    _warn(context, f"{name} is still broken: making {path} again from nothing")
+    left = trees.remove(path, context)
+    if left is not None:
+        _warn(context, left)
+    venv.make(path, context, facts, progress)
+    tools.forget_versions()
+
+
+def _remove(paths: Iterable[str], context: Context) -> None:
+    for path in paths:
+        left = trees.remove(path, context)
+        if left is not None:
+            _warn(context, left)
+
+
+def _site_packages(tools: Installer, context: Context) -> List[str]:
+    limit = max(0.1, min(venv.PROBE_S, context.remaining_s()))
+    answer = probe.ask(tools.venv.python, "interpreter", timeout_s=limit, cancelled=context.cancelled)
+    return list(answer["site_packages"])
+
+
+def _warn(context: Context, message: str) -> None:
+    context.report("warning", message=message)

@@ -1,0 +1,339 @@
+"""Git checkouts: the wanted commit in the wanted folder, however the folder looked before.
+
+What people changed in a checkout is never destroyed: it is left as it is, with a warning. What an interrupted
+checkout left behind is recognised by a marker and done again. A folder that holds other files already (partial
+downloads, say) is no obstacle.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Dict, List, NamedTuple, Optional
+
+from .. import backoff
+from ..context import Context
+from ..failures import Failure
+from ..plan import Repo
+from ..protocol import public_url
+from .git import Git
+from .progress import Progress
+
+ROUNDS = 3
+FETCH_S = 900.0
+WAIT_BASE_S = 2.0
+WAIT_CAP_S = 20.0
+MARKER = "provision-incomplete"
+"""A file in .git while the first checkout of a folder is under way."""
+_STALE_LOCK_S = 600.0
+_CHANGED = re.compile(r"[ MTADRCU]{2} ")
+_COMMIT = re.compile(r"[0-9a-f]{7,40}")
+
+
+class Target(NamedTuple):
+    """What a source has for the wanted ref. `branch` is set when it names one (or the default)."""
+
+    commit: str
+    refspec: str
+    branch: Optional[str] = None
+
+
+def checkout(repo: Repo, context: Context) -> str:
+    """Bring *repo* to its ref and report ``repo_finished`` or ``repo_skipped``.
+
+    Returns:
+        The commit that is checked out.
+
+    Raises:
+        Failure: no source has it, or the folder's own files are in the way; the last source's reason.
+    """
+    path = os.path.join(context.workspace, repo.path)
+    with Progress(context, repo.path, repo.level, kind="repo") as progress:
+        work = _Checkout(repo, path, context, progress)
+        kept = work.reason_to_keep()
+        if kept is not None:
+            context.report("repo_skipped", item=repo.path, level=repo.level, reason=kept, commit=work.head())
+            return work.head()
+        context.report("repo_started", item=repo.path, level=repo.level, url=public_url(repo.url))
+        started = time.monotonic()
+        try:
+            is_new = work.from_any_source()
+        except Failure as failure:
+            if not (failure.retriable and work.is_as_recorded()):
+                raise
+            message = (
+                f"{repo.path}: no source can be asked for news ({failure.message}); {work.head()[:12]} stays"
+            )
+            context.report("warning", message=message)
+            is_new = False
+    commit = work.head()
+    if is_new:
+        seconds = round(time.monotonic() - started, 3)
+        context.report("repo_finished", item=repo.path, level=repo.level, commit=commit, duration_s=seconds)
+    else:
+        context.report("repo_skipped", item=repo.path, level=repo.level, reason="verified", commit=commit)
+    return commit
+
+
+class _Checkout:
+    """One folder on its way to one ref."""
+
+    def __init__(self, repo: Repo, path: str, context: Context, progress: Progress) -> None:
+        self._repo = repo
+        self._path = path
+        self._context = context
+        self._progress = progress
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as error:
+            raise Failure("read_only", f"cannot make `{repo.path}`: {error.strerror}") from None
+        self._git = Git(path, context, progress.line)
+
+    def head(self) -> str:
+        """The commit that is checked out; empty when there is none."""
+        return (
+            self._git.line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+            if self._is_repository()
+            else ""
+        )
+
+    def reason_to_keep(self) -> Optional[str]:
+        """Why nothing needs to be done, or nothing may be done; None when there is work."""
+        if not self._is_whole():
+            return None
+        changes = self._own_changes()
+        if changes is not None:
+            self._context.report("warning", message=f"{self._repo.path} is left as it is: {changes}")
+            return "local changes"
+        pinned = self._repo.ref is not None and self._repo.ref == self.head()
+        return "verified" if pinned and not self._needs_submodules() else None
+
+    def is_as_recorded(self) -> bool:
+        """True when the folder is still what an earlier run made of the same ref."""
+        record = self._context.state.get("repo", self._repo.path) or {}
+        return self._is_whole() and record == self._record(self.head())
+
+    def from_any_source(self) -> bool:
+        """Try every source in turn, several rounds while that may help; False when it was there already."""
+        sources = [self._repo.url, *self._repo.mirrors]
+        for attempt in range(1, ROUNDS + 1):
+            failures: Dict[str, Failure] = {}
+            for url in sources:
+                try:
+                    return self._from(url)
+                except Failure as failure:
+                    failures[url] = failure
+                    self._progress.say(f"{public_url(url)}: {failure.message}")
+                    if (
+                        failure.class_ in ("conflict", "disk_full", "read_only")
+                        or self._context.cancelled.is_set()
+                    ):
+                        raise
+            last = failures[sources[-1]]
+            sources = [url for url in sources if failures[url].retriable]
+            if not sources or attempt == ROUNDS:
+                raise last
+            self._wait(attempt, last)
+        raise AssertionError("the last round returns or raises")
+
+    def _wait(self, attempt: int, failure: Failure) -> None:
+        wait_s = backoff.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)
+        fields = {"attempt": attempt + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
+        self._context.report("repo_retried", item=self._repo.path, level=self._repo.level, **fields)
+        self._context.cancelled.wait(min(wait_s, max(0.0, self._context.remaining_s())))
+
+    def _from(self, url: str) -> bool:
+        target = self._find(url)
+        if self._is_whole() and self.head().startswith(target.commit) and not self._needs_submodules():
+            self._remember()
+            return False
+        self._begin(url)
+        commit = self._fetch(url, target)
+        self._switch(commit, target.branch)
+        if self._repo.submodules:
+            self._update_submodules()
+        self._finish(commit)
+        return True
+
+    # -- asking
+
+    def _find(self, url: str) -> Target:
+        """What the wanted ref means at *url*: a branch before a tag before a commit."""
+        ref = self._repo.ref
+        if ref is not None and re.fullmatch(r"[0-9a-f]{40}", ref):
+            return Target(ref, ref)
+        wanted = (
+            ["HEAD"]
+            if ref is None
+            else [ref, f"refs/heads/{ref}", f"refs/tags/{ref}", f"refs/tags/{ref}^{{}}"]
+        )
+        found: Dict[str, str] = {}
+        default = None
+        for line in self._outside("ls-remote", "--symref", "--", url, *wanted):
+            value, tab, name = line.partition("\t")
+            if tab and value.startswith("ref: refs/heads/"):
+                default = value[len("ref: refs/heads/") :]
+            elif tab:
+                found[name] = value
+        if ref is None and "HEAD" in found:
+            return Target(found["HEAD"], f"refs/heads/{default}" if default else "HEAD", default)
+        if f"refs/heads/{ref}" in found:
+            return Target(found[f"refs/heads/{ref}"], f"refs/heads/{ref}", ref)
+        if f"refs/tags/{ref}" in found:
+            return Target(found.get(f"refs/tags/{ref}^{{}}", found[f"refs/tags/{ref}"]), f"refs/tags/{ref}")
+        if ref is not None and ref in found and ref.startswith("refs/"):
+            return Target(found[ref], ref)
+        if ref is not None and _COMMIT.fullmatch(ref):
+            return Target(ref, ref)
+        what = "the source has no commit" if ref is None else f"`{ref}` is no branch, tag or commit of it"
+        raise Failure(
+            "not_found", f"{public_url(url)}: {what}", hint="correct `ref` of the repo in the profile"
+        )
+
+    def _outside(self, *arguments: str) -> List[str]:
+        return Git(self._context.workspace, self._context, self._progress.line).run(*arguments)
+
+    def _is_repository(self) -> bool:
+        own = os.path.join(self._path, ".git")
+        return os.path.exists(own) and self._git.succeeds("rev-parse", "--git-dir")
+
+    def _is_whole(self) -> bool:
+        """True when a checkout was finished here once, by whomever."""
+        files = [os.path.join(self._path, ".git", name) for name in (MARKER, "index")]
+        if os.path.isfile(os.path.join(self._path, ".git")):
+            return bool(self.head())  # a worktree or a submodule: its index is elsewhere
+        return bool(self.head()) and not os.path.exists(files[0]) and os.path.exists(files[1])
+
+    def _own_changes(self) -> Optional[str]:
+        """What people did here that a checkout would undo; None when nothing."""
+        lines = self._git.run("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
+        changed = [line for line in lines if _CHANGED.match(line)]
+        if changed:
+            return f"{len(changed)} tracked file(s) were changed, the first is `{changed[0][2:].strip()}`"
+        head = self.head()
+        return None if self._is_known(head) else f"its commit {head[:12]} is known to no remote"
+
+    def _is_known(self, commit: str) -> bool:
+        """True when *commit* came from a source: nobody's own work is lost with it."""
+        record = self._context.state.get("repo", self._repo.path) or {}
+        places = ("refs/remotes", "refs/tags", "refs/provision")
+        return record.get("commit") == commit or bool(
+            self._git.line("for-each-ref", "--count=1", "--contains", commit, *places)
+        )
+
+    def _needs_submodules(self) -> bool:
+        if not self._repo.submodules:
+            return False
+        lines = self._git.run("submodule", "status", "--recursive")
+        return any(line[:1] in "-+U" for line in lines)
+
+    # -- doing
+
+    def _begin(self, url: str) -> None:
+        """Make the folder a repository that can fetch, and clear what an interrupted git left behind."""
+        inside = os.path.join(self._path, ".git")
+        if os.path.exists(inside) and not self._is_repository():
+            aside = f"{inside}.broken-{time.time_ns():x}"
+            os.rename(inside, aside)
+            message = f"{self._repo.path}: a half-made repository was set aside as {os.path.basename(aside)}"
+            self._context.report("warning", message=message)
+        if not os.path.exists(inside):
+            self._git.run("init", "--quiet")
+        _remove_stale_locks(inside)
+        if not self._git.line("config", "--get", "remote.origin.url"):
+            self._git.run("config", "remote.origin.url", url)
+            self._git.run("config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
+
+    def _fetch(self, url: str, target: Target) -> str:
+        """Bring the target's objects here, without history where the source can do that."""
+        local = "refs/provision/wanted" if target.branch is None else f"refs/remotes/origin/{target.branch}"
+        try:
+            self._get("--depth=1", "--no-tags", "--", url, f"+{target.refspec}:{local}")
+        except Failure as failure:
+            if failure.class_ not in ("command", "not_found"):
+                raise
+            # the source serves no single commits, or no shallow ones: take all that it has
+            everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
+            self._get("--", url, *everything)
+        commit = self._git.line("rev-parse", "--verify", "--quiet", f"{target.commit}^{{commit}}")
+        if not commit:
+            raise Failure("not_found", f"{public_url(url)} does not have the commit {target.commit}")
+        return commit
+
+    def _get(self, *arguments: str) -> None:
+        self._git.run("fetch", "--progress", "--force", *arguments, timeout_s=FETCH_S)
+
+    def _switch(self, commit: str, branch: Optional[str]) -> None:
+        """Put *commit* into the folder. Nothing of the user's can be lost: `reason_to_keep` has looked."""
+        inside = os.path.join(self._path, ".git")
+        marker = os.path.join(inside, MARKER)
+        is_first = not self._is_whole()
+        if is_first and not os.path.exists(marker) and not os.path.exists(os.path.join(inside, "index.lock")):
+            self._require_no_other_files(commit)
+        if is_first:
+            with open(marker, "w", encoding="ascii") as file:
+                file.write(commit)
+        _remove_stale_locks(inside, older_than_s=0.0 if is_first else _STALE_LOCK_S)
+        old = branch and self._git.line("rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
+        if old and not self._is_known(old):
+            message = f"{self._repo.path}: your branch `{branch}` has commits of its own and stays; checked out without it"
+            self._context.report("warning", message=message)
+            branch = None
+        to = ["-B", branch, commit] if branch else ["--detach", commit]
+        self._git.run("checkout", "--quiet", *(["--force"] if is_first else []), *to, timeout_s=FETCH_S)
+        if branch:
+            self._git.run("config", f"branch.{branch}.remote", "origin")
+            self._git.run("config", f"branch.{branch}.merge", f"refs/heads/{branch}")
+
+    def _require_no_other_files(self, commit: str) -> None:
+        """Before the first checkout: a file of the user's under a tracked name stops it, unless it is the same."""
+        self._git.run("read-tree", commit)
+        try:
+            gone = set(self._git.run("ls-files", "--deleted"))
+            other = [name for name in self._git.run("ls-files", "--modified") if name not in gone]
+        finally:
+            os.unlink(os.path.join(self._path, ".git", "index"))  # nothing has been checked out yet
+        if other:
+            raise Failure(
+                "conflict",
+                f"`{self._repo.path}` holds other versions of {len(other)} file(s) of the repository, such as `{other[0]}`",
+                hint=f"move `{self._path}` away, or choose another `path` for the repo",
+            )
+
+    def _update_submodules(self) -> None:
+        update = ("submodule", "update", "--init", "--recursive")
+        try:
+            self._git.run(*update, "--depth=1", timeout_s=FETCH_S)
+        except Failure as failure:
+            if failure.class_ not in ("command", "not_found"):
+                raise
+            self._git.run(*update, timeout_s=FETCH_S)
+
+    def _finish(self, commit: str) -> None:
+        if self.head() != commit:
+            raise Failure(
+                "command",
+                f"`{self._repo.path}` is at {self.head() or 'no commit'} after a checkout of {commit}",
+            )
+        self._remember()
+        marker = os.path.join(self._path, ".git", MARKER)
+        if os.path.exists(marker):
+            os.unlink(marker)
+
+    def _remember(self) -> None:
+        self._context.state.put("repo", self._repo.path, self._record(self.head()))
+
+    def _record(self, commit: str) -> Dict[str, object]:
+        return {"url": public_url(self._repo.url), "ref": self._repo.ref, "commit": commit}
+
+
+def _remove_stale_locks(inside: str, *, older_than_s: float = _STALE_LOCK_S) -> None:
+    """A git that was killed leaves locks that stop every later one."""
+    for name in ("index.lock", "shallow.lock", "HEAD.lock", "config.lock"):
+        path = os.path.join(inside, name)
+        try:
+            if time.time() - os.stat(path).st_mtime >= older_than_s:
+                os.unlink(path)
+        except OSError:
+            continue

@@ -1,0 +1,61 @@
+"""Requirement lines as people write them: which distributions they name, and whether a file has changed.
+
+Files are never joined into one: a missing newline at the end of one would weld two names together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import Iterable, List, NamedTuple, Set
+
+from .probe import normalised
+
+_NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?=$|[\[<>=!~;@\s#(,])")
+_EGG = re.compile(r"#(?:.*&)?egg=([A-Za-z0-9._-]+)")
+_INCLUDE = re.compile(r"\s*(?:-r|--requirement|-c|--constraint)[\s=]+(\S+)")
+
+
+class Requirements(NamedTuple):
+    """A requirements file with all that it includes. `digest` changes when any of them does."""
+
+    names: List[str]
+    digest: str
+
+
+def read(path: str) -> Requirements:
+    """Read the requirements file at *path* and the files that it includes.
+
+    Raises:
+        OSError: the file itself cannot be read; a missing included one is left to the installer to report.
+    """
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        text = file.read()
+    names, texts = _read(path, text, {os.path.realpath(path)})
+    return Requirements(names, hashlib.sha256("\0".join(texts).encode()).hexdigest())
+
+
+def names_of(lines: Iterable[str]) -> List[str]:
+    """The normalised names of the distributions that *lines* ask for, in order; bare URLs and paths have none."""
+    names: List[str] = []
+    for line in lines:
+        found = _EGG.search(line) or (None if "://" in line.split("@")[0] else _NAME.match(line))
+        if found is not None and normalised(found.group(1)) not in names:
+            names.append(normalised(found.group(1)))
+    return names
+
+
+def _read(path: str, text: str, seen: Set[str]) -> "tuple[List[str], List[str]]":
+    lines = text.splitlines()
+    names, texts = names_of(lines), [text]
+    for found in filter(None, map(_INCLUDE.match, lines)):
+        included = os.path.realpath(os.path.join(os.path.dirname(path), found.group(1)))
+        if included in seen or not os.path.isfile(included):
+            continue
+        seen.add(included)
+        with open(included, encoding="utf-8-sig", errors="replace") as file:
+            more_names, more_texts = _read(included, file.read(), seen)
+        names += [name for name in more_names if name not in names]
+        texts += more_texts
+    return names, texts

@@ -1,0 +1,145 @@
+"""The right torch: installed from where it is, and proven by a matrix product.
+
+A CPU build on a machine with a GPU is an error and is repaired. `builds.py` chooses; here the choices are tried in
+their order until one can be had and runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from ..context import Context
+from ..failures import Failure
+from ..plan import Torch
+from . import probe
+from .builds import Candidate, candidates
+from .installer import Installer
+from .probe import normalised
+from .progress import Progress
+
+ITEM = "torch"
+LEVEL = "critical"
+VERIFY_S = 180.0
+INDEX = "https://download.pytorch.org/whl"
+INDEX_VARIABLE = "PROVISION_TORCH_INDEX"
+"""Names another place than `INDEX`, for networks that cannot reach it."""
+_CONFIGURED = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "UV_INDEX_URL", "UV_DEFAULT_INDEX")
+_OUT_OF_REACH = ("network", "upstream_down", "timed_out")
+_NOT_THERE = ("not_found", "unauthorized", "conflict")
+
+
+def names(torch: Torch) -> List[str]:
+    """Distributions of the layer, normalised; torch first."""
+    return ["torch", *(normalised(re.split(r"[<>=!~\[; ]", extra)[0]) for extra in torch.extras)]
+
+
+def recorded_index(context: Context, venv: str) -> Tuple[List[str], List[str]]:
+    """Index options with which the torch family of *venv* was installed, and the names of the family."""
+    record = context.state.get("torch", venv) or {}
+    return list(record.get("options", [])), list(record.get("names", []))
+
+
+class TorchLayer:
+    """One torch layer of a plan on its way into one environment."""
+
+    def __init__(self, wanted: Torch, tools: Installer, context: Context, facts: Mapping[str, Any]) -> None:
+        self._wanted = wanted
+        self._tools = tools
+        self._context = context
+        self._facts = facts
+        self._needs_gpu = bool(facts.get("gpus")) and wanted.accelerator != "cpu"
+
+    def is_satisfied(self) -> bool:
+        """True when a torch that the layer accepts is installed with its extras and runs."""
+        installed = self._tools.installed()
+        found = installed.get("torch")
+        if found is None or not all(name in installed for name in names(self._wanted)):
+            return False
+        version, _, tag = found.partition("+")
+        if self._wanted.versions and not {version, found}.intersection(self._wanted.versions):
+            return False
+        return self._wanted.accelerator in ("auto", tag) and self.problem() is None
+
+    def install(self, progress: Progress, held: Mapping[str, str]) -> None:
+        """Install the first candidate that can be had and that runs; versions in *held* stay as they are.
+
+        Raises:
+            Failure: `gpu` when none suits or none runs, `network`, `not_found`, … when none can be had.
+        """
+        last: Optional[Failure] = None
+        unreachable: List[str] = []
+        for candidate in candidates(self._wanted, self._facts):
+            progress.say(f"{candidate.title}: {candidate.why}")
+            for source, arguments in self._sources(candidate):
+                if source in unreachable:
+                    continue
+                try:
+                    self._tools.install(arguments, progress, item=ITEM, level=LEVEL, constraints=held)
+                except Failure as failure:
+                    last = failure
+                    if self._context.cancelled.is_set() or failure.class_ not in _OUT_OF_REACH + _NOT_THERE:
+                        raise
+                    progress.say(f"{candidate.title} cannot be had from {source}: {failure.message}")
+                    if failure.class_ in _OUT_OF_REACH:
+                        unreachable.append(source)
+                    continue
+                problem = self.problem()
+                if problem is not None:
+                    problem = self._repair(problem, arguments, progress)
+                if problem is None:
+                    self._record(candidate, arguments)
+                    return
+                last = Failure("gpu", f"{candidate.title} does not run here: {problem}")
+                progress.say(last.message)
+                break
+        raise last or Failure("gpu", "there is no candidate for torch")
+
+    def problem(self) -> Optional[str]:
+        """Why the installed torch does not do here; None when it does."""
+        timeout_s = max(0.1, min(VERIFY_S, self._context.remaining_s()))
+        python, cancelled = self._tools.venv.python, self._context.cancelled
+        try:
+            answer = probe.ask(python, "torch", timeout_s=timeout_s, cancelled=cancelled)
+        except Failure as failure:
+            return failure.message
+        version = answer["version"]
+        if version is not None and self._needs_gpu and not answer["cuda"] and not answer["is_available"]:
+            return f"torch {version} is a CPU build, and this instance has a GPU"
+        if answer["error"]:
+            return str(answer["error"])
+        if self._needs_gpu and answer["ran_on"] != "cuda":
+            return f"torch {version} (CUDA {answer['cuda']}) does not see the GPU"
+        return None
+
+    def _repair(self, problem: str, arguments: List[str], progress: Progress) -> Optional[str]:
+        """Uninstall and install once more; the problem that is left, None when it runs."""
+        self._context.report("warning", message=f"{problem}: removing it and installing it once more")
+        present = [name for name in names(self._wanted) if name in self._tools.installed()]
+        try:
+            if present:
+                self._tools.uninstall(present, progress)
+            options = ["--force-reinstall", *arguments]
+            self._tools.install(options, progress, item=ITEM, level=LEVEL, constraints={})
+        except Failure as failure:
+            return f"{problem}; and a second install failed: {failure.message}"
+        return self.problem()
+
+    def _sources(self, candidate: Candidate) -> List[Tuple[str, List[str]]]:
+        """Where to look, in order: the indexes that the user configured, then torch's own."""
+        version, extras = candidate.version, list(self._wanted.extras)
+        pinned = f"torch=={version}" if version else "torch"
+        exact = pinned if version is None or "+" in version else f"{pinned}+{candidate.tag}"
+        sources: List[Tuple[str, List[str]]] = []
+        if any(os.environ.get(name) for name in _CONFIGURED):
+            sources.append(("the configured index", [exact, *extras]))
+        if not os.environ.get("PIP_NO_INDEX"):
+            place = f"{os.environ.get(INDEX_VARIABLE, INDEX).rstrip('/')}/{candidate.tag}"
+            sources.append((place, ["--index-url", place, pinned, *extras]))
+        return sources
+
+    def _record(self, candidate: Candidate, arguments: List[str]) -> None:
+        options = arguments[:2] if arguments[0] == "--index-url" else []
+        record: Dict[str, Any] = {"options": options, "names": names(self._wanted), "tag": candidate.tag}
+        self._context.state.put("torch", self._tools.venv.path, record)

@@ -1,0 +1,218 @@
+"""The virtual environment: found when one suits, made when none does, mended when it is half there.
+
+Whatever `prepare` returns has an interpreter that runs, and pip or uv to install with.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from .. import process
+from ..context import Context
+from ..failures import Failure
+from ..plan import Python
+from . import probe, trees
+from .progress import Progress
+
+ITEM = "venv"
+LEVEL = "critical"
+PROBE_S = 30.0
+TORCH_S = 90.0
+CREATE_S = 300.0
+OLDEST_WELCOME = (3, 10)
+"""Today's torch wheels need this much; an older interpreter is taken only where there is no newer one."""
+
+
+@dataclass(frozen=True)
+class Venv:
+    """An environment that can be used. `is_created`: this run made it."""
+
+    path: str
+    python: str
+    is_created: bool
+
+
+def prepare(python: Python, context: Context, facts: Mapping[str, Any]) -> Venv:
+    """Find or make the environment that *python* asks for.
+
+    ``auto`` takes the one that an earlier run took, else one whose torch already runs on this GPU, else
+    ``<workspace>/venv``; a path is taken as it is, and made when it is not there.
+
+    Raises:
+        Failure: `command` when it cannot be made (a missing venv module is named with the command that installs it),
+            `conflict` when the path holds something else.
+    """
+    context.report("package_started", item=ITEM, level=LEVEL)
+    started = time.monotonic()
+    with Progress(context, ITEM, LEVEL) as progress:
+        path = _chosen(python, context, facts, progress)
+        needs_pip = not _uses_uv(python, facts)
+        problem = health(path, context, needs_pip=needs_pip)
+        if problem is None:
+            context.state.put("venv", path, _record(context, path, is_ours=is_ours(path, context)))
+            context.report("package_skipped", item=ITEM, level=LEVEL, reason="verified")
+            return Venv(path, interpreter_of(path), False)
+        if os.path.lexists(path) and os.listdir(path):
+            _clear(path, problem, context, progress)
+        make(path, context, facts, progress, needs_pip=needs_pip)
+    context.report(
+        "package_finished", item=ITEM, level=LEVEL, duration_s=round(time.monotonic() - started, 3)
+    )
+    return Venv(path, interpreter_of(path), True)
+
+
+def find(python: Python, context: Context) -> Optional[Venv]:
+    """The environment that `prepare` made or chose before, as it is; None when there is none. Changes nothing."""
+    path = _given(python, context) or _remembered(context) or os.path.join(context.workspace, "venv")
+    return Venv(path, interpreter_of(path), False) if os.path.exists(interpreter_of(path)) else None
+
+
+def interpreter_of(path: str) -> str:
+    """The python of the environment at *path*."""
+    return os.path.join(path, "bin", "python")
+
+
+def is_ours(path: str, context: Context) -> bool:
+    """True when a run made *path*: then it may be made again, an image's own may not."""
+    record = context.state.get("venv", path)
+    return record is not None and bool(record.get("is_ours"))
+
+
+def health(path: str, context: Context, *, needs_pip: bool) -> Optional[str]:
+    """What is wrong with the environment at *path*; None when it can be used."""
+    python = interpreter_of(path)
+    if not os.path.exists(python):
+        return "it has no bin/python" if not os.path.islink(python) else "its bin/python is a link to nothing"
+    try:
+        answer = probe.ask(
+            python, "interpreter", timeout_s=_bound_s(PROBE_S, context), cancelled=context.cancelled
+        )
+    except Failure as failure:
+        return failure.message
+    return "it has no pip" if needs_pip and not answer["has_pip"] else None
+
+
+def make(
+    path: str, context: Context, facts: Mapping[str, Any], progress: Progress, *, needs_pip: bool = True
+) -> None:
+    """Make the environment at *path*, which is empty or not there.
+
+    Raises:
+        Failure: `command`, with the last words of what should have made it.
+    """
+    base = base_python(facts)
+    context.state.put("venv", path, _record(context, path, is_ours=True))
+    problems: List[str] = []
+    for argv in _recipes(path, base, facts, needs_pip=needs_pip):
+        progress.say(f"making {path} with {os.path.basename(argv[0])}")
+        done = process.run(
+            argv,
+            timeout_s=_bound_s(CREATE_S, context),
+            environment=process.child_environment(),
+            on_line=progress.line,
+            cancelled=context.cancelled,
+        )
+        problem = (
+            f"`{' '.join(argv)}` ended with {done.status}: {' | '.join(done.tail[-3:])}"
+            if done.status
+            else health(path, context, needs_pip=needs_pip)
+        )
+        if problem is None:
+            return
+        problems.append(problem)
+        trees.remove(path, context)
+    raise Failure(
+        "command", f"cannot make the environment {path}: {'; '.join(problems)}", hint=_missing_venv_hint(base)
+    )
+
+
+def _chosen(python: Python, context: Context, facts: Mapping[str, Any], progress: Progress) -> str:
+    settled = _given(python, context) or _remembered(context)
+    if settled is not None:
+        return settled
+    candidates = [str(found["path"]) for found in facts.get("venvs", []) if found.get("torch")]
+    suiting = (path for path in candidates if facts.get("gpus") and _runs_torch(path, context, progress))
+    chosen = next(suiting, os.path.join(context.workspace, "venv"))
+    context.state.put("venv", "auto", {"path": chosen})
+    return chosen
+
+
+def _given(python: Python, context: Context) -> Optional[str]:
+    return None if python.venv == "auto" else os.path.join(context.workspace, os.path.expanduser(python.venv))
+
+
+def _remembered(context: Context) -> Optional[str]:
+    """What `auto` meant the last time: a second run must not land in another environment."""
+    path = str((context.state.get("venv", "auto") or {}).get("path", ""))
+    return path if path and os.path.exists(interpreter_of(path)) else None
+
+
+def _runs_torch(path: str, context: Context, progress: Progress) -> bool:
+    """True when torch in *path* multiplies matrices on this GPU."""
+    progress.say(f"does the torch of {path} run on this GPU?")
+    try:
+        answer = probe.ask(
+            interpreter_of(path), "torch", timeout_s=_bound_s(TORCH_S, context), cancelled=context.cancelled
+        )
+    except Failure as failure:
+        progress.say(f"no: {failure.message}")
+        return False
+    progress.say("yes" if answer["ran_on"] == "cuda" else f"no: {answer['error'] or 'it sees no GPU'}")
+    return bool(answer["ran_on"] == "cuda")
+
+
+def _clear(path: str, problem: str, context: Context, progress: Progress) -> None:
+    """Make room for a new environment where there is a broken one; never where there is anything else."""
+    if not (is_ours(path, context) or os.path.exists(os.path.join(path, "pyvenv.cfg"))):
+        raise Failure(
+            "conflict",
+            f"`{path}` is no Python environment ({problem}) and is not empty",
+            hint=f"move `{path}` away, or give `python.venv` another path",
+        )
+    context.report("warning", message=f"the environment {path} is broken ({problem}): making it again")
+    progress.say(f"removing the broken {path}")
+    left = trees.remove(path, context)
+    if left is not None:
+        context.report("warning", message=left)
+
+
+def _recipes(path: str, base: str, facts: Mapping[str, Any], *, needs_pip: bool) -> List[Tuple[str, ...]]:
+    own: Tuple[str, ...] = (base, "-m", "venv", path)
+    uv = facts.get("uv")
+    if not uv:
+        return [own]
+    seeded = (str(uv), "venv", "--seed", "--python", base, path)
+    bare = (str(uv), "venv", "--python", base, path)
+    return [seeded, own] if needs_pip else [seeded, bare, own]
+
+
+def base_python(facts: Mapping[str, Any]) -> str:
+    """The agent's own interpreter when it is new enough for today's wheels, else the newest that is there."""
+    pythons: List[Dict[str, str]] = list(facts.get("pythons", []))
+    if not pythons:
+        raise Failure(
+            "command", "no python3 was found", hint="install it: `apt-get install -y python3 python3-venv`"
+        )
+    welcome = [p for p in pythons if tuple(map(int, p["version"].split(".")[:2])) >= OLDEST_WELCOME]
+    return (welcome or pythons)[0]["path"]
+
+
+def _missing_venv_hint(base: str) -> str:
+    name = os.path.basename(base)
+    package = f"{name}-venv" if name.startswith("python3") else "python3-venv"
+    return f"on Debian and Ubuntu: `apt-get install -y {package}`, or list `{package}` under `apt:`"
+
+
+def _uses_uv(python: Python, facts: Mapping[str, Any]) -> bool:
+    return python.installer != "pip" and bool(facts.get("uv"))
+
+
+def _record(context: Context, path: str, *, is_ours: bool) -> Dict[str, Any]:
+    return dict(context.state.get("venv", path) or {}, is_ours=is_ours)
+
+
+def _bound_s(own_s: float, context: Context) -> float:
+    return max(0.1, min(own_s, context.remaining_s()))

@@ -1,0 +1,73 @@
+"""Three views of the same events: a live picture, plain lines, JSON Lines; and silence.
+
+stdout is data, stderr is talk. The live view draws on stderr; where stdout is not a terminal, it gets the plain
+lines at the same time, so that ``provision up > run.txt`` has both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TextIO
+
+from .machine import JsonView, QuietView
+from .plain import PlainView
+from .progress import Progress
+from .text import harmless, print_anything
+from .view import View
+
+Mode = Literal["live", "plain", "json", "quiet"]
+
+__all__ = ["Mode", "View", "choose_mode", "harmless", "view_for"]
+
+
+def choose_mode(*, json: bool, quiet: bool, stderr_is_tty: bool, environ: Mapping[str, str]) -> Mode:
+    """Which view suits the flags and the terminal: live only where a cursor can move and colour is welcome."""
+    if json:
+        return "json"
+    if quiet:
+        return "quiet"
+    is_able = stderr_is_tty and environ.get("TERM", "dumb") not in ("", "dumb", "unknown")
+    return "live" if is_able and not environ.get("NO_COLOR") else "plain"
+
+
+def view_for(mode: Mode, *, host: str, stdout: TextIO, stderr: TextIO) -> View:
+    """The view for *mode*; a context manager, to be told every event and then the outcome."""
+    print_anything(stdout)
+    print_anything(stderr)
+    if mode == "json":
+        return JsonView(stdout)
+    if mode == "quiet":
+        return QuietView(stderr)
+    if mode == "plain":
+        return PlainView(Progress(host), stdout)
+    from rich.console import Console
+
+    from .live import LiveView
+
+    console = Console(file=stderr, force_terminal=True, markup=False, emoji=False, highlight=False)
+    live = LiveView(Progress(host), console)
+    return live if stdout.isatty() else _Both(live, PlainView(Progress(host), stdout))
+
+
+class _Both(View):
+    """The live view on the terminal and plain lines where stdout goes."""
+
+    def __init__(self, live: View, plain: View) -> None:
+        self._views = (live, plain)
+
+    def __enter__(self) -> _Both:
+        for view in self._views:
+            view.__enter__()
+        return self
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        for view in self._views:
+            view.event(event)
+
+    def outcome(self, outcome: Mapping[str, Any]) -> None:
+        for view in self._views:
+            view.outcome(outcome)
+
+    def close(self) -> None:
+        for view in self._views:
+            view.close()

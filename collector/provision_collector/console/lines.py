@@ -1,0 +1,274 @@
+"""One line for each event that a person wants to know of; none for the rest.
+
+The same lines are the plain view and what the live view prints above itself. All remote text in them is
+harmless, and the words alone say what is good and what is bad.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from . import units
+from .progress import Progress, cause_text
+from .text import harmless
+
+Tone = Literal["good", "bad", "warn", "plain"]
+MARKS: dict[Tone, str] = {"good": "✓", "bad": "✗", "warn": "!", "plain": " "}
+
+Event = Mapping[str, Any]
+
+
+class Line(NamedTuple):
+    """What happened, to what, with which detail; `hint` is what to type next."""
+
+    what: str
+    item: str = ""
+    detail: str = ""
+    tone: Tone = "plain"
+    hint: str = ""
+
+    @property
+    def text(self) -> str:
+        """All but the hint, in one line."""
+        return "  ".join(part for part in (self.what, self.item, self.detail) if part)
+
+
+def line_of(event: Event, progress: Progress) -> Line | None:
+    """The line for *event*, after *progress* has taken it; None if it is not worth one."""
+    name = str(event.get("event"))
+    kind, _, what = name.partition("_")
+    if name in _LINES:
+        return _LINES[name](event, progress)
+    if what == "failed":
+        return _failed(kind, event)
+    if what == "skipped":
+        if event.get("reason") == "verified":
+            return Line(f"{kind} there already", _item(event), "verified", "good")
+        return Line(f"{kind} skipped", _item(event), _text(event, "reason"))
+    if what == "retried":
+        wait = f"attempt {_text(event, 'attempt')} in {units.waiting(_number(event, 'wait_s'))}"
+        return Line(f"{kind} retried", _item(event), f"{_text(event, 'class')}, {wait}", "warn")
+    return None
+
+
+def totals_line(progress: Progress) -> Line:
+    """How far all downloads together are."""
+    totals = progress.totals()
+    parts = [f"{totals.done} of {units.counted(totals.files, 'file')}"]
+    parts.append(
+        units.size_of(totals.bytes, totals.total_bytes) if totals.is_whole else units.size(totals.bytes)
+    )
+    parts.append(units.speed(totals.bytes_per_s))
+    if totals.left_s is not None:
+        parts.append(f"{units.waiting(totals.left_s)} left")
+    return Line("downloading", "", "  ".join(parts))
+
+
+def facts_text(facts: object) -> str:
+    """The instance in a few words: its cards, its free disk, its python."""
+    facts = facts if isinstance(facts, Mapping) else {}
+    gpus, disks, pythons = (_mappings(facts.get(key)) for key in ("gpus", "disks", "pythons"))
+    words = []
+    if gpus:
+        memory = f" {_binary_gigabytes(gpus[0].get('memory_bytes'))}"
+        words.append(
+            f"{f'{len(gpus)} × ' if len(gpus) > 1 else ''}{harmless(gpus[0].get('name'))}{memory}".rstrip()
+        )
+        if facts.get("driver"):
+            words.append(f"driver {harmless(facts['driver'])}")
+    else:
+        words.append("no GPU")
+    if disks:
+        words.append(f"{units.size(_number(disks[0], 'free_bytes'))} free")
+    if pythons:
+        words.append(f"python {harmless(pythons[0].get('version'))}")
+    return ", ".join(words)
+
+
+def host_of(url: object) -> str:
+    """The host that *url* names, or all of it where it names none."""
+    try:
+        return harmless(urlsplit(str(url)).netloc or url)
+    except ValueError:
+        return harmless(url)
+
+
+def _failed(kind: str, event: Event) -> Line:
+    because = f"{_text(event, 'message')} ({_text(event, 'class')})"
+    tone: Tone = "warn" if event.get("level") == "optional" else "bad"
+    return Line(f"{kind} failed", _item(event), because, tone, _text(event, "hint"))
+
+
+def _connecting(event: Event, progress: Progress) -> Line | None:
+    return Line(progress.connection) if event.get("cause") else None
+
+
+def _facts_found(event: Event, progress: Progress) -> Line:
+    return Line("instance", "", facts_text(event.get("facts")))
+
+
+def _run_started(event: Event, progress: Progress) -> Line:
+    bound = f"ends by itself after {units.duration(_number(event, 'deadline_s'))}"
+    return Line("run resumed" if event.get("resumed") else "run started", _text(event, "name"), bound)
+
+
+def _step_started(event: Event, progress: Progress) -> Line:
+    return Line("step started", _text(event, "step"))
+
+
+def _step_finished(event: Event, progress: Progress) -> Line:
+    counts = [f"{_text(event, key)} {key}" for key in ("ok", "failed", "skipped") if event.get(key)]
+    took = f"in {units.duration(_number(event, 'duration_s'))}"
+    return Line("step finished", _text(event, "step"), f"{', '.join(counts)} {took}".strip())
+
+
+def _step_failed(event: Event, progress: Progress) -> Line:
+    return _failed("step", dict(event, item=event.get("step")))
+
+
+def _download_started(event: Event, progress: Progress) -> Line:
+    return Line("download started", _item(event), f"from {host_of(event.get('url'))}")
+
+
+def _download_stalled(event: Event, progress: Progress) -> Line:
+    rate = f"{units.speed(_number(event, 'bytes_per_s'))} over {units.duration(_number(event, 'for_s'))}"
+    return Line("download stalled", _item(event), rate, "warn")
+
+
+def _download_waiting(event: Event, progress: Progress) -> Line:
+    wait = f"{units.waiting(_number(event, 'wait_s'))} ({_text(event, 'host')} limit)"
+    return Line("download waiting", _item(event), wait)
+
+
+def _download_switched(event: Event, progress: Progress) -> Line:
+    what = "SUBSTITUTED: another file, from" if event.get("substitute") else "now from"
+    return Line("download switched", _item(event), f"{what} {host_of(event.get('url'))}", "warn")
+
+
+def _download_finished(event: Event, progress: Progress) -> Line:
+    count, took_s = _number(event, "bytes"), _number(event, "duration_s")
+    rate = f" ({units.speed(count / took_s)})" if took_s > 0 else ""
+    return Line(
+        "download finished", _item(event), f"{units.size(count)} in {units.duration(took_s)}{rate}", "good"
+    )
+
+
+def _finished(event: Event, progress: Progress) -> Line:
+    kind = str(event["event"]).partition("_")[0]
+    took = f"in {units.duration(_number(event, 'duration_s'))}"
+    commit = f"{_text(event, 'commit')[:10]} " if event.get("commit") else ""
+    return Line(f"{kind} finished", _item(event), f"{commit}{took}", "good")
+
+
+def _ticker(event: Event, progress: Progress) -> Line:
+    """Read by nobody in full: views show one of these now and then."""
+    kind = str(event["event"]).partition("_")[0]
+    return Line(f"{kind} going on", _item(event), _text(event, "message"))
+
+
+def _download_progress(event: Event, progress: Progress) -> Line:
+    return totals_line(progress)
+
+
+def _check_passed(event: Event, progress: Progress) -> Line:
+    found = event.get("found")
+    return Line("check passed", _item(event), harmless(found) if isinstance(found, str) else "", "good")
+
+
+def _run_usable(event: Event, progress: Progress) -> Line:
+    return Line(
+        "usable",
+        "",
+        f"all that is critical is there, after {units.duration(_number(event, 'after_s'))}",
+        "good",
+    )
+
+
+def _deadline_at_risk(event: Event, progress: Progress) -> Line:
+    left, needed = (units.duration(_number(event, key)) for key in ("remaining_s", "needed_s"))
+    hint = "start it with a longer `--timeout` next time"
+    return Line("deadline at risk", "", f"{left} left, about {needed} needed at this speed", "warn", hint)
+
+
+def _secrets_needed(event: Event, progress: Progress) -> Line:
+    wanted = event.get("names")
+    names = ", ".join(harmless(name) for name in wanted) if isinstance(wanted, list) else harmless(wanted)
+    return Line(
+        "secrets needed", "", names, "warn", f"set {names} in your environment and run the same command again"
+    )
+
+
+def _gap(event: Event, progress: Progress) -> Line:
+    lost = "an unknown number of bytes" if event.get("bytes") is None else units.size(_number(event, "bytes"))
+    return Line("gap", _text(event, "file"), f"{lost} cannot be recovered; the verdict stays", "warn")
+
+
+_LINES: dict[str, Callable[[Event, Progress], Line | None]] = {
+    "run_accepted": lambda event, progress: Line("run accepted", _text(event, "run"), f"on {progress.host}"),
+    "connecting": _connecting,
+    "connected": lambda event, progress: Line("connected", progress.host),
+    "connection_lost": lambda event, progress: Line(
+        progress.connection, "", cause_text(event.get("cause")), "warn"
+    ),
+    "agent_restarted": lambda event, progress: Line(
+        "agent restarted", "", f"{_text(event, 'restarts')} so far", "warn"
+    ),
+    "gap": _gap,
+    "run_started": _run_started,
+    "facts_found": _facts_found,
+    "preflight_passed": lambda event, progress: Line(
+        "preflight passed", "", f"{units.size(_number(event, 'bytes_to_fetch'))} to fetch", "good"
+    ),
+    "step_started": _step_started,
+    "step_finished": _step_finished,
+    "step_failed": _step_failed,
+    "download_started": _download_started,
+    "download_progress": _download_progress,
+    "download_stalled": _download_stalled,
+    "download_waiting": _download_waiting,
+    "download_switched": _download_switched,
+    "download_finished": _download_finished,
+    "repo_progress": _ticker,
+    "repo_finished": _finished,
+    "package_progress": _ticker,
+    "package_finished": _finished,
+    "file_written": lambda event, progress: Line("file written", _item(event), "", "good"),
+    "command_started": lambda event, progress: Line("command started", _item(event)),
+    "command_finished": _finished,
+    "check_passed": _check_passed,
+    "service_started": lambda event, progress: Line(
+        "service started", _item(event), f"pid {_text(event, 'pid')}"
+    ),
+    "service_ready": lambda event, progress: Line("service ready", _item(event), _text(event, "url"), "good"),
+    "warning": lambda event, progress: Line("warning", "", _text(event, "message"), "warn"),
+    "deadline_at_risk": _deadline_at_risk,
+    "secrets_needed": _secrets_needed,
+    "run_usable": _run_usable,
+    "run_finished": lambda event, progress: Line("run finished", _text(event, "verdict")),
+}
+
+TICKERS = frozenset(("connecting", "download_progress", "repo_progress", "package_progress"))
+"""Told often: a view shows at most one line of these every so many seconds."""
+
+
+def _item(event: Event) -> str:
+    return harmless(event.get("item") or "")
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return [part for part in value if isinstance(part, Mapping)] if isinstance(value, list) else []
+
+
+def _text(event: Event, key: str) -> str:
+    value = event.get(key)
+    return "" if value is None else harmless(value)
+
+
+def _number(event: Event, key: str) -> float:
+    return units.number(event.get(key))
+
+
+def _binary_gigabytes(count: object) -> str:
+    return f"{units.number(count) / 2**30:.0f} GiB" if count else ""

@@ -1,0 +1,46 @@
+"""The views for programs: every event as one JSON line, or nothing until it has failed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from .summary import fitted, summary
+from .view import View
+
+
+class JsonView(View):
+    """JSON Lines, each flushed; the outcome is the last. ASCII only, so that any terminal can show it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        if event.get("event") != "outcome":  # it is written once, and last
+            self._write(event)
+
+    def outcome(self, outcome: Mapping[str, Any]) -> None:
+        self._write({"event": "outcome", "from": "collector", **outcome})
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        self._stream.write(json.dumps(event, separators=(",", ":")) + "\n")
+        self._stream.flush()
+
+
+class QuietView(View):
+    """Says nothing, but why it failed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        return
+
+    def outcome(self, outcome: Mapping[str, Any]) -> None:
+        if outcome.get("exit_code") == 0:
+            return
+        for words in summary(outcome):
+            for line in fitted(words):
+                self._stream.write(f"{line}\n")
+        self._stream.flush()

@@ -1,0 +1,205 @@
+"""What the views know of one run: the fold of its events, this side's connection, and the time between.
+
+The fold is the agent's own (`provision_agent.status`); here is only what this machine adds. Times are
+taken from the events, and go on with the local clock, so that a wrong clock on the instance does no harm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from provision_agent.status import GROUPS, fold, new_status
+
+from . import units
+from .text import harmless
+from .units import number
+
+DONE = ("done", "passed", "ready")
+"""The states of the fold in which an item is there."""
+
+GUESS_S = 600.0
+"""What the first bytes of a file say of its end is believed only below this."""
+
+_CAUSES = {
+    "refused": "connection refused",
+    "timed-out": "no answer",
+    "reset": "connection reset",
+    "no-route": "no route to it",
+    "publickey-denied": "it does not take the key yet",
+}
+
+
+class Totals(NamedTuple):
+    """All downloads together. `is_whole`: every size is known, so `total_bytes` is all there is to come."""
+
+    files: int
+    done: int
+    failed: int
+    skipped: int
+    bytes: int
+    total_bytes: int
+    bytes_per_s: float
+    is_whole: bool
+    left_s: float | None
+    """Seconds to go at this speed, and not before the slowest file is there; None: that cannot be said yet."""
+
+
+class Progress:
+    """Take every event of both sides, in order; ask for what to show."""
+
+    def __init__(self, host: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.host = harmless(host)
+        self.status: dict[str, Any] = new_status("")
+        self.is_connected = False
+        self._link: Mapping[str, Any] = {"event": "connecting"}
+        self._link_since = clock()
+        self._clock = clock
+        self._began = clock()
+        self._before_run_s = 0.0
+        self._run_s = 0.0
+        self._run_s_seen = clock()
+        self._changed: dict[str, float] = {}
+        self._to_fetch_bytes = 0
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Fold the next *event* of either side."""
+        if event.get("run"):
+            self.status["run"] = str(event["run"])
+        if event.get("from") == "collector":
+            self._take_own(event)
+            return
+        was_started = self.status["started"]
+        fold(self.status, event)
+        if event.get("event") == "preflight_passed":
+            self._to_fetch_bytes = int(number(event.get("bytes_to_fetch")))
+        self._take_time(event, just_started=not was_started and bool(self.status["started"]))
+        if "item" in event and event["event"] != "download_progress":
+            self._changed[f"{event['event'].partition('_')[0]}:{event['item']}"] = self._clock()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the run started on the instance; 0 before."""
+        if not self.status["started"]:
+            return 0.0
+        running_on = 0.0 if self.status["verdict"] else self._clock() - self._run_s_seen
+        return self._run_s + running_on
+
+    @property
+    def offset_s(self) -> float:
+        """Seconds since the user pressed enter, or since the run started where that was before."""
+        if not self.status["started"]:
+            return self._clock() - self._began
+        return self._before_run_s + self.elapsed_s
+
+    @property
+    def deadline_left_s(self) -> float | None:
+        """Seconds until the run ends by itself; None before it started."""
+        deadline_s = number(self.status.get("deadline_s"))
+        return max(deadline_s - self.elapsed_s, 0.0) if deadline_s else None
+
+    @property
+    def connection(self) -> str:
+        """How this machine and the instance are connected, in words that count on by themselves."""
+        passed_s = self._clock() - self._link_since
+        if self.is_connected:
+            return "connected"
+        if self._link["event"] == "connection_lost":
+            wait_s = number(self._link.get("retry_in_s")) - passed_s
+            when = f"in {units.waiting(wait_s)}" if wait_s >= 1 else "now"
+            return f"connection lost, trying again {when}; the run goes on"
+        if self._link.get("cause"):
+            waited = units.waiting(number(self._link.get("waited_s")) + passed_s)
+            return f"waiting for the instance to boot: {waited} ({cause_text(self._link['cause'])})"
+        return "connecting"
+
+    def age_s(self, ts: object) -> float:
+        """Seconds since the event of this run that carried *ts*."""
+        at, started = parsed_time(ts), parsed_time(self.status["started"])
+        return max(self.elapsed_s - (at - started).total_seconds(), 0.0) if at and started else 0.0
+
+    def since_s(self, kind: str, item: str) -> float:
+        """Seconds since the state of *item* was last told, progress aside."""
+        return self._clock() - self._changed.get(f"{kind}:{item}", self._clock())
+
+    def items(self, kind: str, *states: str) -> list[tuple[str, dict[str, Any]]]:
+        """The items of *kind* (``download``, ``check``, …) in one of *states*, in the order they appeared."""
+        return [
+            pair for pair in self.status[GROUPS[kind]].items() if not states or pair[1]["state"] in states
+        ]
+
+    def totals(self) -> Totals:
+        """The downloads added up. Skipped files count as files only: they move no byte."""
+        files = [item for _, item in self.items("download")]
+        moving = [item for item in files if item["state"] not in ("failed", "skipped")]
+        sizes = [
+            number(item.get("total_bytes")) or (number(item.get("bytes")) if item["state"] in DONE else None)
+            for item in moving
+        ]
+        known_bytes = sum(int(known) for known in sizes if known)
+        is_whole = None not in sizes or self._to_fetch_bytes > known_bytes
+        total_bytes = known_bytes if None not in sizes else max(known_bytes, self._to_fetch_bytes)
+        landed_bytes = sum(int(number(item.get("bytes"))) for item in moving)
+        running = [_movement(item) for item in moving if item["state"] == "running"]
+        bytes_per_s = sum(speed for _, _, speed in running)
+        left_s = time_left_s(landed_bytes, total_bytes, bytes_per_s) if is_whole else None
+        return Totals(
+            files=len(files),
+            done=sum(is_there(item) for item in files),
+            failed=len(self.items("download", "failed")),
+            skipped=sum(item["state"] == "skipped" and not is_there(item) for item in files),
+            bytes=landed_bytes,
+            total_bytes=total_bytes,
+            bytes_per_s=bytes_per_s,
+            is_whole=is_whole,
+            left_s=left_s
+            if left_s is None
+            else max([left_s, *(time_left_s(*move) or 0.0 for move in running)]),
+        )
+
+    def _take_own(self, event: Mapping[str, Any]) -> None:
+        if event.get("event") in ("connecting", "connected", "connection_lost"):
+            self._link, self._link_since = event, self._clock()
+            self.is_connected = event["event"] == "connected"
+
+    def _take_time(self, event: Mapping[str, Any], *, just_started: bool) -> None:
+        if just_started:
+            self._before_run_s = self._clock() - self._began
+        at, started = parsed_time(event.get("ts")), parsed_time(self.status["started"])
+        if at and started:
+            self._run_s = max((at - started).total_seconds(), 0.0)
+            self._run_s_seen = self._clock()
+
+
+def cause_text(cause: object) -> str:
+    """Why a connection is not there, in words; an unknown cause as it is."""
+    return _CAUSES.get(str(cause), harmless(cause))
+
+
+def is_there(item: Mapping[str, Any]) -> bool:
+    """The item has been made, or was found made already."""
+    return item["state"] in DONE or (item["state"] == "skipped" and item.get("reason") == "verified")
+
+
+def _movement(item: Mapping[str, Any]) -> tuple[float, float, float]:
+    return number(item.get("bytes")), number(item.get("total_bytes")), number(item.get("bytes_per_s"))
+
+
+def time_left_s(done: float, total: float, bytes_per_s: float) -> float | None:
+    """Seconds to go at this speed; None as long as that cannot be said."""
+    if not total or not bytes_per_s:
+        return None
+    left_s = (total - done) / bytes_per_s
+    is_guess = done < total / 100 and left_s > GUESS_S
+    return None if is_guess else max(left_s, 0.0)
+
+
+def parsed_time(ts: object) -> datetime | None:
+    """The time that an event carries; None where it is missing or no time."""
+    try:
+        time_ = datetime.fromisoformat(str(ts))
+    except ValueError:
+        return None
+    return time_ if time_.tzinfo else None

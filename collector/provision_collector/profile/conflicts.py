@@ -1,0 +1,107 @@
+"""What must hold between the items of a profile: one owner per path, one meaning per name, declared secrets.
+
+Works on the tree, not on the models, so that it finds its problems also in a profile that has others.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+
+from .merge import IDENTITY, identity
+from .paths import comparable
+from .tree import Node, Problem
+from .variables import suggestion
+
+WRITERS = ("repos", "downloads", "files")
+"""Sections whose items own a path."""
+
+
+def conflicts(document: Node) -> Iterator[Problem]:
+    """Every problem that no item has by itself."""
+    yield from _paths_with_two_owners(document)
+    for section, key in IDENTITY.items():
+        if key == "name":
+            yield from _names_given_twice(document, section)
+    yield from _undeclared_secrets(document)
+
+
+def _paths_with_two_owners(document: Node) -> Iterator[Problem]:
+    owners: dict[str, Node] = {}
+    for section in WRITERS:
+        for item in document.section(section):
+            path = identity(section, item)
+            if path is None:
+                continue
+            first = owners.setdefault(path, item)
+            if first is not item and first.data() != item.data():
+                yield Problem(item.mark_of("path"), _two_owners(first, item))
+    yield from _files_that_are_folders(document)
+
+
+def _two_owners(first: Node, item: Node) -> str:
+    where = f"line {first.mark.line}" + (
+        f" of {first.mark.file}" if first.mark.file != item.mark.file else ""
+    )
+    same_file = first.text("sha256") is not None and first.text("sha256") == item.text("sha256")
+    advice = "; give its other URL there as a `mirrors` entry" if same_file else ""
+    return f"`{item.text('path')}` is already taken by the item on {where}, which is not the same{advice}"
+
+
+def _files_that_are_folders(document: Node) -> Iterator[Problem]:
+    """A file cannot be the folder of another item."""
+    items = [item for section in ("downloads", "files") for item in document.section(section)]
+    files = {comparable(path) for item in items if (path := item.text("path")) is not None}
+    for item in [*document.section("repos"), *items]:
+        folder = posixpath.dirname(comparable(item.text("path") or "").rstrip("/"))
+        while folder and folder != "/":
+            if folder in files:
+                yield Problem(
+                    item.mark_of("path"), f"`{folder}` is a file of this profile and cannot be a folder too"
+                )
+                break
+            folder = posixpath.dirname(folder)
+
+
+def _names_given_twice(document: Node, section: str) -> Iterator[Problem]:
+    lines: dict[str, int] = {}
+    for item in document.section(section):
+        name = item.text("name")
+        if name is not None and name in lines:
+            yield Problem(
+                item.mark_of("name"), f"two {section} are called `{name}`; the first is on line {lines[name]}"
+            )
+        elif name is not None:
+            lines[name] = item.mark.line
+
+
+def _undeclared_secrets(document: Node) -> Iterator[Problem]:
+    declared = document.get("secrets")
+    secrets = declared.value if declared is not None and isinstance(declared.value, dict) else {}
+    aliases = {alias: name for name, rule in secrets.items() for alias in _alias_names(rule)}
+    for node in _secrets_used(document):
+        name = node.value
+        if not isinstance(name, str) or name in secrets:
+            continue
+        if name in aliases:
+            yield Problem(node.mark, f"`{name}` is an alias: use its name, `{aliases[name]}`")
+        else:
+            near = suggestion(name, frozenset(secrets)) or f"; declare it under `secrets`, as `{name}: {{}}`"
+            yield Problem(node.mark, f"unknown secret `{name}`{near}")
+
+
+def _alias_names(rule: Node) -> list[str]:
+    aliases = rule.get("aliases")
+    return [alias.value for alias in aliases.items() if isinstance(alias.value, str)] if aliases else []
+
+
+def _secrets_used(document: Node) -> Iterator[Node]:
+    hook = document.get("on_failure")
+    for owner in [*document.section("commands"), *([hook] if hook else [])]:
+        wanted = owner.get("secrets")
+        yield from wanted.items() if wanted else ()
+    for item in document.section("downloads"):
+        when = item.get("when")
+        secret = when.get("secret") if when else None
+        if secret is not None:
+            yield secret

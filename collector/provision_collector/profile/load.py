@@ -1,0 +1,246 @@
+"""A profile from its file: read, laid over what it extends, variables filled in, checked.
+
+Either there is a whole, valid `Profile`, or a `ProfileError` that names everything wrong with it at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from provision_agent.plan import SecretRule
+
+from ..errors import ProfileError
+from .conflicts import conflicts
+from .library import named_profiles
+from .merge import merge
+from .messages import problems_of
+from .model import Document, Markers
+from .rules import broken_rules
+from .source import SourceError, read_text
+from .tree import Mark, Node, Problem, problem_lines, read_tree
+from .variables import Variables, suggestion
+
+_NOTHING: Mapping[str, str] = {}
+_OWN_KEYS = ("name", "description")
+"""These say what one file is, and are not inherited."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What an instance must have: checked, with every variable filled in that is known on this side."""
+
+    document: Document
+    sources: tuple[str, ...]
+    """The files that it was made from, its own last."""
+    tree: Node = field(repr=False)
+
+    @classmethod
+    def named(cls, name: str, *, overrides: Mapping[str, str] = _NOTHING) -> Profile:
+        """The built-in profile *name*; as `load_profile` otherwise."""
+        known = named_profiles()
+        if name not in known:
+            raise ProfileError([str(Problem(Mark(name, 1, 1), _no_such_name(name)))])
+        return cls.from_file(known[name], overrides=overrides)
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, overrides: Mapping[str, str] = _NOTHING) -> Profile:
+        """The profile in the file *path*; as `load_profile` otherwise."""
+        try:
+            text = read_text(path)
+        except SourceError as error:
+            raise ProfileError(
+                [str(Problem(Mark(str(path), error.line, error.column), str(error)))]
+            ) from None
+        return _Loader(overrides).load(text, str(path))
+
+    @classmethod
+    def from_text(
+        cls, text: str, *, name: str = "profile.yaml", overrides: Mapping[str, str] = _NOTHING
+    ) -> Profile:
+        """The profile in *text*; *name* stands for its file in messages and for relative `extends`."""
+        return _Loader(overrides).load(text, name)
+
+    @property
+    def name(self) -> str:
+        """Its own `name`, or its file's."""
+        return self.document.name
+
+    @property
+    def markers(self) -> Markers:
+        """Lines that end `provision collect`."""
+        return self.document.markers
+
+    @property
+    def secret_rules(self) -> tuple[SecretRule, ...]:
+        """The secrets that it wants, and who may see them."""
+        return tuple(
+            SecretRule(name=name, hosts=tuple(host.lower() for host in rule.hosts), aliases=rule.aliases)
+            for name, rule in self.document.secrets.items()
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """The profile as plain YAML values with nothing left to look up: no `extends`, no user variables."""
+        data: dict[str, Any] = self.tree.data()
+        first = {key: data[key] for key in ("version", "name", "description") if key in data}
+        return first | {key: value for key, value in data.items() if key != "variables"}
+
+
+def load_profile(name_or_path: str, *, overrides: Mapping[str, str] = _NOTHING) -> Profile:
+    """Load a built-in profile, or one from a file.
+
+    Args:
+        name_or_path: A name; or a path, which has a ``/``, ends in ``.yaml`` or ``.yml``, or exists.
+        overrides: Values for the profile's variables (``--set``); plain text, never expanded.
+
+    Returns:
+        The profile, valid as a whole.
+
+    Raises:
+        ProfileError: every problem as ``file:line:column: message``.
+    """
+    if _is_path(name_or_path) or (name_or_path not in named_profiles() and os.path.exists(name_or_path)):
+        return Profile.from_file(name_or_path, overrides=overrides)
+    return Profile.named(name_or_path, overrides=overrides)
+
+
+class _Loader:
+    """Loads one profile; gathers the problems of all its files."""
+
+    def __init__(self, overrides: Mapping[str, str]) -> None:
+        self._overrides = overrides
+        self._problems: list[Problem] = []
+        self._layers: list[Node] = []
+        self._files: list[str] = []
+        self._seen: set[str] = set()
+        self._is_torn = False
+        """A file of it could not be read as a whole."""
+
+    def load(self, text: str, file: str) -> Profile:
+        self._add(text, file, ())
+        if self._is_torn:
+            raise self._error(file)  # what a missing part would have held cannot be told from what is wrong
+        tree = self._assembled(file)
+        document = self._validated(tree)
+        self._problems += [*broken_rules(tree), *conflicts(tree)]
+        if document is None or self._problems:
+            raise self._error(file)
+        return Profile(document, tuple(self._files), tree)
+
+    def _error(self, file: str) -> ProfileError:
+        return ProfileError(problem_lines(self._problems, file))
+
+    def _validated(self, tree: Node) -> Document | None:
+        try:
+            return Document.model_validate(tree.data())
+        except pydantic.ValidationError as error:
+            self._problems += problems_of(error.errors(include_url=False), tree)
+            return None
+
+    def _add(self, text: str, file: str, chain: tuple[str, ...]) -> None:
+        """Put the bases of *file* and then itself on the layers; a file that several extend counts once."""
+        tree = read_tree(text, file, self._problems)
+        if tree is None:
+            self._is_torn = True
+            return
+        for base in _bases(tree):
+            self._add_base(base, file, (*chain, os.path.realpath(file)))
+        self._layers.append(_without(tree, ("extends",)))
+        self._files.append(file)
+
+    def _add_base(self, node: Node, file: str, chain: tuple[str, ...]) -> None:
+        try:
+            path = _base_path(node.value, file)
+            real = os.path.realpath(path)
+            if real in chain:
+                links = [os.path.basename(link) for link in (*chain[chain.index(real) :], real)]
+                raise SourceError(f"profiles that extend each other: {' -> '.join(links)}")
+            if real not in self._seen:
+                self._seen.add(real)
+                self._add(_read_base(path), path, chain)
+        except SourceError as error:
+            self._is_torn = True
+            self._problems.append(Problem(node.mark, str(error)))
+
+    def _assembled(self, file: str) -> Node:
+        """All layers in one, with the user's variables filled in."""
+        *bases, own = self._layers
+        layers = [_without(layer, _OWN_KEYS) for layer in bases] + [own]
+        variables = self._variables(layers)
+        variables.check_declared()
+        tree: Node | None = None
+        for layer in layers:
+            tree = merge(tree, variables.expand(layer))
+        assert tree is not None
+        place = own.get("variables")
+        variables.check_overrides(place.key_mark if place and place.key_mark else Mark(file, 1, 1))
+        return _named_after(file, tree)
+
+    def _variables(self, layers: list[Node]) -> Variables:
+        head: Node | None = None
+        for layer in layers:
+            head = merge(head, _only(layer, ("variables", "secrets")))
+        assert head is not None
+        secrets = _mapping(head.get("secrets"))
+        return Variables(_mapping(head.get("variables")), self._overrides, frozenset(secrets), self._problems)
+
+
+def _bases(tree: Node) -> list[Node]:
+    extends = tree.get("extends")
+    if extends is None or extends.value is None:
+        return []
+    return extends.items() if isinstance(extends.value, list) else [extends]
+
+
+def _base_path(base: object, file: str) -> str:
+    if not isinstance(base, str):
+        raise SourceError("`extends` takes a name, a path, or a list of them")
+    if _is_path(base):
+        return os.path.join(os.path.dirname(file), base)
+    known = named_profiles()
+    if base not in known:
+        raise SourceError(_no_such_name(base))
+    return str(known[base])
+
+
+def _read_base(path: str) -> str:
+    try:
+        return read_text(path)
+    except SourceError as error:
+        raise SourceError(f"`{path}`: {error}") from None
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
+def _no_such_name(name: str) -> str:
+    known = named_profiles()
+    near = suggestion(name, frozenset(known)) or f"; there are {', '.join(known)}"
+    return f"no built-in profile `{name}`{near} (a file is given with `/` or `.yaml`)"
+
+
+def _named_after(file: str, tree: Node) -> Node:
+    if not isinstance(tree.value, dict) or "name" in tree.value:
+        return tree
+    stem = re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9._-]", "", os.path.splitext(os.path.basename(file))[0])
+    return replace(tree, value={**tree.value, "name": Node(stem or "profile", tree.mark)})
+
+
+def _mapping(node: Node | None) -> dict[str, Node]:
+    return node.value if node is not None and isinstance(node.value, dict) else {}
+
+
+def _without(tree: Node, keys: tuple[str, ...]) -> Node:
+    if not isinstance(tree.value, dict):
+        return tree
+    return replace(tree, value={key: node for key, node in tree.value.items() if key not in keys})
+
+
+def _only(tree: Node, keys: tuple[str, ...]) -> Node:
+    return replace(tree, value={key: node for key, node in _mapping(tree).items() if key in keys})

@@ -1,0 +1,72 @@
+"""`extends`: one profile laid over another.
+
+Scalars override, mappings merge key by key, lists append, an item with the same identity replaces the one
+below in its place, null removes. Marks are kept: every value still knows the file that it came from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .paths import comparable
+from .tree import Node
+
+REPLACED_WHOLE = ("on_failure", "version")
+"""Keys whose value is one thing: a base's argv with more words appended is nobody's command."""
+
+IDENTITY = {
+    "repos": "path",
+    "downloads": "path",
+    "files": "path",
+    "commands": "name",
+    "checks": "name",
+    "services": "name",
+}
+"""Lists of items, and the key that says which item it is."""
+
+
+def merge(base: Node | None, over: Node, section: str = "") -> Node:
+    """*over* laid on *base*; *section* is the key under which both stand."""
+    if isinstance(over.value, dict):
+        below = base.value if base is not None and isinstance(base.value, dict) else {}
+        merged = dict(below)
+        for key, node in over.value.items():
+            if node.value is None:
+                merged.pop(key, None)
+            elif key in REPLACED_WHOLE:
+                merged[key] = node
+            else:
+                merged[key] = merge(merged.get(key), node, key)
+        return replace(over, value=merged)
+    if isinstance(over.value, list) and base is not None and isinstance(base.value, list):
+        return replace(over, value=_append(base.value, over.value, section))
+    return over
+
+
+def identity(section: str, item: Node) -> str | None:
+    """What makes *item* of *section* this item and no other; None if it does not say.
+
+    Downloads into a folder (a path that ends in ``/``) take the server's name, so their URL counts too.
+    """
+    key = IDENTITY.get(section)
+    text = item.text(key) if key else None
+    if text is None or key != "path":
+        return text
+    path = comparable(text)
+    return f"{path}{item.text('url')}" if path.endswith("/") else path
+
+
+def _append(below: list[Node], above: list[Node], section: str) -> list[Node]:
+    merged = list(below)
+    places = {
+        name: place for place, item in enumerate(below) if (name := identity(section, item)) is not None
+    }
+    present = {repr(item.data()) for item in below}
+    for item in above:
+        name = identity(section, item)
+        place = places.pop(name, None) if name is not None else None
+        if place is not None:
+            merged[place] = item
+        elif section in IDENTITY or repr(item.data()) not in present:
+            merged.append(item)
+    return merged

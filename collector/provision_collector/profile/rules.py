@@ -1,0 +1,90 @@
+"""What the keys of one item mean together: a check is one thing, a critical service starts early.
+
+Works on the tree, not on the models, so that it finds its problems also in an item that has others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .paths import comparable
+from .tree import Mark, Node, Oddity, Problem, quoted
+
+CHECK_KINDS = ("path", "glob", "imports")
+LAYER_KINDS = ("packages", "torch", "requirements")
+
+
+def broken_rules(document: Node) -> Iterator[Problem]:
+    """Every problem that an item has although each of its values is fine by itself."""
+    for check in document.section("checks"):
+        yield from _check(check)
+    for service in document.section("services"):
+        yield from _service(service)
+    for download in document.section("downloads"):
+        yield from _download(download)
+    python = document.get("python")
+    for layer in python.section("layers") if python else ():
+        yield from _layer(layer)
+    limits = document.get("limits")
+    hosts = limits.get("hosts") if limits else None
+    for host in hosts.value.values() if hosts and isinstance(hosts.value, dict) else ():
+        yield from _nothing_said(host, "give `files`, `connections` or both")
+
+
+def _check(check: Node) -> Iterator[Problem]:
+    if not isinstance(check.value, dict):
+        return
+    kinds = [kind for kind in CHECK_KINDS if kind in check.value]
+    if len(kinds) != 1:
+        said = " and ".join(f"`{kind}`" for kind in kinds) or "none"
+        message = f"a check has one of `path`, `glob` and `imports`; this one has {said}"
+        yield Problem(_key_mark(check, kinds[-1]) if kinds else check.mark, message)
+        return
+    for key, fitting in (("min_count", ("glob",)), ("min_size", ("glob", "path"))):
+        if key in check.value and kinds[0] not in fitting:
+            yield Problem(_key_mark(check, key), f"`{key}` means nothing with `{kinds[0]}`: remove it")
+
+
+def _service(service: Node) -> Iterator[Problem]:
+    if service.text("level") == "critical" and service.text("start") == "complete":
+        message = "a critical service decides `usable`, so it cannot wait for `complete`: use `start: usable`"
+        yield Problem(service.mark_of("start"), message)
+    ready = service.get("ready")
+    expected = ready.get("json") if ready else None
+    if expected is not None:
+        yield from _odd_values(expected)
+
+
+def _odd_values(node: Node) -> Iterator[Problem]:
+    """`ready.json` may hold any JSON, but nothing that readers of YAML disagree about."""
+    if isinstance(node.value, Oddity):
+        message = f"`{node.raw}` is {node.value.meaning} to YAML: quote it, as {quoted(node.raw)}"
+        yield Problem(node.mark, message)
+    for below in [*node.items(), *(node.value.values() if isinstance(node.value, dict) else ())]:
+        yield from _odd_values(below)
+
+
+def _download(download: Node) -> Iterator[Problem]:
+    path, substitute = download.text("path"), download.get("substitute")
+    other = substitute.text("path") if substitute else None
+    if path is not None and other is not None and comparable(path) == comparable(other):
+        message = "a substitute under the wanted file's own path would pass for it: give it another path"
+        yield Problem(substitute.mark_of("path") if substitute else download.mark, message)
+    when = download.get("when")
+    if when is not None:
+        yield from _nothing_said(when, "give `gpu_memory`, `secret` or `disk_free`, or remove `when`")
+
+
+def _layer(layer: Node) -> Iterator[Problem]:
+    if isinstance(layer.value, dict) and len(set(LAYER_KINDS).intersection(layer.value)) != 1:
+        yield Problem(layer.mark, "a layer is a list of packages, or one of `torch` and `requirements`")
+
+
+def _nothing_said(node: Node, message: str) -> Iterator[Problem]:
+    if node.value == {}:
+        yield Problem(node.mark, message)
+
+
+def _key_mark(item: Node, key: str) -> Mark:
+    node = item.get(key)
+    return node.key_mark if node is not None and node.key_mark is not None else item.mark

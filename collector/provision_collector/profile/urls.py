@@ -1,0 +1,95 @@
+"""Which URLs a profile may name, and how they are written. No secret may stand in one: a plan is stored."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from provision_agent.protocol import public_url
+
+SECRET_PARAMETERS = ("token", "api_key", "apikey", "access_token")
+
+_DOWNLOAD = ("https", "http", "file", "hf", "civitai")
+_REPO = ("https", "http", "file", "ssh", "git")
+_WEB = ("http", "https")
+
+DOWNLOAD_PATTERN = f"^({'|'.join(_DOWNLOAD)}):"
+
+
+class _Form(NamedTuple):
+    start: str
+    pattern: str
+    example: str
+
+
+_FORMS = {
+    "https": _Form("https://", r"https://[^/?#]+.*", "`https://HOST/PATH`"),
+    "http": _Form("http://", r"http://[^/?#]+.*", "`http://HOST/PATH`"),
+    "file": _Form("file:///", r"file:///.+", "`file:///PATH` (on the instance)"),
+    "hf": _Form(
+        "hf://",
+        r"hf://((datasets|spaces)/)?[^/@]+/[^/@]+(@[^/]+)?/.+",
+        "`hf://OWNER/REPO/PATH`, or `hf://OWNER/REPO@COMMIT/PATH`",
+    ),
+    "civitai": _Form(
+        "civitai:", r"civitai:/{0,2}[0-9]+", "`civitai:VERSION`, the number of the model version"
+    ),
+    "ssh": _Form("ssh://", r"ssh://[^/]+/.+", "`ssh://git@HOST/PATH`"),
+    "git": _Form("git://", r"git://[^/]+/.+", "`git://HOST/PATH`"),
+}
+"""By scheme: how such a URL starts, what it must look like, and how to say so."""
+
+
+def download_url(url: str) -> str:
+    """Check where a file comes from.
+
+    Raises:
+        ValueError: no URL, another scheme, an incomplete one, or one that holds a secret.
+    """
+    return _checked(url, _DOWNLOAD)
+
+
+def web_url(url: str) -> str:
+    """As `download_url`, for something that is asked over HTTP."""
+    return _checked(url, _WEB)
+
+
+def repo_url(url: str) -> str:
+    """As `download_url`, for git; its short form for SSH (``git@github.com:owner/name``) too."""
+    return url if re.fullmatch(r"[\w.-]+@[\w.-]+:[\w./~-]+", url) else _checked(url, _REPO)
+
+
+def _checked(url: str, schemes: tuple[str, ...]) -> str:
+    if not url or re.search(r"\s|[\x00-\x1f]", url):
+        raise ValueError(f"`{url}` is not a URL: it is empty or has spaces in it")
+    scheme, colon, _ = url.partition(":")
+    if not colon or scheme not in schemes:
+        raise ValueError(f"`{_shown(url)}` must start with {_either([_FORMS[s].start for s in schemes])}")
+    if not re.fullmatch(_FORMS[scheme].pattern, url):
+        raise ValueError(f"`{_shown(url)}` is not complete: write {_FORMS[scheme].example}")
+    _refuse_secrets(url)
+    return url
+
+
+def _refuse_secrets(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        password, _ = parts.password, parts.port
+    except ValueError as error:
+        raise ValueError(f"`{_shown(url)}` is not a URL: {str(error).lower()}") from None
+    named = [name for name, _ in parse_qsl(parts.query) if name.lower() in SECRET_PARAMETERS]
+    if password or named:
+        what = f"`{named[0]}=`" if named else "a password"
+        raise ValueError(
+            f"{what} in a URL would be stored on the instance: declare the host's token under `secrets`"
+        )
+
+
+def _shown(url: str) -> str:
+    return public_url(url.split("?")[0])
+
+
+def _either(words: list[str]) -> str:
+    quoted = [f"`{word}`" for word in words]
+    return ", ".join(quoted[:-1]) + " or " + quoted[-1]

@@ -1,0 +1,178 @@
+"""`${name}` in a profile: the user's variables are filled in here, the instance's stay for the agent.
+
+What comes out is text in the agent's own template language: `${workspace}`, `${home}` and `${run_id}` are
+places to fill, `$${` is a literal `${`. A value from the command line is plain text and never expands.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from provision_agent.plan import BUILT_IN_VARIABLES
+
+from .tree import MAX_BYTES, Mark, Node, Problem
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+UNEXPANDED = ("version", "name", "extends", "variables", "secrets", "markers")
+"""Top-level keys whose text is taken as it stands."""
+
+
+class Hole(NamedTuple):
+    """A place in a text that a variable fills."""
+
+    name: str
+
+
+Pieces = list[str | Hole]
+
+MAX_PIECES = 1000
+"""Variables in variables in variables may not blow up a text."""
+
+_BROKEN = Node("", Mark("", 1, 1))
+
+
+class TemplateError(ValueError):
+    """A text that the template language cannot mean."""
+
+
+def split(text: str) -> Pieces:
+    """Cut *text* into literal strings (``$${`` undone) and holes.
+
+    Raises:
+        TemplateError: a ``${`` that is never closed.
+    """
+    pieces: Pieces = []
+    rest = text
+    while "${" in rest:
+        before, _, after = rest.partition("${")
+        if before.endswith("$"):
+            pieces.append(before[:-1] + "${")
+            rest = after
+            continue
+        name, closed, rest = after.partition("}")
+        if not closed:
+            raise TemplateError("`${` is never closed by `}`; write `$${` for a literal `${`")
+        pieces += [before, Hole(name.strip())]
+    return [*pieces, rest]
+
+
+def join(pieces: Pieces) -> str:
+    """The text that the agent reads back as *pieces*: literals escaped, holes as ``${name}``.
+
+    Raises:
+        TemplateError: a literal ``$`` directly before a hole, which the agent's language cannot say.
+    """
+    out, literal = [], ""
+    for piece in [*pieces, Hole("")]:
+        if isinstance(piece, str):
+            literal += piece
+            continue
+        if piece.name and literal.endswith("$"):
+            raise TemplateError(f"a value that ends with `$` cannot stand before `${{{piece.name}}}`")
+        out.append(literal.replace("${", "$${"))
+        out.append(f"${{{piece.name}}}" if piece.name else "")
+        literal = ""
+    return "".join(out)
+
+
+@dataclass
+class Variables:
+    """The user's variables of one profile, and what is wrong with their use."""
+
+    declared: Mapping[str, Node]
+    overrides: Mapping[str, str]
+    secrets: frozenset[str]
+    problems: list[Problem]
+    used: set[str] = field(default_factory=set)
+    _broken: set[str] = field(default_factory=set)
+
+    def expand(self, document: Node) -> Node:
+        """*document* with the user's variables filled in, but for the `UNEXPANDED` keys."""
+        if not isinstance(document.value, dict):
+            return document
+        values = {
+            key: node if key in UNEXPANDED else self._expand_node(node)
+            for key, node in document.value.items()
+        }
+        return replace(document, value=values)
+
+    def check_overrides(self, mark: Mark) -> None:
+        """Complain at *mark* about ``--set`` names that nothing declares or uses."""
+        known = set(self.declared) | self.used
+        for name in self.overrides:
+            if not NAME.fullmatch(name):
+                self.problems.append(Problem(mark, f"`--set {name}`: a variable is letters, digits and `_`"))
+            elif name not in known:
+                message = f"`--set {name}`: this profile has no such variable{suggestion(name, known)}"
+                self.problems.append(Problem(mark, message))
+
+    def check_declared(self) -> None:
+        """Complain about names that cannot be variables, and about values that cannot be filled in."""
+        for name, node in self.declared.items():
+            if not NAME.fullmatch(name):
+                message = f"`{name}` cannot name a variable: letters, digits and `_` only"
+                self.problems.append(Problem(node.key_mark or node.mark, message))
+            elif name in BUILT_IN_VARIABLES:
+                self.problems.append(
+                    Problem(node.key_mark or node.mark, f"`{name}` is built in; choose another name")
+                )
+            elif isinstance(node.value, str) and self._expand_node(node, using=(name,)) is _BROKEN:
+                self._broken.add(name)
+
+    def _expand_node(self, node: Node, using: tuple[str, ...] = ()) -> Node:
+        if isinstance(node.value, dict):
+            values = {key: self._expand_node(item) for key, item in node.value.items()}
+            return replace(node, value=values)
+        if isinstance(node.value, list):
+            return replace(node, value=[self._expand_node(item) for item in node.value])
+        if not isinstance(node.value, str) or "${" not in node.value:
+            return node
+        try:
+            return replace(node, value=join(self._fill(node.value, using)))
+        except TemplateError as error:
+            self.problems.append(Problem(node.mark, str(error)))
+            return _BROKEN if using else node
+
+    def _fill(self, text: str, using: tuple[str, ...]) -> Pieces:
+        pieces: Pieces = []
+        for piece in split(text):
+            pieces += [piece] if isinstance(piece, str) else self._value(piece, using)
+            if len(pieces) > MAX_PIECES or sum(len(piece) for piece in pieces) > MAX_BYTES:
+                raise TemplateError("grows beyond all measure when its variables are filled in")
+        return pieces
+
+    def _value(self, hole: Hole, using: tuple[str, ...]) -> Pieces:
+        name = hole.name
+        self.used.add(name)
+        if name in BUILT_IN_VARIABLES:
+            return [hole]
+        if name in self.overrides:
+            return [self.overrides[name]]
+        if name in using:
+            raise TemplateError(
+                "variables that use each other: " + " -> ".join(f"`{n}`" for n in (*using, name))
+            )
+        if name in self._broken:
+            return []  # said where the variable is declared
+        if name in self.declared:
+            node = self.declared[name]
+            return self._fill(node.value if isinstance(node.value, str) else node.raw, (*using, name))
+        raise TemplateError(self._unknown(name))
+
+    def _unknown(self, name: str) -> str:
+        if name in self.secrets:
+            return f"`{name}` is a secret and never part of a text; a command gets it by `secrets: [{name}]`"
+        known = {*self.declared, *BUILT_IN_VARIABLES}
+        near = suggestion(name, known)
+        return f"unknown variable `{name}`{near or '; declare it under `variables`, or write `$${` for a literal `${`'}"
+
+
+def suggestion(word: str, known: set[str] | frozenset[str]) -> str:
+    """The end of a message about *word*: ``; did you mean `x`?``, or nothing when no known word is near."""
+    by_case = {name.lower(): name for name in sorted(known)}
+    near = difflib.get_close_matches(word.lower(), by_case, n=1)
+    return f"; did you mean `{by_case[near[0]]}`?" if near else ""

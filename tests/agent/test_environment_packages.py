@@ -1,0 +1,240 @@
+"""Layers, protection and mending, with the real pip, a real environment and an index on loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.environments import Surroundings, copy_of_environment
+from harness.package_index import PackageIndex
+from provision_agent.environment import installer, packages
+from provision_agent.environment.venv import Venv
+from provision_agent.failures import Failure
+from provision_agent.plan import Layer, Python
+
+NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(installer, "WAIT_BASE_S", 0.01)
+    with PackageIndex() as index:
+        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+        monkeypatch.setenv("PIP_INDEX_URL", index.url)
+        index.add("numpy", "1.26.4")
+        index.add("numpy", "2.1.0")
+        index.add("sympy", "1.13")
+        yield index
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Surroundings:
+    return Surroundings(str(tmp_path))
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Venv:
+    path = str(tmp_path / "venv")
+    copy_of_environment(path)
+    return Venv(path, os.path.join(path, "bin", "python"), True)
+
+
+def python(*layers: Layer, **fields: Any) -> Python:
+    return Python(installer="pip", timeout_s=5, retries=0, layers=layers, **fields)
+
+
+def version_in(venv: Venv, name: str) -> str:
+    code = f"from importlib.metadata import version; print(version({name!r}))"
+    return (
+        subprocess.run([venv.python, "-c", code], check=True, stdout=subprocess.PIPE, timeout=20)
+        .stdout.decode()
+        .strip()
+    )
+
+
+def test_layers_are_installed_in_order_and_a_second_run_asks_the_index_nothing(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    order = python(Layer(packages=("numpy<2",)), Layer(packages=("sympy",)))
+
+    packages.install(order, venv, here.context, NO_GPU)
+    asked = len(index.requests)
+    packages.install(order, venv, here.context, NO_GPU)
+
+    assert version_in(venv, "numpy") == "1.26.4"
+    assert [f["item"] for f in here.of("package_finished")] == ["numpy", "sympy"]
+    assert [f["reason"] for f in here.of("package_skipped")] == ["verified", "verified"]
+    assert len(index.requests) == asked
+
+
+def test_a_package_that_was_replaced_behind_the_back_is_installed_again(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    order = python(Layer(packages=("numpy<2",)))
+    packages.install(order, venv, here.context, NO_GPU)
+    subprocess.run([venv.python, "-m", "pip", "install", "-q", "numpy==2.1.0"], check=True, timeout=20)
+
+    packages.install(order, venv, here.context, NO_GPU)
+
+    assert version_in(venv, "numpy") == "1.26.4"
+
+
+def test_requirements_without_a_newline_at_their_end_stay_two_names(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    index.add("onnxruntime-gpu", "1.0")
+    index.add("insightface", "2.0")
+    first = here.write("a/requirements.txt", "\ufeffonnxruntime-gpu")
+    second = here.write("b/requirements.txt", "insightface\r\n")
+    for path in (first, second):
+        packages.install_requirements(path, venv, here.context, python(), path, "required")
+
+    assert version_in(venv, "onnxruntime-gpu") == "1.0"
+    assert version_in(venv, "insightface") == "2.0"
+
+
+def test_a_requirement_that_would_replace_a_protected_package_is_refused_and_named(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    order = python(Layer(packages=("numpy==2.1.0",)), protect=("NumPy",))
+    packages.install(order, venv, here.context, NO_GPU)
+    path = here.write("node/requirements.txt", "numpy==1.26.4\n")
+
+    with pytest.raises(Failure) as caught:
+        packages.install_requirements(path, venv, here.context, order, "node/requirements.txt", "required")
+
+    assert caught.value.class_ == "conflict"
+    assert "numpy==1.26.4" in " ".join(caught.value.facts["tail"])
+    assert f"--requirement {path}" in caught.value.hint
+    assert version_in(venv, "numpy") == "2.1.0"
+
+
+def test_a_protected_package_that_an_install_script_replaced_is_restored_and_the_culprit_named(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    """A wheel that writes over another one's files gets past every constraint."""
+    order = python(Layer(packages=("numpy==2.1.0",)), protect=("numpy",))
+    packages.install(order, venv, here.context, NO_GPU)
+    smuggled = {"numpy-2.1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: numpy\nVersion: 0.1\n"}
+    index.add("evil", "1.0", files={f"evil-1.0.data/purelib/{path}": text for path, text in smuggled.items()})
+    path = here.write("node/requirements.txt", "evil")
+
+    packages.install_requirements(path, venv, here.context, order, "node/requirements.txt", "required")
+
+    assert version_in(venv, "numpy") == "2.1.0"
+    assert any("node/requirements.txt replaced numpy 2.1.0" in f["message"] for f in here.of("warning"))
+
+
+def test_what_the_plan_does_not_want_is_removed_before_the_first_layer(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    index.add("xformers", "0.1")
+    subprocess.run([venv.python, "-m", "pip", "install", "-q", "xformers"], check=True, timeout=20)
+
+    packages.install(
+        python(Layer(packages=("sympy",)), remove=("xformers", "torchao")), venv, here.context, NO_GPU
+    )
+
+    with pytest.raises(subprocess.CalledProcessError):
+        version_in(venv, "xformers")
+
+
+def test_an_unknown_version_fails_at_once_with_the_command_to_repeat(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    with pytest.raises(Failure) as caught:
+        packages.install(python(Layer(packages=("numpy==9",))), venv, here.context, NO_GPU)
+
+    assert caught.value.class_ == "not_found"
+    assert f"{venv.python} -m pip install" in caught.value.hint
+    assert here.of("package_retried") == []
+    assert [f["item"] for f in here.of("package_failed")] == ["numpy"]
+
+
+def test_an_index_that_cannot_be_reached_is_tried_three_times_and_called_network_trouble(
+    index: PackageIndex, here: Surroundings, venv: Venv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    order = Python(installer="pip", timeout_s=5, retries=1, layers=(Layer(packages=("numpy",)),))
+
+    with pytest.raises(Failure) as caught:
+        packages.install(order, venv, here.context, NO_GPU)
+
+    assert caught.value.class_ == "network"
+    assert caught.value.retriable
+    assert [f["attempt"] for f in here.of("package_retried")] == [2, 3]
+
+
+def test_leftovers_of_an_interrupted_install_are_removed_and_the_package_installed_again(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    order = python(Layer(packages=("numpy==2.1.0",)))
+    packages.install(order, venv, here.context, NO_GPU)
+    site = next(Path(venv.path).glob("lib/python3*/site-packages"))
+    (site / "~orch").mkdir()
+    (site / "numpy-2.1.0.dist-info" / "RECORD").unlink()
+
+    packages.install(order, venv, here.context, NO_GPU)
+
+    assert not (site / "~orch").exists()
+    assert (site / "numpy-2.1.0.dist-info" / "RECORD").exists()
+    assert any("left" in f["message"] and "~orch" in f["message"] for f in here.of("warning"))
+
+
+def test_a_protected_package_with_a_missing_file_is_healed_though_no_layer_names_it(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    index.add("core", "1.0", requires=["numpy<2"])
+    order = python(Layer(packages=("core",)), protect=("numpy",))
+    packages.install(order, venv, here.context, NO_GPU)
+    module = next(Path(venv.path).glob("lib/python3*/site-packages/numpy/__init__.py"))
+    module.unlink()
+
+    packages.install(order, venv, here.context, NO_GPU)
+
+    assert module.exists()
+    assert version_in(venv, "numpy") == "1.26.4"
+
+
+def test_an_environment_that_cannot_be_mended_is_made_again_when_it_is_ours(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    order = python(Layer(packages=("core",)), protect=("numpy",))
+    index.add("core", "1.0", requires=["numpy"])
+    packages.install(order, venv, here.context, NO_GPU)
+    next(Path(venv.path).glob("lib/python3*/site-packages/numpy/__init__.py")).write_text(
+        "raise ImportError('no _multiarray')"
+    )
+    index.statuses["/simple/numpy/numpy-2.1.0"] = 404
+    index.add("numpy", "2.2.0")
+    here.context.state.put("venv", venv.path, {"is_ours": True})
+
+    packages.install(
+        order, venv, here.context, {"gpus": [], "pythons": [{"path": venv_base(venv), "version": "3.11"}]}
+    )
+
+    assert any("making" in f["message"] and "again" in f["message"] for f in here.of("warning"))
+    assert (version_in(venv, "core"), version_in(venv, "numpy")) == ("1.0", "2.2.0")
+
+
+def test_an_old_pip_that_cannot_be_updated_is_a_warning(
+    index: PackageIndex, here: Surroundings, venv: Venv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installer, "OLDEST_PIP", 999)
+    left = here.write(".provision/cache/tmp/pip-unpack-1/torch.whl")
+
+    packages.install(python(Layer(packages=("sympy",))), venv, here.context, NO_GPU)
+
+    assert "is old and cannot be updated" in here.of("warning")[0]["message"]
+    assert version_in(venv, "sympy") == "1.13"
+    assert not os.path.exists(left)
+
+
+def venv_base(venv: Venv) -> str:
+    return os.path.realpath(venv.python)

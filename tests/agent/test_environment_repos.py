@@ -1,0 +1,280 @@
+"""Checkouts, with the real git, from files and over smart and dumb HTTP."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.environments import Surroundings
+from harness.git_server import GitServer, Origin, git
+from provision_agent.environment import repos
+from provision_agent.failures import Failure
+from provision_agent.plan import Repo
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    monkeypatch.setattr(repos, "WAIT_BASE_S", 0.01)
+    return Surroundings(str(tmp_path / "workspace"))
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Origin:
+    made = Origin(str(tmp_path / "origins" / "ui"))
+    made.commit({"main.py": "1\n", "nodes/a.py": "a\n"})
+    return made
+
+
+@pytest.fixture
+def server(origin: Origin) -> Iterator[GitServer]:
+    with GitServer(os.path.dirname(origin.path)) as server:
+        yield server
+
+
+def read(here: Surroundings, path: str) -> str:
+    return Path(here.workspace, path).read_text()
+
+
+def test_a_checkout_goes_into_a_folder_that_already_holds_partial_downloads(
+    origin: Origin, here: Surroundings
+) -> None:
+    part = here.write("ui/models/big.safetensors.part", "half")
+
+    commit = repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+
+    assert commit == git(origin.path, "rev-parse", "HEAD")
+    assert read(here, "ui/main.py") == "1\n"
+    assert Path(part).read_text() == "half"
+    assert here.names() == ["repo_started", "repo_finished"]
+    assert (
+        git(os.path.join(here.workspace, "ui"), "rev-parse", "--abbrev-ref", "HEAD@{upstream}")
+        == "origin/main"
+    )
+
+
+def test_branch_tag_commit_and_short_commit_all_name_what_they_name_elsewhere(
+    origin: Origin, here: Surroundings
+) -> None:
+    first = git(origin.path, "rev-parse", "HEAD")
+    origin.tag("v1")
+    second = origin.commit({"main.py": "2\n"})
+    git(origin.path, "branch", "dev")
+
+    wanted = {
+        "v1": first,
+        "main": second,
+        first: first,
+        second[:8]: second,
+        "dev": second,
+        "refs/heads/main": second,
+    }
+    got = {ref: repos.checkout(Repo(url=origin.url, path="ui", ref=ref), here.context) for ref in wanted}
+
+    assert got == wanted
+
+
+@pytest.mark.parametrize("ref", [None, "v1", "commit"])
+@pytest.mark.parametrize("kind", ["smart", "dumb"])
+def test_http_servers_of_both_kinds_can_be_cloned_at_any_ref(
+    kind: str, ref: str | None, origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    first = git(origin.path, "rev-parse", "HEAD")
+    origin.tag("v1")
+    second = origin.commit({"main.py": "2\n"})
+    url = server.smart("ui") if kind == "smart" else server.dumb("ui")
+
+    commit = repos.checkout(Repo(url=url, path="ui", ref=first if ref == "commit" else ref), here.context)
+
+    assert commit == (second if ref is None else first)
+    is_shallow = git(os.path.join(here.workspace, "ui"), "rev-parse", "--is-shallow-repository")
+    assert is_shallow == ("true" if kind == "smart" else "false")
+
+
+def test_a_pinned_commit_that_is_there_asks_nobody(
+    origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    repo = Repo(url=server.smart("ui"), path="ui", ref=git(origin.path, "rev-parse", "HEAD"))
+    repos.checkout(repo, here.context)
+    asked = len(server.requests)
+
+    repos.checkout(repo, here.context)
+
+    assert len(server.requests) == asked
+    assert here.of("repo_skipped")[0]["reason"] == "verified"
+
+
+def test_a_branch_that_moved_is_followed(origin: Origin, here: Surroundings) -> None:
+    repo = Repo(url=origin.url, path="ui")
+    repos.checkout(repo, here.context)
+    second = origin.commit({"main.py": "2\n"})
+
+    assert repos.checkout(repo, here.context) == second
+    assert read(here, "ui/main.py") == "2\n"
+
+
+def test_local_changes_are_left_as_they_are_with_a_warning(origin: Origin, here: Surroundings) -> None:
+    repo = Repo(url=origin.url, path="ui")
+    first = repos.checkout(repo, here.context)
+    here.write("ui/main.py", "mine\n")
+    origin.commit({"main.py": "2\n"})
+
+    assert repos.checkout(repo, here.context) == first
+    assert read(here, "ui/main.py") == "mine\n"
+    assert "main.py" in here.of("warning")[0]["message"]
+    assert here.of("repo_skipped")[0]["reason"] == "local changes"
+
+
+def test_commits_of_ones_own_are_left_as_they_are_with_a_warning(origin: Origin, here: Surroundings) -> None:
+    repo = Repo(url=origin.url, path="ui")
+    repos.checkout(repo, here.context)
+    folder = os.path.join(here.workspace, "ui")
+    here.write("ui/main.py", "mine\n")
+    git(folder, "commit", "--quiet", "--all", "--message=mine")
+    mine = git(folder, "rev-parse", "HEAD")
+    origin.commit({"main.py": "2\n"})
+
+    assert repos.checkout(repo, here.context) == mine
+    assert "known to no remote" in here.of("warning")[0]["message"]
+
+
+def test_other_files_under_the_same_names_are_not_overwritten(origin: Origin, here: Surroundings) -> None:
+    here.write("ui/main.py", "mine\n")
+
+    with pytest.raises(Failure) as caught:
+        repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+
+    assert caught.value.class_ == "conflict"
+    assert "`main.py`" in caught.value.message
+    assert read(here, "ui/main.py") == "mine\n"
+
+
+def test_the_same_files_without_a_repository_become_a_checkout(origin: Origin, here: Surroundings) -> None:
+    here.write("ui/main.py", "1\n")
+
+    repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+
+    assert read(here, "ui/nodes/a.py") == "a\n"
+
+
+def half_without_head(folder: str, origin: Origin) -> None:
+    os.makedirs(os.path.join(folder, ".git", "objects"))
+
+
+def half_without_commit(folder: str, origin: Origin) -> None:
+    os.makedirs(folder)
+    git(folder, "init", "--quiet")
+
+
+def half_without_files(folder: str, origin: Origin) -> None:
+    git(os.path.dirname(folder), "clone", "--quiet", "--no-checkout", origin.url, folder)
+
+
+def half_with_half_a_file(folder: str, origin: Origin) -> None:
+    git(os.path.dirname(folder), "clone", "--quiet", "--no-checkout", origin.url, folder)
+    Path(folder, ".git", "index.lock").touch()
+    Path(folder, "main.py").write_text("")
+
+
+@pytest.mark.parametrize(
+    "leave", [half_without_head, half_without_commit, half_without_files, half_with_half_a_file]
+)
+def test_a_half_made_clone_is_found_and_done_again(leave: object, origin: Origin, here: Surroundings) -> None:
+    assert callable(leave)
+    leave(os.path.join(here.workspace, "ui"), origin)
+
+    commit = repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+
+    assert commit == git(origin.path, "rev-parse", "HEAD")
+    assert read(here, "ui/main.py") == "1\n"
+    assert git(os.path.join(here.workspace, "ui"), "status", "--porcelain", "--untracked-files=no") == ""
+
+
+def test_our_own_checkout_that_was_killed_half_way_is_done_again(origin: Origin, here: Surroundings) -> None:
+    repo = Repo(url=origin.url, path="ui", ref=git(origin.path, "rev-parse", "HEAD"))
+    repos.checkout(repo, here.context)
+    folder = Path(here.workspace, "ui")
+    (folder / ".git" / repos.MARKER).touch()
+    (folder / "main.py").write_text("")
+    (folder / "nodes" / "a.py").unlink()
+
+    repos.checkout(repo, here.context)
+
+    assert (read(here, "ui/main.py"), read(here, "ui/nodes/a.py")) == ("1\n", "a\n")
+    assert not (folder / ".git" / repos.MARKER).exists()
+
+
+def test_a_mirror_stands_in_when_the_first_source_is_down_or_gone(
+    origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    server.statuses["/dumb/down"] = 503
+    repo = Repo(url=server.dumb("down"), mirrors=(server.dumb("gone"), server.smart("ui")), path="ui")
+
+    assert repos.checkout(repo, here.context) == git(origin.path, "rev-parse", "HEAD")
+    assert here.of("repo_retried") == []
+
+
+def test_a_server_in_trouble_is_asked_again_and_a_missing_repository_is_not(
+    server: GitServer, here: Surroundings
+) -> None:
+    server.statuses["/smart/ui"] = 503
+    with pytest.raises(Failure) as down:
+        repos.checkout(Repo(url=server.smart("ui"), path="ui"), here.context)
+    tried = len(here.of("repo_retried"))
+    with pytest.raises(Failure) as gone:
+        repos.checkout(Repo(url=server.dumb("gone"), path="gone"), here.context)
+
+    assert (down.value.class_, tried) == ("upstream_down", 2)
+    assert (gone.value.class_, len(here.of("repo_retried"))) == ("not_found", 2)
+
+
+def test_a_repository_behind_a_password_fails_at_once_and_never_asks(
+    server: GitServer, here: Surroundings
+) -> None:
+    server.statuses["/smart/private"] = 401
+
+    with pytest.raises(Failure) as caught:
+        repos.checkout(Repo(url=server.smart("private"), path="ui"), here.context)
+
+    assert caught.value.class_ == "unauthorized"
+
+
+def test_a_ref_that_is_nowhere_is_not_found(origin: Origin, here: Surroundings) -> None:
+    with pytest.raises(Failure) as caught:
+        repos.checkout(Repo(url=origin.url, path="ui", ref="v9"), here.context)
+
+    assert caught.value.class_ == "not_found"
+    assert "`v9` is no branch, tag or commit" in caught.value.message
+
+
+def test_what_an_earlier_run_checked_out_stays_when_its_branch_cannot_be_asked_for(
+    origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    repo = Repo(url=server.smart("ui"), path="ui")
+    commit = repos.checkout(repo, here.context)
+    server.statuses["/smart/ui"] = 503
+
+    assert repos.checkout(repo, here.context) == commit
+    assert "no source can be asked" in here.of("warning")[0]["message"]
+
+
+def test_submodules_come_along(tmp_path: Path, origin: Origin, server: GitServer, here: Surroundings) -> None:
+    part = Origin(str(tmp_path / "origins" / "part"))
+    part.commit({"part.py": "p\n"})
+    git(origin.path, "submodule", "add", "--quiet", server.smart("part"), "part")
+    origin.commit({"main.py": "2\n"})
+    repo = Repo(url=server.smart("ui"), path="ui", submodules=True)
+
+    repos.checkout(repo, here.context)
+    repos.checkout(repo, here.context)
+
+    assert read(here, "ui/part/part.py") == "p\n"
+    assert here.names()[-1] == "repo_skipped"
+
+
+def test_a_url_that_would_run_a_program_is_refused(here: Surroundings) -> None:
+    with pytest.raises(Failure):
+        repos.checkout(Repo(url=f"ext::touch {here.workspace}/ran", path="ui"), here.context)
+
+    assert not os.path.exists(os.path.join(here.workspace, "ran"))

@@ -1,0 +1,282 @@
+"""Services with real processes, real ports and real signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.environments import Surroundings
+from provision_agent import services, supervisor
+from provision_agent.detach import Identity
+from provision_agent.failures import Failure
+from provision_agent.plan import Ready, Service
+
+SERVER = """
+import http.server, json, os, sys
+port, answer = int(sys.argv[1]), json.loads(sys.argv[2])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = json.dumps(answer).encode()
+        self.send_response(200 if self.path == "/stats" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+print("listening", os.environ.get("MARK", ""), flush=True)
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Surroundings]:
+    monkeypatch.setattr(supervisor, "BACKOFF_S", 0.02)
+    monkeypatch.setattr(services, "POLL_S", 0.05)
+    here = Surroundings(str(tmp_path))
+    here.write("server.py", SERVER)
+    yield here
+    for name in ("ui", "other"):
+        services.stop(name, here.context)
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def server(port: int, answer: Any = None, *, name: str = "ui", **fields: Any) -> Service:
+    ready = Ready(
+        url=f"http://127.0.0.1:{port}/stats",
+        within_s=fields.pop("within_s", 15.0),
+        json=fields.pop("json", {}),
+    )
+    argv = (sys.executable, "server.py", str(port), json.dumps(answer or {}))
+    return Service(name=name, run=argv, ready=ready, **fields)
+
+
+def program(code: str, **fields: Any) -> Service:
+    return Service(name="ui", run=(sys.executable, "-c", code), **fields)
+
+
+def status_of(here: Surroundings, name: str = "ui") -> dict[str, Any]:
+    path = Path(here.workspace, ".provision", "services", f"{name}.status.json")
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def log_of(here: Surroundings) -> str:
+    return Path(here.workspace, ".provision", "services", "ui.log").read_text()
+
+
+def until(holds: Callable[[], Any], *, within_s: float = 10.0) -> Any:
+    """The first true value of *holds*."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        value = holds()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError("it never came true")
+
+
+def test_a_service_is_ready_when_it_answers_as_wanted(here: Surroundings, port: int) -> None:
+    service = server(
+        port,
+        {"devices": [{"vram": 8}], "system": {"os": "linux"}},
+        environment={"MARK": "here"},
+        json={"devices": "not_empty", "devices.0.vram": 8, "system.os": "linux"},
+    )
+
+    services.wait_ready(service, services.start(service, here.context, None), here.context)
+
+    assert here.names() == ["service_started", "service_ready"]
+    assert "listening here" in log_of(here)
+
+
+def test_the_service_survives_the_death_of_the_agent_that_started_it(here: Surroundings) -> None:
+    code = (
+        "import os, signal, sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from harness.environments import Surroundings; from provision_agent import services; from provision_agent.plan import Service\n"
+        "services.start(Service(name='ui', run=('sleep', '60')), Surroundings(sys.argv[3]).context, None)\n"
+        "os.killpg(0, signal.SIGKILL)\n"
+    )
+    paths = [str(Path(services.__file__).parent.parent), str(Path(__file__).parent.parent)]
+    agent = subprocess.run(
+        [sys.executable, "-c", code, *paths, here.workspace], start_new_session=True, timeout=20, check=False
+    )
+
+    assert agent.returncode == -signal.SIGKILL
+    status = status_of(here)
+    for key in ("supervisor", "child"):
+        identity = Identity.from_json(status[key])
+        assert identity is not None
+        assert identity.is_alive()
+        assert os.getsid(identity.pid) == identity.pid
+
+
+def test_the_same_service_is_adopted_and_a_changed_one_replaces_it(here: Surroundings, port: int) -> None:
+    first = services.start(server(port), here.context, None)
+    again = services.start(server(port, within_s=3.0), here.context, None)
+    child = Identity.from_json(status_of(here)["child"])
+    other = services.start(server(port, {"new": 1}), here.context, None)
+
+    assert again == first
+    assert here.of("service_started")[1]["adopted"] is True
+    assert other.pid != first.pid
+    assert child is not None
+    assert not child.is_alive()
+
+
+def test_a_port_that_a_stranger_holds_is_found_before_the_start_with_its_owner(
+    here: Surroundings, port: int
+) -> None:
+    stranger = subprocess.Popen(
+        [sys.executable, "server.py", str(port), "{}"], cwd=here.workspace, stdout=subprocess.PIPE
+    )
+    try:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        until(lambda: _accepts(port))
+        with pytest.raises(Failure) as caught:
+            services.start(server(port), here.context, None)
+    finally:
+        stranger.kill()
+        stranger.communicate(timeout=10)
+
+    assert caught.value.class_ == "port_taken"
+    assert f"server.py (pid {stranger.pid})" in caught.value.message
+    assert status_of(here) == {}
+
+
+def test_an_answer_from_another_process_is_not_the_service(here: Surroundings, port: int) -> None:
+    """It listens somewhere else, and a stranger takes the port after the start."""
+    service = Service(
+        name="ui", run=("sleep", "60"), ready=Ready(url=f"http://127.0.0.1:{port}/stats", within_s=1.5)
+    )
+    started = services.start(service, here.context, None)
+    stranger = subprocess.Popen(
+        [sys.executable, "server.py", str(port), "{}"], cwd=here.workspace, stdout=subprocess.PIPE
+    )
+    try:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        with pytest.raises(Failure) as caught:
+            services.wait_ready(service, started, here.context)
+    finally:
+        stranger.kill()
+        stranger.communicate(timeout=10)
+
+    assert caught.value.class_ == "port_taken"
+    assert "not by this service" in caught.value.message
+
+
+def test_an_answer_with_an_empty_list_is_not_ready(here: Surroundings, port: int) -> None:
+    service = server(port, {"devices": []}, json={"devices": "not_empty"}, within_s=2.0)
+
+    with pytest.raises(Failure) as caught:
+        services.wait_ready(service, services.start(service, here.context, None), here.context)
+
+    assert caught.value.class_ == "not_ready"
+    assert "`devices` is empty" in caught.value.message
+
+
+def test_a_crash_loop_is_given_up_and_fails_fast_with_the_last_lines(here: Surroundings, port: int) -> None:
+    ready = Ready(url=f"http://127.0.0.1:{port}/", within_s=600.0)
+    code = "print(*range(30), sep='\\n'); print('no kernel image'); raise SystemExit(3)"
+    service = program(code, restart="on_failure", ready=ready)
+    started = services.start(service, here.context, None)
+
+    with pytest.raises(Failure) as caught:
+        services.wait_ready(service, started, here.context)
+
+    assert caught.value.class_ == "crashed"
+    assert "ended with status 3 5 times" in caught.value.message
+    assert caught.value.facts["tail"][-1] == "no kernel image"
+    assert len(caught.value.facts["tail"]) == 20
+    assert status_of(here)["starts"] == 5
+
+
+def test_a_service_that_may_not_restart_fails_as_soon_as_it_ends(here: Surroundings, port: int) -> None:
+    service = program(
+        "raise SystemExit('out of memory')", ready=Ready(url=f"http://127.0.0.1:{port}/", within_s=600.0)
+    )
+
+    with pytest.raises(Failure) as caught:
+        services.wait_ready(service, services.start(service, here.context, None), here.context)
+
+    assert caught.value.class_ == "crashed"
+    assert "out of memory" in caught.value.message
+    assert status_of(here)["starts"] == 1
+
+
+def test_a_killed_service_is_started_again_by_its_supervisor_alone(here: Surroundings) -> None:
+    services.start(Service(name="ui", run=("sleep", "60"), restart="on_failure"), here.context, None)
+    first = status_of(here)["child"]["pid"]
+
+    os.kill(first, signal.SIGKILL)
+
+    until(lambda: status_of(here)["starts"] == 2 and status_of(here)["state"] == "running")
+    assert status_of(here)["child"]["pid"] != first
+
+
+def test_a_program_that_is_not_there_fails_at_once(here: Surroundings) -> None:
+    with pytest.raises(Failure) as caught:
+        services.start(Service(name="ui", run=("no-such-program",)), here.context, None)
+
+    assert caught.value.class_ == "crashed"
+    assert "no-such-program" in caught.value.message
+
+
+def test_a_missing_working_directory_is_named(here: Surroundings) -> None:
+    with pytest.raises(Failure) as caught:
+        services.start(Service(name="ui", run=("sleep", "1"), directory="ComfyUI"), here.context, None)
+
+    assert caught.value.class_ == "missing"
+    assert "`ComfyUI`" in caught.value.message
+
+
+def test_stopping_leaves_nothing_of_it_not_even_children_that_ignore_term(here: Surroundings) -> None:
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print('child', child.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    services.start(program(code, restart="on_failure"), here.context, None)
+    grandchild = int(until(lambda: log_of(here)).split()[1])
+    identity = Identity.of(grandchild)
+
+    services.stop("ui", here.context)
+
+    assert identity.wait(within_s=5.0)
+    assert status_of(here)["state"] == "stopped"
+
+
+def test_a_run_that_ends_does_not_wait_for_the_service(here: Surroundings, port: int) -> None:
+    service = Service(
+        name="ui", run=("sleep", "60"), ready=Ready(url=f"http://127.0.0.1:{port}/", within_s=600.0)
+    )
+    started = services.start(service, here.context, None)
+    here.context.cancelled.set()
+
+    with pytest.raises(Failure) as caught:
+        services.wait_ready(service, started, here.context)
+
+    assert caught.value.retriable
+
+
+def _accepts(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,95 @@
+"""The built-in profiles: each is valid, and says what the public sources say."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from provision_collector.profile import compile_plan, load_profile, named_profiles
+
+NAMES = [
+    "comfyui",
+    "comfyui-base",
+    "comfyui-flux-fp8",
+    "comfyui-min",
+    "comfyui-wan22-i2v",
+    "pytorch",
+    "selftest",
+]
+COMFYUI = [name for name in NAMES if name.startswith("comfyui")]
+
+
+def test_these_are_the_built_in_profiles() -> None:
+    assert sorted(named_profiles()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_built_in_profile_becomes_a_plan_of_its_name(name: str) -> None:
+    profile = load_profile(name)
+    plan = compile_plan(profile)
+
+    assert plan.name == profile.name == name
+    assert profile.document.description
+    assert plan.bind(workspace="/w", home="/h", run_id="r").hash
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hash_is_never_given_without_its_size(name: str) -> None:
+    downloads = compile_plan(load_profile(name)).downloads
+
+    assert [d.path for d in downloads if (d.sha256 is None) != (d.size_bytes is None)] == []
+
+
+@pytest.mark.parametrize("name", COMFYUI)
+def test_a_comfyui_profile_decides_usable_by_its_service(name: str) -> None:
+    [service] = compile_plan(load_profile(name)).services
+
+    assert (service.name, service.level, service.start) == ("comfyui", "critical", "usable")
+    assert service.ready is not None and service.ready.url == "http://127.0.0.1:8188/system_stats"
+    assert "127.0.0.1" in service.run, "ComfyUI asks nobody for a password: it listens on the instance only"
+
+
+@pytest.mark.parametrize("name", [name for name in COMFYUI if name != "comfyui-base"])
+def test_a_profile_with_models_checks_that_they_are_there(name: str) -> None:
+    plan = compile_plan(load_profile(name))
+
+    assert any(download.level == "critical" for download in plan.downloads)
+    assert any(check.glob and check.level == "critical" for check in plan.checks)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_several_profiles_have_is_the_same_file(name: str) -> None:
+    known = {d.path: d.sha256 for d in compile_plan(load_profile("comfyui")).downloads}
+
+    for download in compile_plan(load_profile(name)).downloads:
+        assert known.get(download.path, download.sha256) == download.sha256
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sources_are_https_and_pinned_where_a_commit_is_known(name: str) -> None:
+    for download in compile_plan(
+        load_profile(name, overrides=dict([("server", "https://h")] if name == "selftest" else []))
+    ).downloads:
+        assert download.url.startswith("https://")
+        if "Wan_2.1" in download.url or "stable-diffusion-xl-base" in download.url:
+            assert re.search(r"/resolve/[0-9a-f]{40}/", download.url)
+
+
+def test_the_selftest_takes_its_server_from_the_command_line() -> None:
+    plan = compile_plan(load_profile("selftest", overrides={"server": "http://127.0.0.1:1", "file": "a.bin"}))
+
+    assert [(d.url, d.path) for d in plan.downloads] == [("http://127.0.0.1:1/a.bin", "selftest/a.bin")]
+
+
+def test_the_critical_four_nodes_are_checked() -> None:
+    plan = compile_plan(load_profile("comfyui"))
+    critical = {repo.path.rpartition("/")[2] for repo in plan.repos if repo.level == "critical"}
+
+    assert critical >= {
+        "ComfyUI-AnimateDiff-Evolved",
+        "ComfyUI-Frame-Interpolation",
+        "ComfyUI-Impact-Pack",
+        "ComfyUI-WanVideoWrapper",
+    }
+    checked = " ".join(check.path or "" for check in plan.checks if check.level == "critical")
+    assert [name for name in critical - {"ComfyUI"} if f"/{name}/" not in checked] == []
