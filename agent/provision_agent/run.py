@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from . import checks, commands, facts, lines, services
@@ -230,16 +231,11 @@ class Run:
             self._tally.finish("apt", "python", "repos", "downloads")
         for file in self._of("files", self._plan.files, levels):
             self._attempt(
-                "files", file.path, file.level, "file", lambda f=file: commands.write_file(f, self._context)
+                "files", file.path, file.level, "file", partial(commands.write_file, file, self._context)
             )
         for command in self._of("commands", self._plan.commands, levels):
-            self._attempt(
-                "commands",
-                command.name,
-                command.level,
-                "command",
-                lambda c=command: commands.run_command(c, self._context, self._python()),
-            )
+            work = partial(commands.run_command, command, self._context, self._python())
+            self._attempt("commands", command.name, command.level, "command", work)
         for check in self._of("checks", self._plan.checks, levels):
             self._check(check)
         return not self._is_over()

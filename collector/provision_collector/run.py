@@ -209,15 +209,11 @@ class Run:
         self._finish(verdict, code, error)
 
     def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> None:
-        if self.files is None:
-            self._bind(self.id, self._accepted_unix)
-            assert self.files is not None
-            self._local.bind(self.files.collector)
-        logs = {
-            "core": str(self.files.core),
-            "errors": str(self.files.errors),
-            "events": str(self.files.events),
-        }
+        files = self.files
+        if files is None:
+            files = self._bind(self.id, self._accepted_unix)
+            self._local.bind(files.collector)
+        logs = {"core": str(files.core), "errors": str(files.errors), "events": str(files.events)}
         self._outcome = outcome_of(
             self.status,
             host=str(self.instance),
@@ -302,7 +298,7 @@ class Run:
         )
         return answer
 
-    def _bind(self, run: str, started_unix: int) -> None:
+    def _bind(self, run: str, started_unix: int) -> RunFiles:
         """Settle which run it is and where its files lie: those of an earlier watcher on this machine, if any."""
         record = registry.find(run)
         known = (
@@ -319,6 +315,7 @@ class Run:
         self.status["run"] = run
         self._tail = EventTail(self.files.events)
         self._notify()
+        return self.files
 
     def _remember(self, *, verdict: str | None) -> None:
         assert self.files is not None

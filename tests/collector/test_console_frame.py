@@ -159,6 +159,22 @@ def test_totals_know_what_preflight_knew_before_every_file_is_sized():
     assert story.progress.totals().left_s == 30
 
 
+def test_all_files_together_take_as_long_as_the_slowest():
+    story = Story().started().moving("big", 500_000_000, 1_000_000_000, 100e6)
+    story.moving("slow", 5_000_000, 10_000_000, 100e3)
+
+    assert story.progress.totals().left_s == 50
+
+
+def test_the_first_bytes_of_a_file_promise_no_end():
+    story = Story().started().moving("big", 1000, 10**9, 1000)
+    assert " d " not in story.shown()
+    assert story.progress.totals().left_s is None
+
+    story.moving("big", 10**8, 10**9, 1000)
+    assert "10 d 10 h" in story.shown()
+
+
 def test_only_optional_failures_are_no_alarm():
     story = Story().started().agent("download_failed", item="a", level="optional", **{"class": "not_found"})
     assert "! 1 file failed" in story.shown()

@@ -137,7 +137,7 @@ class Here:
 
     def local_events(self, run: str) -> list[dict[str, Any]]:
         """This side's events as they stand in their file."""
-        [path] = (self.folder / "logs").glob(f"provision_{run}_*.collector.jsonl")
+        path = sorted((self.folder / "logs").glob(f"provision_{run}_*.collector.jsonl"))[-1]
         return [json.loads(line) for line in path.read_text().splitlines()]
 
     def connections(self, run: str) -> int:

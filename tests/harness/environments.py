@@ -59,8 +59,8 @@ class Surroundings:
 
 
 def copy_of_environment(path: str) -> None:
-    """A virtual environment with pip at *path*; making the first takes seconds, each further one is a copy."""
-    shutil.copytree(_template(), path, symlinks=True)
+    """A virtual environment with pip at *path*; making the first takes seconds, each further one is links to it."""
+    shutil.copytree(_template(), path, symlinks=True, copy_function=os.link)
 
 
 @functools.lru_cache(maxsize=1)

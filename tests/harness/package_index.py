@@ -77,6 +77,8 @@ class PackageIndex:
             def do_GET(self) -> None:
                 index._answer(self)
 
+            do_HEAD = do_GET
+
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
@@ -133,14 +135,16 @@ class PackageIndex:
         request.send_header("Content-Type", "text/html" if request.path.endswith("/") else "application/zip")
         request.send_header("Content-Length", str(len(body or b"")))
         request.end_headers()
-        request.wfile.write(body or b"")
+        if request.command == "GET":
+            request.wfile.write(body or b"")
 
     def _body(self, path: str) -> bytes | None:
-        index, _, rest = (
-            path.strip("/").rpartition("/") if path.endswith("/") else path.strip("/").rsplit("/", 2)
-        )
-        if path.endswith("/"):
-            files = self._wheels.get(index, {}).get(rest)
-            links = [f'<a href="/{index}/{rest}/{name}">{name}</a>' for name in files or ()]
-            return None if files is None else b"<!DOCTYPE html>\n" + "\n".join(links).encode()
-        return self._wheels.get(index, {}).get(_, {}).get(rest.replace("%2B", "+"))
+        """What is at *path*: ``/<index>/<package>/`` lists a package's wheels, one segment more is a wheel."""
+        parts = path.strip("/").split("/")
+        is_list = path.endswith("/")
+        index, name = ("/".join(parts[:-1]), parts[-1]) if is_list else ("/".join(parts[:-2]), parts[-2])
+        files = self._wheels.get(index, {}).get(name)
+        if files is None or not is_list:
+            return (files or {}).get(parts[-1].replace("%2B", "+"))
+        links = [f'<a href="/{index}/{name}/{file}">{file}</a>' for file in files]
+        return ("<!DOCTYPE html>\n" + "\n".join(links)).encode()

@@ -41,9 +41,9 @@ _CLASSES: Tuple[Tuple[str, str], ...] = (
     (r"\b40[13]\b.*(client error|forbidden|unauthorized|while getting)|http error 40[13]", "unauthorized"),
     (r"resolutionimpossible|conflicting dependencies", "conflict"),
     (r"no matching distribution|could not find a version|not found in the package registry", "not_found"),
-    (r"there is no version of|no wheels with a matching|http error 404|404 client error", "not_found"),
+    (r"there is no version of|no wheels with a matching|http error 404|404 (client error|not found)", "not_found"),
     (r"no solution found", "conflict"),
-    (r"\b5\d\d\b.*server error|http error 5\d\d", "upstream_down"),
+    (r"\b5\d\d\b.*server error|http error 5\d\d|http status server error", "upstream_down"),
 )
 """Tried in order on the lines that begin an error, then on all of the output."""
 
@@ -241,7 +241,7 @@ def _uv(python: Python) -> str:
 
 
 def _failure(argv: List[str], status: int, output: List[str], python: Python) -> Failure:
-    errors = [line for line in output if re.match(r"\s*(error|fatal|×|╰─▶|caused by)", line, re.IGNORECASE)]
+    errors = [line for line in output if re.match(r"\s*(error|fatal|×|╰─▶|cause)", line, re.IGNORECASE)]
     class_ = _class_of(errors) or _class_of(output) or "command"
     has_network_trouble = any(_NETWORK.search(line.lower()) for line in output)
     if has_network_trouble and class_ in ("not_found", "command", "conflict"):

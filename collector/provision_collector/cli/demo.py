@@ -39,14 +39,14 @@ def command(keep: bool) -> None:
     from ..demo.stage import set_up
 
     directory = Path(tempfile.mkdtemp(prefix="provision-demo-"))
-    status = 70
-    try:
-        with _signals() as received, set_up(directory) as stage:
-            _introduce(stage)
-            status = _run(stage, received) if not received else 128 + received[0]
-    finally:
-        if not keep:
-            shutil.rmtree(directory, ignore_errors=True)
+    with _signals() as received:
+        try:
+            with set_up(directory) as stage:
+                _introduce(stage)
+                status = _run(stage, received) if not received else 128 + received[0]
+        finally:
+            if not keep:
+                shutil.rmtree(directory, ignore_errors=True)
     _say(f"\nThe instance is switched off; its folder is {'kept' if keep else 'removed (--keep keeps it)'}.")
     sys.exit(status)
 

@@ -103,9 +103,7 @@ def _rows(progress: Progress, width: int, room: int) -> list[Text]:
         for kind in ("package", "repo", "command", "service")
         for item, state in progress.items(kind, *ACTIVE)
     ]
-    files = [
-        _file(progress, path, item, columns, width) for path, item in progress.items("download", *ACTIVE)
-    ]
+    files = [_file(progress, path, item, columns) for path, item in progress.items("download", *ACTIVE)]
     rows = others[: max(room // 2, 1)] + files
     if len(rows) <= room:
         return rows
@@ -113,7 +111,7 @@ def _rows(progress: Progress, width: int, room: int) -> list[Text]:
     return [*rows[: max(room - 1, 0)], Text(f"  … and {hidden} more", style="dim")][: max(room, 0)]
 
 
-def _file(progress: Progress, path: str, item: dict[str, Any], columns: _Columns, width: int) -> Text:
+def _file(progress: Progress, path: str, item: dict[str, Any], columns: _Columns) -> Text:
     mark, style = _MARKS[item["state"]]
     name = shortened(harmless(path.rstrip("/").rpartition("/")[2]), columns.name)
     row = Text.assemble((f"{mark} ", style), name + " " * (columns.name - cell_len(name) + _GAP))

@@ -145,6 +145,7 @@ class Progress:
         running = [_movement(item) for item in moving if item["state"] == "running"]
         bytes_per_s = sum(speed for _, _, speed in running)
         left_s = time_left_s(landed_bytes, total_bytes, bytes_per_s) if is_whole else None
+        slowest_s = max((time_left_s(*movement) or 0.0 for movement in running), default=0.0)
         return Totals(
             files=len(files),
             done=sum(is_there(item) for item in files),
@@ -154,9 +155,7 @@ class Progress:
             total_bytes=total_bytes,
             bytes_per_s=bytes_per_s,
             is_whole=is_whole,
-            left_s=left_s
-            if left_s is None
-            else max([left_s, *(time_left_s(*move) or 0.0 for move in running)]),
+            left_s=None if left_s is None else max(left_s, slowest_s),
         )
 
     def _take_own(self, event: Mapping[str, Any]) -> None:
