@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
@@ -102,7 +103,7 @@ class Run:
             output=journal.output,
             secrets=dict(secrets),
         )
-        self._tally = Tally(journal.event, plan.steps)
+        self._tally = Tally(journal.event)
         self._pool = ThreadPoolExecutor(max_workers=CLONES_AT_ONCE + 2, thread_name_prefix="step")
         self._installs = threading.Lock()
         self._services: Dict[str, services.Started] = {}
@@ -134,7 +135,7 @@ class Run:
         finally:
             if self._downloads is not None:
                 self._downloads.stop()
-            self._tally.finish()
+            self._tally.finish(*STEPS)
         self._is_over()
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.status["usable_after_s"]:
@@ -224,11 +225,12 @@ class Run:
                 self._await(checkout)
                 if not checkout.cancelled() and checkout.done() and checkout.result():
                     self._install_requirements(repo)
+        is_last = "optional" in levels
+        self._tally.finish(*(("apt", "python", "repos") if is_last else ()))
         for level in levels:
             self._downloads.wait(level)
         self._settle_downloads()
-        if "optional" in levels:
-            self._tally.finish("apt", "python", "repos", "downloads")
+        self._tally.finish(*(("downloads",) if is_last else ()))
         for file in self._of("files", self._plan.files, levels):
             self._attempt(
                 "files", file.path, file.level, "file", partial(commands.write_file, file, self._context)
@@ -236,6 +238,7 @@ class Run:
         for command in self._of("commands", self._plan.commands, levels):
             work = partial(commands.run_command, command, self._context, self._python())
             self._attempt("commands", command.name, command.level, "command", work)
+        self._tally.finish(*(("files", "commands") if is_last else ()))
         for check in self._of("checks", self._plan.checks, levels):
             self._check(check)
         return not self._is_over()
@@ -260,7 +263,7 @@ class Run:
                 self._start_service(service)
         for check in self._selected("checks", self._plan.checks):
             if check.level == "critical" and not self._tally.is_failed("checks", check.name):
-                self._check(check)  # what was there at `usable` must still be there
+                self._check_again(check)
 
     # -- single items
 
@@ -310,6 +313,13 @@ class Run:
             self._tally.fail("checks", check.name, check.level, failure, is_reported=True)
         else:
             self._tally.succeed("checks", check.name)
+
+    def _check_again(self, check: Check) -> None:
+        """What was there at `usable` must still be there; only news is reported."""
+        try:
+            checks.run_check(check, replace(self._context, report=lambda event, **fields: None), self._venv)
+        except Failure:
+            self._check(check)
 
     def _start_service(self, service: Service) -> None:
         def start() -> None:

@@ -7,28 +7,25 @@ a session of its own. A port that answers is believed only when the service itse
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import re
 import time
 from typing import Any, Dict, List, NamedTuple, Optional
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from . import commands, detach, process, sockets, supervisor
+from . import commands, detach, process, readiness, sockets, supervisor
 from .context import Context
 from .environment.venv import Venv
 from .failures import Failure
-from .plan import Ready, Service
+from .plan import Service
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
 START_S = 15.0
 STOP_S = 30.0
 POLL_S = 0.5
-ANSWER_S = 5.0
 SAY_EVERY_S = 8.0
 TAIL_LINES = 20
-MAX_ANSWER_BYTES = 4 << 20
 _ENDED = ("exited", "gave_up", "not_started", "stopped")
 
 
@@ -38,13 +35,6 @@ class Started(NamedTuple):
     name: str
     pid: int
     start_time: int
-
-
-class Answer(NamedTuple):
-    """One look at the ready URL. `problem` is empty when all is as wanted; `class_` is for a failure made of it."""
-
-    problem: str = ""
-    class_: str = "not_ready"
 
 
 def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
@@ -106,7 +96,7 @@ def wait_ready(service: Service, started: Started, context: Context) -> None:
     successes = 0
     while True:
         status = _require_alive(service, files)
-        answer = _look(ready, status)
+        answer = readiness.look(ready, (status.get("child") or {}).get("pid"))
         successes = 0 if answer.problem else successes + 1
         if successes >= ready.successes:
             context.report("service_ready", item=service.name, level=service.level, url=ready.url)
@@ -243,7 +233,7 @@ def _require_port(service: Service) -> None:
     if service.ready is None:
         return
     url = urlsplit(service.ready.url)
-    host, port = url.hostname or "", _port(url)
+    host, port = url.hostname or "", readiness.port_of(url)
     if not sockets.is_local(host):
         return
     for listener in sockets.listeners(host, port):
@@ -259,87 +249,3 @@ def _require_port(service: Service) -> None:
             if pid
             else None,
         )
-
-
-def _look(ready: Ready, status: Dict[str, Any]) -> Answer:
-    url = urlsplit(ready.url)
-    try:
-        code, body = _get(url)
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return Answer(f"no answer from {ready.url}: {reason}")
-    stranger = _stranger(url, status)
-    if stranger is not None:
-        return Answer(f"port {_port(url)} is answered by {stranger}, not by this service", "port_taken")
-    if not 200 <= code < 300:
-        return Answer(f"{ready.url} answers with {code}")
-    return Answer(_unmet(ready.json, body)) if ready.json else Answer()
-
-
-def _get(url: SplitResult) -> "tuple[int, bytes]":
-    """One GET without proxies, credentials or redirects; bounded in time and size."""
-    end = time.monotonic() + ANSWER_S
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = kind(url.hostname or "localhost", _port(url), timeout=ANSWER_S)
-    try:
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        connection.request("GET", target, headers={"Accept": "application/json, */*"})
-        response = connection.getresponse()
-        body = b""
-        while len(body) < MAX_ANSWER_BYTES:
-            chunk = response.read1(65536)
-            if not chunk:
-                return response.status, body
-            body += chunk
-            if time.monotonic() > end:
-                raise OSError("the answer takes too long")
-        return response.status, body
-    finally:
-        connection.close()
-
-
-def _stranger(url: SplitResult, status: Dict[str, Any]) -> Optional[str]:
-    """Who answers in place of the service; None when it is the service itself or cannot be known."""
-    host = url.hostname or ""
-    child = (status.get("child") or {}).get("pid")
-    if child is None or not sockets.is_local(host):
-        return None
-    found = sockets.listeners(host, _port(url))
-    if not found or any(not listener.pids for listener in found[:1]):
-        return None
-    owners = sorted(found[0].pids)
-    if any(sockets.belongs_to(pid, child) for pid in owners):
-        return None
-    return sockets.describe(owners[0])
-
-
-def _unmet(wanted: Dict[str, Any], body: bytes) -> str:
-    """The first expectation that the JSON *body* does not meet, in words; empty when it meets all."""
-    try:
-        data = json.loads(body)
-    except ValueError:
-        return "the answer is no JSON"
-    for path, expected in wanted.items():
-        value = _value_at(data, path)
-        if expected == "not_empty":
-            if not value:
-                return f"`{path}` is empty"
-        elif value != expected:
-            return f"`{path}` is {json.dumps(value)[:80]}, not {json.dumps(expected)}"
-    return ""
-
-
-def _value_at(data: Any, path: str) -> Any:
-    """The value at a dotted *path*; a number is an index of a list. None when there is none."""
-    for key in path.split("."):
-        if isinstance(data, dict):
-            data = data.get(key)
-        elif isinstance(data, list) and key.isdigit() and int(key) < len(data):
-            data = data[int(key)]
-        else:
-            return None
-    return data
-
-
-def _port(url: SplitResult) -> int:
-    return url.port or (443 if url.scheme == "https" else 80)

@@ -13,9 +13,8 @@ from .failures import Failure
 class Tally:
     """Counts items per step and reports the steps' events. Thread-safe."""
 
-    def __init__(self, report: Report, steps: Iterable[str]) -> None:
+    def __init__(self, report: Report) -> None:
         self._report = report
-        self._steps = tuple(steps)
         self._lock = threading.Lock()
         self._started: Dict[str, float] = {}
         self._ok: Set[Tuple[str, str]] = set()
@@ -61,9 +60,9 @@ class Tally:
         self._report(f"{kind}_failed", level=level, **naming, **failure.as_fields())
 
     def finish(self, *steps: str) -> None:
-        """Report the end of each of *steps* (none given: of all) that began and has not ended yet."""
+        """Report the end of each of *steps* that began and has not ended yet."""
         with self._lock:
-            ended = [(step, at) for step, at in self._started.items() if step in (steps or self._steps)]
+            ended = [(step, at) for step, at in self._started.items() if step in steps]
             self._started = {step: at for step, at in self._started.items() if (step, at) not in ended}
         for step, at in sorted(ended, key=lambda pair: pair[1]):
             counts = {name: sum(1 for owner, _ in items if owner == step) for name, items in self._groups()}

@@ -384,6 +384,7 @@ class Run:
     async def _feed(self, mirrors: list[Mirror]) -> None:
         self._absorb()
         guardian = asyncio.create_task(self._guard_agent())
+        following: asyncio.Task[None] | None = None
         try:
             while not self._is_complete():
                 self._check_complete(mirrors)
@@ -391,12 +392,11 @@ class Run:
                 connected_at = time.monotonic()
                 session = self._session(mirrors)
                 workspace = str(self._answer["workspace"])
-                following = asyncio.ensure_future(
+                following = asyncio.create_task(
                     session.run(connection, self._follow_command(), workspace=workspace, done=self._done)
                 )
                 await asyncio.wait((following, guardian), return_when=asyncio.FIRST_COMPLETED)
                 if guardian.done():
-                    following.cancel()
                     guardian.result()
                 try:
                     await following
@@ -406,7 +406,7 @@ class Run:
                         connection, str(lost), was_steady=time.monotonic() - connected_at >= STEADY_AFTER_S
                     )
         finally:
-            guardian.cancel()
+            await _end(guardian, following)  # the mirrors are closed next: nobody may write them any more
 
     def _session(self, mirrors: list[Mirror]) -> FollowSession:
         paths = self._answer["files"]
@@ -553,6 +553,14 @@ def _wanted(plan: Plan, values: Mapping[str, str]) -> dict[str, str]:
         for rule in plan.secrets
     )
     return {name: value for name, value in found if value}
+
+
+async def _end(*tasks: asyncio.Task[None] | None) -> None:
+    """Cancel *tasks* and wait until they are over, however they end."""
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
 
 
 def _agent_folders(plan: Plan | None, workspace: str | None) -> list[str]:

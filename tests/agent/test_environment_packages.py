@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,6 +235,22 @@ def test_an_old_pip_that_cannot_be_updated_is_a_warning(
     assert "is old and cannot be updated" in here.of("warning")[0]["message"]
     assert version_in(venv, "sympy") == "1.13"
     assert not os.path.exists(left)
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="there is no uv on this machine")
+def test_uv_installs_the_same_layers_under_the_same_protection(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    layers = (Layer(packages=("numpy==1.26.4",)), Layer(packages=("sympy",)))
+    order = Python(installer="uv", timeout_s=5, retries=0, layers=layers, protect=("numpy",))
+    packages.install(order, venv, here.context, NO_GPU)
+    path = here.write("node/requirements.txt", "numpy==2.1.0")
+
+    with pytest.raises(Failure) as caught:
+        packages.install_requirements(path, venv, here.context, order, "node/requirements.txt", "required")
+
+    assert caught.value.class_ == "conflict"
+    assert (version_in(venv, "numpy"), version_in(venv, "sympy")) == ("1.26.4", "1.13")
 
 
 def venv_base(venv: Venv) -> str:

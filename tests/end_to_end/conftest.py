@@ -168,11 +168,17 @@ class Here:
 
 
 @pytest.fixture
-def instance(tmp_path: Path) -> Iterator[EmbeddedInstance]:
+def instance_environment() -> dict[str, str]:
+    """What every login on the instance has in its environment; a test module may have more."""
+    return {}
+
+
+@pytest.fixture
+def instance(tmp_path: Path, instance_environment: dict[str, str]) -> Iterator[EmbeddedInstance]:
     """A fresh instance behind a real sshd. Without one the test is skipped; in CI that is a failure."""
     if not needs_sshd:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("there is no sshd on this machine")
-    with EmbeddedInstance(tmp_path / "instance", server="sshd") as instance:
+    with EmbeddedInstance(tmp_path / "instance", server="sshd", environment=instance_environment) as instance:
         yield instance
 
 

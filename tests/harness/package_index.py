@@ -77,7 +77,8 @@ class PackageIndex:
             def do_GET(self) -> None:
                 index._answer(self)
 
-            do_HEAD = do_GET
+            def do_HEAD(self) -> None:
+                index._answer(self)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

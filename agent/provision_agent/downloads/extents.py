@@ -15,6 +15,8 @@ from . import wire
 UNKNOWN = 1 << 62
 """Stands for the end of a file whose length nobody told."""
 
+SAMPLE_S = 0.5
+
 Span = Tuple[int, int]
 
 
@@ -35,8 +37,7 @@ class Claim:
         self.owner: Any = None
         """The transfer that it is a part of."""
         self._socket: Optional[socket.socket] = None
-        self._mark: Tuple[float, int] = (now, start)
-        self._rate = 0.0
+        self._marks: Tuple[Tuple[float, int], ...] = ((now, start),)
 
     @property
     def left(self) -> int:
@@ -55,19 +56,14 @@ class Claim:
             wire.shut(self._socket)
 
     def sample(self, now: float) -> None:
-        """Remember where it stands, for `rate`; called about twice a second."""
-        at, position = self._mark
-        if now - at >= 1.0:
-            self._rate = (self.position - position) / (now - at)
-            self._mark = (now, self.position)
+        """Remember where it stands, for `rate`; called a few times a second."""
+        if now - self._marks[-1][0] >= SAMPLE_S:
+            self._marks = (self._marks[-1], (now, self.position))
 
     def rate(self, now: float) -> float:
-        """Bytes per second of late; since it began while it is young."""
-        at, position = self._mark
-        if self._rate and now - at < 2.0:
-            return self._rate
-        base_at = at if self._rate else self.began_at
-        return (self.position - (position if self._rate else self.start)) / max(now - base_at, 0.05)
+        """Bytes per second of late: over the last half to one and a half seconds."""
+        at, position = self._marks[0]
+        return (self.position - position) / max(now - at, 0.05)
 
 
 class Extents:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 from urllib.parse import unquote, urlsplit
 
 from .. import protocol
@@ -129,7 +129,7 @@ class Fetch:
     def _from_source(self, source: Source) -> str:
         answer = self._ask(source)
         path = self._path_for(answer)
-        if self._part is None and self._is_there(path, answer):
+        if self._part is None and (self._is_there(path, answer) or not self._take_part(path, answer)):
             return self._skip()
         self._check_promise(answer)
         self._wanted_path = path
@@ -181,9 +181,8 @@ class Fetch:
             raise Failure("size", f"{answer.host} has {answer.size_bytes} bytes, wanted are {self._size}")
 
     def _begin(self, source: Source, answer: Answer) -> Transfer:
-        """Open the part, see what is already there, and let the hash follow."""
-        if self._part is None:
-            self._part = self._open_part(os.path.join(self._context.workspace, self._wanted_path))
+        """See what is already there, and let the hash follow what comes."""
+        assert self._part is not None
         size = answer.size_bytes if answer.size_bytes is not None else self._size
         is_file = urlsplit(answer.location).scheme == "file"
         is_single = not is_file and (source.is_single or not answer.has_ranges or answer.size_bytes is None)
@@ -208,17 +207,20 @@ class Fetch:
         self._follower = Follower(self._part.descriptor, lambda: self._pool.frontier(transfer))
         return transfer
 
-    def _open_part(self, final: str) -> PartFile:
-        """The part may be locked by another process: that one works for us until it ends."""
-        has_said = False
-        while True:
+    def _take_part(self, path: str, answer: Answer) -> bool:
+        """Lock the part. Another process may have it: that one works for us; False when it has finished the file."""
+        final = os.path.join(self._context.workspace, path)
+        before = _signature(final)
+        is_told = False
+        while self._part is None:
             try:
-                return PartFile(final)
+                self._part = PartFile(final)
             except Busy:
-                if not has_said:
+                if not is_told:
                     self.report("waiting", host="", wait_s=LOCK_AGAIN_S, reason="another process fetches it")
-                    has_said = True
-            self._allowance.sleep(LOCK_AGAIN_S)
+                is_told = True
+                self._allowance.sleep(LOCK_AGAIN_S)
+        return _signature(final) == before or not self._is_there(path, answer)
 
     def _copy(self, transfer: Transfer) -> None:
         """A `file:` source: nothing to wait for, nothing to share."""
@@ -330,3 +332,11 @@ class Fetch:
         if self._follower is not None:
             self._follower.stop()
             self._follower = None
+
+
+def _signature(path: str) -> Optional[Tuple[int, int]]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

@@ -162,12 +162,12 @@ class Response:
             self.at_end = self.remaining == 0
         return count
 
-    def read(self, count: int, within_s: float) -> bytes:
+    def read(self, count: int, within_s: float, stop: Stop = lambda: False) -> bytes:
         """Up to *count* bytes of the body, as many as come *within_s*: for small answers and error pages."""
         self.prepare(min(within_s, 5.0))
         buffer = bytearray(count)
         view, got, end = memoryview(buffer), 0, time.monotonic() + within_s
-        while got < count and not self.at_end and time.monotonic() < end:
+        while got < count and not self.at_end and time.monotonic() < end and not stop():
             try:
                 got += self.fill(view[got:])
             except Failure:

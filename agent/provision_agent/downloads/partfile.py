@@ -149,7 +149,7 @@ class PartFile:
             os.ftruncate(self.descriptor, 0)
             os.unlink(self._journal_path)
         except OSError:
-            pass
+            pass  # there was none
 
     def remove(self) -> None:
         """Take the part and its journal off the disk."""
@@ -157,11 +157,13 @@ class PartFile:
         try:
             os.unlink(self.path)
         except OSError:
-            pass
+            pass  # the folder cannot be written any more; an empty part harms nobody
 
     def close(self, *, sync: bool) -> None:
-        """Unlock it and keep what has landed; *sync* makes it outlive a crash of the machine."""
+        """Unlock it and keep what has landed, if anything; *sync* makes it outlive a crash of the machine."""
         try:
+            if os.fstat(self.descriptor).st_size == 0:
+                self.remove()
             if sync and self._journal is not None:
                 os.fdatasync(self.descriptor)
                 os.write(self._journal, _SYNCED)

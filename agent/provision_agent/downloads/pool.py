@@ -273,11 +273,11 @@ class Pool:
             return None  # it has only just begun
         if slowest.left / (rate + 1.0) < 2 * wait_s + 0.5 or usual <= 0:
             return None
-        left = slowest.left - rate * wait_s
-        take = int(left * usual / (usual + rate)) if slowest.landed_at is not None else slowest.left
-        if take < min(MIN_STEAL, slowest.left):
+        take = int((slowest.left - rate * wait_s) * usual / (usual + rate))
+        if take < MIN_STEAL <= slowest.left:
             return None
-        at = max(slowest.end - take, slowest.position)
+        is_rest_worth_it = slowest.left - take >= MIN_STEAL
+        at = slowest.end - take if is_rest_worth_it else slowest.position
         claim = transfer.extents.split(slowest, at, now)
         if slowest.left == 0:
             slowest.abandon()

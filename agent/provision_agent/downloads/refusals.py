@@ -19,8 +19,8 @@ from ..failures import Failure
 from .addresses import CIVITAI_HOSTS, HubFile
 from .http import Headers
 
-MAX_WAIT_S = 120.0
-"""However long a server asks for, it is asked again after this."""
+MIN_WAIT_S, MAX_WAIT_S = 0.5, 120.0
+"""However short or long a time a server names, it is asked again after this."""
 UNSAID_WAIT_S = 10.0
 """How long to leave a host alone that says 429 and not for how long."""
 QUOTED_BYTES = 200
@@ -66,7 +66,7 @@ def refusal(
 
 
 def asked_wait_s(headers: Headers, now: Callable[[], float] = time.time) -> float:
-    """How long the server wants to be left alone, capped at `MAX_WAIT_S`.
+    """How long the server wants to be left alone, within `MIN_WAIT_S` and `MAX_WAIT_S`.
 
     ``RateLimit`` (an IETF draft, used by Hugging Face) is exact and goes first; ``Retry-After`` is
     seconds or a date.
@@ -85,7 +85,7 @@ def asked_wait_s(headers: Headers, now: Callable[[], float] = time.time) -> floa
         wait_s = float(reset) + 1
     else:
         wait_s = UNSAID_WAIT_S
-    return min(max(wait_s, 0.0), MAX_WAIT_S)
+    return min(max(wait_s, MIN_WAIT_S), MAX_WAIT_S)
 
 
 def quoted(body: bytes, secrets: List[str]) -> str:

@@ -23,6 +23,7 @@ from .wire import Origin, Stop, origin_of
 
 HEAD_BYTES = 1024
 """How much of a file is read to know what it is; enough for a login page to give itself away."""
+HEAD_WITHIN_S = 5.0
 LISTING_BYTES = 8 << 20
 _HASH = re.compile(r'"?([0-9a-f]{64})"?')
 
@@ -92,7 +93,7 @@ class Sources:
         span = (0, HEAD_BYTES)
         response, answer = self.open(url, span=span, deadline=deadline, connect_s=connect_s, stop=stop)
         try:
-            head = response.read(HEAD_BYTES, max(0.5, deadline - time.monotonic()))
+            head = response.read(HEAD_BYTES, HEAD_WITHIN_S, stop)
         finally:
             response.close()
         name = answer.name or ""

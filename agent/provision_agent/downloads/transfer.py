@@ -205,11 +205,11 @@ def _check(response: http.Response, claim: Claim, access: Sources) -> None:
     found = sources.size_of(response)
     if size is not None and found is not None and found != size:
         raise Changed(f"the file at {answer.host} changed from {size} to {found} bytes while it was fetched")
+    if transfer.is_single:
+        return  # all of it is in this one answer, so it cannot be mixed
     new = sources.validator_of(response.headers)
     if answer.sha256 is None and answer.validator and new and new != answer.validator:
         raise Changed(f"the file at {answer.host} changed while it was fetched")
-    if transfer.is_single:
-        return
     if response.status == 200:
         raise Unranged(f"{answer.host} sends the whole file only")
     if not (response.headers.get("Content-Range") or "").startswith(f"bytes {claim.start}-"):

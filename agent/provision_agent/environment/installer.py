@@ -41,7 +41,10 @@ _CLASSES: Tuple[Tuple[str, str], ...] = (
     (r"\b40[13]\b.*(client error|forbidden|unauthorized|while getting)|http error 40[13]", "unauthorized"),
     (r"resolutionimpossible|conflicting dependencies", "conflict"),
     (r"no matching distribution|could not find a version|not found in the package registry", "not_found"),
-    (r"there is no version of|no wheels with a matching|http error 404|404 (client error|not found)", "not_found"),
+    (
+        r"there is no version of|no wheels with a matching|http error 404|404 (client error|not found)",
+        "not_found",
+    ),
     (r"no solution found", "conflict"),
     (r"\b5\d\d\b.*server error|http error 5\d\d|http status server error", "upstream_down"),
 )

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, Optional
 
 from .. import backoff
 from ..context import Context
 from ..failures import Failure
 from ..plan import Repo
 from ..protocol import public_url
+from . import refs
 from .git import Git
 from .progress import Progress
 
@@ -28,15 +29,6 @@ MARKER = "provision-incomplete"
 """A file in .git while the first checkout of a folder is under way."""
 _STALE_LOCK_S = 600.0
 _CHANGED = re.compile(r"[ MTADRCU]{2} ")
-_COMMIT = re.compile(r"[0-9a-f]{7,40}")
-
-
-class Target(NamedTuple):
-    """What a source has for the wanted ref. `branch` is set when it names one (or the default)."""
-
-    commit: str
-    refspec: str
-    branch: Optional[str] = None
 
 
 def checkout(repo: Repo, context: Context) -> str:
@@ -144,7 +136,9 @@ class _Checkout:
         self._context.cancelled.wait(min(wait_s, max(0.0, self._context.remaining_s())))
 
     def _from(self, url: str) -> bool:
-        target = self._find(url)
+        target = refs.resolve(
+            url, self._repo.ref, Git(self._context.workspace, self._context, self._progress.line)
+        )
         if self._is_whole() and self.head().startswith(target.commit) and not self._needs_submodules():
             self._remember()
             return False
@@ -156,43 +150,7 @@ class _Checkout:
         self._finish(commit)
         return True
 
-    # -- asking
-
-    def _find(self, url: str) -> Target:
-        """What the wanted ref means at *url*: a branch before a tag before a commit."""
-        ref = self._repo.ref
-        if ref is not None and re.fullmatch(r"[0-9a-f]{40}", ref):
-            return Target(ref, ref)
-        wanted = (
-            ["HEAD"]
-            if ref is None
-            else [ref, f"refs/heads/{ref}", f"refs/tags/{ref}", f"refs/tags/{ref}^{{}}"]
-        )
-        found: Dict[str, str] = {}
-        default = None
-        for line in self._outside("ls-remote", "--symref", "--", url, *wanted):
-            value, tab, name = line.partition("\t")
-            if tab and value.startswith("ref: refs/heads/"):
-                default = value[len("ref: refs/heads/") :]
-            elif tab:
-                found[name] = value
-        if ref is None and "HEAD" in found:
-            return Target(found["HEAD"], f"refs/heads/{default}" if default else "HEAD", default)
-        if f"refs/heads/{ref}" in found:
-            return Target(found[f"refs/heads/{ref}"], f"refs/heads/{ref}", ref)
-        if f"refs/tags/{ref}" in found:
-            return Target(found.get(f"refs/tags/{ref}^{{}}", found[f"refs/tags/{ref}"]), f"refs/tags/{ref}")
-        if ref is not None and ref in found and ref.startswith("refs/"):
-            return Target(found[ref], ref)
-        if ref is not None and _COMMIT.fullmatch(ref):
-            return Target(ref, ref)
-        what = "the source has no commit" if ref is None else f"`{ref}` is no branch, tag or commit of it"
-        raise Failure(
-            "not_found", f"{public_url(url)}: {what}", hint="correct `ref` of the repo in the profile"
-        )
-
-    def _outside(self, *arguments: str) -> List[str]:
-        return Git(self._context.workspace, self._context, self._progress.line).run(*arguments)
+    # -- looking
 
     def _is_repository(self) -> bool:
         own = os.path.join(self._path, ".git")
@@ -245,7 +203,7 @@ class _Checkout:
             self._git.run("config", "remote.origin.url", url)
             self._git.run("config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
 
-    def _fetch(self, url: str, target: Target) -> str:
+    def _fetch(self, url: str, target: refs.Target) -> str:
         """Bring the target's objects here, without history where the source can do that."""
         local = "refs/provision/wanted" if target.branch is None else f"refs/remotes/origin/{target.branch}"
         try:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import click
 
-from ..errors import ProvisionError
+from ..errors import ProfileError, ProvisionError
 
 COMMANDS = {
     "up": "push the agent, run a profile on an instance, mirror its logs to the end",
@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def complain(error: ProvisionError) -> None:
     """Say on stderr what happened and what to type next."""
-    print(f"provision: {error}", file=sys.stderr)
+    clickable = isinstance(error, ProfileError)  # every line begins with file:line:column already
+    print(error if clickable else f"provision: {error}", file=sys.stderr)
     if error.hint:
         print(f"  next: {error.hint}", file=sys.stderr)

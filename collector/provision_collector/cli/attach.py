@@ -37,7 +37,7 @@ def command(
     configure_logging(verbose)
     from .. import registry
     from ..up import attach
-    from .watch import watch
+    from .watch import mode_for, watch
 
     instance = instance_of(connection, run)
     record = registry.find(run) if run else None
@@ -46,8 +46,7 @@ def command(
         watch(
             lambda: attach(instance, run_id=run, workspace=folder, logs_dir=logs_dir),
             host=str(instance),
-            json=as_json,
-            quiet=quiet,
+            mode=mode_for(json=as_json, quiet=quiet, verbose=verbose),
             stop_on_exit=stop_on_exit,
         )
     )

@@ -68,7 +68,7 @@ def _show(data: bytes) -> None:
     from ..console import harmless
 
     for line in data.decode("utf-8", "replace").splitlines():
-        click.echo(harmless(line))
+        click.echo(harmless(line, keep="\t"))
 
 
 def _write_all(data: bytes) -> None:

@@ -63,7 +63,7 @@ def command(
     """
     configure_logging(verbose)
     from ..errors import ProvisionError
-    from .watch import print_outcome, watch
+    from .watch import mode_for, print_outcome, watch
 
     try:
         instance, begin = _prepared(connection, profile, dict(variables), dict(labels), options, quiet=quiet)
@@ -73,7 +73,8 @@ def command(
         raise
     if detach:
         sys.exit(asyncio.run(_detach(begin, as_json=as_json)))
-    sys.exit(watch(begin, host=str(instance), json=as_json, quiet=quiet, stop_on_exit=stop_on_exit))
+    mode = mode_for(json=as_json, quiet=quiet, verbose=verbose)
+    sys.exit(watch(begin, host=str(instance), mode=mode, stop_on_exit=stop_on_exit))
 
 
 def _prepared(

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ..console import choose_mode, view_for
+from ..console import Mode, choose_mode, view_for
 from ..errors import ProvisionError
 
 if TYPE_CHECKING:
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 STOP_WITHIN_S = 90.0
 
 
-def watch(
-    begin: Callable[[], Awaitable[Run]], *, host: str, json: bool, quiet: bool, stop_on_exit: bool = False
-) -> int:
+def watch(begin: Callable[[], Awaitable[Run]], *, host: str, mode: Mode, stop_on_exit: bool) -> int:
     """Start or join a run by *begin*, show it to its end, and return the exit code."""
-    mode = choose_mode(json=json, quiet=quiet, stderr_is_tty=sys.stderr.isatty(), environ=os.environ)
     with view_for(mode, host=host, stdout=sys.stdout, stderr=sys.stderr) as view:
         return asyncio.run(_watch(begin, view, stop_on_exit=stop_on_exit))
+
+
+def mode_for(*, json: bool, quiet: bool, verbose: bool) -> Mode:
+    """The view for these flags here; log lines and a live picture would garble each other."""
+    is_terminal = sys.stderr.isatty() and not verbose
+    return choose_mode(json=json, quiet=quiet, stderr_is_tty=is_terminal, environ=os.environ)
 
 
 async def _watch(begin: Callable[[], Awaitable[Run]], view: View, *, stop_on_exit: bool) -> int:

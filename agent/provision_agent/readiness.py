@@ -1,0 +1,118 @@
+"""Does a service answer as its plan says, and is it the service itself that answers?
+
+Asked from this machine without proxies, credentials or redirects; bounded in time and size.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from typing import Any, Dict, NamedTuple, Optional
+from urllib.parse import SplitResult, urlsplit
+
+from . import sockets
+from .plan import Ready
+
+ANSWER_S = 5.0
+MAX_ANSWER_BYTES = 4 << 20
+
+
+class Answer(NamedTuple):
+    """One look at the ready URL. `problem` is empty when all is as wanted; `class_` is for a failure made of it."""
+
+    problem: str = ""
+    class_: str = "not_ready"
+
+
+def look(ready: Ready, child: Optional[int]) -> Answer:
+    """Ask the ready URL once.
+
+    Args:
+        ready: What is asked, and what the answer must hold.
+        child: The service's process; an answer from any other's socket is not its own. None: not known.
+
+    Returns:
+        An answer without a problem when all is as wanted. Takes `ANSWER_S` at most, never raises.
+    """
+    url = urlsplit(ready.url)
+    try:
+        code, body = _get(url)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return Answer(f"no answer from {ready.url}: {reason}")
+    stranger = _stranger(url, child)
+    if stranger is not None:
+        return Answer(f"port {port_of(url)} is answered by {stranger}, not by this service", "port_taken")
+    if not 200 <= code < 300:
+        return Answer(f"{ready.url} answers with {code}")
+    return Answer(_unmet(ready.json, body)) if ready.json else Answer()
+
+
+def _get(url: SplitResult) -> "tuple[int, bytes]":
+    """One GET without proxies, credentials or redirects; bounded in time and size."""
+    end = time.monotonic() + ANSWER_S
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    connection = kind(url.hostname or "localhost", port_of(url), timeout=ANSWER_S)
+    try:
+        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
+        connection.request("GET", target, headers={"Accept": "application/json, */*"})
+        response = connection.getresponse()
+        body = b""
+        while len(body) < MAX_ANSWER_BYTES:
+            chunk = response.read1(65536)
+            if not chunk:
+                return response.status, body
+            body += chunk
+            if time.monotonic() > end:
+                raise OSError("the answer takes too long")
+        return response.status, body
+    finally:
+        connection.close()
+
+
+def _stranger(url: SplitResult, child: Optional[int]) -> Optional[str]:
+    """Who answers in place of the service; None when it is the service itself or cannot be known."""
+    host = url.hostname or ""
+    if child is None or not sockets.is_local(host):
+        return None
+    found = sockets.listeners(host, port_of(url))
+    if not found or any(not listener.pids for listener in found[:1]):
+        return None
+    owners = sorted(found[0].pids)
+    if any(sockets.belongs_to(pid, child) for pid in owners):
+        return None
+    return sockets.describe(owners[0])
+
+
+def _unmet(wanted: Dict[str, Any], body: bytes) -> str:
+    """The first expectation that the JSON *body* does not meet, in words; empty when it meets all."""
+    try:
+        data = json.loads(body)
+    except ValueError:
+        return "the answer is no JSON"
+    for path, expected in wanted.items():
+        value = _value_at(data, path)
+        if expected == "not_empty":
+            if not value:
+                return f"`{path}` is empty"
+        elif value != expected:
+            return f"`{path}` is {json.dumps(value)[:80]}, not {json.dumps(expected)}"
+    return ""
+
+
+def _value_at(data: Any, path: str) -> Any:
+    """The value at a dotted *path*; a number is an index of a list. None when there is none."""
+    for key in path.split("."):
+        if isinstance(data, dict):
+            data = data.get(key)
+        elif isinstance(data, list) and key.isdigit() and int(key) < len(data):
+            data = data[int(key)]
+        else:
+            return None
+    return data
+
+
+def port_of(url: SplitResult) -> int:
+    """The port that *url* names or means."""
+    return url.port or (443 if url.scheme == "https" else 80)

@@ -1,0 +1,132 @@
+"""The other commands on runs: status, logs, hosts, prune, check; and what they say of runs that are going."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.file_server import FileServer
+
+from .conftest import Here, eventually
+from .test_survival import SLOW, big_profile, landed, lift
+from .test_up import profile_of
+
+
+def test_status_tells_the_same_here_and_from_the_instance(here: Here, files: FileServer) -> None:
+    profile = here.profile(profile_of(files))
+    here.up(profile, "--run-id", "a")
+
+    local = here.run("status", "--json").lines
+    remote = here.run("status", *here.connection(), "--json").lines
+
+    assert [row["run"] for row in local] == [row["run"] for row in remote] == ["a"]
+    for row in (local[0], remote[0]):
+        assert (row["state"], row["verdict"]) == ("complete", "complete")
+        assert len(row["downloads"]) == 3
+    assert remote[0]["is_alive"] is False
+    table = here.run("status").stdout
+    assert "RUN" in table and "complete" in table and "3/3" in table
+
+
+def test_logs_prints_the_mirror_as_it_is_and_follows_it_to_the_end(here: Here, files: FileServer) -> None:
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "a")
+    eventually(lambda: landed(files))
+    follower = here.spawn("logs", "-f", "a")
+    eventually(lambda: "Preflight" in here.said(follower))
+    lift()
+    outcome = here.finish(child).outcome
+    followed = here.finish(follower)
+
+    mirror = Path(outcome["logs"]["core"]).read_bytes()
+    assert followed.stdout.encode() == mirror
+    assert here.run("logs", "a").stdout.encode() == mirror
+    assert here.run("logs", "a", "--events").stdout.encode() == Path(outcome["logs"]["events"]).read_bytes()
+
+
+def test_an_unknown_run_is_a_usage_error_with_the_next_step(here: Here) -> None:
+    for words in (("attach", "nope"), ("stop", "nope"), ("logs", "nope"), ("status", "nope")):
+        done = here.run(*words)
+        assert done.code == 2, words
+        assert "provision status" in done.stderr
+
+
+def test_hosts_lists_what_was_seen_first_and_forgets_it(here: Here, files: FileServer) -> None:
+    here.up(here.profile(profile_of(files)))
+
+    [row] = here.run("hosts", "list", "--json").lines
+
+    assert row["host"] == f"[127.0.0.1]:{here.instance.port}"
+    assert row["fingerprint"].startswith("SHA256:")
+    assert here.run("hosts", "forget", f"127.0.0.1:{here.instance.port}").code == 0
+    assert here.run("hosts", "list", "--json").lines == []
+
+
+def test_prune_removes_old_runs_here_and_there_but_never_what_they_made(
+    here: Here, files: FileServer
+) -> None:
+    profile = here.profile(profile_of(files))
+    outcomes = [here.up(profile, "--run-id", run).outcome for run in ("a", "b", "c")]
+
+    assert here.run("prune", "--keep", "1", "--json").lines == [{"removed": ["b", "a"]}]
+    there = here.run("prune", "--keep", "1", "--json", *here.connection()).lines
+
+    assert sorted(there[0]["removed"]) == ["a", "b"]
+    assert not Path(outcomes[0]["logs"]["core"]).exists()
+    assert Path(outcomes[2]["logs"]["core"]).exists()
+    assert (here.instance.workspace / "models/critical.safetensors").exists()
+    assert here.remote("c", "core.log").exists()
+    assert not here.remote("a", "core.log").exists()
+
+
+def test_prune_leaves_a_run_that_is_going(here: Here, files: FileServer) -> None:
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "a")
+    eventually(lambda: landed(files))
+
+    assert here.run("prune", "--keep", "0", "--json").lines == [{"removed": []}]
+    assert here.run("prune", "--keep", "0", "--json", *here.connection()).lines[0]["removed"] == []
+
+    assert SLOW.bytes_per_s
+    lift()
+    assert here.finish(child).code == 0
+
+
+def test_plain_lines_go_to_a_pipe_and_end_with_what_to_do(here: Here, files: FileServer) -> None:
+    profile = here.profile(profile_of(files, levels=("critical",)))
+    where = [*here.connection(), "--profile", profile, "--workspace", str(here.instance.workspace)]
+
+    good = here.run("up", *where)
+    quiet = here.run("up", *where, "--quiet")
+
+    assert good.code == quiet.code == 0
+    assert "\x1b" not in good.stdout + good.stderr
+    assert "models/critical.safetensors" in good.stdout
+    assert quiet.stdout == ""
+
+
+def test_check_says_what_is_wrong_without_any_instance(here: Here, files: FileServer) -> None:
+    assert here.run("check", here.profile(profile_of(files))).code == 0
+    bad = here.run("check", here.profile("version: 1\nname: x\nlimits: {runn: 3}\n"))
+    assert bad.code == 3
+    assert ":3:10:" in bad.stderr
+
+
+def test_no_python_on_the_instance_is_said_with_the_command_that_helps(here: Here, files: FileServer) -> None:
+    fake = here.instance.home / "bin"
+    fake.mkdir()
+    # a login shell without any python: what a bare image looks like
+    (here.instance.home / ".bashrc").write_text(f"PATH={fake}\n")
+    (fake / "sh").symlink_to("/bin/sh")
+
+    done = here.up(here.profile(profile_of(files)))
+
+    assert done.code == 10
+    error = done.outcome["errors"][0]
+    assert error["class"] == "no-python"
+    assert "apt-get install" in error["hint"]
+
+
+def test_json_lines_are_json_and_nothing_else(here: Here, files: FileServer) -> None:
+    done = here.up(here.profile(profile_of(files)))
+
+    assert all(isinstance(json.loads(line), dict) for line in done.stdout.splitlines())
+    assert done.lines[-1]["event"] == "outcome"
