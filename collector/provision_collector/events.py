@@ -13,6 +13,8 @@ from typing import Any
 
 from provision_agent import protocol
 
+from .errors import UsageError
+
 CHUNK_BYTES = 1 << 20
 
 
@@ -89,9 +91,16 @@ def _event(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
     except ValueError:
+        return None  # torn by a killed agent, which ended it with a newline and went on
+    if not isinstance(event, dict):
         return None
-    is_known = isinstance(event, dict) and event.get("format") in protocol.SUPPORTED_FORMATS
-    return event if is_known else None
+    if event.get("format") not in protocol.SUPPORTED_FORMATS:
+        raise UsageError(
+            f"this run writes events of format {event.get('format')}; this version of provision reads "
+            f"{protocol.SUPPORTED_FORMATS[0]} and {protocol.FORMAT}",
+            hint="watch it with the version of provision that started it",
+        )
+    return event
 
 
 def _last_sequence(path: Path) -> int:

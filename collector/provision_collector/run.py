@@ -122,21 +122,21 @@ class Run:
 
         Ends after the `outcome` event. A slow reader costs no memory: events are read from the mirror.
         """
-        tail, seen = None, 0
+        tail: EventTail | None = None
+        seen = 0
         while True:
             wake = self._wake
             is_over = self._outcome is not None
             if tail is None and self.files is not None:
                 tail = EventTail(self.files.events)
-            fresh = True
-            while fresh:
+            is_moving = True
+            while is_moving:
                 ours = [event for event in self._local.all[seen:] if event["event"] != "outcome"]
-                for event in ours:
-                    yield dict(event)
+                theirs = _readable(tail)
                 seen += len(ours)
-                fresh = bool(batch := tail.read_new() if tail is not None else [])
-                for event in batch:
-                    yield event
+                for event in (*ours, *theirs):
+                    yield dict(event)
+                is_moving = bool(theirs)
             if is_over:
                 yield dict(self._local.all[-1])
                 return
@@ -175,6 +175,9 @@ class Run:
                 request={"workspace": self._answer["workspace"], "run": self.id},
                 timeout_s=STOP_TIMEOUT_S,
             )
+        except HostUnreachableError:
+            if self.status["verdict"] is None:  # else the end of the run was quicker than the answer
+                raise
         finally:
             if not is_borrowed:
                 connection.abort()
@@ -553,6 +556,13 @@ def _wanted(plan: Plan, values: Mapping[str, str]) -> dict[str, str]:
         for rule in plan.secrets
     )
     return {name: value for name, value in found if value}
+
+
+def _readable(tail: EventTail | None) -> list[dict[str, Any]]:
+    try:
+        return tail.read_new() if tail is not None else []
+    except UsageError:
+        return []  # events of a format that is not spoken here: the outcome says so
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:

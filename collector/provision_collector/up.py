@@ -51,7 +51,7 @@ async def start(
     Raises:
         ProfileError: the profile is wrong. UsageError: the order cannot mean anything.
     """
-    _check_run_id(run_id)
+    _refuse_finished(run_id)
     if isinstance(profile, Profile):
         plan = compile_plan(
             profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
@@ -83,7 +83,6 @@ async def attach(
 
     A run whose processes died is started again, with *secrets* (None: those of its plan, from the environment).
     """
-    _check_run_id(run_id)
     values = dict(os.environ) if secrets is None else dict(secrets)
     order = Order(plan=None, run_id=run_id, secrets=values, workspace=workspace, logs_dir=Path(logs_dir))
     return Run(instance, order)
@@ -95,7 +94,7 @@ def known_instance(run_id: str) -> tuple[Instance, registry.RunRecord]:
     return record.to_instance(), record
 
 
-def _check_run_id(run_id: str | None) -> None:
+def _refuse_finished(run_id: str | None) -> None:
     if run_id is not None:
         record = registry.find(run_id)
         if record is not None and record.verdict is not None:

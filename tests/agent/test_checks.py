@@ -87,8 +87,9 @@ def test_small_files_do_not_count_and_are_mentioned(here: Surroundings) -> None:
     assert "1 more below 10 bytes" in failure.message
 
 
-def test_links_in_circles_end_and_linked_models_count(here: Surroundings) -> None:
+def test_links_in_circles_end_and_a_model_counts_once_however_it_is_linked(here: Surroundings) -> None:
     here.write("store/a.ckpt")
+    os.symlink("a.ckpt", os.path.join(here.workspace, "store", "b.ckpt"))
     os.makedirs(os.path.join(here.workspace, "models"))
     os.symlink("../store", os.path.join(here.workspace, "models", "linked"))
     for name in ("one", "two"):

@@ -7,15 +7,14 @@ import os
 import threading
 import time
 
-from conftest import Bench, eventually, quick
+from harness.downloads import eventually, quick
 from harness.file_server import Content, Fault, FileServer
-
 from provision_agent.plan import Download, HostLimits, ItemLimits, Limits
 
 MIB = 1 << 20
 
 
-def digest(path: "os.PathLike[str]") -> str:
+def digest(path: os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
 

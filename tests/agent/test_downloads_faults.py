@@ -12,9 +12,8 @@ import threading
 import time
 
 import pytest
-from conftest import eventually, quick
+from harness.downloads import eventually, quick
 from harness.file_server import Content, Fault, FileServer
-
 from provision_agent.downloads import hosts as hosts_module
 from provision_agent.plan import Download, Limits, Substitute
 
@@ -23,7 +22,7 @@ BIG = MIB // 2
 """Requests for less than this are lookups; faults with it as `min_length` spare them."""
 
 
-def digest(path: "os.PathLike[str]") -> str:
+def digest(path: os.PathLike[str]) -> str:
     with open(path, "rb") as file:
         return hashlib.sha256(file.read()).hexdigest()
 
@@ -412,9 +411,9 @@ def test_a_full_disk_is_final_and_keeps_the_state(bench, server):
 import resource, signal, sys, threading
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
-sys.path[:0] = {[os.path.dirname(__file__), *sys.path]!r}
+sys.path[:0] = {sys.path!r}
 from pathlib import Path
-from conftest import Bench
+from harness.downloads import Bench
 from provision_agent.plan import Download
 bench = Bench(Path({str(bench.root)!r}))
 result = bench.fetch_one(Download(url={server.add("/m.bin", Content(8 * MIB))!r}, path="m.bin"))

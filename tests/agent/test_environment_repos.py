@@ -273,7 +273,10 @@ def test_submodules_come_along(tmp_path: Path, origin: Origin, server: GitServer
     assert here.names()[-1] == "repo_skipped"
 
 
-def test_a_url_that_would_run_a_program_is_refused(here: Surroundings) -> None:
+def test_a_url_that_would_run_a_program_is_refused_whatever_the_user_allows_git(
+    here: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "ext")
     with pytest.raises(Failure):
         repos.checkout(Repo(url=f"ext::touch {here.workspace}/ran", path="ui"), here.context)
 

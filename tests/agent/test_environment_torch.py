@@ -128,6 +128,20 @@ def test_a_version_that_the_index_refuses_makes_room_for_the_next_without_a_seco
     )
 
 
+def test_an_index_out_of_reach_is_asked_for_one_candidate_only(
+    index: PackageIndex, here: Surroundings, venv: Venv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROVISION_TORCH_INDEX", "http://127.0.0.1:9/whl")
+    layer = Layer(torch=Torch(versions=("2.9.1", "2.5.1")))
+
+    with pytest.raises(Failure) as caught:
+        order = Python(installer="pip", timeout_s=5, retries=1, layers=(layer,))
+        packages.install(order, venv, here.context, machine("12.4", "8.9"))
+
+    assert caught.value.class_ == "network"
+    assert len(here.of("package_retried")) == 2
+
+
 def test_a_cpu_build_on_a_machine_with_a_gpu_is_repaired(
     index: PackageIndex, here: Surroundings, venv: Venv
 ) -> None:

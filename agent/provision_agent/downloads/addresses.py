@@ -75,11 +75,15 @@ def address_of(url: str) -> str:
     Raises:
         Failure: `not_found`, when it is written in no form that is known.
     """
-    for rewrite in (_hub, _civitai, _dropbox, _drive, _github):
+    try:
+        scheme = urlsplit(url).scheme
+    except ValueError:
+        scheme = ""
+    for rewrite in (_hub, _civitai, _dropbox, _drive, _github) if scheme else ():
         better = rewrite(url)
         if better is not None:
             return better
-    if urlsplit(url).scheme not in ("http", "https", "file"):
+    if scheme not in ("http", "https", "file"):
         raise Failure(
             "not_found",
             f"`{url.split('?')[0]}` is in no form that is known",

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import time
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from .. import backoff, process
@@ -24,6 +25,8 @@ from .venv import Venv
 ATTEMPTS = 3
 WAIT_BASE_S = 5.0
 WAIT_CAP_S = 30.0
+RETRY_WITHIN_S = 900.0
+"""pip retries by itself, for minutes per connection: after this long another attempt would only repeat that."""
 INSTALL_S = 3600.0
 QUICK_S = 120.0
 OLDEST_PIP = 21
@@ -111,12 +114,14 @@ class Installer:
             Failure: `network`, `not_found`, `conflict`, `disk_full`, `unauthorized`, …; else `command`.
         """
         argv = self._argv("install", [*self._constraint_options(constraints), *arguments])
+        give_up_at = time.monotonic() + RETRY_WITHIN_S
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self._run(argv, progress, INSTALL_S)
                 return
             except Failure as failure:
-                if attempt == ATTEMPTS or not (failure.retriable or failure.class_ == "checksum"):
+                may_help = failure.retriable or failure.class_ == "checksum"
+                if attempt == ATTEMPTS or not may_help or time.monotonic() > give_up_at:
                     raise
                 self._wait(attempt, failure, item, level)
                 if failure.class_ == "checksum":

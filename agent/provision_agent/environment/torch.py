@@ -135,8 +135,8 @@ class TorchLayer:
         if any(os.environ.get(name) for name in _CONFIGURED):
             sources.append(("the configured index", [exact, *extras]))
         if not os.environ.get("PIP_NO_INDEX"):
-            place = f"{os.environ.get(INDEX_VARIABLE, INDEX).rstrip('/')}/{candidate.tag}"
-            sources.append((place, ["--index-url", place, pinned, *extras]))
+            place = os.environ.get(INDEX_VARIABLE, INDEX).rstrip("/")
+            sources.append((place, ["--index-url", f"{place}/{candidate.tag}", pinned, *extras]))
         return sources
 
     def _record(self, candidate: Candidate, arguments: List[str]) -> None:

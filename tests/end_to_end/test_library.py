@@ -1,0 +1,126 @@
+"""The Python API for a warm-pool server: the example of the documentation, and several runs in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness.file_server import Fault, FileServer
+from provision_collector import Instance, Profile, UsageError, attach, start
+from provision_collector.demo.instance import EmbeddedInstance
+
+from .conftest import Here
+from .test_up import profile_of
+
+EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+
+
+def instance_of(embedded: EmbeddedInstance, folder: Path) -> Instance:
+    return Instance(
+        embedded.host,
+        port=embedded.port,
+        user=embedded.user,
+        key=str(embedded.key_path),
+        known_hosts=str(folder / "known_hosts"),
+    )
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+async def test_events_come_in_order_and_the_outcome_is_the_last(
+    here: Here, files: FileServer, tmp_path: Path
+) -> None:
+    profile = Profile.from_text(profile_of(files), name="test.yaml")
+    instance = instance_of(here.instance, tmp_path)
+    async with await start(
+        instance,
+        profile,
+        workspace=str(here.instance.workspace),
+        logs_dir=tmp_path / "logs",
+        labels={"a": "b"},
+    ) as run:
+        first = [event async for event in run.events()]
+        second = [event async for event in run.events()]
+        outcome = await run.outcome()
+
+    assert (outcome["verdict"], outcome["labels"]) == ("complete", {"a": "b"})
+    assert first[0]["event"] == "run_accepted"
+    assert first[-1]["event"] == second[-1]["event"] == "outcome"
+    ours = [event["seq"] for event in first if event.get("from") == "collector"]
+    theirs = [event["seq"] for event in first if event.get("from") != "collector"]
+    assert ours == list(range(1, len(ours) + 1))
+    assert theirs == list(range(1, len(theirs) + 1))
+    assert sorted(map(str, first)) == sorted(map(str, second))
+
+
+async def test_several_runs_live_in_one_event_loop(files: FileServer, tmp_path: Path) -> None:
+    text = profile_of(files, levels=("critical",))
+
+    async def one(number: int) -> str:
+        async with EmbeddedInstance(tmp_path / f"i{number}", server="sshd") as embedded:
+            run = await start(
+                instance_of(embedded, tmp_path),
+                Profile.from_text(text),
+                workspace=str(embedded.workspace),
+                logs_dir=tmp_path / "logs",
+            )
+            async with run:
+                return str((await run.outcome())["verdict"])
+
+    assert await asyncio.gather(*(one(number) for number in range(3))) == ["complete"] * 3
+
+
+async def test_stop_ends_it_and_leaving_does_not(here: Here, files: FileServer, tmp_path: Path) -> None:
+    profile = Profile.from_text(profile_of(files))
+    files.set_faults("/required.safetensors", Fault(slow_after=1 << 18, bytes_per_s=50_000))
+    instance = instance_of(here.instance, tmp_path)
+    workspace, logs = str(here.instance.workspace), tmp_path / "logs"
+
+    async with await start(instance, profile, workspace=workspace, logs_dir=logs) as run:
+        await run.started()
+    left = await run.outcome()
+    again = await attach(instance, run_id=run.id, workspace=workspace, logs_dir=logs)
+    await again.started()
+    await again.stop()
+    stopped = await again.outcome()
+
+    assert (left["verdict"], left["exit_code"]) == ("cancelled", 130)
+    assert (stopped["verdict"], stopped["run"]) == ("cancelled", run.id)
+    assert here.agent_events(run.id)[-1]["verdict"] == "cancelled"
+
+
+async def test_a_run_id_that_was_used_is_refused_at_once(
+    here: Here, files: FileServer, tmp_path: Path
+) -> None:
+    profile = Profile.from_text(profile_of(files, levels=("critical",)))
+    instance = instance_of(here.instance, tmp_path)
+    workspace, logs = str(here.instance.workspace), tmp_path / "logs"
+    async with await start(instance, profile, workspace=workspace, logs_dir=logs, run_id="one") as run:
+        await run.outcome()
+
+    with pytest.raises(UsageError, match="finished"):
+        await start(instance, profile, workspace=workspace, logs_dir=logs, run_id="one")
+
+
+def test_the_documentations_example_runs(here: Here, files: FileServer, tmp_path: Path) -> None:
+    profile = here.profile(profile_of(files))
+    embedded = here.instance
+    done = subprocess.run(
+        [
+            sys.executable, str(EXAMPLES / "warm_pool.py"), profile, f"{embedded.user}@{embedded.host}:{embedded.port}",
+            "--key", str(embedded.key_path), "--workspace", str(embedded.workspace),
+        ],
+        cwd=tmp_path, env={**here.environment, "PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=25,
+        check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "usable after" in done.stdout
+    assert "complete, next: none" in done.stdout
