@@ -32,8 +32,8 @@ class Claim:
         """When its first byte landed."""
         self.is_abandoned = False
         """Somebody else has what was left; whatever else arrives is dropped."""
-        self.is_answered = False
-        """The server has begun to send exactly these bytes."""
+        self.answered_at: Optional[float] = None
+        """When the server began to send exactly these bytes."""
         self.owner: Any = None
         """The transfer that it is a part of."""
         self._socket: Optional[socket.socket] = None

@@ -26,6 +26,8 @@ BUFFER, SMALL_BUFFER, LARGE_BUFFERS = MIB, MIB // 4, 32
 """The first 32 connections read 1 MiB at a time; more are only opened when each one is slow."""
 SLOW_AFTER_S = 5.0
 SILENT_S = 2.0
+STEAL_AFTER_S, WORTH_STEALING_S = 0.5, 0.25
+"""A stretch is cut once its speed is known, if it would last noticeably longer than a new request takes."""
 SLOW_BYTES_PER_S = 64 * 1024
 LOOK_AGAIN_S = 0.2
 
@@ -182,8 +184,8 @@ class Pool:
         transfer: Transfer = claim.owner
         with self.guard:
             now = self._clock()
-            if claim.landed_at is None:
-                self._hosts.observe(transfer.answer.host, first_byte_s=now - claim.began_at)
+            if claim.landed_at is None and claim.answered_at is not None:
+                self._hosts.observe(transfer.answer.host, first_byte_s=claim.answered_at - claim.began_at)
             count = transfer.extents.land(claim, count, now)
             transfer.bytes_landed += count
             transfer.landed_at = now
@@ -209,7 +211,7 @@ class Pool:
         host = transfer.answer.host
         if failure.class_ == "rate_limited":
             self._hosts.pause(host, float(failure.facts.get("wait_s", 0.0)))
-        if failure.retriable and not claim.is_answered:
+        if failure.retriable and claim.answered_at is None:
             self._hosts.refused(host, self._open_to(host))
             transfer.not_before = now + 0.2
         transfer.note(failure, claim)
@@ -262,16 +264,19 @@ class Pool:
 
     def _steal(self, transfer: Transfer, now: float) -> Optional[Claim]:
         """The rear of the stretch that would last longest, cut so that both ends finish together."""
-        if transfer.is_single or not transfer.extents.claims:
-            return None
         host = transfer.answer.host
         wait_s = self._hosts.first_byte_s(host)
-        usual = self._hosts.rate(host) or max(each.rate(now) for each in transfer.extents.claims)
-        slowest = max(transfer.extents.claims, key=lambda each: each.left / (each.rate(now) + 1.0))
+        settled = [
+            claim
+            for claim in transfer.extents.claims
+            if now - claim.began_at > max(STEAL_AFTER_S if claim.landed_at else SILENT_S, 4 * wait_s)
+        ]
+        usual = self._hosts.rate(host) or max([claim.rate(now) for claim in settled], default=0.0)
+        if transfer.is_single or not settled or usual <= 0:
+            return None
+        slowest = max(settled, key=lambda claim: claim.left / (claim.rate(now) + 1.0))
         rate = slowest.rate(now)
-        if now - slowest.began_at < max(1.0 if slowest.landed_at else SILENT_S, 4 * wait_s):
-            return None  # it has only just begun
-        if slowest.left / (rate + 1.0) < 2 * wait_s + 0.5 or usual <= 0:
+        if slowest.left / (rate + 1.0) < 2 * wait_s + WORTH_STEALING_S:
             return None
         take = int((slowest.left - rate * wait_s) * usual / (usual + rate))
         if take < MIN_STEAL <= slowest.left:

@@ -91,14 +91,14 @@ class Transfer:
 
     def note(self, failure: Failure, claim: Claim) -> None:
         """*claim* ended by *failure*: shrug if other connections or this one got somewhere, else stop."""
-        others = [other for other in self.extents.claims if other is not claim and other.is_answered]
+        others = [other for other in self.extents.claims if other is not claim and other.answered_at]
         brought = claim.position - claim.start
         is_progress = brought >= PROGRESS_BYTES and failure.class_ != "stalled" and not self.is_single
         if failure.retriable and not isinstance(failure, (Changed, Expired)) and (others or is_progress):
             self.bumps.append(failure)
             self.changed.set()
             return
-        self.is_crowded = not claim.is_answered and len(self.extents.claims) > 1 and failure.retriable
+        self.is_crowded = claim.answered_at is None and len(self.extents.claims) > 1 and failure.retriable
         self.fail(failure)
 
 
@@ -143,7 +143,7 @@ def carry(
     )
     try:
         _check(response, claim, access)
-        claim.is_answered = True
+        claim.answered_at = time.monotonic()
         response.prepare(min(SILENCE_S, transfer.limits.stall.for_s))
         if rate.slice_bytes is not None:
             view = view[: rate.slice_bytes]

@@ -12,7 +12,9 @@ CONNECTIONS_MOST = 64
 GROWTH = 1.5
 WORTH_IT = 1.10
 """More connections are kept if they make the whole this much faster."""
-FIRST_WINDOW_S, WINDOW_S, AGAIN_AFTER_S = 0.5, 2.0, 30.0
+FIRST_WINDOW_S, WINDOW_S, AGAIN_AFTER_S = 0.5, 1.0, 30.0
+SETTLE_S = 0.25
+"""New connections must have been opened before their number can be judged."""
 BUSY_CPU = 0.8
 
 
@@ -43,6 +45,7 @@ class Tuner:
         self._before: Optional["tuple[float, int, int, int]"] = None
         """Speed and settings before the last growth."""
         self._rest_until = 0.0
+        self._settled_at = 0.0
 
     def tick(self, now: float, bytes_landed: int, *, is_full: bool) -> bool:
         """Take note of the total of bytes; True when more connections are wanted than before.
@@ -50,7 +53,7 @@ class Tuner:
         Args:
             is_full: All connections that may be open are; else their number is not what limits the speed.
         """
-        if self._window is None or not is_full:
+        if self._window is None or not is_full or now < self._settled_at:
             self._window = (now, bytes_landed)
             return False
         began_at, began_bytes = self._window
@@ -63,9 +66,9 @@ class Tuner:
         if self._before is not None and speed < self._before[0] * WORTH_IT:
             self._go_back(now)
             return False
-        return self._grow(speed)
+        return self._grow(speed, now)
 
-    def _grow(self, speed: float) -> bool:
+    def _grow(self, speed: float, now: float) -> bool:
         before = (speed, self.files, self.per_file, self.connections)
         if speed <= 0 or self._cpu_share() > BUSY_CPU:
             return False
@@ -74,13 +77,13 @@ class Tuner:
         most = min(CONNECTIONS_MOST, self._files_most * self._per_file_most)
         self.connections = min(int(self.connections * GROWTH), most)
         self._before = before
+        self._window_s, self._settled_at = WINDOW_S, now + SETTLE_S
         return self.connections > before[3]
 
     def _go_back(self, now: float) -> None:
         assert self._before is not None
         _, self.files, self.per_file, self.connections = self._before
         self._before = None
-        self._window_s = WINDOW_S
         self._rest_until = now + AGAIN_AFTER_S
 
 
