@@ -19,6 +19,7 @@ _COMMANDS = {
     "prune": "query",
     "verify": "query",
     "facts": "query",
+    "sources": "survey",
     "supervise": "services",
 }
 

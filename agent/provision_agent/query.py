@@ -23,7 +23,7 @@ from .keeper import holder_facts
 from .plan import Plan
 from .start import plan_of, run_facts, say, stop_keeper
 from .state import StateFile
-from .workspace import Workspace, known_workspaces, resolve
+from .workspace import Workspace, known_workspaces
 
 STOP_WITHIN_S = 40.0
 VERIFY_WITHIN_S = 600.0
@@ -31,7 +31,7 @@ VERIFY_WITHIN_S = 600.0
 
 def status_main(argv: List[str]) -> int:
     """``status``: ``{workspace?, run?}`` -> ``{runs: [status…]}``, each with its workspace and whether it lives."""
-    request = _request()
+    request = read_request()
     runs = [
         _status(workspace, run, with_plan=bool(request.get("with_plan")))
         for workspace, run in _chosen(request)
@@ -42,7 +42,7 @@ def status_main(argv: List[str]) -> int:
 
 def stop_main(argv: List[str]) -> int:
     """``stop``: ``{workspace?, run?}`` -> ``{stopped, verdict, run}`` of the run that is going, if it is that one."""
-    request = _request()
+    request = read_request()
     for workspace, run in _chosen(request):
         status = read_status(workspace, run)
         if run == workspace.current_run() and status is not None and status["verdict"] is None:
@@ -60,14 +60,15 @@ def stop_main(argv: List[str]) -> int:
 
 
 def facts_main(argv: List[str]) -> int:
-    """``facts``: ``{workspace?}`` -> the instance's facts."""
-    say({"facts": facts.find_facts(_request().get("workspace") or "/")})
+    """``facts``: ``{workspace?}`` -> the instance's ``facts``, and its clock as ``unix``."""
+    found = facts.find_facts(os.path.expanduser(read_request().get("workspace") or "/"))
+    say({"facts": found, "unix": time.time()})
     return 0
 
 
 def prune_main(argv: List[str]) -> int:
     """``prune``: ``{workspace?, keep, older_than_s?}`` -> ``{removed: [run…], agents: [file…]}``; never the current run."""
-    request = _request()
+    request = read_request()
     removed: List[str] = []
     agents: List[str] = []
     for workspace in _workspaces(request.get("workspace")):
@@ -80,20 +81,10 @@ def prune_main(argv: List[str]) -> int:
 
 def verify_main(argv: List[str]) -> int:
     """``verify``: ``{plan}`` -> ``{passed: […], failed: [{item, level, …}]}``: the plan's checks, now."""
-    plan = Plan.from_json(_request()["plan"])
-    workspace = resolve(plan.workspace, fallback=plan.workspace_fallback)
+    plan = Plan.from_json(read_request()["plan"])
+    workspace = standing_workspace(plan)
     plan = plan.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id="verify")
-    end = time.monotonic() + VERIFY_WITHIN_S
-    context = Context(
-        workspace=workspace.root,
-        run_id="verify",
-        run_directory=workspace.tool,
-        report=lambda event, **fields: None,
-        state=StateFile(workspace.state),
-        cancelled=threading.Event(),
-        remaining_s=lambda: end - time.monotonic(),
-        output=lambda line: None,
-    )
+    context = quiet_context(workspace.root, within_s=VERIFY_WITHIN_S)
     venv = find(plan.python, context) if plan.python is not None else None
     passed: List[str] = []
     failed: List[Dict[str, Any]] = []
@@ -107,7 +98,44 @@ def verify_main(argv: List[str]) -> int:
     return 0
 
 
-def _request() -> Dict[str, Any]:
+def quiet_context(
+    root: str, *, within_s: float, secrets: Optional[Mapping[str, str]] = None, has_state: bool = True
+) -> Context:
+    """What a step is handed when nobody runs: it reports to nobody, and ends *within_s*."""
+    workspace = Workspace(root)
+    end = time.monotonic() + within_s
+    return Context(
+        workspace=root,
+        run_id="errand",
+        run_directory=workspace.tool,
+        report=lambda event, **fields: None,
+        state=StateFile(workspace.state if has_state else ""),
+        cancelled=threading.Event(),
+        remaining_s=lambda: end - time.monotonic(),
+        output=lambda line: None,
+        secrets=dict(secrets or {}),
+    )
+
+
+def standing_workspace(plan: Plan) -> Workspace:
+    """Where a run of *plan* would work, without making anything: as `resolve` chooses, one that is there first."""
+    first = os.path.abspath(os.path.expanduser(plan.workspace))
+    others = ["/workspace", os.path.expanduser("~/workspace")] if plan.workspace_fallback else []
+    candidates = [Workspace(path) for path in dict.fromkeys([first, *others])]
+    in_use = (each for each in candidates if os.path.isdir(each.tool))
+    usable = (each for each in candidates if os.access(nearest_folder(each.root), os.W_OK))
+    return next(in_use, None) or next(usable, candidates[0])
+
+
+def nearest_folder(path: str) -> str:
+    """The closest folder above *path* that exists; *path* itself if it does."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path) or "/"
+    return path
+
+
+def read_request() -> Dict[str, Any]:
+    """The one JSON object on stdin; empty when there is none."""
     return dict(json.loads(sys.stdin.buffer.read() or b"{}"))
 
 

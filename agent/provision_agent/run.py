@@ -11,35 +11,30 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from . import checks, commands, facts, lines, services
+from . import facts, lines
 from .clock import RunClock
 from .context import Context
 from .downloads import Downloads, Sources
-from .environment import apt, packages, repos, venv
 from .failures import Failure
+from .items import Items
 from .journal import Journal
 from .keeper import Orphanage, close_run
-from .plan import LEVELS, STEPS, Check, Download, Plan, Repo, Service
+from .plan import LEVELS, STEPS, Download, Plan, Repo
+from .pulse import Pulse
 from .start import read_run_record
 from .state import StateFile
-from .status import transfer_totals
 from .steps import Tally
 from .when import unmet
 from .workspace import Workspace, WorkspaceLock
 
 CLONES_AT_ONCE = 4
-TICK_S = 1.0
-SUMMARY_EVERY_S = 10.0
-RATE_SETTLES_AFTER_S = 15.0
-"""Before this, the speed of the downloads says nothing about when they will end."""
-STOP_WITHIN_S = 10.0
+LOOK_AGAIN_S = 0.2
+
+Checkouts = List[Tuple[Repo, "Future[bool]"]]
 
 
 def run_main(argv: List[str]) -> int:
@@ -91,7 +86,6 @@ class Run:
         self._clock = clock
         self._early_verdict: Optional[str] = None
         self._facts: Dict[str, Any] = {}
-        self._venv: Optional[venv.Venv] = None
         self._context = Context(
             workspace=workspace.root,
             run_id=run_id,
@@ -104,9 +98,8 @@ class Run:
             secrets=dict(secrets),
         )
         self._tally = Tally(journal.event)
-        self._pool = ThreadPoolExecutor(max_workers=CLONES_AT_ONCE + 2, thread_name_prefix="step")
-        self._installs = threading.Lock()
-        self._services: Dict[str, services.Started] = {}
+        self._items = Items(plan, self._context, self._tally, self._is_over)
+        self._pool = ThreadPoolExecutor(max_workers=CLONES_AT_ONCE + 1, thread_name_prefix="step")
         self._downloads: Optional[Downloads] = None
 
     def end_early(self, verdict: str) -> None:
@@ -115,31 +108,26 @@ class Run:
             self._early_verdict = verdict
             self._context.cancelled.set()
 
-    def _is_over(self) -> bool:
-        if self._clock.remaining_s() <= 0:
-            self.end_early("timeout")
-        return self._context.cancelled.is_set()
-
     def execute(self) -> str:
         """Do the work and write the verdict; returns it."""
-        threading.Thread(target=self._tick, daemon=True).start()
+        pulse = Pulse(self._journal, self._clock, self._is_over)
         try:
             self._report_state()
             if self._preflight():
                 self._work()
-        except Exception:
+        except Exception as error:
             self._journal.output(traceback.format_exc())
-            self._tally.fail(
-                "run", "run", "critical", Failure("bug", f"{traceback.format_exc().splitlines()[-1]}")
-            )
+            self._tally.fail("run", "run", "critical", Failure("bug", f"{type(error).__name__}: {error}"))
         finally:
+            pulse.stop()
             if self._downloads is not None:
                 self._downloads.stop()
+                self._settle_downloads()
             self._tally.finish(*STEPS)
         self._is_over()
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.status["usable_after_s"]:
-            self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
+            self._say_usable()
         self._journal.event(
             "run_finished",
             verdict=verdict,
@@ -148,6 +136,16 @@ class Run:
             errors_log=os.path.join(self._context.workspace, "provision_errors.log"),
         )
         return verdict
+
+    def _is_over(self) -> bool:
+        """Whether the run is to end now: its time is up, it was stopped, or a strict one lacks something critical."""
+        if self._clock.remaining_s() <= 0:
+            self.end_early("timeout")
+        if self._plan.strict:
+            self._settle_downloads()
+            if self._tally.has_failed("critical"):
+                self.end_early("failed")
+        return self._context.cancelled.is_set()
 
     # -- before the first large byte
 
@@ -162,28 +160,24 @@ class Run:
         self._journal.event("facts_found", facts=self._facts)
 
     def _preflight(self) -> bool:
-        wanted = [item for item in self._selected("downloads", self._plan.downloads) if self._is_wanted(item)]
+        """Ask every source and look at the disk; False when nothing large may be begun."""
+        wanted = [item for item in self._selected("downloads") if self._is_wanted(item)]
         sources = Sources(rules=self._plan.secrets, secrets=self._context.secrets)
         self._downloads = Downloads(wanted, limits=self._plan.limits, context=self._context, sources=sources)
         found = self._downloads.preflight()
-        levels = {item.path: item.level for item in wanted}
-        for path, failure in found.failures.items():
-            if levels[path] == "critical" or failure.class_ == "disk_full":
-                self._journal.event("preflight_failed", item=path, level=levels[path], **failure.as_fields())
+        critical = {item.path for item in wanted if item.level == "critical"}
+        hopeless = {path: failure for path, failure in found.failures.items() if path in critical}
         if found.too_big is not None:
-            self._journal.event(
-                "preflight_failed", item="disk", level="critical", **found.too_big.as_fields()
-            )
-            self._tally.fail("downloads", "disk", "critical", found.too_big, is_reported=True)
-            return False
-        hopeless = [path for path in found.failures if levels[path] == "critical"]
-        if hopeless and self._plan.strict:
-            for path in hopeless:
-                self._tally.fail("downloads", path, "critical", found.failures[path], is_reported=True)
-            return False
+            hopeless["disk"] = found.too_big
+        for path, failure in hopeless.items():
+            self._journal.event("preflight_failed", item=path, level="critical", **failure.as_fields())
         if not hopeless:
             self._journal.event("preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=found.disks)
-        return not self._is_over()
+        if found.too_big is None and not (hopeless and self._plan.strict):
+            return not self._is_over()
+        for path, failure in hopeless.items():
+            self._tally.fail("downloads", path, "critical", failure, is_reported=True)
+        return False
 
     def _is_wanted(self, item: Download) -> bool:
         reason = None if item.when is None else unmet(item.when, self._facts, self._context)
@@ -196,168 +190,81 @@ class Run:
 
     def _work(self) -> None:
         assert self._downloads is not None
-        if self._selected("downloads", self._plan.downloads):
+        if self._selected("downloads"):
             self._tally.start("downloads")
             self._downloads.start()
-        environment = self._pool.submit(self._environment)
-        checkouts = [
-            (repo, self._pool.submit(self._checkout, repo))
-            for repo in self._by_level("repos", self._plan.repos)
-        ]
-        if self._stage(("critical",), environment, checkouts) and self._may_go_on():
+        environment = self._pool.submit(self._items.environment, self._facts)
+        wanted = sorted(self._selected("repos"), key=lambda repo: LEVELS.index(repo.level))
+        checkouts = [(repo, self._pool.submit(self._items.checkout, repo)) for repo in wanted]
+        if not any(repo.install for repo in wanted):
+            self._pool.submit(self._finish_repos, checkouts)
+        if self._stage(("critical",), environment, checkouts):
+            self._judge_critical()
             self._make_usable()
-        if self._early_verdict or (self._plan.strict and self._tally.has_failed("critical")):
-            return
-        if self._stage(("required", "optional"), environment, checkouts):
+        if not self._is_over() and self._stage(("required", "optional"), environment, checkouts):
             self._complete()
 
-    def _stage(
-        self,
-        levels: Tuple[str, ...],
-        environment: "Future[None]",
-        checkouts: "List[Tuple[Repo, Future[bool]]]",
-    ) -> bool:
-        """Everything of *levels* that comes before checks; False when the run was ended meanwhile."""
+    def _stage(self, levels: Tuple[str, ...], environment: "Future[None]", checkouts: Checkouts) -> bool:
+        """Everything of *levels* up to its checks; False when the run is over."""
         assert self._downloads is not None
+        is_last = "optional" in levels
         self._await(environment)
         for repo, checkout in checkouts:
-            if repo.level in levels:
-                self._await(checkout)
-                if not checkout.cancelled() and checkout.done() and checkout.result():
-                    self._install_requirements(repo)
-        is_last = "optional" in levels
-        self._tally.finish(*(("apt", "python", "repos") if is_last else ()))
+            if repo.level in levels and self._await(checkout):
+                self._items.install_requirements(repo)
+        if is_last:
+            self._tally.finish("repos")
         for level in levels:
             self._downloads.wait(level)
         self._settle_downloads()
-        self._tally.finish(*(("downloads",) if is_last else ()))
-        for file in self._of("files", self._plan.files, levels):
-            self._attempt(
-                "files", file.path, file.level, "file", partial(commands.write_file, file, self._context)
-            )
-        for command in self._of("commands", self._plan.commands, levels):
-            work = partial(commands.run_command, command, self._context, self._python())
-            self._attempt("commands", command.name, command.level, "command", work)
-        self._tally.finish(*(("files", "commands") if is_last else ()))
-        for check in self._of("checks", self._plan.checks, levels):
-            self._check(check)
+        if is_last:
+            self._tally.finish("downloads")
+        for file in self._selected("files", levels):
+            self._items.file(file)
+        for command in self._selected("commands", levels):
+            self._items.command(command)
+        if is_last:
+            self._tally.finish("files", "commands")
+        for check in self._selected("checks", levels):
+            self._items.check(check)
         return not self._is_over()
 
-    def _may_go_on(self) -> bool:
-        missing = self._tally.missing_checks("critical")
-        if any(check.level == "critical" for check in self._selected("checks", self._plan.checks)):
-            self._journal.say(lines.validation_lines(missing))
-        return not (self._plan.strict and self._tally.has_failed("critical"))
+    def _judge_critical(self) -> None:
+        if self._selected("checks", ("critical",)):
+            self._journal.say(lines.validation_lines(self._tally.missing_checks("critical")))
 
     def _make_usable(self) -> None:
         """Start what belongs to `usable`, and say so when everything critical holds."""
-        for service in self._selected("services", self._plan.services):
+        for service in self._selected("services"):
             if service.start == "usable":
-                self._start_service(service)
+                self._items.service(service)
         if self._has_critical() and not self._tally.has_failed("critical") and not self._is_over():
-            self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
+            self._say_usable()
 
     def _complete(self) -> None:
-        for service in self._selected("services", self._plan.services):
+        for service in self._selected("services"):
             if service.start == "complete":
-                self._start_service(service)
-        for check in self._selected("checks", self._plan.checks):
-            if check.level == "critical" and not self._tally.is_failed("checks", check.name):
-                self._check_again(check)
+                self._items.service(service)
+        for check in self._selected("checks", ("critical",)):
+            if not self._tally.is_failed("checks", check.name):
+                self._items.check_again(check)
 
-    # -- single items
+    def _say_usable(self) -> None:
+        self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
 
-    def _environment(self) -> None:
-        wanted = self._selected("apt", self._plan.apt)
-        if wanted:
-            self._attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
-        python = self._plan.python
-        if python is None or "python" not in self._plan.steps or self._is_over():
-            return
+    def _finish_repos(self, checkouts: Checkouts) -> None:
+        wait([checkout for _, checkout in checkouts])
+        self._tally.finish("repos")
 
-        def build() -> None:
-            assert python is not None
-            self._venv = venv.prepare(python, self._context, self._facts)
-            with self._installs:
-                packages.install(python, self._venv, self._context, self._facts)
-
-        self._attempt("python", "python", "critical", "step", build)
-
-    def _checkout(self, repo: Repo) -> bool:
-        return self._attempt(
-            "repos", repo.path, repo.level, "repo", lambda: repos.checkout(repo, self._context)
-        )
-
-    def _install_requirements(self, repo: Repo) -> None:
-        python, made = self._plan.python, self._venv
-        if repo.install is None or "python" not in self._plan.steps:
-            return
-        item = f"{repo.path}/{repo.install}"
-
-        def install() -> None:
-            if python is None or made is None:
-                raise Failure(
-                    "missing", "there is no environment to install into", hint="add `python:` to the profile"
-                )
-            with self._installs:
-                path = os.path.join(self._context.workspace, item)
-                packages.install_requirements(path, made, self._context, python, item, repo.level)
-
-        self._attempt("repos", item, repo.level, "package", install)
-
-    def _check(self, check: Check) -> None:
-        self._tally.start("checks")
-        try:
-            checks.run_check(check, self._context, self._venv)
-        except Failure as failure:
-            self._tally.fail("checks", check.name, check.level, failure, is_reported=True)
-        else:
-            self._tally.succeed("checks", check.name)
-
-    def _check_again(self, check: Check) -> None:
-        """What was there at `usable` must still be there; only news is reported."""
-        try:
-            checks.run_check(check, replace(self._context, report=lambda event, **fields: None), self._venv)
-        except Failure:
-            self._check(check)
-
-    def _start_service(self, service: Service) -> None:
-        def start() -> None:
-            started = services.start(service, self._context, self._venv)
-            if service.ready is not None:
-                services.wait_ready(service, started, self._context)
-
-        self._attempt("services", service.name, service.level, "service", start)
-
-    def _attempt(self, step: str, item: str, level: str, kind: str, work: Callable[[], Any]) -> bool:
-        """Do *work* for one item and keep account; its failure stops nothing else."""
-        if self._is_over():
-            return False
-        self._tally.start(step)
-        try:
-            work()
-        except Failure as failure:
-            if self._is_over():
-                return False  # it was interrupted, it did not fail
-            self._tally.fail(step, item, level, failure, kind=kind)
-            return False
-        self._tally.succeed(step, item)
-        return True
-
-    def _await(self, future: "Future[Any]") -> None:
-        while not future.done() and not self._is_over():
-            try:
-                future.result(timeout=0.2)
-            except TimeoutError:
-                continue
-            except Exception as error:
-                if not future.done():
-                    continue  # before 3.11 the futures' TimeoutError is a class of its own
-                raise error
+    def _await(self, future: "Future[Any]") -> Any:
+        """The result of *future*; None when the run is over first."""
+        while not self._is_over():
+            if wait([future], timeout=LOOK_AGAIN_S).done:
+                return future.result()
+        return None
 
     def _settle_downloads(self) -> None:
-        assert self._downloads is not None
-        for path, result in self._downloads.results().items():
+        for path, result in self._downloads.results().items() if self._downloads is not None else ():
             if result.state == "failed" and result.failure is not None:
                 self._tally.fail("downloads", path, result.level, result.failure, is_reported=True)
             elif result.state in ("ok", "skipped"):
@@ -365,52 +272,17 @@ class Run:
 
     # -- facts about the plan
 
-    def _selected(self, step: str, items: Tuple[Any, ...]) -> Tuple[Any, ...]:
-        return items if step in self._plan.steps else ()
-
-    def _of(self, step: str, items: Tuple[Any, ...], levels: Iterable[str]) -> List[Any]:
-        return [item for item in self._selected(step, items) if item.level in levels]
-
-    def _by_level(self, step: str, items: Tuple[Any, ...]) -> List[Any]:
-        return sorted(self._selected(step, items), key=lambda item: LEVELS.index(item.level))
-
-    def _python(self) -> Optional[str]:
-        return None if self._venv is None else self._venv.python
+    def _selected(self, step: str, levels: Tuple[str, ...] = LEVELS) -> List[Any]:
+        """The items of *step* that this run does, of *levels*."""
+        items = getattr(self._plan, step) if step in self._plan.steps else ()
+        return [item for item in items if item.level in levels]
 
     def _has_critical(self) -> bool:
         plan = self._plan
-        if self._selected("apt", plan.apt) or (plan.python is not None and "python" in plan.steps):
-            return True
-        return any(
-            item.level == "critical"
-            for step in STEPS[2:]
-            for item in self._selected(step, getattr(plan, step))
-        )
+        has_system = bool(plan.apt and "apt" in plan.steps)
+        has_python = bool(plan.python is not None and "python" in plan.steps)
+        return has_system or has_python or any(self._selected(step, ("critical",)) for step in STEPS[2:])
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}
         return sum(result.bytes_downloaded for result in results.values())
-
-    # -- the passing of time
-
-    def _tick(self) -> None:
-        """Keep the deadline, and never be silent for long."""
-        said_at, is_warned = time.monotonic(), False
-        while not self._context.cancelled.wait(min(TICK_S, max(self._clock.remaining_s(), 0.0))):
-            if self._is_over():
-                return
-            speed, bytes_now, bytes_left = transfer_totals(self._journal.status)
-            if time.monotonic() - said_at >= SUMMARY_EVERY_S and bytes_left:
-                said_at = time.monotonic()
-                text = f"⬇️ {lines.size_text(bytes_now)} landed, {lines.size_text(bytes_left)} to come, {lines.size_text(speed)}/s"
-                self._journal.say(lines.Lines([text], []))
-            if speed and not is_warned and self._clock.elapsed_s() > RATE_SETTLES_AFTER_S:
-                needed_s, remaining_s = bytes_left / speed, self._clock.remaining_s()
-                if needed_s > remaining_s:
-                    is_warned = True
-                    self._journal.event(
-                        "deadline_at_risk",
-                        remaining_s=round(remaining_s, 1),
-                        needed_s=round(needed_s, 1),
-                        timeout_s=round(self._clock.elapsed_s() + 1.2 * needed_s),
-                    )

@@ -41,6 +41,8 @@ from .registry import RunFiles, RunRecord
 START_TIMEOUT_S = 90.0
 """Longer than a lock that is watched for a dead machine, and than a replaced run needs to stop."""
 STOP_TIMEOUT_S = 75.0
+SECRETS_WITHIN_S = 600.0
+"""How long an agent that needs a start waits for secrets that only somebody else can give."""
 AGENT_RESTARTS = 3
 AGENT_DEAD_AFTER_S = 3.0
 """How long neither keeper nor agent may be seen before they are started again."""
@@ -64,6 +66,10 @@ class Order:
     workspace: str | None = None
     logs_dir: Path = Path("logs")
     profile: str = ""
+    resume: bool = False
+    """The run may be there already, even finished: look for it before it is started."""
+    owed_secrets: frozenset[str] = frozenset()
+    """Names that the run was begun with and this process does not hold: asked for before an agent is started."""
 
 
 def new_run_id() -> str:
@@ -88,6 +94,7 @@ class Run:
         self._wake = asyncio.Event()
         self._started = asyncio.Event()
         self._done = asyncio.Event()
+        self._secrets_given = asyncio.Event()
         self._connection: Connection | None = None
         self._deployment: Deployment | None = None
         self._answer: dict[str, Any] = {}
@@ -156,6 +163,11 @@ class Run:
         if self._outcome is None:
             raise asyncio.CancelledError
         return self._outcome
+
+    def give_secrets(self, values: Mapping[str, str]) -> None:
+        """Take *values* for whenever an agent must be started again; answers `secrets_needed`."""
+        self._order = replace(self._order, secrets={**self._order.secrets, **values})
+        self._secrets_given.set()
 
     async def stop(self) -> None:
         """End the run on the instance; `outcome` then says `cancelled`. Partial downloads stay."""
@@ -235,7 +247,8 @@ class Run:
     async def _work(self) -> None:
         self._connection = await first_contact(self.instance, on_wait=self._say_booting)
         self._emit("connected", host=str(self.instance))
-        await (self._join() if self._order.plan is None else self._start(self._order.plan))
+        plan = self._order.plan
+        await (self._join() if plan is None or self._order.resume else self._start(plan))
         self._bind(str(self._answer["run"]), int(self._answer["started_unix"]))
         self._remember(verdict=None)
         self._started.set()
@@ -245,6 +258,7 @@ class Run:
             await self._follow_to_the_end()
 
     async def _start(self, plan: Plan) -> None:
+        await self._ask_for_owed_secrets()
         answer = await self._call(
             ["start"],
             {
@@ -274,6 +288,9 @@ class Run:
         """Find the run on the instance; one whose agent and keeper are dead is started again."""
         request = {"run": self._order.run_id, "workspace": self._order.workspace, "with_plan": True}
         runs = (await self._call(["status"], request, None, START_TIMEOUT_S))["runs"]
+        if not runs and self._order.plan is not None:
+            await self._start(self._order.plan)
+            return
         if not runs:
             wanted = f"no run `{self._order.run_id}`" if self._order.run_id else "no run"
             raise UsageError(
@@ -286,6 +303,16 @@ class Run:
             await self._start(Plan.from_json(found["plan"]))
         else:
             self._answer = found
+
+    async def _ask_for_owed_secrets(self) -> None:
+        missing = sorted(self._order.owed_secrets - set(self._order.secrets))
+        if not missing:
+            return
+        self._emit("secrets_needed", names=missing)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SECRETS_WITHIN_S):
+                await self._secrets_given.wait()
+        self._order = replace(self._order, owed_secrets=frozenset())  # without them: the agent says what it lacks
 
     async def _call(
         self, arguments: list[str], request: Mapping[str, Any], plan: Plan | None, timeout_s: float

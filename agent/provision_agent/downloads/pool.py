@@ -219,6 +219,9 @@ class Pool:
     def _open_to(self, host: str) -> int:
         return sum(len(each.extents.claims) for each in self._transfers if each.answer.host == host)
 
+    def _idle(self) -> int:
+        return self.tuner.connections - sum(len(each.extents.claims) for each in self._transfers)
+
     def _is_full(self) -> bool:
         """Are as many connections at work as may be, with more to do for each?"""
         slots = sum(self._slots(each) for each in self._transfers if each.extents.missing)
@@ -279,6 +282,10 @@ class Pool:
         if slowest.left / (rate + 1.0) < 2 * wait_s + WORTH_STEALING_S:
             return None
         take = int((slowest.left - rate * wait_s) * usual / (usual + rate))
+        # several idle connections may cut the same stretch: none takes more than an equal share of what is left
+        hands = min(self._slots(transfer), len(transfer.extents.claims) + self._idle())
+        share = sum(claim.left for claim in transfer.extents.claims) // max(1, hands)
+        take = max(min(take, share), MIN_STEAL) if rate > 0.1 * usual else take
         if take < MIN_STEAL <= slowest.left:
             return None
         is_rest_worth_it = slowest.left - take >= MIN_STEAL

@@ -101,20 +101,21 @@ def installed() -> Dict[str, str]:
 
 def missing_files(*names: str) -> Dict[str, List[str]]:
     """Files that the RECORD of each of *names* lists and the disk does not have; the first few."""
+    import csv
     from importlib import metadata
 
     missing: Dict[str, List[str]] = {}
     for name in names:
         try:
-            files = metadata.files(name)
+            distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        if files is None:
+        record = distribution.read_text("RECORD")  # not `files`: since 3.12 it leaves out what is missing
+        if record is None:
             missing[name] = ["RECORD"]
             continue
-        gone = [
-            str(file) for file in files if file.suffix != ".pyc" and not os.path.exists(str(file.locate()))
-        ]
+        paths = [row[0] for row in csv.reader(record.splitlines()) if row and not row[0].endswith(".pyc")]
+        gone = [path for path in paths if not os.path.exists(str(distribution.locate_file(path)))]
         if gone:
             missing[name] = gone[:5]
     return missing

@@ -1,0 +1,121 @@
+"""Single items of a plan: each is tried once, reported, and counted; its failure stops nothing else."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import replace
+from typing import Any, Callable, Mapping, Optional
+
+from . import checks, commands, services
+from .context import Context
+from .environment import apt, packages, repos, venv
+from .failures import Failure
+from .plan import Check, Command, File, Plan, Repo, Service
+from .steps import Tally
+
+
+class Items:
+    """Does the items of one run. Environment and checkouts may run in threads of their own."""
+
+    def __init__(self, plan: Plan, context: Context, tally: Tally, is_over: Callable[[], bool]) -> None:
+        self._plan = plan
+        self._context = context
+        self._tally = tally
+        self._is_over = is_over
+        self._venv: Optional[venv.Venv] = None
+        self._installs = threading.Lock()
+
+    def environment(self, found: Mapping[str, Any]) -> None:
+        """System packages, then the virtual environment and its layers; *found* are the instance's facts."""
+        wanted = self._plan.apt if "apt" in self._plan.steps else ()
+        if wanted:
+            self._attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
+            self._tally.finish("apt")
+        python = self._plan.python
+        if python is None or "python" not in self._plan.steps:
+            return
+
+        def build() -> None:
+            assert python is not None
+            self._venv = venv.prepare(python, self._context, dict(found))
+            with self._installs:
+                packages.install(python, self._venv, self._context, dict(found))
+
+        self._attempt("python", "python", "critical", "step", build)
+        self._tally.finish("python")
+
+    def checkout(self, repo: Repo) -> bool:
+        """True when the repository is there at its ref."""
+        work = lambda: repos.checkout(repo, self._context)  # noqa: E731
+        return self._attempt("repos", repo.path, repo.level, "repo", work)
+
+    def install_requirements(self, repo: Repo) -> None:
+        """What the repository says that it needs, into the environment."""
+        python, made = self._plan.python, self._venv
+        if repo.install is None or "python" not in self._plan.steps:
+            return
+        item = f"{repo.path}/{repo.install}"
+
+        def install() -> None:
+            if python is None or made is None:
+                raise Failure(
+                    "missing", "there is no environment to install into", hint="add `python:` to the profile"
+                )
+            path = os.path.join(self._context.workspace, item)
+            with self._installs:
+                packages.install_requirements(path, made, self._context, python, item, repo.level)
+
+        self._attempt("repos", item, repo.level, "package", install)
+
+    def file(self, file: File) -> None:
+        """Write a small text file."""
+        work = lambda: commands.write_file(file, self._context)  # noqa: E731
+        self._attempt("files", file.path, file.level, "file", work)
+
+    def command(self, command: Command) -> None:
+        """Run a program to its end."""
+        python = None if self._venv is None else self._venv.python
+        work = lambda: commands.run_command(command, self._context, python)  # noqa: E731
+        self._attempt("commands", command.name, command.level, "command", work)
+
+    def check(self, check: Check) -> None:
+        """Look whether something is there."""
+        self._tally.start("checks")
+        try:
+            checks.run_check(check, self._context, self._venv)
+        except Failure as failure:
+            self._tally.fail("checks", check.name, check.level, failure, is_reported=True)
+        else:
+            self._tally.succeed("checks", check.name)
+
+    def check_again(self, check: Check) -> None:
+        """What was there at `usable` must still be there; only news is reported."""
+        try:
+            checks.run_check(check, replace(self._context, report=lambda event, **fields: None), self._venv)
+        except Failure:
+            self.check(check)
+
+    def service(self, service: Service) -> None:
+        """Start a service and wait until it is ready."""
+
+        def start() -> None:
+            started = services.start(service, self._context, self._venv)
+            if service.ready is not None:
+                services.wait_ready(service, started, self._context)
+
+        self._attempt("services", service.name, service.level, "service", start)
+
+    def _attempt(self, step: str, item: str, level: str, kind: str, work: Callable[[], Any]) -> bool:
+        if self._is_over():
+            return False
+        self._tally.start(step)
+        try:
+            work()
+        except Failure as failure:
+            if self._is_over():
+                return False  # it was interrupted, it did not fail
+            self._tally.fail(step, item, level, failure, kind=kind)
+            return False
+        self._tally.succeed(step, item)
+        return True

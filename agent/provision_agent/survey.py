@@ -1,0 +1,273 @@
+"""What every source of a plan has, and what of it is on this instance already. Changes nothing.
+
+Runs on the instance, or on the user's machine where only the sources are of interest. All sources are asked side
+by side; the whole survey ends within `WITHIN_S`, whatever they do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+from urllib.parse import quote, urlsplit
+
+from . import protocol, when
+from .context import Context
+from .downloads import Answer, Sources, addresses, existing, hosts, preflight
+from .downloads.partfile import landed_bytes
+from .environment import refs
+from .environment.git import Git
+from .facts import find_facts
+from .failures import Failure
+from .plan import Download, Plan, Repo
+from .query import nearest_folder, quiet_context, read_request, standing_workspace
+from .start import say
+
+WITHIN_S = 75.0
+LOOKUP_S = 30.0
+AT_ONCE = 64
+MEASURE_S = 3.0
+MEASURE_CONNECTIONS = 4
+MEASURE_FROM_BYTES = 8 << 20
+"""A smaller file is through before its speed says anything."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def sources_main(argv: List[str]) -> int:
+    """``sources``: ``{plan, secrets?, is_instance?, measure?, pin?}`` -> ``{downloads, repos, …}``.
+
+    ``is_instance`` adds ``workspace facts disks`` and what is there of each item; ``measure`` the bytes per second
+    that the sources give here; ``pin`` the commits that moving names of a model hub stand for.
+    """
+    request = read_request()
+    plan = Plan.from_json(request["plan"])
+    secrets = dict(request.get("secrets") or {})
+    is_instance = bool(request.get("is_instance"))
+    root = standing_workspace(plan).root if is_instance else tempfile.gettempdir()
+    plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
+    context = quiet_context(root, within_s=WITHIN_S, secrets=secrets, has_state=is_instance)
+    survey = Survey(plan, context, pin=bool(request.get("pin")))
+    answer = survey.ask()
+    if is_instance:
+        answer.update(survey.look())
+    if request.get("measure"):
+        answer["rate_bytes_per_s"] = survey.measure()
+    say(answer)
+    return 0
+
+
+class Survey:
+    """Asks about one bound plan. `ask` first; `look` and `measure` use its answers."""
+
+    def __init__(self, plan: Plan, context: Context, *, pin: bool) -> None:
+        self._plan = plan
+        self._context = context
+        self._pin = pin
+        self._access = Sources(rules=plan.secrets, secrets=context.secrets)
+        self._hosts = hosts.Hosts(plan.limits.hosts)
+        self._answers: Dict[str, Answer] = {}
+        self._pool = ThreadPoolExecutor(max_workers=AT_ONCE)
+        self._told: Dict[str, "Future[Dict[str, Any]]"] = {}
+
+    def ask(self) -> Dict[str, Any]:
+        """Every source of every download and repo, in the plan's order: first the URL, then the mirrors, then the substitute."""
+        repos = [
+            (repo, [self._pool.submit(self._ask_repo, url, repo) for url in (repo.url, *repo.mirrors)])
+            for repo in self._plan.repos
+        ]
+        downloads = [
+            (item, [self._ask_once(url, item) for url in _urls_of(item)]) for item in self._plan.downloads
+        ]
+        return {
+            "downloads": [
+                {"path": item.path, "sources": [told.result() for told in asked]} for item, asked in downloads
+            ],
+            "repos": [
+                {"path": repo.path, "sources": [told.result() for told in asked]} for repo, asked in repos
+            ],
+        }
+
+    def look(self) -> Dict[str, Any]:
+        """What this instance is, and what of the plan it has."""
+        facts = find_facts(self._context.workspace)
+        git = shutil.which("git") is not None
+        present = [self._present(item) for item in self._plan.downloads]
+        unmet = [
+            when.unmet(item.when, facts, self._standing()) if item.when else None
+            for item in self._plan.downloads
+        ]
+        missing = [0 if reason else have["missing_bytes"] for have, reason in zip(present, unmet)]
+        return {
+            "workspace": self._context.workspace,
+            "facts": facts,
+            "unix": time.time(),
+            "present": present,
+            "unmet": unmet,
+            "commits": [self._head(repo) if git else "" for repo in self._plan.repos],
+            "disks": self._disks(missing),
+        }
+
+    def measure(self) -> Optional[float]:
+        """Bytes per second that the largest file's source gives within `MEASURE_S`; None when no file is large enough."""
+        fit = [each for each in self._answers.values() if (each.size_bytes or 0) >= MEASURE_FROM_BYTES]
+        large = sorted(fit, key=lambda each: each.size_bytes or 0, reverse=True)[:1]
+        if not large or urlsplit(large[0].location).scheme == "file":
+            return None
+        began = time.monotonic()
+        share = (large[0].size_bytes or 0) // MEASURE_CONNECTIONS
+        counts = [
+            self._pool.submit(self._read_some, large[0], (number * share, (number + 1) * share))
+            for number in range(MEASURE_CONNECTIONS)
+        ]
+        landed = sum(count.result() for count in counts)
+        return landed / (time.monotonic() - began) if landed else None
+
+    # -- one source
+
+    def _ask_once(self, url: str, item: Download) -> "Future[Dict[str, Any]]":
+        if url not in self._told:
+            self._told[url] = self._pool.submit(self._ask, url, item)
+        return self._told[url]
+
+    def _ask(self, url: str, item: Download) -> Dict[str, Any]:
+        began = time.monotonic()
+        try:
+            host = urlsplit(addresses.address_of(url)).hostname or ""
+            turn = self._hosts.lookups(host)
+            if not turn.acquire(timeout=max(0.0, self._context.remaining_s())):
+                raise Failure("unreachable", f"{host} answers too slowly to be asked about every file")
+            try:
+                within_s = max(0.1, min(LOOKUP_S, item.limits.lookup_s, self._context.remaining_s()))
+                answer = self._access.ask(url, within_s=within_s, connect_s=item.limits.connect_s)
+            finally:
+                turn.release()
+        except Failure as failure:
+            return _refused(url, failure, began)
+        self._answers[url] = answer
+        return {
+            "url": protocol.public_url(url),
+            "class": "ok",
+            "size_bytes": answer.size_bytes,
+            "sha256": answer.sha256,
+            "name": answer.name,
+            "host": answer.host,
+            "pinned_url": self._pinned(url) if self._pin else None,
+            "seconds": round(time.monotonic() - began, 3),
+        }
+
+    def _pinned(self, url: str) -> Optional[str]:
+        """*url* with the commit that its branch or tag stands for now, where a model hub says which; else None."""
+        file = addresses.hub_file(url)
+        if file is None or _COMMIT.fullmatch(file.revision):
+            return None
+        kind, _, name = file.repo.partition("/")
+        where = f"{kind}/{name}" if kind in ("datasets", "spaces") else f"models/{file.repo}"
+        address = f"{file.endpoint}/api/{where}/revision/{quote(file.revision, safe='')}"
+        deadline = time.monotonic() + min(10.0, max(0.1, self._context.remaining_s()))
+        try:
+            response, _ = self._access.open(address, span=None, deadline=deadline, connect_s=5.0)
+            try:
+                commit = json.loads(response.read(8 << 20, 5.0)).get("sha")
+            finally:
+                response.close()
+        except (Failure, ValueError, AttributeError):
+            return None  # the hash pins the content all the same
+        return file._replace(revision=commit).url if _COMMIT.fullmatch(str(commit)) else None
+
+    def _ask_repo(self, url: str, repo: Repo) -> Dict[str, Any]:
+        began = time.monotonic()
+        try:
+            if shutil.which("git") is None:
+                raise Failure(
+                    "missing", "git is not here to ask", hint="install git, or list it under `apt:`"
+                )
+            git = Git(tempfile.gettempdir(), self._context, lambda line: None)
+            is_commit = bool(repo.ref and _COMMIT.fullmatch(repo.ref))
+            found = refs.resolve(url, None if is_commit else repo.ref, git)
+        except Failure as failure:
+            return _refused(url, failure, began)
+        commit = repo.ref if is_commit else found.commit
+        seconds = round(time.monotonic() - began, 3)
+        return {"url": protocol.public_url(url), "class": "ok", "commit": commit, "seconds": seconds}
+
+    def _read_some(self, answer: Answer, span: Tuple[int, int]) -> int:
+        end = time.monotonic() + MEASURE_S
+        try:
+            response, _ = self._access.open(answer.url, span=span, deadline=end + LOOKUP_S, connect_s=10.0)
+        except Failure:
+            return 0
+        landed = 0
+        try:
+            while time.monotonic() < end and not response.at_end:
+                landed += len(response.read(1 << 20, max(0.05, end - time.monotonic())))
+        finally:
+            response.close()
+        return landed
+
+    # -- this instance
+
+    def _standing(self) -> Context:
+        """The context with a workspace that can be looked at; the plan's may not be made yet."""
+        return quiet_context(
+            nearest_folder(self._context.workspace),
+            within_s=WITHIN_S,
+            secrets=self._context.secrets,
+            has_state=False,
+        )
+
+    def _present(self, item: Download) -> Dict[str, Any]:
+        """``there`` (right as far as can be told without reading it), ``partial``, ``other`` or ``absent``."""
+        answers = [self._answers[url] for url in _urls_of(item) if url in self._answers]
+        size = item.size_bytes or next((each.size_bytes for each in answers if each.size_bytes), None)
+        name = next((each.name for each in answers if each.name), None)
+        path = item.path + (name or "") if item.path.endswith("/") else item.path
+        final = os.path.join(self._context.workspace, path)
+        record = self._context.state.get("download", item.path) or {}
+        try:
+            found = os.stat(final)
+        except OSError:
+            landed = landed_bytes(final)
+            state = "partial" if landed else "absent"
+            return {"state": state, "missing_bytes": max(0, (size or 0) - landed), "sha256": None}
+        is_recorded = existing.is_as_recorded(record, found) and item.sha256 in (None, record.get("sha256"))
+        if is_recorded or size == found.st_size:
+            sha256 = record.get("sha256") if is_recorded else None
+            return {"state": "there", "missing_bytes": 0, "sha256": sha256, "size_bytes": found.st_size}
+        return {"state": "other", "missing_bytes": size or 0, "sha256": None}
+
+    def _head(self, repo: Repo) -> str:
+        path = os.path.join(self._context.workspace, repo.path)
+        if not os.path.exists(os.path.join(path, ".git")):
+            return ""
+        return Git(path, self._context, lambda line: None).line("rev-parse", "--verify", "--quiet", "HEAD")
+
+    def _disks(self, missing: Sequence[int]) -> List[Dict[str, Any]]:
+        """Per file system what the run needs, with the margin that its preflight asks for, and what is free."""
+        found: Dict[int, Dict[str, Any]] = {}
+        for item, bytes_ in zip(self._plan.downloads, missing):
+            folder = nearest_folder(os.path.join(self._context.workspace, os.path.dirname(item.path)))
+            disk = found.setdefault(
+                os.stat(folder).st_dev,
+                {"path": folder, "needed_bytes": 0, "free_bytes": shutil.disk_usage(folder).free},
+            )
+            disk["needed_bytes"] += bytes_
+        for disk in found.values():
+            if disk["needed_bytes"]:
+                disk["needed_bytes"] += (
+                    int(disk["needed_bytes"] * preflight.MARGIN_SHARE) + preflight.MARGIN_BYTES
+                )
+        return list(found.values())
+
+
+def _urls_of(item: Download) -> List[str]:
+    return [item.url, *item.mirrors, *([item.substitute.url] if item.substitute else [])]
+
+
+def _refused(url: str, failure: Failure, began: float) -> Dict[str, Any]:
+    seconds = round(time.monotonic() - began, 3)
+    return dict(failure.as_fields(), url=protocol.public_url(url), seconds=seconds)

@@ -1,0 +1,182 @@
+"""What a client may ask for, checked before anything is begun: the body of ``POST /api/runs`` and its plan.
+
+A posted profile can name built-in profiles and those in the server's own folder; it never names a file here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from provision_agent.plan import Plan
+from provision_agent.protocol import RUN_ID_PATTERN
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..errors import ProfileError, UsageError
+from ..instance import Instance
+from ..profile import Profile, compile_plan
+from ..profile.tree import Problem, problem_lines, read_tree
+from ..profile.units import duration_s
+
+_FILE = "profile.yaml"
+_LINE = r"^[^\x00-\x1f\x7f]*$"
+Name = Annotated[str, Field(min_length=1, max_length=256, pattern=_LINE)]
+Step = Literal["apt", "python", "repos", "downloads", "files", "commands", "checks", "services"]
+Duration = Annotated[
+    float | str, Field(description="seconds, or `30s 15m 1h`", examples=[900, "15m"], union_mode="left_to_right")
+]
+Secrets = Annotated[
+    dict[Name, Annotated[str, Field(max_length=8192)]] | list[Name],
+    Field(description="values by name (never shown again), or names of what the server holds (`--secret`)"),
+]
+
+
+class RunRequest(BaseModel):
+    """An instance, what it must have, and how."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9@._:%\[\]-]{1,300}$", examples=["root@203.0.113.7:14842"])]
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")] | None = None
+    key: Name | None = Field(None, description="the private key's path on the server")
+    instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] | None = None
+    profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", examples=["comfyui"])] | None = None
+    profile_yaml: Annotated[str, Field(max_length=1 << 20)] | None = None
+    set: dict[Name, Annotated[str, Field(max_length=4096)]] = Field(default_factory=dict)
+    run_id: Annotated[str, Field(pattern=f"^{RUN_ID_PATTERN}$")] | None = None
+    workspace: Name | None = None
+    timeout: Duration | None = None
+    boot_grace: Duration | None = None
+    contact_timeout: Duration | None = None
+    strict: bool | None = None
+    skip: list[Step] = Field(default_factory=list, max_length=8)
+    only: list[Step] = Field(default_factory=list, max_length=8)
+    replace: bool = False
+    labels: dict[Name, Annotated[str, Field(max_length=1024)]] = Field(default_factory=dict, max_length=64)
+    secrets: Secrets | None = None
+
+    @model_validator(mode="after")
+    def _one_profile(self) -> RunRequest:
+        if (self.profile is None) == (self.profile_yaml is None):
+            raise ValueError("give `profile` or `profile_yaml`, one of them")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Equal for equal requests; the secrets' values have no part in it."""
+        data = self.model_dump(mode="json", exclude={"secrets"})
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+class SecretsRequest(BaseModel):
+    """Values for a run that says `secrets_needed`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    secrets: dict[Name, Annotated[str, Field(max_length=8192)]] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A request that can be carried out."""
+
+    instance: Instance
+    plan: Plan
+    secrets: dict[str, str]
+    """By the name that the profile uses."""
+
+
+def prepare(request: RunRequest, *, profiles: Path | None, held: Mapping[str, str]) -> Accepted:
+    """Make a plan of *request*; *held* are the secrets that this server has of its own.
+
+    Raises:
+        ProfileError: every problem of the profile. UsageError: the request cannot mean anything.
+    """
+    profile = _profile(request, profiles)
+    options = {name: getattr(request, name) for name in ("port", "user", "key", "instance_id")}
+    instance = Instance.parse(
+        request.host,
+        **options,
+        boot_grace_s=_seconds("boot_grace", request.boot_grace),
+        contact_timeout_s=_seconds("contact_timeout", request.contact_timeout),
+    )
+    plan = compile_plan(
+        profile,
+        workspace=request.workspace,
+        timeout_s=_seconds("timeout", request.timeout),
+        strict=request.strict,
+        skip=request.skip,
+        only=request.only,
+    )
+    return Accepted(instance, plan, _secrets(request.secrets, plan, held))
+
+
+def wanted_secrets(plan: Plan, values: Mapping[str, str]) -> dict[str, str]:
+    """Of *values*, those that *plan* names (or an alias of its), by the plan's own names."""
+    found = {}
+    for rule in plan.secrets:
+        value = next((values[name] for name in (rule.name, *rule.aliases) if values.get(name)), None)
+        if value is not None:
+            found[rule.name] = value
+    return found
+
+
+def _secrets(asked: dict[str, str] | list[str] | None, plan: Plan, held: Mapping[str, str]) -> dict[str, str]:
+    if isinstance(asked, dict):
+        known = {name for rule in plan.secrets for name in (rule.name, *rule.aliases)}
+        for name in asked:
+            if name not in known:
+                raise UsageError(f"the profile wants no secret `{name}`", hint="declare it under `secrets:`")
+        return {**wanted_secrets(plan, held), **wanted_secrets(plan, asked)}
+    for name in asked or ():
+        if name not in held:
+            raise UsageError(
+                f"this server holds no secret `{name}`", hint="start it with `--secret NAME`, or send the value"
+            )
+    return wanted_secrets(plan, held if asked is None else {name: held[name] for name in asked})
+
+
+def _profile(request: RunRequest, profiles: Path | None) -> Profile:
+    if request.profile is not None:
+        own = profiles / f"{request.profile}.yaml" if profiles is not None else None
+        if own is not None and own.is_file():
+            return Profile.from_file(own, overrides=request.set)
+        return Profile.named(request.profile, overrides=request.set)
+    text = request.profile_yaml or ""
+    _check_extends(text)
+    return Profile.from_text(text, name=_FILE, overrides=request.set)
+
+
+def _check_extends(text: str) -> None:
+    """A posted text may not make the server read a file."""
+    unread: list[Problem] = []
+    tree = read_tree(text, _FILE, unread)
+    extends = tree.get("extends") if tree is not None else None
+    if extends is None:
+        return
+    names = extends.items() if isinstance(extends.value, list) else [extends]
+    problems = [
+        Problem(node.mark, "`extends` takes names of built-in profiles here, no paths")
+        for node in names
+        if isinstance(node.value, str) and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", node.value)
+    ]
+    if problems:
+        raise ProfileError(problem_lines(problems, _FILE))
+
+
+def _seconds(name: str, value: float | str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = duration_s(value)
+    except ValueError as error:
+        raise UsageError(f"`{name}`: {error}") from None
+    if not 0 < seconds < 1e8:
+        raise UsageError(f"`{name}` is {seconds:g} s", hint="give a duration such as `15m`")
+    return seconds

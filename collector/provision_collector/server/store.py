@@ -1,0 +1,186 @@
+"""What the server knows of its runs, in SQLite: every order, how far it came, and which hooks are still owed.
+
+A run that was answered for is here before the answer leaves; no secret is, only the names of those that were given.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import aiosqlite
+
+from ..errors import UsageError
+
+VERSION = 1
+_SCHEMA = """
+CREATE TABLE runs (
+    run TEXT PRIMARY KEY, created_unix REAL NOT NULL, request_hash TEXT NOT NULL, instance TEXT NOT NULL,
+    plan TEXT NOT NULL, profile TEXT NOT NULL, labels TEXT NOT NULL, secret_names TEXT NOT NULL,
+    replaces INTEGER NOT NULL, joined TEXT, stem TEXT, is_stopping INTEGER NOT NULL DEFAULT 0,
+    verdict TEXT, summary TEXT
+);
+CREATE INDEX runs_by_time ON runs (created_unix DESC);
+CREATE TABLE deliveries (
+    key TEXT PRIMARY KEY, body TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, is_settled INTEGER NOT NULL DEFAULT 0
+);
+"""
+
+
+@dataclass
+class Row:
+    """One run."""
+
+    run: str
+    request_hash: str
+    instance: dict[str, Any]
+    plan: dict[str, Any]
+    profile: str
+    labels: dict[str, str]
+    secret_names: list[str]
+    replaces: bool = False
+    created_unix: float = field(default_factory=time.time)
+    joined: str | None = None
+    """The run that the instance works on, once that is known: another one's id when its plan was going already."""
+    stem: str | None = None
+    """Where its mirrors lie, once that is known."""
+    is_stopping: bool = False
+    verdict: str | None = None
+    summary: dict[str, Any] | None = None
+    """The few numbers of a finished run that the list shows."""
+
+
+_COLUMNS = tuple(f.name for f in fields(Row))
+_JSON = frozenset(("instance", "plan", "labels", "secret_names", "summary"))
+_FLAGS = frozenset(("replaces", "is_stopping"))
+
+
+class Store:
+    """The database of one server; `open` refuses a folder that another server uses."""
+
+    def __init__(self, database: aiosqlite.Connection, lock: int) -> None:
+        self._database = database
+        self._lock = lock
+
+    @classmethod
+    async def open(cls, folder: Path) -> Self:
+        """Open or make the database in *folder*. Raises UsageError when another server or a newer version has it."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise UsageError(
+                f"another `provision serve` uses `{folder}`", hint="stop it, or give this one its own `--state-dir`"
+            ) from None
+        database = await aiosqlite.connect(folder / "server.sqlite", isolation_level=None)
+        os.chmod(folder / "server.sqlite", 0o600)
+        await database.execute("PRAGMA journal_mode = WAL")
+        await database.execute("PRAGMA synchronous = NORMAL")
+        store = cls(database, lock)
+        await store._migrate(folder)
+        return store
+
+    async def _migrate(self, folder: Path) -> None:
+        rows = list(await self._database.execute_fetchall("PRAGMA user_version"))
+        version = int(rows[0][0])
+        if version == 0:
+            await self._database.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
+        elif version > VERSION:
+            await self.close()
+            raise UsageError(
+                f"`{folder}/server.sqlite` is of version {version}, and this provision reads {VERSION}",
+                hint="use the provision that wrote it, or another `--state-dir`",
+            )
+
+    async def close(self) -> None:
+        """Close the database and let another server have it."""
+        await self._database.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    async def add(self, row: Row) -> bool:
+        """Record a new run; False when its id is taken."""
+        values = [_to_sql(name, getattr(row, name)) for name in _COLUMNS]
+        marks = ", ".join("?" * len(_COLUMNS))
+        try:
+            await self._database.execute(
+                f"INSERT INTO runs ({', '.join(_COLUMNS)}) VALUES ({marks})",  # noqa: S608
+                values,
+            )
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    async def update(self, row: Row, **changes: Any) -> None:
+        """Change *row*, in memory and on the disk."""
+        for name, value in changes.items():
+            setattr(row, name, value)
+        sets = ", ".join(f"{name} = ?" for name in changes)
+        values = [_to_sql(name, value) for name, value in changes.items()]
+        await self._database.execute(f"UPDATE runs SET {sets} WHERE run = ?", [*values, row.run])  # noqa: S608
+
+    async def find(self, run: str) -> Row | None:
+        """The run with this id."""
+        found = await self._select("WHERE run = ?", [run])
+        return found[0] if found else None
+
+    async def unfinished(self) -> list[Row]:
+        """Every run without a verdict, oldest first."""
+        return await self._select("WHERE verdict IS NULL ORDER BY created_unix", [])
+
+    async def newest(self, *, verdict: str | None, only_finished: bool, limit: int) -> list[Row]:
+        """The newest runs."""
+        if verdict is not None:
+            return await self._select("WHERE verdict = ? ORDER BY created_unix DESC LIMIT ?", [verdict, limit])
+        where = "WHERE verdict IS NOT NULL" if only_finished else ""
+        return await self._select(f"{where} ORDER BY created_unix DESC LIMIT ?", [limit])
+
+    async def counts(self) -> dict[str, int]:
+        """How many runs ended with each verdict."""
+        rows = await self._database.execute_fetchall(
+            "SELECT verdict, count(*) FROM runs WHERE verdict IS NOT NULL GROUP BY verdict"
+        )
+        return {str(verdict): int(count) for verdict, count in rows}
+
+    async def _select(self, rest: str, values: Sequence[Any]) -> list[Row]:
+        rows = await self._database.execute_fetchall(f"SELECT {', '.join(_COLUMNS)} FROM runs {rest}", values)  # noqa: S608
+        return [Row(**{name: _from_sql(name, value) for name, value in zip(_COLUMNS, row, strict=True)}) for row in rows]
+
+    # -- hooks that are owed
+
+    async def owe(self, key: str, body: str) -> None:
+        """Record a delivery before its first attempt; one key is delivered once."""
+        await self._database.execute("INSERT OR IGNORE INTO deliveries (key, body) VALUES (?, ?)", [key, body])
+
+    async def settle(self, key: str, *, attempts: int) -> None:
+        """The delivery arrived, or was given up."""
+        await self._database.execute(
+            "UPDATE deliveries SET is_settled = 1, attempts = ? WHERE key = ?", [attempts, key]
+        )
+
+    async def owed(self) -> list[tuple[str, str]]:
+        """``(key, body)`` of every delivery that is not settled."""
+        rows = await self._database.execute_fetchall("SELECT key, body FROM deliveries WHERE is_settled = 0")
+        return [(str(key), str(body)) for key, body in rows]
+
+
+def _to_sql(name: str, value: Any) -> Any:
+    if name in _JSON:
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+    return int(value) if name in _FLAGS else value
+
+
+def _from_sql(name: str, value: Any) -> Any:
+    if name in _JSON:
+        return None if value is None else json.loads(value)
+    return bool(value) if name in _FLAGS else value

@@ -1,0 +1,127 @@
+"""What polling shows of a run: a fold of its stream, so that it and the stream tell the same story. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from provision_agent.protocol import VERDICTS
+from provision_agent.status import fold, new_status, transfer_totals
+
+STATES = ("accepted", "connecting", "running", "usable")
+"""Those of a run that is going; a finished one's is its verdict."""
+ENDED = tuple(dict.fromkeys((*VERDICTS, "usage", "profile", "local", "bug")))
+
+View = dict[str, Any]
+
+
+def new_view(run: str) -> View:
+    """The view of a run of which the stream tells nothing yet."""
+    more = {"last_event_id": 0, "contact": None, "reconnects": 0, "secrets_needed": [], "gaps": [], "outcome": None}
+    return {**new_status(run), **more, "seq": 0}
+
+
+def view_of(run: str, events: Iterable[Mapping[str, Any]]) -> View:
+    """The view after *events*."""
+    view = new_view(run)
+    for event in events:
+        tell(view, event)
+    return view
+
+
+def tell(view: View, event: Mapping[str, Any]) -> None:
+    """Take *event*, the next of the stream, into *view*."""
+    view["last_event_id"] += 1
+    if event.get("from") == "collector":
+        _COLLECTOR.get(str(event["event"]), _nothing)(view, event)
+        return
+    state = view["state"]
+    fold(view, event)
+    if event["event"] == "run_finished":
+        view["state"] = state  # the end is the outcome, here as in the stream
+    elif event["event"] == "secrets_needed":
+        view["secrets_needed"] = list(event.get("names") or [])
+
+
+def is_over(view: View) -> bool:
+    """Whether the outcome is there."""
+    return view["outcome"] is not None
+
+
+def seconds_left(view: View, now_unix: float) -> float | None:
+    """Until the run's deadline; None when there is none yet or the run is over."""
+    if is_over(view) or not view.get("deadline_s") or not view.get("started"):
+        return None
+    started = datetime.fromisoformat(str(view["started"]).replace("Z", "+00:00")).timestamp()
+    return max(started + float(view["deadline_s"]) - now_unix, 0.0)
+
+
+def summary_of(view: View, now_unix: float) -> dict[str, Any]:
+    """The few numbers of a run that a list shows."""
+    speed, landed, left = transfer_totals(view)
+    files = list(view["downloads"].values())
+    return {
+        "state": view["state"],
+        "verdict": view["outcome"]["verdict"] if is_over(view) else None,
+        "next": view["outcome"]["next"] if is_over(view) else None,
+        "contact": view["contact"],
+        "files": {"settled": sum(1 for file in files if file["state"] in ("done", "skipped")), "all": len(files)},
+        "bytes": landed,
+        "bytes_left": left,
+        "bytes_per_s": 0.0 if is_over(view) else speed,
+        "usable_after_s": view["usable_after_s"],
+        "duration_s": view.get("duration_s"),
+        "seconds_left": seconds_left(view, now_unix),
+        "errors": len(view["outcome"]["errors"] if is_over(view) else view["errors"]),
+    }
+
+
+def _nothing(view: View, event: Mapping[str, Any]) -> None:
+    pass
+
+
+def _connecting(view: View, event: Mapping[str, Any]) -> None:
+    view["contact"] = str(event.get("cause"))
+    if view["state"] == "accepted":
+        view["state"] = "connecting"
+
+
+def _connected(view: View, event: Mapping[str, Any]) -> None:
+    view["contact"] = "connected"
+    if view["state"] == "accepted":
+        view["state"] = "connecting"
+
+
+def _connection_lost(view: View, event: Mapping[str, Any]) -> None:
+    view["reconnects"] += view["contact"] == "connected"
+    view["contact"] = str(event.get("cause"))
+
+
+def _secrets_needed(view: View, event: Mapping[str, Any]) -> None:
+    view["secrets_needed"] = list(event.get("names") or [])
+
+
+def _agent_restarted(view: View, event: Mapping[str, Any]) -> None:
+    view["secrets_needed"] = []
+
+
+def _gap(view: View, event: Mapping[str, Any]) -> None:
+    view["gaps"].append({"file": event.get("file"), "bytes": event.get("bytes")})
+
+
+def _outcome(view: View, event: Mapping[str, Any]) -> None:
+    outside = ("format", "ts", "seq", "event", "from")
+    view["outcome"] = {key: value for key, value in event.items() if key not in outside}
+    view["state"] = view["verdict"] = event["verdict"]
+
+
+_COLLECTOR = {
+    "connecting": _connecting,
+    "connected": _connected,
+    "connection_lost": _connection_lost,
+    "secrets_needed": _secrets_needed,
+    "agent_restarted": _agent_restarted,
+    "gap": _gap,
+    "outcome": _outcome,
+}
