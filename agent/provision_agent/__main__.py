@@ -20,6 +20,7 @@ _COMMANDS = {
     "verify": "query",
     "facts": "query",
     "sources": "survey",
+    "audit": "audit",
     "supervise": "services",
 }
 

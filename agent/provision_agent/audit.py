@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Iterator, List, Optional, Set
+from typing import Any, Dict, FrozenSet, Iterator, List, Optional
 
 from . import when
 from .context import Context
 from .downloads import existing, verify
 from .environment.git import Git
 from .facts import find_facts
+from .failures import Failure
 from .plan import Download, File, Plan, Repo
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .start import say
@@ -35,9 +36,10 @@ def audit_main(argv: List[str]) -> int:
     request = read_request()
     plan = Plan.from_json(request["plan"])
     root = standing_workspace(plan).root
+    of_one_run = frozenset(file.path for file in plan.files if "${run_id}" in file.content)
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="audit")
     context = quiet_context(root, within_s=WITHIN_S, secrets=request.get("secrets"))
-    audit = Audit(plan, context, is_quick=bool(request.get("is_quick")))
+    audit = Audit(plan, context, is_quick=bool(request.get("is_quick")), of_one_run=of_one_run)
     items = list(audit.items())
     if request.get("distrust"):
         for item in items:
@@ -48,12 +50,15 @@ def audit_main(argv: List[str]) -> int:
 
 
 class Audit:
-    """Compares one bound plan with the disk."""
+    """Compares one bound plan with the disk. The files *of_one_run* hold its id: that they are there must do."""
 
-    def __init__(self, plan: Plan, context: Context, *, is_quick: bool) -> None:
+    def __init__(
+        self, plan: Plan, context: Context, *, is_quick: bool, of_one_run: FrozenSet[str] = frozenset()
+    ) -> None:
         self._plan = plan
         self._context = context
         self._is_quick = is_quick
+        self._of_one_run = of_one_run
 
     def items(self) -> Iterator[Dict[str, Any]]:
         """Every download, repo and small file of the plan, with its ``state``."""
@@ -77,7 +82,11 @@ class Audit:
                 about = {"state": "skipped", "message": unmet} if unmet else found.result()
                 yield dict(about, item=item.path, kind="download", level=item.level)
         for repo in self._plan.repos:
-            yield dict(self._repo(repo), item=repo.path, kind="repo", level=repo.level)
+            try:
+                about = self._repo(repo)
+            except Failure as failure:
+                about = {"state": "unknown", "message": failure.message}
+            yield dict(about, item=repo.path, kind="repo", level=repo.level)
         for file in self._plan.files:
             yield dict(self._file(file), item=file.path, kind="file", level=file.level)
 
@@ -162,7 +171,7 @@ class Audit:
         path = self._path(file.path)
         try:
             with open(path, encoding="utf-8", errors="surrogateescape", newline="") as opened:
-                is_same = opened.read() == file.content
+                is_same = file.path in self._of_one_run or opened.read() == file.content
         except OSError:
             return {"state": "missing", "path": path, "message": "it is not there"}
         message = "" if is_same else "its content is not the plan's"

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
+from . import lines
 from .context import Context
 from .environment import probe
 from .environment.venv import Venv
@@ -34,7 +35,7 @@ def run_check(check: Check, context: Context, venv: Optional[Venv]) -> Found:
         venv: Where modules are imported; without one, the agent's own python.
 
     Returns:
-        What was found: the size in bytes of a file, ``folder``, the number of matching files, or of modules.
+        What was found: the size of a file, as people write it, ``folder``, the number of matching files, or of modules.
 
     Raises:
         Failure: `missing`, or `timed_out` when importing or searching did not end; `found` is in its facts.
@@ -70,7 +71,7 @@ def _find_path(check: Check, path: str) -> Found:
     if status.st_size < check.min_size_bytes:
         message = f"`{check.path}` has {status.st_size} bytes, at least {check.min_size_bytes} are wanted"
         raise Failure("missing", message, found=f"{status.st_size} bytes")
-    return status.st_size
+    return lines.size_text(status.st_size)
 
 
 def _count_files(check: Check, context: Context) -> int:

@@ -5,6 +5,7 @@ A pid alone may be reused; pid, start time and boot id together name one process
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-_started: "List[subprocess.Popen[bytes]]" = []  # held, so that their objects never warn that the child still runs
+_started: "List[subprocess.Popen[bytes]]" = []  # held, so that they are reaped and never waited for
 
 
 class Identity(NamedTuple):
@@ -71,6 +72,13 @@ class Identity(NamedTuple):
                 return False
             time.sleep(0.02)
         return True
+
+
+@atexit.register
+def _let_go() -> None:
+    for child in _started:
+        if child.poll() is None:
+            child.returncode = 0  # it lives on, as it should: its object has nothing to warn of
 
 
 def boot_id() -> str:

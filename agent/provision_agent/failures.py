@@ -64,6 +64,8 @@ class Failure(Exception):
         self.message = message
         self.hint = hint or HINTS[class_]
         self.retriable = class_ in RETRIABLE if retriable is None else retriable
+        self.is_reported = False
+        """Its event is written: whoever counts it need not write another."""
         self.facts = facts
         """More fields for the event, such as `wait_s` or `found`."""
 

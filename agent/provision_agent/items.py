@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
+from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, List, Mapping, Optional, Tuple
 
 from . import checks, commands, services
 from .context import Context
 from .environment import apt, packages, repos, venv
 from .failures import Failure
-from .plan import Check, Command, File, Plan, Repo, Service
+from .plan import Check, Command, File, Plan, Python, Repo, Service
 from .steps import Tally
+
+LOOK_AGAIN_S = 0.2
+
+Checkouts = List[Tuple[Repo, "Future[bool]"]]
+"""Repositories, the critical ones first, and what became of each."""
 
 
 class Items:
@@ -25,13 +31,20 @@ class Items:
         self._is_over = is_over
         self._venv: Optional[venv.Venv] = None
         self._installs = threading.Lock()
+        self._system_is_settled = threading.Event()
 
-    def environment(self, found: Mapping[str, Any]) -> None:
-        """System packages, then the virtual environment and its layers; *found* are the instance's facts."""
+    def environment(self, found: Mapping[str, Any], checkouts: Checkouts) -> None:
+        """System packages, then the virtual environment and its layers.
+
+        Args:
+            found: The instance's facts.
+            checkouts: What goes on meanwhile; a layer of requirements waits for the repository that holds them.
+        """
         wanted = self._plan.apt if "apt" in self._plan.steps else ()
         if wanted:
             self._attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
             self._tally.finish("apt")
+        self._system_is_settled.set()
         python = self._plan.python
         if python is None or "python" not in self._plan.steps:
             return
@@ -39,14 +52,25 @@ class Items:
         def build() -> None:
             assert python is not None
             self._venv = venv.prepare(python, self._context, dict(found))
+            self._await_requirements(python, checkouts)
             with self._installs:
                 packages.install(python, self._venv, self._context, dict(found))
 
         self._attempt("python", "python", "critical", "step", build)
         self._tally.finish("python")
 
-    def checkout(self, repo: Repo) -> bool:
-        """True when the repository is there at its ref."""
+    def _await_requirements(self, python: Python, checkouts: Checkouts) -> None:
+        wanted = [layer.requirements for layer in python.layers if layer.requirements is not None]
+        for repo, checkout in checkouts:
+            if any(path.startswith(repo.path.rstrip("/") + "/") for path in wanted):
+                while not self._is_over() and not wait([checkout], timeout=LOOK_AGAIN_S).done:
+                    pass
+
+    def checkout(self, repo: Repo, found: Mapping[str, Any]) -> bool:
+        """True when the repository is there at its ref; git itself may have to be installed first."""
+        if not found.get("git") and "git" in self._plan.apt and "apt" in self._plan.steps:
+            while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
+                pass
         work = lambda: repos.checkout(repo, self._context)  # noqa: E731
         return self._attempt("repos", repo.path, repo.level, "repo", work)
 
@@ -100,9 +124,7 @@ class Items:
         """Start a service and wait until it is ready."""
 
         def start() -> None:
-            started = services.start(service, self._context, self._venv)
-            if service.ready is not None:
-                services.wait_ready(service, started, self._context)
+            services.wait_ready(service, services.start(service, self._context, self._venv), self._context)
 
         self._attempt("services", service.name, service.level, "service", start)
 
@@ -115,7 +137,7 @@ class Items:
         except Failure as failure:
             if self._is_over():
                 return False  # it was interrupted, it did not fail
-            self._tally.fail(step, item, level, failure, kind=kind)
+            self._tally.fail(step, item, level, failure, kind=kind, is_reported=failure.is_reported)
             return False
         self._tally.succeed(step, item)
         return True

@@ -20,10 +20,10 @@ from .clock import RunClock
 from .context import Context
 from .downloads import Downloads, Sources
 from .failures import Failure
-from .items import Items
+from .items import LOOK_AGAIN_S, Checkouts, Items
 from .journal import Journal
 from .keeper import Orphanage, close_run
-from .plan import LEVELS, STEPS, Download, Plan, Repo
+from .plan import LEVELS, STEPS, Download, Plan
 from .pulse import Pulse
 from .start import read_run_record
 from .state import StateFile
@@ -32,9 +32,6 @@ from .when import unmet
 from .workspace import Workspace, WorkspaceLock
 
 CLONES_AT_ONCE = 4
-LOOK_AGAIN_S = 0.2
-
-Checkouts = List[Tuple[Repo, "Future[bool]"]]
 
 
 def run_main(argv: List[str]) -> int:
@@ -99,7 +96,8 @@ class Run:
         )
         self._tally = Tally(journal.event)
         self._items = Items(plan, self._context, self._tally, self._is_over)
-        self._pool = ThreadPoolExecutor(max_workers=CLONES_AT_ONCE + 1, thread_name_prefix="step")
+        self._clones = ThreadPoolExecutor(CLONES_AT_ONCE, thread_name_prefix="clone")
+        self._installs = ThreadPoolExecutor(1, thread_name_prefix="install")
         self._downloads: Optional[Downloads] = None
 
     def end_early(self, verdict: str) -> None:
@@ -193,11 +191,11 @@ class Run:
         if self._selected("downloads"):
             self._tally.start("downloads")
             self._downloads.start()
-        environment = self._pool.submit(self._items.environment, self._facts)
         wanted = sorted(self._selected("repos"), key=lambda repo: LEVELS.index(repo.level))
-        checkouts = [(repo, self._pool.submit(self._items.checkout, repo)) for repo in wanted]
+        checkouts = [(repo, self._clones.submit(self._items.checkout, repo, self._facts)) for repo in wanted]
+        environment = self._installs.submit(self._items.environment, self._facts, checkouts)
         if not any(repo.install for repo in wanted):
-            self._pool.submit(self._finish_repos, checkouts)
+            self._clones.submit(self._finish_repos, checkouts)
         if self._stage(("critical",), environment, checkouts):
             self._judge_critical()
             self._make_usable()

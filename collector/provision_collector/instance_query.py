@@ -1,4 +1,4 @@
-"""Ask an instance one thing and leave: status, stop, prune, facts."""
+"""Ask an instance one thing and leave: status, stop, prune, facts, verify, sources, audit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from .instance import Instance, build_bundle, call, first_contact
 ANSWER_TIMEOUT_S = 90.0
 
 
-async def ask(instance: Instance, subcommand: str, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Connect, run one subcommand of the agent with *request*, return its answer.
+async def ask(
+    instance: Instance, subcommand: str, request: Mapping[str, Any], *, timeout_s: float = ANSWER_TIMEOUT_S
+) -> dict[str, Any]:
+    """Connect, run one subcommand of the agent with *request*, return its answer, which may take *timeout_s*.
 
     Raises:
         ProvisionError: of the kind that says why not.
@@ -25,7 +27,7 @@ async def ask(instance: Instance, subcommand: str, request: Mapping[str, Any]) -
             folders=[f"{workspace}/.provision/agent" if workspace else "~/.provision/agent"],
             arguments=[subcommand],
             request=request,
-            timeout_s=ANSWER_TIMEOUT_S,
+            timeout_s=timeout_s,
         )
         return answer
     finally:

@@ -77,12 +77,11 @@ def address_of(url: str) -> str:
     """
     try:
         scheme = urlsplit(url).scheme
+        better = next(filter(None, (rewrite(url) for rewrite in _REWRITES)), None)
     except ValueError:
-        scheme = ""
-    for rewrite in (_hub, _civitai, _dropbox, _drive, _github) if scheme else ():
-        better = rewrite(url)
-        if better is not None:
-            return better
+        scheme, better = "", None
+    if better is not None:
+        return better
     if scheme not in ("http", "https", "file"):
         raise Failure(
             "not_found",
@@ -131,6 +130,7 @@ def _github(url: str) -> Optional[str]:
     return urlunsplit(parts._replace(path=f"{viewer[1]}/raw/{viewer[2]}"))
 
 
+_REWRITES = (_hub, _civitai, _dropbox, _drive, _github)
 _Pattern = Tuple[str, Callable[[str], str]]
 _DISPOSITION: List[_Pattern] = [
     (r"filename\*\s*=\s*utf-8''([^;\s]+)", lambda text: unquote(text)),

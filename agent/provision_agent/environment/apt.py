@@ -78,7 +78,9 @@ def install(packages: Sequence[str], context: Context) -> None:
     if failed:
         first = next(iter(failed.values()))
         message = f"{len(failed)} of {len(packages)} packages cannot be installed: {', '.join(failed)}; {first.message}"
-        raise Failure(first.class_, message, hint=first.hint)
+        failure = Failure(first.class_, message, hint=first.hint)
+        failure.is_reported = True
+        raise failure
 
 
 class _Apt:

@@ -95,6 +95,7 @@ def _run(
     except Failure as failure:
         if reports_failure and not context.cancelled.is_set():
             context.report("package_failed", **fields, **failure.as_fields())
+            failure.is_reported = True
         raise
     guard.chose(step.names)
     _record(step, tools, context)

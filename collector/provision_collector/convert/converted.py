@@ -1,0 +1,103 @@
+"""What a conversion gives: a profile as YAML values, and everything that did not make it into the profile."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from ..profile.paths import file_path
+from ..profile.urls import download_url, repo_url
+
+COMFYUI = "ComfyUI"
+NODES = f"{COMFYUI}/custom_nodes"
+MODELS = f"{COMFYUI}/models"
+
+
+@dataclass
+class Converted:
+    """A profile in the making. `add_…` refuse what no profile may hold, and say so in `unresolved`."""
+
+    profile: dict[str, Any] = field(default_factory=dict)
+    unresolved: list[str] = field(default_factory=list)
+    """One sentence each: what is missing, where it was named, and what to write."""
+
+    def unresolve(self, sentence: str) -> None:
+        """Remember what could not be converted; the same sentence once."""
+        if sentence not in self.unresolved:
+            self.unresolved.append(sentence)
+
+    def add_download(self, item: dict[str, Any]) -> None:
+        """Add a download. A second one of the same path gives its URL as a mirror, unless the two are known to differ."""
+        try:
+            item = {**item, "url": download_url(item["url"])}
+            if not item["path"].endswith("/"):
+                item["path"] = file_path(item["path"])
+        except ValueError as error:
+            return self.unresolve(f"the download of `{item['path']}`: {error}")
+        known = next((each for each in self._items("downloads") if each["path"] == item["path"]), None)
+        if known is None or item["path"].endswith("/"):
+            if item not in self._items("downloads"):
+                self._items("downloads").append(item)
+            return None
+        return self._merge(known, item)
+
+    def add_repo(self, repo: dict[str, Any]) -> None:
+        """Add a checkout; of two at one path the first stays."""
+        try:
+            repo = {**repo, "url": repo_url(repo["url"]), "path": file_path(repo["path"])}
+        except ValueError as error:
+            return self.unresolve(f"the repo `{repo['path']}`: {error}")
+        known = next((each for each in self._items("repos") if each["path"] == repo["path"]), None)
+        if known is None:
+            self._items("repos").append(repo)
+        elif known != repo:
+            self.unresolve(
+                f"`{repo['path']}` is wanted as {_shown(known)} and as {_shown(repo)}: the first is taken"
+            )
+        return None
+
+    def add(self, key: str, item: Any) -> None:
+        """Add to any other list of the profile, once."""
+        if item not in self._items(key):
+            self._items(key).append(item)
+
+    def to_yaml(self, *, comment: str) -> str:
+        """The profile as a file, what is unresolved in comments on top."""
+        lines = [comment, *(f"open: {sentence}" for sentence in self.unresolved)]
+        head = "".join(f"# {line}\n" for text in lines for line in text.splitlines())
+        return head + yaml.safe_dump(self.profile, sort_keys=False, allow_unicode=True, width=110)
+
+    def _items(self, key: str) -> list[Any]:
+        items: list[Any] = self.profile.setdefault(key, [])
+        return items
+
+    def _merge(self, known: dict[str, Any], item: dict[str, Any]) -> None:
+        hashes = {known.get("sha256"), item.get("sha256")} - {None}
+        if len(hashes) > 1:
+            self.unresolve(
+                f"`{item['path']}` is wanted with two contents, from {known['url']} and {item['url']}: the first is taken"
+            )
+            return
+        if hashes:
+            known["sha256"] = hashes.pop()
+        if item["url"] not in (known["url"], *known.get("mirrors", [])):
+            known.setdefault("mirrors", []).append(item["url"])
+
+
+def name_of(text: str) -> str:
+    """*text* as a profile's name."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")
+    return stem or "profile"
+
+
+def repo_path(url: str) -> str:
+    """Where a custom node of that repository goes."""
+    return f"{NODES}/{url.rstrip('/').removesuffix('.git').rpartition('/')[2]}"
+
+
+def _shown(repo: dict[str, Any]) -> str:
+    return json.dumps({key: repo[key] for key in ("url", "ref") if key in repo})

@@ -1,0 +1,183 @@
+"""What ComfyUI workflows need: models and custom nodes, from the files that people share.
+
+Both formats are read: the editor's (nodes, subgraphs, `properties.models`) and the API's (inputs by node id).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .converted import MODELS, NODES, Converted, name_of
+from .known_nodes import CORE_CLASSES, FOLDERS, REPOSITORIES
+
+MODEL_FILE = re.compile(r"[^\n\r:*?\"<>|]{1,240}\.(safetensors|sft|ckpt|pt|pth|gguf|onnx|bin)", re.I)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_CORE = ("comfy-core", "comfyui-core")
+
+
+def from_workflows(paths: Sequence[Path]) -> Converted:
+    """Make a profile of everything that the workflows in *paths* need.
+
+    Returns:
+        A profile that extends `comfyui-base`. Models that no workflow gives a source for, and nodes whose repository
+        is not known, are in `unresolved`.
+
+    Raises:
+        UsageError: a file that cannot be read or is no workflow.
+    """
+    converted = Converted(
+        {
+            "version": 1,
+            "name": name_of(paths[0].stem) if paths else "workflow",
+            "description": f"What {', '.join(path.name for path in paths)} needs",
+            "extends": "comfyui-base",
+        }
+    )
+    wanted: list[tuple[str, str, str]] = []
+    for path in paths:
+        workflow = _Workflow(_read(path), path.name)
+        workflow.add_models(converted)
+        workflow.add_nodes(converted)
+        wanted += workflow.named_files()
+    _settle(converted, wanted)
+    return converted
+
+
+class _Workflow:
+    """One workflow of either format."""
+
+    def __init__(self, data: Mapping[str, Any], name: str) -> None:
+        self._data = data
+        self._name = name
+        self._nodes = list(_editor_nodes(data))
+        self._calls = [] if self._nodes else list(_api_nodes(data))
+
+    def add_models(self, converted: Converted) -> None:
+        """Every model entry with a URL becomes a download."""
+        for model in _list(self._data.get("models")):
+            self._add_model(model, None, converted)
+        for node in self._nodes:
+            for model in _list(_mapping(node.get("properties")).get("models")):
+                self._add_model(model, str(node.get("type")), converted)
+
+    def add_nodes(self, converted: Converted) -> None:
+        """Every custom node whose repository is told or known becomes a repo."""
+        for node in self._nodes:
+            properties = _mapping(node.get("properties"))
+            cnr, aux = properties.get("cnr_id"), properties.get("aux_id")
+            if cnr not in _CORE and (cnr or aux):
+                self._add_node(cnr, aux, str(properties.get("ver") or ""), converted)
+        versions = _mapping(_mapping(self._data.get("extra")).get("node_versions"))
+        for name, version in versions.items():
+            if name not in _CORE:
+                self._add_node(name, None, str(version or ""), converted)
+        classes = sorted({str(call.get("class_type")) for call in self._calls} - CORE_CLASSES)
+        if classes:
+            converted.unresolve(
+                f"{self._name}: an API-format workflow does not say where its nodes come from; if these are custom "
+                f"nodes, add their repositories under `repos:`: {', '.join(classes)}"
+            )
+
+    def named_files(self) -> Iterator[tuple[str, str, str]]:
+        """Model files that widgets or inputs name: the file, the node's class, where it was."""
+        for node in self._nodes:
+            for value in _values(node.get("widgets_values")):
+                yield value, str(node.get("type")), f"{self._name}, node {node.get('id')}"
+        for call in self._calls:
+            for value in _values(call.get("inputs")):
+                yield value, str(call.get("class_type")), f"{self._name}, node {call['id']}"
+
+    def _add_model(self, model: Any, node_type: str | None, converted: Converted) -> None:
+        entry = _mapping(model)
+        name, url = str(entry.get("name") or ""), str(entry.get("url") or "")
+        folder = str(entry.get("directory") or FOLDERS.get(node_type or "", ""))
+        if not name or not url or not folder:
+            missing = next(key for key, value in (("name", name), ("url", url), ("directory", folder)) if not value)
+            converted.unresolve(f"{self._name}: the model `{name or url or entry}` has no {missing}")
+            return
+        path = f"{MODELS}/{folder}/{name}".replace("\\", "/")
+        item: dict[str, Any] = {"url": url.removesuffix("?download=true"), "path": path}
+        if str(entry.get("hash_type", "")).upper() == "SHA256" and entry.get("hash"):
+            item["sha256"] = str(entry["hash"]).lower()
+        converted.add_download(item)
+
+    def _add_node(self, cnr: Any, aux: Any, version: str, converted: Converted) -> None:
+        url = f"https://github.com/{aux}" if aux else REPOSITORIES.get(str(cnr).lower())
+        if url is None or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
+            converted.unresolve(
+                f"{self._name}: the custom node `{aux or cnr}`{f' {version}' if version else ''} has no known repository: look it up "
+                f"at https://registry.comfy.org/nodes/{cnr or aux} and add it under `repos:`"
+            )
+            return
+        repo = {"url": url, "path": f"{NODES}/{url.rpartition('/')[2].removesuffix('.git')}"}
+        if _COMMIT.fullmatch(version):
+            repo["ref"] = version
+        converted.add_repo(repo)
+
+
+def _settle(converted: Converted, wanted: Iterable[tuple[str, str, str]]) -> None:
+    """Name the files that no entry gives a source for."""
+    known = {item["path"].rpartition("/")[2] for item in converted.profile.get("downloads", [])}
+    for file, node_type, where in wanted:
+        base = file.replace("\\", "/").rpartition("/")[2]
+        if base not in known:
+            known.add(base)
+            path = f"{MODELS}/{FOLDERS.get(node_type, '<folder>')}/{base}"
+            converted.unresolve(
+                f"{where} ({node_type}) wants `{file}` and says no source: add `{{url: …, path: {path}}}`"
+            )
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        data = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"cannot read `{path}`: {error.strerror}", hint="give the path of a workflow's JSON file") from None
+    except ValueError as error:
+        raise UsageError(
+            f"`{path}` is not JSON: {error}", hint="in ComfyUI: Workflow → Export, or Export (API)"
+        ) from None
+    if not isinstance(data, dict) or not (any(_editor_nodes(data)) or any(_api_nodes(data)) or data.get("nodes") == []):
+        raise UsageError(
+            f"`{path}` is JSON, but no ComfyUI workflow", hint="in ComfyUI: Workflow → Export, or Export (API)"
+        )
+    return data
+
+
+def _editor_nodes(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The nodes of an editor's workflow and of all its subgraphs, wherever it is wrapped."""
+    for inner in (data.get("workflow"), _mapping(_mapping(data.get("extra_data")).get("extra_pnginfo")).get("workflow")):
+        yield from _editor_nodes(_mapping(inner))
+    nodes = data.get("nodes")
+    yield from (node for node in _list(nodes) if isinstance(node, dict))
+    for subgraph in _list(_mapping(data.get("definitions")).get("subgraphs")):
+        yield from _editor_nodes(_mapping(subgraph))
+
+
+def _api_nodes(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for number, node in _mapping(data.get("prompt", data)).items():
+        if isinstance(node, dict) and isinstance(node.get("class_type"), str):
+            yield {**node, "id": number}
+
+
+def _values(widgets: Any) -> Iterator[str]:
+    """The texts among a node's values that are names of model files."""
+    values = widgets.values() if isinstance(widgets, dict) else widgets if isinstance(widgets, list) else ()
+    for value in values:
+        if isinstance(value, str) and MODEL_FILE.fullmatch(value.strip()):
+            yield value.strip()
+        elif isinstance(value, dict):
+            yield from _values(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

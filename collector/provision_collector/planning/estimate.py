@@ -1,0 +1,251 @@
+"""What a run would do, in bytes, disk, time and money; from a plan and what its sources said. Pure.
+
+What is not known is None and counted, never guessed. Time is that of the downloads, which outlast the rest of
+nearly every run; nothing here pretends to know how long packages take to install.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from provision_agent.plan import Download, Plan, SecretRule
+
+from .survey import Source, Survey
+
+MARGIN_SHARE = 0.01
+MARGIN_BYTES = 64 << 20
+"""What a run's preflight wants free besides the files themselves."""
+REFUSED = ("gated", "unauthorized")
+
+
+@dataclass(frozen=True)
+class File:
+    """One download. `state`: fetch | there | partial | skipped | unavailable; `missing_bytes` None: not known."""
+
+    path: str
+    level: str
+    host: str
+    state: str
+    size_bytes: int | None
+    missing_bytes: int | None
+    message: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A secret that is wanted and not set, and whom it would be sent to."""
+
+    name: str
+    aliases: tuple[str, ...]
+    hosts: tuple[str, ...]
+    files: tuple[str, ...]
+    """Those that were refused for want of it, as far as anybody asked."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Everything that `provision plan` says."""
+
+    name: str
+    workspace: str
+    plan_hash: str
+    at_once: tuple[str, ...]
+    """What overlaps; each entry is a chain of its own."""
+    then: tuple[str, ...]
+    """What comes after, in order."""
+    files: tuple[File, ...]
+    total_bytes: int
+    fetch_bytes: int
+    there_bytes: int
+    unknown_sizes: int
+    critical_bytes: int
+    """Of `fetch_bytes`: what must land before the instance is usable."""
+    disks: tuple[dict[str, Any], ...]
+    """`path needed_bytes free_bytes`; free is None where no instance was asked."""
+    rate_bytes_per_s: float | None
+    rate_is: str
+    """given | measured | unknown"""
+    usable_s: float | None
+    complete_s: float | None
+    price_per_hour: float | None
+    cost: float | None
+    secrets_missing: tuple[Secret, ...]
+    repos_failing: tuple[dict[str, str], ...]
+    was_asked: bool
+
+    @property
+    def fits(self) -> bool | None:
+        """Is there room on every disk? None where no instance was asked."""
+        known = [disk for disk in self.disks if disk["free_bytes"] is not None]
+        return all(disk["needed_bytes"] <= disk["free_bytes"] for disk in known) if known else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "fits": self.fits}
+
+
+def estimate_of(
+    plan: Plan,
+    surveyed: Survey | None,
+    *,
+    secrets: Iterable[str] = (),
+    rate_bytes_per_s: float | None = None,
+    price_per_hour: float | None = None,
+) -> Estimate:
+    """Add it all up.
+
+    Args:
+        surveyed: What the sources said; None: nobody was asked.
+        secrets: The names of those that are set.
+        rate_bytes_per_s: The line's speed; None: as measured, if it was.
+        price_per_hour: What the instance costs, in any currency.
+    """
+    wanted = "downloads" in plan.steps
+    files = tuple(_file(plan, number, surveyed) for number in range(len(plan.downloads))) if wanted else ()
+    coming = [file for file in files if file.state in ("fetch", "partial")]
+    fetch_bytes = sum(file.missing_bytes or 0 for file in coming)
+    critical_bytes = sum(file.missing_bytes or 0 for file in coming if file.level == "critical")
+    measured = surveyed.rate_bytes_per_s if surveyed else None
+    rate = rate_bytes_per_s or measured
+    if rate and plan.limits.rate_bytes_per_s:
+        rate = min(rate, float(plan.limits.rate_bytes_per_s))
+    complete_s = fetch_bytes / rate if rate else None
+    return Estimate(
+        name=plan.name,
+        workspace=surveyed.standing.workspace if surveyed and surveyed.standing else plan.workspace,
+        plan_hash=plan.hash,
+        at_once=tuple(_at_once(plan, len(files))),
+        then=tuple(_then(plan)),
+        files=files,
+        total_bytes=sum(file.size_bytes or 0 for file in files if file.state != "skipped"),
+        fetch_bytes=fetch_bytes,
+        there_bytes=sum(_there(file) for file in files),
+        unknown_sizes=sum(file.size_bytes is None and file.state in ("fetch", "partial") for file in files),
+        critical_bytes=critical_bytes,
+        disks=_disks(surveyed, plan, fetch_bytes),
+        rate_bytes_per_s=rate,
+        rate_is="given" if rate_bytes_per_s else "measured" if measured else "unknown",
+        usable_s=critical_bytes / rate if rate else None,
+        complete_s=complete_s,
+        price_per_hour=price_per_hour,
+        cost=price_per_hour * complete_s / 3600 if price_per_hour is not None and complete_s is not None else None,
+        secrets_missing=tuple(_missing(plan.secrets, frozenset(secrets), plan, surveyed)),
+        repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
+        was_asked=surveyed is not None,
+    )
+
+
+def host_of(url: str) -> str:
+    """The host that *url* names, as people know it."""
+    short = {"hf": "huggingface.co", "civitai": "civitai.com", "file": "this disk"}
+    scheme = url.partition(":")[0]
+    return short.get(scheme) or urlsplit(url).hostname or url
+
+
+# -- files
+
+
+def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
+    item = plan.downloads[number]
+    sources = surveyed.downloads[number] if surveyed else ()
+    good = next((source for source in sources if source.is_ok), None)
+    size = item.size_bytes if item.size_bytes is not None else (good.size_bytes if good else None)
+    about = {
+        "path": item.path + (good.name or "") if good and item.path.endswith("/") else item.path,
+        "level": item.level,
+        "host": host_of(good.url if good else item.url),
+    }
+    standing = surveyed.standing if surveyed else None
+    if standing and standing.unmet[number]:
+        return File(**about, state="skipped", size_bytes=size, missing_bytes=0, message=str(standing.unmet[number]))
+    have = standing.present[number] if standing else None
+    if have and have.state == "there":
+        return File(**about, state="there", size_bytes=size or have.size_bytes, missing_bytes=0)
+    missing = have.missing_bytes if have and size is not None else size
+    if sources and good is None and not _may_work(sources):
+        bad = sources[0]
+        return File(
+            **about, state="unavailable", size_bytes=size, missing_bytes=0, message=bad.message, hint=bad.hint
+        )
+    state = "partial" if have and have.state == "partial" else "fetch"
+    unsure = sources[0].message if sources and good is None else _when(item) if item.when and not standing else ""
+    return File(**about, state=state, size_bytes=size, missing_bytes=missing, message=unsure)
+
+
+def _may_work(sources: Sequence[Source]) -> bool:
+    """A source that could not be reached just now is no proof that a run would fail."""
+    return any(source.class_ in ("unreachable", "stalled", "timed_out", "rate_limited", "upstream_down") for source in sources)
+
+
+def _when(item: Download) -> str:
+    when = item.when
+    assert when is not None
+    parts = [
+        f"gpu_memory {when.gpu_memory.op} {when.gpu_memory.value_bytes / 2**30:.4g} GiB" if when.gpu_memory else "",
+        f"secret {when.secret}" if when.secret else "",
+        f"disk_free {when.disk_free.op} {when.disk_free.value_bytes / 2**30:.4g} GiB" if when.disk_free else "",
+    ]
+    return "only when " + ", ".join(part for part in parts if part)
+
+
+def _there(file: File) -> int:
+    if file.state == "skipped" or file.state == "unavailable" or file.size_bytes is None:
+        return 0
+    return file.size_bytes - (file.missing_bytes or 0)
+
+
+def _disks(surveyed: Survey | None, plan: Plan, fetch_bytes: int) -> tuple[dict[str, Any], ...]:
+    if surveyed and surveyed.standing:
+        return tuple(dict(disk) for disk in surveyed.standing.disks)
+    needed = int(fetch_bytes * (1 + MARGIN_SHARE)) + MARGIN_BYTES if fetch_bytes else 0
+    return ({"path": plan.workspace, "needed_bytes": needed, "free_bytes": None},)
+
+
+# -- steps
+
+
+def _at_once(plan: Plan, files: int) -> Iterable[str]:
+    if files:
+        yield f"downloads ({files})"
+    if "repos" in plan.steps and plan.repos:
+        yield f"repos ({len(plan.repos)})"
+    chain = [f"apt ({len(plan.apt)})"] if "apt" in plan.steps and plan.apt else []
+    if "python" in plan.steps and plan.python is not None:
+        layers = len(plan.python.layers)
+        chain.append(f"python ({layers} {'layer' if layers == 1 else 'layers'})")
+    if chain:
+        yield " → ".join(chain)
+
+
+def _then(plan: Plan) -> Iterable[str]:
+    installs = sum(repo.install is not None for repo in plan.repos)
+    if {"repos", "python"} <= set(plan.steps) and installs:
+        yield f"requirements of repos ({installs})"
+    for step, items in (("files", plan.files), ("commands", plan.commands), ("checks", plan.checks), ("services", plan.services)):
+        if step in plan.steps and items:
+            yield f"{step} ({len(items)})"
+
+
+# -- what stands in the way
+
+
+def _missing(rules: Iterable[SecretRule], known: frozenset[str], plan: Plan, surveyed: Survey | None) -> Iterable[Secret]:
+    for rule in rules:
+        if rule.name in known:
+            continue
+        refused = [
+            item.path
+            for item, sources in zip(plan.downloads, surveyed.downloads if surveyed else (), strict=False)
+            if any(source.class_ in REFUSED and host_of(source.url) in rule.hosts for source in sources)
+            and not any(source.is_ok for source in sources)
+        ]
+        yield Secret(rule.name, rule.aliases, rule.hosts, tuple(refused))
+
+
+def _failing_repos(plan: Plan, surveyed: Survey | None) -> Iterable[dict[str, str]]:
+    for repo, sources in zip(plan.repos, surveyed.repos if surveyed else (), strict=False):
+        if not any(source.is_ok for source in sources):
+            yield {"path": repo.path, "level": repo.level, "class": sources[0].class_, "message": sources[0].message}

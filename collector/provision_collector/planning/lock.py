@@ -1,0 +1,230 @@
+"""A profile's lock: exactly which bytes a run may bring, whatever names move meanwhile.
+
+A lock fits the profile that it was made from. If the two no longer agree on what is wanted, it is refused as a
+whole; it never falls back to the profile for a single file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from provision_agent.plan import Download, Plan, Repo
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import ProfileError
+from .survey import Source, Survey
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LockedFile(_Part):
+    """One download. `item` and `asked` say which entry of the profile it pins."""
+
+    item: str
+    asked: str
+    path: str
+    url: str
+    mirrors: tuple[str, ...] = ()
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class LockedRepo(_Part):
+    """One checkout, at one commit."""
+
+    path: str
+    asked: str
+    ref: str | None = None
+    commit: str = Field(pattern="^[0-9a-f]{40}$")
+
+
+class Lock(_Part):
+    """Everything that a locked run may bring."""
+
+    format: Literal[1] = 1
+    profile: str
+    downloads: tuple[LockedFile, ...]
+    repos: tuple[LockedRepo, ...]
+
+    def to_text(self) -> str:
+        """The lock as a file that people may compare line by line."""
+        return json.dumps(self.model_dump(), indent=1, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Unpinned:
+    """An item that nothing pins down, and why."""
+
+    item: str
+    message: str
+
+
+def lock_path(profile: str) -> Path:
+    """Where the lock of *profile* lies: beside its file; a built-in one's in this folder."""
+    path = Path(profile)
+    is_file = "/" in profile or profile.endswith((".yaml", ".yml"))
+    return path.with_name(f"{path.stem}.lock.json") if is_file else Path(f"{profile}.lock.json")
+
+
+def make_lock(plan: Plan, surveyed: Survey) -> tuple[Lock, list[Unpinned]]:
+    """Pin *plan* by what its sources said, and first of all by what stands on the instance, if one was asked.
+
+    Returns:
+        The lock of all that could be pinned, and what could not: the lock is good only if that is empty.
+    """
+    unpinned: list[Unpinned] = []
+    files = [_file(item, number, surveyed, unpinned) for number, item in enumerate(plan.downloads)]
+    repos = [_repo(repo, number, surveyed, unpinned) for number, repo in enumerate(plan.repos)]
+    return (
+        Lock(
+            profile=plan.name,
+            downloads=tuple(file for file in files if file is not None),
+            repos=tuple(repo for repo in repos if repo is not None),
+        ),
+        unpinned,
+    )
+
+
+def read_lock(path: Path) -> Lock:
+    """Read what `Lock.to_text` wrote.
+
+    Raises:
+        ProfileError: it is not there, or something else.
+    """
+    try:
+        return Lock.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ProfileError(
+            [f"{path}:1:1: cannot read the lock: {error.strerror}; `provision lock` makes one"]
+        ) from None
+    except ValidationError as error:
+        problems = [
+            f"{path}:1:1: {'.'.join(map(str, problem['loc'])) or 'the lock'}: {problem['msg'].lower()}"
+            for problem in error.errors(include_url=False, include_input=False)
+        ]
+        raise ProfileError(problems) from None
+
+
+def apply_lock(plan: Plan, lock: Lock, *, where: Path) -> Plan:
+    """*plan* with every source, size, hash and commit as *lock* has them; substitutes are left out.
+
+    Raises:
+        ProfileError: the two do not agree on what is wanted; every difference.
+    """
+    files = {(file.item, file.asked): file for file in lock.downloads}
+    repos = {(repo.path, repo.asked, repo.ref): repo for repo in lock.repos}
+    wanted_files = {(item.path, item.url) for item in plan.downloads}
+    wanted_repos = {(repo.path, repo.url, repo.ref) for repo in plan.repos}
+    problems = [
+        *(f"`{path}` from {url} is not in the lock" for path, url in sorted(wanted_files - files.keys())),
+        *(f"`{path}` is in the lock, not in the profile" for path, _ in sorted(files.keys() - wanted_files)),
+        *(f"the repo `{key[0]}` at `{key[2]}` is not in the lock" for key in wanted_repos - repos.keys()),
+        *(f"the repo `{key[0]}` is in the lock, not in the profile" for key in repos.keys() - wanted_repos),
+        *(
+            f"`{item.path}`: the profile's sha256 or size is not the lock's"
+            for item in plan.downloads
+            if not _agrees(item, files.get((item.path, item.url)))
+        ),
+    ]
+    if problems:
+        raise ProfileError(
+            [f"{where}:1:1: {problem}; make the lock anew: `provision lock`" for problem in problems]
+        )
+    return replace(
+        plan,
+        downloads=tuple(_locked(item, files[(item.path, item.url)]) for item in plan.downloads),
+        repos=tuple(
+            replace(repo, ref=repos[(repo.path, repo.url, repo.ref)].commit) for repo in plan.repos
+        ),
+    )
+
+
+def _agrees(item: Download, file: LockedFile | None) -> bool:
+    if file is None:
+        return True  # said as missing already
+    return item.sha256 in (None, file.sha256) and item.size_bytes in (None, file.size)
+
+
+def _locked(item: Download, file: LockedFile) -> Download:
+    return replace(
+        item,
+        url=file.url,
+        path=file.path,
+        mirrors=file.mirrors,
+        size_bytes=file.size,
+        sha256=file.sha256,
+        substitute=None,
+    )
+
+
+def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned]) -> LockedFile | None:
+    sources = surveyed.downloads[number][: 1 + len(item.mirrors)]
+    here = surveyed.standing.present[number] if surveyed.standing else None
+    good = [source for source in sources if source.is_ok]
+    sha256 = item.sha256 or (here.sha256 if here else None) or _first(source.sha256 for source in good)
+    size = item.size_bytes
+    if size is None and here is not None and here.sha256 == sha256:
+        size = here.size_bytes
+    fitting = [source for source in good if source.sha256 in (None, sha256)]
+    if size is None:
+        size = _first(source.size_bytes for source in fitting)
+    problem = _problem(item, sources, sha256, size, good, fitting)
+    name = _first(source.name for source in fitting) or ""
+    if problem is None and item.path.endswith("/") and not name:
+        problem = "no source tells its name"
+    if problem is not None:
+        unpinned.append(Unpinned(item.path, problem))
+        return None
+    assert sha256 is not None and size is not None
+    urls = [
+        source.pinned_url or url
+        for url, source in zip((item.url, *item.mirrors), sources, strict=True)
+        if not source.is_ok or source in fitting
+    ]
+    return LockedFile(
+        item=item.path,
+        asked=item.url,
+        path=item.path + name if item.path.endswith("/") else item.path,
+        url=urls[0],
+        mirrors=tuple(dict.fromkeys(urls[1:])),
+        size=size,
+        sha256=sha256,
+    )
+
+
+def _problem(
+    item: Download,
+    sources: Iterable[Source],
+    sha256: str | None,
+    size: int | None,
+    good: list[Source],
+    fitting: list[Source],
+) -> str | None:
+    if good and not fitting:
+        return f"its sources have another sha256 ({(good[0].sha256 or '')[:12]}…) than the one wanted ({str(sha256)[:12]}…)"
+    if sha256 is not None and size is not None:
+        return None
+    if not good and item.sha256 is None:
+        return next(iter(sources)).message
+    what = "sha256" if sha256 is None else "size"
+    return f"no source tells its {what}: write it into the profile, or lock from an instance that has the file (`--host`)"
+
+
+def _repo(repo: Repo, number: int, surveyed: Survey, unpinned: list[Unpinned]) -> LockedRepo | None:
+    sources = surveyed.repos[number]
+    here = surveyed.standing.commits[number] if surveyed.standing else ""
+    commit = here or _first(source.commit for source in sources if source.is_ok)
+    if commit is None or len(commit) != 40:
+        unpinned.append(Unpinned(repo.path, sources[0].message or f"`{repo.ref}` is no whole commit"))
+        return None
+    return LockedRepo(path=repo.path, asked=repo.url, ref=repo.ref, commit=commit)
+
+
+def _first(values: Iterable[Any]) -> Any:
+    return next((value for value in values if value), None)
