@@ -15,7 +15,7 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from . import protocol
-from .generations import Claim, Source, is_edited, later, locate, written_before
+from .generations import Claim, Source, copy_of, is_edited, later, locate, written_before
 from .inotify import POLL_S, Inotify
 
 DEAD_MAN_S = 15.0
@@ -69,9 +69,9 @@ class Stream:
                 return False
             if self._is_silent():
                 return False
-            is_woken = watch.descriptor in readable and watch.drain()
-            if is_woken or self.is_asked or not readable:
-                watch.is_told = is_woken
+            is_told = watch.descriptor in readable and watch.drain()
+            if is_told or self.is_asked or not readable:
+                watch.slept(told=is_told, by_time=not readable and wait_s > 0)
                 return True
 
     def _listen(self) -> bool:
@@ -107,8 +107,9 @@ class Follower:
             file.begin()
         beat_at, last_status = 0.0, None
         while True:
-            has_moved = any([file.send() for file in self._files])
-            self._watch.learn(found=has_moved)
+            moved = [file.send() for file in self._files]
+            has_moved = any(moved)
+            self._watch.found(something=has_moved)
             status = self._status()
             now = time.monotonic()
             if status != last_status:
@@ -237,7 +238,7 @@ class Followed:
         if is_born and self._says_edited():
             return self._refuse()
         self._missing_since = self._missing_since or now
-        if not is_born and now - self._missing_since < GONE_AFTER_S:
+        if not is_born and (self._must_match or now - self._missing_since < GONE_AFTER_S):
             return False
         return self._give_up_the_rest()
 
@@ -296,7 +297,7 @@ class Followed:
 
     def _take_rewritten(self, source: Source, *, is_blind: bool) -> bool:
         """The file was truncated or written anew in its place: what is unread may be in a copy of it."""
-        copy = self._copy_of(source)
+        copy = copy_of(self._path, source)
         if copy is not None:
             chain = [copy, *later(self._path, copy)]
             self._forget(source)
@@ -312,23 +313,9 @@ class Followed:
         self._announce("truncated", lost_bytes)
         return True
 
-    def _copy_of(self, source: Source) -> Optional[Source]:
-        if source.offset == 0:
-            return None
-        from .generations import siblings
-
-        for sibling in siblings(self._path):
-            if sibling.identity == source.identity or sibling.size < source.offset:
-                continue
-            copy = Source.open(sibling.path, source.offset)
-            if copy is not None and copy.has_evidence_of(source):
-                return copy
-            if copy is not None:
-                copy.close()
-        return None
-
     def _enter(self, chain: List[Source]) -> None:
         """Go on with the first of *chain*; the rest come after it."""
+        self._watch_folders()
         for source in chain:
             self._watch.watch_file(source.descriptor)
         self._current, self._next = (chain[0], list(chain[1:])) if chain else (None, [])

@@ -168,6 +168,19 @@ def locate(path: str, claim: Claim) -> Optional[Source]:
     return reopened
 
 
+def copy_of(path: str, source: Source) -> Optional[Source]:
+    """A rotated file of *path* that holds what was last read of *source*, open at its offset: made by copytruncate."""
+    for sibling in siblings(path) if source.offset else ():
+        if sibling.identity == source.identity or sibling.size < source.offset:
+            continue
+        copy = Source.open(sibling.path, source.offset)
+        if copy is not None and copy.has_evidence_of(source):
+            return copy
+        if copy is not None:
+            copy.close()
+    return None
+
+
 def is_edited(path: str, claim: Claim) -> bool:
     """Whether the receiver's last bytes are its own invention: an earlier part of them is in the file, these are not."""
     if not 0 < claim.sealed_offset < claim.offset:
@@ -247,7 +260,7 @@ def _likelihood(source: Source, claim: Claim, current: Optional[Source]) -> Tupl
 
 def _is_copy(source: Source, original: Source) -> bool:
     size = original.size
-    if source.size != size or size == 0:
+    if source.size != size or size < EVIDENCE_BYTES:  # short files may well be equal
         return False
     start = max(0, size - protocol.PROOF_BYTES)
     ends = [os.pread(each.descriptor, size - start, start) for each in (source, original)]

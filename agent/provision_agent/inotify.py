@@ -31,6 +31,7 @@ class Inotify:
         self._names: Set[bytes] = set()
         self._file_watches: Set[int] = set()
         self._missed = 0
+        self._was_polled = False
         try:
             self._libc = ctypes.CDLL(None, use_errno=True)
             descriptor = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -82,12 +83,14 @@ class Inotify:
                 name = told[at - length : at].rstrip(b"\0")
                 is_ours = is_ours or watch in self._file_watches or any(map(name.startswith, self._names))
 
-    def heard(self, *, told: bool, found: bool) -> None:
-        """Learn from one wake: bytes that nobody announced mean that this file system does not tell."""
-        if told:
-            self._missed = 0
-        elif found:
-            self._missed += 1
+    def slept(self, *, told: bool, by_time: bool) -> None:
+        """How the last sleep ended: by an event, or because its time was over."""
+        self._was_polled = by_time
+        self._missed = 0 if told else self._missed
+
+    def found(self, *, something: bool) -> None:
+        """What was there after it: bytes that nobody announced mean that this file system does not tell."""
+        self._missed += something and self._was_polled
 
     def _add(self, path: bytes, mask: int) -> int:
         return int(self._libc.inotify_add_watch(self.descriptor, path, mask))

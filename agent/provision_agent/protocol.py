@@ -99,6 +99,10 @@ COLLECTOR_EVENTS: Dict[str, Tuple[str, ...]] = {
     "connection_lost": ("cause", "retry_in_s"),
     "agent_restarted": ("restarts",),
     "gap": ("file", "bytes"),
+    "log_missing": ("file",),
+    "log_found": ("file",),
+    "marker_found": ("file", "kind", "line"),
+    "collect_warning": ("message",),
     "outcome": ("verdict", "exit_code", "next"),
 }
 """Written by this side, with ``"from": "collector"`` when both kinds share a stream."""

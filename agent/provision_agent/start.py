@@ -102,6 +102,13 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Dict[s
     """Attach to the run that is going, refuse, or (None) make room for the new one."""
     run_id = workspace.current_run()
     going = plan_of(workspace, run_id)
+    if _verdict(workspace, run_id) is not None:
+        raise Failure(
+            "conflict",
+            f"run `{run_id}` has ended, and its `on_failure` is still going",
+            hint=f"try again when it has; `{workspace.run_file(str(run_id), 'agent.log')}` on the instance says how far it is",
+            retriable=True,
+        )
     if run_id is None or going is None:
         raise Failure(
             "conflict", "another run is just beginning on this instance", hint="try again in a few seconds"

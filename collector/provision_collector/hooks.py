@@ -108,7 +108,11 @@ async def deliver(
             wait_s = 0.5 + full_jitter_s(attempt, base_s=1.0, cap_s=RETRY_CAP_S)
             is_last = attempt == attempts
             log.warning(
-                "hook_failed", key=key, target=_shown(hook), why=str(failed), retry_in_s=None if is_last else wait_s
+                "hook_failed",
+                key=key,
+                target=_shown(hook),
+                why=str(failed),
+                retry_in_s=None if is_last else wait_s,
             )
             if not is_last:
                 await sleep(wait_s)
@@ -138,7 +142,9 @@ async def leave_when_gone(
             return
 
 
-def facts_for_command(run: str, host: str, instance_id: str | None, labels: Mapping[str, str]) -> dict[str, str]:
+def facts_for_command(
+    run: str, host: str, instance_id: str | None, labels: Mapping[str, str]
+) -> dict[str, str]:
     """The environment variables that tell a command which run it is about."""
     named = {f"PROVISION_LABEL_{_variable(name)}": value for name, value in labels.items()}
     return {"PROVISION_RUN": run, "PROVISION_HOST": host, "PROVISION_INSTANCE_ID": instance_id or "", **named}
@@ -164,7 +170,9 @@ async def _run(hook: Hook, key: str, body: str) -> None:
     data = json.loads(body)
     labels = {str(name): str(value) for name, value in (data.get("labels") or {}).items()}
     facts = facts_for_command(str(data["run"]), str(data.get("host", "")), data.get("instance_id"), labels)
-    facts.update(PROVISION_HOOK=hook.kind, PROVISION_VERDICT=str(data.get("verdict") or ""), PROVISION_KEY=key)
+    facts.update(
+        PROVISION_HOOK=hook.kind, PROVISION_VERDICT=str(data.get("verdict") or ""), PROVISION_KEY=key
+    )
     code = await _execute(shlex.split(hook.target), facts, body.encode(), COMMAND_TIMEOUT_S)
     if code != 0:
         raise _Again("it did not end in time" if code is None else f"exit status {code}")

@@ -36,6 +36,7 @@ from .events import EventTail, LocalEvents
 from .instance import Connection, Deployment, Instance, build_bundle, call, first_contact, regain
 from .mirror import FollowSession, LinkLostError, Mirror, MirrorBusyError, MirrorState
 from .outcome import outcome_of
+from .profile.secrets import values_of
 from .registry import RunFiles, RunRecord
 
 START_TIMEOUT_S = 90.0
@@ -56,7 +57,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Order:
-    """What the instance is asked to do. A *plan* of None joins the run that is there instead of starting one."""
+    """What the instance is asked to do. A *plan* of None joins the run that is there instead of starting one.
+
+    Of *secrets*, only those that the plan names leave this machine.
+    """
 
     plan: Plan | None
     run_id: str | None = None
@@ -110,6 +114,7 @@ class Run:
         self._outcome: dict[str, Any] | None = None
         self._emit("run_accepted", host=str(instance), labels=dict(order.labels))
         self._task = asyncio.create_task(self._course(), name=f"run {self.id}")
+        self._task.add_done_callback(lambda _: self._notify())
 
     async def __aenter__(self) -> Self:
         return self
@@ -146,6 +151,9 @@ class Run:
                 is_moving = bool(theirs)
             if is_over:
                 yield dict(self._local.all[-1])
+                return
+            if self._task.done() and self._outcome is None:
+                self._task.result()  # a bug here, or cancelled from outside: raised to whoever listens
                 return
             await wake.wait()
 
@@ -264,7 +272,7 @@ class Run:
             {
                 "run": self.id,
                 "plan": plan.to_json(),
-                "secrets": _wanted(plan, self._order.secrets),
+                "secrets": values_of(plan.secrets, self._order.secrets)[0],
                 "labels": dict(self._order.labels),
                 "started_unix": self._accepted_unix,
                 "replace": self._order.replace,
@@ -312,7 +320,9 @@ class Run:
         with suppress(TimeoutError):
             async with asyncio.timeout(SECRETS_WITHIN_S):
                 await self._secrets_given.wait()
-        self._order = replace(self._order, owed_secrets=frozenset())  # without them: the agent says what it lacks
+        self._order = replace(
+            self._order, owed_secrets=frozenset()
+        )  # without them: the agent says what it lacks
 
     async def _call(
         self, arguments: list[str], request: Mapping[str, Any], plan: Plan | None, timeout_s: float
@@ -574,15 +584,6 @@ class Run:
 
     def _say_waiting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
         self._emit("connection_lost", cause=cause, retry_in_s=round(retry_in_s, 2))
-
-
-def _wanted(plan: Plan, values: Mapping[str, str]) -> dict[str, str]:
-    """Of *values*, those that the plan names, under the secret's own name; nothing else leaves this machine."""
-    found = (
-        (rule.name, next((values[name] for name in (rule.name, *rule.aliases) if values.get(name)), None))
-        for rule in plan.secrets
-    )
-    return {name: value for name, value in found if value}
 
 
 def _readable(tail: EventTail | None) -> list[dict[str, Any]]:

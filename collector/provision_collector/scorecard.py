@@ -48,7 +48,9 @@ def record(instance: Instance, events: Iterable[Mapping[str, Any]], outcome: Map
         runs = [run for run in _runs(path) if run["run"] != entry["run"]]
         runs = [*runs, entry][-KEPT_RUNS:]
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps({"format": protocol.FORMAT, "instance": key, "host": str(instance), "runs": runs}))
+        temporary.write_text(
+            json.dumps({"format": protocol.FORMAT, "instance": key, "host": str(instance), "runs": runs})
+        )
         temporary.chmod(0o600)
         temporary.replace(path)
 
@@ -152,7 +154,9 @@ def _folder() -> Path:
 
 
 def _path(key: str) -> Path:
-    return _folder() / (re.sub(r"[^A-Za-z0-9._-]", lambda match: f"%{ord(match[0]):02x}", key).lstrip(".") + ".json")
+    return _folder() / (
+        re.sub(r"[^A-Za-z0-9._-]", lambda match: f"%{ord(match[0]):02x}", key).lstrip(".") + ".json"
+    )
 
 
 def _runs(path: Path) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .converted import MODELS, NODES, Converted, name_of
-from .known_nodes import CORE_CLASSES, FOLDERS, REPOSITORIES
+from .converted import MODELS, Converted, name_of, repo_path
+from .known_nodes import CORE_CLASSES, FOLDERS, REPOSITORIES, WITHOUT_REQUIREMENTS
 
 MODEL_FILE = re.compile(r"[^\n\r:*?\"<>|]{1,240}\.(safetensors|sft|ckpt|pt|pth|gguf|onnx|bin)", re.I)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -97,7 +97,9 @@ class _Workflow:
         name, url = str(entry.get("name") or ""), str(entry.get("url") or "")
         folder = str(entry.get("directory") or FOLDERS.get(node_type or "", ""))
         if not name or not url or not folder:
-            missing = next(key for key, value in (("name", name), ("url", url), ("directory", folder)) if not value)
+            missing = next(
+                key for key, value in (("name", name), ("url", url), ("directory", folder)) if not value
+            )
             converted.unresolve(f"{self._name}: the model `{name or url or entry}` has no {missing}")
             return
         path = f"{MODELS}/{folder}/{name}".replace("\\", "/")
@@ -114,7 +116,9 @@ class _Workflow:
                 f"at https://registry.comfy.org/nodes/{cnr or aux} and add it under `repos:`"
             )
             return
-        repo = {"url": url, "path": f"{NODES}/{url.rpartition('/')[2].removesuffix('.git')}"}
+        repo = {"url": url, "path": repo_path(url)}
+        if repo["path"].rpartition("/")[2] not in WITHOUT_REQUIREMENTS:
+            repo["install"] = "requirements.txt"
         if _COMMIT.fullmatch(version):
             repo["ref"] = version
         converted.add_repo(repo)
@@ -137,22 +141,28 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         data = json.loads(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"cannot read `{path}`: {error.strerror}", hint="give the path of a workflow's JSON file") from None
-    except ValueError as error:
+        raise UsageError(
+            f"cannot read `{path}`: {error.strerror}", hint="give the path of a workflow's JSON file"
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"`{path}` is not JSON: {error}", hint="in ComfyUI: Workflow → Export, or Export (API)"
         ) from None
-    if not isinstance(data, dict) or not (any(_editor_nodes(data)) or any(_api_nodes(data)) or data.get("nodes") == []):
+    if not isinstance(data, dict) or not (
+        any(_editor_nodes(data)) or any(_api_nodes(data)) or data.get("nodes") == []
+    ):
         raise UsageError(
-            f"`{path}` is JSON, but no ComfyUI workflow", hint="in ComfyUI: Workflow → Export, or Export (API)"
+            f"`{path}` is JSON, but no ComfyUI workflow",
+            hint="in ComfyUI: Workflow → Export, or Export (API)",
         )
     return data
 
 
 def _editor_nodes(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The nodes of an editor's workflow and of all its subgraphs, wherever it is wrapped."""
-    for inner in (data.get("workflow"), _mapping(_mapping(data.get("extra_data")).get("extra_pnginfo")).get("workflow")):
-        yield from _editor_nodes(_mapping(inner))
+    pnginfo = _mapping(_mapping(data.get("extra_data")).get("extra_pnginfo"))
+    for wrapped in filter(None, (_mapping(data.get("workflow")), _mapping(pnginfo.get("workflow")))):
+        yield from _editor_nodes(wrapped)
     nodes = data.get("nodes")
     yield from (node for node in _list(nodes) if isinstance(node, dict))
     for subgraph in _list(_mapping(data.get("definitions")).get("subgraphs")):

@@ -1,7 +1,8 @@
 """One local file that equals one remote file, byte for byte.
 
 Bytes are appended in order and written when `append` returns. One process writes a mirror at a time (flock); the
-next one goes on at its end, so nothing is lost and nothing comes twice, whatever killed the first.
+next one goes on at its end, so nothing is lost and nothing comes twice, whatever killed the first. A mirror that
+somebody else changed is refused.
 """
 
 from __future__ import annotations
@@ -10,57 +11,103 @@ import errno
 import fcntl
 import hashlib
 import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from provision_agent.protocol import PROOF_BYTES
 
 from ..errors import LocalMachineError, UsageError
-from .state import MirrorState
+from .state import MirrorState, Position
+
+READ_BYTES = 1 << 20
 
 
 class MirrorBusyError(UsageError):
     """Another process on this machine writes the mirror."""
 
 
-class Mirror:
-    """A mirror that this process writes. Raises `MirrorBusyError` when another one does."""
+class MirrorFullError(LocalMachineError):
+    """The mirror has reached the size that the caller allowed."""
 
-    def __init__(self, path: Path, state: MirrorState, name: str) -> None:
+
+class Mirror:
+    """A mirror that this process writes.
+
+    Args:
+        path: The local file. state: Its sidecar. name: Its name in there.
+        max_bytes: The mirror may not become longer; None lets it.
+
+    Raises:
+        MirrorBusyError: another process writes it. UsageError: it was edited. LocalMachineError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, state: MirrorState, name: str, *, max_bytes: int | None = None) -> None:
         self.path = path
         self.name = name
+        self.remote_bytes: int | None = None
+        """The remote file's size when it was last heard of."""
         self._state = state
+        self._max_bytes = max_bytes
+        self._descriptor = self._locked()
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise LocalMachineError(
-                f"cannot write `{path}`: {error.strerror}", hint="choose another `--logs-dir`"
-            ) from None
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._descriptor)
-            raise MirrorBusyError(f"another process writes `{path}`") from None
-        self.length = os.fstat(self._descriptor).st_size
-        self.generation, self._base = state.generation(name)
-        if self._base > self.length:
-            raise self._edited()
+            self._state.load()
+            self.length = os.fstat(self._descriptor).st_size
+            self._position = self._checked(state.position(name))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def generation(self) -> int:
+        """Which incarnation of the remote file is being mirrored."""
+        return self._position.generation
 
     @property
     def offset(self) -> int:
         """The remote offset of the next byte that is wanted, in the current generation."""
-        return self.length - self._base
+        return self.length - self._position.base
 
-    def proof(self) -> str:
-        """sha256 of the last bytes of this generation, by which the other side knows that both mean one file."""
-        start = max(self._base, self.length - PROOF_BYTES)
-        return hashlib.sha256(os.pread(self._descriptor, self.length - start, start)).hexdigest()
+    @property
+    def base(self) -> int:
+        """Where in the mirror the current generation begins."""
+        return self._position.base
+
+    @property
+    def fresh_from(self) -> int | None:
+        """Where in the mirror that begins which was written after the log was first seen; None before that."""
+        return self._position.fresh_from
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything says what the bytes in it are; an empty mirror needs no witness."""
+        return self._state.position(self.name) is not None or self.length == 0
+
+    def claim(self) -> dict[str, Any]:
+        """What is here, for the other side to go on with: up to where, of which file, and the proof of it."""
+        position = self._position
+        return {
+            "offset": self.offset,
+            "generation": position.generation,
+            "proof": self._proof(self.length),
+            "dev": position.device,
+            "ino": position.inode,
+            "since": position.since,
+            "sealed_offset": max(position.length - position.base, 0),
+            "sealed_proof": self._proof(max(position.length, position.base)),
+            "known_bytes": self.remote_bytes,
+            "must_match": not self.is_known,
+        }
 
     def append(self, generation: int, offset: int, data: bytes) -> int:
         """Write *data*, which stands at *offset* of the remote *generation*; returns how much of it was new.
 
         Raises:
             ValueError: bytes between the mirror's end and *offset* are missing, or it is another generation.
-            LocalMachineError: the disk is full or gone; what was written stays right.
+            UsageError: somebody changed the mirror meanwhile.
+            LocalMachineError: the disk is full or gone, or the mirror is as long as it may be; what was written is right.
         """
         overlap = self.offset - offset
         if generation != self.generation or overlap < 0:
@@ -68,32 +115,115 @@ class Mirror:
                 f"{self.name}: byte {offset} of generation {generation} does not follow {self.offset}"
             )
         new = memoryview(data)[overlap:]
+        room = len(new) if self._max_bytes is None else max(self._max_bytes - self.length, 0)
         if os.fstat(self._descriptor).st_size != self.length:
             raise self._edited()
-        while new:
-            try:
-                written = os.write(self._descriptor, new)
-            except OSError as error:
-                raise self._disk_error(error) from None
-            self.length += written
-            new = new[written:]
-        return max(len(data) - overlap, 0)
+        self._write(new[:room])
+        if room < len(new):
+            raise MirrorFullError(
+                f"the mirror `{self.path}` has reached {self._max_bytes} bytes",
+                hint="the same command with a larger `--max-mirror-size` goes on where it stopped",
+            )
+        return len(new)
 
-    def begin_generation(self, generation: int) -> None:
-        """The remote file began anew: what comes next is its byte 0."""
+    def begin_generation(self, generation: int, facts: Mapping[str, Any] | None = None) -> None:
+        """The remote file began anew: what comes next is byte 0 of the file with *facts* (``dev ino at``)."""
         os.fsync(self._descriptor)
-        self._state.begin_generation(self.name, generation, self.length)
-        self.generation, self._base = generation, self.length
+        self._record(generation=generation, base=self.length, **_identity(facts or {}))
+        self.remote_bytes = None
+
+    def identify(self, facts: Mapping[str, Any]) -> None:
+        """The other side has the file open that this generation is, or was born as."""
+        known = (self._position.device, self._position.inode)
+        if self.offset == 0 and known != (facts.get("dev"), facts.get("ino")):
+            self._record(**_identity(facts))
+
+    def first_seen(self, unread_bytes: int) -> None:
+        """The log was seen for the first time, with *unread_bytes* in it that are still to come."""
+        if self._position.fresh_from is None:
+            self._record(fresh_from=self.length + unread_bytes)
+
+    def belongs_to(self, remote: str) -> None:
+        """Bind the mirror to one remote path.
+
+        Raises:
+            UsageError: it is the mirror of another one.
+        """
+        if self._position.remote not in (None, remote):
+            raise UsageError(
+                f"`{self.path}` is the mirror of `{self._position.remote}`, not of `{remote}`",
+                hint="give another `--output`",
+            )
+        if self._position.remote is None and self.is_known:
+            self._record(remote=remote)
+
+    def read(self, start: int, size: int = READ_BYTES) -> bytes:
+        """At most *size* bytes of the mirror from *start*."""
+        return os.pread(self._descriptor, min(size, max(self.length - start, 0)), start)
 
     def sync(self) -> None:
-        """Make what was written survive a power cut."""
+        """Make what was written survive a power cut, and seal it: whoever changes it from now on is found out."""
         os.fsync(self._descriptor)
+        if self.is_known and (self._position.length, self._position.crc32) != (self.length, self._crc32):
+            self._record()
 
     def close(self) -> None:
         """Give the mirror to whoever wants it next. Safe to repeat."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def _locked(self) -> int:
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LocalMachineError(
+                f"cannot write `{self.path}`: {error.strerror}", hint="choose another folder for it"
+            ) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise MirrorBusyError(
+                f"another process writes `{self.path}`", hint="let it, or stop it; two cannot write one mirror"
+            ) from None
+        return descriptor
+
+    def _checked(self, position: Position | None) -> Position:
+        """*position*, if the mirror still begins with what was sealed."""
+        self._crc32 = 0
+        known = position or Position()
+        if self.length < max(known.length, known.base):
+            raise self._edited()
+        for start in range(0, known.length, READ_BYTES):
+            self._crc32 = zlib.crc32(
+                self.read(start, min(READ_BYTES, known.length - start)), self._crc32
+            )
+        if self._crc32 != known.crc32:
+            raise self._edited()
+        for start in range(known.length, self.length, READ_BYTES):
+            self._crc32 = zlib.crc32(self.read(start), self._crc32)
+        return known
+
+    def _write(self, new: memoryview) -> None:
+        while new:
+            try:
+                written = os.write(self._descriptor, new)
+            except OSError as error:
+                raise self._disk_error(error) from None
+            self._crc32 = zlib.crc32(new[:written], self._crc32)
+            self.length += written
+            new = new[written:]
+
+    def _record(self, **changes: Any) -> None:
+        position = replace(self._position, **changes, length=self.length, crc32=self._crc32)
+        self._state.record(self.name, position)
+        self._position = position
+
+    def _proof(self, end: int) -> str:
+        """sha256 of the last bytes before *end* in this generation, by which the other side knows that both mean one file."""
+        start = max(self._position.base, end - PROOF_BYTES)
+        return hashlib.sha256(os.pread(self._descriptor, end - start, start)).hexdigest()
 
     def _edited(self) -> UsageError:
         return UsageError(
@@ -105,5 +235,9 @@ class Mirror:
         why = "this disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else str(error.strerror)
         return LocalMachineError(
             f"cannot write `{self.path}`: {why}",
-            hint="make room, then `provision attach`: the run goes on and the mirror continues where it stopped",
+            hint="make room, then the same command (of a run: `provision attach`) goes on where the mirror stopped",
         )
+
+
+def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"device": facts.get("dev"), "inode": facts.get("ino"), "since": float(facts.get("at") or 0.0)}

@@ -131,7 +131,9 @@ def estimate_of(
         usable_s=critical_bytes / rate if rate else None,
         complete_s=complete_s,
         price_per_hour=price_per_hour,
-        cost=price_per_hour * complete_s / 3600 if price_per_hour is not None and complete_s is not None else None,
+        cost=price_per_hour * complete_s / 3600
+        if price_per_hour is not None and complete_s is not None
+        else None,
         secrets_missing=tuple(_missing(plan.secrets, frozenset(secrets), plan, surveyed)),
         repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
         was_asked=surveyed is not None,
@@ -160,7 +162,9 @@ def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
     }
     standing = surveyed.standing if surveyed else None
     if standing and standing.unmet[number]:
-        return File(**about, state="skipped", size_bytes=size, missing_bytes=0, message=str(standing.unmet[number]))
+        return File(
+            **about, state="skipped", size_bytes=size, missing_bytes=0, message=str(standing.unmet[number])
+        )
     have = standing.present[number] if standing else None
     if have and have.state == "there":
         return File(**about, state="there", size_bytes=size or have.size_bytes, missing_bytes=0)
@@ -171,22 +175,31 @@ def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
             **about, state="unavailable", size_bytes=size, missing_bytes=0, message=bad.message, hint=bad.hint
         )
     state = "partial" if have and have.state == "partial" else "fetch"
-    unsure = sources[0].message if sources and good is None else _when(item) if item.when and not standing else ""
+    unsure = (
+        sources[0].message if sources and good is None else _when(item) if item.when and not standing else ""
+    )
     return File(**about, state=state, size_bytes=size, missing_bytes=missing, message=unsure)
 
 
 def _may_work(sources: Sequence[Source]) -> bool:
     """A source that could not be reached just now is no proof that a run would fail."""
-    return any(source.class_ in ("unreachable", "stalled", "timed_out", "rate_limited", "upstream_down") for source in sources)
+    return any(
+        source.class_ in ("unreachable", "stalled", "timed_out", "rate_limited", "upstream_down")
+        for source in sources
+    )
 
 
 def _when(item: Download) -> str:
     when = item.when
     assert when is not None
     parts = [
-        f"gpu_memory {when.gpu_memory.op} {when.gpu_memory.value_bytes / 2**30:.4g} GiB" if when.gpu_memory else "",
+        f"gpu_memory {when.gpu_memory.op} {when.gpu_memory.value_bytes / 2**30:.4g} GiB"
+        if when.gpu_memory
+        else "",
         f"secret {when.secret}" if when.secret else "",
-        f"disk_free {when.disk_free.op} {when.disk_free.value_bytes / 2**30:.4g} GiB" if when.disk_free else "",
+        f"disk_free {when.disk_free.op} {when.disk_free.value_bytes / 2**30:.4g} GiB"
+        if when.disk_free
+        else "",
     ]
     return "only when " + ", ".join(part for part in parts if part)
 
@@ -224,7 +237,12 @@ def _then(plan: Plan) -> Iterable[str]:
     installs = sum(repo.install is not None for repo in plan.repos)
     if {"repos", "python"} <= set(plan.steps) and installs:
         yield f"requirements of repos ({installs})"
-    for step, items in (("files", plan.files), ("commands", plan.commands), ("checks", plan.checks), ("services", plan.services)):
+    for step, items in (
+        ("files", plan.files),
+        ("commands", plan.commands),
+        ("checks", plan.checks),
+        ("services", plan.services),
+    ):
         if step in plan.steps and items:
             yield f"{step} ({len(items)})"
 
@@ -232,7 +250,9 @@ def _then(plan: Plan) -> Iterable[str]:
 # -- what stands in the way
 
 
-def _missing(rules: Iterable[SecretRule], known: frozenset[str], plan: Plan, surveyed: Survey | None) -> Iterable[Secret]:
+def _missing(
+    rules: Iterable[SecretRule], known: frozenset[str], plan: Plan, surveyed: Survey | None
+) -> Iterable[Secret]:
     for rule in rules:
         if rule.name in known:
             continue
@@ -248,4 +268,9 @@ def _missing(rules: Iterable[SecretRule], known: frozenset[str], plan: Plan, sur
 def _failing_repos(plan: Plan, surveyed: Survey | None) -> Iterable[dict[str, str]]:
     for repo, sources in zip(plan.repos, surveyed.repos if surveyed else (), strict=False):
         if not any(source.is_ok for source in sources):
-            yield {"path": repo.path, "level": repo.level, "class": sources[0].class_, "message": sources[0].message}
+            yield {
+                "path": repo.path,
+                "level": repo.level,
+                "class": sources[0].class_,
+                "message": sources[0].message,
+            }

@@ -139,9 +139,7 @@ def apply_lock(plan: Plan, lock: Lock, *, where: Path) -> Plan:
     return replace(
         plan,
         downloads=tuple(_locked(item, files[(item.path, item.url)]) for item in plan.downloads),
-        repos=tuple(
-            replace(repo, ref=repos[(repo.path, repo.url, repo.ref)].commit) for repo in plan.repos
-        ),
+        repos=tuple(replace(repo, ref=repos[(repo.path, repo.url, repo.ref)].commit) for repo in plan.repos),
     )
 
 

@@ -30,7 +30,12 @@ def wanted_profile(
     added = _beyond(profile, converted)
     base = name_or_path if name_or_path == profile.name and not os.path.exists(name_or_path) else None
     text = yaml.safe_dump(
-        {"version": 1, "name": profile.name, "extends": base or os.path.abspath(profile.sources[-1]), **added},
+        {
+            "version": 1,
+            "name": profile.name,
+            "extends": base or os.path.abspath(profile.sources[-1]),
+            **added,
+        },
         sort_keys=False,
     )
     return Profile.from_text(text, name=str(workflows[0]), overrides=overrides), converted.unresolved
@@ -41,7 +46,9 @@ def _beyond(profile: Profile, converted: Converted) -> dict[str, object]:
     downloads = {item.path for item in profile.document.downloads}
     repos = {repo.path for repo in profile.document.repos}
     added = {
-        "downloads": [item for item in converted.profile.get("downloads", []) if item["path"] not in downloads],
+        "downloads": [
+            item for item in converted.profile.get("downloads", []) if item["path"] not in downloads
+        ],
         "repos": [repo for repo in converted.profile.get("repos", []) if repo["path"] not in repos],
     }
     return {key: items for key, items in added.items() if items}

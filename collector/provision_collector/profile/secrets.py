@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from provision_agent.plan import SecretRule
@@ -23,10 +23,15 @@ _PLACEHOLDER = re.compile(
 
 
 def secret_values(profile: Profile, environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Look up the secrets that *profile* wants.
+    """Look up the secrets that *profile* wants; as `values_of`."""
+    return values_of(profile.secret_rules, environ)
+
+
+def values_of(rules: Iterable[SecretRule], environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Look up the secrets that *rules* name.
 
     Args:
-        profile: Says the names, and their aliases in order of preference.
+        rules: The names, and their aliases in order of preference.
         environ: The caller's environment.
 
     Returns:
@@ -35,7 +40,7 @@ def secret_values(profile: Profile, environ: Mapping[str, str]) -> tuple[dict[st
     """
     values: dict[str, str] = {}
     warnings: list[str] = []
-    for rule in profile.secret_rules:
+    for rule in rules:
         source = next((name for name in (rule.name, *rule.aliases) if environ.get(name, "").strip()), None)
         if source is None:
             warnings.append(_unset(rule))

@@ -42,12 +42,16 @@ class RunRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9@._:%\[\]-]{1,300}$", examples=["root@203.0.113.7:14842"])]
+    host: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9@._:%\[\]-]{1,300}$", examples=["root@203.0.113.7:14842"])
+    ]
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")] | None = None
     key: Name | None = Field(None, description="the private key's path on the server")
     instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] | None = None
-    profile: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", examples=["comfyui"])] | None = None
+    profile: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", examples=["comfyui"])] | None
+    ) = None
     profile_yaml: Annotated[str, Field(max_length=1 << 20)] | None = None
     set: dict[Name, Annotated[str, Field(max_length=4096)]] = Field(default_factory=dict)
     run_id: Annotated[str, Field(pattern=f"^{RUN_ID_PATTERN}$")] | None = None
@@ -138,7 +142,8 @@ def _secrets(asked: dict[str, str] | list[str] | None, plan: Plan, held: Mapping
     for name in asked or ():
         if name not in held:
             raise UsageError(
-                f"this server holds no secret `{name}`", hint="start it with `--secret NAME`, or send the value"
+                f"this server holds no secret `{name}`",
+                hint="start it with `--secret NAME`, or send the value",
             )
     return wanted_secrets(plan, held if asked is None else {name: held[name] for name in asked})
 

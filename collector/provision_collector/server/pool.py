@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from .view import View, is_over, summary_of, tell, view_of
 MAX_GOING = 2000
 RETRY_S = 2.0
 STOP_RETRY_S = 10.0
+SAY_NOTHING_OF_THE_MACHINE = frozenset(("usage", "cancelled", "refused", "local", "bug"))
 
 log = structlog.get_logger()
 
@@ -115,7 +116,9 @@ class Pool:
         if request.run_id is not None and (found := await self.store.find(request.run_id)) is not None:
             return _same(found, request), False
         if len(self._watches) >= MAX_GOING:
-            raise BusyError(f"{MAX_GOING} runs are going on this server", hint="ask again when some have ended")
+            raise BusyError(
+                f"{MAX_GOING} runs are going on this server", hint="ask again when some have ended"
+            )
         rules = self.rules
         accepted = await asyncio.to_thread(prepare, request, profiles=rules.profiles, held=rules.secrets)
         row = _row(request, accepted)
@@ -141,8 +144,8 @@ class Pool:
             if hook.kind == kind:
                 key = f"{run}:{kind}:{number}"
                 body = hooks.payload_of(kind, run, facts)
-                await self.store.owe(key, body)
-                self._deliver(key, body)
+                if await self.store.owe(key, body):
+                    self._deliver(key, body)
 
     def _deliver(self, key: str, body: str) -> None:
         task = asyncio.create_task(self._delivered(key, body), name=f"hook {key}")
@@ -221,7 +224,9 @@ class Watch:
         except Exception as bug:  # one run's bug is not the end of the others
             log.exception("watch_failed", run=self.row.run)
             outcome = self._own_outcome(
-                "bug", 70, ProvisionError(f"{type(bug).__name__}: {bug}", hint="see the server's log, and report it")
+                "bug",
+                70,
+                ProvisionError(f"{type(bug).__name__}: {bug}", hint="see the server's log, and report it"),
             )
             await self._tell(_event("outcome", self.row.run, **outcome))
         await self._end(outcome)
@@ -289,7 +294,9 @@ class Watch:
                 log.warning("stream_not_written", run=self.row.run, why=error.strerror)
                 await asyncio.sleep(RETRY_S)
         if event["event"] == "run_usable":
-            await self._pool.tell_hooks("usable", self.row.run, {**self._facts(), "usable_after_s": event["after_s"]})
+            await self._pool.tell_hooks(
+                "usable", self.row.run, {**self._facts(), "usable_after_s": event["after_s"]}
+            )
 
     def _write(self, event: dict[str, Any]) -> None:
         if event.get("from") == "collector":  # one sequence over all servers that told this story
@@ -303,7 +310,7 @@ class Watch:
         """Hooks first, then the verdict: a server killed in between owes them again under the same key."""
         facts = {**self._facts(), "outcome": outcome, "verdict": outcome["verdict"], "next": outcome["next"]}
         await self._pool.tell_hooks("finished", self.row.run, facts)
-        await asyncio.to_thread(self._score, outcome)
+        await asyncio.to_thread(self._remember, outcome)
         summary = summary_of(self.view, time.time())
         await self._pool.store.update(self.row, verdict=outcome["verdict"], summary=summary)
         if self._stopping is not None:
@@ -315,9 +322,12 @@ class Watch:
         instance = self.instance
         return {"host": str(instance), "instance_id": instance.instance_id, "labels": self.row.labels}
 
-    def _score(self, outcome: Mapping[str, Any]) -> None:
-        if outcome["verdict"] in ("usage", "cancelled", "refused"):
-            return  # these say nothing about the machine
+    def _remember(self, outcome: Mapping[str, Any]) -> None:
+        record = registry.find(self.row.joined or self.row.run)
+        if outcome["verdict"] == "instance-gone" and record is not None and record.verdict is None:
+            registry.remember(replace(record, verdict="instance-gone"))
+        if outcome["verdict"] in SAY_NOTHING_OF_THE_MACHINE:
+            return
         try:
             scorecard.record(self.instance, read_events(self.stream.path), outcome)
         except OSError as error:
@@ -389,11 +399,13 @@ def _row(request: RunRequest, accepted: Accepted) -> Row:
 def _same(found: Row, request: RunRequest) -> Row:
     if found.request_hash != request.hash:
         raise ConflictError(
-            f"run `{found.run}` was asked for with another body", hint="choose another `run_id`, or send the same body"
+            f"run `{found.run}` was asked for with another body",
+            hint="choose another `run_id`, or send the same body",
         )
     return found
 
 
-def _event(event: str, run: str, **fields: Any) -> dict[str, Any]:
+def _event(event: str, run: str, /, **fields: Any) -> dict[str, Any]:
     ts = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return {"format": protocol.FORMAT, "ts": ts, "run": run, "seq": 0, "event": event, "from": "collector", **fields}
+    own = {"format": protocol.FORMAT, "ts": ts, "run": run, "seq": 0, "event": event, "from": "collector"}
+    return {**fields, **own}

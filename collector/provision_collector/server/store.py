@@ -79,7 +79,8 @@ class Store:
         except BlockingIOError:
             os.close(lock)
             raise UsageError(
-                f"another `provision serve` uses `{folder}`", hint="stop it, or give this one its own `--state-dir`"
+                f"another `provision serve` uses `{folder}`",
+                hint="stop it, or give this one its own `--state-dir`",
             ) from None
         database = await aiosqlite.connect(folder / "server.sqlite", isolation_level=None)
         os.chmod(folder / "server.sqlite", 0o600)
@@ -141,7 +142,9 @@ class Store:
     async def newest(self, *, verdict: str | None, only_finished: bool, limit: int) -> list[Row]:
         """The newest runs."""
         if verdict is not None:
-            return await self._select("WHERE verdict = ? ORDER BY created_unix DESC LIMIT ?", [verdict, limit])
+            return await self._select(
+                "WHERE verdict = ? ORDER BY created_unix DESC LIMIT ?", [verdict, limit]
+            )
         where = "WHERE verdict IS NOT NULL" if only_finished else ""
         return await self._select(f"{where} ORDER BY created_unix DESC LIMIT ?", [limit])
 
@@ -154,13 +157,19 @@ class Store:
 
     async def _select(self, rest: str, values: Sequence[Any]) -> list[Row]:
         rows = await self._database.execute_fetchall(f"SELECT {', '.join(_COLUMNS)} FROM runs {rest}", values)  # noqa: S608
-        return [Row(**{name: _from_sql(name, value) for name, value in zip(_COLUMNS, row, strict=True)}) for row in rows]
+        return [
+            Row(**{name: _from_sql(name, value) for name, value in zip(_COLUMNS, row, strict=True)})
+            for row in rows
+        ]
 
     # -- hooks that are owed
 
-    async def owe(self, key: str, body: str) -> None:
-        """Record a delivery before its first attempt; one key is delivered once."""
-        await self._database.execute("INSERT OR IGNORE INTO deliveries (key, body) VALUES (?, ?)", [key, body])
+    async def owe(self, key: str, body: str) -> bool:
+        """Record a delivery before its first attempt; False when its key is known."""
+        cursor = await self._database.execute(
+            "INSERT OR IGNORE INTO deliveries (key, body) VALUES (?, ?)", [key, body]
+        )
+        return cursor.rowcount == 1
 
     async def settle(self, key: str, *, attempts: int) -> None:
         """The delivery arrived, or was given up."""

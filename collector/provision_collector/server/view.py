@@ -18,7 +18,14 @@ View = dict[str, Any]
 
 def new_view(run: str) -> View:
     """The view of a run of which the stream tells nothing yet."""
-    more = {"last_event_id": 0, "contact": None, "reconnects": 0, "secrets_needed": [], "gaps": [], "outcome": None}
+    more = {
+        "last_event_id": 0,
+        "contact": None,
+        "reconnects": 0,
+        "secrets_needed": [],
+        "gaps": [],
+        "outcome": None,
+    }
     return {**new_status(run), **more, "seq": 0}
 
 
@@ -66,7 +73,10 @@ def summary_of(view: View, now_unix: float) -> dict[str, Any]:
         "verdict": view["outcome"]["verdict"] if is_over(view) else None,
         "next": view["outcome"]["next"] if is_over(view) else None,
         "contact": view["contact"],
-        "files": {"settled": sum(1 for file in files if file["state"] in ("done", "skipped")), "all": len(files)},
+        "files": {
+            "settled": sum(1 for file in files if file["state"] in ("done", "skipped")),
+            "all": len(files),
+        },
         "bytes": landed,
         "bytes_left": left,
         "bytes_per_s": 0.0 if is_over(view) else speed,

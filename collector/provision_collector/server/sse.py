@@ -1,0 +1,77 @@
+"""Server-sent events from a stream's file: resumable at every id, and a slow client costs no memory."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from .stream import StreamReader, StreamWriter
+
+COMMENT_EVERY_S = 15.0
+SEND_WITHIN_S = 120.0
+"""A client that takes nothing for so long is let go; it comes back with its `Last-Event-ID`."""
+RETRY_MS = 1000
+
+
+class EventStream(Response):
+    """``text/event-stream`` of one run, from the event after *after* to the outcome."""
+
+    def __init__(
+        self, path: Path, writer: StreamWriter | None, *, after: int, closing: asyncio.Event
+    ) -> None:
+        super().__init__(
+            media_type="text/event-stream", headers={"cache-control": "no-store", "x-accel-buffering": "no"}
+        )
+        del self.headers["content-length"]
+        self._path = path
+        self._writer = writer
+        self._after = after
+        self._closing = closing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reader = StreamReader(self._path, after=self._after)
+        gone = asyncio.create_task(_disconnected(receive))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await _send(send, f"retry: {RETRY_MS}\n\n".encode())
+            while not gone.done() and not self._closing.is_set():
+                is_over = self._writer is None or self._writer.is_over  # asked before reading
+                changed = asyncio.ensure_future(self._writer.changed()) if self._writer is not None else None
+                try:
+                    if events := reader.read():
+                        await _send(send, b"".join(b"id: %d\ndata: %s\n\n" % event for event in events))
+                    elif is_over:
+                        break
+                    elif changed is not None:
+                        await self._wait(send, changed, gone)
+                finally:
+                    if changed is not None:
+                        changed.cancel()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except (TimeoutError, OSError):
+            pass  # the client is gone, or takes nothing: it resumes when it likes
+        finally:
+            gone.cancel()
+            reader.close()
+
+    async def _wait(self, send: Send, changed: asyncio.Future[None], gone: asyncio.Task[None]) -> None:
+        closing = asyncio.ensure_future(self._closing.wait())
+        done, _ = await asyncio.wait(
+            (changed, gone, closing), timeout=COMMENT_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        closing.cancel()
+        if not done:
+            await _send(send, b": still here\n\n")
+
+
+async def _send(send: Send, body: bytes) -> None:
+    async with asyncio.timeout(SEND_WITHIN_S):
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
