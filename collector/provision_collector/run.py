@@ -236,7 +236,8 @@ class Run:
         if files is None:
             files = self._bind(self.id, self._accepted_unix)
             self._local.bind(files.collector)
-        logs = {"core": str(files.core), "errors": str(files.errors), "events": str(files.events)}
+        paths = {"core": files.core, "errors": files.errors, "events": files.events}
+        logs = {name: str(path) for name, path in paths.items() if path.exists()}
         self._outcome = outcome_of(
             self.status,
             host=str(self.instance),
