@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -31,13 +32,18 @@ _DEFAULTS = Path(__file__).with_name("ssh_defaults.conf")
 class Connection:
     """One SSH connection. `lost` is set when it is gone, whatever the reason."""
 
-    def __init__(self, ssh: asyncssh.SSHClientConnection, lost: asyncio.Event) -> None:
+    def __init__(
+        self, ssh: asyncssh.SSHClientConnection, lost: asyncio.Event, jump: Connection | None
+    ) -> None:
         self.ssh = ssh
         self.lost = lost
+        self._jump = jump
 
     def abort(self) -> None:
-        """Drop it at once: on a dead link a polite end would wait for the peer."""
+        """Drop it at once, with the jump hosts on its way: on a dead link a polite end would wait for the peer."""
         self.ssh.abort()
+        if self._jump is not None:
+            self._jump.abort()
 
 
 class _Client(asyncssh.SSHClient):
@@ -53,12 +59,16 @@ class _Client(asyncssh.SSHClient):
 
 
 async def connect(instance: Instance) -> Connection:
-    """Open a connection, within `CONNECT_TIMEOUT_S` + `LOGIN_TIMEOUT_S`.
+    """Open a connection, within `CONNECT_TIMEOUT_S` + `LOGIN_TIMEOUT_S` for it and for each jump host on its way.
 
     Raises:
         HostUnreachableError, AuthRefusedError, HostKeyError: with the cause and what to type next.
         UsageError: the key or the ssh configuration cannot be used.
     """
+    return await _connect(instance, None)
+
+
+async def _connect(instance: Instance, jump: Connection | None) -> Connection:
     keys = HostKeys(instance)
     lost = asyncio.Event()
     try:
@@ -67,12 +77,35 @@ async def connect(instance: Instance) -> Connection:
         raise UsageError(
             f"cannot prepare the connection to {instance}: {error}", hint=_key_hint(instance)
         ) from None
+    if jump is None and isinstance(options.tunnel, str):
+        jump = await _through(options.tunnel, instance)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S + LOGIN_TIMEOUT_S):
-            ssh = await asyncssh.connect(instance.host, options=options)
+            ssh = await asyncssh.connect(instance.host, options=options, tunnel=jump.ssh if jump else None)
     except (OSError, asyncssh.Error) as error:
+        if jump is not None:
+            jump.abort()
         raise _explained(instance, keys, error) from None
-    return Connection(ssh, lost)
+    return Connection(ssh, lost, jump)
+
+
+async def _through(jumps: str, instance: Instance) -> Connection | None:
+    """Connect to the ProxyJump hosts, one through the other: each by the same rules as the instance itself."""
+    connection: Connection | None = None
+    for text in jumps.split(",") if jumps.lower() != "none" else ():
+        options = {
+            "ssh_config": instance.ssh_config,
+            "host_key": instance.host_key,
+            "known_hosts": instance.known_hosts,
+        }
+        try:
+            connection = await _connect(Instance.parse(text, **options), connection)
+        except ProvisionError as error:
+            if connection is not None:
+                connection.abort()
+            error.args = (f"jump host: {error}",)
+            raise
+    return connection
 
 
 def _options(
@@ -87,8 +120,7 @@ def _options(
     if instance.user is not None:
         given["username"] = instance.user
     if instance.key is not None:
-        given["client_keys"] = [str(Path(instance.key).expanduser())]
-        given["agent_path"] = None
+        given.update(_identity(Path(instance.key).expanduser()))
     return asyncssh.SSHClientConnectionOptions(
         host=instance.host,
         client_factory=client,
@@ -103,6 +135,17 @@ def _options(
         preferred_auth="publickey",
         **given,
     )
+
+
+def _identity(key: Path) -> dict[str, Any]:
+    """The key alone; one with a passphrase is left to the ssh agent, which may hold it."""
+    try:
+        asyncssh.read_private_key(key)
+    except asyncssh.KeyEncryptionError:
+        if not os.environ.get("SSH_AUTH_SOCK"):
+            raise
+        return {"client_keys": None}
+    return {"client_keys": [str(key)], "agent_path": None}
 
 
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
