@@ -92,7 +92,17 @@ def aria2(*options: str) -> Callable[[Job], list[str]]:
 def curl(job: Job) -> list[str]:
     config = "".join(f'url = "{url}"\noutput = "{url.rpartition("/")[2]}"\n' for url in job.files)
     Path("list").write_text(config)
-    return ["curl", "-sfLZ", "--no-progress-meter", "--parallel-max", "4", "--cacert", job.certificate, "-K", "list"]
+    return [
+        "curl",
+        "-sfLZ",
+        "--no-progress-meter",
+        "--parallel-max",
+        "4",
+        "--cacert",
+        job.certificate,
+        "-K",
+        "list",
+    ]
 
 
 def four_at_once(*command: str) -> Callable[[Job], list[str]]:

@@ -348,6 +348,29 @@ def test_content_that_changes_in_the_middle_is_fetched_anew_and_never_mixed(benc
     assert digest(bench.path("m.safetensors")) == new.sha256
 
 
+def test_content_of_the_same_size_that_changes_in_the_middle_is_never_mixed(bench, server):
+    old, new = Content.safetensors(16 * MIB, seed=23), Content.safetensors(16 * MIB, seed=24)
+    url = server.add("/m.safetensors", old, Fault(reset_after=3 * MIB, bytes_per_s=20 * MIB))
+    bench.on_event = lambda name, fields: (
+        server.add("/m.safetensors", new) if name == "download_retried" else None
+    )
+
+    result = bench.fetch_one(
+        Download(url=url, path="m.safetensors", limits=quick()), limits=Limits(connections=2)
+    )
+
+    assert result.state == "ok"
+    assert digest(bench.path("m.safetensors")) == new.sha256
+
+
+def test_a_source_that_always_ends_at_once_is_given_up(bench, server):
+    url = server.add("/m.bin", Content(8 * MIB), Fault(end_after=0, hide_length=True, min_length=BIG))
+
+    result = bench.fetch_one(Download(url=url, path="m.bin", limits=quick(attempts=2)))
+
+    assert result.failure.class_ == "truncated"
+
+
 def test_a_source_that_contradicts_itself_is_read_in_one_answer(bench, server):
     """Two nodes with different ETags for one URL: ranges of both must not be mixed."""
     content = Content(8 * MIB, seed=21)

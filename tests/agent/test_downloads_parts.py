@@ -61,6 +61,16 @@ def test_every_byte_is_in_exactly_one_place_whatever_happens(seed):
     assert all(written)
 
 
+def test_bytes_that_land_after_their_stretch_was_cut_count_once():
+    extents = Extents(100)
+    claim = extents.claim(100, 0.0)
+    thief = extents.split(claim, 40, 1.0)
+
+    assert extents.land(claim, 60, 1.0) == 40
+    assert extents.land(thief, 60, 1.0) == 60
+    assert extents.landed == 100
+
+
 def test_a_file_of_unknown_length_learns_it_at_its_end():
     extents = Extents(None)
     claim = extents.claim(1 << 62, 0.0)

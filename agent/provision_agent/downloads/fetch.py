@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import time
 from typing import Any, Dict, Optional, Tuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from .. import protocol
 from ..context import Context
 from ..failures import Failure
 from ..plan import LEVELS, Download
-from . import existing, unpack, verify
+from . import existing, local, unpack, verify
 from .allowance import Allowance, Stopped, TimeUp
 from .extents import Extents
 from .follower import Follower
@@ -38,6 +38,8 @@ class Fetch:
         self, item: Download, *, order: int, context: Context, access: Sources, hosts: Hosts, pool: Pool
     ) -> None:
         self.item = item
+        self.refusal = unsafe_path(item, context.workspace)
+        """Why it is not even looked at."""
         self.rank = (LEVELS.index(item.level), order)
         self.ladder = Ladder(item, self.report)
         self.is_transferring = True
@@ -85,6 +87,8 @@ class Fetch:
         """
         self._allowance = Allowance(self._context, self._hosts, self._limits.file_s)
         self.report("started", url=self.public_url)
+        if self.refusal is not None:
+            raise self.refusal
         try:
             if not self._wanted_path.endswith("/") and self._is_there(self._wanted_path, None):
                 return self._skip()
@@ -135,7 +139,7 @@ class Fetch:
         self._wanted_path = path
         transfer = self._begin(source, answer)
         if urlsplit(answer.location).scheme == "file":
-            self._copy(transfer)
+            local.copy(transfer, guard=self._pool.guard, progress=self._progress, allowance=self._allowance)
         else:
             self._pool.add(transfer)
             Watch(
@@ -221,30 +225,6 @@ class Fetch:
                 is_told = True
                 self._allowance.sleep(LOCK_AGAIN_S)
         return _signature(final) == before or not self._is_there(path, answer)
-
-    def _copy(self, transfer: Transfer) -> None:
-        """A `file:` source: nothing to wait for, nothing to share."""
-        path = unquote(urlsplit(transfer.answer.location).path)
-        view = memoryview(bytearray(1 << 20))
-        try:
-            with open(path, "rb", buffering=0) as file:
-                while not transfer.extents.is_complete:
-                    with self._pool.guard:
-                        claim = transfer.extents.claim(len(view), time.monotonic())
-                    assert claim is not None
-                    file.seek(claim.start)
-                    count = file.readinto(view[: claim.left]) or 0
-                    if count == 0:
-                        raise Failure("size", f"`{path}` became shorter while it was copied")
-                    transfer.part.write(view[:count], claim.start)
-                    with self._pool.guard:
-                        transfer.extents.land(claim, count, time.monotonic())
-                        transfer.extents.release(claim)
-                    self._progress.note(transfer.extents.landed)
-                    self._allowance.check()
-        except OSError as error:
-            raise Failure("not_found", f"cannot read `{path}`: {error.strerror}") from None
-        self._progress.finish(transfer.extents.landed)
 
     # -- the end
 
@@ -340,3 +320,12 @@ def _signature(path: str) -> Optional[Tuple[int, int]]:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
+
+
+def unsafe_path(item: Download, workspace: str) -> Optional[Failure]:
+    """Why the item's path (or its substitute's) cannot be used: it leads out of the workspace."""
+    for path in (item.path, item.substitute.path if item.substitute else ""):
+        inside = path[len(workspace) :].lstrip("/") if path.startswith(workspace.rstrip("/") + "/") else path
+        if inside.startswith("/") or ".." in inside.split("/") or "\0" in inside:
+            return Failure("unsafe_path", f"`{path}` leads out of the workspace")
+    return None

@@ -69,12 +69,6 @@ class Ladder:
                 return source
         return None
 
-    def reject(self, failure: Failure) -> None:
-        """No source is to be asked at all."""
-        self.substitute = None
-        for source in self.sources:
-            source.failure = failure
-
     def take_substitute(self) -> Optional[str]:
         """Go over to the explicitly different file; returns its path, None if there is none."""
         taken, self.substitute = self.substitute, None

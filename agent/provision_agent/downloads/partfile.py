@@ -133,23 +133,22 @@ class PartFile:
         try:
             os.ftruncate(self.descriptor, size_bytes)
             os.fsync(self.descriptor)
+            if not self._is_still_there():
+                raise Failure("read_only", f"somebody took `{self.path}` away", hint="run it again")
+            self._forget_journal()  # before the name is free: it might be the next process's journal then
             os.replace(self.path, final_path)
             _sync_directory(os.path.dirname(final_path))
-            os.unlink(self._journal_path)
-        except FileNotFoundError:
-            pass
         except OSError as error:
             raise disk_failure(error, final_path) from None
 
     def discard(self) -> None:
         """Forget what has landed: it is not what it should be."""
-        self._close_journal()
         self.identity = None
+        self._forget_journal()
         try:
             os.ftruncate(self.descriptor, 0)
-            os.unlink(self._journal_path)
         except OSError:
-            pass  # there was none
+            pass  # without its journal it counts for nothing anyway
 
     def remove(self) -> None:
         """Take the part and its journal off the disk."""
@@ -162,7 +161,7 @@ class PartFile:
     def close(self, *, sync: bool) -> None:
         """Unlock it and keep what has landed, if anything; *sync* makes it outlive a crash of the machine."""
         try:
-            if os.fstat(self.descriptor).st_size == 0:
+            if os.fstat(self.descriptor).st_size == 0 and self._is_still_there():
                 self.remove()
             if sync and self._journal is not None:
                 os.fdatasync(self.descriptor)
@@ -196,6 +195,13 @@ class PartFile:
             return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
         except FileNotFoundError:
             return False
+
+    def _forget_journal(self) -> None:
+        self._close_journal()
+        try:
+            os.unlink(self._journal_path)
+        except OSError:
+            pass  # there was none
 
     def _close_journal(self) -> None:
         if self._journal is not None:

@@ -40,7 +40,7 @@ class Preflight:
 
 def look_up(fetches: Sequence[Fetch], *, context: Context, access: Sources, hosts: Hosts) -> Preflight:
     """Ask about every file at once; answers stay with the fetches' sources for the first use."""
-    absent = [fetch for fetch in fetches if not _is_recorded(fetch, context)]
+    absent = [fetch for fetch in fetches if fetch.refusal is None and not _is_recorded(fetch, context)]
     questions = [
         threading.Thread(target=_ask, args=(fetch, access, hosts, context), daemon=True) for fetch in absent
     ]
@@ -52,10 +52,23 @@ def look_up(fetches: Sequence[Fetch], *, context: Context, access: Sources, host
             question.join(min(0.25, max(0.0, end - time.monotonic())))
     found = Preflight()
     for fetch in fetches:
-        if all(source.failure is not None for source in fetch.ladder.sources) and not fetch.ladder.substitute:
-            found.failures[fetch.item.path] = fetch.ladder.worst()
+        failure = fetch.refusal or _refusal_of_all(fetch, context)
+        if failure is not None:
+            found.failures[fetch.item.path] = failure
     _add_up(found, [fetch for fetch in absent if fetch.item.path not in found.failures], context)
     return found
+
+
+def _refusal_of_all(fetch: Fetch, context: Context) -> Optional[Failure]:
+    """Why nobody has the file; None while somebody may, or while it seems to be there already."""
+    if fetch.ladder.substitute or any(source.failure is None for source in fetch.ladder.sources):
+        return None
+    try:
+        size = os.stat(os.path.join(context.workspace, fetch.item.path)).st_size
+    except OSError:
+        return fetch.ladder.worst()
+    is_likely = fetch.item.size_bytes == size or (fetch.item.size_bytes is None and fetch.item.sha256)
+    return None if is_likely else fetch.ladder.worst()
 
 
 def size_of(fetch: Fetch) -> Optional[int]:
@@ -115,7 +128,7 @@ def _is_recorded(fetch: Fetch, context: Context) -> bool:
 def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context) -> None:
     needed: Dict[int, int] = {}
     folders: Dict[int, str] = {}
-    for fetch in absent:
+    for fetch in {fetch.item.url: fetch for fetch in absent}.values():  # what has one URL is fetched once
         final = os.path.join(context.workspace, fetch.item.path)
         missing = _missing_bytes(final, size_of(fetch) or 0)
         found.bytes_to_fetch += missing

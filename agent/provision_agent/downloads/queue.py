@@ -58,11 +58,8 @@ class Downloads:
         self._is_queued = False
         self._fetches: Dict[str, Fetch] = {}
         for order, item in enumerate(items):
-            unsafe = unsafe_path(item, context.workspace)
             if item.path not in self._fetches:
                 self._fetches[item.path] = self._fetch(item, order)
-            if unsafe is not None:
-                self._fetches[item.path].ladder.reject(unsafe)
 
     def preflight(self) -> Preflight:
         """Ask every source about every file, and look whether all of them fit on the disk. Fetches nothing."""
@@ -151,7 +148,8 @@ class Downloads:
         for fetch in waiting:
             host = fetch.ladder.current.host
             cap = self._hosts.files_cap(host)
-            if (cap is None or hosts.count(host) < cap) and self._twin(fetch) not in self._running:
+            has_twin = any(twin in self._running for twin in self._twins(fetch))
+            if (cap is None or hosts.count(host) < cap) and not has_twin:
                 return fetch
         return None
 
@@ -159,15 +157,15 @@ class Downloads:
         """Files that need no more connections should not keep the next one waiting, unless the user counts files."""
         return self._limits.files is None and len(busy) < 2 * self._tuner.files and self._pool.is_hungry()
 
-    def _twin(self, fetch: Fetch) -> Optional[Fetch]:
-        """An earlier item with the same URL and no other hash."""
-        for other in self._fetches.values():
-            if other is fetch:
-                return None
-            hashes = {other.item.sha256, fetch.item.sha256} - {None}
-            if other.item.url == fetch.item.url and len(hashes) < 2:
-                return other
-        return None
+    def _twins(self, fetch: Fetch) -> List[Fetch]:
+        """The other items with the same URL and no other hash."""
+        return [
+            other
+            for other in self._fetches.values()
+            if other is not fetch
+            and other.item.url == fetch.item.url
+            and len({other.item.sha256, fetch.item.sha256} - {None}) < 2
+        ]
 
     def _is_over(self) -> bool:
         return self._is_stopped or self._context.cancelled.is_set() or self._context.remaining_s() <= 0
@@ -212,8 +210,10 @@ class Downloads:
 
     def _from_twin(self, fetch: Fetch) -> Optional[str]:
         """The file that another item has fetched already, linked or copied; None when there is none."""
-        twin = self._twin(fetch)
-        if twin is None or twin.path is None or fetch.item.path.endswith("/") or fetch.item.unpack != "no":
+        twin = next((twin for twin in self._twins(fetch) if twin.path is not None), None)
+        if twin is None or twin.path is None or fetch.refusal is not None:
+            return None
+        if fetch.item.path.endswith("/") or fetch.item.unpack != "no":
             return None
         final = os.path.join(self._context.workspace, fetch.item.path)
         record = self._context.state.get("download", twin.item.path)
@@ -230,15 +230,6 @@ class Downloads:
             "finished", bytes=made["size"], sha256=made["sha256"], duration_s=duration_s, copied=True
         )
         return "ok"
-
-
-def unsafe_path(item: Download, workspace: str) -> Optional[Failure]:
-    """Why the item's path (or its substitute's) cannot be used: it leads out of the workspace."""
-    for path in (item.path, item.substitute.path if item.substitute else ""):
-        inside = path[len(workspace) + 1 :] if path.startswith(workspace.rstrip("/") + "/") else path
-        if inside.startswith("/") or ".." in inside.split("/") or "\0" in inside:
-            return Failure("unsafe_path", f"`{path}` leads out of the workspace")
-    return None
 
 
 def _link_or_copy(source: str, final: str) -> None:

@@ -1,0 +1,233 @@
+"""The answer to a request: `http.client` reads the head, the body comes straight from the socket.
+
+The head's parser is the library's; the bytes of a model take the shortest way, into the caller's buffer.
+A read waits `TICK_S` at most, so that whoever reads can look up: is it slow, is it over, was it cancelled?
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import struct
+import time
+from typing import Any, Optional, Protocol
+from urllib.parse import urlsplit
+
+from ..failures import Failure
+from . import wire
+from .wire import Origin, Stop
+
+TICK_S = 0.5
+CHUNKED_BYTES = 64 * 1024
+"""A chunked body is read in small pieces, because a read of it returns only when the piece is full."""
+
+_TICK = struct.pack("ll", int(TICK_S), int(TICK_S % 1 * 1_000_000))
+
+
+class Headers(Protocol):
+    """The fields of an answer; names count in any case."""
+
+    def get(self, name: str, /) -> Optional[str]: ...
+
+
+class _Reader:
+    """What `http.client` reads a head from. `rest` is what came after it: the first bytes of the body."""
+
+    def __init__(self, opened: socket.socket, kept_open: Any, patience: wire.Patience) -> None:
+        self._socket = opened
+        self._kept_open = kept_open
+        self.patience: Optional[wire.Patience] = patience
+        """Of the head only; the body has the socket's own timeout."""
+        self.rest = bytearray()
+
+    def readline(self, limit: int = -1) -> bytes:
+        while b"\n" not in self.rest and not 0 <= limit <= len(self.rest):
+            more = self._receive()
+            if not more:
+                break
+            self.rest += more
+        end = self.rest.find(b"\n") + 1 or len(self.rest)
+        return self._cut(end if limit < 0 else min(end, limit))
+
+    def _receive(self) -> bytes:
+        if self.patience is None:
+            return self._socket.recv(16384)
+        return self.patience.until_done(self._socket, lambda: self._socket.recv(16384))
+
+    def read(self, count: int) -> bytes:
+        buffer = bytearray(count)
+        return bytes(buffer[: self.readinto(memoryview(buffer))])
+
+    def readinto(self, view: memoryview) -> int:
+        """Fill *view*, fewer bytes only at the end."""
+        piece = self._cut(len(view))
+        got = len(piece)
+        view[:got] = piece
+        while got < len(view):
+            count = self._socket.recv_into(view[got:])
+            if count == 0:
+                break
+            got += count
+        return got
+
+    def flush(self) -> None:
+        """Part of the interface that `http.client` expects."""
+
+    def close(self) -> None:
+        self._kept_open.close()
+
+    def _cut(self, count: int) -> bytes:
+        piece = bytes(self.rest[:count])
+        del self.rest[:count]
+        return piece
+
+
+class RawResponse(http.client.HTTPResponse):
+    def __init__(self, patience: wire.Patience, sock: socket.socket, *rest: Any, **options: Any) -> None:
+        super().__init__(sock, *rest, **options)
+        # the library's own reader stays open: it is what keeps a `Connection: close` socket alive
+        self.reader = _Reader(sock, self.fp, patience)
+        self.fp = self.reader  # type: ignore[assignment]
+
+
+class Connection:
+    """A connection that may carry several requests, one after the other."""
+
+    def __init__(self, origin: Origin, opened: socket.socket) -> None:
+        self.origin = origin
+        self.socket = opened
+        self.client = http.client.HTTPConnection(origin.host, origin.port)
+        self.client.default_port = wire.DEFAULT_PORTS[origin.scheme]
+        self.client.auto_open = 0
+        self.client.sock = opened
+
+    def close(self) -> None:
+        """End it. Safe to repeat."""
+        self.client.close()
+        self.socket.close()
+
+
+class Response:
+    """An answer whose head has been read; close it in every case."""
+
+    def __init__(self, url: str, connection: Connection, raw: RawResponse) -> None:
+        self.url = url
+        self.connection = connection
+        self.status = raw.status
+        self.reason = raw.reason
+        self.headers: Headers = raw.headers
+        self.remaining: Optional[int] = None if raw.chunked else raw.length
+        """Body bytes still to come; None when the server does not say."""
+        self.at_end = self.remaining == 0
+        self._raw = raw
+        self._is_released = False
+        self._is_plain = not raw.chunked and not isinstance(connection.socket, ssl.SSLSocket)
+
+    def prepare(self, silence_s: float) -> None:
+        """Get ready to read a large body; a chunked one fails after *silence_s* without a byte."""
+        opened = self.connection.socket
+        self._raw.reader.patience = None
+        if self._is_plain:
+            # a blocking socket with a receive timeout fills the whole buffer in one call (MSG_WAITALL)
+            opened.settimeout(None)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
+        else:
+            opened.settimeout(silence_s if self._raw.chunked else TICK_S)
+
+    def fill(self, view: memoryview) -> int:
+        """Put the next bytes of the body into *view*, as many as fit, after `prepare`.
+
+        Returns:
+            How many; fewer than fit when they take longer than `TICK_S`, 0 when none came (or `at_end`).
+
+        Raises:
+            Failure: `truncated`, `stalled` or `unreachable`.
+        """
+        want = len(view) if self.remaining is None else min(len(view), self.remaining)
+        try:
+            count = self._fill(view[:want])
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if isinstance(error, socket.timeout):
+                raise Failure("stalled", f"{self._host} fell silent") from None
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Failure("truncated", f"{self._host} broke off: {reason}") from None
+        if self.remaining is not None:
+            self.remaining -= count
+            self.at_end = self.remaining == 0
+        return count
+
+    def read(self, count: int, within_s: float, stop: Stop = lambda: False) -> bytes:
+        """Up to *count* bytes of the body, as many as come *within_s*: for small answers and error pages."""
+        self.prepare(min(within_s, 5.0))
+        buffer = bytearray(count)
+        view, got, end = memoryview(buffer), 0, time.monotonic() + within_s
+        while got < count and not self.at_end and time.monotonic() < end and not stop():
+            try:
+                got += self.fill(view[got:])
+            except Failure:
+                break
+        return bytes(buffer[:got])
+
+    def close(self) -> None:
+        """End it, and its connection. Safe to repeat, and after `release`."""
+        self._raw.close()
+        if not self._is_released:
+            self.connection.close()
+
+    def release(self) -> Optional[Connection]:
+        """The connection, free for another request; None when this answer has used it up."""
+        self._raw.close()
+        if not self.at_end or self._raw.will_close:
+            return None
+        self._is_released = True
+        return self.connection
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self.url).hostname or self.url
+
+    def _fill(self, view: memoryview) -> int:
+        rest = self._raw.reader.rest
+        if self._raw.chunked:
+            count = self._raw.readinto(view[:CHUNKED_BYTES])
+            self.at_end = count == 0
+            return count
+        if rest:
+            count = min(len(rest), len(view))
+            view[:count] = rest[:count]
+            del rest[:count]
+            return count
+        return self._fill_plain(view) if self._is_plain else self._fill_tls(view)
+
+    def _fill_plain(self, view: memoryview) -> int:
+        try:
+            count = self.connection.socket.recv_into(view, len(view), socket.MSG_WAITALL)
+        except BlockingIOError:
+            return 0
+        if count == 0:
+            self._end()
+        return count
+
+    def _fill_tls(self, view: memoryview) -> int:
+        """TLS hands out 16 KiB at most: gather more before the disk is bothered, but not for longer than a tick."""
+        receive, got, length = self.connection.socket.recv_into, 0, len(view)
+        end = time.monotonic() + TICK_S
+        try:
+            while got < length:
+                count = receive(view[got:])
+                if count == 0:
+                    if got == 0:
+                        self._end()
+                    break
+                got += count
+                if time.monotonic() > end:
+                    break
+        except socket.timeout:
+            pass
+        return got
+
+    def _end(self) -> None:
+        if self.remaining:
+            raise ValueError(f"closed with {self.remaining} bytes to come")
+        self.at_end = True
