@@ -33,3 +33,5 @@ class Context:
     """A line of a child program's own output, for `agent.log`."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""
+    kill_holders: bool = False
+    """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""

@@ -6,11 +6,11 @@ import os
 import threading
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import Any, Callable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, List, Mapping, Optional, Set, Tuple
 
 from . import checks, commands, services
 from .context import Context
-from .environment import apt, packages, repos, venv
+from .environment import apt, nodes, orphans, packages, repos, venv
 from .failures import Failure
 from .plan import Check, Command, File, Plan, Python, Repo, Service
 from .steps import Tally
@@ -32,6 +32,8 @@ class Items:
         self._venv: Optional[venv.Venv] = None
         self._installs = threading.Lock()
         self._system_is_settled = threading.Event()
+        self._prepared: Set[str] = set()
+        self._unchecked: List[Repo] = []
 
     def environment(self, found: Mapping[str, Any], checkouts: Checkouts) -> None:
         """System packages, then the virtual environment and its layers.
@@ -40,6 +42,7 @@ class Items:
             found: The instance's facts.
             checkouts: What goes on meanwhile; a layer of requirements waits for the repository that holds them.
         """
+        orphans.end(self._context)
         wanted = self._plan.apt if "apt" in self._plan.steps else ()
         if wanted:
             self._attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
@@ -68,6 +71,7 @@ class Items:
 
     def checkout(self, repo: Repo, found: Mapping[str, Any]) -> bool:
         """True when the repository is there at its ref; git itself may have to be installed first."""
+        orphans.end(self._context)
         if not found.get("git") and "git" in self._plan.apt and "apt" in self._plan.steps:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
@@ -75,11 +79,17 @@ class Items:
         return self._attempt("repos", repo.path, repo.level, "repo", work)
 
     def install_requirements(self, repo: Repo) -> None:
-        """What the repository says that it needs, into the environment."""
-        python, made = self._plan.python, self._venv
-        if repo.install is None or "python" not in self._plan.steps:
+        """What the repository says that it needs, into the environment; a node must import after that."""
+        if "python" not in self._plan.steps:
             return
-        item = f"{repo.path}/{repo.install}"
+        if repo.install is None or self._install(repo, repo.install):
+            self._unchecked.append(repo)
+        self._prepared.add(self._folder(repo))
+        self._check_nodes()
+
+    def _install(self, repo: Repo, requirements: str) -> bool:
+        python, made = self._plan.python, self._venv
+        item = f"{repo.path}/{requirements}"
 
         def install() -> None:
             if python is None or made is None:
@@ -90,7 +100,29 @@ class Items:
             with self._installs:
                 packages.install_requirements(path, made, self._context, python, item, repo.level)
 
-        self._attempt("repos", item, repo.level, "package", install)
+        return self._attempt("repos", item, repo.level, "package", install)
+
+    def _check_nodes(self) -> None:
+        """Import the nodes whose ComfyUI has got what it needs, or is not a repository of this plan."""
+        made = self._venv
+        if made is None:
+            return
+        awaited = {self._folder(repo) for repo in self._plan.repos} - self._prepared
+        waiting = []
+        for repo in self._unchecked:
+            if nodes.application_of(repo, self._context) in awaited:
+                waiting.append(repo)
+            elif nodes.is_node(repo, self._context):
+                self._check_node(repo, made)
+        self._unchecked = waiting
+
+    def _check_node(self, repo: Repo, made: venv.Venv) -> None:
+        item = f"{repo.path}/__init__.py"
+        work = lambda: nodes.check(repo, made, self._context, item)  # noqa: E731
+        self._attempt("repos", item, repo.level, "package", work)
+
+    def _folder(self, repo: Repo) -> str:
+        return os.path.normpath(os.path.join(self._context.workspace, repo.path))
 
     def file(self, file: File) -> None:
         """Write a small text file."""

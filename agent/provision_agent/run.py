@@ -54,7 +54,8 @@ def run_main(argv: List[str]) -> int:
         pid=os.getpid(),
     )
     plan = unbound.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id=run_id)
-    run = Run(plan, workspace, run_id, journal, RunClock.from_json(record), secrets)
+    clock, may_kill = RunClock.from_json(record), bool(record.get("kill_holders"))
+    run = Run(plan, workspace, run_id, journal, clock, secrets, kill_holders=may_kill)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
     orphan = Orphanage(workspace, WorkspaceLock(workspace, int(argv[3])), run_id)
@@ -77,6 +78,8 @@ class Run:
         journal: Journal,
         clock: RunClock,
         secrets: Mapping[str, str],
+        *,
+        kill_holders: bool = False,
     ) -> None:
         self._plan = plan
         self._journal = journal
@@ -93,6 +96,7 @@ class Run:
             remaining_s=clock.remaining_s,
             output=journal.output,
             secrets=dict(secrets),
+            kill_holders=kill_holders,
         )
         self._tally = Tally(journal.event)
         self._items = Items(plan, self._context, self._tally, self._is_over)

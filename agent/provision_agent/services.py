@@ -1,7 +1,8 @@
 """Programs that outlive the run: started once, adopted by the next run, ready when they themselves answer.
 
 Nothing of a service depends on the agent or its keeper once `start` has returned: `supervisor.py` watches it from
-a session of its own. A port that answers is believed only when the service itself listens there.
+a session of its own. A port that answers is believed only when the service itself listens there. A service that
+somebody else started, an image's own init say, is taken as it is and never ended.
 """
 
 from __future__ import annotations
@@ -9,28 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
+from dataclasses import replace
 from typing import Any, Dict, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
-from . import commands, detach, process, readiness, sockets, supervisor
+from . import adoption, commands, detach, process, readiness, service_log, sockets, supervisor, supervisord
 from .context import Context
 from .environment.venv import Venv
 from .failures import Failure
-from .plan import Service
+from .plan import Ready, Service
+from .service_files import ADOPTED, ServiceFiles, is_running, watched
+from .state import write_atomically
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
 START_S = 15.0
 STOP_S = 30.0
 POLL_S = 0.5
 SAY_EVERY_S = 8.0
-TAIL_LINES = 20
-_ENDED = ("exited", "gave_up", "not_started", "stopped")
 
 
 class Started(NamedTuple):
-    """A service that runs. The pid and start time are those of its supervisor, which stays the same over restarts."""
+    """A service that runs. The pid and start time are those of its supervisor, which stays the same over restarts;
+    of an adopted service they are its own."""
 
     name: str
     pid: int
@@ -38,23 +40,26 @@ class Started(NamedTuple):
 
 
 def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
-    """Start *service*, or adopt it when the very same one runs already from an earlier run; another one is stopped.
+    """Start *service*, or adopt it when it runs already: the very same one of an earlier run, or somebody else's.
 
-    Reports ``service_started``.
+    Another one of an earlier run is stopped first. Reports ``service_started``.
 
     Raises:
         Failure: `port_taken` when a foreign process listens on the port of the ready URL, `missing` without the
             working directory, `crashed` when it cannot be started.
     """
-    files = _Files(service.name, context)
+    files = ServiceFiles(service.name, context)
     argv = commands.with_python(service.run, None if venv is None else venv.python)
-    note = {"hash": _hash(service, argv), "log_from": files.log_size()}
+    note = {"hash": _hash(service, argv)}
     running = files.status()
-    if _is_running(running) and running["note"].get("hash") == note["hash"]:
+    if is_running(running) and running["note"].get("hash") == note["hash"]:
         return _report_started(service, context, running, adopted=True)
     stop(service.name, context)
-    _require_port(service)
     directory = os.path.join(context.workspace, service.directory)
+    other = adoption.find(argv, directory, _port(service), known=files.processes())
+    if other is not None:
+        return _adopt(service, other, files, note, context)
+    _require_port(service)
     if not os.path.isdir(directory):
         raise Failure("missing", f"`{service.name}` runs in `{service.directory}`, which is not there")
     order = {
@@ -63,16 +68,14 @@ def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
         "environment": _environment(service, venv),
         "restart": service.restart,
         "backoff_s": supervisor.BACKOFF_S,
+        "log": files.log_path,
+        "max_log_bytes": service_log.MAX_BYTES,
         "status": files.status_path,
         "note": note,
     }
-    watcher = detach.spawn_detached(
-        detach.agent_argv("supervise", service.name),
-        log_path=files.log_path,
-        environment=process.child_environment(),
-        directory=context.workspace,
-        stdin=json.dumps(order).encode(),
-    )
+    service_log.set_previous_aside(files.log_path)
+    write_atomically(files.order_path, json.dumps(order).encode(), sync=False)
+    watcher = _supervised(files, context)
     return _report_started(service, context, _first_status(files, watcher), adopted=False)
 
 
@@ -85,7 +88,7 @@ def wait_ready(service: Service, started: Started, context: Context) -> None:
         Failure: `crashed` as soon as it has ended for good, with the last lines of its log; `not_ready` or
             `port_taken` when its time is over.
     """
-    files = _Files(service.name, context)
+    files = ServiceFiles(service.name, context)
     ready = service.ready
     if ready is None:
         _require_alive(service, files)
@@ -96,7 +99,10 @@ def wait_ready(service: Service, started: Started, context: Context) -> None:
     successes = 0
     while True:
         status = _require_alive(service, files)
-        answer = readiness.look(ready, (status.get("child") or {}).get("pid"))
+        child: Optional[int] = (status.get("child") or {}).get("pid")
+        if child is not None and status["state"] == ADOPTED:
+            ready = _where_it_listens(ready, child)
+        answer = readiness.look(ready, child)
         successes = 0 if answer.problem else successes + 1
         if successes >= ready.successes:
             context.report("service_ready", item=service.name, level=service.level, url=ready.url)
@@ -116,48 +122,21 @@ def wait_ready(service: Service, started: Started, context: Context) -> None:
 
 
 def stop(name: str, context: Context) -> None:
-    """End the service *name*, its supervisor first, and wait until all of it is gone; does nothing if it does not run."""
-    status = _Files(name, context).status()
+    """End the service *name*, its supervisor first, and wait until all of it is gone.
+
+    Does nothing if it does not run, or was started by somebody else.
+    """
+    files = ServiceFiles(name, context)
+    status = files.status()
+    if status.get("state") == ADOPTED:
+        return
+    manager = supervisord.find()
+    if manager is not None:
+        manager.stop(files.program)
     for key in ("supervisor", "child"):
         identity = detach.Identity.from_json(status.get(key) or {})
         if identity is not None:
             identity.end(within_s=STOP_S)
-
-
-class _Files:
-    """Where a service's log and status are: beside the runs, since it outlives them."""
-
-    def __init__(self, name: str, context: Context) -> None:
-        folder = os.path.join(os.path.dirname(os.path.dirname(context.run_directory)), "services")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-        self.log_path = os.path.join(folder, f"{safe}.log")
-        self.status_path = os.path.join(folder, f"{safe}.status.json")
-
-    def status(self) -> Dict[str, Any]:
-        """What its supervisor last wrote; empty when there never was one."""
-        try:
-            with open(self.status_path, encoding="utf-8") as file:
-                status: Dict[str, Any] = json.load(file)
-                return status
-        except (OSError, ValueError):
-            return {}
-
-    def log_size(self) -> int:
-        try:
-            return os.path.getsize(self.log_path)
-        except OSError:
-            return 0
-
-    def tail(self) -> List[str]:
-        """The last lines that the service has written since it was started."""
-        start = max(int(self.status().get("note", {}).get("log_from", 0)), self.log_size() - 64 * 1024)
-        try:
-            with open(self.log_path, "rb") as file:
-                file.seek(start)
-                return file.read().decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
-        except OSError:
-            return []
 
 
 def _hash(service: Service, argv: List[str]) -> str:
@@ -178,12 +157,49 @@ def _environment(service: Service, venv: Optional[Venv]) -> Dict[str, str]:
     return dict({"PATH": path, "VIRTUAL_ENV": venv.path}, **service.environment)
 
 
-def _is_running(status: Dict[str, Any]) -> bool:
-    identity = detach.Identity.from_json(status.get("supervisor") or {})
-    return identity is not None and identity.is_alive() and status["state"] not in _ENDED
+def _adopt(
+    service: Service, pid: int, files: ServiceFiles, note: Dict[str, Any], context: Context
+) -> Started:
+    """Take the running process *pid* as *service*."""
+    child = detach.Identity.of(pid).as_json()
+    status = {"state": ADOPTED, "note": note, "child": child}
+    write_atomically(files.status_path, json.dumps(status).encode(), sync=False)
+    message = (
+        f"`{service.name}` runs already as {sockets.describe(pid)}, started by something else: it is taken as it is, "
+        "and loads what was installed since when it is restarted"
+    )
+    context.report("warning", message=message)
+    return _report_started(service, context, status, adopted=True)
 
 
-def _first_status(files: _Files, watcher: detach.Identity) -> Dict[str, Any]:
+def _where_it_listens(ready: Ready, pid: int) -> Ready:
+    """*ready* with the port on which *pid* really listens, which its image chose."""
+    url = urlsplit(ready.url)
+    ports = sockets.ports_of(pid)
+    if not ports or readiness.port_of(url) in ports:
+        return ready
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return replace(ready, url=url._replace(netloc=f"{host}:{ports[0]}").geturl())
+
+
+def _supervised(files: ServiceFiles, context: Context) -> detach.Identity:
+    """Start the supervisor: below the image's supervisord where there is one, else detached."""
+    manager = supervisord.find()
+    if manager is not None:
+        try:
+            pid = manager.start(files.program, files.lasting_argv(), context.workspace)
+            return detach.Identity.of(pid)
+        except Failure as failure:
+            context.report("warning", message=f"{failure.message}; it is started without")
+    return detach.spawn_detached(
+        detach.agent_argv("supervise", files.name, files.order_path),
+        log_path=files.log_path,
+        environment=process.child_environment(),
+        directory=context.workspace,
+    )
+
+
+def _first_status(files: ServiceFiles, watcher: detach.Identity) -> Dict[str, Any]:
     """What the supervisor says once it has tried to start the program."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
@@ -202,20 +218,27 @@ def _first_status(files: _Files, watcher: detach.Identity) -> Dict[str, Any]:
 
 
 def _report_started(service: Service, context: Context, status: Dict[str, Any], *, adopted: bool) -> Started:
-    watcher, child = status["supervisor"], status.get("child") or {}
+    watcher, child = watched(status), status.get("child") or {}
     context.report(
         "service_started", item=service.name, level=service.level, pid=child.get("pid"), adopted=adopted
     )
     return Started(service.name, int(watcher["pid"]), int(watcher["start_time"]))
 
 
-def _require_alive(service: Service, files: _Files) -> Dict[str, Any]:
+def _require_alive(service: Service, files: ServiceFiles) -> Dict[str, Any]:
     status = files.status()
-    if _is_running(status):
+    if is_running(status):
         return status
     tail = files.tail()
     times = f" {status['starts']} times, each time soon" if status.get("state") == "gave_up" else ""
     code = status.get("exit_status")
+    if status.get("state") == ADOPTED:
+        raise Failure(
+            "crashed",
+            f"`{service.name}`, which ran already and was taken as it was, has ended",
+            hint="run the same `provision up` again: it starts the service itself if nothing else does",
+            retriable=True,
+        )
     how = (
         f"was ended by signal {-code}" if isinstance(code, int) and code < 0 else f"ended with status {code}"
     )
@@ -226,6 +249,10 @@ def _require_alive(service: Service, files: _Files) -> Dict[str, Any]:
         hint=f"read {files.log_path} on the instance",
         tail=tail,
     )
+
+
+def _port(service: Service) -> Optional[int]:
+    return None if service.ready is None else readiness.port_of(urlsplit(service.ready.url))
 
 
 def _require_port(service: Service) -> None:

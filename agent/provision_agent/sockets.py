@@ -9,9 +9,12 @@ import ipaddress
 import os
 import socket
 import struct
-from typing import Dict, Iterable, List, NamedTuple, Optional, Set
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
 
 _LISTEN = "0A"
+_SOCKET = "socket:["
+_PLAIN_FLAGS = ("-u", "-s", "-B", "-E", "-I", "-O")
+"""Flags of python that take no value: what follows one is the script."""
 
 
 class Listener(NamedTuple):
@@ -27,12 +30,28 @@ def listeners(host: str, port: int) -> List[Listener]:
     A `Listener` without pids stands for "somebody answers" where there is no /proc.
     """
     wanted = {_canonical(address) for address in _addresses(host)}
-    found = {inode: address for inode, address in _listening(port).items() if _answers(address, wanted)}
+    found = {row.inode: row.address for row in _table() if row.port == port and _answers(row.address, wanted)}
     if not found and not os.path.exists("/proc/net/tcp"):
         return [Listener(host, frozenset())] if _somebody_answers(host, port) else []
     pids = _pids_of(found)
     exact_first = sorted(found.items(), key=lambda item: item[1] not in wanted)
     return [Listener(address, frozenset(pids.get(inode, ()))) for inode, address in exact_first]
+
+
+def ports_of(pid: int) -> List[int]:
+    """The TCP ports on which the process *pid* listens, in order; empty when that cannot be known."""
+    inodes = set(_sockets_of(str(pid)))
+    return sorted({row.port for row in _table() if row.inode in inodes})
+
+
+def everyone() -> Dict[int, List[int]]:
+    """Every port on which somebody listens here, with the processes that do, as far as they can be known."""
+    rows = list(_table())
+    pids = _pids_of(row.inode for row in rows)
+    found: Dict[int, Set[int]] = {}
+    for row in rows:
+        found.setdefault(row.port, set()).update(pids.get(row.inode, ()))
+    return {port: sorted(found[port]) for port in sorted(found)}
 
 
 def is_local(host: str) -> bool:
@@ -67,13 +86,19 @@ def describe(pid: int) -> str:
             words = file.read().decode("utf-8", "replace").split("\0")
     except OSError:
         return f"pid {pid}"
-    shown = [os.path.basename(words[0])] + [word for word in words[1:2] if word and not word.startswith("-")]
+    rest = [word for word in words[1:] if word not in _PLAIN_FLAGS]
+    shown = [os.path.basename(words[0])] + [word for word in rest[:1] if word and not word.startswith("-")]
     return f"{' '.join(shown)} (pid {pid})"
 
 
-def _listening(port: int) -> Dict[str, str]:
-    """Address of every listening socket on *port*, by its inode."""
-    found: Dict[str, str] = {}
+class _Row(NamedTuple):
+    inode: str
+    address: str
+    port: int
+
+
+def _table() -> Iterator[_Row]:
+    """Every listening TCP socket of this machine."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
             with open(table, encoding="ascii") as file:
@@ -82,9 +107,8 @@ def _listening(port: int) -> Dict[str, str]:
             continue
         for row in rows:
             address, _, hex_port = row[1].partition(":")
-            if row[3] == _LISTEN and int(hex_port, 16) == port:
-                found[row[9]] = _canonical(_address(address))
-    return found
+            if row[3] == _LISTEN:
+                yield _Row(row[9], _canonical(_address(address)), int(hex_port, 16))
 
 
 def _address(digits: str) -> str:
@@ -116,23 +140,28 @@ def _answers(address: str, wanted: Iterable[str]) -> bool:
 
 
 def _pids_of(inodes: Iterable[str]) -> Dict[str, List[int]]:
-    links = {f"socket:[{inode}]": inode for inode in inodes}
+    wanted = set(inodes)
     owners: Dict[str, List[int]] = {}
-    for entry in os.listdir("/proc") if links else []:
-        if not entry.isdigit():
-            continue
-        try:
-            descriptors = os.listdir(f"/proc/{entry}/fd")
-        except OSError:
-            continue
-        for descriptor in descriptors:
-            try:
-                inode = links.get(os.readlink(f"/proc/{entry}/fd/{descriptor}"))
-            except OSError:
-                continue
-            if inode is not None:
+    for entry in os.listdir("/proc") if wanted else []:
+        if entry.isdigit():
+            for inode in wanted.intersection(_sockets_of(entry)):
                 owners.setdefault(inode, []).append(int(entry))
     return owners
+
+
+def _sockets_of(pid: str) -> Iterator[str]:
+    """The inode of every socket that the process has."""
+    try:
+        descriptors = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for descriptor in descriptors:
+        try:
+            target = os.readlink(f"/proc/{pid}/fd/{descriptor}")
+        except OSError:
+            continue
+        if target.startswith(_SOCKET):
+            yield target[len(_SOCKET) : -1]
 
 
 def _stat(pid: int) -> Optional[List[str]]:

@@ -57,7 +57,7 @@ def decide(order: Mapping[str, Any]) -> Dict[str, Any]:
     """Carry out an order.
 
     Args:
-        order: ``{run, plan, secrets, labels, started_unix, replace, is_run_id_given}``.
+        order: ``{run, plan, secrets, labels, started_unix, replace, kill_holders, is_run_id_given}``.
 
     Returns:
         ``{state: started | resumed | attached | refused | usage, run, …}``, with the paths to follow.
@@ -134,6 +134,7 @@ def _begin(order: Mapping[str, Any], plan: Plan, workspace: Workspace, lock: Wor
     if has_died and previous is not None:
         died = plan_of(workspace, previous)
         if died is not None and died.hash == plan.hash:
+            _keep_wish(order, workspace, previous)
             return _launch(order, died, workspace, lock, previous, state="resumed")
         _close_dead_run(workspace, previous)
     if read_status(workspace, run_id) is not None:
@@ -150,6 +151,7 @@ def _create(order: Mapping[str, Any], plan: Plan, workspace: Workspace, run_id: 
     os.makedirs(workspace.run_directory(run_id), mode=0o700, exist_ok=True)
     clock = dict(RunClock.starting_now(plan.limits.run_s).as_json(), accepted_unix=order.get("started_unix"))
     record = dict(clock, format=protocol.FORMAT, run=run_id, labels=order.get("labels") or {})
+    record["kill_holders"] = bool(order.get("kill_holders"))
     write_atomically(workspace.run_file(run_id, "plan.json"), json.dumps(plan.to_json(), indent=1).encode())
     write_atomically(workspace.run_file(run_id, "run.json"), json.dumps(record).encode())
     for path in (
@@ -159,6 +161,12 @@ def _create(order: Mapping[str, Any], plan: Plan, workspace: Workspace, run_id: 
     ):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     workspace.set_current(run_id)
+
+
+def _keep_wish(order: Mapping[str, Any], workspace: Workspace, run_id: str) -> None:
+    """Who goes on with a run may ask now for what they did not ask at first."""
+    record = dict(read_run_record(workspace, run_id), kill_holders=bool(order.get("kill_holders")))
+    write_atomically(workspace.run_file(run_id, "run.json"), json.dumps(record).encode())
 
 
 def _launch(

@@ -1,21 +1,22 @@
 """Watches one service: a process of its own that needs neither the agent nor its keeper.
 
-It reads what to run as JSON on stdin, writes what became of it to a status file, and ends when the program has
-ended for good or when it is told to by TERM; then nothing of the program is left. It sleeps in the kernel until a
-signal comes.
+It reads what to run from a JSON file, writes what became of it to a status file and what the program says to a log
+of bounded size, and ends when the program has ended for good or when it is told to by TERM; then nothing of the
+program is left. It sleeps in the kernel until the program says something or a signal comes.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import selectors
 import signal
 import subprocess
-import sys
 import time
 from typing import Any, Dict, List, Optional
 
 from . import detach, process
+from .service_log import BoundedLog
 from .state import write_atomically
 
 BACKOFF_S = 1.0
@@ -24,42 +25,57 @@ SHORT_LIFE_S = 60.0
 MAX_SHORT_LIVES = 5
 """A program that ended this often in a row, each time before `SHORT_LIFE_S`, is in a crash loop."""
 
-_SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+_PIECE_BYTES = 64 << 10
+_LAST_PIECES = 16
+"""What a pipe can still hold after its program's end, and more: one who escaped and talks on is not waited for."""
 
 
 def supervise_main(argv: List[str]) -> int:
-    """Entry of the subcommand ``supervise``; the order comes on stdin, see `Supervisor`."""
-    return Supervisor(json.load(sys.stdin)).run()
+    """Entry of ``supervise <name> <order>``: the path of a file that holds the order, see `Supervisor`."""
+    with open(argv[1], encoding="utf-8") as file:
+        order = json.load(file)
+    return Supervisor(order).run()
 
 
 class Supervisor:
     """One program and its restarts.
 
     The order has ``argv``, ``directory``, ``environment`` (additions), ``restart`` (never | on_failure), ``backoff_s``,
-    ``status`` (path) and ``note`` (copied into the status).
+    ``log`` and ``status`` (paths), ``max_log_bytes`` and ``note`` (copied into the status).
     """
 
     def __init__(self, order: Dict[str, Any]) -> None:
         self._order = order
+        self._log = BoundedLog(order["log"], order["max_log_bytes"])
         self._starts = 0
         self._short_lives = 0
+        self._is_told_to_stop = False
+        self._wakeups, wake = os.pipe()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._wakeups, selectors.EVENT_READ)
+        for descriptor in (self._wakeups, wake):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, self._take_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wakeup is written
 
     def run(self) -> int:
         """Watch until the end; 0 when the program ended well or was stopped."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # sigwait takes them, no handler can interrupt
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         while True:
             child = self._start()
             if child is None:
                 return 1
             started = time.monotonic()
-            if self._stopped(child):
-                process.end_group(child)
+            while child.poll() is None and not self._is_told_to_stop:
+                self._wait(None)
+            lived_s = time.monotonic() - started
+            self._clear(child)
+            self._short_lives = self._short_lives + 1 if lived_s < SHORT_LIFE_S else 1
+            if self._is_told_to_stop:
                 self._write("stopped", child)
                 return 0
-            lived_s = time.monotonic() - started
-            process.end_group(child)  # what it left behind would hold the port
-            self._short_lives = self._short_lives + 1 if lived_s < SHORT_LIFE_S else 1
             if child.returncode == 0 or self._order["restart"] == "never":
                 self._write("exited", child)
                 return int(child.returncode != 0)
@@ -67,46 +83,77 @@ class Supervisor:
                 self._write("gave_up", child)
                 return 1
             if not self._pause(child):
+                self._write("stopped", child)
                 return 0
+
+    def _take_stop(self, *_: object) -> None:
+        self._is_told_to_stop = True
 
     def _start(self) -> "Optional[subprocess.Popen[bytes]]":
         argv = self._order["argv"]
         try:
             child = subprocess.Popen(
                 argv,
+                bufsize=0,
                 cwd=self._order["directory"],
                 env=process.child_environment(self._order["environment"]),
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_unblock_signals,  # safe: this process has one thread
             )
         except OSError as error:
             self._write("not_started", None, message=f"cannot start `{argv[0]}`: {error.strerror}")
             return None
+        assert child.stdout is not None
+        os.set_blocking(child.stdout.fileno(), False)
+        self._selector.register(child.stdout, selectors.EVENT_READ)
         self._starts += 1
         self._write("running", child)
         return child
 
-    def _stopped(self, child: "subprocess.Popen[bytes]") -> bool:
-        """Wait until the program ends by itself (False) or this process is told to stop (True)."""
-        while child.poll() is None:
-            if signal.sigwait(_SIGNALS) in (signal.SIGTERM, signal.SIGINT):
-                return True
-        return False
+    def _wait(self, timeout_s: Optional[float]) -> bool:
+        """Sleep until a signal or output comes, and write the output down; True when there was output."""
+        has_output = False
+        for key, _ in self._selector.select(timeout_s):
+            data = os.read(key.fd, _PIECE_BYTES)
+            if key.fd == self._wakeups:
+                continue
+            has_output = bool(data)
+            self._log.write(data)
+            if not data:
+                self._selector.unregister(key.fileobj)  # it closed its output and may live on
+        return has_output
+
+    def _clear(self, child: "subprocess.Popen[bytes]") -> None:
+        """End what is left of the program, for that would hold the port; its last words are kept."""
+        try:
+            os.killpg(child.pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+        end = time.monotonic() + process.KILL_AFTER_S
+        while child.poll() is None and time.monotonic() < end:
+            self._wait(max(0.0, end - time.monotonic()))
+        process.end_group(child, kill_after_s=1.0)
+        assert child.stdout is not None
+        for _ in range(_LAST_PIECES):
+            if not self._wait(0.0):
+                break
+        if child.stdout in self._selector.get_map():
+            self._selector.unregister(child.stdout)
+        child.stdout.close()
 
     def _pause(self, child: "subprocess.Popen[bytes]") -> bool:
         """Wait before the next start; False when told to stop meanwhile."""
         wait_s = min(self._order["backoff_s"] * 2.0 ** (self._short_lives - 1), MAX_BACKOFF_S)
-        print(f"[supervise] ended with {child.returncode}; starting again in {wait_s:.1f} s", flush=True)
+        self._log.write(
+            f"[supervise] ended with {child.returncode}; starting again in {wait_s:.1f} s\n".encode()
+        )
         self._write("restarting", child)
-        signal.setitimer(signal.ITIMER_REAL, max(wait_s, 0.001))
-        while True:
-            met = signal.sigwait(_SIGNALS)
-            if met == signal.SIGALRM:
-                return True
-            if met != signal.SIGCHLD:
-                self._write("stopped", child)
-                return False
+        end = time.monotonic() + wait_s
+        while time.monotonic() < end and not self._is_told_to_stop:
+            self._wait(max(0.0, end - time.monotonic()))
+        return not self._is_told_to_stop
 
     def _write(self, state: str, child: "Optional[subprocess.Popen[bytes]]", *, message: str = "") -> None:
         status = {
@@ -119,7 +166,3 @@ class Supervisor:
             "message": message,
         }
         write_atomically(self._order["status"], json.dumps(status).encode(), sync=False)
-
-
-def _unblock_signals() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

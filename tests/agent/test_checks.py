@@ -29,7 +29,9 @@ def failure_of(check: Check, here: Surroundings, venv: Venv | None = None) -> Fa
 def test_a_path_that_is_there_passes_and_says_so(here: Surroundings) -> None:
     here.write("models/a.safetensors", "12345")
 
-    assert run_check(Check(name="A", path="models/a.safetensors", level="critical"), here.context, None) == "5 B"
+    assert (
+        run_check(Check(name="A", path="models/a.safetensors", level="critical"), here.context, None) == "5 B"
+    )
     assert here.events == [("check_passed", {"item": "A", "level": "critical", "found": "5 B"})]
 
 

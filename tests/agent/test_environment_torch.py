@@ -165,6 +165,49 @@ def test_a_cpu_build_is_right_where_there_is_no_gpu(
     assert [f["item"] for f in here.of("package_skipped")] == ["torch"]
 
 
+@pytest.fixture
+def image(venv: Venv, index: PackageIndex, here: Surroundings) -> Venv:
+    """An environment that its image brought, with torch 2.5.1 alone; `auto` chose it."""
+    command = [
+        venv.python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--index-url",
+        f"{index.base}/whl/cu124",
+        "torch==2.5.1",
+    ]
+    subprocess.run(command, check=True, timeout=25)
+    here.context.state.put("venv", "auto", {"path": venv.path})
+    return venv
+
+
+def test_the_torch_of_an_image_is_not_downgraded_and_gets_what_goes_with_it(
+    index: PackageIndex, here: Surroundings, image: Venv
+) -> None:
+    index.add_torch("2.4.1+cu124", index="whl/cu124")
+
+    packages.install(python("2.4.1"), image, here.context, machine("12.4", "8.9"))
+    packages.install(python("2.4.1"), image, here.context, machine("12.4", "8.9"))
+
+    assert torch_of(image) == "2.5.1+cu124 0.20.1+cu124"
+    said = [f["message"] for f in here.of("package_progress")]
+    assert any("torch 2.5.1+cu124: it runs here already" in message for message in said)
+    assert [f["item"] for f in here.of("package_skipped")] == ["torch"]
+
+
+def test_the_torch_of_an_image_makes_room_for_a_newer_one_that_the_profile_wants(
+    index: PackageIndex, here: Surroundings, image: Venv
+) -> None:
+    index.add_torch("2.6.0+cu124", index="whl/cu124")
+    index.add("torchvision", "0.21.0+cu124", requires=["torch==2.6.0"], index="whl/cu124")
+
+    packages.install(python("2.6.0", "2.4.1"), image, here.context, machine("12.4", "8.9"))
+
+    assert torch_of(image) == "2.6.0+cu124 0.21.0+cu124"
+
+
 def test_a_build_that_does_not_see_the_gpu_is_passed_over_and_the_failure_says_so(
     index: PackageIndex, here: Surroundings, venv: Venv, monkeypatch: pytest.MonkeyPatch
 ) -> None:

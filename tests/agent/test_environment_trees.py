@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,71 @@ def test_a_tree_that_cannot_be_deleted_still_frees_its_name_and_is_reported(here
     assert left is not None
     assert "cannot be deleted" in left
     assert not os.path.exists(os.path.join(here.workspace, "venv"))
+
+
+HOLDER = """
+import signal, subprocess, sys
+def let_go(*_):
+    subprocess.run(["chattr", "-i", sys.argv[1]])
+    sys.exit()
+signal.signal(signal.SIGTERM, let_go)
+file = open(sys.argv[1])
+print(subprocess.run(["chattr", "+i", sys.argv[1]]).returncode, flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_who_keeps_a_tree_from_being_deleted_is_ended_only_when_that_was_asked(
+    here: Surroundings, is_asked: bool
+) -> None:
+    path = here.write("venv/a.py")
+    argv = [sys.executable, "-c", HOLDER, os.path.basename(path)]
+    holder = subprocess.Popen(argv, cwd=os.path.dirname(path), stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        if holder.stdout.readline().strip() != b"0":
+            pytest.skip("this file system or user cannot make a file immutable")
+        context = replace(here.context, kill_holders=is_asked)
+        left = trees.remove(os.path.dirname(path), context, waits_s=(0.01,))
+        status = holder.poll()
+    finally:
+        holder.terminate()
+        holder.communicate(timeout=10)
+
+    if is_asked:
+        assert (left, status) == (None, 0)
+        assert f"({holder.pid}) held" in here.of("warning")[0]["message"]
+    else:
+        assert status is None
+        assert left is not None
+        assert f"({holder.pid})" in left
+        assert "--kill-holders" in left
+
+
+def test_this_process_and_those_that_it_came_from_are_never_ended(here: Surroundings) -> None:
+    path = here.write("venv/a.py")
+    if subprocess.run(["chattr", "+i", path], check=False, stderr=subprocess.DEVNULL).returncode != 0:
+        pytest.skip("this file system or user cannot make a file immutable")
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from dataclasses import replace\n"
+        "from harness.environments import Surroundings; from provision_agent.environment import trees\n"
+        "context = replace(Surroundings(sys.argv[3]).context, kill_holders=True)\n"
+        "trees.remove(sys.argv[3] + '/venv', context, waits_s=())\n"
+    )
+    paths = [str(Path(trees.__file__).parents[2]), str(Path(__file__).parents[1])]
+    shell = ["sh", "-c", '"$@"; exit $?', "sh"]  # sits in the folder too, and waits for its child
+    folder = os.path.dirname(path)
+    try:
+        done = subprocess.run(
+            [*shell, sys.executable, "-c", code, *paths, here.workspace], cwd=folder, timeout=20
+        )
+    finally:
+        for found in Path(here.workspace).glob("*/a.py"):
+            subprocess.run(["chattr", "-i", str(found)], check=True)
+
+    assert done.returncode == 0
 
 
 LINES = {

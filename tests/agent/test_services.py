@@ -10,12 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness.environments import Surroundings
-from provision_agent import services, supervisor
+from provision_agent import service_log, services, supervisor
 from provision_agent.detach import Identity
 from provision_agent.failures import Failure
 from provision_agent.plan import Ready, Service
@@ -50,9 +51,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Surroundin
 
 @pytest.fixture
 def port() -> int:
+    return free_port()
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def cpu_ticks(pid: int) -> int:
+    """What a process has used of the processor so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def server(port: int, answer: Any = None, *, name: str = "ui", **fields: Any) -> Service:
@@ -67,6 +78,19 @@ def server(port: int, answer: Any = None, *, name: str = "ui", **fields: Any) ->
 
 def program(code: str, **fields: Any) -> Service:
     return Service(name="ui", run=(sys.executable, "-c", code), **fields)
+
+
+@contextmanager
+def started_by_somebody_else(here: Surroundings, script: str, port: int) -> Iterator[int]:
+    """The pid of a server that no run started; it accepts connections."""
+    argv = [sys.executable, "-u", script, str(port), json.dumps({"devices": ["one"]})]
+    stranger = subprocess.Popen(argv, cwd=here.workspace, stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: _accepts(port))
+        yield stranger.pid
+    finally:
+        stranger.kill()
+        stranger.communicate(timeout=10)
 
 
 def status_of(here: Surroundings, name: str = "ui") -> dict[str, Any]:
@@ -140,21 +164,12 @@ def test_the_same_service_is_adopted_and_a_changed_one_replaces_it(here: Surroun
 def test_a_port_that_a_stranger_holds_is_found_before_the_start_with_its_owner(
     here: Surroundings, port: int
 ) -> None:
-    stranger = subprocess.Popen(
-        [sys.executable, "server.py", str(port), "{}"], cwd=here.workspace, stdout=subprocess.PIPE
-    )
-    try:
-        assert stranger.stdout is not None
-        stranger.stdout.readline()
-        until(lambda: _accepts(port))
-        with pytest.raises(Failure) as caught:
-            services.start(server(port), here.context, None)
-    finally:
-        stranger.kill()
-        stranger.communicate(timeout=10)
+    here.write("portal.py", SERVER)
+    with started_by_somebody_else(here, "portal.py", port) as pid, pytest.raises(Failure) as caught:
+        services.start(server(port), here.context, None)
 
     assert caught.value.class_ == "port_taken"
-    assert f"server.py (pid {stranger.pid})" in caught.value.message
+    assert f"portal.py (pid {pid})" in caught.value.message
     assert status_of(here) == {}
 
 
@@ -164,17 +179,8 @@ def test_an_answer_from_another_process_is_not_the_service(here: Surroundings, p
         name="ui", run=("sleep", "60"), ready=Ready(url=f"http://127.0.0.1:{port}/stats", within_s=1.5)
     )
     started = services.start(service, here.context, None)
-    stranger = subprocess.Popen(
-        [sys.executable, "server.py", str(port), "{}"], cwd=here.workspace, stdout=subprocess.PIPE
-    )
-    try:
-        assert stranger.stdout is not None
-        stranger.stdout.readline()
-        with pytest.raises(Failure) as caught:
-            services.wait_ready(service, started, here.context)
-    finally:
-        stranger.kill()
-        stranger.communicate(timeout=10)
+    with started_by_somebody_else(here, "server.py", port), pytest.raises(Failure) as caught:
+        services.wait_ready(service, started, here.context)
 
     assert caught.value.class_ == "port_taken"
     assert "not by this service" in caught.value.message
@@ -259,6 +265,117 @@ def test_stopping_leaves_nothing_of_it_not_even_children_that_ignore_term(here: 
 
     assert identity.wait(within_s=5.0)
     assert status_of(here)["state"] == "stopped"
+
+
+def test_a_service_that_an_image_started_is_adopted_on_the_port_that_the_image_chose(
+    here: Surroundings, port: int
+) -> None:
+    """Behind a portal that holds the usual port, as rental images have it."""
+    here.write("portal.py", SERVER)
+    service = server(port, json={"devices": "not_empty"})
+    behind = free_port()
+    portal = started_by_somebody_else(here, "portal.py", port)
+    with portal, started_by_somebody_else(here, "server.py", behind) as pid:
+        for _ in range(2):
+            services.wait_ready(service, services.start(service, here.context, None), here.context)
+        services.stop("ui", here.context)
+        assert _accepts(behind)
+
+    assert [fields["pid"] for fields in here.of("service_started")] == [pid, pid]
+    assert all(fields["adopted"] for fields in here.of("service_started"))
+    assert {fields["url"] for fields in here.of("service_ready")} == {f"http://127.0.0.1:{behind}/stats"}
+    assert [f"server.py (pid {pid})" in fields["message"] for fields in here.of("warning")] == [True]
+
+
+def test_an_adopted_service_that_has_ended_is_started_by_the_next_run(here: Surroundings, port: int) -> None:
+    service = server(port)
+    with started_by_somebody_else(here, "server.py", port):
+        adopted = services.start(service, here.context, None)
+    with pytest.raises(Failure) as caught:
+        services.wait_ready(service, adopted, here.context)
+
+    services.wait_ready(service, services.start(service, here.context, None), here.context)
+
+    assert "has ended" in caught.value.message
+    assert here.of("service_started")[-1]["adopted"] is False
+    assert here.names()[-1] == "service_ready"
+
+
+def test_two_services_of_one_program_do_not_adopt_each_other(here: Surroundings, port: int) -> None:
+    first, second = server(port), server(free_port(), name="other")
+    for service in (first, second):
+        services.wait_ready(service, services.start(service, here.context, None), here.context)
+
+    assert [fields["adopted"] for fields in here.of("service_started")] == [False, False]
+
+
+def test_an_editor_with_the_services_file_open_is_not_the_service(here: Surroundings, port: int) -> None:
+    argv = ["tail", "-f", "server.py"]
+    editor = subprocess.Popen(argv, cwd=here.workspace, stdout=subprocess.DEVNULL)
+    try:
+        services.start(server(port), here.context, None)
+    finally:
+        editor.kill()
+        editor.communicate(timeout=10)
+
+    assert here.of("service_started")[0]["adopted"] is False
+
+
+def test_a_talkative_service_keeps_a_small_log_whose_end_is_whole(
+    here: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_log, "MAX_BYTES", 10_000)
+    code = "for n in range(20_000): print(f'line {n}')\nraise SystemExit(3)"
+    service = program(code, ready=Ready(url="http://127.0.0.1:1/", within_s=600.0))
+    with pytest.raises(Failure) as caught:
+        services.wait_ready(service, services.start(service, here.context, None), here.context)
+
+    folder = Path(here.workspace, ".provision", "services")
+    sizes = {path.name: path.stat().st_size for path in folder.glob("ui.log*")}
+    kept = "".join((folder / name).read_text() for name in ("ui.log.1", "ui.log")).splitlines()
+    assert caught.value.facts["tail"] == [f"line {n}" for n in range(19_980, 20_000)]
+    assert kept == [f"line {n}" for n in range(20_000 - len(kept), 20_000)]
+    assert set(sizes) == {"ui.log", "ui.log.1"}
+    assert max(sizes.values()) <= 10_000 < sum(sizes.values())
+
+
+def test_the_log_of_a_new_start_begins_anew_and_the_one_before_is_kept(here: Surroundings) -> None:
+    for word in ("first", "second"):
+        services.start(
+            program(f"print('{word}', flush=True); import time; time.sleep(60)"), here.context, None
+        )
+        until(lambda word=word: log_of(here) == f"{word}\n")
+    previous = Path(here.workspace, ".provision", "services", "ui.log.previous")
+
+    assert previous.read_text() == "first\n"
+
+
+def test_the_last_words_of_a_stopped_service_are_kept(here: Surroundings) -> None:
+    """More of them than a pipe holds: a service that is told to stop is listened to until its end."""
+    code = (
+        "import signal, sys, time\n"
+        "def bye(*_):\n    print('x' * 200_000); print('saved', flush=True); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, bye); print('up', flush=True)\nwhile True: time.sleep(1)\n"
+    )
+    services.start(program(code), here.context, None)
+    until(lambda: "up" in log_of(here))
+
+    services.stop("ui", here.context)
+
+    assert log_of(here).endswith("x\nsaved\n")
+    assert status_of(here)["state"] == "stopped"
+
+
+def test_a_service_that_closes_its_output_is_not_taken_for_ended(here: Surroundings) -> None:
+    services.start(program("import os, time; os.close(1); os.close(2); time.sleep(60)"), here.context, None)
+    child = Identity.from_json(status_of(here)["child"])
+    watcher = Identity.from_json(status_of(here)["supervisor"])
+
+    assert child is not None
+    assert watcher is not None
+    assert not watcher.wait(within_s=0.3)
+    assert child.is_alive()
+    assert cpu_ticks(watcher.pid) < 50
 
 
 def test_a_run_that_ends_does_not_wait_for_the_service(here: Surroundings, port: int) -> None:

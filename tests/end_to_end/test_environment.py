@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,10 @@ from pathlib import Path
 import pytest
 from harness.content import Content
 from harness.file_server import FileServer
-from harness.git_server import GitServer, Origin
+from harness.git_server import GitServer, Origin, git
 from harness.package_index import PackageIndex
 
-from .conftest import Here, eventually
+from .conftest import Child, Here, eventually
 from .test_up import free_port
 
 SIZE = 2 << 20
@@ -23,7 +24,7 @@ SIZE = 2 << 20
 def index() -> Iterator[PackageIndex]:
     with PackageIndex() as index:
         index.add_torch("2.9.1+cpu")
-        for name, version in (("numpy", "2.1"), ("einops", "0.8"), ("numpy", "1.0")):
+        for name, version in (("numpy", "2.1"), ("einops", "0.8"), ("numpy", "1.0"), ("face-models", "3")):
             index.add(name, version)
         yield index
 
@@ -39,12 +40,19 @@ def instance_environment(index: PackageIndex) -> dict[str, str]:
 
 
 def profile_of(files: FileServer, node: str, commit: str) -> str:
+    repo = f'{{url: "{node}", path: ComfyUI, ref: {commit}, install: node/requirements.txt, level: critical}}'
+    return profile_with(files, repo)
+
+
+def profile_with(files: FileServer, *repos: str, head: str = "") -> str:
+    lines = "\n".join(f"  - {repo}" for repo in repos)
     content = Content.safetensors(SIZE, seed=1)
     files.add("/m.safetensors", content)
     port = free_port()
     return f"""
 version: 1
 name: whole
+{head}
 limits: {{run: 2m}}
 python:
   layers:
@@ -53,7 +61,7 @@ python:
     - requirements: ComfyUI/requirements.txt
   protect: [torch, numpy]
 repos:
-  - {{url: "{node}", path: ComfyUI, ref: {commit}, install: node/requirements.txt, level: critical}}
+{lines}
 downloads:
   - {{url: "{files.url("/m.safetensors")}", path: ComfyUI/models/m.safetensors, sha256: {content.sha256}, level: critical}}
 checks:
@@ -121,3 +129,83 @@ def test_everything_that_a_service_needs_is_installed_and_it_answers(
     ]
     assert "repo_started" in started
     here.assert_mirrored(done.outcome)
+
+
+@pytest.fixture
+def origins(tmp_path: Path) -> Iterator[GitServer]:
+    """An application and a node of it, with what they need."""
+    root = tmp_path / "origins"
+    application = {"main.py": MAIN, "requirements.txt": "einops", "folder_paths.py": "import einops\n"}
+    Origin(str(root / "ComfyUI")).commit(application)
+    node = {"__init__.py": "import folder_paths\nimport face_models\n", "requirements.txt": "# face-models\n"}
+    Origin(str(root / "faces")).commit(node)
+    with GitServer(str(root)) as server:
+        yield server
+
+
+def node_profile(files: FileServer, origins: GitServer, *, head: str = "") -> str:
+    """The node stands before its application: it is imported when that has got what it needs."""
+    node = f'{{url: "{origins.smart("faces")}", path: ComfyUI/custom_nodes/faces, install: requirements.txt, level: critical}}'
+    application = (
+        f'{{url: "{origins.smart("ComfyUI")}", path: ComfyUI, install: requirements.txt, level: critical}}'
+    )
+    return profile_with(files, node, application, head=head)
+
+
+@pytest.mark.timeout(60)
+def test_a_node_that_does_not_import_is_named_before_the_service_is_started(
+    here: Here, files: FileServer, origins: GitServer
+) -> None:
+    done = here.finish(here.spawn_up(here.profile(node_profile(files, origins))), within_s=55)
+
+    assert done.code == 1, done.stdout[-3000:]
+    (error,) = done.outcome["errors"]
+    assert error["item"] == "ComfyUI/custom_nodes/faces/__init__.py"
+    assert "there is no module `face_models`, and no requirements file of it asks for one" in error["message"]
+    order = [(line["event"], line.get("item")) for line in done.lines]
+    assert order.index(("package_failed", error["item"])) < order.index(("service_started", "comfyui"))
+
+
+SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 22))]
+KILLS = 3
+"""As often as a keeper starts an agent again."""
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_agent_killed_at_any_moments_is_started_again_and_completes(
+    seed: int, here: Here, files: FileServer, origins: GitServer, tmp_path: Path
+) -> None:
+    faces = Path(tmp_path, "origins", "faces")
+    (faces / "requirements.txt").write_text("face-models")
+    git(str(faces), "commit", "--quiet", "--all", "--message=more")
+    moments = random.Random(seed)
+    profile = here.profile(node_profile(files, origins))
+
+    child = here.spawn_up(profile, "--run-id", "kills", "--kill-holders")
+    for _ in range(KILLS):
+        kill_agent_soon(here, child, events=moments.randint(1, 25))
+    first = here.finish(child, within_s=100)
+    again = here.finish(here.spawn_up(profile), within_s=50)
+
+    assert (first.code, first.outcome["verdict"]) == (0, "complete"), first.stdout[-3000:]
+    here.assert_mirrored(first.outcome)
+    assert (again.code, again.outcome["verdict"]) == (0, "complete"), again.stdout[-3000:]
+    assert [fields["adopted"] for fields in again.named("service_started")] == [True]
+    assert again.named("download_finished") == []
+    assert "torch" not in [line["item"] for line in again.named("package_finished")]
+
+
+def kill_agent_soon(here: Here, child: Child, *, events: int) -> None:
+    """Wait for an agent and for so many more events of it, and kill it; nothing once the run is over."""
+
+    def is_over() -> bool:
+        return child.poll() is not None
+
+    agent = eventually(lambda: here.lock()["agent"] or is_over(), within_s=30)
+    moment = len(here.agent_events("kills")) + events
+    eventually(lambda: len(here.agent_events("kills")) >= moment or is_over(), within_s=60)
+    if not is_over():
+        os.kill(agent["pid"], signal.SIGKILL)
+        eventually(lambda: is_over() or here.lock()["agent"] != agent, within_s=30)

@@ -48,11 +48,13 @@ class Candidate(NamedTuple):
     version: Optional[str]
     tag: str
     why: str
+    is_kept: bool = False
+    """It is installed, with `version` as it says itself: only what goes with it is wanting."""
 
     @property
     def title(self) -> str:
         """As people write it: ``torch 2.9.1+cu128``."""
-        return f"torch {self.version or 'newest'}+{self.tag}"
+        return f"torch {self.version}" if self.is_kept else f"torch {self.version or 'newest'}+{self.tag}"
 
 
 def candidates(torch: Torch, facts: Mapping[str, Any]) -> List[Candidate]:
@@ -132,6 +134,11 @@ def _sm(card: Numbers) -> str:
 
 def _text(numbers: Numbers) -> str:
     return ".".join(map(str, numbers))
+
+
+def release(version: str) -> Numbers:
+    """``2.9.1+cu128`` as ``(2, 9, 1)``, to be compared."""
+    return _numbers(version.partition("+")[0])
 
 
 def _numbers(text: str) -> Numbers:

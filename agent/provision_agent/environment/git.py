@@ -11,6 +11,7 @@ from typing import Callable, Dict, List, Tuple
 from .. import process
 from ..context import Context
 from ..failures import Failure
+from . import orphans
 
 LOW_SPEED_BYTES_PER_S = 1000
 LOW_SPEED_S = 30
@@ -97,7 +98,7 @@ class Git:
             ["git", "-c", "safe.directory=*", "-c", "advice.detachedHead=false", *arguments],
             timeout_s=max(0.1, min(timeout_s, self._context.remaining_s())),
             directory=self._folder,
-            environment=_environment(),
+            environment=dict(_environment(), **orphans.mark(self._context)),
             on_line=keep,
             cancelled=self._context.cancelled,
         )

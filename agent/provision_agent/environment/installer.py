@@ -18,7 +18,7 @@ from .. import backoff, process
 from ..context import Context
 from ..failures import Failure
 from ..plan import Python
-from . import probe
+from . import orphans, probe
 from .progress import Progress
 from .venv import Venv
 
@@ -215,6 +215,7 @@ class Installer:
                 "UV_HTTP_TIMEOUT": seconds,
                 "UV_HTTP_RETRIES": str(self._python.retries),
                 "TMPDIR": self.temporary,
+                **orphans.mark(self._context),
                 "VIRTUAL_ENV": self.venv.path,
                 "PATH": path,
                 "PYTHONUNBUFFERED": "1",

@@ -136,6 +136,35 @@ def imports(*modules: str) -> Dict[str, str]:
     return reasons
 
 
+def node(folder: str, application: str) -> Dict[str, Any]:
+    """Import the package in *folder* as the ComfyUI in *application* does: by its path, from its own folder.
+
+    Returns:
+        ``error``, empty when it imports; ``missing``, the module that was not found, or None; ``is_own``, whether
+        that would be a part of the package itself.
+    """
+    import importlib.util
+
+    sys.path.insert(0, application)
+    os.chdir(application)
+    sys.argv[:] = ["main.py"]  # nodes and ComfyUI read their arguments when they are imported
+    name = folder.replace(".", "_x_")
+    print(f"importing {folder}", flush=True)  # the last words, should the interpreter die of it
+    try:
+        spec = importlib.util.spec_from_file_location(name, os.path.join(folder, "__init__.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    except BaseException as error:  # whatever a foreign module raises, SystemExit too, is the answer
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        is_own = missing is not None and missing.startswith(f"{name}.")
+        own_name = missing[len(name) :] if is_own and missing is not None else missing
+        return {"error": f"{type(error).__name__}: {error}", "missing": own_name, "is_own": is_own}
+    return {"error": "", "missing": None, "is_own": False}
+
+
 def torch() -> Dict[str, Any]:
     """Import torch, multiply two matrices on the GPU if it sees one, else on the CPU.
 
@@ -211,6 +240,7 @@ QUESTIONS: Dict[str, Callable[..., Any]] = {
     "installed": installed,
     "missing_files": missing_files,
     "imports": imports,
+    "node": node,
     "torch": torch,
     "gpus": gpus,
 }

@@ -8,13 +8,39 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Iterable, List, NamedTuple, Set
+from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
 from .probe import normalised
 
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?=$|[\[<>=!~;@\s#(,])")
 _EGG = re.compile(r"#(?:.*&)?egg=([A-Za-z0-9._-]+)")
 _INCLUDE = re.compile(r"\s*(?:-r|--requirement|-c|--constraint)[\s=]+(\S+)")
+
+
+_BROUGHT_BY: Dict[str, Tuple[str, ...]] = {
+    "attr": ("attrs",),
+    "bs4": ("beautifulsoup4",),
+    "Crypto": ("pycryptodome",),
+    "cv2": (
+        "opencv-python",
+        "opencv-python-headless",
+        "opencv-contrib-python",
+        "opencv-contrib-python-headless",
+    ),
+    "fitz": ("pymupdf",),
+    "git": ("gitpython",),
+    "imageio_ffmpeg": ("imageio",),
+    "jwt": ("pyjwt",),
+    "onnxruntime": ("onnxruntime-gpu",),
+    "OpenGL": ("pyopengl",),
+    "PIL": ("pillow",),
+    "pynvml": ("nvidia-ml-py",),
+    "skimage": ("scikit-image",),
+    "sklearn": ("scikit-learn",),
+    "websocket": ("websocket-client",),
+    "yaml": ("pyyaml",),
+}
+"""Distributions by a module of another name. The rest follow their module's name, or nearly."""
 
 
 class Requirements(NamedTuple):
@@ -44,6 +70,22 @@ def names_of(lines: Iterable[str]) -> List[str]:
         if found is not None and normalised(found.group(1)) not in names:
             names.append(normalised(found.group(1)))
     return names
+
+
+def line_for(module: str, path: str) -> Optional[Tuple[int, str]]:
+    """Number and text of the line of the requirements file *path* that brings *module*; None when none does."""
+    top = module.split(".")[0]
+    name = normalised(top)
+    wanted = {name, f"python-{name}", f"{name}-python", *_BROUGHT_BY.get(top, ())}
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return None
+    for number, line in enumerate(lines, 1):
+        if wanted.intersection(names_of([line])):
+            return number, line.split(" #")[0].strip()
+    return None
 
 
 def _read(path: str, text: str, seen: Set[str]) -> "tuple[List[str], List[str]]":

@@ -1,7 +1,8 @@
 """The right torch: installed from where it is, and proven by a matrix product.
 
 A CPU build on a machine with a GPU is an error and is repaired. `builds.py` chooses; here the choices are tried in
-their order until one can be had and runs.
+their order until one can be had and runs. The torch of an image's own environment, chosen because it runs, is never
+downgraded.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from ..context import Context
 from ..failures import Failure
 from ..plan import Torch
 from . import probe
-from .builds import Candidate, candidates
+from .builds import Candidate, candidates, release
 from .installer import Installer
 from .probe import normalised
 from .progress import Progress
+from .venv import is_chosen_of_image
 
 ITEM = "torch"
 LEVEL = "critical"
@@ -50,6 +52,7 @@ class TorchLayer:
         self._context = context
         self._facts = facts
         self._needs_gpu = bool(facts.get("gpus")) and wanted.accelerator != "cpu"
+        self._is_of_image = is_chosen_of_image(tools.venv.path, context)
 
     def is_satisfied(self) -> bool:
         """True when a torch that the layer accepts is installed with its extras and runs."""
@@ -58,7 +61,9 @@ class TorchLayer:
         if found is None or not all(name in installed for name in names(self._wanted)):
             return False
         version, _, tag = found.partition("+")
-        if self._wanted.versions and not {version, found}.intersection(self._wanted.versions):
+        versions = self._wanted.versions
+        is_newer = self._is_of_image and all(release(found) > release(wanted) for wanted in versions)
+        if versions and not is_newer and not {version, found}.intersection(versions):
             return False
         return self._wanted.accelerator in ("auto", tag) and self.problem() is None
 
@@ -70,13 +75,14 @@ class TorchLayer:
         """
         last: Optional[Failure] = None
         unreachable: List[str] = []
-        for candidate in candidates(self._wanted, self._facts):
+        for candidate in self._candidates():
             progress.say(f"{candidate.title}: {candidate.why}")
             for source, arguments in self._sources(candidate):
                 if source in unreachable:
                     continue
+                constraints = {**held, "torch": str(candidate.version)} if candidate.is_kept else held
                 try:
-                    self._tools.install(arguments, progress, item=ITEM, level=LEVEL, constraints=held)
+                    self._tools.install(arguments, progress, item=ITEM, level=LEVEL, constraints=constraints)
                 except Failure as failure:
                     last = failure
                     if self._context.cancelled.is_set() or failure.class_ not in _OUT_OF_REACH + _NOT_THERE:
@@ -95,6 +101,19 @@ class TorchLayer:
                 progress.say(last.message)
                 break
         raise last or Failure("gpu", "there is no candidate for torch")
+
+    def _candidates(self) -> List[Candidate]:
+        """What may be tried, in order; in an image's environment nothing older than what runs there."""
+        found = self._tools.installed().get("torch")
+        wanted = candidates(self._wanted, self._facts)
+        if found is None or not self._is_of_image or self.problem() is not None:
+            return wanted
+        newer = [each for each in wanted if each.version is None or release(each.version) > release(found)]
+        tag = found.partition("+")[2] or wanted[0].tag
+        return [
+            *newer,
+            Candidate(found, tag, "it runs here already, in the image's own environment", is_kept=True),
+        ]
 
     def problem(self) -> Optional[str]:
         """Why the installed torch does not do here; None when it does."""
@@ -130,7 +149,8 @@ class TorchLayer:
         """Where to look, in order: the indexes that the user configured, then torch's own."""
         version, extras = candidate.version, list(self._wanted.extras)
         pinned = f"torch=={version}" if version else "torch"
-        exact = pinned if version is None or "+" in version else f"{pinned}+{candidate.tag}"
+        is_exact = version is None or "+" in version or candidate.is_kept
+        exact = pinned if is_exact else f"{pinned}+{candidate.tag}"
         sources: List[Tuple[str, List[str]]] = []
         if any(os.environ.get(name) for name in _CONFIGURED):
             sources.append(("the configured index", [exact, *extras]))

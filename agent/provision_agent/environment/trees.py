@@ -1,7 +1,8 @@
 """Get a folder out of the way at once, then delete it with patience.
 
 The name is free as soon as `set_aside` returns, so that a new thing can take its place even while something holds
-the old one open. What cannot be deleted is named with the processes that hold it, and never stops a run.
+the old one open. What cannot be deleted is named with the processes that hold it, and never stops a run; those
+processes are ended only when the user asked for it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 from ..context import Context
+from ..detach import Identity
 
 RETRY_WAITS_S = (2.0, 4.0, 6.0)
+END_S = 10.0
+"""What a holder gets to end, before and after it is killed."""
 ASIDE = "~provision-"
 """Begins the name of what was set aside; no import finds it, and a later run's cleaning removes it."""
 
@@ -29,7 +33,7 @@ def set_aside(path: str) -> Optional[str]:
 
 
 def remove(path: str, context: Context, *, waits_s: Sequence[float] = RETRY_WAITS_S) -> Optional[str]:
-    """Set *path* aside and delete it.
+    """Set *path* aside and delete it; whoever is in the way is ended where the run may do that, and named.
 
     Returns:
         None when it is gone; else why some of it is still there, and who holds it.
@@ -43,15 +47,14 @@ def remove(path: str, context: Context, *, waits_s: Sequence[float] = RETRY_WAIT
     problem: Optional[OSError] = None
     for wait_s in (*waits_s, 0.0):
         try:
-            if os.path.islink(aside) or not os.path.isdir(aside):
-                os.unlink(aside)
-            else:
-                shutil.rmtree(aside)
+            _delete(aside)
             return None
         except FileNotFoundError:
             return None
         except OSError as error:
             problem = error
+            if context.kill_holders:
+                _end_holders(aside, error, context)
             if context.cancelled.wait(min(wait_s, max(0.0, context.remaining_s()))):
                 break
     reason = problem.strerror if problem is not None else "the run was ended"
@@ -60,14 +63,49 @@ def remove(path: str, context: Context, *, waits_s: Sequence[float] = RETRY_WAIT
 
 def holders(path: str) -> List[str]:
     """Processes that have something below *path* open, mapped, or as their folder: ``name (pid)``."""
+    return list(_holders(path).values())
+
+
+def _holders(path: str) -> Dict[int, str]:
     entries = os.listdir("/proc") if os.path.isdir("/proc") else []
     pids = [entry for entry in entries if entry.isdigit() and _holds(entry, path.rstrip("/"))]
-    return [f"{_name(pid)} ({pid})" for pid in pids]
+    return {int(pid): f"{_name(pid)} ({pid})" for pid in pids}
+
+
+def _end_holders(path: str, error: OSError, context: Context) -> None:
+    """End everything that holds *path*, but this run itself and what it came from."""
+    spared = lineage(os.getpid())
+    for pid, name in _holders(path).items():
+        if pid in spared:
+            continue
+        ended = Identity.of(pid).end(within_s=min(END_S, max(0.1, context.remaining_s())))
+        what = "ended it (`--kill-holders`)" if ended else "it could not be ended"
+        context.report("warning", message=f"{name} held `{path}` ({error.strerror}): {what}")
+
+
+def lineage(pid: int) -> "set[int]":
+    """*pid*, the process that started it, and so on."""
+    found = {0, 1}
+    while pid not in found:
+        found.add(pid)
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                pid = int(file.read().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+    return found
+
+
+def _delete(path: str) -> None:
+    if os.path.islink(path) or not os.path.isdir(path):
+        os.unlink(path)
+    else:
+        shutil.rmtree(path)
 
 
 def _held_by(path: str) -> str:
     names = holders(path)
-    return f"; held by {', '.join(names)}" if names else ""
+    return f"; held by {', '.join(names)} (`--kill-holders` ends them)" if names else ""
 
 
 def _holds(pid: str, path: str) -> bool:

@@ -14,7 +14,7 @@ from .. import process
 from ..context import Context
 from ..failures import Failure
 from ..plan import Python
-from . import probe, trees
+from . import orphans, probe, trees
 from .progress import Progress
 
 ITEM = "venv"
@@ -81,6 +81,12 @@ def is_ours(path: str, context: Context) -> bool:
     return record is not None and bool(record.get("is_ours"))
 
 
+def is_chosen_of_image(path: str, context: Context) -> bool:
+    """True when `auto` took *path* as the image brought it, because its torch runs here."""
+    chosen = str((context.state.get("venv", "auto") or {}).get("path", ""))
+    return path == chosen and not is_ours(path, context)
+
+
 def health(path: str, context: Context, *, needs_pip: bool) -> Optional[str]:
     """What is wrong with the environment at *path*; None when it can be used."""
     python = interpreter_of(path)
@@ -111,7 +117,7 @@ def make(
         done = process.run(
             argv,
             timeout_s=_bound_s(CREATE_S, context),
-            environment=process.child_environment(),
+            environment=process.child_environment(orphans.mark(context)),
             on_line=progress.line,
             cancelled=context.cancelled,
         )

@@ -1,0 +1,126 @@
+"""Does a node of ComfyUI import? Asked before the service starts, instead of read from its log afterwards.
+
+The node is imported in a child of the environment's own python, as ComfyUI would import it, within a bound, and
+without a network to install or fetch anything. A missing module is an error that names the requirement; any other
+trouble is a warning, since a node may need the running server.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import time
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+from ..context import Context
+from ..failures import Failure
+from ..plan import Repo
+from . import probe, requirements
+from .progress import Progress
+from .venv import Venv
+
+IMPORT_S = 60.0
+FOLDER = "custom_nodes"
+_OFFLINE = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+_NEEDS_THE_SERVER = re.compile(r"AttributeError: .*PromptServer")
+"""What nodes that add routes say when nobody serves."""
+
+
+def is_node(repo: Repo, context: Context) -> bool:
+    """True when *repo* is checked out as a node, a package in ``custom_nodes``."""
+    folder = _folder(repo, context)
+    is_package = os.path.isfile(os.path.join(folder, "__init__.py"))
+    return is_package and os.path.basename(os.path.dirname(folder)) == FOLDER
+
+
+def application_of(repo: Repo, context: Context) -> str:
+    """The folder of the ComfyUI that loads the node *repo*."""
+    return os.path.dirname(os.path.dirname(_folder(repo, context)))
+
+
+def check(repo: Repo, venv: Venv, context: Context, item: str) -> None:
+    """Import the node *repo* and report ``package_finished`` for *item*; warnings do not stop that.
+
+    Raises:
+        Failure: `missing` when a module is not there, with the requirement that should have brought it.
+    """
+    folder, application = _folder(repo, context), application_of(repo, context)
+    started = time.monotonic()
+    with Progress(context, item, repo.level) as progress:
+        try:
+            answer: Dict[str, Any] = probe.ask(
+                venv.python,
+                "node",
+                folder,
+                application,
+                timeout_s=max(0.1, min(IMPORT_S, context.remaining_s())),
+                cancelled=context.cancelled,
+                environment=_OFFLINE,
+            )
+        except Failure as failure:
+            if context.cancelled.is_set():
+                raise
+            answer = {"error": failure.message, "missing": None}
+        if answer["missing"] is not None:
+            raise _missing(answer, repo, folder, application, venv)
+        if _NEEDS_THE_SERVER.match(answer["error"]):
+            progress.say("it adds to the running server: whether it loads is seen when that runs")
+        elif answer["error"]:
+            message = f"the node {repo.path} cannot be imported by itself: {answer['error']}"
+            context.report("warning", message=message)
+    seconds = round(time.monotonic() - started, 3)
+    context.report("package_finished", item=item, level=repo.level, duration_s=seconds)
+
+
+def _folder(repo: Repo, context: Context) -> str:
+    return os.path.normpath(os.path.join(context.workspace, repo.path))
+
+
+def _missing(answer: Mapping[str, Any], repo: Repo, folder: str, application: str, venv: Venv) -> Failure:
+    """The failure for a module that is not there, with what to do about it."""
+    module = str(answer["missing"])
+    problem = f"the node cannot be imported: there is no module `{module}`"
+    if answer["is_own"]:
+        return Failure(
+            "missing",
+            f"{problem}, which is a file of its own",
+            hint="if that is a submodule, add `submodules: true` to the repo; else choose another `ref`",
+        )
+    if _is_of(module, application):
+        return Failure(
+            "missing",
+            f"{problem} in this ComfyUI",
+            hint="the node was made for another version: choose another `ref` for it, or for ComfyUI",
+        )
+    found = _requirement(module, folder, application)
+    if found is None:
+        return Failure(
+            "missing",
+            f"{problem}, and no requirements file of it asks for one",
+            hint=f"add the package that has `{module}` to `python.layers`, or leave the node out",
+        )
+    path, number, line = found
+    name = os.path.relpath(path, folder)
+    hint = f"it was not installed, or its install failed; on the instance: `{venv.python} -m pip install '{line}'`"
+    if repo.install is None and path.startswith(folder + os.sep):
+        hint = f"add `install: {name}` to the repo in the profile"
+    return Failure(
+        "missing", f"{problem}, which `{line}` brings (line {number} of {name})", hint=hint, requirement=line
+    )
+
+
+def _is_of(module: str, application: str) -> bool:
+    """True when *module* would be a part of ComfyUI itself."""
+    top = os.path.join(application, module.split(".")[0])
+    return os.path.isdir(top) or os.path.isfile(f"{top}.py")
+
+
+def _requirement(module: str, folder: str, application: str) -> Optional[Tuple[str, int, str]]:
+    """Path, number and text of the line that brings *module*: the node's own files first, then ComfyUI's."""
+    files = sorted(glob.glob(os.path.join(glob.escape(folder), "requirements*.txt")))
+    for path in [*files, os.path.join(application, "requirements.txt")]:
+        found = requirements.line_for(module, path)
+        if found is not None:
+            return (path, *found)
+    return None
