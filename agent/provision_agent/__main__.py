@@ -21,6 +21,7 @@ _COMMANDS = {
     "facts": "query",
     "sources": "survey",
     "audit": "audit",
+    "capture": "capture",
     "supervise": "services",
 }
 

@@ -80,7 +80,7 @@ class Source:
         if offset == 0 or proof is None or self.size < offset:
             return False
         start = max(0, offset - protocol.PROOF_BYTES)
-        return hashlib.sha256(os.pread(self.descriptor, offset - start, start)).hexdigest() == proof
+        return _sha256(self, start, offset - start) == proof
 
     def facts(self) -> Dict[str, Any]:
         """What finds this file again after a cut."""
@@ -98,8 +98,8 @@ class Claim(NamedTuple):
     identity: Optional[Identity]
     since: float
     """When (this machine's clock) that generation was begun; a copy of it cannot be older."""
-    sealed_offset: int
-    sealed_proof: Optional[str]
+    samples: List[Tuple[int, int, str]]
+    """``(offset, length, sha256)`` of a few parts all over what the receiver has."""
     known_bytes: Optional[int]
     """The file's size when it was last heard of."""
 
@@ -112,8 +112,7 @@ class Claim(NamedTuple):
             proof=entry.get("proof"),
             identity=None if inode is None else (int(entry["dev"]), int(inode)),
             since=float(entry.get("since") or 0.0),
-            sealed_offset=int(entry.get("sealed_offset") or 0),
-            sealed_proof=entry.get("sealed_proof"),
+            samples=[(int(at), int(size), str(proof)) for at, size, proof in entry.get("samples") or ()],
             known_bytes=entry.get("known_bytes"),
         )
 
@@ -132,7 +131,7 @@ def siblings(path: str) -> List[Sibling]:
     found = []
     for target in dict.fromkeys((path, os.path.realpath(path))):
         folder, name = os.path.split(target)
-        is_rotated = _rotated_name(name)
+        is_rotated = protocol.rotated_name(name)
         try:
             with os.scandir(folder or ".") as entries:
                 for entry in entries:
@@ -145,7 +144,7 @@ def siblings(path: str) -> List[Sibling]:
                         )
         except OSError:
             continue  # the folder does not exist yet, or a file went while we looked: the next look sees more
-    found.sort(key=lambda sibling: (sibling.modified_ns, _age(sibling.path)))
+    found.sort(key=lambda sibling: (sibling.modified_ns, protocol.rotation_age(sibling.path)))
     return found[-MAX_SIBLINGS:]
 
 
@@ -182,14 +181,16 @@ def copy_of(path: str, source: Source) -> Optional[Source]:
 
 
 def is_edited(path: str, claim: Claim) -> bool:
-    """Whether the receiver's last bytes are its own invention: an earlier part of them is in the file, these are not."""
-    if not 0 < claim.sealed_offset < claim.offset:
-        return False
-    earlier = claim._replace(offset=claim.sealed_offset, proof=claim.sealed_proof)
-    found = locate(path, earlier)
-    if found is not None:
-        found.close()
-    return found is not None
+    """Whether the receiver changed what it had: most of it is in a file of this log, the last bytes are not."""
+    for name in [path, *(sibling.path for sibling in siblings(path))]:
+        source = Source.open(name) if claim.samples else None
+        if source is None:
+            continue
+        equal = sum(_sha256(source, at, size) == proof for at, size, proof in claim.samples)
+        source.close()
+        if equal * 2 >= len(claim.samples):
+            return True
+    return False
 
 
 def later(path: str, found: Source) -> List[Source]:
@@ -197,9 +198,12 @@ def later(path: str, found: Source) -> List[Source]:
     chain: List[Source] = []
     rotated = siblings(path)
     name = next((sibling.path for sibling in rotated if sibling.identity == found.identity), path)
-    age = (os.fstat(found.descriptor).st_mtime_ns, _age(name))
+    age = (os.fstat(found.descriptor).st_mtime_ns, protocol.rotation_age(name))
     for sibling in rotated:
-        if sibling.identity == found.identity or (sibling.modified_ns, _age(sibling.path)) <= age:
+        if (
+            sibling.identity == found.identity
+            or (sibling.modified_ns, protocol.rotation_age(sibling.path)) <= age
+        ):
             continue
         source = Source.open(sibling.path)
         if source is not None and not _is_copy(source, found):
@@ -242,6 +246,10 @@ def written_before(path: str) -> Tuple[List[Sibling], int]:
     return ours, foreign_bytes
 
 
+def _sha256(source: Source, offset: int, size: int) -> str:
+    return hashlib.sha256(os.pread(source.descriptor, size, offset)).hexdigest()
+
+
 def _fits(source: Source, claim: Claim) -> bool:
     if claim.offset == 0:
         return source.identity == claim.identity
@@ -265,21 +273,6 @@ def _is_copy(source: Source, original: Source) -> bool:
     start = max(0, size - protocol.PROOF_BYTES)
     ends = [os.pread(each.descriptor, size - start, start) for each in (source, original)]
     return ends[0] == ends[1]
-
-
-def _rotated_name(name: str) -> "re.Pattern[str]":
-    """``app.log.1 app.log-20260101 app.log.old app.1.log``, and those of ``app.log`` only."""
-    stem, extension = os.path.splitext(name)
-    mark = r"(?:[._-](?:\d[\dTZ:.+_-]*|old|bak|prev|previous|backup|orig))+"
-    return re.compile(rf"(?:{re.escape(name)}(?:{mark}|~)|{re.escape(stem)}{mark}{re.escape(extension)})\Z")
-
-
-def _age(path: str) -> int:
-    """Orders files of one modification time: ``.2`` is older than ``.1``, a date is what it is."""
-    digits = re.search(r"(\d+)\D*\Z", path)
-    if digits is None:
-        return 0
-    return -int(digits[1]) if len(digits[1]) < 5 else 0
 
 
 def _oldest_writer_ns(identities: "set[Identity]") -> Optional[int]:

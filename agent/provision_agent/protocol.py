@@ -102,7 +102,6 @@ COLLECTOR_EVENTS: Dict[str, Tuple[str, ...]] = {
     "log_missing": ("file",),
     "log_found": ("file",),
     "marker_found": ("file", "kind", "line"),
-    "collect_warning": ("message",),
     "outcome": ("verdict", "exit_code", "next"),
 }
 """Written by this side, with ``"from": "collector"`` when both kinds share a stream."""
@@ -174,6 +173,11 @@ class FrameReader:
         self.noise = b""
         """The last bytes that came before the magic: a login banner, or why the command did not start."""
 
+    @property
+    def unread(self) -> bytes:
+        """What has come and is no whole frame yet."""
+        return bytes(self._buffer)
+
     def feed(self, chunk: bytes) -> Iterator[Frame]:
         """Yield each frame that *chunk* completes.
 
@@ -212,6 +216,22 @@ class FrameReader:
         self.is_greeted = found >= 0
         del self._buffer[: dropped + (len(self._magic) if self.is_greeted else 0)]
         return self.is_greeted
+
+
+def rotated_name(log_name: str) -> "re.Pattern[str]":
+    """Matches the names of a log's rotated files: ``app.log.1 app.log-20260101 app.log.old app.1.log``, of that log only."""
+    stem, dot, extension = log_name.rpartition(".")
+    if not stem:
+        stem, dot, extension = log_name, "", ""
+    mark = r"(?:[._-](?:\d[\dTZ:.+_-]*|old|bak|prev|previous|backup|orig))+"
+    plain, split = re.escape(log_name), (re.escape(stem), re.escape(dot + extension))
+    return re.compile(rf"(?:{plain}(?:{mark}|~)|{split[0]}{mark}{split[1]})\Z")
+
+
+def rotation_age(path: str) -> int:
+    """Orders rotated files of one modification time, the oldest first: ``.2`` before ``.1``, dates and others as they come."""
+    digits = re.search(r"(\d+)\D*\Z", path)
+    return -int(digits.group(1)) if digits is not None and len(digits.group(1)) < 5 else 0
 
 
 _SECRET_PARAMETER = re.compile(

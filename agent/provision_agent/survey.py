@@ -104,6 +104,7 @@ class Survey:
         missing = [0 if reason else have["missing_bytes"] for have, reason in zip(present, unmet)]
         return {
             "workspace": self._context.workspace,
+            "can_write": os.access(nearest_folder(self._context.workspace), os.W_OK),
             "facts": facts,
             "unix": time.time(),
             "present": present,
@@ -198,7 +199,9 @@ class Survey:
     def _read_some(self, answer: Answer, span: Tuple[int, int]) -> int:
         end = time.monotonic() + MEASURE_S
         try:
-            response, _ = self._access.open(answer.url, span=span, deadline=end + LOOKUP_S, connect_s=10.0)
+            response, _ = self._access.open(
+                answer.url, span=span, deadline=end + MEASURE_S, connect_s=MEASURE_S
+            )
         except Failure:
             return 0
         landed = 0
@@ -222,8 +225,9 @@ class Survey:
 
     def _present(self, item: Download) -> Dict[str, Any]:
         """``there`` (right as far as can be told without reading it), ``partial``, ``other`` or ``absent``."""
-        answers = [self._answers[url] for url in _urls_of(item) if url in self._answers]
-        size = item.size_bytes or next((each.size_bytes for each in answers if each.size_bytes), None)
+        answers = [self._answers[url] for url in (item.url, *item.mirrors) if url in self._answers]
+        sizes = [item.size_bytes, *(each.size_bytes for each in answers)]
+        size = next((each for each in sizes if each is not None), None)
         name = next((each.name for each in answers if each.name), None)
         path = item.path + (name or "") if item.path.endswith("/") else item.path
         final = os.path.join(self._context.workspace, path)

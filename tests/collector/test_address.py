@@ -21,7 +21,9 @@ ADDRESSES = {
 
 
 @pytest.mark.parametrize("text", ADDRESSES)
-def test_an_address_is_understood_as_people_write_it(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_is_understood_as_people_write_it(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host, port, user = ADDRESSES[text]
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()

@@ -1,14 +1,16 @@
-"""`provision check`: is this profile valid? Every problem as ``file:line:column: message``."""
+"""`provision check`: is this profile valid, every problem as ``file:line:column: message``; and are its sources there?"""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import ProfileError, UsageError
+from .options import workflow_option
 
 if TYPE_CHECKING:
     from provision_agent.plan import Plan
@@ -20,16 +22,24 @@ if TYPE_CHECKING:
 @click.argument("name", metavar="[PROFILE]", required=False)
 @click.option("--profile", metavar="NAME|PATH", help="The same as the argument.")
 @click.option("--set", "variables", metavar="NAME=VALUE", multiple=True, help="A variable of the profile.")
+@workflow_option
+@click.option("--online", is_flag=True, help="Ask every source about every file; ends with 0, 1 or 5.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(name: str | None, profile: str | None, variables: tuple[str, ...], as_json: bool) -> None:
-    """Is PROFILE (a built-in name or a file) valid?"""
-    from ..profile import compile_plan, load_profile
+def command(
+    name: str | None,
+    profile: str | None,
+    variables: tuple[str, ...],
+    workflows: tuple[str, ...],
+    online: bool,
+    as_json: bool,
+) -> None:
+    """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?"""
+    from ..planning.wanted import wanted_profile
+    from ..profile import compile_plan
 
-    wanted = name or profile
-    if wanted is None or (name and profile and name != profile):
-        raise UsageError("`provision check` takes one profile", hint="provision check comfyui")
+    wanted = one_profile("check", name, profile)
     try:
-        loaded = load_profile(wanted, overrides=overrides(variables))
+        loaded, unresolved = wanted_profile(wanted, overrides=overrides(variables), workflows=workflows)
     except ProfileError as error:
         if as_json:
             problems = [as_fields(problem) for problem in error.problems]
@@ -37,8 +47,66 @@ def command(name: str | None, profile: str | None, variables: tuple[str, ...], a
                 json.dumps({"valid": False, "profile": wanted, "problems": problems}, ensure_ascii=False)
             )
         raise
-    facts = counts(loaded, compile_plan(loaded))
-    click.echo(json.dumps({"valid": True, **facts}, ensure_ascii=False) if as_json else sentence(facts))
+    plan = compile_plan(loaded)
+    facts = counts(loaded, plan)
+    if workflows:
+        facts["unresolved"] = unresolved
+    code, rows = _ask(loaded, plan) if online else (0, [])
+    if as_json:
+        asked = {"sources": rows} if online else {}
+        click.echo(json.dumps({"valid": True, **facts, **asked}, ensure_ascii=False))
+    else:
+        click.echo(sentence(facts))
+        _print_sources(rows)
+        for open_ in unresolved:
+            click.echo(f"open: {open_}", err=True)
+    sys.exit(code)
+
+
+def one_profile(command: str, name: str | None, profile: str | None) -> str:
+    """The profile that the argument or ``--profile`` names.
+
+    Raises:
+        UsageError: neither does, or they disagree.
+    """
+    wanted = name or profile
+    if wanted is None or (name and profile and name != profile):
+        raise UsageError(f"`provision {command}` takes one profile", hint=f"provision {command} comfyui")
+    return wanted
+
+
+def _ask(profile: Profile, plan: Plan) -> tuple[int, list[dict[str, Any]]]:
+    import asyncio
+    import os
+
+    from ..planning.sources import exit_code, rows_of
+    from ..planning.survey import survey
+    from ..profile import secret_values
+
+    secrets, warnings = secret_values(profile, os.environ)
+    for warning in warnings:
+        print(f"provision: warning: {warning}", file=sys.stderr)
+    rows = rows_of(plan, asyncio.run(survey(plan, secrets)))
+    return exit_code(rows), rows
+
+
+def _print_sources(rows: list[dict[str, Any]]) -> None:
+    from ..console.text import harmless
+
+    if not rows:
+        return
+    state = max(len(row["state"]) for row in rows)
+    host = max(len(row["host"]) for row in rows)
+    print(f"\n{'STATE':{state}}  {'LEVEL':8}  {'SOURCE':{host}}  ITEM")
+    for row in rows:
+        why = f"\n{'':{state}}  {row['message']}; {row['hint']}" if row["message"] else ""
+        role = "" if row["role"] == "url" else f"  ({row['role']})"
+        print(
+            harmless(
+                f"{row['state']:{state}}  {row['level']:8}  {row['host']:{host}}  {row['item']}{role}{why}",
+                keep="\n",
+            )
+        )
 
 
 def overrides(variables: tuple[str, ...]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -79,15 +79,34 @@ _NAMES = (
 
 def connection_options(command: Command) -> Command:
     """Add the connection options; the command gets them as one dictionary, *connection*."""
+    return _gathered(command, _CONNECTION, _NAMES)
 
+
+def login_options(command: Command) -> Command:
+    """Add the connection options without ``--host``, for a command that takes several hosts."""
+    return _gathered(command, _CONNECTION[1:], _NAMES[1:])
+
+
+def _gathered(command: Command, options: Sequence[Command], names: Sequence[str]) -> Command:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        connection = {name: kwargs.pop(name) for name in _NAMES}
+        connection = {name: kwargs.pop(name) for name in names}
         return command(*args, connection=connection, **kwargs)
 
-    for option in reversed(_CONNECTION):
+    for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped
+
+
+def workflow_option(command: Command) -> Command:
+    """Add ``--workflow``, repeatable; the command gets *workflows*."""
+    return click.option(
+        "--workflow",
+        "workflows",
+        multiple=True,
+        metavar="FILE",
+        help="Also what this ComfyUI workflow needs.",
+    )(command)
 
 
 def instance_of(connection: dict[str, Any], run: str | None = None) -> Instance:

@@ -1,14 +1,19 @@
-"""`provision profiles`: the built-in ones, what one comes to, and the schema for editors."""
+"""`provision profiles`: the built-in ones, what one comes to, the schema for editors; and profiles made from other things."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 
 from .check import overrides
+from .options import configure_logging, connection_options, instance_of
+
+if TYPE_CHECKING:
+    from ..convert import Converted
 
 
 @click.group("profiles")
@@ -62,6 +67,108 @@ def schema(events: bool) -> None:
     from ..profile.schema import events_schema, profile_schema
 
     click.echo(as_json_file(events_schema() if events else profile_schema()), nl=False)
+
+
+@command.command("from-workflow")
+@click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Write the profile there, not to stdout."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def from_workflow(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
+    """Make a profile of what ComfyUI workflows (editor's or API format) need: models and custom nodes."""
+    from ..convert import from_workflows
+
+    _give(from_workflows(files), "what these workflows need: " + ", ".join(map(str, files)), output, as_json)
+
+
+@command.command("import")
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Write the profile there, not to stdout."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def import_(file: Path, output: Path | None, as_json: bool) -> None:
+    """Make a profile of a provisioning manifest or script, a ComfyUI-Manager snapshot.json, or a .cpack.zip."""
+    from ..convert import from_file
+
+    _give(from_file(file), f"imported from {file}", output, as_json)
+
+
+@command.command("capture")
+@connection_options
+@click.option("--comfyui", metavar="PATH", help="Its folder on the instance; else the usual places.")
+@click.option("--name", metavar="NAME", help="The profile's name (the host's).")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Write the profile there, and its lock beside it."
+)
+@click.option(
+    "--catalogue",
+    metavar="URL",
+    help="Who is asked, by hash, where a model can be had (https://civitai.com).",
+)
+@click.option("--offline", is_flag=True, help="Ask no catalogue.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def capture_(
+    connection: dict[str, Any],
+    comfyui: str | None,
+    name: str | None,
+    output: Path | None,
+    catalogue: str | None,
+    offline: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Make a profile, and with -o its lock, of the ComfyUI that runs on --host."""
+    configure_logging(verbose)
+    import asyncio
+
+    from ..convert.capture import CATALOGUE, capture, from_capture
+
+    instance = instance_of(connection)
+    asked = "" if offline else catalogue or CATALOGUE
+    found = asyncio.run(capture(instance, comfyui=comfyui, catalogue=asked))
+    converted = from_capture(found, name or instance.host)
+    _give(converted, f"captured from {instance}:{found['workspace']}", output, as_json)
+    if output is not None:
+        _lock(output)
+
+
+def _lock(output: Path) -> None:
+    """A captured profile says everything itself; its lock needs to ask nobody."""
+    from ..planning.answers import unasked
+    from ..planning.lock import lock_path, make_lock
+    from ..profile import compile_plan, load_profile
+
+    plan = compile_plan(load_profile(f"./{output}" if output.parent == Path() else str(output)))
+    lock, unpinned = make_lock(plan, unasked(plan))
+    assert not unpinned, unpinned
+    lock_path(f"./{output}").write_text(lock.to_text(), encoding="utf-8")
+
+
+def _give(converted: Converted, comment: str, output: Path | None, as_json: bool) -> None:
+    """Hand over a converted profile, checked; what is left open goes to stderr, too."""
+    from ..console.text import harmless
+    from ..profile import Profile
+
+    text = converted.to_yaml(comment=comment)
+    if output is not None:
+        output.write_text(text, encoding="utf-8")
+    if as_json:
+        facts = {
+            "profile": converted.profile,
+            "unresolved": converted.unresolved,
+            "file": output and str(output),
+        }
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    elif output is None:
+        click.echo(text, nl=False)
+    for sentence in converted.unresolved:
+        click.echo(f"open: {harmless(sentence)}", err=True)
+    Profile.from_text(
+        text, name=str(output or "profile.yaml")
+    )  # whatever came in, a profile that is wrong says so
 
 
 def as_yaml(content: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, duration, instance_of, pair
+from .options import configure_logging, connection_options, duration, instance_of, pair, workflow_option
 
 STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "checks", "services")
 
@@ -24,6 +24,10 @@ STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "check
     metavar="NAME=VALUE",
     help="Set a variable of the profile.",
 )
+@workflow_option
+@click.option(
+    "--locked", is_flag=True, help="Only what the profile's lock says, byte for byte (`provision lock`)."
+)
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
 @click.option("--run-id", metavar="ID", help="Name the run; generated when left out.")
 @click.option(
@@ -35,6 +39,11 @@ STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "check
 )
 @click.option("--strict/--permissive", default=None, help="Stop at the first critical failure, or go on.")
 @click.option("--replace", is_flag=True, help="Stop another plan's run first; verified files stay.")
+@click.option(
+    "--kill-holders",
+    is_flag=True,
+    help="End the processes on the instance that keep a broken environment from being deleted.",
+)
 @click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Leave out a step.")
 @click.option(
     "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
@@ -88,16 +97,24 @@ def _prepared(
 ) -> Any:
     import os
 
-    from ..profile import load_profile, secret_values
+    from ..planning.lock import apply_lock, lock_path, read_lock
+    from ..planning.wanted import wanted_profile
+    from ..profile import compile_plan, secret_values
     from ..up import start
 
     instance = instance_of(connection)
-    profile = load_profile(profile_name, overrides=variables)
+    workflows, is_locked = options.pop("workflows"), options.pop("locked")
+    profile, unresolved = wanted_profile(profile_name, overrides=variables, workflows=workflows)
     secrets, warnings = secret_values(profile, os.environ)
     if not quiet:
-        for warning in warnings:
+        for warning in (*warnings, *unresolved):
             print(f"provision: warning: {warning}", file=sys.stderr)
-    return instance, lambda: start(instance, profile, secrets=secrets, labels=labels, **options)
+    if not is_locked:
+        return instance, lambda: start(instance, profile, secrets=secrets, labels=labels, **options)
+    path = lock_path(profile_name)
+    shaping = {name: options.pop(name) for name in ("workspace", "timeout_s", "strict", "skip", "only")}
+    plan = apply_lock(compile_plan(profile, **shaping), read_lock(path), where=path)
+    return instance, lambda: start(instance, plan, secrets=secrets, labels=labels, **options)
 
 
 def _early_outcome(error: Any, host: str | None, labels: dict[str, str]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Nothing is dropped in silence: what a profile cannot say, or what has no source, is named in `Converted.unresolved`.
 """
 
-from .converted import Converted
+from .converted import Converted, literal
+from .files import from_file
 from .workflow import from_workflows
 
-__all__ = ["Converted", "from_workflows"]
+__all__ = ["Converted", "from_file", "from_workflows", "literal"]

@@ -15,6 +15,19 @@ from ..profile.urls import download_url, repo_url
 COMFYUI = "ComfyUI"
 NODES = f"{COMFYUI}/custom_nodes"
 MODELS = f"{COMFYUI}/models"
+BASE = "comfyui-base"
+OF_THE_BASE = (COMFYUI, f"{NODES}/ComfyUI-Manager")
+"""What the built-in profile `BASE` checks out itself."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists stand under their key, indented, as people write them; no anchors."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 @dataclass
@@ -51,6 +64,10 @@ class Converted:
             repo = {**repo, "url": repo_url(repo["url"]), "path": file_path(repo["path"])}
         except ValueError as error:
             return self.unresolve(f"the repo `{repo['path']}`: {error}")
+        if self.profile.get("extends") == BASE and repo["path"] in OF_THE_BASE:
+            if "ref" not in repo:
+                return None  # the base has it, with its mirrors
+            repo["level"] = "critical"
         known = next((each for each in self._items("repos") if each["path"] == repo["path"]), None)
         if known is None:
             self._items("repos").append(repo)
@@ -69,7 +86,9 @@ class Converted:
         """The profile as a file, what is unresolved in comments on top."""
         lines = [comment, *(f"open: {sentence}" for sentence in self.unresolved)]
         head = "".join(f"# {line}\n" for text in lines for line in text.splitlines())
-        return head + yaml.safe_dump(self.profile, sort_keys=False, allow_unicode=True, width=110)
+        return head + yaml.dump(
+            literal(self.profile), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
+        )
 
     def _items(self, key: str) -> list[Any]:
         items: list[Any] = self.profile.setdefault(key, [])
@@ -86,6 +105,21 @@ class Converted:
             known["sha256"] = hashes.pop()
         if item["url"] not in (known["url"], *known.get("mirrors", [])):
             known.setdefault("mirrors", []).append(item["url"])
+
+
+def literal(value: Any) -> Any:
+    """*value* with every ``${`` escaped: what was converted means nothing but itself."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    return [literal(item) for item in value] if isinstance(value, list) else value
+
+
+def inside_workspace(path: str) -> str | None:
+    """*path* relative to ``/workspace``, where profiles may write; None for any other place."""
+    relative = path.removeprefix("/workspace").lstrip("/") if path.startswith("/workspace") else path
+    return None if relative.startswith(("/", "~", "$")) or not path else relative or "."
 
 
 def name_of(text: str) -> str:

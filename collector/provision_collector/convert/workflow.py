@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .converted import MODELS, Converted, name_of, repo_path
+from .converted import BASE, MODELS, Converted, name_of, repo_path
 from .known_nodes import CORE_CLASSES, FOLDERS, REPOSITORIES, WITHOUT_REQUIREMENTS
 
 MODEL_FILE = re.compile(r"[^\n\r:*?\"<>|]{1,240}\.(safetensors|sft|ckpt|pt|pth|gguf|onnx|bin)", re.I)
@@ -35,7 +35,7 @@ def from_workflows(paths: Sequence[Path]) -> Converted:
             "version": 1,
             "name": name_of(paths[0].stem) if paths else "workflow",
             "description": f"What {', '.join(path.name for path in paths)} needs",
-            "extends": "comfyui-base",
+            "extends": BASE,
         }
     )
     wanted: list[tuple[str, str, str]] = []

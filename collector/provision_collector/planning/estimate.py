@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from provision_agent.plan import Download, Plan, SecretRule
 
-from .survey import Source, Survey
+from .answers import Source, Survey
 
 MARGIN_SHARE = 0.01
 MARGIN_BYTES = 64 << 20
@@ -71,6 +71,8 @@ class Estimate:
     """given | measured | unknown"""
     usable_s: float | None
     complete_s: float | None
+    deadline_s: float
+    """What the run may take as a whole."""
     price_per_hour: float | None
     cost: float | None
     secrets_missing: tuple[Secret, ...]
@@ -130,6 +132,7 @@ def estimate_of(
         rate_is="given" if rate_bytes_per_s else "measured" if measured else "unknown",
         usable_s=critical_bytes / rate if rate else None,
         complete_s=complete_s,
+        deadline_s=plan.limits.run_s,
         price_per_hour=price_per_hour,
         cost=price_per_hour * complete_s / 3600
         if price_per_hour is not None and complete_s is not None
@@ -153,7 +156,10 @@ def host_of(url: str) -> str:
 def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
     item = plan.downloads[number]
     sources = surveyed.downloads[number] if surveyed else ()
-    good = next((source for source in sources if source.is_ok), None)
+    own = sources[: 1 + len(item.mirrors)]
+    good = next((source for source in own if source.is_ok), None)
+    if good is None and item.substitute is not None and sources and sources[-1].is_ok and not _may_work(own):
+        return _substituted(item, own[0], sources[-1])
     size = item.size_bytes if item.size_bytes is not None else (good.size_bytes if good else None)
     about = {
         "path": item.path + (good.name or "") if good and item.path.endswith("/") else item.path,
@@ -169,16 +175,27 @@ def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
     if have and have.state == "there":
         return File(**about, state="there", size_bytes=size or have.size_bytes, missing_bytes=0)
     missing = have.missing_bytes if have and size is not None else size
-    if sources and good is None and not _may_work(sources):
-        bad = sources[0]
+    if own and good is None and not _may_work(own):
+        bad = own[0]
         return File(
             **about, state="unavailable", size_bytes=size, missing_bytes=0, message=bad.message, hint=bad.hint
         )
     state = "partial" if have and have.state == "partial" else "fetch"
-    unsure = (
-        sources[0].message if sources and good is None else _when(item) if item.when and not standing else ""
-    )
+    unsure = own[0].message if own and good is None else _when(item) if item.when and not standing else ""
     return File(**about, state=state, size_bytes=size, missing_bytes=missing, message=unsure)
+
+
+def _substituted(item: Download, refused: Source, instead: Source) -> File:
+    assert item.substitute is not None
+    return File(
+        path=item.substitute.path,
+        level=item.level,
+        host=host_of(instead.url),
+        state="fetch",
+        size_bytes=instead.size_bytes,
+        missing_bytes=instead.size_bytes,
+        message=f"the substitute of `{item.path}`, which is {refused.class_.replace('_', ' ')}",
+    )
 
 
 def _may_work(sources: Sequence[Source]) -> bool:

@@ -16,7 +16,7 @@ from provision_agent.plan import Download, Plan, Repo
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ProfileError
-from .survey import Source, Survey
+from .answers import Source, Survey
 
 
 class _Part(BaseModel):
@@ -225,4 +225,4 @@ def _repo(repo: Repo, number: int, surveyed: Survey, unpinned: list[Unpinned]) -
 
 
 def _first(values: Iterable[Any]) -> Any:
-    return next((value for value in values if value), None)
+    return next((value for value in values if value not in (None, "")), None)

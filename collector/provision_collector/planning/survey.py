@@ -12,7 +12,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from provision_agent.plan import Plan
@@ -20,65 +19,10 @@ from provision_agent.plan import Plan
 from ..errors import ProvisionError
 from ..instance import Instance, build_bundle
 from ..instance_query import ask
+from .answers import Present, Source, Standing, Survey
 
 WITHIN_S = 100.0
 _ANSWER = b"\x02provision-answer "
-
-
-@dataclass(frozen=True)
-class Source:
-    """What one URL said. `class_` is ``ok``, or the class of failure as the agent names it."""
-
-    url: str
-    class_: str
-    message: str = ""
-    hint: str = ""
-    size_bytes: int | None = None
-    sha256: str | None = None
-    name: str | None = None
-    pinned_url: str | None = None
-    """The same file at the commit that its branch or tag stands for now."""
-    commit: str | None = None
-    """Of a repo: what its ref stands for there."""
-
-    @property
-    def is_ok(self) -> bool:
-        return self.class_ == "ok"
-
-
-@dataclass(frozen=True)
-class Present:
-    """What is at an item's path. `state`: there | partial | other | absent."""
-
-    state: str
-    missing_bytes: int
-    size_bytes: int | None = None
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The instance as it stands."""
-
-    workspace: str
-    facts: Mapping[str, Any]
-    unix: float
-    present: tuple[Present, ...]
-    """In the order of the plan's downloads, as `unmet`: why the item's `when` does not hold."""
-    unmet: tuple[str | None, ...]
-    commits: tuple[str, ...]
-    """What is checked out, in the order of the plan's repos; empty where nothing is."""
-    disks: tuple[Mapping[str, Any], ...]
-
-
-@dataclass(frozen=True)
-class Survey:
-    """The answers, in the order of the plan: per item its URL, its mirrors, its substitute."""
-
-    downloads: tuple[tuple[Source, ...], ...]
-    repos: tuple[tuple[Source, ...], ...]
-    standing: Standing | None = None
-    rate_bytes_per_s: float | None = None
 
 
 async def survey(
@@ -166,6 +110,7 @@ def _sources(item: Mapping[str, Any]) -> tuple[Source, ...]:
 def _standing(answer: Mapping[str, Any]) -> Standing:
     return Standing(
         workspace=str(answer["workspace"]),
+        can_write=bool(answer["can_write"]),
         facts=answer["facts"],
         unix=float(answer["unix"]),
         present=tuple(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from ..convert import Converted, from_workflows
+from ..convert import Converted, from_workflows, literal
 from ..profile import Profile, load_profile
 
 
@@ -28,13 +28,12 @@ def wanted_profile(
         return profile, []
     converted = from_workflows([Path(workflow) for workflow in workflows])
     added = _beyond(profile, converted)
-    base = name_or_path if name_or_path == profile.name and not os.path.exists(name_or_path) else None
     text = yaml.safe_dump(
         {
             "version": 1,
             "name": profile.name,
-            "extends": base or os.path.abspath(profile.sources[-1]),
-            **added,
+            "extends": os.path.abspath(profile.sources[-1]),
+            **literal(added),
         },
         sort_keys=False,
     )

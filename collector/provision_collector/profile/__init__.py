@@ -4,7 +4,7 @@ from .compile import compile_plan
 from .library import named_profiles, profiles_folder
 from .load import Profile, load_profile
 from .model import Markers
-from .secrets import secret_values
+from .secrets import secret_values, values_of
 
 __all__ = [
     "Markers",
@@ -14,4 +14,5 @@ __all__ = [
     "named_profiles",
     "profiles_folder",
     "secret_values",
+    "values_of",
 ]

@@ -23,15 +23,15 @@ _PLACEHOLDER = re.compile(
 
 
 def secret_values(profile: Profile, environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Look up the secrets that *profile* wants; as `values_of`."""
+    """`values_of` the secrets that *profile* wants."""
     return values_of(profile.secret_rules, environ)
 
 
 def values_of(rules: Iterable[SecretRule], environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Look up the secrets that *rules* name.
+    """Look up secrets.
 
     Args:
-        rules: The names, and their aliases in order of preference.
+        rules: Say the names, and their aliases in order of preference.
         environ: The caller's environment.
 
     Returns:

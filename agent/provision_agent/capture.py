@@ -1,0 +1,234 @@
+"""What already runs here: ComfyUI and its nodes with their commits, models with their hashes, packages, the service.
+
+Reads only. Where a model came from is told by the plans of earlier runs, or by a public catalogue that knows its hash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from urllib.parse import urlsplit
+
+from . import process
+from .audit import HASHES_AT_ONCE, MODEL_SUFFIXES
+from .context import Context
+from .downloads import Sources, existing, verify
+from .environment.git import Git
+from .environment.venv import interpreter_of
+from .failures import Failure
+from .plan import Download
+from .protocol import public_url
+from .query import quiet_context, read_request
+from .start import plan_of, say
+from .workspace import Workspace, known_workspaces
+
+WITHIN_S = 1800.0
+LOOKUP_S = 10.0
+_FREEZE = (
+    "import importlib.metadata as m, json; "
+    "print(json.dumps(sorted({(d.metadata['Name'] or '') + '==' + d.version for d in m.distributions()})))"
+)
+
+
+def capture_main(argv: List[str]) -> int:
+    """``capture``: ``{comfyui?, catalogue?}`` -> ``{workspace, comfyui, repos, loose, models, python, packages, service}``.
+
+    ``comfyui`` is None when none was found; the places that were looked at are in ``looked_at``.
+    """
+    request = read_request()
+    looked_at = [request["comfyui"]] if request.get("comfyui") else list(_places())
+    found = next((path for path in looked_at if os.path.isfile(os.path.join(path, "main.py"))), None)
+    if found is None:
+        say({"comfyui": None, "looked_at": looked_at})
+        return 0
+    comfyui = os.path.realpath(found)
+    root = os.path.dirname(comfyui)
+    context = quiet_context(root, within_s=WITHIN_S)
+    running = _running(comfyui)
+    python = _interpreter(root, running)
+    repos, loose = _repos(comfyui, context)
+    say(
+        {
+            "workspace": root,
+            "comfyui": os.path.basename(comfyui),
+            "repos": repos,
+            "loose": loose,
+            "models": _models(comfyui, context, str(request.get("catalogue") or "")),
+            "python": python,
+            "packages": _packages(python, context),
+            "service": running[1:] if running else None,
+        }
+    )
+    return 0
+
+
+def _places() -> Iterator[str]:
+    for root in [
+        *known_workspaces(),
+        "/workspace",
+        os.path.expanduser("~/workspace"),
+        os.path.expanduser("~"),
+        "/opt",
+        "/root",
+    ]:
+        yield os.path.join(root, "ComfyUI")
+
+
+def _running(comfyui: str) -> Optional[List[str]]:
+    """The words of the process that serves this ComfyUI, its interpreter first; None when it does not run."""
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{number}/cmdline", "rb") as file:
+                words = [word.decode("utf-8", "replace") for word in file.read().split(b"\0")[:-1]]
+            scripts = [word for word in words[1:] if os.path.basename(word) == "main.py"]
+            folder = os.readlink(f"/proc/{number}/cwd")
+        except OSError:
+            continue  # it ended meanwhile, or is another user's
+        if scripts and os.path.realpath(os.path.join(folder, os.path.dirname(scripts[0]))) == comfyui:
+            return words
+    return None
+
+
+def _interpreter(root: str, running: Optional[List[str]]) -> Optional[str]:
+    """The python that runs it, else the one of an environment that stands in a usual place."""
+    candidates = [running[0]] if running and os.path.isabs(running[0]) else []
+    folders = [
+        os.path.join(root, "venv"),
+        "/venv/main",
+        os.path.join(root, "ComfyUI", "venv"),
+        os.path.join(root, "ComfyUI", ".venv"),
+    ]
+    candidates += [interpreter_of(folder) for folder in folders]
+    return next((path for path in candidates if os.path.exists(path)), None)
+
+
+def _packages(python: Optional[str], context: Context) -> List[str]:
+    if python is None:
+        return []
+    lines: List[str] = []
+    try:
+        done = process.run(
+            [python, "-I", "-c", _FREEZE],
+            timeout_s=60.0,
+            on_line=lines.append,
+            environment=process.child_environment(),
+        )
+        return [str(each) for each in json.loads(lines[-1])] if done.status == 0 and lines else []
+    except (Failure, ValueError):
+        return []
+
+
+def _repos(comfyui: str, context: Context) -> "Tuple[List[Dict[str, Any]], List[str]]":
+    """The checkouts, ComfyUI's own first, and the custom nodes that are none."""
+    repos, loose = [], []
+    nodes = os.path.join(comfyui, "custom_nodes")
+    names = sorted(os.listdir(nodes)) if os.path.isdir(nodes) else []
+    for path in [comfyui, *(os.path.join(nodes, name) for name in names)]:
+        relative = os.path.relpath(path, context.workspace)
+        name = os.path.basename(path)
+        if os.path.exists(os.path.join(path, ".git")):
+            repos.append(dict(_repo(path, context), path=relative))
+        elif path == comfyui or (
+            not name.startswith((".", "__"))
+            and name != "example_node.py.example"
+            and (os.path.isdir(path) or name.endswith(".py"))
+            and name != "websocket_image_save.py"
+        ):
+            loose.append(relative)
+    return repos, loose
+
+
+def _repo(path: str, context: Context) -> Dict[str, Any]:
+    git = Git(path, context, lambda line: None)
+    changed = [line for line in git.run("status", "--porcelain", "--untracked-files=no") if line[2:3] == " "]
+    return {
+        "url": public_url(git.line("config", "--get", "remote.origin.url")),
+        "commit": git.line("rev-parse", "--verify", "--quiet", "HEAD"),
+        "is_changed": bool(changed),
+        "has_requirements": os.path.isfile(os.path.join(path, "requirements.txt")),
+        "has_submodules": os.path.isfile(os.path.join(path, ".gitmodules")),
+    }
+
+
+# -- models
+
+
+def _models(comfyui: str, context: Context, catalogue: str) -> List[Dict[str, Any]]:
+    known = _known_sources(context.workspace)
+    records = {}
+    for item in known.values():
+        record = context.state.get("download", item.path) or {}
+        records[str(record.get("path"))] = (item, record)
+    with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
+        return list(
+            pool.map(
+                lambda path: _model(path, context, records, known, catalogue), sorted(_model_files(comfyui))
+            )
+        )
+
+
+def _model_files(comfyui: str) -> Iterator[str]:
+    for folder, _, names in os.walk(os.path.join(comfyui, "models"), followlinks=True):
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.splitext(name)[1].lower() in MODEL_SUFFIXES and os.path.isfile(path):
+                yield path
+
+
+def _model(
+    path: str,
+    context: Context,
+    records: Mapping[str, Tuple[Download, Mapping[str, Any]]],
+    known: Mapping[str, Download],
+    catalogue: str,
+) -> Dict[str, Any]:
+    relative = os.path.relpath(path, context.workspace)
+    item, record = records.get(path, (known.get(relative), {}))
+    found = os.stat(path)
+    sha256 = record.get("sha256") if existing.is_as_recorded(record, found) else None
+    sha256 = sha256 or verify.sha256_of(path)
+    about: Dict[str, Any] = {
+        "path": relative,
+        "size_bytes": found.st_size,
+        "sha256": sha256,
+        "url": None,
+        "mirrors": [],
+    }
+    if item is not None and item.sha256 in (None, sha256):
+        about.update(url=item.url, mirrors=list(item.mirrors), level=item.level)
+    elif catalogue and sha256:
+        about.update(url=_from_catalogue(catalogue, sha256))
+    return about
+
+
+def _known_sources(root: str) -> Dict[str, Download]:
+    """By path, what the plans of the runs in this workspace had it from; the newest has the last word."""
+    workspace = Workspace(root)
+    known: Dict[str, Download] = {}
+    for run in workspace.run_ids():
+        plan = plan_of(workspace, run)
+        if plan is not None:
+            plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id=run)
+            known.update((item.path, item) for item in plan.downloads)
+    return known
+
+
+def _from_catalogue(catalogue: str, sha256: str) -> Optional[str]:
+    """The download link that a server which speaks Civitai's API has for the file with that hash."""
+    address = f"{catalogue.rstrip('/')}/api/v1/model-versions/by-hash/{sha256}"
+    try:
+        response, _ = Sources([], {}).open(
+            address, span=None, deadline=time.monotonic() + LOOKUP_S, connect_s=5.0
+        )
+        try:
+            files = json.loads(response.read(8 << 20, LOOKUP_S))["files"]
+        finally:
+            response.close()
+        fitting = [file for file in files if str(file["hashes"].get("SHA256", "")).lower() == sha256]
+        url = str(fitting[0]["downloadUrl"])
+    except (Failure, ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return None
+    return url if urlsplit(url).scheme in ("http", "https") else None

@@ -1,0 +1,121 @@
+"""`provision audit`: how an instance differs from a profile or its lock; --repair mends only that."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import configure_logging, connection_options, instance_of, pair
+from .verify import plan_for
+
+if TYPE_CHECKING:
+    from provision_agent.plan import Plan
+
+    from ..instance import Instance
+    from ..planning.on_instance import Audit
+
+
+@click.command("audit")
+@click.argument("run", required=False)
+@connection_options
+@click.option("--profile", metavar="NAME|PATH", help="What should be there; else the plan of the run.")
+@click.option(
+    "--set",
+    "variables",
+    type=pair,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable of the profile.",
+)
+@click.option("--locked", is_flag=True, help="Compare with the profile's lock.")
+@click.option("--workspace", metavar="PATH", help="The folder on the instance.")
+@click.option(
+    "--quick", is_flag=True, help="Believe what was verified and not touched since; hash only the rest."
+)
+@click.option("--repair", is_flag=True, help="Bring again what is wrong, and nothing else; then look again.")
+@click.option(
+    "--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors of a repair go."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object; with --repair after the run's events."
+)
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def command(
+    *,
+    run: str | None,
+    connection: dict[str, Any],
+    profile: str | None,
+    variables: tuple[tuple[str, str], ...],
+    locked: bool,
+    workspace: str | None,
+    quick: bool,
+    repair: bool,
+    logs_dir: str,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Compare an instance with what it should hold: missing, extra, wrong size, wrong hash, wrong commit.
+
+    Everything whose hash is known is read and hashed. Ends with 0, 1 (something critical differs) or 5 (required).
+    """
+    configure_logging(verbose)
+    import os
+
+    from ..errors import UsageError
+    from ..planning.lock import apply_lock, lock_path, read_lock
+    from ..planning.on_instance import audit, mending
+    from ..profile import values_of
+
+    if locked and profile is None:
+        raise UsageError("`--locked` needs the profile whose lock it means", hint="give `--profile`")
+    instance = instance_of(connection, run)
+    plan = plan_for(instance, run, profile, dict(variables), workspace)
+    if locked:
+        path = lock_path(str(profile))
+        plan = apply_lock(plan, read_lock(path), where=path)
+    secrets, _ = values_of(plan.secrets, os.environ)
+    found = asyncio.run(audit(instance, plan, secrets, is_quick=quick, distrust=repair))
+    work = mending(plan, found) if repair else None
+    if work is not None:
+        code = _mend(instance, work, secrets, logs_dir, as_json=as_json, verbose=verbose)
+        if code not in (0, 1, 5):
+            sys.exit(code)
+        found = asyncio.run(audit(instance, plan, secrets, is_quick=True))
+    if as_json:
+        click.echo(json.dumps({"host": str(instance), **found.to_json()}, ensure_ascii=False))
+    else:
+        _print(found, is_repaired=work is not None)
+    sys.exit(found.exit_code)
+
+
+def _mend(
+    instance: Instance, plan: Plan, secrets: dict[str, str], logs_dir: str, *, as_json: bool, verbose: bool
+) -> int:
+    from ..planning.on_instance import REPAIR
+    from ..up import start
+    from .watch import mode_for, watch
+
+    return watch(
+        lambda: start(instance, plan, secrets=secrets, labels={REPAIR: "audit"}, logs_dir=logs_dir),
+        host=str(instance),
+        mode=mode_for(json=as_json, quiet=False, verbose=verbose),
+        stop_on_exit=False,
+    )
+
+
+def _print(found: Audit, *, is_repaired: bool) -> None:
+    from ..console import harmless
+
+    for item in found.wrong:
+        print(harmless(f"{item['state']:13}  {item['level']:8}  {item['item']}: {item['message']}"))
+    for path in found.extra:
+        print(harmless(f"{'extra':13}  {'':8}  {path}"))
+    right = len(found.items) - len(found.wrong)
+    print(f"{right} of {len(found.items)} items are as they should be in {found.workspace}", end="")
+    print(f", {len(found.extra)} extra" if found.extra else "")
+    if found.wrong and not is_repaired:
+        print("  next: the same command with `--repair` brings them again", file=sys.stderr)

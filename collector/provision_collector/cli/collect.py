@@ -1,0 +1,236 @@
+"""``provision collect``: mirror the log of any script on an instance; no agent, no profile."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import configure_logging, connection_options, duration, instance_of
+
+if TYPE_CHECKING:
+    from ..collect import CollectOrder, LogToCollect
+    from ..mirror import Markers
+
+
+def size(text: str) -> int:
+    """An option's value as bytes: a number, or ``100MiB 6.9GB``."""
+    from ..profile.units import size_bytes
+
+    try:
+        return size_bytes(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command("collect")
+@connection_options
+@click.option(
+    "--remote-log",
+    "--remote-log-path",
+    "remote_logs",
+    required=True,
+    multiple=True,
+    metavar="PATH",
+    help="The log on the instance; repeatable.",
+)
+@click.option(
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="FILE",
+    help="The local mirror, one for each log; an existing one is continued.",
+)
+@click.option("--contract-id", metavar="ID", help="Names the default output and the events.")
+@click.option(
+    "--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the default output goes."
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=duration,
+    default="3600",
+    metavar="SECONDS",
+    help="When to give up, in seconds or as 30m (3600).",
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Failed reconnects in a row; 0 means until the timeout.",
+)
+@click.option(
+    "--marker-success",
+    "success",
+    multiple=True,
+    metavar="TEXT",
+    help="A line with it ends this with 0; repeatable, replaces the defaults.",
+)
+@click.option(
+    "--marker-failure",
+    "failure",
+    multiple=True,
+    metavar="TEXT",
+    help="A line with it ends this with 1; repeatable, replaces the defaults.",
+)
+@click.option("--profile", metavar="NAME|PATH", help="Take this profile's markers.")
+@click.option(
+    "--max-mirror-size", "max_mirror_bytes", type=size, metavar="SIZE", help="A mirror becomes no longer."
+)
+@click.option(
+    "--poll-interval",
+    "poll_interval_s",
+    type=duration,
+    default="2",
+    metavar="SECONDS",
+    help="How often to look where the instance has no python3 (2).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def command(
+    *,
+    connection: dict[str, Any],
+    remote_logs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    contract_id: str | None,
+    logs_dir: str,
+    success: tuple[str, ...],
+    failure: tuple[str, ...],
+    profile: str | None,
+    as_json: bool,
+    verbose: bool,
+    **limits: Any,
+) -> None:
+    """Mirror logs of an instance byte for byte, until a line in one of them says how it ended.
+
+    Works with any script: nothing is installed, started or stopped there. Run the same command again to go on
+    where it stopped: nothing is lost and nothing comes twice.
+    """
+    configure_logging(verbose)
+    from dataclasses import replace
+
+    from ..collect import CollectOrder
+    from ..errors import UsageError
+
+    instance = instance_of(connection)
+    if connection["contact_timeout_s"] is None:
+        instance = replace(instance, contact_timeout_s=limits["timeout_s"])
+    name = contract_id or re.sub(r"[^A-Za-z0-9._-]+", "-", str(instance)).strip("-.")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        raise UsageError(
+            f"`{name}` cannot name a file", hint="a `--contract-id` is letters, digits, `.`, `_`, `-`"
+        )
+    order = CollectOrder(
+        logs=_pairs(remote_logs, outputs, Path(logs_dir), name),
+        markers=_markers(success, failure, profile),
+        contract_id=name,
+        **limits,
+    )
+    sys.exit(asyncio.run(_collect(instance, order, as_json=as_json)))
+
+
+def _pairs(
+    remote_logs: tuple[str, ...], outputs: tuple[str, ...], logs_dir: Path, name: str
+) -> tuple[LogToCollect, ...]:
+    from ..collect import LogToCollect
+    from ..errors import UsageError
+
+    if outputs and len(outputs) != len(remote_logs):
+        raise UsageError(
+            f"{len(remote_logs)} logs and {len(outputs)} outputs",
+            hint="give one `--output` for each `--remote-log`",
+        )
+    stem = f"provision_{name}_{int(time.time())}"
+    chosen = [Path(output) for output in outputs] or [
+        logs_dir / (f"{stem}.log" if not number else f"{stem}.{number}.{_file_name(remote)}")
+        for number, remote in enumerate(remote_logs)
+    ]
+    for kind, values in (("output", [path.absolute() for path in chosen]), ("log", list(remote_logs))):
+        if len(set(values)) != len(values):
+            raise UsageError(f"the same {kind} is given twice", hint="each log has one output of its own")
+    for remote in remote_logs:
+        if not remote.startswith("/") or "\n" in remote:
+            raise UsageError(f"`{remote}` is not an absolute path", hint="begin `--remote-log` with a `/`")
+    return tuple(LogToCollect(remote, output) for remote, output in zip(remote_logs, chosen, strict=True))
+
+
+def _file_name(remote: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", PurePosixPath(remote).name) or "log"
+
+
+def _markers(success: tuple[str, ...], failure: tuple[str, ...], profile: str | None) -> Markers:
+    from ..errors import UsageError
+    from ..mirror import Markers
+
+    if not all(text.strip() and "\n" not in text for text in (*success, *failure)):
+        raise UsageError("a marker is a part of one line", hint="give some text with `--marker-success`")
+    if profile is None:
+        return Markers.of(success, failure)
+    from ..profile import load_profile
+
+    named = load_profile(profile).markers
+    return Markers.of(success or tuple(named.success), failure or tuple(named.failure))
+
+
+async def _collect(instance: Any, order: CollectOrder, *, as_json: bool) -> int:
+    from ..collect import collect
+    from ..console import view_for
+
+    leave, codes = asyncio.Event(), []
+
+    def stop(exit_code: int) -> None:
+        codes.append(exit_code)
+        leave.set()
+
+    loop = asyncio.get_running_loop()
+    for sign, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
+        loop.add_signal_handler(sign, stop, exit_code)
+    if as_json:
+        with view_for("json", host=str(instance), stdout=sys.stdout, stderr=sys.stderr) as view:
+            outcome = await collect(instance, order, on_event=view.event, leave=leave)
+            outcome["exit_code"] = (
+                codes[0] if codes and outcome["verdict"] == "cancelled" else outcome["exit_code"]
+            )
+            view.outcome(outcome)
+    else:
+        outcome = await collect(instance, order, on_event=_say, leave=leave)
+        _say_outcome(outcome, order)
+    return codes[0] if codes and outcome["verdict"] == "cancelled" else int(outcome["exit_code"])
+
+
+def _say(event: Mapping[str, Any]) -> None:
+    from ..console import harmless
+
+    words = {
+        "connecting": "still booting? {cause}; waited {waited_s} s",
+        "connected": "connected to {host}",
+        "connection_lost": "connection lost: {cause}; trying again",
+        "log_missing": "`{file}` is not there yet: waiting for it",
+        "log_found": "`{file}` is there now",
+        "gap": "warning: {bytes} bytes of `{file}` are lost for ever: deleted before they could be read",
+        "warning": "warning: {message}",
+        "marker_found": "{kind}: {line}",
+    }
+    text = words.get(str(event["event"]))
+    if text is not None:
+        known = {key: "some" if value is None else value for key, value in event.items()}
+        print(f"provision: {harmless(text.format_map(known))}", file=sys.stderr, flush=True)
+
+
+def _say_outcome(outcome: Mapping[str, Any], order: CollectOrder) -> None:
+    from ..console import harmless
+
+    for error in outcome["errors"]:
+        print(f"provision: {harmless(error['message'])}", file=sys.stderr)
+        if error["hint"]:
+            print(f"  next: {harmless(error['hint'])}", file=sys.stderr)
+    for log in order.logs:
+        print(f"{outcome['verdict']}: {log.output}")

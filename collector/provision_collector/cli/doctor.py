@@ -1,0 +1,70 @@
+"""`provision doctor`: everything that a run would stand on, looked at before anything long starts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from .options import configure_logging, connection_options, instance_of, pair
+
+
+@click.command("doctor")
+@click.argument("run", required=False)
+@connection_options
+@click.option("--profile", metavar="NAME|PATH", help="Also ask this profile's sources, from the instance.")
+@click.option(
+    "--set",
+    "variables",
+    type=pair,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable of the profile.",
+)
+@click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def command(
+    *,
+    run: str | None,
+    connection: dict[str, Any],
+    profile: str | None,
+    variables: tuple[tuple[str, str], ...],
+    workspace: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Look at an instance: SSH, python3, disk, GPU and driver, clock, and whether it reaches the profile's sources.
+
+    Ends with 0, 1 (a run would fail) or 5 (a run would be incomplete). Changes nothing.
+    """
+    configure_logging(verbose)
+    import asyncio
+    import os
+    from dataclasses import asdict
+
+    from provision_agent.plan import Plan
+
+    from ..console import harmless
+    from ..planning.doctor import diagnose
+    from ..profile import compile_plan, load_profile, values_of
+    from ..profile.compile import DEFAULT_WORKSPACE
+
+    instance = instance_of(connection, run)
+    if profile is not None:
+        plan = compile_plan(load_profile(profile, overrides=dict(variables)), workspace=workspace)
+    else:
+        plan = Plan("doctor", workspace=workspace or DEFAULT_WORKSPACE, workspace_fallback=workspace is None)
+    secrets, _ = values_of(plan.secrets, os.environ)
+    findings, code = asyncio.run(diagnose(instance, plan, secrets))
+    if as_json:
+        facts = {"host": str(instance), "exit_code": code, "findings": [asdict(each) for each in findings]}
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        for each in findings:
+            print(harmless(f"{each.state:7}  {each.name:9}  {each.message}"))
+            if each.state != "ok" and each.hint:
+                print(harmless(f"{'':7}  {'':9}  next: {each.hint}"))
+    sys.exit(code)

@@ -1,0 +1,255 @@
+"""``provision fleet``: one profile on many instances at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import configure_logging, duration, login_options, pair
+from .up import STEP_NAMES
+
+if TYPE_CHECKING:
+    from ..fleet import Fleet, Member, Target
+
+
+@click.group("fleet")
+def command() -> None:
+    """Bring many instances up at once, and see how they are."""
+
+
+@command.command("up")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--host", "hosts", multiple=True, metavar="[USER@]HOST[:PORT]", help="An instance; repeatable.")
+@login_options
+@click.option("--profile", required=True, metavar="NAME|PATH", help="What every instance must have.")
+@click.option(
+    "--set",
+    "variables",
+    type=pair,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable of the profile.",
+)
+@click.option("--name", metavar="NAME", help="The fleet's name (FILE's, else the profile's).")
+@click.option(
+    "--parallel", type=click.IntRange(1, 1000), default=50, show_default=True, help="Runs at once, at most."
+)
+@click.option(
+    "--canary",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="So many first; the rest when they are good.",
+)
+@click.option("--stop-after", type=click.IntRange(1), metavar="N", help="Stop the rest when N fail alike.")
+@click.option("--workspace", metavar="PATH", help="The folder on the instances (/workspace).")
+@click.option(
+    "--label", "labels", type=pair, multiple=True, metavar="K=V", help="Echoed in events and outcomes."
+)
+@click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go.")
+@click.option(
+    "--timeout", "timeout_s", type=duration, help="Each run's deadline; else the profile's `limits.run`."
+)
+@click.option(
+    "--strict/--permissive", default=None, help="Stop a run at its first critical failure, or go on."
+)
+@click.option("--replace", is_flag=True, help="Stop other plans' runs first; verified files stay.")
+@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Leave out a step.")
+@click.option(
+    "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
+)
+@click.option(
+    "--gone-check", metavar="COMMAND", help="Asked without contact; exit status 0: the instance is gone."
+)
+@click.option("--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when an instance is usable.")
+@click.option("--on-finished", multiple=True, metavar="COMMAND|URL", help="Told how a run ended.")
+@click.option("--json", "as_json", is_flag=True, help="Every event and outcome as JSON Lines on stdout.")
+@click.option("--quiet", "-q", is_flag=True, help="Only the table.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def up(
+    *, file: Path | None, hosts: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool, **options: Any
+) -> None:
+    """Bring the instances in FILE and those of --host to what a profile says.
+
+    FILE has one address per line, or a YAML list. The same command again takes up what is unfinished, leaves what
+    is complete, and tries the rest once more. The exit code is the worst of them.
+    """
+    configure_logging(verbose)
+    from ..errors import UsageError
+
+    targets = _targets(file, hosts, options.pop("connection"), dict(options.pop("labels")))
+    if not targets:
+        raise UsageError("which instances?", hint="give FILE, or `--host` once per instance")
+    fleet = _fleet(targets, options, file, _Teller(as_json=as_json, quiet=quiet))
+    code = asyncio.run(_up(fleet))
+    if as_json:
+        facts = {
+            "event": "fleet_finished",
+            "fleet": fleet.name,
+            "exit_code": code,
+            "held_because": fleet.held_because,
+        }
+        click.echo(
+            json.dumps({**facts, "members": [vars(member) for member in fleet.members]}, ensure_ascii=False)
+        )
+    else:
+        _print_table(fleet.members)
+    if fleet.held_because is not None:
+        print(
+            f"provision: the rest was held: {fleet.held_because}\n  next: mend that, then the same command again",
+            file=sys.stderr,
+        )
+    if code in (130, 143):
+        print("the runs go on: the same command takes them up again", file=sys.stderr)
+    sys.exit(code)
+
+
+@command.command("status")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per instance and line.")
+def status(*, name: str | None, as_json: bool) -> None:
+    """Show the instances of the fleet NAME (of the one that changed last when left out)."""
+    from ..errors import UsageError
+    from ..fleet import fleet_names, read_fleet
+
+    names = [name] if name is not None else fleet_names()[:1]
+    if not names:
+        raise UsageError("no fleet is known here", hint="`provision fleet up` makes one")
+    _, members = read_fleet(names[0])
+    if as_json:
+        for member in members:
+            click.echo(json.dumps({"fleet": names[0], **vars(member)}, ensure_ascii=False))
+    else:
+        _print_table(members)
+
+
+def _targets(
+    file: Path | None, hosts: tuple[str, ...], login: dict[str, Any], labels: dict[str, str]
+) -> list[Target]:
+    from dataclasses import replace
+
+    from ..fleet import Target, read_targets
+    from ..instance import Instance
+
+    given = {name: value for name, value in login.items() if value is not None}
+    targets = read_targets(file, given) if file is not None else []
+    targets += [Target(Instance.parse(host, **given)) for host in hosts]
+    return [replace(target, labels={**labels, **target.labels}) for target in targets]
+
+
+def _fleet(targets: list[Target], options: dict[str, Any], file: Path | None, tell: _Teller) -> Fleet:
+    from ..fleet import Fleet, Rules
+    from ..hooks import Hook, check_command
+    from ..profile import compile_plan, load_profile, secret_values
+
+    profile = load_profile(options["profile"], overrides=dict(options["variables"]))
+    shaping = {name: options[name] for name in ("workspace", "timeout_s", "strict", "skip", "only")}
+    secrets, warnings = secret_values(profile, os.environ)
+    for warning in warnings if not tell.is_quiet else ():
+        print(f"provision: warning: {warning}", file=sys.stderr)
+    gone_check = options["gone_check"]
+    rules = Rules(
+        parallel=options["parallel"],
+        canary=options["canary"],
+        stop_after=options["stop_after"],
+        replace=options["replace"],
+        gone_check=check_command("--gone-check", gone_check) if gone_check is not None else None,
+        hooks=(
+            *(Hook.parse("usable", text) for text in options["on_usable"]),
+            *(Hook.parse("finished", text) for text in options["on_finished"]),
+        ),
+    )
+    return Fleet(
+        options["name"] or (file.stem if file is not None else profile.name),
+        compile_plan(profile, **shaping),
+        targets,
+        secrets=secrets,
+        logs_dir=Path(options["logs_dir"]),
+        rules=rules,
+        tell=tell,
+    )
+
+
+async def _up(fleet: Fleet) -> int:
+    """The fleet's exit code; 130 or 143 when a signal ended the watching, while the runs go on."""
+    work = asyncio.create_task(fleet.up())
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        work.cancel()
+
+    loop = asyncio.get_running_loop()
+    for sign, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        loop.add_signal_handler(sign, leave, code)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not codes:
+            raise
+        return codes[0]
+
+
+class _Teller:
+    """Says what happens: every event as JSON, or a line for what a person waits for."""
+
+    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+        self._as_json = as_json
+        self.is_quiet = quiet
+
+    def __call__(self, member: Member, event: Mapping[str, Any]) -> None:
+        if self._as_json:
+            click.echo(json.dumps({**event, "host": member.host}, ensure_ascii=False))
+        elif not self.is_quiet and (line := _line(event)):
+            from ..console import harmless
+
+            print(harmless(f"{member.host}: {line}"), file=sys.stderr)
+
+
+def _line(event: Mapping[str, Any]) -> str | None:
+    name = event["event"]
+    if name == "run_accepted":
+        return "begins"
+    if name == "connecting":
+        return f"not reachable yet ({event['cause']})"
+    if name == "run_usable":
+        return f"usable after {event['after_s']:.0f} s"
+    if name == "outcome":
+        first = event["errors"][0] if event["errors"] else None
+        why = f": {first['class']} {first['item']}: {first['message']}" if first else ""
+        return f"{event['verdict']}{why}" + (f" (next: {event['next']})" if event["next"] != "none" else "")
+    return None
+
+
+def _print_table(members: list[Member]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..console import harmless
+    from ..console.units import duration as shown_duration
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("INSTANCE", "STATE", "CODE", "USABLE AFTER", "TOOK", "NEXT", "RUN", "WHY"):
+        table.add_column(heading, no_wrap=heading in ("INSTANCE", "STATE", "RUN"), overflow="fold")
+    for member in members:
+        cells = (
+            member.host if member.key == member.host else f"{member.key} ({member.host})",
+            member.state,
+            "" if member.exit_code is None else str(member.exit_code),
+            "" if member.usable_after_s is None else shown_duration(member.usable_after_s),
+            "" if member.duration_s is None else shown_duration(member.duration_s),
+            member.next or "",
+            member.run or "",
+            member.fingerprint or member.message,
+        )
+        table.add_row(*(harmless(cell) for cell in cells))
+    width = None if sys.stdout.isatty() else 200
+    Console(markup=False, emoji=False, highlight=False, width=width).print(table)

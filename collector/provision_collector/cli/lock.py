@@ -1,0 +1,88 @@
+"""`provision lock`: pin a profile to exact URLs, sizes, hashes and commits."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import configure_logging, connection_options, instance_of, pair, workflow_option
+
+
+@click.command("lock")
+@click.argument("name", metavar="[PROFILE]", required=False)
+@connection_options
+@click.option("--profile", metavar="NAME|PATH", help="The same as the argument.")
+@click.option(
+    "--set",
+    "variables",
+    type=pair,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable of the profile.",
+)
+@workflow_option
+@click.option("--workspace", metavar="PATH", help="The folder on the instance, with --host.")
+@click.option("--output", "-o", metavar="FILE", help="Else PROFILE.lock.json, beside the profile's file.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def command(
+    *,
+    name: str | None,
+    connection: dict[str, Any],
+    profile: str | None,
+    variables: tuple[tuple[str, str], ...],
+    workflows: tuple[str, ...],
+    workspace: str | None,
+    output: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Pin PROFILE: ask every source for size, hash and commit, and write them to a lock that `up --locked` obeys.
+
+    With --host the instance is asked, and what stands there counts first: the files that a run has verified and the
+    commits that are checked out. Nothing is written unless everything could be pinned.
+    """
+    configure_logging(verbose)
+    import asyncio
+    import os
+
+    from ..console.text import harmless
+    from ..console.units import counted, size
+    from ..planning.lock import lock_path, make_lock
+    from ..planning.survey import survey
+    from ..planning.wanted import wanted_profile
+    from ..profile import compile_plan, secret_values
+    from .check import one_profile
+
+    wanted = one_profile("lock", name, profile)
+    loaded, _ = wanted_profile(wanted, overrides=dict(variables), workflows=workflows)
+    plan = compile_plan(loaded, workspace=workspace)
+    secrets, warnings = secret_values(loaded, os.environ)
+    for warning in warnings:
+        print(f"provision: warning: {warning}", file=sys.stderr)
+    instance = instance_of(connection) if connection["host"] else None
+    lock, unpinned = make_lock(plan, asyncio.run(survey(plan, secrets, instance=instance, pin=True)))
+    path = Path(output) if output else lock_path(wanted)
+    if not unpinned:
+        path.write_text(lock.to_text(), encoding="utf-8")
+    if as_json:
+        facts = {
+            "lock": None if unpinned else str(path),
+            "downloads": len(lock.downloads),
+            "repos": len(lock.repos),
+            "unpinned": [vars(item) for item in unpinned],
+        }
+        click.echo(json.dumps(facts, ensure_ascii=False))
+    elif not unpinned:
+        total = size(sum(file.size for file in lock.downloads))
+        files, commits = counted(len(lock.downloads), "file"), counted(len(lock.repos), "commit")
+        click.echo(f"{path}: {files} ({total}), {commits}; `provision up --locked` brings nothing else")
+    for item in unpinned:
+        print(f"provision: cannot pin `{item.item}`: {harmless(item.message)}", file=sys.stderr)
+    if unpinned:
+        print("  next: mend the lines above; no lock was written", file=sys.stderr)
+        sys.exit(1)

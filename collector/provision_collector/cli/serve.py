@@ -1,0 +1,161 @@
+"""``provision serve``: HTTP API, SSE and a page, for a warm-pool server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import configure_logging
+
+if TYPE_CHECKING:
+    from ..server.app import Door
+    from ..server.pool import Rules
+
+TOKEN_VARIABLE = "PROVISION_TOKEN"  # noqa: S105 - a name
+SHORTEST_TOKEN = 16
+
+
+@click.command("serve")
+@click.option(
+    "--listen",
+    default="127.0.0.1:8377",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Port 0 takes a free one.",
+)
+@click.option(
+    "--token-file", metavar="PATH", help=f"The bearer token; else ${TOKEN_VARIABLE}, else a new one is made."
+)
+@click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go.")
+@click.option("--state-dir", metavar="DIR", help="The server's own state ($XDG_STATE_HOME/provision/server).")
+@click.option("--profiles", metavar="DIR", help="Profiles that clients may name, besides the built-in ones.")
+@click.option(
+    "--secret", "names", multiple=True, metavar="NAME",
+    help="A secret in this server's environment that profiles may use; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--gone-check", metavar="COMMAND", help="Asked without contact; exit status 0: the instance is gone."
+)
+@click.option(
+    "--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when a run is usable; repeatable."
+)
+@click.option("--on-finished", multiple=True, metavar="COMMAND|URL", help="Told how a run ended; repeatable.")
+@click.option(
+    "--allow-host", multiple=True, metavar="NAME", help="Another name of this server, as browsers send it."
+)
+@click.option(
+    "--cors-origin", multiple=True, metavar="ORIGIN", help="A web page's origin that may ask; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Address and token as a JSON line on stdout.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what the server does, to stderr.")
+def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool, **options: Any) -> None:
+    """Start and watch runs over HTTP: /openapi.json says how, / is a page.
+
+    Every request needs the token. Ctrl-C ends the server and leaves the runs going; the next server with the same
+    state directory takes them up again. Webhooks are signed with $PROVISION_WEBHOOK_SECRET when it is set.
+    """
+    configure_logging(verbose)
+    from ..errors import UsageError
+
+    try:
+        from ..server.app import serve
+    except ImportError as missing:
+        raise UsageError(
+            f"`provision serve` needs `{missing.name}`", hint="pip install 'provision[server]'"
+        ) from None
+    rules = _rules(options)
+    listener = _listener(listen)
+    name, port = listener.getsockname()[:2]
+    shown = f"[{name}]" if ":" in name else name
+    door = _door(shown, _token(token_file), options)
+
+    def on_open() -> None:
+        url = f"http://{shown}:{port}"
+        if as_json:
+            click.echo(json.dumps({"event": "serving", "url": url, "token": door.token, "pid": os.getpid()}))
+        else:
+            click.echo(f"{url}/?token={door.token}")
+
+    asyncio.run(serve(rules, door, listener, on_open))
+
+
+def _rules(options: dict[str, Any]) -> Rules:
+    from .. import registry
+    from ..errors import UsageError
+    from ..hooks import Hook, check_command
+    from ..server.pool import Rules
+
+    held = {}
+    for name in options["names"]:
+        if not os.environ.get(name):
+            raise UsageError(f"`--secret {name}`: it is not in this environment", hint=f"export {name}=…")
+        held[name] = os.environ[name]
+    if options["profiles"] and not Path(options["profiles"]).is_dir():
+        raise UsageError(f"`--profiles {options['profiles']}` is no folder")
+    gone_check = options["gone_check"]
+    return Rules(
+        state_dir=Path(options["state_dir"] or registry.state_directory() / "server").absolute(),
+        logs_dir=Path(options["logs_dir"]).absolute(),
+        profiles=Path(options["profiles"]).absolute() if options["profiles"] else None,
+        secrets=held,
+        gone_check=check_command("--gone-check", gone_check) if gone_check is not None else None,
+        hooks=(
+            *(Hook.parse("usable", text) for text in options["on_usable"]),
+            *(Hook.parse("finished", text) for text in options["on_finished"]),
+        ),
+    )
+
+
+def _door(shown: str, token: str, options: dict[str, Any]) -> Door:
+    from ..server.app import LOOPBACK, Door
+
+    return Door(
+        token=token,
+        hosts=(*LOOPBACK, shown.lower(), *options["allow_host"]),
+        origins=tuple(options["cors_origin"]),
+    )
+
+
+def _token(path: str | None) -> str:
+    from ..errors import UsageError
+
+    if path is not None:
+        try:
+            token = Path(path).expanduser().read_text().strip()
+        except OSError as error:
+            raise UsageError(f"`--token-file {path}`: {error.strerror}") from None
+    else:
+        token = os.environ.get(TOKEN_VARIABLE, "").strip() or secrets.token_urlsafe(32)
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        raise UsageError(
+            f"a token has at least {SHORTEST_TOKEN} characters, ASCII and without spaces",
+            hint="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes one",
+        )
+    return token
+
+
+def _listener(text: str) -> socket.socket:
+    from ..errors import UsageError
+
+    name, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"`--listen {text}` is not HOST:PORT", hint="such as `--listen 127.0.0.1:8377`")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            name.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on `{text}`: {error.strerror}", hint="choose another `--listen`"
+        ) from None
+    return listener

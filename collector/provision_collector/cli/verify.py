@@ -1,0 +1,105 @@
+"""`provision verify`: only the checks of a profile on an instance, now."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from .options import configure_logging, connection_options, instance_of, pair
+
+
+@click.command("verify")
+@click.argument("run", required=False)
+@connection_options
+@click.option("--profile", metavar="NAME|PATH", help="Whose checks; else those of the run.")
+@click.option(
+    "--set",
+    "variables",
+    type=pair,
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a variable of the profile.",
+)
+@click.option("--workspace", metavar="PATH", help="The folder on the instance.")
+@click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
+@click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
+def command(
+    *,
+    run: str | None,
+    connection: dict[str, Any],
+    profile: str | None,
+    variables: tuple[tuple[str, str], ...],
+    workspace: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Run the checks of RUN, of the current run of --host, or of --profile. Ends with 0, 1 (critical) or 5 (required)."""
+    configure_logging(verbose)
+    import asyncio
+
+    from ..planning.on_instance import run_checks
+    from ..planning.sources import worst
+
+    instance = instance_of(connection, run)
+    plan = plan_for(instance, run, profile, dict(variables), workspace)
+    passed, failed = asyncio.run(run_checks(instance, plan))
+    code = worst(check["level"] for check in failed)
+    levels = {check.name: check.level for check in plan.checks}
+    events = [{"event": "check_passed", "item": name, "level": levels[name]} for name in passed]
+    events += [{"event": "check_failed", **check} for check in failed]
+    if as_json:
+        for event in events:
+            print(json.dumps(event, ensure_ascii=False))
+        print(
+            json.dumps({"event": "outcome", **_outcome(run, str(instance), events, code)}, ensure_ascii=False)
+        )
+    else:
+        _print(events, len(plan.checks))
+    sys.exit(code)
+
+
+def plan_for(
+    instance: Any, run: str | None, profile: str | None, variables: dict[str, str], workspace: str | None
+) -> Any:
+    """The plan of *profile*, or of a run: the one that was named, or the instance's current one."""
+    import asyncio
+
+    from .. import registry
+    from ..planning.on_instance import plan_there
+    from ..profile import compile_plan, load_profile
+
+    record = registry.find(run) if run else None
+    folder = workspace or (record.workspace if record is not None and record.workspace else None)
+    if profile is not None:
+        return compile_plan(load_profile(profile, overrides=variables), workspace=folder)
+    return asyncio.run(plan_there(instance, run=run, workspace=folder))
+
+
+def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int) -> dict[str, Any]:
+    from provision_agent.status import fold, new_status
+
+    from ..outcome import outcome_of
+
+    status = new_status(run or "")
+    for event in events:
+        fold(status, event)
+    verdict = {0: "complete", 1: "failed", 5: "incomplete"}[code]
+    return outcome_of(
+        status, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
+    )
+
+
+def _print(events: list[dict[str, Any]], count: int) -> None:
+    from ..console import harmless
+
+    for event in events:
+        if event["event"] == "check_passed":
+            print(harmless(f"ok      {event['level']:8}  {event['item']}"))
+        else:
+            print(harmless(f"FAILED  {event['level']:8}  {event['item']}: {event['message']}"))
+            print(harmless(f"        {'':8}  next: {event['hint']}"))
+    if not count:
+        print("the plan has no checks", file=sys.stderr)

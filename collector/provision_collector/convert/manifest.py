@@ -1,0 +1,290 @@
+"""Vast.ai's provisioning manifests (``version: 1`` YAML) as profiles. Every key without a counterpart is named."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from .converted import Converted, inside_workspace, name_of
+
+HOSTS = {"huggingface": "huggingface.co", "civitai": "civitai.com"}
+CONDITIONS = {"hf_token_valid": "huggingface", "civitai_token_valid": "civitai"}
+_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::[-=]([^}]*))?\}")
+_SHELL = re.compile(r"[|&;<>()$`\\*?\[\]#~%]|=")
+
+
+def from_manifest(data: Mapping[str, Any], name: str) -> Converted:
+    """Make a profile of a manifest's YAML values."""
+    return _Manifest(data, name).convert()
+
+
+class _Manifest:
+    def __init__(self, data: Mapping[str, Any], name: str) -> None:
+        self._made = Converted({"version": 1, "name": name_of(name), "description": f"From {name}"})
+        self._data: Mapping[str, Any] = self._expanded(data)
+        self._secrets: dict[str, str] = {}
+
+    def convert(self) -> Converted:
+        known: dict[str, Callable[[Any], None]] = {
+            "version": lambda value: None,
+            "settings": self._settings,
+            "auth": self._auth,
+            "apt_packages": self._apt,
+            "pip_packages": self._pip,
+            "git_repos": self._repos,
+            "downloads": self._downloads,
+            "conditional_downloads": self._conditional,
+            "services": self._services,
+            "write_files": self._files,
+            "write_files_late": self._files,
+            "post_commands": lambda commands: self._commands(commands, "post_commands", "."),
+            "env_merge": self._env_merge,
+        }
+        for key in ("auth", *(key for key in self._data if key != "auth")):
+            value = self._data.get(key)
+            if value and key in known:
+                known[key](value)
+            elif value:
+                self._open(f"`{key}`", value)
+        self._install_with_repos()
+        return self._made
+
+    def _install_with_repos(self) -> None:
+        """A requirements file inside a checkout is installed when that is there, not before."""
+        layers = self._made.profile.get("python", {}).get("layers", [])
+        for repo in self._made.profile.get("repos", []):
+            inside = [
+                layer for layer in layers
+                if isinstance(layer, dict) and layer["requirements"].startswith(f"{repo['path']}/")
+            ]  # fmt: skip
+            if len(inside) == 1:
+                layers.remove(inside[0])
+                repo["install"] = inside[0]["requirements"].removeprefix(f"{repo['path']}/")
+
+    def _expanded(self, value: Any) -> Any:
+        """*value* with ``${VAR:-default}`` as its default: whose environment it would come from is not known here."""
+        if isinstance(value, dict):
+            return {key: self._expanded(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._expanded(item) for item in value]
+        if not isinstance(value, str):
+            return value
+
+        def fill(match: re.Match[str]) -> str:
+            name, default = match[1], match[2]
+            if name in ("WORKSPACE", "DATA_DIRECTORY"):
+                return "/workspace"
+            if default is not None:
+                self._made.unresolve(f"`{match[0]}` is taken as its default, `{default}`")
+                return default
+            self._made.unresolve(f"`{match[0]}` has no default: write its value into the profile")
+            return match[0]
+
+        return _VARIABLE.sub(fill, value)
+
+    # -- the parts
+
+    def _settings(self, settings: Any) -> None:
+        for key, value in self._keys(settings, "settings"):
+            if key == "venv":
+                self._python()["venv"] = inside_workspace(value) or value
+            elif key == "retry" and isinstance(value, dict):
+                if isinstance(value.get("max_attempts"), int):
+                    self._limits()["attempts"] = value["max_attempts"]
+                self._rest("settings.retry", value, {"max_attempts"})
+            elif key == "concurrency" and isinstance(value, dict):
+                if isinstance(value.get("hf_downloads"), int):
+                    hosts = self._limits().setdefault("hosts", {})
+                    hosts["huggingface.co"] = {"files": value["hf_downloads"]}
+                self._rest("settings.concurrency", value, {"hf_downloads"})
+            else:
+                self._open(f"`settings.{key}`", value)
+
+    def _auth(self, auth: Any) -> None:
+        for service, about in self._keys(auth, "auth"):
+            name = about.get("token_env") if isinstance(about, dict) else None
+            if service not in HOSTS or not name:
+                self._open(f"`auth.{service}`", about)
+                continue
+            self._secret(service, str(name))
+            self._rest(f"auth.{service}", about, {"token_env"})
+
+    def _apt(self, packages: Any) -> None:
+        for package in _listed(packages):
+            self._made.add("apt", str(package))
+
+    def _pip(self, blocks: Any) -> None:
+        single = ({"packages": [block]} if isinstance(block, str) else block for block in _listed(blocks))
+        for number, block in self._blocks(list(single), "pip_packages"):
+            layers: list[Any] = self._python().setdefault("layers", [])
+            if block.get("packages"):
+                layers.append([str(package) for package in _listed(block["packages"])])
+            for file in _listed(block.get("requirements")):
+                path = inside_workspace(str(file))
+                if path is None:
+                    self._open(f"`pip_packages[{number}].requirements`", file)
+                else:
+                    layers.append({"requirements": path})
+            if block.get("venv"):
+                self._python().setdefault("venv", inside_workspace(block["venv"]) or block["venv"])
+            self._rest(f"pip_packages[{number}]", block, {"packages", "requirements", "tool", "venv"})
+
+    def _repos(self, repos: Any) -> None:
+        for number, repo in self._blocks(repos, "git_repos"):
+            path = inside_workspace(str(repo.get("dest", "")))
+            if path is None or not repo.get("url"):
+                self._open(f"`git_repos[{number}]`", repo)
+                continue
+            made: dict[str, Any] = {"url": str(repo["url"]), "path": path}
+            if repo.get("ref"):
+                made["ref"] = str(repo["ref"])
+            if repo.get("recursive"):
+                made["submodules"] = True
+            self._made.add_repo(made)
+            self._commands(_listed(repo.get("post_commands")), f"git_repos[{number}].post_commands", path)
+            used = {"url", "dest", "ref", "recursive", "post_commands", "pull_if_exists"}
+            self._rest(f"git_repos[{number}]", repo, used)
+
+    def _downloads(self, items: Any) -> None:
+        for number, item in enumerate(_listed(items)):
+            self._download(item, f"downloads[{number}]")
+
+    def _download(self, item: Any, where: str, **more: Any) -> None:
+        path = inside_workspace(str(item.get("dest", ""))) if isinstance(item, dict) else None
+        if path is None or not item.get("url"):
+            self._open(f"`{where}`", item)
+            return
+        self._made.add_download({"url": str(item["url"]), "path": path, **more})
+        self._rest(where, item, {"url", "dest"})
+
+    def _conditional(self, blocks: Any) -> None:
+        for number, block in self._blocks(blocks, "conditional_downloads"):
+            where = f"conditional_downloads[{number}]"
+            service = CONDITIONS.get(str(block.get("when")))
+            wanted, instead = _listed(block.get("downloads")), _listed(block.get("else_downloads"))
+            if service is None:
+                self._open(f"`{where}`", block)
+                continue
+            secret = self._secret(service)
+            is_paired = len(wanted) == len(instead) and all(
+                isinstance(item, dict) and item.get("url") and inside_workspace(str(item.get("dest", "")))
+                for item in instead
+            )
+            for item, other in zip(wanted, instead if is_paired else [None] * len(wanted), strict=True):
+                if other is not None:  # a token that does not open the source is what a substitute is for
+                    there = {"url": str(other["url"]), "path": inside_workspace(str(other["dest"]))}
+                    self._download(item, where, substitute=there)
+                else:
+                    self._download(item, where, when={"secret": secret})
+            if instead and not is_paired:
+                self._open(f"`{where}.else_downloads`", instead)
+            self._rest(where, block, {"when", "downloads", "else_downloads"})
+
+    def _services(self, services: Any) -> None:
+        for number, service in self._blocks(services, "services"):
+            where = f"services[{number}]"
+            if not service.get("name") or not service.get("command"):
+                self._open(f"`{where}`", service)
+                continue
+            directory = inside_workspace(str(service.get("workdir") or "/workspace"))
+            made: dict[str, Any] = {
+                "name": str(service["name"]),
+                "run": _argv(str(service["command"])),
+                "directory": directory or str(service["workdir"]),
+                "restart": "on_failure",
+                "start": "complete" if service.get("wait_for_provisioning") else "usable",
+            }
+            if service.get("environment"):
+                pairs = self._keys(service["environment"], f"{where}.environment")
+                made["environment"] = {key: str(value) for key, value in pairs}
+            self._made.add("services", made)
+            used = {"name", "command", "workdir", "environment", "wait_for_provisioning"}
+            self._rest(where, service, used)
+
+    def _files(self, files: Any) -> None:
+        for _, file in self._blocks(files, "write_files"):
+            path = inside_workspace(str(file.get("path", "")))
+            if path is None:
+                self._open("`write_files` outside the workspace", file.get("path"))
+                continue
+            made = {"path": path, "content": str(file.get("content", ""))}
+            if file.get("permissions"):
+                made["mode"] = str(file["permissions"])
+            self._made.add("files", made)
+            self._rest("write_files", file, {"path", "content", "permissions"})
+
+    def _commands(self, commands: Any, where: str, directory: str) -> None:
+        for number, command in enumerate(_listed(commands)):
+            made = {"name": f"{where} {number + 1}", "run": ["bash", "-c", str(command)]}
+            if directory != ".":
+                made["directory"] = directory
+            self._made.add("commands", made)
+
+    def _env_merge(self, names: Any) -> None:
+        for name, target in self._keys(names, "env_merge"):
+            self._made.unresolve(
+                f"`env_merge`: `${name}` would add to `{target}` when the instance starts: write its entries into the profile"
+            )
+
+    # -- help
+
+    def _blocks(self, value: Any, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """The mappings of a list, numbered; what is none is reported."""
+        for number, block in enumerate(_listed(value)):
+            if isinstance(block, dict):
+                yield number, block
+            else:
+                self._open(f"`{where}[{number}]`", block)
+
+    def _keys(self, value: Any, where: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            yield from ((str(key), item) for key, item in value.items())
+        else:
+            self._open(f"`{where}`", value)
+
+    def _python(self) -> dict[str, Any]:
+        python: dict[str, Any] = self._made.profile.setdefault("python", {})
+        return python
+
+    def _limits(self) -> dict[str, Any]:
+        limits: dict[str, Any] = self._made.profile.setdefault("limits", {})
+        return limits
+
+    def _secret(self, service: str, name: str | None = None) -> str:
+        """The secret that opens *service*; declared once."""
+        if service not in self._secrets:
+            default = {"huggingface": "HF_TOKEN", "civitai": "CIVITAI_TOKEN"}[service]
+            self._secrets[service] = name or default
+            secrets: dict[str, Any] = self._made.profile.setdefault("secrets", {})
+            secrets[self._secrets[service]] = {"hosts": [HOSTS[service]]}
+        return self._secrets[service]
+
+    def _rest(self, where: str, block: Mapping[str, Any], used: set[str]) -> None:
+        for key, value in block.items():
+            if key not in used and value not in (None, "", [], {}, False):
+                self._open(f"`{where}.{key}`", value)
+
+    def _open(self, what: str, value: Any) -> None:
+        text = str(value)
+        shown = text if len(text) <= 120 else text[:117] + "…"
+        self._made.unresolve(f"{what} has no counterpart: {shown}")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _argv(command: str) -> list[str]:
+    """A plain command as its words; one that needs a shell, with a shell."""
+    if _SHELL.search(command):
+        return ["bash", "-c", command]
+    try:
+        return list(_words(command))
+    except ValueError:
+        return ["bash", "-c", command]
+
+
+def _words(command: str) -> Iterator[str]:
+    yield from shlex.split(command)

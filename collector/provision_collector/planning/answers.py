@@ -1,0 +1,83 @@
+"""What the sources of a plan said, and what stands on an instance. Pure: `survey` asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from provision_agent.plan import Plan
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one URL said. `class_` is ``ok``, or the class of failure as the agent names it."""
+
+    url: str
+    class_: str
+    message: str = ""
+    hint: str = ""
+    size_bytes: int | None = None
+    sha256: str | None = None
+    name: str | None = None
+    pinned_url: str | None = None
+    """The same file at the commit that its branch or tag stands for now."""
+    commit: str | None = None
+    """Of a repo: what its ref stands for there."""
+
+    @property
+    def is_ok(self) -> bool:
+        return self.class_ == "ok"
+
+
+@dataclass(frozen=True)
+class Present:
+    """What is at an item's path. `state`: there | partial | other | absent."""
+
+    state: str
+    missing_bytes: int
+    size_bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The instance as it stands."""
+
+    workspace: str
+    can_write: bool
+    facts: Mapping[str, Any]
+    unix: float
+    present: tuple[Present, ...]
+    """In the order of the plan's downloads, as `unmet`: why the item's `when` does not hold."""
+    unmet: tuple[str | None, ...]
+    commits: tuple[str, ...]
+    """What is checked out, in the order of the plan's repos; empty where nothing is."""
+    disks: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The answers, in the order of the plan: per item its URL, its mirrors, its substitute."""
+
+    downloads: tuple[tuple[Source, ...], ...]
+    repos: tuple[tuple[Source, ...], ...]
+    standing: Standing | None = None
+    rate_bytes_per_s: float | None = None
+
+
+def unasked(plan: Plan) -> Survey:
+    """The survey of a plan that pins everything itself: nobody is asked, what it says is taken at its word."""
+    return Survey(
+        downloads=tuple(
+            tuple(
+                Source(url, "ok", size_bytes=item.size_bytes, sha256=item.sha256)
+                for url in (item.url, *item.mirrors)
+            )
+            for item in plan.downloads
+        ),
+        repos=tuple(
+            tuple(Source(url, "ok", commit=repo.ref) for url in (repo.url, *repo.mirrors))
+            for repo in plan.repos
+        ),
+    )

@@ -1,0 +1,160 @@
+"""Everything that a run would stand on, looked at before anything long starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from provision_agent.plan import Plan
+
+from ..instance import Instance
+from .answers import Survey
+from .sources import exit_code, rows_of, worst
+from .survey import survey
+
+CLOCK_OFF_S = 60.0
+LOW_DISK_BYTES = 10 * 10**9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `state`: ok | warning | failed; only failed ones count, by `level`."""
+
+    name: str
+    state: str
+    message: str
+    level: str = "optional"
+    hint: str = ""
+
+
+async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -> tuple[list[Finding], int]:
+    """Look at everything that a run of *plan* would stand on; an empty plan looks at the instance alone.
+
+    Returns:
+        What was found, and the exit code.
+
+    Raises:
+        ProvisionError: it cannot be reached at all.
+    """
+    began = time.monotonic()
+    surveyed = await survey(plan, secrets, instance=instance)
+    took_s, now = time.monotonic() - began, time.time()
+    assert surveyed.standing is not None
+    findings = [
+        Finding("ssh", "ok", f"{instance} answers, the agent runs ({took_s:.1f} s for everything)"),
+        *_machine(plan, surveyed, now, took_s),
+        *_sources(plan, surveyed),
+        *(
+            Finding("secret", "warning", f"{rule.name} is not set", hint=f"export {rule.name}=…")
+            for rule in plan.secrets
+            if rule.name not in secrets
+        ),
+    ]
+    return findings, worst(each.level for each in findings if each.state == "failed")
+
+
+def _machine(plan: Plan, surveyed: Survey, now: float, took_s: float) -> Iterator[Finding]:
+    here = surveyed.standing
+    assert here is not None
+    facts = here.facts
+    pythons = [python["version"] for python in facts["pythons"]]
+    modern = any(tuple(map(int, version.split(".")[:2])) >= (3, 10) for version in pythons)
+    if plan.python is not None and not modern:
+        yield Finding(
+            "python", "failed", f"only Python {', '.join(pythons)} is there; today's torch wants 3.10", "critical",
+            "install a newer python3, or name an environment under `python.venv`",
+        )  # fmt: skip
+    else:
+        yield Finding("python", "ok", f"Python {', '.join(pythons)}")
+    if here.can_write:
+        yield Finding("workspace", "ok", f"{here.workspace} can be written")
+    else:
+        yield Finding(
+            "workspace", "failed", f"{here.workspace} cannot be written as {facts['user']}", "critical",
+            "choose another folder with `--workspace`",
+        )  # fmt: skip
+    yield from _disks(here.disks or facts["disks"])
+    yield _gpu(plan, facts)
+    off_s = here.unix - now
+    if -CLOCK_OFF_S - took_s <= off_s <= CLOCK_OFF_S:
+        yield Finding("clock", "ok", "right, within a minute")
+    else:
+        yield Finding(
+            "clock", "failed", f"it is off by {off_s:+.0f} s: https will refuse certificates", "required",
+            "on the instance: `date -u`; restart it, or set its clock",
+        )  # fmt: skip
+    if plan.repos and not facts["git"]:
+        in_apt = "git" in {package.split("=")[0] for package in plan.apt}
+        state, level = ("ok", "optional") if in_apt else ("failed", "critical")
+        yield Finding(
+            "git",
+            state,
+            "not there" + (" yet; `apt` brings it" if in_apt else ""),
+            level,
+            "add `git` to `apt:`",
+        )
+
+
+def _disks(disks: Any) -> Iterator[Finding]:
+    for disk in disks:
+        free, needed = disk["free_bytes"], disk.get("needed_bytes", 0)
+        message = f"{free / 1e9:.1f} GB free on {disk['path']}" + (
+            f", {needed / 1e9:.1f} GB needed" if needed else ""
+        )
+        if needed > free:
+            yield Finding(
+                "disk",
+                "failed",
+                message,
+                "critical",
+                f"rent an instance with {(needed - free) / 1e9:.1f} GB more, or free as much",
+            )
+        elif free < LOW_DISK_BYTES:
+            yield Finding(
+                "disk", "warning", message, hint="models are large: rent an instance with a larger disk"
+            )
+        else:
+            yield Finding("disk", "ok", message)
+
+
+def _gpu(plan: Plan, facts: Mapping[str, Any]) -> Finding:
+    gpus = facts["gpus"]
+    if gpus:
+        names = ", ".join(f"{gpu['name']} ({gpu['memory_bytes'] / 2**30:.0f} GiB)" for gpu in gpus)
+        return Finding("gpu", "ok", f"{names}; driver {facts['driver']}, CUDA up to {facts['cuda']}")
+    layers = plan.python.layers if plan.python else ()
+    wants = any(
+        layer.torch is not None and layer.torch.accelerator not in ("auto", "cpu") for layer in layers
+    )
+    message = "no NVIDIA GPU, or its driver does not answer"
+    if wants:
+        return Finding(
+            "gpu", "failed", message, "critical", "on the instance: `nvidia-smi`; rent another one"
+        )
+    return Finding("gpu", "warning", message, hint="`accelerator: auto` installs torch for the CPU here")
+
+
+def _sources(plan: Plan, surveyed: Survey) -> Iterator[Finding]:
+    rows = rows_of(plan, surveyed)
+    by_item: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        by_item.setdefault((row["kind"], row["item"]), []).append(row)
+    good = 0
+    for items in by_item.values():
+        if exit_code(items) == 0 and any(row["state"] == "ok" for row in items):
+            good += 1
+        else:
+            first = items[0]
+            yield Finding(
+                "source",
+                "failed",
+                f"{first['item']}: {first['state']}: {first['message']}",
+                first["level"],
+                first["hint"],
+            )
+    if good:
+        yield Finding(
+            "source", "ok", f"{good} of {len(by_item)} items have a good source, asked from the instance"
+        )

@@ -1,0 +1,106 @@
+"""Questions about an instance that stands: its plan, its checks, and how it differs from a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from provision_agent.plan import Plan
+
+from ..errors import UsageError
+from ..instance import Instance
+from ..instance_query import ask
+from .sources import worst
+
+VERIFY_WITHIN_S = 660.0
+AUDIT_WITHIN_S = 1900.0
+MENDABLE = ("missing", "partial", "wrong_size", "wrong_hash", "wrong_commit", "wrong_content")
+REPAIR = "repair"
+"""The label of a run that mends what an audit found: its plan is a part of another run's."""
+FINE = ("ok", "skipped", "substituted")
+
+
+async def plan_there(instance: Instance, *, run: str | None = None, workspace: str | None = None) -> Plan:
+    """The plan of a run on *instance*; None means the newest one that was no repair.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    request = {"run": run, "all": run is None, "workspace": workspace, "with_plan": True}
+    runs = (await ask(instance, "status", request))["runs"]
+    wanted = [found for found in runs if run is not None or REPAIR not in (found.get("labels") or {})]
+    if not wanted:
+        raise UsageError(
+            f"there is no run {f'`{run}` ' if run else ''}on {instance} to take the plan from",
+            hint="give `--profile`",
+        )
+    newest = sorted(wanted, key=lambda found: float(found.get("started_unix") or 0.0))[-1]
+    return Plan.from_json(newest["plan"])
+
+
+async def run_checks(instance: Instance, plan: Plan) -> tuple[list[str], list[dict[str, Any]]]:
+    """The plan's checks, now: the names of those that hold, and the failures of the others."""
+    answer = await ask(instance, "verify", {"plan": plan.to_json()}, timeout_s=VERIFY_WITHIN_S)
+    return answer["passed"], answer["failed"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """How the disk differs. `items`: ``{item kind level state message …}``; `extra`: paths that nobody named."""
+
+    workspace: str
+    items: tuple[dict[str, Any], ...]
+    extra: tuple[str, ...]
+
+    @property
+    def wrong(self) -> list[dict[str, Any]]:
+        return [item for item in self.items if item["state"] not in FINE]
+
+    @property
+    def exit_code(self) -> int:
+        return worst(item["level"] for item in self.wrong)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "exit_code": self.exit_code}
+
+
+async def audit(
+    instance: Instance,
+    plan: Plan,
+    secrets: Mapping[str, str],
+    *,
+    is_quick: bool = False,
+    distrust: bool = False,
+) -> Audit:
+    """Compare *instance* with *plan*.
+
+    Args:
+        is_quick: Believe what was verified and not touched since, instead of hashing everything again.
+        distrust: Let no record vouch for a wrong file any more, so that the next run mends it.
+    """
+    request = {"plan": plan.to_json(), "secrets": dict(secrets), "is_quick": is_quick, "distrust": distrust}
+    answer = await ask(instance, "audit", request, timeout_s=AUDIT_WITHIN_S)
+    return Audit(answer["workspace"], tuple(answer["items"]), tuple(answer["extra"]))
+
+
+def mending(plan: Plan, found: Audit) -> Plan | None:
+    """The plan that does what is wrong in *found* again, and nothing else; None when nothing of it can be mended."""
+    wrong = {(item["kind"], item["item"]) for item in found.wrong if item["state"] in MENDABLE}
+    if not wrong:
+        return None
+    return replace(
+        plan,
+        workspace=found.workspace,
+        workspace_fallback=False,
+        steps=("repos", "downloads", "files"),
+        apt=(),
+        python=None,
+        repos=tuple(repo for repo in plan.repos if ("repo", repo.path) in wrong),
+        downloads=tuple(item for item in plan.downloads if ("download", item.path) in wrong),
+        files=tuple(file for file in plan.files if ("file", file.path) in wrong),
+        commands=(),
+        checks=(),
+        services=(),
+        on_failure=None,
+    )

@@ -1,0 +1,87 @@
+"""Does every source have what the profile promises? One row per source, and an exit code for all of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from provision_agent.failures import HINTS
+from provision_agent.plan import Download, Plan, Repo
+
+from .answers import Source, Survey
+from .estimate import host_of
+
+STATES = {
+    "ok": "ok",
+    "gated": "gated",
+    "unauthorized": "unauthorized",
+    "not_found": "missing",
+    "not_a_model": "not the file",
+    "size": "size differs",
+    "checksum": "hash differs",
+}
+"""By class of answer; every other class means that the source could not be asked."""
+
+
+def rows_of(plan: Plan, surveyed: Survey) -> list[dict[str, Any]]:
+    """``{item kind role level state class url host size_bytes sha256 message hint}`` per source, in the plan's order."""
+    rows: list[dict[str, Any]] = []
+    for item, sources in zip(plan.downloads, surveyed.downloads, strict=True):
+        for number, source in enumerate(sources):
+            role = _role(number, 1 + len(item.mirrors))
+            class_, message = _judged(item, source, role)
+            rows.append(_row(item, "download", role, source, class_, message))
+    for repo, sources in zip(plan.repos, surveyed.repos, strict=True):
+        for number, source in enumerate(sources):
+            rows.append(
+                _row(
+                    repo, "repo", _role(number, 1 + len(repo.mirrors)), source, source.class_, source.message
+                )
+            )
+    return rows
+
+
+def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
+    """0: every item has a good source. 1: a critical one has none. 5: a required one has none."""
+    good = {(row["kind"], row["item"]) for row in rows if row["state"] == "ok"}
+    return worst(row["level"] for row in rows if (row["kind"], row["item"]) not in good)
+
+
+def worst(levels: Iterable[str]) -> int:
+    """The exit code when items of these *levels* are not as they should be."""
+    found = set(levels)
+    return 1 if "critical" in found else 5 if "required" in found else 0
+
+
+def _role(number: int, own: int) -> str:
+    return "url" if number == 0 else "mirror" if number < own else "substitute"
+
+
+def _judged(item: Download, source: Source, role: str) -> tuple[str, str]:
+    if not source.is_ok or role == "substitute":
+        return source.class_, source.message
+    if item.size_bytes is not None and source.size_bytes not in (None, item.size_bytes):
+        return "size", f"it has {source.size_bytes} bytes, the profile says {item.size_bytes}"
+    if item.sha256 is not None and source.sha256 not in (None, item.sha256):
+        return "checksum", f"its sha256 is {source.sha256}, the profile says {item.sha256}"
+    return "ok", ""
+
+
+def _row(
+    item: Download | Repo, kind: str, role: str, source: Source, class_: str, message: str
+) -> dict[str, Any]:
+    return {
+        "item": item.path,
+        "kind": kind,
+        "role": role,
+        "level": item.level,
+        "state": STATES.get(class_, "unreachable"),
+        "class": class_,
+        "url": source.url,
+        "host": host_of(source.url),
+        "size_bytes": source.size_bytes,
+        "sha256": source.sha256,
+        "commit": source.commit,
+        "message": message,
+        "hint": "" if class_ == "ok" else source.hint or HINTS.get(class_, ""),
+    }

@@ -1,0 +1,76 @@
+"""The frame parser against everything that could come: any cut, any noise, any garbage; memory stays flat."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from provision_agent import protocol
+from provision_agent.protocol import FrameReader, ProtocolError
+
+NONCE = "feed"
+FRAMES = st.lists(
+    st.one_of(
+        st.builds(
+            lambda file, generation, offset, data: protocol.data_head(file, generation, offset, len(data)) + data,
+            st.integers(0, 255), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.binary(max_size=3000),
+        ),
+        st.builds(
+            lambda kind, file, value: protocol.pack(kind, file, {"x": value}),
+            st.sampled_from([protocol.GENERATION, protocol.RESUMED, protocol.STATUS, protocol.BEAT]),
+            st.integers(0, 255), st.text(max_size=50),
+        ),
+    ),
+    max_size=12,
+)  # fmt: skip
+CUTS = st.lists(st.integers(1, 2000), max_size=60)
+
+
+def fed(reader: FrameReader, stream: bytes, cuts: list[int]) -> list[protocol.Frame]:
+    got, at = [], 0
+    for cut in [*cuts, len(stream)]:
+        got += list(reader.feed(stream[at : at + cut]))
+        at += cut
+    return got
+
+
+@settings(max_examples=200, deadline=None)
+@given(FRAMES, CUTS, st.binary(max_size=500))
+def test_frames_come_out_as_they_went_in(frames: list[bytes], cuts: list[int], noise: bytes) -> None:
+    reader = FrameReader(NONCE)
+
+    got = fed(reader, noise + protocol.magic(NONCE) + b"".join(frames), cuts)
+
+    again = [
+        protocol.data_head(f.file, f.generation, f.offset, len(f.payload)) + f.payload
+        if f.kind == protocol.DATA
+        else protocol.pack(f.kind, f.file, f.json())
+        for f in got
+    ]
+    assert again == frames
+    assert reader.unread == b""
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=5000), CUTS)
+def test_garbage_is_refused_or_kept_small_and_never_crashes(garbage: bytes, cuts: list[int]) -> None:
+    reader = FrameReader(NONCE)
+    try:
+        for frame in fed(reader, protocol.magic(NONCE) + garbage, cuts):
+            assert len(frame.payload) <= protocol.MAX_PAYLOAD_BYTES
+            if frame.kind != protocol.DATA:
+                frame.json()
+    except ProtocolError:
+        return
+    assert len(reader.unread) <= len(garbage)
+
+
+def test_a_promise_of_the_largest_frame_holds_no_more_than_that() -> None:
+    reader = FrameReader(NONCE)
+    list(reader.feed(protocol.magic(NONCE) + protocol.data_head(0, 0, 0, protocol.MAX_PAYLOAD_BYTES - 12)))
+    got = []
+    for _ in range(40):
+        got += list(reader.feed(b"x" * 65536))
+        if got:
+            break
+
+    assert len(got[0].payload) == protocol.MAX_PAYLOAD_BYTES - 12

@@ -1,0 +1,86 @@
+"""Scorecards: what an instance's runs say about the machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from provision_collector import scorecard
+from provision_collector.instance import Instance
+
+MACHINE = Instance("203.0.113.7", port=2222, instance_id="../i 7")
+
+
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def events(path: Path, *told: dict[str, Any]) -> Path:
+    path.write_text(
+        "".join(
+            json.dumps({"format": 1, "ts": f"2026-01-01T00:00:{e.pop('at'):02d}.000Z", **e}) + "\n"
+            for e in told
+        )
+    )
+    return path
+
+
+def outcome(run: str, verdict: str = "complete", usable: float | None = 30.0) -> dict[str, Any]:
+    return {"run": run, "verdict": verdict, "usable_after_s": usable, "reconnects": 2}
+
+
+def download(what: str, item: str, at: int, **more: Any) -> dict[str, Any]:
+    return {"event": f"download_{what}", "item": item, "at": at, **more}
+
+
+def test_files_that_came_at_the_same_time_share_the_line(tmp_path: Path) -> None:
+    told = events(
+        tmp_path / "events.jsonl",
+        download("started", "a", 0, url="https://one.example/a"),
+        download("started", "b", 0, url="https://one.example/b"),
+        download("stalled", "b", 3),
+        download("finished", "a", 10, bytes=600),
+        download("finished", "b", 10, bytes=400),
+        download("started", "c", 20, url="https://dead.example/c"),
+        download("switched", "c", 22, url="https://two.example/c"),
+        download("finished", "c", 25, bytes=50),
+    )
+    scorecard.record(MACHINE, told, outcome("r1"))
+
+    card = scorecard.scorecards()[0]
+
+    assert card["sources"] == {
+        "one.example": {"bytes": 1000, "bytes_per_s": 100},
+        "two.example": {"bytes": 50, "bytes_per_s": 10},
+    }
+    assert (card["stalls"], card["reconnects"], card["usable_after_s"]) == (1, 2, 30.0)
+
+
+def test_a_run_counts_once_and_only_if_it_says_something_about_the_machine(tmp_path: Path) -> None:
+    told = events(tmp_path / "events.jsonl")
+    for run, verdict in (("r1", "failed"), ("r1", "complete"), ("r2", "cancelled"), ("r3", "timeout")):
+        scorecard.record(MACHINE, told, outcome(run, verdict))
+
+    assert scorecard.scorecards()[0]["verdicts"] == {"complete": 1, "timeout": 1}
+
+
+def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
+    told = events(tmp_path / "events.jsonl")
+    for number in range(scorecard.KEPT_RUNS + 5):
+        scorecard.record(MACHINE, told, outcome(f"r{number}"))
+
+    assert scorecard.scorecards()[0]["runs"] == scorecard.KEPT_RUNS
+
+
+def test_a_strange_instance_id_stays_in_its_folder_and_can_be_forgotten(tmp_path: Path) -> None:
+    scorecard.record(MACHINE, tmp_path / "none.jsonl", outcome("r1"))
+
+    files = [path for path in tmp_path.rglob("*.json") if path.is_file()]
+    assert [path.parent.name for path in files] == ["hosts"]
+    assert scorecard.scorecard("../i 7") is not None
+    assert scorecard.forget("../i 7")
+    assert not scorecard.forget("../i 7")
+    assert scorecard.scorecards() == []
