@@ -40,7 +40,17 @@ def run(version: tuple[int, int], python: str) -> int:
         subprocess.run([*pip, "pytest", "pytest-timeout"], check=True, timeout=300)
     print(f"-- the agent's tests on Python {name}", flush=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "agent"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [str(folder / "bin/python"), "-m", "pytest", "-q", "-c", "tests/agent/oldest.ini", "tests/agent", "-m", "not soak"]
+    command = [
+        str(folder / "bin/python"),
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        "tests/agent/oldest.ini",
+        "tests/agent",
+        "-m",
+        "not soak",
+    ]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 

@@ -23,7 +23,7 @@ from provision_agent.plan import Plan
 from provision_agent.protocol import VERDICTS
 from provision_agent.status import fold, new_status
 
-from . import registry
+from . import registry, scorecard
 from .errors import (
     AgentLostError,
     HostUnreachableError,
@@ -34,7 +34,7 @@ from .errors import (
 )
 from .events import EventTail, LocalEvents
 from .instance import Connection, Deployment, Instance, build_bundle, call, first_contact, regain
-from .mirror import FollowSession, LinkLostError, Mirror, MirrorBusyError, MirrorState
+from .mirror import FollowSession, LinkLostError, Listener, Mirror, MirrorBusyError, MirrorState
 from .outcome import outcome_of
 from .profile.secrets import values_of
 from .registry import RunFiles, RunRecord
@@ -67,6 +67,7 @@ class Order:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
     replace: bool = False
+    kill_holders: bool = False
     workspace: str | None = None
     logs_dir: Path = Path("logs")
     profile: str = ""
@@ -230,6 +231,15 @@ class Run:
             if self._connection is not None:
                 self._connection.abort()
         self._finish(verdict, code, error)
+        if self._leaving is None or verdict == "instance-gone":
+            await asyncio.to_thread(self._score)
+
+    def _score(self) -> None:
+        assert self.files is not None and self._outcome is not None
+        try:
+            scorecard.record(self.instance, self.files.events, self._outcome)
+        except OSError as error:  # the verdict stands whether it can be remembered or not
+            log.warning("scorecard_not_written", run=self.id, why=str(error))
 
     def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> None:
         files = self.files
@@ -277,6 +287,7 @@ class Run:
                 "labels": dict(self._order.labels),
                 "started_unix": self._accepted_unix,
                 "replace": self._order.replace,
+                "kill_holders": self._order.kill_holders,
             },
             plan,
             START_TIMEOUT_S,
@@ -432,10 +443,7 @@ class Run:
                 connection = await self._connected()
                 connected_at = time.monotonic()
                 session = self._session(mirrors)
-                workspace = str(self._answer["workspace"])
-                following = asyncio.create_task(
-                    session.run(connection, self._follow_command(), workspace=workspace, done=self._done)
-                )
+                following = asyncio.create_task(session.run(connection, done=self._done))
                 await asyncio.wait((following, guardian), return_when=asyncio.FIRST_COMPLETED)
                 if guardian.done():
                     guardian.result()
@@ -451,29 +459,12 @@ class Run:
 
     def _session(self, mirrors: list[Mirror]) -> FollowSession:
         paths = self._answer["files"]
-
-        def on_bytes(mirror: Mirror) -> None:
-            if mirror.name == "events":
-                self._absorb()
-            self._check_complete(mirrors)
-
-        def on_status(status: dict[str, Any]) -> None:
-            self._is_alive = status.get("run") == self.id and bool(
-                status.get("keeper") or status.get("agent")
-            )
-
-        def on_generation(mirror: Mirror, facts: Mapping[str, Any]) -> None:
-            gap = {"file": mirror.name, "bytes": facts.get("lost_bytes")}
-            if self._state is not None:
-                self._state.add_gap(gap)
-            self._emit("gap", **gap)
-
         return FollowSession(
             mirrors,
             [paths[mirror.name] for mirror in mirrors],
-            on_bytes=on_bytes,
-            on_status=on_status,
-            on_generation=on_generation,
+            _Ears(self, mirrors),
+            command=self._follow_command(),
+            workspace=str(self._answer["workspace"]),
         )
 
     def _follow_command(self) -> str:
@@ -592,6 +583,29 @@ def _readable(tail: EventTail | None) -> list[dict[str, Any]]:
         return tail.read_new() if tail is not None else []
     except UsageError:
         return []  # events of a format that is not spoken here: the outcome says so
+
+
+class _Ears(Listener):
+    """What a session tells its run."""
+
+    def __init__(self, run: Run, mirrors: list[Mirror]) -> None:
+        self._run = run
+        self._mirrors = mirrors
+
+    def on_bytes(self, mirror: Mirror) -> None:
+        if mirror.name == "events":
+            self._run._absorb()
+        self._run._check_complete(self._mirrors)
+
+    def on_status(self, status: dict[str, Any]) -> None:
+        lives = bool(status.get("keeper") or status.get("agent"))
+        self._run._is_alive = status.get("run") == self._run.id and lives
+
+    def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
+        gap = {"file": mirror.name, "bytes": lost_bytes}
+        if self._run._state is not None:
+            self._run._state.add_gap(gap)
+        self._run._emit("gap", **gap)
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:

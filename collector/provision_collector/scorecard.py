@@ -13,7 +13,7 @@ import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,8 +21,10 @@ from urllib.parse import urlsplit
 from provision_agent import protocol
 
 from . import registry
+from .events import EventTail
 from .instance import Instance
 
+SAY_NOTHING = frozenset(("usage", "profile", "local", "refused", "cancelled", "host-key", "auth-refused"))
 KEPT_RUNS = 50
 """The newest runs of an instance that count."""
 
@@ -32,8 +34,13 @@ def key_of(instance: Instance) -> str:
     return instance.instance_id or str(instance)
 
 
-def record(instance: Instance, events: Iterable[Mapping[str, Any]], outcome: Mapping[str, Any]) -> None:
-    """Add the finished run of *outcome*, whose agent's *events* are given; the same run again replaces itself."""
+def record(instance: Instance, events: Path, outcome: Mapping[str, Any]) -> None:
+    """Add the finished run of *outcome*, whose agent's events are mirrored in *events*.
+
+    The same run again replaces itself; a run that says nothing about the machine is left out.
+    """
+    if outcome["verdict"] in SAY_NOTHING:
+        return
     key = key_of(instance)
     entry = {
         "run": outcome["run"],
@@ -41,7 +48,7 @@ def record(instance: Instance, events: Iterable[Mapping[str, Any]], outcome: Map
         "verdict": outcome["verdict"],
         "usable_after_s": outcome["usable_after_s"],
         "reconnects": outcome["reconnects"],
-        **_measured(events),
+        **_measured(_events_of(events)),
     }
     path = _path(key)
     with _locked(path):
@@ -131,6 +138,12 @@ def _measured(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {"sources": sources, "stalls": stalls}
 
 
+def _events_of(path: Path) -> Iterator[dict[str, Any]]:
+    tail = EventTail(path)
+    while events := tail.read_new():
+        yield from events
+
+
 def _union_s(spans: list[tuple[float, float]]) -> float:
     total, end = 0.0, 0.0
     for first, last in sorted(spans):
@@ -144,8 +157,6 @@ def _unix(timestamp: object) -> float:
 
 
 def _now() -> str:
-    from datetime import UTC
-
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

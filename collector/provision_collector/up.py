@@ -29,6 +29,7 @@ async def start(
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
     replace: bool = False,
+    kill_holders: bool = False,
 ) -> Run:
     """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
 
@@ -44,6 +45,7 @@ async def start(
         strict: Stop at the first critical failure; else as the profile says.
         skip: Steps to leave out. only: The steps to do; checks are always done.
         replace: Stop another plan's run first.
+        kill_holders: End the processes on the instance that keep a broken environment from being deleted.
 
     Returns:
         The `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
@@ -65,6 +67,7 @@ async def start(
         secrets=values,
         labels=dict(labels or {}),
         replace=replace,
+        kill_holders=kill_holders,
         logs_dir=Path(logs_dir),
         profile=plan.name,
     )

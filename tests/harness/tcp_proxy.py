@@ -13,7 +13,7 @@ class TcpProxy:
     `cut_after`: every connection is reset when so many bytes have come from the target; None lets them live.
     """
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], *, port: int = 0) -> None:
         self._target = target
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
@@ -21,7 +21,7 @@ class TcpProxy:
         self._flows.set()
         self.cut_after: int | None = None
         self.connections = 0
-        self._listener = self._listen(0)
+        self._listener = self._listen(port)
         self.port: int = self._listener.getsockname()[1]
 
     def cut(self) -> None:

@@ -6,10 +6,11 @@ from .address import Instance
 from .bundle import Bundle, build_bundle
 from .channel import Channel
 from .connection import Connection, connect
-from .contact import first_contact, regain
-from .deploy import Deployment, call
+from .contact import first_contact, refusal, regain
+from .deploy import NO_PYTHON, Deployment, call, no_python, python_command
 
 __all__ = [
+    "NO_PYTHON",
     "Bundle",
     "Channel",
     "Connection",
@@ -19,5 +20,8 @@ __all__ = [
     "call",
     "connect",
     "first_contact",
+    "no_python",
+    "python_command",
+    "refusal",
     "regain",
 ]

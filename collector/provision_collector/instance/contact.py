@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+import weakref
 from collections.abc import Callable
 
 from provision_agent.backoff import full_jitter_s
 
-from ..errors import AuthRefusedError, ContactLostError, HostUnreachableError
+from ..errors import AuthRefusedError, ContactLostError, HostUnreachableError, ProvisionError
 from .address import Instance
 from .connection import Connection, connect
 
@@ -21,6 +22,9 @@ RECONNECT_BASE_S = 0.25
 RECONNECT_CAP_S = 10.0
 AUTH_RETRY_S = 60.0
 """A key that is refused after it worked is asked for rarely: some servers ban who asks often."""
+HANDSHAKES = 16
+"""So many at once: each costs milliseconds of CPU on both sides, and all hosts may drop in one moment."""
+PATIENCE_S = 5.0
 STILL_BOOTING = ("refused", "timed-out", "reset", "no-route")
 
 OnWait = Callable[[str, float, float], None]
@@ -37,7 +41,7 @@ async def first_contact(instance: Instance, *, on_wait: OnWait) -> Connection:
     failures = 0
     while True:
         try:
-            return await connect(instance)
+            return await _connect_in_turn(instance)
         except (HostUnreachableError, AuthRefusedError) as error:
             cause = _cause(error)
             waited_s = time.monotonic() - started
@@ -52,12 +56,19 @@ async def first_contact(instance: Instance, *, on_wait: OnWait) -> Connection:
 
 
 async def regain(
-    instance: Instance, *, lost_for_s: float, first_wait_s: float, on_wait: OnWait
+    instance: Instance,
+    *,
+    lost_for_s: float,
+    first_wait_s: float,
+    on_wait: OnWait,
+    max_attempts: int = 0,
+    way_back: str = "`provision attach` follows it again",
 ) -> Connection:
     """Connect again after a loss, the first time after *first_wait_s*.
 
     Raises:
-        ContactLostError: `contact_timeout_s` has passed. HostKeyError: at once.
+        ContactLostError: `contact_timeout_s` has passed, or *max_attempts* (if not 0) failed; *way_back* says
+            what to type then. HostKeyError: at once.
     """
     started = time.monotonic() - lost_for_s
     failures, wait_s, cause = 0, first_wait_s, "lost"
@@ -67,22 +78,60 @@ async def regain(
         if left_s <= 0:
             raise ContactLostError(
                 f"{instance} was out of reach for {waited_s:.0f} s ({cause}); the run may go on there",
-                hint="`provision attach` follows it again; the provider's page says whether the instance still exists",
+                hint=f"{way_back}; the provider's page says whether the instance still exists",
             )
         if wait_s > 0:
             on_wait(cause, waited_s, min(wait_s, left_s))
             await asyncio.sleep(min(wait_s, left_s))
         try:
-            return await connect(instance)
+            return await _connect_in_turn(instance)
         except (HostUnreachableError, AuthRefusedError) as error:
             cause = _cause(error)
             failures += 1
+            if failures == max_attempts:
+                raise ContactLostError(
+                    f"{instance} could not be reached again in {failures} attempts: {error}",
+                    hint=f"{way_back}; the provider's page says whether the instance still exists",
+                ) from None
             is_auth = isinstance(error, AuthRefusedError)
             wait_s = (
                 AUTH_RETRY_S
                 if is_auth
                 else full_jitter_s(failures, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S)
             )
+
+
+async def refusal(instance: Instance) -> AuthRefusedError | None:
+    """Open one more connection to *instance* and drop it: would it let us in again?
+
+    Returns:
+        The error if the key is not taken any more; None if it is, or if nobody can say.
+    """
+    try:
+        (await _connect_in_turn(instance)).abort()
+    except AuthRefusedError as error:
+        return error
+    except ProvisionError:
+        return None
+    return None
+
+
+_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
+
+
+async def _connect_in_turn(instance: Instance) -> Connection:
+    turn = _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(HANDSHAKES))
+    has_turn = True
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await turn.acquire()
+    except TimeoutError:
+        has_turn = False  # those before us hang at hosts that are gone: a rush is better than a jam
+    try:
+        return await connect(instance)
+    finally:
+        if has_turn:
+            turn.release()
 
 
 def _cause(error: HostUnreachableError | AuthRefusedError) -> str:

@@ -28,7 +28,7 @@ MAX_ANSWER_BYTES = 32 << 20
 
 _AGENT_MAGIC = b"\n\x02provision-agent "
 _ANSWER_MAGIC = b"\n\x02provision-answer "
-_NO_PYTHON = b"\n\x02provision-no-python"
+NO_PYTHON = b"\n\x02provision-no-python"
 
 _PYTHONS = (
     "python3",
@@ -119,7 +119,7 @@ async def call(
         ProvisionError: no folder can be written, or the agent answered nonsense.
     """
     talk = _Talk()
-    channel = await Channel.open(connection, _command(), on_bytes=talk.take)
+    channel = await Channel.open(connection, python_command(_BOOTSTRAP), on_bytes=talk.take)
     talk.channel = channel
     head = {
         "sha256": bundle.sha256,
@@ -167,8 +167,8 @@ class _Talk:
         try:
             async with asyncio.timeout(timeout_s):
                 while (line := self._cut(mark)) is None:
-                    if _NO_PYTHON in self._buffer:
-                        raise _no_python()
+                    if NO_PYTHON in self._buffer:
+                        raise no_python()
                     if self.channel.ended.is_set():
                         raise self._ended()
                     await self._something_happened()
@@ -215,7 +215,8 @@ class _Talk:
         )
 
 
-def _no_python() -> HostUnreachableError:
+def no_python() -> HostUnreachableError:
+    """What `NO_PYTHON` in the answer means."""
     return HostUnreachableError(
         "there is no python3 of at least 3.8 on the instance",
         hint="on the instance: `apt-get update && apt-get install -y python3`, then the same command again",
@@ -223,11 +224,14 @@ def _no_python() -> HostUnreachableError:
     )
 
 
-def _command() -> str:
-    """Find a python3 that is new enough, in one line that any login shell hands on to sh unchanged."""
-    code = base64.b64encode(_BOOTSTRAP.encode()).decode()
+def python_command(program: str, *, oldest: tuple[int, int] = (3, 8)) -> str:
+    """Find a python3 that is new enough and run *program* by it, in one line that any login shell hands on unchanged.
+
+    Where there is none it prints `NO_PYTHON`. stdin and stdout are the program's.
+    """
+    code = base64.b64encode(program.encode()).decode()
     start = f'import base64; exec(base64.b64decode("{code}"))'
-    test = "import sys; sys.exit(sys.version_info < (3, 8))"
+    test = f"import sys; sys.exit(sys.version_info < {oldest})"
     script = (
         f'for p in {" ".join(_PYTHONS)}; do if "$p" -I -S -c "{test}" 2>/dev/null; then exec "$p" -I -S -c "$0"; fi; done; '
         'printf "\\n\\002provision-no-python\\n"; exit 127'

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from .follow import FollowSession, LinkLostError
-from .mirror import Mirror, MirrorBusyError
-from .state import MirrorState
+from .follow import FollowSession, LinkLostError, Listener
+from .markers import MarkerFinder, Markers, Match
+from .mirror import Mirror, MirrorBusyError, MirrorFullError
+from .shell import ShellSession
+from .state import MirrorState, Position
 
-__all__ = ["FollowSession", "LinkLostError", "Mirror", "MirrorBusyError", "MirrorState"]
+__all__ = [
+    "FollowSession",
+    "LinkLostError",
+    "Listener",
+    "MarkerFinder",
+    "Markers",
+    "Match",
+    "Mirror",
+    "MirrorBusyError",
+    "MirrorFullError",
+    "MirrorState",
+    "Position",
+    "ShellSession",
+]

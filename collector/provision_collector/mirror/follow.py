@@ -1,6 +1,7 @@
 """One session of the follow protocol: from a connection to mirrors, until the link or the need ends.
 
-Silence is noticed within three heartbeats, a garbled frame at once; both end the session, never the mirror.
+Silence is noticed within three heartbeats, a garbled frame at once; both end the session, never the mirror. What
+the other side cannot give any more is told as a gap, never passed over.
 """
 
 from __future__ import annotations
@@ -9,93 +10,148 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
 import structlog
 from provision_agent import protocol
 
-from ..errors import LocalMachineError, ProvisionError, UsageError
-from ..instance import Channel, Connection
+from ..errors import HostUnreachableError, LocalMachineError, ProvisionError, UsageError
+from ..instance import NO_PYTHON, Channel, Connection, no_python
 from .mirror import Mirror
 
 HELLO_TIMEOUT_S = 30.0
 """Until the first frame; longer than a heartbeat, because login shells of rented images are slow."""
 HEARTBEAT_S = 2.0
 MISSED_HEARTBEATS = 3
+SEAL_EVERY_S = 30.0
 
 log = structlog.get_logger()
 
 
 class LinkLostError(Exception):
-    """The session ended without being told to; `cause` says how it looked from here."""
+    """The session ended without being told to; `cause` says how it looked from here.
 
-    def __init__(self, cause: str) -> None:
+    `was_greeted` is False when the command was started and never said a word.
+    """
+
+    def __init__(self, cause: str, *, was_greeted: bool = True) -> None:
         super().__init__(cause)
         self.cause = cause
+        self.was_greeted = was_greeted
+
+
+class Listener:
+    """What a session tells, on the event loop, after the bytes are on the disk; override what is of interest."""
+
+    def on_bytes(self, mirror: Mirror) -> None:
+        """The mirror has grown."""
+
+    def on_status(self, status: dict[str, Any]) -> None:
+        """Who works on the instance, for runs of ours."""
+
+    def on_begin(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
+        """How the log stands to the mirror: ``missing``, ``unread`` bytes, ``before_bytes`` in older files."""
+
+    def on_generation(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
+        """The log began anew, or was born; the bytes so far are an ended part of the mirror."""
+
+    def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
+        """So many bytes, or nobody knows how many, cannot be had any more."""
+
+    def on_beat(self, unread: Sequence[int]) -> None:
+        """The other side lives; the logs hold so many bytes that are not in the mirrors."""
 
 
 class FollowSession:
-    """Feeds *mirrors* from the instance. The callbacks run on the event loop, after the bytes are on the disk."""
+    """Feeds *mirrors* with the files at *paths* on the instance.
+
+    Args:
+        command: Starts the follower. program: What it reads from its stdin before the request.
+        workspace: Whose status is told, too.
+        has_history: A log that is seen for the first time has older rotated files that belong to it.
+    """
 
     def __init__(
         self,
         mirrors: Sequence[Mirror],
         paths: Sequence[str],
+        listener: Listener,
         *,
-        on_bytes: Callable[[Mirror], None],
-        on_status: Callable[[dict[str, Any]], None],
-        on_generation: Callable[[Mirror, Mapping[str, Any]], None],
+        command: str,
+        program: bytes = b"",
+        workspace: str | None = None,
+        has_history: bool = False,
         heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._mirrors = list(mirrors)
         self._paths = list(paths)
-        self._on_bytes = on_bytes
-        self._on_status = on_status
-        self._on_generation = on_generation
+        self._listener = listener
+        self._command = command
+        self._program = program
+        self._workspace = workspace
+        self._has_history = has_history
         self._heartbeat_s = heartbeat_s
         self._nonce = secrets.token_hex(8)
         self._reader = protocol.FrameReader(self._nonce)
         self._error: Exception | None = None
         self._heard = asyncio.Event()
         self._channel: Channel | None = None
+        self._late = [0] * len(self._mirrors)
         self.heard_at: float | None = None
         """When (monotonic) the other side was last heard; None when it never was."""
 
-    async def run(
-        self, connection: Connection, command: str, *, workspace: str | None, done: asyncio.Event
-    ) -> None:
+    async def run(self, connection: Connection, *, done: asyncio.Event) -> None:
         """Follow until *done* is set.
 
         Raises:
             LinkLostError: the link went away or lied; connect again and start a new session.
+            HostUnreachableError: there is no python3, or nothing that starts commands.
             UsageError: a mirror is not what the remote file began with.
             LocalMachineError: this disk is full.
         """
-        self._channel = channel = await Channel.open(connection, command, on_bytes=self._take)
+        self._channel = channel = await Channel.open(connection, self._command, on_bytes=self._take)
         try:
-            channel.write(json.dumps(self._request(workspace)).encode() + b"\n")
-            await self._listen(channel, done)
+            channel.write(self._program + json.dumps(self._request()).encode() + b"\n")
+            keeping = asyncio.create_task(self._keep_alive(channel))
+            try:
+                await self._listen(channel, done)
+            finally:
+                keeping.cancel()
+                with suppress(asyncio.CancelledError):
+                    await keeping
         finally:
             channel.abort()
             for mirror in self._mirrors:
                 mirror.sync()
 
-    def _request(self, workspace: str | None) -> dict[str, Any]:
+    def ask(self) -> None:
+        """Ask the other side to beat at once."""
+        if self._channel is not None:
+            self._channel.write(b"?")
+
+    async def _keep_alive(self, channel: Channel) -> None:
+        """Show life, whatever is under way in the other direction; seal the mirrors now and then."""
+        sealed_at = time.monotonic()
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            channel.write(b".")
+            if time.monotonic() - sealed_at >= SEAL_EVERY_S:
+                sealed_at = time.monotonic()
+                for mirror in self._mirrors:
+                    mirror.sync()
+
+    def _request(self) -> dict[str, Any]:
         files = [
-            {
-                "path": str(PurePosixPath(path)),
-                "offset": mirror.offset,
-                "generation": mirror.generation,
-                "proof": mirror.proof(),
-            }
+            {"path": str(PurePosixPath(path)), "history": self._has_history, **mirror.claim()}
             for mirror, path in zip(self._mirrors, self._paths, strict=True)
         ]
         return {
             "format": protocol.FORMAT,
             "nonce": self._nonce,
-            "workspace": workspace,
+            "workspace": self._workspace,
             "heartbeat_s": self._heartbeat_s,
             "files": files,
         }
@@ -120,18 +176,26 @@ class FollowSession:
                 if done.is_set():
                     return
                 if ended.done():
-                    raise LinkLostError(self._why_ended(channel))
+                    raise self._why_ended(channel)
                 if not was_heard:
-                    raise LinkLostError(f"silent for {limit_s:.0f} s")
+                    raise LinkLostError(f"silent for {limit_s:.0f} s", was_greeted=self._reader.is_greeted)
         finally:
             ended.cancel()
             finished.cancel()
 
-    def _why_ended(self, channel: Channel) -> str:
+    def _why_ended(self, channel: Channel) -> Exception:
         if self._reader.is_greeted or channel.exit_status is None:
-            return "the connection was lost"
-        said = (self._reader.noise.decode("utf-8", "replace") + channel.stderr).strip()[-300:]
-        return f"the follower did not start (exit status {channel.exit_status}): {said}"
+            return LinkLostError("the connection was lost")
+        said = (self._reader.noise + self._reader.unread).strip()
+        if NO_PYTHON.strip() in said:
+            return no_python()
+        text = f"{said.decode('utf-8', 'replace')} {channel.stderr}".strip()[-300:]
+        return HostUnreachableError(
+            f"the instance did not run the follower (exit status {channel.exit_status})"
+            + (f"; it said: {text}" if text else ""),
+            hint="a provider's proxy is often a terminal only: use the instance's direct SSH address and port",
+            cause="no-exec",
+        )
 
     def _take(self, data: bytes) -> None:
         if self._error is not None:
@@ -158,12 +222,11 @@ class FollowSession:
         if frame.kind == protocol.DATA:
             mirror = self._mirrors[frame.file]
             if mirror.append(frame.generation, frame.offset, frame.payload):
-                self._on_bytes(mirror)
+                self._listener.on_bytes(mirror)
         elif frame.kind == protocol.BEAT:
-            if self._channel is not None:
-                self._channel.write(b".")
+            self._take_beat(frame.json())
         elif frame.kind == protocol.STATUS:
-            self._on_status(frame.json())
+            self._listener.on_status(frame.json())
         elif frame.kind == protocol.GENERATION:
             self._begin_generation(self._mirrors[frame.file], frame.json())
         elif frame.kind == protocol.RESUMED:
@@ -171,14 +234,44 @@ class FollowSession:
         else:
             raise protocol.ProtocolError(str(frame.json().get("message", "the follower failed")))
 
+    def _take_beat(self, facts: Mapping[str, Any]) -> None:
+        for number, mirror in enumerate(self._mirrors):
+            mirror.remote_bytes = int(facts["sizes"][number])
+            late = int(facts.get("late", self._late)[number])
+            if late > self._late[number]:
+                self._tell_gap(mirror, late - self._late[number])
+                self._late[number] = late
+        self._listener.on_beat([int(count) for count in facts.get("unread", ())])
+
     def _begin_generation(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
-        mirror.begin_generation(int(facts["generation"]))
-        log.info("mirror_generation_began", file=mirror.name, why=facts.get("why"))
-        self._on_generation(mirror, facts)
+        number = int(facts["generation"])
+        if number == mirror.generation:
+            mirror.identify(facts)  # it was born
+        elif number != mirror.generation + 1:
+            raise protocol.ProtocolError(f"generation {number} does not follow {mirror.generation}")
+        else:
+            lost_bytes = facts.get("lost_bytes")
+            mirror.begin_generation(number, facts)
+            log.info("mirror_generation_began", file=mirror.name, why=facts.get("why"))
+            if lost_bytes != 0:
+                self._tell_gap(mirror, lost_bytes)
+        self._listener.on_generation(mirror, facts)
+
+    def _tell_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
+        log.warning("mirror_gap_found", file=mirror.name, bytes=lost_bytes)
+        self._listener.on_gap(mirror, lost_bytes)
 
     def _check_resumed(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
-        if not facts.get("resumed"):
-            raise UsageError(
-                f"the mirror `{mirror.path}` is not a beginning of the remote file: one of the two was edited or replaced",
-                hint="move the mirror away (with its `.state.json`) and run the same command again: it is fetched anew",
-            )
+        if not facts.get("resumed") and facts.get("edited", True):
+            raise edited(mirror)
+        if facts.get("resumed"):
+            mirror.identify(facts)
+        self._listener.on_begin(mirror, facts)
+
+
+def edited(mirror: Mirror) -> UsageError:
+    """The error for a *mirror* that cannot be continued."""
+    return UsageError(
+        f"the mirror `{mirror.path}` is not a beginning of the remote file: one of the two was edited or replaced",
+        hint="move the mirror away (with its `.state.json`) and run the same command again: it is fetched anew",
+    )

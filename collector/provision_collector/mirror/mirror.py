@@ -23,6 +23,7 @@ from ..errors import LocalMachineError, UsageError
 from .state import MirrorState, Position
 
 READ_BYTES = 1 << 20
+SAMPLES, SAMPLE_BYTES = 16, 512
 
 
 class MirrorBusyError(UsageError):
@@ -55,6 +56,7 @@ class Mirror:
         try:
             self._state.load()
             self.length = os.fstat(self._descriptor).st_size
+            self._is_known = self.length == 0 or state.position(name) is not None
             self._position = self._checked(state.position(name))
         except BaseException:
             self.close()
@@ -80,25 +82,19 @@ class Mirror:
         """Where in the mirror that begins which was written after the log was first seen; None before that."""
         return self._position.fresh_from
 
-    @property
-    def is_known(self) -> bool:
-        """Whether anything says what the bytes in it are; an empty mirror needs no witness."""
-        return self._state.position(self.name) is not None or self.length == 0
-
     def claim(self) -> dict[str, Any]:
         """What is here, for the other side to go on with: up to where, of which file, and the proof of it."""
         position = self._position
         return {
             "offset": self.offset,
             "generation": position.generation,
-            "proof": self._proof(self.length),
+            "proof": self._sha256(max(self.offset - PROOF_BYTES, 0), min(self.offset, PROOF_BYTES)),
             "dev": position.device,
             "ino": position.inode,
             "since": position.since,
-            "sealed_offset": max(position.length - position.base, 0),
-            "sealed_proof": self._proof(max(position.length, position.base)),
+            "samples": self._samples(),
             "known_bytes": self.remote_bytes,
-            "must_match": not self.is_known,
+            "must_match": not self._is_known,
         }
 
     def append(self, generation: int, offset: int, data: bytes) -> int:
@@ -128,14 +124,15 @@ class Mirror:
 
     def begin_generation(self, generation: int, facts: Mapping[str, Any] | None = None) -> None:
         """The remote file began anew: what comes next is byte 0 of the file with *facts* (``dev ino at``)."""
-        os.fsync(self._descriptor)
+        self._flush()
         self._record(generation=generation, base=self.length, **_identity(facts or {}))
         self.remote_bytes = None
 
     def identify(self, facts: Mapping[str, Any]) -> None:
         """The other side has the file open that this generation is, or was born as."""
         known = (self._position.device, self._position.inode)
-        if self.offset == 0 and known != (facts.get("dev"), facts.get("ino")):
+        if not self._is_known or (self.offset == 0 and known != (facts.get("dev"), facts.get("ino"))):
+            self._is_known = True
             self._record(**_identity(facts))
 
     def first_seen(self, unread_bytes: int) -> None:
@@ -154,7 +151,7 @@ class Mirror:
                 f"`{self.path}` is the mirror of `{self._position.remote}`, not of `{remote}`",
                 hint="give another `--output`",
             )
-        if self._position.remote is None and self.is_known:
+        if self._position.remote is None and self._is_known:
             self._record(remote=remote)
 
     def read(self, start: int, size: int = READ_BYTES) -> bytes:
@@ -163,8 +160,8 @@ class Mirror:
 
     def sync(self) -> None:
         """Make what was written survive a power cut, and seal it: whoever changes it from now on is found out."""
-        os.fsync(self._descriptor)
-        if self.is_known and (self._position.length, self._position.crc32) != (self.length, self._crc32):
+        self._flush()
+        if self._is_known and (self._position.length, self._position.crc32) != (self.length, self._crc32):
             self._record()
 
     def close(self) -> None:
@@ -185,7 +182,8 @@ class Mirror:
         except BlockingIOError:
             os.close(descriptor)
             raise MirrorBusyError(
-                f"another process writes `{self.path}`", hint="let it, or stop it; two cannot write one mirror"
+                f"another process writes `{self.path}`",
+                hint="let it, or stop it; two cannot write one mirror",
             ) from None
         return descriptor
 
@@ -196,9 +194,7 @@ class Mirror:
         if self.length < max(known.length, known.base):
             raise self._edited()
         for start in range(0, known.length, READ_BYTES):
-            self._crc32 = zlib.crc32(
-                self.read(start, min(READ_BYTES, known.length - start)), self._crc32
-            )
+            self._crc32 = zlib.crc32(self.read(start, min(READ_BYTES, known.length - start)), self._crc32)
         if self._crc32 != known.crc32:
             raise self._edited()
         for start in range(known.length, self.length, READ_BYTES):
@@ -215,15 +211,25 @@ class Mirror:
             self.length += written
             new = new[written:]
 
+    def _flush(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise self._disk_error(error) from None
+
     def _record(self, **changes: Any) -> None:
         position = replace(self._position, **changes, length=self.length, crc32=self._crc32)
         self._state.record(self.name, position)
         self._position = position
 
-    def _proof(self, end: int) -> str:
-        """sha256 of the last bytes before *end* in this generation, by which the other side knows that both mean one file."""
-        start = max(self._position.base, end - PROOF_BYTES)
-        return hashlib.sha256(os.pread(self._descriptor, end - start, start)).hexdigest()
+    def _samples(self) -> list[tuple[int, int, str]]:
+        """Parts all over this generation: a mirror that was edited still has most of them, another file none."""
+        size = min(SAMPLE_BYTES, -(-self.offset // SAMPLES))
+        starts = [self.offset * number // SAMPLES for number in range(SAMPLES)] if self.offset else []
+        return [(start, size, self._sha256(start, size)) for start in starts]
+
+    def _sha256(self, offset: int, size: int) -> str:
+        return hashlib.sha256(self.read(self.base + offset, size)).hexdigest()
 
     def _edited(self) -> UsageError:
         return UsageError(

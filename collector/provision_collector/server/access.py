@@ -108,14 +108,14 @@ class Access:
         if scope["path"] in OPEN_PATHS or (scope["path"] in LOGIN_PATHS):
             return self._too_large(headers)
         is_preflight = scope["method"] == "OPTIONS" and origin in self._origins
-        pass_ = self._key.admits(headers)
-        if pass_ is None and not is_preflight:
+        way_in = self._key.admits(headers)
+        if way_in is None and not is_preflight:
             refusal = error(
                 401, "unauthorized", "the token is missing or wrong", "send `Authorization: Bearer TOKEN`"
             )
             refusal.headers["www-authenticate"] = "Bearer"
             return refusal
-        if pass_ == "cookie" and scope["method"] not in _SAFE and origin is None:
+        if way_in == "cookie" and scope["method"] not in _SAFE and origin is None:
             return error(
                 403, "wrong_origin", "a change by cookie needs an `Origin`", "send the bearer token instead"
             )

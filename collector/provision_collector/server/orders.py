@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from provision_agent.plan import Plan
 from provision_agent.protocol import RUN_ID_PATTERN
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import ProfileError, UsageError
 from ..instance import Instance
-from ..profile import Profile, compile_plan
+from ..profile import Profile, compile_plan, values_of
 from ..profile.tree import Problem, problem_lines, read_tree
 from ..profile.units import duration_s
 
@@ -122,30 +122,24 @@ def prepare(request: RunRequest, *, profiles: Path | None, held: Mapping[str, st
     return Accepted(instance, plan, _secrets(request.secrets, plan, held))
 
 
-def wanted_secrets(plan: Plan, values: Mapping[str, str]) -> dict[str, str]:
-    """Of *values*, those that *plan* names (or an alias of its), by the plan's own names."""
-    found = {}
-    for rule in plan.secrets:
-        value = next((values[name] for name in (rule.name, *rule.aliases) if values.get(name)), None)
-        if value is not None:
-            found[rule.name] = value
-    return found
-
-
 def _secrets(asked: dict[str, str] | list[str] | None, plan: Plan, held: Mapping[str, str]) -> dict[str, str]:
     if isinstance(asked, dict):
         known = {name for rule in plan.secrets for name in (rule.name, *rule.aliases)}
         for name in asked:
             if name not in known:
                 raise UsageError(f"the profile wants no secret `{name}`", hint="declare it under `secrets:`")
-        return {**wanted_secrets(plan, held), **wanted_secrets(plan, asked)}
+        return {**_chosen(plan, held), **_chosen(plan, asked)}
     for name in asked or ():
         if name not in held:
             raise UsageError(
                 f"this server holds no secret `{name}`",
                 hint="start it with `--secret NAME`, or send the value",
             )
-    return wanted_secrets(plan, held if asked is None else {name: held[name] for name in asked})
+    return _chosen(plan, held if asked is None else {name: held[name] for name in asked})
+
+
+def _chosen(plan: Plan, values: Mapping[str, str]) -> dict[str, str]:
+    return values_of(plan.secrets, values)[0]
 
 
 def _profile(request: RunRequest, profiles: Path | None) -> Profile:

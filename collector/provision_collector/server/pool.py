@@ -24,9 +24,10 @@ from ..events import EventTail
 from ..instance import Instance
 from ..mirror import MirrorState
 from ..outcome import outcome_of
+from ..profile import values_of
 from ..registry import RunFiles, RunRecord
 from ..run import Order, Run, new_run_id
-from .orders import Accepted, RunRequest, prepare, wanted_secrets
+from .orders import Accepted, RunRequest, prepare
 from .store import Row, Store
 from .stream import StreamWriter, read_events
 from .view import View, is_over, summary_of, tell, view_of
@@ -34,7 +35,6 @@ from .view import View, is_over, summary_of, tell, view_of
 MAX_GOING = 2000
 RETRY_S = 2.0
 STOP_RETRY_S = 10.0
-SAY_NOTHING_OF_THE_MACHINE = frozenset(("usage", "cancelled", "refused", "local", "bug"))
 
 log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class Pool:
     async def open(self) -> None:
         """Take up every unfinished run and every hook that is owed."""
         for row in await self.store.unfinished():
-            secrets = wanted_secrets(Plan.from_json(row.plan), self.rules.secrets)
+            secrets = values_of(Plan.from_json(row.plan).secrets, self.rules.secrets)[0]
             self._watch(row, secrets, is_new=False)
         for key, body in await self.store.owed():
             self._deliver(key, body)
@@ -208,7 +208,7 @@ class Watch:
 
     def give_secrets(self, values: Mapping[str, str]) -> None:
         """Take secrets for when the agent must be started again."""
-        self._secrets.update(wanted_secrets(Plan.from_json(self.row.plan), values))
+        self._secrets.update(values_of(Plan.from_json(self.row.plan).secrets, values)[0])
         if self._run is not None:
             self._run.give_secrets(self._secrets)
 
@@ -326,12 +326,6 @@ class Watch:
         record = registry.find(self.row.joined or self.row.run)
         if outcome["verdict"] == "instance-gone" and record is not None and record.verdict is None:
             registry.remember(replace(record, verdict="instance-gone"))
-        if outcome["verdict"] in SAY_NOTHING_OF_THE_MACHINE:
-            return
-        try:
-            scorecard.record(self.instance, read_events(self.stream.path), outcome)
-        except OSError as error:
-            log.warning("scorecard_not_written", run=self.row.run, why=error.strerror)
 
     async def _stop(self) -> None:
         while not is_over(self.view):
@@ -361,6 +355,7 @@ class Watch:
                     await self._tell(event)
         verdict = record.verdict
         outcome = self._own_outcome(verdict, protocol.exit_code(verdict), None, record.files)
+        await asyncio.to_thread(scorecard.record, self.instance, record.files.events, outcome)
         await self._tell(_event("outcome", self.row.run, **outcome))
         return outcome
 

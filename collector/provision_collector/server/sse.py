@@ -38,18 +38,14 @@ class EventStream(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await _send(send, f"retry: {RETRY_MS}\n\n".encode())
             while not gone.done() and not self._closing.is_set():
-                is_over = self._writer is None or self._writer.is_over  # asked before reading
-                changed = asyncio.ensure_future(self._writer.changed()) if self._writer is not None else None
-                try:
-                    if events := reader.read():
-                        await _send(send, b"".join(b"id: %d\ndata: %s\n\n" % event for event in events))
-                    elif is_over:
-                        break
-                    elif changed is not None:
-                        await self._wait(send, changed, gone)
-                finally:
-                    if changed is not None:
-                        changed.cancel()
+                is_over = self._writer is None or self._writer.is_over  # asked before reading, as is `change`
+                change = asyncio.Event() if self._writer is None else self._writer.change
+                if events := reader.read():
+                    await _send(send, b"".join(b"id: %d\ndata: %s\n\n" % event for event in events))
+                elif is_over:
+                    break
+                else:
+                    await self._wait(send, change, gone)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (TimeoutError, OSError):
             pass  # the client is gone, or takes nothing: it resumes when it likes
@@ -57,12 +53,13 @@ class EventStream(Response):
             gone.cancel()
             reader.close()
 
-    async def _wait(self, send: Send, changed: asyncio.Future[None], gone: asyncio.Task[None]) -> None:
-        closing = asyncio.ensure_future(self._closing.wait())
+    async def _wait(self, send: Send, change: asyncio.Event, gone: asyncio.Task[None]) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (change, self._closing)]
         done, _ = await asyncio.wait(
-            (changed, gone, closing), timeout=COMMENT_EVERY_S, return_when=asyncio.FIRST_COMPLETED
+            (*waits, gone), timeout=COMMENT_EVERY_S, return_when=asyncio.FIRST_COMPLETED
         )
-        closing.cancel()
+        for wait in waits:
+            wait.cancel()
         if not done:
             await _send(send, b": still here\n\n")
 

@@ -72,7 +72,7 @@ class Store:
     @classmethod
     async def open(cls, folder: Path) -> Self:
         """Open or make the database in *folder*. Raises UsageError when another server or a newer version has it."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

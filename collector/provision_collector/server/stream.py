@@ -59,9 +59,10 @@ class StreamWriter:
             self._descriptor = -1
         self._wake()
 
-    async def changed(self) -> None:
-        """Wait for the next event, or the end."""
-        await self._changed.wait()
+    @property
+    def change(self) -> asyncio.Event:
+        """Set by the next event, or the end. Take it before reading what is there, then nothing slips between."""
+        return self._changed
 
     def _wake(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()

@@ -18,7 +18,7 @@ View = dict[str, Any]
 
 def new_view(run: str) -> View:
     """The view of a run of which the stream tells nothing yet."""
-    more = {
+    more: View = {
         "last_event_id": 0,
         "contact": None,
         "reconnects": 0,

@@ -1,0 +1,413 @@
+"""Mirror the logs of somebody else's script on an instance, until a line in one of them says how it ended.
+
+The mirrors are exact and survive everything: the same order again goes on where they end. Nothing is installed on
+the instance; the follower's source goes through stdin, and where there is no python3, `tail` has to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from provision_agent import protocol
+from provision_agent.backoff import full_jitter_s
+from provision_agent.status import new_status
+
+from .errors import HostUnreachableError, LocalMachineError, ProvisionError
+from .events import LocalEvents
+from .instance import Connection, Instance, first_contact, refusal, regain
+from .mirror import (
+    FollowSession,
+    LinkLostError,
+    Listener,
+    MarkerFinder,
+    Markers,
+    Match,
+    Mirror,
+    MirrorState,
+    ShellSession,
+)
+from .mirror.mirror import READ_BYTES
+from .mirror.sender import follower_command, follower_program
+from .outcome import outcome_of
+
+STALE_AFTER_S = 10.0
+"""A marker that was there when the log was first seen counts only if nothing is written for so long."""
+DRAIN_S = 30.0
+"""So long after the marker what is still in the remote log is waited for."""
+STEADY_AFTER_S = 10.0
+"""A connection that lived this long was a good one: the next loss is answered at once."""
+HELLOS = 2
+"""So often a first command may stay without an answer."""
+PROBE_EVERY_S = 300.0
+"""A key that was revoked is found by a fresh connection only."""
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class LogToCollect:
+    """One remote log and the local file that mirrors it."""
+
+    remote: str
+    output: Path
+
+
+@dataclass(frozen=True)
+class CollectOrder:
+    """What to collect and when to stop. `max_attempts`: failed reconnects in a row; 0 means until the timeout."""
+
+    logs: tuple[LogToCollect, ...]
+    markers: Markers = field(default_factory=Markers)
+    contract_id: str = ""
+    timeout_s: float = 3600.0
+    max_attempts: int = 0
+    max_mirror_bytes: int | None = None
+    poll_interval_s: float = 2.0
+    probe_every_s: float = PROBE_EVERY_S
+
+
+async def collect(
+    instance: Instance, order: CollectOrder, *, on_event: OnEvent, leave: asyncio.Event | None = None
+) -> dict[str, Any]:
+    """Mirror the logs of *order* until a marker, the timeout, or the loss of the instance; returns the outcome.
+
+    Args:
+        on_event: Called with each event but the outcome.
+        leave: Set it to end as `cancelled`. However it ends, the same order continues the mirrors.
+    """
+    return await _Collection(instance, order, on_event).run(leave or asyncio.Event())
+
+
+class _Log(Listener):
+    """One log: its mirror, and what its lines say."""
+
+    def __init__(self, order: LogToCollect, markers: Markers, max_bytes: int | None) -> None:
+        self.remote = order.remote
+        try:
+            order.output.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalMachineError(
+                f"cannot write to `{order.output.parent}`: {error.strerror}", hint="choose another `--output`"
+            ) from None
+        self.state = MirrorState(order.output.with_name(order.output.name + ".state.json"))
+        self.mirror = Mirror(order.output, self.state, "log", max_bytes=max_bytes)
+        try:
+            self.mirror.belongs_to(order.remote)
+        except ProvisionError:
+            self.mirror.close()
+            raise
+        self._finder = MarkerFinder(markers)
+        self.is_missing: bool | None = None
+        self.stale: Match | None = None
+        """The last marker that was in the log when it was first seen."""
+        self._quiet_since: float | None = None
+        self.wanted_length: int | None = None
+        """How long the mirror must become before the end; known once the marker was seen."""
+
+    def matches(self) -> list[Match]:
+        """Read what is new in the mirror; the markers that were written after the log was first seen."""
+        fresh_from, base = self.mirror.fresh_from, self.mirror.base
+        if fresh_from is None:
+            return []
+        found: list[Match] = []
+        while (at := self._finder.position) < self.mirror.length:
+            if at == base:
+                self._finder.break_line()
+            found += self._finder.feed(self.mirror.read(at, base - at if at < base else READ_BYTES))
+        old = [match for match in found if match.end <= fresh_from]
+        if self.mirror.length > fresh_from:
+            self.stale = None
+        elif old:
+            self.stale = old[-1]
+        return [match for match in found if match.end > fresh_from]
+
+    def settled(self, *, is_read_to_end: bool) -> Match | None:
+        """The marker that was already there, once the log has been quiet for long enough."""
+        if self.stale is None or not is_read_to_end:
+            self._quiet_since = None
+            return None
+        self._quiet_since = self._quiet_since or time.monotonic()
+        return self.stale if time.monotonic() - self._quiet_since >= STALE_AFTER_S else None
+
+
+class _Collection(Listener):
+    """The course of one `collect`."""
+
+    def __init__(self, instance: Instance, order: CollectOrder, on_event: OnEvent) -> None:
+        self._instance = instance
+        self._order = order
+        self._on_event = on_event
+        self._events = LocalEvents(order.contract_id)
+        self._logs: list[_Log] = []
+        self._session: FollowSession | ShellSession | None = None
+        self._match: tuple[_Log, Match] | None = None
+        self._done = asyncio.Event()
+        self._has_python = True
+        self._was_in = False
+        self._unanswered = 0
+        self._connection: Connection | None = None
+        self._reconnects = 0
+        self._losses_in_a_row = 0
+        self._last_contact = 0.0
+        self._warnings: list[str] = []
+        self._began = time.monotonic()
+
+    async def run(self, leave: asyncio.Event) -> dict[str, Any]:
+        error: ProvisionError | None = None
+        self._emit("run_accepted", host=str(self._instance))
+        work, leaving = asyncio.create_task(self._work()), asyncio.create_task(leave.wait())
+        try:
+            await asyncio.wait(
+                (work, leaving), timeout=self._order.timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if work.done():
+                await work
+            elif not leaving.done():
+                error = self._timed_out()
+        except ProvisionError as problem:
+            error = problem
+        finally:
+            for task in (work, leaving):
+                task.cancel()
+            await asyncio.gather(work, leaving, return_exceptions=True)
+            if self._connection is not None:
+                self._connection.abort()
+            error = self._close_mirrors() or error
+        return self._outcome(error)
+
+    async def _work(self) -> None:
+        for log in self._order.logs:
+            made = await asyncio.to_thread(_Log, log, self._order.markers, self._order.max_mirror_bytes)
+            self._logs.append(made)
+        for made in self._logs:
+            if self._take_matches(made):
+                return  # it was said before this process began
+        self._connection = await first_contact(self._instance, on_wait=self._say_booting)
+        self._last_contact = time.monotonic()
+        self._emit("connected", host=str(self._instance))
+        probing = asyncio.create_task(self._probe())
+        try:
+            while not self._done.is_set():
+                await self._follow(await self._connected())
+        finally:
+            probing.cancel()
+            with suppress(asyncio.CancelledError):
+                await probing
+
+    async def _follow(self, connection: Connection) -> None:
+        connected_at = time.monotonic()
+        session = self._new_session()
+        try:
+            await session.run(connection, done=self._done)
+        except (LinkLostError, HostUnreachableError) as lost:
+            cause = getattr(lost, "cause", "")
+            if cause == "no-python" and self._has_python:
+                self._has_python = False
+                self._warn(
+                    f"there is no python3 on the instance: its logs are polled every {self._order.poll_interval_s:g} s by `tail`"
+                )
+                return
+            if cause in ("no-exec", "no-python") and not self._was_in:
+                raise
+            if isinstance(lost, LinkLostError) and not lost.was_greeted:
+                self._check_answered()
+            self._last_contact = session.heard_at or self._last_contact
+            self._lose(connection, str(lost), was_steady=time.monotonic() - connected_at >= STEADY_AFTER_S)
+
+    def _check_answered(self) -> None:
+        self._unanswered += 1
+        if self._unanswered >= HELLOS and not self._was_in:
+            raise HostUnreachableError(
+                f"{self._instance} takes commands and answers none of them",
+                hint="a provider's proxy is often a terminal only: use the instance's direct SSH address and port",
+                cause="no-exec",
+            )
+
+    def _new_session(self) -> FollowSession | ShellSession:
+        mirrors, paths = [log.mirror for log in self._logs], [log.remote for log in self._logs]
+        if self._has_python:
+            self._session = FollowSession(
+                mirrors,
+                paths,
+                self,
+                command=follower_command(),
+                program=follower_program(),
+                has_history=True,
+            )
+        else:
+            self._session = ShellSession(mirrors, paths, self, poll_s=self._order.poll_interval_s)
+        return self._session
+
+    async def _connected(self) -> Connection:
+        if self._connection is None or self._connection.lost.is_set():
+            wait_s = (
+                0.0
+                if self._losses_in_a_row <= 1
+                else full_jitter_s(self._losses_in_a_row, base_s=0.25, cap_s=10.0)
+            )
+            self._connection = await regain(
+                self._instance,
+                lost_for_s=time.monotonic() - self._last_contact,
+                first_wait_s=wait_s,
+                on_wait=self._say_waiting,
+                max_attempts=self._order.max_attempts,
+                way_back="the same command goes on where it stopped",
+            )
+            self._emit("connected", host=str(self._instance))
+        return self._connection
+
+    def _lose(self, connection: Connection, cause: str, *, was_steady: bool) -> None:
+        connection.abort()
+        self._connection = None
+        self._reconnects += 1
+        self._losses_in_a_row = 1 if was_steady else self._losses_in_a_row + 1
+        self._emit("connection_lost", cause=cause, retry_in_s=0.0)
+
+    async def _probe(self) -> None:
+        while True:
+            await asyncio.sleep(self._order.probe_every_s)
+            refused = await refusal(self._instance)
+            if refused is not None:
+                self._warn(
+                    f"{refused}: the connection that is open still works, but there would be no way back"
+                )
+                return
+
+    # -- what the sessions tell
+
+    def on_bytes(self, mirror: Mirror) -> None:
+        self._losses_in_a_row = 0
+        self._take_matches(self._log_of(mirror))
+        self._check_drained()
+
+    def on_begin(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
+        self._was_in = True
+        log = self._log_of(mirror)
+        is_first = mirror.fresh_from is None
+        mirror.first_seen(int(facts.get("unread", 0)))
+        mirror.belongs_to(log.remote)
+        if is_first and facts.get("before_bytes"):
+            self._say_gap(log, int(facts["before_bytes"]))
+        self._say_missing(log, bool(facts.get("missing")))
+        self._take_matches(log)
+
+    def on_generation(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
+        self._say_missing(self._log_of(mirror), facts.get("ino") is None)
+
+    def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
+        self._say_gap(self._log_of(mirror), lost_bytes)
+
+    def on_beat(self, unread: Sequence[int]) -> None:
+        for log, count in zip(self._logs, unread, strict=False):
+            if self._match is not None and log.wanted_length is None:
+                log.wanted_length = log.mirror.length + count
+            settled = log.settled(is_read_to_end=count == 0)
+            if settled is not None and self._match is None:
+                self._end_by(log, settled)
+        self._check_drained()
+
+    def _take_matches(self, log: _Log) -> bool:
+        """Look at the new lines of *log*; True when one of them is the end."""
+        matches = log.matches()
+        if matches and self._match is None:
+            self._end_by(log, matches[0])
+        return self._match is not None
+
+    def _end_by(self, log: _Log, match: Match) -> None:
+        self._match = (log, match)
+        line = match.line.decode("utf-8", "replace")
+        self._emit("marker_found", file=log.remote, kind=match.kind, line=line)
+        if self._session is not None:
+            self._session.ask()
+            asyncio.get_running_loop().call_later(DRAIN_S, self._done.set)
+
+    def _check_drained(self) -> None:
+        if self._match is not None and all(
+            log.wanted_length is not None and log.mirror.length >= log.wanted_length for log in self._logs
+        ):
+            self._done.set()
+
+    def _log_of(self, mirror: Mirror) -> _Log:
+        return next(log for log in self._logs if log.mirror is mirror)
+
+    # -- words
+
+    def _emit(self, event: str, **fields: Any) -> None:
+        self._on_event(self._events.emit(event, **fields))
+
+    def _warn(self, message: str) -> None:
+        self._warnings.append(message)
+        self._emit("warning", message=message)
+
+    def _say_missing(self, log: _Log, is_missing: bool) -> None:
+        if is_missing != log.is_missing and (is_missing or log.is_missing is not None):
+            self._emit("log_missing" if is_missing else "log_found", file=log.remote)
+        log.is_missing = is_missing
+
+    def _say_gap(self, log: _Log, lost_bytes: int | None) -> None:
+        gap = {"file": log.remote, "bytes": lost_bytes}
+        log.state.add_gap(gap)
+        self._emit("gap", **gap)
+
+    def _say_booting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
+        self._emit("connecting", host=str(self._instance), cause=cause, waited_s=round(waited_s, 1))
+
+    def _say_waiting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
+        self._emit("connection_lost", cause=cause, retry_in_s=round(retry_in_s, 2))
+
+    def _timed_out(self) -> ProvisionError | None:
+        if self._match is not None:
+            return None  # only the drain was cut short
+        missing = [log.remote for log in self._logs if log.is_missing]
+        why = f"`{missing[0]}` was never there" if missing else "no marker was written"
+        return CollectTimeoutError(
+            f"{why} within {self._order.timeout_s:.0f} s",
+            hint="check `--remote-log`" if missing else "the same command with a longer `--timeout` goes on",
+        )
+
+    def _close_mirrors(self) -> ProvisionError | None:
+        """Seal and release the mirrors; the error if this disk does not take them any more."""
+        error: ProvisionError | None = None
+        for log in self._logs:
+            try:
+                log.mirror.sync()
+            except LocalMachineError as problem:
+                error = problem
+            log.mirror.close()
+        return error
+
+    def _outcome(self, error: ProvisionError | None) -> dict[str, Any]:
+        verdict, code = "cancelled", protocol.VERDICTS["cancelled"]
+        if error is not None:
+            verdict, code = error.verdict, error.exit_code
+        elif self._match is not None:
+            verdict = "complete" if self._match[1].kind == "success" else "failed"
+            code = protocol.VERDICTS[verdict]
+        outcome = outcome_of(
+            new_status(self._order.contract_id),
+            host=str(self._instance),
+            verdict=verdict,
+            exit_code=code,
+            labels={},
+            logs={log.remote: str(log.output) for log in self._order.logs},
+            gaps=[gap for log in self._logs for gap in log.state.gaps],
+            reconnects=self._reconnects,
+            error=error,
+        )
+        outcome["duration_s"] = round(time.monotonic() - self._began, 3)
+        outcome["warnings"] = [*outcome["warnings"], *self._warnings]
+        outcome["line"] = None if self._match is None else self._match[1].line.decode("utf-8", "replace")
+        return outcome
+
+
+class CollectTimeoutError(ProvisionError):
+    """The time that the caller gave is over, and no marker was seen."""
+
+    exit_code = protocol.VERDICTS["timeout"]
+    verdict = "timeout"

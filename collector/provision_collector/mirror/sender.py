@@ -1,0 +1,54 @@
+"""The follower for an instance that has no agent: its source goes through stdin, nothing is stored there."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import provision_agent
+
+from ..instance import python_command
+
+OLDEST_PYTHON = (3, 6)
+MODULES = ("protocol", "inotify", "generations", "follow")
+"""In this order, each needs only those before it."""
+
+_LOADER = """
+import json, os, sys, types
+def take(size):
+    got = b""
+    while len(got) < size:
+        part = os.read(0, size - len(got))
+        if not part: sys.exit(0)
+        got += part
+    return got
+head = b""
+while not head.endswith(b"\\n"): head += take(1)
+package = types.ModuleType("provision_agent")
+package.__path__ = []
+sys.modules["provision_agent"] = package
+for name, size in json.loads(head.decode()):
+    source = take(size).decode()
+    if sys.version_info < (3, 7): source = source.replace("from __future__ import annotations", "")
+    module = types.ModuleType("provision_agent." + name)
+    module.__package__ = "provision_agent"
+    sys.modules[module.__name__] = module
+    setattr(package, name, module)
+    exec(compile(source, name + ".py", "exec"), module.__dict__)
+sys.exit(sys.modules["provision_agent.follow"].follow_main([]))
+"""
+
+
+def follower_command() -> str:
+    """The shell command that reads `follower_program` from its stdin and runs it."""
+    return python_command(_LOADER, oldest=OLDEST_PYTHON)
+
+
+@cache
+def follower_program() -> bytes:
+    """The follower's modules as the command wants them; a follow request comes next."""
+    root = Path(provision_agent.__file__).parent
+    sources = [(name, (root / f"{name}.py").read_bytes()) for name in MODULES]
+    head = json.dumps([[name, len(source)] for name, source in sources]).encode()
+    return head + b"\n" + b"".join(source for _, source in sources)

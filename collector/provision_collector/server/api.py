@@ -1,0 +1,332 @@
+"""The routes under ``/api``: what each takes and answers stands in `ENDPOINTS`, which the OpenAPI document is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+from provision_agent.protocol import RUN_ID_PATTERN
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from ..registry import RunFiles
+from ..scorecard import scorecards
+from .answers import Json
+from .orders import RunRequest, SecretsRequest
+from .pool import Pool, Watch
+from .sse import EventStream
+from .store import Row
+from .view import ENDED, STATES, seconds_left, summary_of
+
+BODY_WITHIN_S = 30.0
+LOG_POLL_S = 0.2
+CHUNK_BYTES = 1 << 16
+MOST_RUNS = 1000
+LARGEST = 1 << 53
+
+
+@dataclass
+class Context:
+    """What the routes work on."""
+
+    pool: Pool
+    closing: asyncio.Event
+    """Set when the server ends: streams end, and clients come back to the next one."""
+    clients: int = 0
+    """How many follow a stream right now."""
+
+
+class Parameter(NamedTuple):
+    """A query parameter or header."""
+
+    name: str
+    schema: dict[str, Any]
+    text: str
+    place: str = "query"
+
+
+class Endpoint(NamedTuple):
+    """One route."""
+
+    method: str
+    path: str
+    handler: Callable[[Request], Awaitable[Response]]
+    summary: str
+    answers: dict[int, str]
+    body: type[BaseModel] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    media_type: str = "application/json"
+
+
+async def post_run(request: Request) -> Response:
+    """Begin a run, or find the one that was begun with the same id and body."""
+    order = RunRequest.model_validate(await _body(request))
+    row, is_new = await _context(request).pool.accept(order)
+    return Json({"run": row.run, **_links(row.run)}, 202 if is_new else 200)
+
+
+async def list_runs(request: Request) -> Response:
+    """The runs, newest first."""
+    pool = _context(request).pool
+    state = request.query_params.get("state")
+    limit = _integer(request, "limit", 100, least=1, most=MOST_RUNS)
+    if state not in (None, "going", "finished", *STATES, *ENDED):
+        raise _unfit(f"`state` is one of going, finished, {', '.join((*STATES, *ENDED))}")
+    now = time.time()
+    rows: list[dict[str, Any]] = []
+    if state is None or state == "going" or state in STATES:
+        going = (_listed(watch.row, summary_of(watch.view, now)) for watch in pool.all_going())
+        rows += [row for row in going if state in (None, "going", row["state"])][:limit]
+    if state is None or state == "finished" or state in ENDED:
+        verdict = state if state in ENDED else None
+        finished = await pool.store.newest(verdict=verdict, only_finished=True, limit=limit)
+        rows += [_listed(row, row.summary or {}) for row in finished]
+    rows.sort(key=lambda row: row["created_unix"], reverse=True)
+    return Json({"runs": rows[:limit]})
+
+
+async def get_run(request: Request) -> Response:
+    """One run as it is now."""
+    row, _ = await _found(request)
+    pool, now = _context(request).pool, time.time()
+    view = pool.view_of(row.run)
+    listed = _listed(row, summary_of(view, now))
+    facts = {
+        name: listed[name] for name in ("host", "instance_id", "profile", "labels", "created_unix", "joined")
+    }
+    return Json(
+        {**view, **facts, "run": row.run, "seconds_left": seconds_left(view, now), "links": _links(row.run)}
+    )
+
+
+async def stream_events(request: Request) -> Response:
+    """The run's story as server-sent events."""
+    row, watch = await _found(request)
+    context = _context(request)
+    header = request.headers.get("last-event-id")
+    after = _whole(header, "Last-Event-ID") if header else _integer(request, "after", 0)
+    if watch is None and after >= int(context.pool.view_of(row.run)["last_event_id"]):
+        return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
+    writer = watch.stream if watch is not None else None
+    return EventStream(context.pool.stream_of(row.run), writer, after=after, closing=context.closing)
+
+
+async def get_log(request: Request) -> Response:
+    """The bytes of a mirror."""
+    row, _ = await _found(request)
+    kind = request.query_params.get("file", "core")
+    follow = request.query_params.get("follow", "0")
+    if kind not in ("core", "errors") or follow not in ("0", "1"):
+        raise _unfit("`file` is `core` or `errors`, `follow` is `0` or `1`")
+    offset = _integer(request, "from", 0)
+    body = _log_bytes(_context(request), row, kind, offset, is_followed=follow == "1")
+    size = _size(row, kind)
+    headers = {"x-log-size": str(size)}
+    if follow == "0":
+        headers["content-length"] = str(max(size - offset, 0))
+    return StreamingResponse(body, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+async def post_secrets(request: Request) -> Response:
+    """Secrets for a run that asks for them; they are kept in memory only."""
+    given = SecretsRequest.model_validate(await _body(request))
+    row, watch = await _found(request)
+    if watch is not None:
+        watch.give_secrets(given.secrets)
+    return Json({"run": row.run, "taken": sorted(given.secrets) if watch is not None else []}, 202)
+
+
+async def stop_run(request: Request) -> Response:
+    """End a run on its instance."""
+    row, watch = await _found(request)
+    if watch is not None:
+        await watch.stop()
+    return Json({"run": row.run, **_links(row.run)}, 202)
+
+
+async def release_run(request: Request) -> Response:
+    """The instance is gone."""
+    row, watch = await _found(request)
+    if watch is not None:
+        await watch.release()
+    return Json({"run": row.run, **_links(row.run)}, 202)
+
+
+async def list_hosts(request: Request) -> Response:
+    """Scorecards of the instances."""
+    return Json({"hosts": await asyncio.to_thread(scorecards)})
+
+
+# -- what the routes share
+
+
+def _context(request: Request) -> Context:
+    return cast(Context, request.app.state.context)
+
+
+async def _found(request: Request) -> tuple[Row, Watch | None]:
+    run = request.path_params["run"]
+    pool = _context(request).pool
+    if re.fullmatch(RUN_ID_PATTERN, run):
+        watch = pool.going(run)
+        row = watch.row if watch is not None else await pool.store.find(run)
+        if row is not None:
+            return row, watch
+    raise HTTPException(404, "there is no such run")
+
+
+async def _body(request: Request) -> Any:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise HTTPException(415, "the body must be `application/json`")
+    try:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            raw = await request.body()
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not arrive within {BODY_WITHIN_S:.0f} s") from None
+    try:
+        value = json.loads(raw, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (ValueError, RecursionError):
+        raise HTTPException(400, "the body is no JSON") from None
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _links(run: str) -> dict[str, str]:
+    base = f"/api/runs/{run}"
+    return {"status": base, "events": f"{base}/events", "log": f"{base}/log"}
+
+
+def _listed(row: Row, summary: dict[str, Any]) -> dict[str, Any]:
+    instance = row.instance
+    host, port = str(instance["host"]), instance["port"]
+    host = f"[{host}]" if ":" in host else host
+    return {
+        "run": row.run,
+        "joined": row.joined if row.joined != row.run else None,
+        "host": f"{host}:{port}" if port else host,
+        "instance_id": instance["instance_id"],
+        "profile": row.profile,
+        "labels": row.labels,
+        "created_unix": round(row.created_unix, 3),
+        "is_stopping": row.is_stopping and row.verdict is None,
+        **summary,
+    }
+
+
+def _integer(request: Request, name: str, default: int, *, least: int = 0, most: int = LARGEST) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    value = _whole(text, name)
+    if not least <= value <= most:
+        raise _unfit(f"`{name}` is from {least} to {most}")
+    return value
+
+
+def _whole(text: str, name: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,15}", text):
+        raise _unfit(f"`{name}` is a whole number")
+    return int(text)
+
+
+def _unfit(message: str) -> HTTPException:
+    return HTTPException(422, message)
+
+
+def _mirror(row: Row, kind: str) -> str | None:
+    if row.stem is None:
+        return None
+    files = RunFiles(row.stem)
+    return str(files.core if kind == "core" else files.errors)
+
+
+def _size(row: Row, kind: str) -> int:
+    path = _mirror(row, kind)
+    try:
+        return os.stat(path).st_size if path is not None else 0
+    except FileNotFoundError:
+        return 0
+
+
+async def _log_bytes(
+    context: Context, row: Row, kind: str, offset: int, *, is_followed: bool
+) -> AsyncIterator[bytes]:
+    end = None if is_followed else _size(row, kind)
+    while True:
+        is_over = context.pool.going(row.run) is None or context.closing.is_set()  # asked before reading
+        limit = _size(row, kind) if end is None else end
+        path = _mirror(row, kind)
+        if path is not None and offset < limit:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                while offset < limit and (
+                    chunk := os.pread(descriptor, min(CHUNK_BYTES, limit - offset), offset)
+                ):
+                    offset += len(chunk)
+                    yield chunk
+            finally:
+                os.close(descriptor)
+        if end is not None or is_over:
+            return
+        await asyncio.sleep(LOG_POLL_S)
+
+
+_STATE = Parameter("state", {"type": "string", "enum": ["going", "finished", *STATES, *ENDED]}, "only these")
+_LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": MOST_RUNS}, "at most so many")
+_AFTER = Parameter(
+    "after",
+    {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+    "like Last-Event-ID, for the first request",
+)
+_LAST = Parameter(
+    "Last-Event-ID",
+    {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+    "the last id that was seen",
+    "header",
+)
+_FILE = Parameter("file", {"type": "string", "enum": ["core", "errors"]}, "which mirror")
+_FROM = Parameter("from", {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}, "from this byte on")
+_FOLLOW = Parameter("follow", {"type": "string", "enum": ["0", "1"]}, "1: go on until the run ends")
+
+ENDPOINTS = (
+    Endpoint(
+        "POST", "/api/runs", post_run, "Begin a run",
+        {202: "accepted", 200: "known: the same id and body", 409: "the id means another run", 422: "wrong",
+         503: "too many runs"},
+        body=RunRequest,
+    ),
+    Endpoint("GET", "/api/runs", list_runs, "The runs, newest first", {200: "the runs", 422: "wrong"}, parameters=(_STATE, _LIMIT)),
+    Endpoint("GET", "/api/runs/{run}", get_run, "One run now", {200: "its status", 404: "no such run"}),
+    Endpoint(
+        "GET", "/api/runs/{run}/events", stream_events, "The events of both sides, as they come",
+        {200: "the stream", 204: "nothing comes after that id", 404: "no such run", 422: "wrong"},
+        parameters=(_LAST, _AFTER), media_type="text/event-stream",
+    ),
+    Endpoint(
+        "GET", "/api/runs/{run}/log", get_log, "A mirror's bytes",
+        {200: "the bytes", 404: "no such run", 422: "wrong"},
+        parameters=(_FILE, _FROM, _FOLLOW), media_type="text/plain",
+    ),
+    Endpoint(
+        "POST", "/api/runs/{run}/secrets", post_secrets, "Give the secrets that `secrets_needed` names",
+        {202: "taken", 404: "no such run", 422: "wrong"}, body=SecretsRequest,
+    ),
+    Endpoint("POST", "/api/runs/{run}/stop", stop_run, "End the run on its instance", {202: "it will end", 404: "no such run"}),
+    Endpoint(
+        "POST", "/api/runs/{run}/release", release_run, "The instance is gone: end the run here",
+        {202: "it ends as `instance-gone`", 404: "no such run"},
+    ),
+    Endpoint("GET", "/api/hosts", list_hosts, "Scorecards of the instances", {200: "the scorecards"}),
+)  # fmt: skip

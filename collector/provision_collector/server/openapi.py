@@ -1,0 +1,108 @@
+"""The OpenAPI document, made of the routes and models that answer: it cannot say anything else than they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+from provision_agent.protocol import RUN_ID_PATTERN
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from .api import Endpoint
+
+_REF = "#/components/schemas/{model}"
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["class", "message", "hint"],
+            "properties": {
+                "class": {"type": "string"},
+                "message": {"type": "string"},
+                "hint": {"type": "string"},
+                "problems": {"type": "array", "items": {"type": "string"}},
+            },
+        }
+    },
+}
+_EVENT = {
+    "type": "object",
+    "description": "one of the stream's events",
+    "properties": {
+        "id": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+_ALWAYS = {400: "malformed", 401: "no token, or a wrong one", 403: "a foreign origin"}
+_WITH_BODY = {413: "too large", 415: "no JSON"}
+
+
+def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+    """OpenAPI 3.1 of *endpoints*."""
+    endpoints = tuple(endpoints)
+    models: list[type[BaseModel]] = [e.body for e in endpoints if e.body is not None]
+    _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    paths: dict[str, Any] = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    paths["/healthz"] = {
+        "get": {
+            "operationId": "healthz",
+            "summary": "Is the server up?",
+            "security": [],
+            "responses": {"200": _json("it is")},
+        }
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "provision", "version": version("provision")},
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": {**schemas.get("$defs", {}), "Error": _ERROR},
+        },
+    }
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = [
+        {"name": p.name, "in": p.place, "schema": p.schema, "description": p.text}
+        for p in endpoint.parameters
+    ]
+    if "{run}" in endpoint.path:
+        schema = {"type": "string", "pattern": f"^{RUN_ID_PATTERN}$"}
+        parameters.insert(0, {"name": "run", "in": "path", "required": True, "schema": schema})
+    told = {**endpoint.answers, **_ALWAYS, **(_WITH_BODY if endpoint.body is not None else {})}
+    operation: dict[str, Any] = {
+        "operationId": endpoint.handler.__name__,
+        "summary": endpoint.summary,
+        "parameters": parameters,
+        "responses": {str(code): _response(endpoint, code, text) for code, text in sorted(told.items())},
+    }
+    if endpoint.body is not None:
+        schema = {"$ref": _REF.format(model=endpoint.body.__name__)}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation
+
+
+def _response(endpoint: Endpoint, code: int, text: str) -> dict[str, Any]:
+    if code >= 400:
+        return {
+            "description": text,
+            "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}},
+        }
+    if code == 204:
+        return {"description": text}
+    if endpoint.media_type == "application/json":
+        return _json(text)
+    schema = _EVENT if endpoint.media_type == "text/event-stream" else {"type": "string"}
+    return {"description": text, "content": {endpoint.media_type: {"schema": schema}}}
+
+
+def _json(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}

@@ -1,0 +1,500 @@
+// The page: a list of runs, and one run as its stream tells it.
+//
+// Events are folded into plain objects as they come and drawn at most a few times a second, so that a thousand
+// events a second cost what ten do. Text from instances only ever becomes text nodes.
+
+const DRAW_EVERY_MS = 200;
+const LIST_EVERY_MS = 2000;
+const LOG_EVERY_MS = 1000;
+const LOG_TAIL_BYTES = 1 << 19;
+const LOG_LINES = 20000;
+const LOG_SHOWN = 1500;
+const CHART_POINTS = 120;
+const GOING = ["accepted", "connecting", "running", "usable"];
+const NEXT = {
+  retry: "Ask for the same again: what has landed is kept.",
+  replace_instance: "Destroy this instance and take another one.",
+  fix_profile: "Correct the profile, then ask again.",
+  fix_credentials: "Correct the key or the token, then ask again.",
+  report_bug: "Please report this, with the log.",
+};
+
+const $ = (id) => document.getElementById(id);
+const make = (tag, className = "", text = "") => {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text) element.textContent = text;
+  return element;
+};
+const clean = (text) => String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f]/g, "�");
+
+// -- numbers as people read them
+
+function size(bytes) {
+  let unit = 0;
+  for (; bytes >= 999.5 && unit < 5; unit++) bytes /= 1000;
+  const digits = unit === 0 || bytes >= 99.5 ? 0 : 1;
+  return `${bytes.toFixed(digits)} ${["B", "kB", "MB", "GB", "TB", "PB"][unit]}`;
+}
+
+function duration(seconds) {
+  if (seconds < 9.95) return `${Math.max(seconds, 0).toFixed(1)} s`;
+  const whole = Math.round(seconds);
+  const pad = (number) => String(number).padStart(2, "0");
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} m ${pad(whole % 60)} s`;
+  return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} m`;
+}
+
+function tone(state) {
+  if (["complete", "done", "passed", "ready", "usable"].includes(state)) return "good";
+  if (["incomplete", "cancelled", "contact-lost", "stalled", "retrying", "waiting", "skipped"].includes(state)) return "warn";
+  return [...GOING, "queued"].includes(state) ? "busy" : "bad";
+}
+
+// -- asking
+
+async function ask(path, options = {}) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(15000), ...options });
+  if (answer.status === 401) location.assign("/");
+  if (!answer.ok) throw new Error((await answer.json()).error.message);
+  return answer;
+}
+
+const post = (path, body) =>
+  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: body && JSON.stringify(body) });
+
+function say(text, isLost = false) {
+  $("contact").textContent = text;
+  $("contact").className = isLost ? "lost" : "";
+}
+
+/** Call `work` now and again `every_ms` after it has ended, while the page is looked at; returns how to end that. */
+function repeat(work, every_ms) {
+  let timer = 0;
+  let isOver = false;
+  const turn = async () => {
+    if (!document.hidden) {
+      try { await work(); } catch (error) { if (!isOver) say(error.message, true); }
+    }
+    if (!isOver) timer = setTimeout(turn, every_ms);
+  };
+  turn();
+  return () => { isOver = true; clearTimeout(timer); };
+}
+
+// -- the list
+
+function showList(query) {
+  $("list").hidden = false;
+  document.title = "provision";
+  for (const link of document.querySelectorAll("nav a")) {
+    link.toggleAttribute("aria-current", link.getAttribute("href") === `#/${query}`);
+  }
+  const rows = new Map();
+  return repeat(async () => {
+    const { runs } = await (await ask(`/api/runs${query}`)).json();
+    say("");
+    $("none").hidden = runs.length > 0;
+    const wanted = runs.map((run) => {
+      const row = rows.get(run.run) ?? makeRow(run);
+      rows.set(run.run, row);
+      fillRow(row, run);
+      return row;
+    });
+    const body = $("runs");
+    if (wanted.some((row, at) => body.children[at] !== row) || body.children.length !== wanted.length) {
+      const focused = document.activeElement;
+      body.replaceChildren(...wanted);
+      if (body.contains(focused)) focused.focus();
+    }
+  }, LIST_EVERY_MS);
+}
+
+function makeRow(run) {
+  const row = make("tr");
+  const link = make("a", "", run.run);
+  link.href = `#/run/${run.run}`;
+  for (let cell = 0; cell < 8; cell++) row.append(make("td", cell > 3 ? "number" : ""));
+  row.cells[0].append(link);
+  row.cells[3].append(make("span"));
+  return row;
+}
+
+function fillRow(row, run) {
+  const labels = Object.entries(run.labels).map(([name, value]) => `${name}=${value}`).join(" ");
+  const texts = {
+    1: `${run.instance_id ? `${run.instance_id} · ` : ""}${run.host}${labels ? ` · ${labels}` : ""}`,
+    2: run.profile,
+    4: run.files?.all ? `${run.files.settled}/${run.files.all}, ${size(run.bytes)}` : "",
+    5: run.bytes_per_s > 0 ? `${size(run.bytes_per_s)}/s` : "",
+    6: run.seconds_left == null ? "" : duration(run.seconds_left),
+    7: run.errors ? `${run.errors} ⚠` : "",
+  };
+  for (const [cell, text] of Object.entries(texts)) {
+    if (row.cells[cell].textContent !== text) row.cells[cell].textContent = clean(text);
+  }
+  const state = row.cells[3].firstChild;
+  state.textContent = run.is_stopping ? "stopping" : run.state;
+  state.className = `state ${tone(run.state)}`;
+}
+
+// -- one run: the fold
+
+function newStory() {
+  return {
+    state: "accepted", host: "", labels: {}, deadline_s: null, started_ms: null, first_ms: null, last_ms: null,
+    contact: "", reconnects: 0, files: new Map(), steps: new Map(), checks: new Map(), errors: new Map(),
+    warnings: [], landed: new Map(), speeds: [], secrets: [], outcome: null, dirty: new Set(), lastId: 0,
+  };
+}
+
+const FILE_STATES = { queued: "queued", started: "running", progress: "running", stalled: "stalled", retried: "retrying",
+  waiting: "waiting", switched: "running", finished: "done", failed: "failed", skipped: "skipped" };
+const CHECK_STATES = { passed: "passed", ready: "ready", failed: "failed", started: "started", skipped: "skipped" };
+
+function tell(story, event) {
+  const at_ms = Date.parse(event.ts);
+  story.first_ms ??= at_ms;
+  story.last_ms = at_ms;
+  const [kind, what] = splitName(event.event);
+  if (kind === "download") tellFile(story, what, event, at_ms);
+  else if (kind === "step") tellStep(story, what, event, at_ms);
+  else if ((kind === "check" || kind === "service") && CHECK_STATES[what]) {
+    story.checks.set(`${kind} ${event.item}`, { kind, ...event, state: CHECK_STATES[what] });
+  }
+  if (what === "failed") story.errors.set(event.item ?? event.step ?? kind, event);
+  else if (["finished", "passed", "ready", "written"].includes(what)) story.errors.delete(event.item ?? event.step);
+  OTHERS[event.event]?.(story, event, at_ms);
+}
+
+function splitName(name) {
+  const at = name.indexOf("_");
+  return at < 0 ? [name, ""] : [name.slice(0, at), name.slice(at + 1)];
+}
+
+function tellFile(story, what, event, at_ms) {
+  const file = story.files.get(event.item) ?? { state: "queued", bytes: 0, total: null, speed: 0 };
+  story.files.set(event.item, file);
+  story.dirty.add(event.item);
+  file.state = FILE_STATES[what] ?? file.state;
+  if (event.total_bytes != null) file.total = event.total_bytes;
+  if (event.bytes != null && event.bytes !== file.bytes) {
+    const second = Math.floor(at_ms / 1000);
+    const delta = Math.max(event.bytes - file.bytes, 0);
+    story.landed.set(second, (story.landed.get(second) ?? 0) + delta);
+    file.bytes = event.bytes;
+  }
+  file.speed = what === "progress" ? event.bytes_per_s ?? 0 : file.state === "running" ? file.speed : 0;
+  file.told = event.message ?? event.reason ?? event.class ?? "";
+}
+
+function tellStep(story, what, event, at_ms) {
+  const step = story.steps.get(event.step) ?? { from_ms: at_ms, to_ms: null, state: "running" };
+  story.steps.set(event.step, step);
+  if (what === "started") Object.assign(step, { from_ms: at_ms, to_ms: null, state: "running" });
+  else Object.assign(step, { to_ms: at_ms, state: what === "failed" || event.failed > 0 ? "failed" : "done" });
+}
+
+const OTHERS = {
+  run_accepted: (story, event) => Object.assign(story, { host: event.host, labels: event.labels ?? {} }),
+  connecting: (story, event) => { story.contact = event.cause; if (story.state === "accepted") story.state = "connecting"; },
+  connected: (story) => { story.contact = "connected"; if (story.state === "accepted") story.state = "connecting"; },
+  connection_lost: (story, event) => { story.reconnects += story.contact === "connected"; story.contact = event.cause; },
+  run_started: (story, event, at_ms) => { story.state = "running"; story.deadline_s = event.deadline_s; story.started_ms ??= at_ms; },
+  run_usable: (story) => { story.state = "usable"; },
+  secrets_needed: (story, event) => { story.secrets = event.from === "collector" ? event.names : story.secrets; },
+  agent_restarted: (story) => { story.secrets = []; },
+  warning: (story, event) => story.warnings.push(event.message),
+  preflight_failed: (story, event) => story.errors.set("preflight", event),
+  outcome: (story, event) => { story.outcome = event; story.state = event.verdict; story.secrets = []; },
+};
+
+// -- one run: the picture
+
+function showRun(run) {
+  $("run").hidden = false;
+  document.title = `${run} · provision`;
+  $("run-name").textContent = run;
+  for (const id of ["facts", "errors", "files", "steps", "checks", "log", "secret-fields"]) $(id).replaceChildren();
+  for (const id of ["verdict", "secrets", "errors-part", "files-part", "speed-part", "steps-part", "checks-part"]) $(id).hidden = true;
+  const story = newStory();
+  const rows = new Map();
+  let isStale = true;
+  let source = null;
+  const open = () => {
+    source?.close();
+    source = new EventSource(`/api/runs/${run}/events?after=${story.lastId}`);
+    source.onopen = () => say("");
+    source.onerror = () => {
+      if (!story.outcome) say("the server does not answer; trying again", true);
+      if (source.readyState === EventSource.CLOSED && !story.outcome) setTimeout(open, 2000);
+    };
+    source.onmessage = (message) => {
+      const id = Number(message.lastEventId);
+      if (id <= story.lastId) return;
+      story.lastId = id;
+      tell(story, JSON.parse(message.data));
+      isStale = true;
+      if (story.outcome) source.close();
+    };
+  };
+  open();
+  const drawing = setInterval(() => {
+    if (document.hidden) return;
+    if (isStale || !story.outcome) drawFacts(story);
+    if (isStale) draw(run, story, rows);
+    isStale = false;
+  }, DRAW_EVERY_MS);
+  const log = openLog(run, () => story.outcome !== null);
+  $("stop").onclick = () => askToStop(run);
+  $("secrets").onsubmit = async (event) => {
+    event.preventDefault();
+    const secrets = Object.fromEntries([...new FormData($("secrets"))].filter(([, value]) => value));
+    $("secrets").reset();
+    try { await post(`/api/runs/${run}/secrets`, { secrets }); story.secrets = []; isStale = true; } catch (error) { say(error.message, true); }
+  };
+  return () => { source.close(); clearInterval(drawing); log(); };
+}
+
+function askToStop(run) {
+  $("sure-run").textContent = run;
+  $("sure").returnValue = "no";
+  $("sure").showModal();
+  $("sure").onclose = async () => {
+    if ($("sure").returnValue !== "stop") return;
+    $("stop").disabled = true;
+    $("stop").textContent = "Stopping";
+    try { await post(`/api/runs/${run}/stop`); } catch (error) { say(error.message, true); $("stop").disabled = false; }
+  };
+}
+
+function drawFacts(story) {
+  const end_ms = story.outcome ? story.last_ms : Date.now();
+  const facts = {
+    instance: story.host,
+    ...story.labels,
+    contact: story.outcome || story.contact === "connected" ? "" : story.contact,
+    "running for": story.started_ms ? duration((end_ms - story.started_ms) / 1000) : "",
+    "time left": story.started_ms && story.deadline_s && !story.outcome
+      ? duration(Math.max(story.started_ms / 1000 + story.deadline_s - Date.now() / 1000, 0)) : "",
+    "usable after": story.outcome?.usable_after_s != null ? duration(story.outcome.usable_after_s) : "",
+    reconnects: story.reconnects || "",
+    warnings: story.warnings.join("; "),
+  };
+  $("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value !== "").map(([name, value]) => {
+    const pair = make("div");
+    pair.append(make("dt", "", clean(name)), make("dd", "", clean(value)));
+    return pair;
+  }));
+}
+
+function draw(run, story, rows) {
+  if ($("state").textContent !== story.state) $("state").textContent = story.state;
+  $("state").className = `state ${tone(story.state)}`;
+  $("stop").hidden = story.outcome !== null;
+  drawVerdict(story);
+  drawSecrets(story);
+  drawErrors(story);
+  drawFiles(story, rows);
+  drawSpeed(story);
+  drawSteps(story);
+  drawChecks(story);
+}
+
+function drawVerdict({ outcome }) {
+  $("verdict").hidden = outcome === null;
+  if (!outcome || $("verdict").dataset.verdict === outcome.verdict + outcome.run) return;
+  $("verdict").dataset.verdict = outcome.verdict + outcome.run;
+  const words = [make("strong", tone(outcome.verdict), outcome.verdict)];
+  const { ok, failed } = outcome.downloads;
+  if (ok + failed) words.push(` · ${ok} file${ok === 1 ? "" : "s"} here${failed ? `, ${failed} failed` : ""}`);
+  if (outcome.duration_s) words.push(` · ${duration(outcome.duration_s)}`);
+  if (NEXT[outcome.next]) words.push(make("br"), NEXT[outcome.next]);
+  $("verdict").replaceChildren(...words);
+}
+
+function drawSecrets(story) {
+  $("secrets").hidden = story.secrets.length === 0;
+  if ($("secret-fields").childElementCount === story.secrets.length) return;
+  $("secret-fields").replaceChildren(...story.secrets.map((name) => {
+    const label = make("label", "", `${name} `);
+    const input = Object.assign(make("input"), { type: "password", name, autocomplete: "off" });
+    label.append(input);
+    return label;
+  }));
+}
+
+function drawErrors(story) {
+  const errors = story.outcome ? story.outcome.errors : [...story.errors.values()];
+  $("errors-part").hidden = errors.length === 0;
+  $("errors").replaceChildren(...errors.slice(0, 200).map((error) => {
+    const item = make("li");
+    const name = error.item ?? error.step;
+    item.append(make("strong", error.level === "optional" ? "warn" : "bad", clean(`${error.class}${name ? ` · ${name}` : ""}`)));
+    item.append(make("div", "", clean(error.message ?? "")));
+    if (error.hint) item.append(make("div", "hint", clean(error.hint)));
+    return item;
+  }));
+}
+
+function drawFiles(story, rows) {
+  $("files-part").hidden = story.files.size === 0;
+  for (const name of story.dirty) {
+    const file = story.files.get(name);
+    let row = rows.get(name);
+    if (!row) {
+      row = make("li");
+      const bar = make("progress");
+      bar.setAttribute("aria-label", clean(name));
+      const shown = make("bdi", "", clean(name));
+      row.append(make("span", "name"), make("span", "told"), bar);
+      row.children[0].append(shown);
+      row.children[0].title = clean(name);
+      rows.set(name, row);
+      $("files").append(row);
+    }
+    row.className = file.state;
+    const amount = file.total ? `${size(file.bytes)} of ${size(file.total)}` : file.bytes ? size(file.bytes) : "";
+    const words = [file.state === "running" ? "" : file.state, amount, file.speed > 0 ? `${size(file.speed)}/s` : ""];
+    row.children[1].textContent = words.filter(Boolean).join(" · ");
+    const isFull = file.state === "done" || (file.state === "skipped" && file.told === "verified");
+    row.children[2].max = file.total || 1;
+    if (isFull) row.children[2].value = row.children[2].max;
+    else if (file.total || file.state !== "running") row.children[2].value = file.total ? file.bytes : 0;
+    else row.children[2].removeAttribute("value");
+  }
+  story.dirty.clear();
+  const files = [...story.files.values()];
+  const settled = files.filter((file) => ["done", "skipped"].includes(file.state)).length;
+  $("files-sum").textContent = `${settled} of ${files.length}, ${size(files.reduce((sum, file) => sum + file.bytes, 0))}`;
+}
+
+function drawSpeed(story) {
+  $("speed-part").hidden = story.landed.size === 0;
+  if (!story.landed.size) return;
+  const seconds = [...story.landed.keys()];
+  const first = Math.min(...seconds.slice(0, 1), Math.floor(story.first_ms / 1000));
+  const last = Math.max(Math.floor(story.last_ms / 1000), first + 1);
+  const width = Math.max(Math.ceil((last - first + 1) / CHART_POINTS), 1);
+  const points = new Array(Math.ceil((last - first + 1) / width)).fill(0);
+  for (const [second, bytes] of story.landed) points[Math.floor((second - first) / width)] += bytes / width;
+  const peak = Math.max(...points, 1);
+  const step = 600 / Math.max(points.length - 1, 1);
+  const line = points.map((value, at) => `L${(at * step).toFixed(1)},${(98 - (value / peak) * 92).toFixed(1)}`).join("");
+  $("speed").firstElementChild.setAttribute("d", `M0,100${line}L600,100Z`);
+  const now = [...story.files.values()].reduce((sum, file) => sum + file.speed, 0);
+  $("speed-now").textContent = story.outcome ? "" : `${size(now)}/s`;
+  $("speed-peak").textContent = `peak ${size(peak)}/s`;
+  $("speed-end").textContent = duration(last - first);
+}
+
+function drawSteps(story) {
+  $("steps-part").hidden = story.steps.size === 0;
+  if (!story.steps.size) return;
+  const first = Math.min(...[...story.steps.values()].map((step) => step.from_ms));
+  const span = Math.max(story.last_ms - first, 1);
+  $("steps").replaceChildren(...[...story.steps].map(([name, step]) => {
+    const row = make("li", step.state);
+    const lane = make("div", "lane");
+    const bar = make("div", "span");
+    const end = step.to_ms ?? story.last_ms;
+    bar.style.left = `${(((step.from_ms - first) / span) * 99).toFixed(2)}%`;
+    bar.style.width = `${(((end - step.from_ms) / span) * 100).toFixed(2)}%`;
+    bar.title = `${name}: ${step.state}`;
+    lane.append(bar);
+    row.append(make("span", "", clean(name)), lane, make("span", "time", duration((end - step.from_ms) / 1000)));
+    return row;
+  }));
+}
+
+function drawChecks(story) {
+  $("checks-part").hidden = story.checks.size === 0;
+  $("checks").replaceChildren(...[...story.checks.values()].map((check) => {
+    const row = make("li");
+    const mark = { good: "✓", bad: "✗", warn: "–", busy: "…" }[check.state === "started" ? "busy" : tone(check.state)];
+    row.append(make("span", check.state === "started" ? "busy" : tone(check.state), `${mark} `));
+    row.append(clean(`${check.item}: ${check.state}${check.kind === "service" ? " (service)" : ""}`));
+    return row;
+  }));
+}
+
+// -- the log
+
+function openLog(run, isOver) {
+  let lines = [];
+  let rest = "";
+  let next = null;
+  let decoder = new TextDecoder();
+  const which = () => $("which").value;
+  const path = () => `/api/runs/${run}/log?file=${which()}`;
+  const reset = () => { lines = []; rest = ""; next = null; decoder = new TextDecoder(); $("raw").href = path(); drawLog(lines); };
+  const read = async () => {
+    if (next === null) {
+      const all = Number((await ask(`${path()}&from=999999999999999`)).headers.get("x-log-size"));
+      next = Math.max(all - LOG_TAIL_BYTES, 0);
+    }
+    const asked = which();
+    const bytes = await (await ask(`${path()}&from=${next}`)).arrayBuffer();
+    if (asked !== which() || !bytes.byteLength) return;
+    next += bytes.byteLength;
+    const parts = (rest + decoder.decode(bytes, { stream: true })).split("\n");
+    rest = parts.pop();
+    for (const part of parts) lines.push(clean(part.slice(0, 4000)));
+    if (lines.length > LOG_LINES) lines = lines.slice(-LOG_LINES);
+    drawLog(lines);
+  };
+  let turnsAfterEnd = 0;
+  const end = repeat(async () => {
+    if (isOver() && ++turnsAfterEnd > 2) return;
+    await read();
+  }, LOG_EVERY_MS);
+  $("search").oninput = () => drawLog(lines);
+  $("which").onchange = () => { turnsAfterEnd = 0; reset(); };
+  $("follow").onchange = () => drawLog(lines);
+  $("log").onscroll = () => {
+    const box = $("log");
+    if (box.scrollHeight - box.scrollTop - box.clientHeight > 60 && box.matches(":hover, :focus")) $("follow").checked = false;
+  };
+  reset();
+  return end;
+}
+
+function drawLog(lines) {
+  const wanted = $("search").value.toLowerCase();
+  const found = wanted ? lines.filter((line) => line.toLowerCase().includes(wanted)) : lines;
+  const shown = found.slice(-LOG_SHOWN);
+  const box = $("log");
+  const place = box.scrollTop;
+  if (wanted) box.replaceChildren(...shown.flatMap((line) => marked(line, wanted)));
+  else box.textContent = shown.length ? `${shown.join("\n")}\n` : "";
+  $("found").textContent = wanted ? `${found.length} line${found.length === 1 ? "" : "s"}` : "";
+  box.scrollTop = $("follow").checked ? box.scrollHeight : place;
+}
+
+function marked(line, wanted) {
+  const at = line.toLowerCase().indexOf(wanted);
+  return [line.slice(0, at), make("mark", "", line.slice(at, at + wanted.length)), `${line.slice(at + wanted.length)}\n`];
+}
+
+// -- which of the two
+
+let leave = () => {};
+
+function route() {
+  leave();
+  for (const id of ["list", "run"]) $(id).hidden = true;
+  $("stop").disabled = false;
+  $("stop").textContent = "Stop";
+  const run = /^#\/run\/([A-Za-z0-9][A-Za-z0-9._-]{0,63})$/.exec(location.hash);
+  const state = /^#\/(\?state=[a-z-]+)$/.exec(location.hash);
+  leave = run ? showRun(run[1]) : showList(state ? state[1] : "");
+}
+
+addEventListener("hashchange", route);
+addEventListener("keydown", (event) => {
+  const isTyping = event.target instanceof HTMLElement && event.target.matches("input, textarea, select");
+  if (event.key === "/" && !isTyping && !$("run").hidden) { event.preventDefault(); $("search").focus(); }
+  else if (event.key === "Escape" && !$("run").hidden && !$("sure").open) location.hash = "#/";
+});
+route();

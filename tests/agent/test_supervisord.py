@@ -1,0 +1,187 @@
+"""Services below a real supervisord, as rental images have one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.environments import Surroundings
+from provision_agent import services, supervisord
+from provision_agent.detach import Identity
+from provision_agent.plan import Service
+
+CONFIG = """
+[supervisord]
+logfile=%(here)s/supervisord.log
+pidfile=%(here)s/supervisord.pid
+nodaemon=true
+[unix_http_server]
+file={folder}/s.sock ; the socket
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix://{folder}/s.sock
+[program:portal]
+command=sleep 600
+[include]
+files = nowhere/*.conf conf.d/*.conf
+"""
+
+
+class Image:
+    """A folder as an image has it: bin/supervisorctl, etc/supervisord.conf, and the daemon that reads it."""
+
+    def __init__(self, folder: Path, program: str) -> None:
+        self.folder = folder
+        self._program = program
+        (folder / "bin").mkdir()
+        (folder / "etc" / "conf.d").mkdir(parents=True)
+        (folder / "etc" / "supervisord.conf").write_text(CONFIG.format(folder=folder))
+        os.symlink(str(Path(program).with_name("supervisorctl")), str(folder / "bin" / "supervisorctl"))
+        self._daemon = self._start()
+
+    def restart(self) -> None:
+        """As a container is started again: nothing of before lives."""
+        self.stop()
+        self._daemon = self._start()
+
+    def stop(self) -> None:
+        self._daemon.terminate()
+        self._daemon.wait(timeout=15)
+
+    def asked(self, *words: str) -> str:
+        argv = [
+            str(self.folder / "bin" / "supervisorctl"),
+            "-c",
+            str(self.folder / "etc" / "supervisord.conf"),
+        ]
+        return subprocess.run(
+            [*argv, *words], stdout=subprocess.PIPE, timeout=15, check=False
+        ).stdout.decode()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        argv = [self._program, "-c", str(self.folder / "etc" / "supervisord.conf")]
+        daemon = subprocess.Popen(argv, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until(lambda: "RUNNING" in self.asked("status", "portal"))
+        return daemon
+
+
+@pytest.fixture
+def image(monkeypatch: pytest.MonkeyPatch) -> Iterator[Image]:
+    places = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    program = shutil.which("supervisord", path=places)
+    if program is None:
+        pytest.skip("there is no supervisord here")
+    folder = Path(tempfile.mkdtemp(prefix="sv-"))  # the path of a socket must be short
+    image = Image(folder, program)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    yield image
+    image.stop()
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def here(tmp_path: Path, image: Image) -> Iterator[Surroundings]:
+    here = Surroundings(str(tmp_path))
+    yield here
+    services.stop("ui", here.context)
+
+
+def until(holds: Callable[[], Any], *, within_s: float = 15.0) -> Any:
+    """The first true value of *holds*."""
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        value = holds()
+        if value:
+            return value
+        time.sleep(0.05)
+    raise AssertionError("it never came true")
+
+
+def status_of(here: Surroundings) -> dict[str, Any]:
+    return dict(json.loads(Path(here.workspace, ".provision", "services", "ui.status.json").read_text()))
+
+
+def child_of(here: Surroundings) -> Identity:
+    identity = Identity.from_json(status_of(here)["child"])
+    assert identity is not None
+    return identity
+
+
+UI = Service(name="ui", run=("sleep", "600"), restart="on_failure", environment={"SHARE": "100%"})
+
+
+def test_supervisord_keeps_the_service_and_brings_it_back_with_the_container(
+    here: Surroundings, image: Image
+) -> None:
+    started = services.start(UI, here.context, None)
+    first = child_of(here)
+    assert f"pid {started.pid}" in image.asked("status")
+
+    image.restart()
+    until(lambda: child_of(here) != first and child_of(here).is_alive())
+    again = services.start(UI, here.context, None)
+
+    assert again.pid != started.pid
+    assert [fields["adopted"] for fields in here.of("service_started")] == [False, True]
+    assert here.of("warning") == []
+
+
+def test_a_supervisor_of_ours_that_was_killed_is_brought_back(here: Surroundings) -> None:
+    started = services.start(UI, here.context, None)
+
+    os.kill(started.pid, signal.SIGKILL)
+
+    until(
+        lambda: status_of(here)["supervisor"]["pid"] != started.pid and status_of(here)["state"] == "running"
+    )
+
+
+def test_a_stopped_service_is_forgotten_and_the_images_own_programs_run_on(
+    here: Surroundings, image: Image
+) -> None:
+    portal = image.asked("pid", "portal")
+    services.start(UI, here.context, None)
+    child = child_of(here)
+
+    services.stop("ui", here.context)
+
+    assert not child.is_alive()
+    assert list((image.folder / "etc" / "conf.d").iterdir()) == []
+    assert "provision" not in image.asked("status")
+    assert image.asked("pid", "portal") == portal
+
+
+def test_a_changed_service_replaces_the_one_before(here: Surroundings, image: Image) -> None:
+    services.start(UI, here.context, None)
+    first = child_of(here)
+    services.start(Service(name="ui", run=("sleep", "601")), here.context, None)
+
+    assert not first.is_alive()
+    assert child_of(here).is_alive()
+    assert image.asked("status").count("provision-ui-") == 1
+
+
+def test_a_supervisord_that_does_not_answer_is_none(here: Surroundings, image: Image) -> None:
+    assert supervisord.find() is not None
+    image.stop()
+
+    assert supervisord.find() is None
+    services.start(UI, here.context, None)
+    assert child_of(here).is_alive()
+
+
+def test_one_whose_folder_of_programs_is_missing_is_none(here: Surroundings, image: Image) -> None:
+    shutil.rmtree(image.folder / "etc" / "conf.d")
+
+    assert supervisord.find() is None

@@ -1,0 +1,115 @@
+"""One log, one writer with its own record, one collector: what the tests of `collect` stand on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness import log_writer
+
+from .conftest import Child, Finished, Here, eventually
+
+END = "✅ PROVISIONING COMPLETE"
+
+
+class Case:
+    """The log of one writer on the instance, and its mirror here."""
+
+    def __init__(self, here: Here, name: str = "app.log") -> None:
+        self.here = here
+        self.log = here.instance.workspace / name
+        self.record = here.folder / f"{name}.record"
+        self.mirror = here.folder / f"{name}.mirror"
+        self._writers: list[subprocess.Popen[bytes]] = []
+
+    def write(self, *steps: str, seed: int = 1) -> subprocess.Popen[bytes]:
+        """Start a writer; it goes on by itself."""
+        command = [
+            sys.executable,
+            str(log_writer.__file__),
+            str(self.log),
+            str(self.record),
+            str(seed),
+            *steps,
+        ]
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self._writers.append(child)
+        return child
+
+    def written(self, *steps: str, seed: int = 1, within_s: float = 20.0) -> None:
+        """Run a writer to its end."""
+        assert self.write(*steps, seed=seed).wait(timeout=within_s) == 0
+
+    def go(self, name: str) -> str:
+        """A step that waits for `let(name)`."""
+        return f"wait:{self.here.folder / name}"
+
+    def let(self, name: str) -> None:
+        (self.here.folder / name).touch()
+
+    def collect(self, *words: str, connection: list[str] | None = None, timeout: str = "60") -> Child:
+        """Start ``provision collect … --json``."""
+        where = self.here.connection() if connection is None else connection
+        return self.here.spawn(
+            "collect", *where, "--remote-log", str(self.log), "--output", str(self.mirror),
+            "--timeout", timeout, "--json", *words,
+        )  # fmt: skip
+
+    def collected(self, *words: str, within_s: float = 28.0, **kwargs: object) -> Finished:
+        return self.here.finish(self.collect(*words, **kwargs), within_s)  # type: ignore[arg-type]
+
+    def watch(self, *words: str, **kwargs: object) -> Child:
+        """Start a collector that has seen the log, so that whatever is written next is news."""
+        if not self.log.exists():
+            self.written("end:the first line")
+        child = self.collect(*words, **kwargs)  # type: ignore[arg-type]
+        self.await_all()
+        return child
+
+    def has_arrived(self) -> bool:
+        """Every byte that was written is in the mirror."""
+        return self.mirror.exists() and self.mirror.stat().st_size == self.record.stat().st_size
+
+    def await_all(self, within_s: float = 20.0) -> None:
+        eventually(self.has_arrived, within_s)
+
+    def assert_exact(self) -> None:
+        """The mirror is the writer's own record, byte for byte."""
+        mirror, record = self.mirror.read_bytes(), self.record.read_bytes()
+        if mirror != record:
+            at = next(
+                (i for i, (a, b) in enumerate(zip(mirror, record, strict=False)) if a != b),
+                min(len(mirror), len(record)),
+            )
+            raise AssertionError(
+                f"they differ from byte {at}: {len(mirror)} mirrored, {len(record)} written; "
+                f"mirror {mirror[max(at - 60, 0) : at + 60]!r}, record {record[max(at - 60, 0) : at + 60]!r}"
+            )
+
+    def assert_complete(self, done: Finished, *, gaps: int = 0) -> None:
+        assert (done.code, done.outcome["verdict"]) == (0, "complete"), done.stdout + done.stderr
+        assert len(done.outcome["gaps"]) == gaps, done.outcome["gaps"]
+        self.assert_exact()
+
+    def close(self) -> None:
+        for child in self._writers:
+            if child.poll() is None:
+                child.kill()
+            child.wait()
+
+
+@contextmanager
+def case_of(here: Here, name: str = "app.log") -> Iterator[Case]:
+    made = Case(here, name)
+    yield made
+    made.close()
+
+
+def kill(child: Child) -> None:
+    """SIGKILL a collector, and wait until it is gone."""
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()

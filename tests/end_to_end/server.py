@@ -1,0 +1,178 @@
+"""A real `provision serve` and a plain HTTP client for the tests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .conftest import PROVISION, eventually
+
+TOKEN = "a-token-of-the-tests-0123456789"
+Answer = tuple[int, dict[str, str], bytes]
+
+
+class Server:
+    """One server process on one folder; `kill` and `start` again are part of the tests."""
+
+    def __init__(self, folder: Path, *words: str, environment: Mapping[str, str] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.port = 0
+        self.pid = 0
+        self._words = words
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder / "home"),
+            "XDG_STATE_HOME": str(folder / "state"),
+            "LANG": "C.UTF-8",
+            "PROVISION_TOKEN": TOKEN,
+            **(environment or {}),
+        }
+        (folder / "home").mkdir(exist_ok=True)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._output = folder / "server.out"
+        self.stderr = folder / "server.err"
+
+    def start(self) -> None:
+        with self._output.open("wb") as out, self.stderr.open("ab") as err:
+            self._child = subprocess.Popen(
+                [PROVISION, "serve", "--listen", f"127.0.0.1:{self.port}", "--json", *self._words],
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        said = eventually(lambda: self._child_said())
+        self.port = int(said["url"].rpartition(":")[2])
+        self.pid = said["pid"]
+
+    def _child_said(self) -> dict[str, Any]:
+        assert self._child is not None
+        assert self._child.poll() is None, self.stderr.read_text()
+        return dict(json.loads(self._output.read_text()))
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash."""
+        assert self._child is not None
+        os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+
+    def end(self, within_s: float = 15) -> int:
+        """SIGTERM, as an operator; the exit status."""
+        assert self._child is not None
+        self._child.terminate()
+        return self._child.wait(within_s)
+
+    def close(self) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self.kill()
+
+    # -- asking
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = TOKEN,
+        headers: Mapping[str, str] | None = None,
+        raw: bytes | None = None,
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        sent = {"Authorization": f"Bearer {token}"} if token is not None else {}
+        data = raw
+        if body is not None:
+            data, sent["Content-Type"] = json.dumps(body).encode(), "application/json"
+        try:
+            connection.request(method, path, data, {**sent, **(headers or {})})
+            response = connection.getresponse()
+            answered = {name.lower(): value for name, value in response.getheaders()}
+            return response.status, answered, response.read()
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> dict[str, Any]:
+        status, _, body = self.ask("GET", path)
+        assert status == 200, (status, body)
+        return dict(json.loads(body))
+
+    def post(self, path: str, body: Any = None, *, status: int = 202) -> dict[str, Any]:
+        found, _, answer = self.ask("POST", path, body)
+        assert found == status, (found, answer)
+        return dict(json.loads(answer))
+
+    def outcome(self, run: str, within_s: float = 25) -> dict[str, Any]:
+        """The outcome by polling."""
+        return dict(eventually(lambda: self.get(f"/api/runs/{run}")["outcome"], within_s))
+
+    def events(self, run: str, after: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """One connection's server-sent events, until it ends or breaks."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=25)
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        if after is not None:
+            headers["Last-Event-ID"] = str(after)
+        try:
+            connection.request("GET", f"/api/runs/{run}/events", headers=headers)
+            response = connection.getresponse()
+            if response.status == 204:
+                return
+            assert response.status == 200, response.status
+            number = 0
+            for line in response:
+                if line.startswith(b"id: "):
+                    number = int(line[4:])
+                elif line.startswith(b"data: "):
+                    yield number, json.loads(line[6:])
+        finally:
+            connection.close()
+
+
+class Follower(threading.Thread):
+    """An SSE client as browsers are: comes back with its last id whenever the stream breaks, until the outcome."""
+
+    def __init__(self, server: Server, run: str) -> None:
+        super().__init__(daemon=True)
+        self._server = server
+        self.run_id = run
+        self.seen: list[tuple[int, dict[str, Any]]] = []
+        self.start()
+
+    def run(self) -> None:
+        while not self.seen or self.seen[-1][1]["event"] != "outcome":
+            try:
+                for event in self._server.events(self.run_id, self.seen[-1][0] if self.seen else None):
+                    self.seen.append(event)
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(0.02)
+
+    def assert_whole(self, within_s: float = 25) -> None:
+        """Every id once, every writer's sequence whole, and the outcome last."""
+        self.join(within_s)
+        assert not self.is_alive(), [event["event"] for _, event in self.seen[-5:]]
+        assert_whole(self.seen)
+
+
+def assert_whole(seen: list[tuple[int, dict[str, Any]]]) -> None:
+    """Ids and both writers' sequences are 1, 2, 3 …"""
+    events = [event for _, event in seen]
+    assert [number for number, _ in seen] == list(range(1, len(seen) + 1))
+    for side in ("collector", None):
+        sequence = [event["seq"] for event in events if event.get("from") == side]
+        assert sequence == list(range(1, len(sequence) + 1)), (side, sequence)
+    assert [event["event"] for event in events].count("outcome") == 1
+    assert [event["event"] for event in events].count("run_accepted") == 1
+    assert events[0]["event"] == "run_accepted"
+    assert events[-1]["event"] == "outcome"

@@ -1,0 +1,238 @@
+"""`provision serve` as a warm pool uses it: real server process, real HTTP, real instances behind sshd."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.file_server import Fault, FileServer
+from provision_collector.demo.instance import EmbeddedInstance
+
+from .conftest import eventually
+from .server import Follower, Server, assert_whole
+from .test_up import SIZE, free_port, profile_of
+
+SLOW = 200_000
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "server")
+    server.start()
+    yield server
+    server.close()
+
+
+def order(instance: EmbeddedInstance, profile: str, **more: Any) -> dict[str, Any]:
+    """The body of a request for a run."""
+    return {
+        "host": instance.host,
+        "port": instance.port,
+        "user": instance.user,
+        "key": str(instance.key_path),
+        "workspace": str(instance.workspace),
+        "boot_grace": "10s",
+        "profile_yaml": profile,
+        **more,
+    }
+
+
+def slow(files: FileServer) -> Fault:
+    """A profile's required file comes slowly, until the fault is lifted."""
+    fault = Fault(slow_after=1 << 16, bytes_per_s=SLOW)
+    files.set_faults("/required.safetensors", fault)
+    return fault
+
+
+def test_a_run_is_answered_at_once_told_as_it_goes_and_ends_with_its_outcome(
+    server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    body = order(instance, profile_of(files), run_id="one", labels={"pool": "a"}, instance_id="i-7")
+    answer = server.post("/api/runs", body)
+    first = server.get(answer["status"])
+    follower = Follower(server, "one")
+    outcome = server.outcome("one")
+    follower.assert_whole()
+    told = follower.seen[-1][1]
+    status = server.get("/api/runs/one")
+
+    assert answer == {
+        "run": "one",
+        "status": "/api/runs/one",
+        "events": "/api/runs/one/events",
+        "log": "/api/runs/one/log",
+    }
+    assert first["last_event_id"] >= 1, "the first event is there before anything can block"
+    assert (outcome["verdict"], outcome["labels"]) == ("complete", {"pool": "a"})
+    assert {key: told[key] for key in outcome} == outcome, "polling and the stream tell the same story"
+    assert (status["state"], status["last_event_id"]) == ("complete", len(follower.seen))
+    core = instance.workspace / ".provision/runs/one/core.log"
+    assert server.ask("GET", "/api/runs/one/log")[2] == core.read_bytes()
+    assert server.ask("GET", "/api/runs/one/log?from=100&follow=1")[2] == core.read_bytes()[100:]
+    assert server.ask("GET", "/api/runs/one/log?file=errors")[2] == b""
+    assert server.get("/api/runs")["runs"][0]["verdict"] == "complete"
+    assert server.ask("GET", "/api/runs/one/events", headers={"Last-Event-ID": "100000"})[0] == 204
+    card = server.get("/api/hosts")["hosts"][0]
+    assert (card["instance"], card["runs"], card["verdicts"]) == ("i-7", 1, {"complete": 1})
+    assert card["sources"]["127.0.0.1"]["bytes"] == 3 * SIZE
+    metrics = server.ask("GET", "/metrics")[2].decode()
+    assert 'provision_runs_ended_total{verdict="complete"} 1.0' in metrics
+
+
+def test_the_same_id_means_the_same_run_and_another_body_is_refused(
+    server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    body = order(instance, profile_of(files), run_id="one")
+    server.post("/api/runs", body)
+
+    assert server.post("/api/runs", body, status=200)["run"] == "one"
+    refused = server.post("/api/runs", {**body, "labels": {"x": "y"}}, status=409)
+    assert refused["error"]["class"] == "conflict"
+    assert server.outcome("one")["verdict"] == "complete"
+    assert server.post("/api/runs", body, status=200)["run"] == "one"
+    assert len(server.get("/api/runs")["runs"]) == 1
+
+
+def test_stop_ends_the_run_as_cancelled(
+    server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    text = profile_of(files)
+    slow(files)
+    server.post("/api/runs", order(instance, text, run_id="one"))
+    eventually(lambda: server.get("/api/runs/one")["state"] == "usable")
+    assert server.get("/api/runs?state=usable")["runs"][0]["run"] == "one"
+
+    server.post("/api/runs/one/stop")
+
+    assert server.outcome("one")["verdict"] == "cancelled"
+    assert_whole(list(server.events("one")))
+    assert server.get("/api/runs?state=cancelled")["runs"][0]["run"] == "one"
+
+
+def test_release_ends_the_run_here_and_touches_nothing_there(
+    server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    text = profile_of(files)
+    fault = slow(files)
+    server.post("/api/runs", order(instance, text, run_id="one"))
+    eventually(lambda: server.get("/api/runs/one")["state"] == "usable")
+
+    server.post("/api/runs/one/release")
+
+    outcome = server.outcome("one")
+    assert (outcome["verdict"], outcome["exit_code"], outcome["next"]) == (
+        "instance-gone",
+        15,
+        "replace_instance",
+    )
+    fault.bytes_per_s = None
+    status = instance.workspace / ".provision/runs/one/status.json"
+    eventually(lambda: json.loads(status.read_text())["verdict"] == "complete")
+
+
+def test_an_unreachable_instance_is_told_and_the_gone_check_ends_the_run(
+    tmp_path: Path, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    check = tmp_path / "check.sh"
+    check.write_text('#!/bin/sh\n[ "$PROVISION_INSTANCE_ID" = i-9 ] && [ "$PROVISION_LABEL_POOL" = a ]\n')
+    check.chmod(0o755)
+    server = Server(tmp_path / "server", "--gone-check", str(check))
+    server.start()
+    try:
+        where = order(instance, profile_of(files), port=free_port(), boot_grace="60s", labels={"pool": "a"})
+        server.post("/api/runs", {**where, "run_id": "gone", "instance_id": "i-9"})
+        server.post("/api/runs", {**where, "run_id": "off", "boot_grace": "1s"})
+        outcome, other = server.outcome("gone"), server.outcome("off")
+    finally:
+        server.close()
+
+    assert (outcome["verdict"], outcome["next"]) == ("instance-gone", "replace_instance")
+    assert (other["verdict"], other["errors"][0]["class"]) == ("unreachable", "refused")
+
+
+def test_runs_outlive_a_killed_server_and_their_streams_go_on_without_gap_or_double(
+    tmp_path: Path, files: FileServer
+) -> None:
+    server = Server(tmp_path / "server")
+    server.start()
+    text = profile_of(files)
+    fault = slow(files)
+    instances = [EmbeddedInstance(tmp_path / f"instance{number}", server="sshd") for number in range(3)]
+    try:
+        for number, instance in enumerate(instances):
+            instance.start()
+            server.post("/api/runs", order(instance, text, run_id=f"run{number}"))
+        followers = [Follower(server, f"run{number}") for number in range(3)]
+        server.kill()
+        server.start()
+        eventually(lambda: all(server.get(f"/api/runs/run{n}")["state"] == "usable" for n in range(3)))
+        server.kill()
+        fault.bytes_per_s = None
+        eventually(lambda: _verdict(instances[0], "run0") == "complete")  # ends while no server is there
+        server.start()
+        verdicts = [server.outcome(f"run{number}")["verdict"] for number in range(3)]
+        for follower in followers:
+            follower.assert_whole()
+        for number, instance in enumerate(instances):
+            core = instance.workspace / f".provision/runs/run{number}/core.log"
+            assert server.ask("GET", f"/api/runs/run{number}/log")[2] == core.read_bytes()
+    finally:
+        server.close()
+        for instance in instances:
+            instance.switch_off()
+
+    assert verdicts == ["complete"] * 3
+
+
+def test_an_ended_server_leaves_its_runs_going_and_the_next_takes_them_up(
+    server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    text = profile_of(files)
+    fault = slow(files)
+    server.post("/api/runs", order(instance, text, run_id="one"))
+    follower = Follower(server, "one")
+    eventually(lambda: server.get("/api/runs/one")["state"] == "usable")
+
+    assert server.end() == 0
+    fault.bytes_per_s = None
+    server.start()
+
+    assert server.outcome("one")["verdict"] == "complete"
+    follower.assert_whole()
+
+
+def test_secrets_never_come_back_and_are_asked_for_again_only_when_an_agent_needs_a_start(
+    server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    secret = "hf_very-secret-value-4711"
+    text = profile_of(files) + "\nsecrets: {HF_TOKEN: {hosts: [huggingface.co]}}\n"
+    fault = slow(files)
+    body = order(instance, text, run_id="one", secrets={"HF_TOKEN": secret})
+    server.post("/api/runs", body)
+    follower = Follower(server, "one")
+    eventually(lambda: server.get("/api/runs/one")["state"] == "usable")
+    server.kill()
+    holder = json.loads((instance.workspace / ".provision/lock").read_text())
+    for name in ("keeper", "agent"):
+        os.kill(holder[name]["pid"], signal.SIGKILL)
+    server.start()
+    eventually(lambda: server.get("/api/runs/one")["secrets_needed"] == ["HF_TOKEN"])
+    fault.bytes_per_s = None
+
+    server.post("/api/runs/one/secrets", {"secrets": {"HF_TOKEN": secret}})
+
+    assert server.outcome("one")["verdict"] == "complete"
+    follower.assert_whole()
+    for path in [*server.folder.rglob("*"), *instance.workspace.rglob("*")]:
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+    assert secret not in json.dumps([server.get("/api/runs/one"), follower.seen])
+
+
+def _verdict(instance: EmbeddedInstance, run: str) -> Any:
+    return json.loads((instance.workspace / f".provision/runs/{run}/status.json").read_text())["verdict"]

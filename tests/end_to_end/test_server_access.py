@@ -1,0 +1,254 @@
+"""Who may ask the server, and what it answers to nonsense: no 5xx, nothing leaks, nothing is written elsewhere."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis.checks import (
+    content_type_conformance,
+    not_a_server_error,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from .server import TOKEN, Server
+
+PROFILE = "version: 1\nname: x\nfiles: [{path: a.txt, content: a}]\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    body = {
+        "host": "127.0.0.1",
+        "port": closed_port(),
+        "boot_grace": "1ms",
+        "profile_yaml": PROFILE,
+        "run_id": "seed",
+    }
+    server.post("/api/runs", body)
+    server.outcome("seed")
+    yield server
+    server.close()
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def error_of(answer: tuple[int, dict[str, str], bytes]) -> dict[str, Any]:
+    error: dict[str, Any] = json.loads(answer[2])["error"]
+    assert {"class", "message", "hint"} <= set(error)
+    return error
+
+
+PATHS = (
+    "/api/runs",
+    "/api/runs/seed",
+    "/api/runs/seed/events",
+    "/api/runs/seed/log",
+    "/api/hosts",
+    "/metrics",
+    "/openapi.json",
+    "/page/app.js",
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nothing_is_told_without_the_token(server: Server, path: str) -> None:
+    for token in (None, "", "wrong", TOKEN[:-1], TOKEN + "x", "ä"):
+        headers = {} if token is None else {"Authorization": f"Bearer {token}".encode()}
+        status, told, body = server.ask("GET", path, token=None, headers=headers)  # type: ignore[arg-type]
+        assert (status, told["www-authenticate"]) == (401, "Bearer")
+        assert json.loads(body)["error"]["class"] == "unauthorized"
+    assert server.ask("GET", path)[0] == 200
+
+
+def test_health_is_open_and_says_nothing_else(server: Server) -> None:
+    assert server.ask("GET", "/healthz", token=None)[2] == b'{"status":"ok"}'
+
+
+def test_a_foreign_host_or_origin_is_refused_even_with_the_token(server: Server) -> None:
+    own = f"127.0.0.1:{server.port}"
+    assert server.ask("GET", "/api/runs", headers={"Host": "evil.example"})[0] == 421
+    assert server.ask("GET", "/healthz", headers={"Host": "evil.example"})[0] == 421
+    for origin in ("http://evil.example", "null", f"http://{own}.evil.example"):
+        status, headers, _ = server.ask("GET", "/api/runs", headers={"Origin": origin})
+        assert status == 403
+        assert "access-control-allow-origin" not in headers
+    assert server.ask("GET", "/api/runs", headers={"Origin": f"http://{own}"})[0] == 200
+
+
+def test_the_printed_link_gives_a_cookie_that_scripts_and_other_sites_cannot_use(server: Server) -> None:
+    status, headers, _ = server.ask("GET", f"/?token={TOKEN}", token=None)
+    cookie = headers["set-cookie"]
+    assert (status, headers["location"]) == (303, "/")
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert TOKEN not in cookie
+    session = {"Cookie": cookie.partition(";")[0]}
+    own = {"Origin": f"http://127.0.0.1:{server.port}"}
+    assert server.ask("GET", "/", token=None, headers=session)[0] == 200
+    assert server.ask("GET", "/api/runs", token=None, headers=session)[0] == 200
+    assert server.ask("POST", "/api/runs/seed/stop", token=None, headers=session)[0] == 403
+    assert server.ask("POST", "/api/runs/seed/stop", token=None, headers={**session, **own})[0] == 202
+    status, headers, _ = server.ask("GET", "/?token=wrong", token=None)
+    assert (status, headers.get("set-cookie")) == (401, None)
+
+
+def test_bodies_are_bounded_whether_their_length_is_told_or_not(server: Server) -> None:
+    big = b'{"host": "' + b"a" * (3 << 20) + b'"}'
+    head = {"Content-Type": "application/json"}
+    assert (
+        server.ask("POST", "/api/runs", raw=b"{}", headers={**head, "Content-Length": str(1 << 40)})[0] == 413
+    )
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    try:
+        chunks = (big[at : at + 65536] for at in range(0, len(big), 65536))
+        headers = {**head, "Authorization": f"Bearer {TOKEN}"}
+        connection.request("POST", "/api/runs", chunks, headers, encode_chunked=True)
+        status = connection.getresponse().status
+    except (BrokenPipeError, ConnectionResetError):
+        status = 413  # answered and hung up before all was sent
+    finally:
+        connection.close()
+    assert status == 413
+
+
+def test_a_wrong_profile_is_answered_with_every_problem_at_its_place(server: Server) -> None:
+    text = "version: 1\nname: x\ndownlods: []\nlimits: {run: soon}\n"
+    error = error_of(server.ask("POST", "/api/runs", {"host": "h", "profile_yaml": text}))
+    assert error["class"] == "profile"
+    assert [problem.split(" ")[0] for problem in error["problems"]] == [
+        "profile.yaml:3:1:",
+        "profile.yaml:4:15:",
+    ]
+
+
+@pytest.mark.parametrize("base", ["/etc/passwd", "../x.yaml", "./base.yaml", "~/x", "base.yml"])
+def test_a_posted_profile_cannot_make_the_server_read_a_file(server: Server, base: str) -> None:
+    status, _, body = server.ask(
+        "POST", "/api/runs", {"host": "h", "profile_yaml": f"version: 1\nextends: [{base}]\n"}
+    )
+    assert status == 422
+    assert json.loads(body)["error"]["problems"] == [
+        "profile.yaml:2:11: `extends` takes names of built-in profiles here, no paths"
+    ]
+
+
+WRONG_BODIES: dict[str, Any] = {
+    "no object": [],
+    "nothing": {},
+    "both profiles": {"host": "h", "profile": "comfyui", "profile_yaml": PROFILE},
+    "unknown field": {"host": "h", "profile": "comfyui", "workspac": "/x"},
+    "path as profile": {"host": "h", "profile": "../../etc/passwd"},
+    "unknown profile": {"host": "h", "profile": "nope"},
+    "path as id": {"host": "h", "profile": "comfyui", "run_id": "../../x"},
+    "port": {"host": "h", "profile": "comfyui", "port": 0},
+    "host": {"host": "h; rm -rf /", "profile": "comfyui"},
+    "timeout": {"host": "h", "profile": "comfyui", "timeout": "soon"},
+    "workspace": {"host": "h", "profile": "comfyui", "workspace": "relative"},
+    "key": {"host": "h", "profile": "comfyui", "key": "/nowhere"},
+    "secret that is not held": {"host": "h", "profile": "comfyui", "secrets": ["AWS_SECRET"]},
+    "secret that nobody wants": {"host": "h", "profile_yaml": PROFILE, "secrets": {"X": "y"}},
+    "half a surrogate": {"host": "h", "profile": "comfyui", "labels": {"a": "\ud800"}},
+}
+
+
+@pytest.mark.parametrize("body", WRONG_BODIES.values(), ids=list(WRONG_BODIES))
+def test_a_body_that_cannot_mean_a_run_is_refused_with_a_reason(server: Server, body: Any) -> None:
+    before = server.get("/api/runs")
+    answer = server.ask("POST", "/api/runs", body)
+    assert answer[0] in (400, 422), answer
+    assert error_of(answer)["message"]
+    assert server.get("/api/runs") == before
+
+
+@pytest.mark.parametrize(
+    "run", ["nope", "..", "../seed", "..%2f..%2fetc%2fpasswd", "%00", "a" * 300, "seed%0a", ".hidden", "%ff"]
+)
+def test_an_unknown_run_is_a_404_whatever_its_id_looks_like(server: Server, run: str) -> None:
+    for rest in ("", "/events", "/log"):
+        answer = server.ask("GET", f"/api/runs/{run}{rest}")
+        assert answer[0] == 404, answer
+        assert error_of(answer)["class"] == "not_found"
+
+
+def test_a_second_server_on_one_state_directory_is_refused(server: Server) -> None:
+    second = Server(server.folder)
+    second.stderr = server.folder / "second.err"
+    second._output = server.folder / "second.out"
+    with pytest.raises(AssertionError, match="another `provision serve` uses"):
+        second.start()
+
+
+def operations(server: Server) -> Any:
+    schema = schemathesis.openapi.from_url(
+        f"http://127.0.0.1:{server.port}/openapi.json", headers={"Authorization": f"Bearer {TOKEN}"}
+    )
+    return [result.ok() for result in schema.get_all_operations()]
+
+
+def hammer(server: Server, examples: int) -> None:
+    """Requests made of the OpenAPI document, well-formed and not, to known and unknown runs."""
+    for operation in operations(server):
+
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            database=None,
+            derandomize=True,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(
+            case=operation.as_strategy() | operation.as_strategy(generation_mode=NEGATIVE),
+            known=st.booleans(),
+        )
+        def ask(case: Any, known: bool) -> None:
+            if known and "run" in (case.path_parameters or {}):
+                case.path_parameters["run"] = "seed"
+            response = case.call(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=10)
+            assert response.status_code < 500, (case, response.text)
+            case.validate_response(response, checks=CHECKS)
+
+        ask()
+
+
+NEGATIVE = schemathesis.GenerationMode.NEGATIVE
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_requests_made_of_the_openapi_document_never_break_the_server(server: Server) -> None:
+    hammer(server, 30)
+
+    assert server.get("/healthz") == {"status": "ok"}
+    rooms = ("logs/", "state/provision/", "server.", "second.")
+    assert all(name.startswith(rooms) for name in files_of(server.folder)), files_of(server.folder)
+    assert "request_failed" not in server.stderr.read_text()
+
+
+@pytest.mark.soak
+def test_ten_thousand_requests_made_of_the_openapi_document_never_break_the_server(server: Server) -> None:
+    hammer(server, 1000)
+
+    assert server.get("/healthz") == {"status": "ok"}
+    assert "request_failed" not in server.stderr.read_text()
+    assert os.path.exists(f"/proc/{server.pid}")

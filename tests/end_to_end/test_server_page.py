@@ -1,0 +1,235 @@
+"""The page in a real browser: what it shows of a real run, by mouse, by keyboard, on a phone's width, under a flood."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness.file_server import Fault, FileServer
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from provision_collector.demo.instance import EmbeddedInstance
+
+from .server import TOKEN, Server
+from .test_server import order
+from .test_server_access import PROFILE, closed_port
+from .test_up import free_port, profile_of
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
+    None,
+)
+SHOTS = os.environ.get("PROVISION_SCREENSHOTS")
+"""A folder that takes screenshots, to be looked at."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
+            "there is no Chromium on this machine"
+        )
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "server")
+    server.start()
+    yield server
+    server.close()
+
+
+def page_of(browser: Browser, server: Server, **options: object) -> Page:
+    """A fresh browser window, logged in by the printed link; an error on the page fails the test."""
+    page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
+    page.set_default_timeout(10_000)
+    expect.set_options(timeout=10_000)
+    page.on("pageerror", lambda error: pytest.fail(f"the page: {error}"))
+    page.goto(f"http://127.0.0.1:{server.port}/?token={TOKEN}")
+    assert "token" not in page.url, "the token does not stay in the address"
+    return page
+
+
+def shoot(page: Page, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
+
+
+def is_as_wide_as_its_window(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))
+
+
+def begin(server: Server, instance: EmbeddedInstance, files: FileServer) -> Fault:
+    """A run with a service, a missing optional file and a slow required one."""
+    extra = (
+        "services:\n  - {name: web, level: critical, directory: models,"
+        f' run: [python3, -m, http.server, "{free_port()}", --bind, 127.0.0.1]}}\n'
+    )
+    text = profile_of(files, extra=extra)
+    fault = Fault(slow_after=1 << 16, bytes_per_s=300_000)
+    files.set_faults("/required.safetensors", fault)
+    files.set_faults("/optional.safetensors", Fault(status=404))
+    server.post("/api/runs", order(instance, text, run_id="first", labels={"pool": "a"}, instance_id="i-7"))
+    return fault
+
+
+def test_a_run_is_shown_from_the_list_to_its_verdict(
+    browser: Browser, server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    fault = begin(server, instance, files)
+    page = page_of(browser, server)
+    row = page.locator("#runs tr")
+    expect(row.locator(".state")).to_have_text("usable")
+    expect(row.locator("td").nth(6)).to_contain_text("s")
+    shoot(page, "list-light")
+    page.get_by_role("link", name="first").press("Enter")
+    expect(page.locator("#state")).to_have_text("usable")
+    required = page.locator("#files li", has_text="required.safetensors")
+    expect(required.locator(".told")).to_contain_text("/s")
+    assert 0 < required.locator("progress").evaluate("bar => bar.value / bar.max") < 1
+    expect(page.locator("#errors")).to_contain_text("not_found")
+    expect(page.locator("#errors .hint")).not_to_be_empty()
+    expect(page.locator("#steps li", has_text="downloads")).to_be_visible()
+    expect(page.locator("#checks")).to_contain_text("Checkpoints: passed")
+    expect(page.locator("#checks")).to_contain_text("web: ready")
+    expect(page.locator("#log")).to_contain_text("critical.safetensors")
+    shoot(page, "run-light")
+    dark = page_of(browser, server, color_scheme="dark")
+    dark.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    expect(dark.locator("#state")).to_have_text("usable")
+    expect(dark.locator("#log")).to_contain_text("critical.safetensors")
+    shoot(dark, "run-dark")
+    narrow = page_of(browser, server, viewport={"width": 360, "height": 740})
+    expect(narrow.locator("#runs .state")).to_have_text("usable")
+    assert is_as_wide_as_its_window(narrow)
+    shoot(narrow, "list-360")
+    narrow.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    expect(narrow.locator("#log")).to_contain_text("critical.safetensors")
+    assert is_as_wide_as_its_window(narrow)
+    shoot(narrow, "run-360")
+    fault.bytes_per_s = None
+
+    expect(page.locator("#verdict")).to_contain_text("complete")
+    expect(page.locator("#stop")).to_be_hidden()
+    expect(page.locator("#log")).to_contain_text("PROVISIONING COMPLETE")
+    shoot(page, "run-over")
+
+
+def test_the_log_is_searched_from_the_keyboard(
+    browser: Browser, server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    server.post("/api/runs", order(instance, profile_of(files), run_id="first"))
+    server.outcome("first")
+    page = page_of(browser, server)
+    page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    expect(page.locator("#log")).to_contain_text("PROVISIONING COMPLETE")
+
+    page.keyboard.press("/")
+    page.keyboard.type("provisioning comp")
+
+    expect(page.locator("#found")).to_have_text("1 line")
+    expect(page.locator("#log mark")).to_have_text("PROVISIONING COMP")
+    page.locator("#log").focus()
+    page.keyboard.press("Escape")
+    expect(page.locator("#list")).to_be_visible()
+
+
+def test_the_stop_button_asks_once_and_ends_the_run(
+    browser: Browser, server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    begin(server, instance, files)
+    page = page_of(browser, server)
+    page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    expect(page.locator("#state")).to_have_text("usable")
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Let it go on").click()
+    expect(page.locator("#sure")).to_be_hidden()
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop it").click()
+
+    expect(page.locator("#state")).to_have_text("cancelled")
+    assert server.outcome("first")["verdict"] == "cancelled"
+
+
+def test_the_page_goes_on_by_itself_when_the_server_was_killed(
+    browser: Browser, server: Server, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    fault = begin(server, instance, files)
+    page = page_of(browser, server)
+    page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    expect(page.locator("#state")).to_have_text("usable")
+    server.kill()
+    expect(page.locator("#contact")).to_contain_text("does not answer")
+    fault.bytes_per_s = None
+    server.start()
+
+    expect(page.locator("#state")).to_have_text("complete", timeout=20_000)
+
+
+EVENTS = 40_000
+
+
+def test_a_flood_of_events_does_not_freeze_the_page(browser: Browser, server: Server) -> None:
+    body = {
+        "host": "127.0.0.1",
+        "port": closed_port(),
+        "boot_grace": "1ms",
+        "profile_yaml": PROFILE,
+        "run_id": "flood",
+    }
+    server.post("/api/runs", body)
+    server.outcome("flood")
+    write_flood(next(server.folder.rglob("streams/flood.jsonl")))
+    page = page_of(browser, server)
+    page.evaluate(
+        "() => { window.gap = 0; let last = performance.now();"
+        " const beat = () => { const now = performance.now(); window.gap = Math.max(window.gap, now - last); last = now; setTimeout(beat, 0); };"
+        " beat(); }"
+    )
+    page.evaluate("location.hash = '#/run/flood'")
+    expect(page.locator("#verdict")).to_contain_text("complete", timeout=25_000)
+
+    assert page.locator("#files li").count() == 40
+    assert page.evaluate("window.gap") < 1500, "the page answers while it takes in the flood"
+    shoot(page, "flood")
+
+
+def write_flood(stream: Path) -> None:
+    """The story of a run with forty files and a thousand progress events of each."""
+    common = {"format": 1, "run": "flood"}
+    lines = [
+        json.dumps(
+            {
+                **common,
+                "ts": stamp(0),
+                "seq": 1,
+                "event": "run_accepted",
+                "from": "collector",
+                "host": "h",
+                "labels": {},
+            }
+        )
+    ]
+    lines.append(json.dumps({**common, "ts": stamp(0), "seq": 1, "event": "run_started", "deadline_s": 600}))
+    for number in range(EVENTS):
+        event = {
+            "event": "download_progress",
+            "item": f"models/file{number % 40}.safetensors",
+            "level": "required",
+        }
+        event |= {"bytes": (number // 40) * 1_000_000, "total_bytes": 1_000_000_000, "bytes_per_s": 2_000_000}  # type: ignore[dict-item]
+        lines.append(json.dumps({**common, "ts": stamp(number / 100), "seq": number + 2, **event}))
+    last = json.loads(stream.read_text().splitlines()[-1])
+    last |= {"verdict": "complete", "exit_code": 0, "next": "none", "errors": [], "ts": stamp(EVENTS / 100)}
+    stream.write_text("\n".join([*lines, json.dumps(last)]) + "\n")
+
+
+def stamp(seconds: float) -> str:
+    return f"2026-01-01T00:{int(seconds // 60):02d}:{seconds % 60:06.3f}Z"
