@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiofiles
+
 from provision_agent import protocol
 
 from .errors import UsageError
@@ -33,6 +35,19 @@ class EventTail:
                 chunk = file.read(CHUNK_BYTES)
         except FileNotFoundError:
             return []
+        return self._cut(chunk)
+
+    async def read_later(self) -> list[dict[str, Any]]:
+        """As `read_new`, off the event loop: for readers who may wait for a slow disk while others go on."""
+        try:
+            async with aiofiles.open(self._path, "rb") as file:
+                await file.seek(self._offset)
+                chunk = await file.read(CHUNK_BYTES)
+        except FileNotFoundError:
+            return []
+        return self._cut(chunk)
+
+    def _cut(self, chunk: bytes) -> list[dict[str, Any]]:
         whole = chunk[: chunk.rfind(b"\n") + 1]
         if not whole and len(chunk) == CHUNK_BYTES:
             whole = chunk  # a line without end is no event

@@ -145,7 +145,7 @@ class Run:
             is_moving = True
             while is_moving:
                 ours = [event for event in self._local.all[seen:] if event["event"] != "outcome"]
-                theirs = _readable(tail)
+                theirs = await _readable(tail)
                 seen += len(ours)
                 for event in (*ours, *theirs):
                     yield dict(event)
@@ -521,6 +521,10 @@ class Run:
         except HostUnreachableError:
             self._restarts -= 1  # the link is down: that is the session's matter
             return
+        except UsageError:
+            self._restarts -= 1  # it ended in the meantime, and its last events are on their way
+            self._is_alive = True
+            return
         if self._answer["run"] != previous["run"]:
             raise AgentLostError(f"run `{previous['run']}` is gone: `{self._answer['run']}` runs there now")
         self._is_alive = True
@@ -578,9 +582,9 @@ class Run:
         self._emit("connection_lost", cause=cause, retry_in_s=round(retry_in_s, 2))
 
 
-def _readable(tail: EventTail | None) -> list[dict[str, Any]]:
+async def _readable(tail: EventTail | None) -> list[dict[str, Any]]:
     try:
-        return tail.read_new() if tail is not None else []
+        return await tail.read_later() if tail is not None else []
     except UsageError:
         return []  # events of a format that is not spoken here: the outcome says so
 
