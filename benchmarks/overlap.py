@@ -27,7 +27,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1 << 20
-LINE_BYTES_PER_S = 4 * MIB
+LINE_BYTES_PER_S = MIB
+"""Slow, so that lines are waited for and not the processor, as on an instance."""
 STEPS = ("repos", "python", "downloads", "services")
 PIECE = 64 << 10
 
@@ -41,7 +42,7 @@ class Mix:
     models_mib: int
 
 
-MIXES = {"large models": Mix(32, 32, 128), "large wheels": Mix(32, 128, 48)}
+MIXES = {"large models": Mix(4, 8, 40), "large wheels": Mix(4, 32, 16)}
 
 
 class Line:

@@ -27,10 +27,15 @@ from .workspace import Workspace, known_workspaces
 
 WITHIN_S = 1800.0
 LOOKUP_S = 10.0
-_FREEZE = (
-    "import importlib.metadata as m, json; "
-    "print(json.dumps(sorted({(d.metadata['Name'] or '') + '==' + d.version for d in m.distributions()})))"
-)
+_FREEZE = """
+import importlib.metadata, json
+def line(found):
+    direct = found.read_text("direct_url.json")
+    where = " @ " + json.loads(direct)["url"] if direct else "==" + found.version
+    return found.metadata["Name"] + where
+print(json.dumps(sorted({line(each) for each in importlib.metadata.distributions() if each.metadata["Name"]})))
+"""
+"""Lists what an environment holds; what came from no index, with the address that it came from."""
 
 
 def capture_main(argv: List[str]) -> int:
@@ -116,9 +121,10 @@ def _packages(python: Optional[str], context: Context) -> List[str]:
             on_line=lines.append,
             environment=process.child_environment(),
         )
-        return [str(each) for each in json.loads(lines[-1])] if done.status == 0 and lines else []
-    except (Failure, ValueError):
+        found = [str(each).partition(" @ ") for each in json.loads(lines[-1])] if done.status == 0 else []
+    except (Failure, ValueError, IndexError):
         return []
+    return [name + at + (public_url(url) if at else "") for name, at, url in found]
 
 
 def _repos(comfyui: str, context: Context) -> "Tuple[List[Dict[str, Any]], List[str]]":

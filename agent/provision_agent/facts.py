@@ -16,7 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import process
+from . import process, sockets
 from .environment import probe
 from .failures import Failure
 
@@ -34,7 +34,8 @@ def find_facts(workspace: str) -> Dict[str, Any]:
         JSON values: ``gpus`` (``name``, ``compute_capability``, ``memory_bytes``), ``driver``, ``cuda`` (the newest
         that the driver runs), ``memory_bytes``, ``disks`` (``path``, ``total_bytes``, ``free_bytes``), ``cpus``,
         ``pythons`` (``path``, ``version``), ``init`` (systemd | supervisor | none), ``user``, ``is_root``,
-        ``hostname``, ``venvs`` (``path``, ``python``, ``torch``), ``git``, ``uv``, ``ffmpeg``.
+        ``hostname``, ``venvs`` (``path``, ``python``, ``torch``), ``listening`` (``port``, ``process``), ``git``, ``uv``,
+        ``ffmpeg``.
     """
     probes: Dict[str, Tuple[Callable[[], Any], Any]] = {
         "disks": (lambda: _disks(workspace), []),
@@ -46,6 +47,7 @@ def find_facts(workspace: str) -> Dict[str, Any]:
         "is_root": (lambda: os.geteuid() == 0, False),
         "hostname": (socket.gethostname, None),
         "venvs": (lambda: _venvs(workspace), []),
+        "listening": (_listening, []),
         "git": (lambda: shutil.which("git"), None),
         "uv": (lambda: shutil.which("uv"), None),
         "ffmpeg": (lambda: shutil.which("ffmpeg"), None),
@@ -152,10 +154,10 @@ def _pythons() -> List[Dict[str, str]]:
 def _init() -> str:
     if os.path.isdir("/run/systemd/system"):
         return "systemd"
-    sockets = glob.glob("/run/supervisor*.sock") + glob.glob("/var/run/supervisor*.sock")
+    doors = glob.glob("/run/supervisor*.sock") + glob.glob("/var/run/supervisor*.sock")
     with open("/proc/1/comm", encoding="ascii") as file:
         first = file.read().strip()
-    return "supervisor" if sockets or first == "supervisord" else "none"
+    return "supervisor" if doors or first == "supervisord" else "none"
 
 
 def _venvs(workspace: str) -> List[Dict[str, Any]]:
@@ -175,6 +177,12 @@ def _venvs(workspace: str) -> List[Dict[str, Any]]:
                 os.path.realpath(path), {"path": path, "python": python, "torch": _torch_version(path)}
             )
     return list(found.values())
+
+
+def _listening() -> List[Dict[str, Any]]:
+    """What serves here already; a process that may not be looked into is None."""
+    found = sockets.everyone().items()
+    return [{"port": port, "process": sockets.describe(pids[0]) if pids else None} for port, pids in found]
 
 
 def _torch_version(venv: str) -> Optional[str]:

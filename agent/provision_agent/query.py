@@ -155,10 +155,12 @@ def _chosen(request: Mapping[str, Any]) -> "List[tuple[Workspace, str]]":
 
 
 def _status(workspace: Workspace, run: str, *, with_plan: bool) -> Optional[Dict[str, Any]]:
+    holder = holder_facts(
+        workspace.lock_holder()
+    )  # before the events: one that ends right now has its verdict there
     status, plan = read_status(workspace, run), plan_of(workspace, run)
     if status is None or plan is None:
         return None
-    holder = holder_facts(workspace.lock_holder())
     lives = holder["run"] == run and (holder["keeper"] or holder["agent"])
     status.update(run_facts(workspace, run), is_alive=bool(lives), is_current=workspace.current_run() == run)
     if with_plan:

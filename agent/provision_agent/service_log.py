@@ -26,7 +26,9 @@ class BoundedLog:
         try:
             while data:
                 room = max(0, self._max_bytes - self._size)
-                fits = len(data) if len(data) <= room else data.rfind(b"\n", 0, room) + 1 or room
+                fits = len(data) if len(data) <= room else data.rfind(b"\n", 0, room) + 1
+                if not fits and not self._size:
+                    fits = room  # a line that no file holds whole
                 written = os.write(self._file, data[:fits]) if fits else 0
                 self._size += written
                 data = data[written:]

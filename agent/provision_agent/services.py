@@ -62,19 +62,9 @@ def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
     _require_port(service)
     if not os.path.isdir(directory):
         raise Failure("missing", f"`{service.name}` runs in `{service.directory}`, which is not there")
-    order = {
-        "argv": argv,
-        "directory": directory,
-        "environment": _environment(service, venv),
-        "restart": service.restart,
-        "backoff_s": supervisor.BACKOFF_S,
-        "log": files.log_path,
-        "max_log_bytes": service_log.MAX_BYTES,
-        "status": files.status_path,
-        "note": note,
-    }
+    how = {"argv": argv, "directory": directory, "environment": _environment(service, venv)}
+    _write_order(dict(how, restart=service.restart, note=note), files)
     service_log.set_previous_aside(files.log_path)
-    write_atomically(files.order_path, json.dumps(order).encode(), sync=False)
     watcher = _supervised(files, context)
     return _report_started(service, context, _first_status(files, watcher), adopted=False)
 
@@ -180,6 +170,18 @@ def _where_it_listens(ready: Ready, pid: int) -> Ready:
         return ready
     host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
     return replace(ready, url=url._replace(netloc=f"{host}:{ports[0]}").geturl())
+
+
+def _write_order(how: Dict[str, Any], files: ServiceFiles) -> None:
+    """Leave for the supervisor what it is to run, and where it writes."""
+    order = dict(
+        how,
+        backoff_s=supervisor.BACKOFF_S,
+        log=files.log_path,
+        max_log_bytes=service_log.MAX_BYTES,
+        status=files.status_path,
+    )
+    write_atomically(files.order_path, json.dumps(order).encode(), sync=False)
 
 
 def _supervised(files: ServiceFiles, context: Context) -> detach.Identity:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import aiofiles
-
 from provision_agent import protocol
 
 from .errors import UsageError

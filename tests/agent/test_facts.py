@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -78,6 +79,15 @@ def test_a_broken_nvidia_smi_costs_its_bound_and_raises_nothing(
 
     assert time.monotonic() - started < 8
     assert found["cpus"] >= 1
+
+
+def test_what_serves_here_already_is_named_with_its_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = facts.find_facts(str(tmp_path))["listening"]
+
+    (mine,) = [each for each in found if each["port"] == port]
+    assert f"(pid {os.getpid()})" in mine["process"]
 
 
 def test_environments_are_found_with_the_torch_that_they_hold(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from provision_agent.plan import Plan
 from provision_collector.cli import main
 from provision_collector.convert import Converted, from_file, from_workflows
 from provision_collector.convert.capture import from_capture
+from provision_collector.convert.image import PNG
 from provision_collector.convert.manifest import from_manifest
 from provision_collector.convert.shell import from_script
 from provision_collector.errors import UsageError
@@ -219,6 +221,34 @@ def test_a_text_of_a_workflow_is_never_a_variable(workflow) -> None:
     [item] = plan_of(workflow({"nodes": [node(models=[model("${HOME}.safetensors")])]})).downloads
 
     assert item.path == "ComfyUI/models/vae/$${HOME}.safetensors", "escaped until the instance unescapes it"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    "text",
+    {
+        "as ComfyUI saves it": lambda json_: (
+            chunk(b"tEXt", b"prompt\0{}") + chunk(b"tEXt", b"workflow\0" + json_)
+        ),
+        "compressed": lambda json_: chunk(b"zTXt", b"workflow\0\0" + zlib.compress(json_)),
+        "international": lambda json_: chunk(b"iTXt", b"workflow\0\0\0en\0\0" + json_),
+    }.values(),
+)
+def test_a_picture_that_comfyui_saved_is_as_good_as_its_workflow(tmp_path: Path, text) -> None:
+    data = json.dumps({"nodes": [node(models=[model("x.safetensors")])]}).encode()
+    (tmp_path / "image.png").write_bytes(PNG + chunk(b"IHDR", bytes(13)) + text(data) + chunk(b"IEND", b""))
+
+    assert len(plan_of(from_workflows([tmp_path / "image.png"])).downloads) == 1
+
+
+def test_a_picture_without_a_workflow_says_so(tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(PNG + chunk(b"IEND", b""))
+
+    with pytest.raises(UsageError, match="has none inside"):
+        from_workflows([tmp_path / "image.png"])
 
 
 JSON = st.recursive(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 import pytest
@@ -89,21 +88,20 @@ def test_a_line_without_end_costs_no_memory_and_hides_no_marker() -> None:
 
 
 PARTS = st.lists(
-    st.sampled_from([b"\n", b"\r", b"FATAL:", b"needle", b"nee", b"dle", b" ", b"x", b"\xff", b"\x00", b"\xe2\x9c\x85 OK", b"y" * 70_000]),
-    max_size=30,
+    st.sampled_from([b"\n", b"\r", b"FATAL:", b"needle", b"nee", b"dle", b" ", b"x", b"\xff", b"\x00", b"\xe2\x9c\x85 OK", b"LONG"]),
+    max_size=15,
 )  # fmt: skip
-CUTS = st.lists(st.integers(1, 90_000), max_size=40)
+CUTS = st.lists(st.integers(1, 90_000), max_size=20)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(PARTS, CUTS)
 def test_however_the_bytes_are_cut_the_same_lines_are_found(parts: list[bytes], cuts: list[int]) -> None:
-    data = b"".join(parts)
-    expected = [
-        line.end()
-        for line in re.finditer(rb"[^\n]*\n", data)
-        if b"needle" in line.group() or b"\xe2\x9c\x85 OK" in line.group()
-    ]
+    data = b"".join(parts).replace(b"LONG", b"y" * 70_000)
+    expected, end = [], 0
+    for line in data.split(b"\n")[:-1]:
+        end += len(line) + 1
+        expected += [end] if b"needle" in line or b"\xe2\x9c\x85 OK" in line else []
     finder = MarkerFinder(Markers.of(["needle", "✅ OK"], ["never there"]))
     found, at = [], 0
     for cut in [*cuts, len(data)]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from harness import log_writer
 
@@ -24,6 +24,8 @@ class Case:
         self.log = here.instance.workspace / name
         self.record = here.folder / f"{name}.record"
         self.mirror = here.folder / f"{name}.mirror"
+        self.log.parent.mkdir(exist_ok=True)
+        self.mirror.parent.mkdir(exist_ok=True)
         self._writers: list[subprocess.Popen[bytes]] = []
 
     def write(self, *steps: str, seed: int = 1) -> subprocess.Popen[bytes]:
@@ -77,6 +79,10 @@ class Case:
     def await_all(self, within_s: float = 20.0) -> None:
         eventually(self.has_arrived, within_s)
 
+    def await_written(self, within_s: float = 25.0) -> None:
+        """Every writer has done its steps."""
+        assert [child.wait(timeout=within_s) for child in self._writers] == [0] * len(self._writers)
+
     def assert_exact(self) -> None:
         """The mirror is the writer's own record, byte for byte."""
         mirror, record = self.mirror.read_bytes(), self.record.read_bytes()
@@ -107,6 +113,27 @@ def case_of(here: Here, name: str = "app.log") -> Iterator[Case]:
     made = Case(here, name)
     yield made
     made.close()
+
+
+@contextmanager
+def cases_of(here: Here, count: int) -> Iterator[list[Case]]:
+    """Several logs, each with its own writer and its own folder."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(case_of(here, f"log{number}/app.log")) for number in range(count)]
+
+
+def watch_all(cases: list[Case], *words: str) -> Child:
+    """One collector of all logs, which has seen them when this returns."""
+    others = [
+        word for case in cases[1:] for word in ("--remote-log", str(case.log), "--output", str(case.mirror))
+    ]
+    for case in cases:
+        if not case.log.exists():
+            case.written("end:the first line")
+    child = cases[0].collect(*others, *words)
+    for case in cases:
+        case.await_all()
+    return child
 
 
 def kill(child: Child) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +191,81 @@ def test_runs_outlive_a_killed_server_and_their_streams_go_on_without_gap_or_dou
             instance.switch_off()
 
     assert verdicts == ["complete"] * 3
+
+
+def run_through_kills(
+    folder: Path, instance: EmbeddedInstance, files: FileServer, *, runs: int, seed: int
+) -> None:
+    """*runs* runs in workspaces of their own, while the server is killed at random moments again and again."""
+    chance = random.Random(seed)
+    server = Server(folder)
+    server.start()
+    text = profile_of(files)
+    fault = slow(files)
+    followers = []
+    try:
+        for number in range(runs):
+            body = order(instance, text, run_id=f"run{number}", workspace=f"~/work{number}", boot_grace="60s")
+            while True:
+                with suppress(OSError, HTTPException):
+                    assert server.ask("POST", "/api/runs", body)[0] in (200, 202)
+                    break
+            followers.append(Follower(server, f"run{number}"))
+            if chance.random() < 0.3:
+                server.kill()
+                server.start()
+        for _ in range(3):
+            time.sleep(chance.random())  # the moment is the test's input, nothing is awaited
+            server.kill()
+            server.start()
+        fault.bytes_per_s = None
+        outcomes = [server.outcome(f"run{number}", 60) for number in range(runs)]
+        for follower in followers:
+            follower.assert_whole()
+    finally:
+        server.close()
+    bad = [outcome["errors"] for outcome in outcomes if outcome["verdict"] != "complete"]
+    assert not bad, bad
+
+
+def test_a_server_killed_at_random_moments_loses_and_doubles_nothing(
+    tmp_path: Path, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    run_through_kills(tmp_path / "server", instance, files, runs=4, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_twenty_runs_survive_a_server_killed_at_random_moments(
+    tmp_path: Path, instance: EmbeddedInstance, files: FileServer, seed: int
+) -> None:
+    run_through_kills(tmp_path / "server", instance, files, runs=20, seed=seed)
+
+
+def test_hooks_are_told_once_even_when_the_server_was_killed_in_between(
+    tmp_path: Path, instance: EmbeddedInstance, files: FileServer
+) -> None:
+    hook = tmp_path / "hook.sh"
+    hook.write_text(
+        f'#!/bin/sh\ncat >> {tmp_path}/payloads\necho "$PROVISION_HOOK $PROVISION_VERDICT" >> {tmp_path}/told\n'
+    )
+    hook.chmod(0o755)
+    server = Server(tmp_path / "server", "--on-usable", str(hook), "--on-finished", str(hook))
+    server.start()
+    try:
+        text = profile_of(files)
+        fault = slow(files)
+        server.post("/api/runs", order(instance, text, run_id="one", labels={"pool": "a"}))
+        eventually(lambda: (tmp_path / "told").read_text() == "usable \n")
+        server.kill()
+        server.start()
+        fault.bytes_per_s = None
+        server.outcome("one")
+        eventually(lambda: (tmp_path / "told").read_text() == "usable \nfinished complete\n")
+        assert '"pool": "a"' in (tmp_path / "payloads").read_text()
+    finally:
+        server.close()
 
 
 def test_an_ended_server_leaves_its_runs_going_and_the_next_takes_them_up(

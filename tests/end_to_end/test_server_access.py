@@ -164,6 +164,7 @@ WRONG_BODIES: dict[str, Any] = {
     "key": {"host": "h", "profile": "comfyui", "key": "/nowhere"},
     "secret that is not held": {"host": "h", "profile": "comfyui", "secrets": ["AWS_SECRET"]},
     "secret that nobody wants": {"host": "h", "profile_yaml": PROFILE, "secrets": {"X": "y"}},
+    "workflow that is none": {"host": "h", "profile": "comfyui", "workflow": {"a": 1}},
     "half a surrogate": {"host": "h", "profile": "comfyui", "labels": {"a": "\ud800"}},
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .converted import BASE, MODELS, Converted, name_of, repo_path
+from .image import PNG, embedded
 from .known_nodes import CORE_CLASSES, FOLDERS, REPOSITORIES, WITHOUT_REQUIREMENTS
 
 MODEL_FILE = re.compile(r"[^\n\r:*?\"<>|]{1,240}\.(safetensors|sft|ckpt|pt|pth|gguf|onnx|bin)", re.I)
@@ -139,14 +140,16 @@ def _settle(converted: Converted, wanted: Iterable[tuple[str, str, str]]) -> Non
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        data = json.loads(embedded(content) if content.startswith(PNG) else content)
     except OSError as error:
         raise UsageError(
-            f"cannot read `{path}`: {error.strerror}", hint="give the path of a workflow's JSON file"
+            f"cannot read `{path}`: {error.strerror}",
+            hint="give the path of a workflow: JSON, or a picture that ComfyUI saved",
         ) from None
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"`{path}` is not JSON: {error}", hint="in ComfyUI: Workflow → Export, or Export (API)"
+            f"`{path}` holds no workflow: {error}", hint="in ComfyUI: Workflow → Export, or Export (API)"
         ) from None
     if not isinstance(data, dict) or not (
         any(_editor_nodes(data)) or any(_api_nodes(data)) or data.get("nodes") == []

@@ -43,6 +43,10 @@ class Context:
     clients: int = 0
     """How many follow a stream right now."""
 
+    def count(self, by: int) -> None:
+        """A client came (1) or went (-1)."""
+        self.clients += by
+
 
 class Parameter(NamedTuple):
     """A query parameter or header."""
@@ -116,7 +120,9 @@ async def stream_events(request: Request) -> Response:
     if watch is None and after >= int(context.pool.view_of(row.run)["last_event_id"]):
         return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
     writer = watch.stream if watch is not None else None
-    return EventStream(context.pool.stream_of(row.run), writer, after=after, closing=context.closing)
+    return EventStream(
+        context.pool.stream_of(row.run), writer, after=after, closing=context.closing, count=context.count
+    )
 
 
 async def get_log(request: Request) -> Response:

@@ -11,14 +11,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 from provision_agent.plan import Plan
 from provision_agent.protocol import RUN_ID_PATTERN
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ..errors import ProfileError, UsageError
 from ..instance import Instance
+from ..planning.wanted import wanted_profile
 from ..profile import Profile, compile_plan, values_of
 from ..profile.tree import Problem, problem_lines, read_tree
 from ..profile.units import duration_s
@@ -53,6 +55,9 @@ class RunRequest(BaseModel):
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", examples=["comfyui"])] | None
     ) = None
     profile_yaml: Annotated[str, Field(max_length=1 << 20)] | None = None
+    workflow: dict[str, JsonValue] | None = Field(
+        None, description="a ComfyUI workflow; what it needs is added"
+    )
     set: dict[Name, Annotated[str, Field(max_length=4096)]] = Field(default_factory=dict)
     run_id: Annotated[str, Field(pattern=f"^{RUN_ID_PATTERN}$")] | None = None
     workspace: Name | None = None
@@ -95,15 +100,18 @@ class Accepted:
     plan: Plan
     secrets: dict[str, str]
     """By the name that the profile uses."""
+    warnings: tuple[str, ...] = ()
 
 
-def prepare(request: RunRequest, *, profiles: Path | None, held: Mapping[str, str]) -> Accepted:
-    """Make a plan of *request*; *held* are the secrets that this server has of its own.
+def prepare(
+    request: RunRequest, *, profiles: Path | None, held: Mapping[str, str], scratch: Path
+) -> Accepted:
+    """Make a plan of *request*; *held* are the secrets that this server has of its own, *scratch* is a folder of its own.
 
     Raises:
         ProfileError: every problem of the profile. UsageError: the request cannot mean anything.
     """
-    profile = _profile(request, profiles)
+    profile, unresolved = _with_workflow(request, _profile(request, profiles), scratch)
     options = {name: getattr(request, name) for name in ("port", "user", "key", "instance_id")}
     instance = Instance.parse(
         request.host,
@@ -119,7 +127,7 @@ def prepare(request: RunRequest, *, profiles: Path | None, held: Mapping[str, st
         skip=request.skip,
         only=request.only,
     )
-    return Accepted(instance, plan, _secrets(request.secrets, plan, held))
+    return Accepted(instance, plan, _secrets(request.secrets, plan, held), tuple(unresolved))
 
 
 def _secrets(asked: dict[str, str] | list[str] | None, plan: Plan, held: Mapping[str, str]) -> dict[str, str]:
@@ -151,6 +159,19 @@ def _profile(request: RunRequest, profiles: Path | None) -> Profile:
     text = request.profile_yaml or ""
     _check_extends(text)
     return Profile.from_text(text, name=_FILE, overrides=request.set)
+
+
+def _with_workflow(request: RunRequest, profile: Profile, scratch: Path) -> tuple[Profile, list[str]]:
+    """*profile* and what the workflow needs besides; what of it nobody knows is told."""
+    if request.workflow is None:
+        return profile, []
+    with TemporaryDirectory(dir=scratch) as name:
+        workflow, own = Path(name, "workflow.json"), Path(profile.sources[-1])
+        workflow.write_text(json.dumps(request.workflow))
+        if request.profile_yaml is not None:
+            own = Path(name, _FILE)
+            own.write_text(request.profile_yaml)
+        return wanted_profile(str(own), overrides=request.set, workflows=[str(workflow)])
 
 
 def _check_extends(text: str) -> None:

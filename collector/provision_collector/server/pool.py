@@ -120,7 +120,9 @@ class Pool:
                 f"{MAX_GOING} runs are going on this server", hint="ask again when some have ended"
             )
         rules = self.rules
-        accepted = await asyncio.to_thread(prepare, request, profiles=rules.profiles, held=rules.secrets)
+        accepted = await asyncio.to_thread(
+            prepare, request, profiles=rules.profiles, held=rules.secrets, scratch=rules.state_dir
+        )
         row = _row(request, accepted)
         if registry.find(row.run) is not None:
             raise ConflictError(f"run `{row.run}` is known here from before", hint="choose another `run_id`")
@@ -128,11 +130,14 @@ class Pool:
             found = await self.store.find(row.run)
             assert found is not None
             return _same(found, request), False
-        self._watch(row, accepted.secrets, is_new=True)
+        watch = self._watch(row, accepted.secrets, is_new=True)
+        for warning in accepted.warnings:
+            watch.warn(warning)
         return row, True
 
-    def _watch(self, row: Row, secrets: dict[str, str], *, is_new: bool) -> None:
-        self._watches[row.run] = Watch(self, row, secrets, is_new=is_new)
+    def _watch(self, row: Row, secrets: dict[str, str], *, is_new: bool) -> Watch:
+        watch = self._watches[row.run] = Watch(self, row, secrets, is_new=is_new)
+        return watch
 
     def over(self, watch: Watch) -> None:
         """*watch* has come to its end."""
@@ -205,6 +210,10 @@ class Watch:
         """The instance is gone: end the run here."""
         if self._run is not None:
             await self._run.leave("instance-gone", protocol.VERDICTS["instance-gone"])
+
+    def warn(self, message: str) -> None:
+        """Tell the clients something that ends nothing."""
+        self._write(_event("warning", self.row.run, message=message))
 
     def give_secrets(self, values: Mapping[str, str]) -> None:
         """Take secrets for when the agent must be started again."""
@@ -337,8 +346,7 @@ class Watch:
                     await run.stop()
                     return
                 except (ProvisionError, TimeoutError) as error:
-                    message = f"the run could not be stopped yet: {error}"
-                    await self._tell(_event("warning", self.row.run, message=message))
+                    self.warn(f"the run could not be stopped yet: {error}")
             await asyncio.sleep(STOP_RETRY_S if run is not None else 0.1)
 
     # -- a run that ended between two servers

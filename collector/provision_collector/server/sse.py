@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.responses import Response
@@ -20,7 +21,13 @@ class EventStream(Response):
     """``text/event-stream`` of one run, from the event after *after* to the outcome."""
 
     def __init__(
-        self, path: Path, writer: StreamWriter | None, *, after: int, closing: asyncio.Event
+        self,
+        path: Path,
+        writer: StreamWriter | None,
+        *,
+        after: int,
+        closing: asyncio.Event,
+        count: Callable[[int], None],
     ) -> None:
         super().__init__(
             media_type="text/event-stream", headers={"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -30,10 +37,12 @@ class EventStream(Response):
         self._writer = writer
         self._after = after
         self._closing = closing
+        self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reader = StreamReader(self._path, after=self._after)
         gone = asyncio.create_task(_disconnected(receive))
+        self._count(1)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await _send(send, f"retry: {RETRY_MS}\n\n".encode())
@@ -50,6 +59,7 @@ class EventStream(Response):
         except (TimeoutError, OSError):
             pass  # the client is gone, or takes nothing: it resumes when it likes
         finally:
+            self._count(-1)
             gone.cancel()
             reader.close()
 

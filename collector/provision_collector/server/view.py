@@ -116,6 +116,10 @@ def _agent_restarted(view: View, event: Mapping[str, Any]) -> None:
     view["secrets_needed"] = []
 
 
+def _warning(view: View, event: Mapping[str, Any]) -> None:
+    view["warnings"].append(event.get("message"))
+
+
 def _gap(view: View, event: Mapping[str, Any]) -> None:
     view["gaps"].append({"file": event.get("file"), "bytes": event.get("bytes")})
 
@@ -133,5 +137,6 @@ _COLLECTOR = {
     "secrets_needed": _secrets_needed,
     "agent_restarted": _agent_restarted,
     "gap": _gap,
+    "warning": _warning,
     "outcome": _outcome,
 }
