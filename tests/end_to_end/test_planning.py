@@ -132,11 +132,11 @@ def test_a_lock_from_a_run_brings_the_same_bytes_to_another_workspace_with_the_f
     assert here.up(profile).code == 0
     head = (here.instance.workspace / "node" / "__init__.py").read_text()
 
+    node.commit({"__init__.py": "two"})  # the branch moves on; what stands on the instance counts
     locked = here.run("lock", *at(here, profile=profile), "--json")
     assert locked.code == 0, locked.stderr
     lock = json.loads((here.folder / "profile.lock.json").read_text())
     assert lock["downloads"][0]["sha256"] == content.sha256
-    node.commit({"__init__.py": "two"})  # the branch moves on
     files.set_faults("/a.safetensors", Fault(status=404))
     second = here.instance.workspace.parent / "second"
     words = ["--profile", profile, "--workspace", str(second), "--locked", "--json"]

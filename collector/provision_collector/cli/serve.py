@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import os
 import secrets
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,9 @@ SHORTEST_TOKEN = 16
 @click.option(
     "--cors-origin", multiple=True, metavar="ORIGIN", help="A web page's origin that may ask; repeatable."
 )
+@click.option(
+    "--keep", type=click.IntRange(1), default=1000, show_default=True, help="Finished runs to remember."
+)
 @click.option("--json", "as_json", is_flag=True, help="Address and token as a JSON line on stdout.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what the server does, to stderr.")
 def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool, **options: Any) -> None:
@@ -75,6 +80,12 @@ def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool
     name, port = listener.getsockname()[:2]
     shown = f"[{name}]" if ":" in name else name
     door = _door(shown, _token(token_file), options)
+    if not ipaddress.ip_address(name).is_loopback:
+        print(
+            f"provision: warning: whoever reaches {shown}:{port} can try tokens, and nothing is encrypted\n"
+            "  next: put a TLS proxy before it, with `--listen 127.0.0.1:…` and `--allow-host NAME`",
+            file=sys.stderr,
+        )
 
     def on_open() -> None:
         url = f"http://{shown}:{port}"
@@ -110,6 +121,7 @@ def _rules(options: dict[str, Any]) -> Rules:
             *(Hook.parse("usable", text) for text in options["on_usable"]),
             *(Hook.parse("finished", text) for text in options["on_finished"]),
         ),
+        keep=options["keep"],
     )
 
 

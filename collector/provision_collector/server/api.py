@@ -24,6 +24,7 @@ from .orders import RunRequest, SecretsRequest
 from .pool import Pool, Watch
 from .sse import EventStream
 from .store import Row
+from .stream import last_id_of
 from .view import ENDED, STATES, seconds_left, summary_of
 
 BODY_WITHIN_S = 30.0
@@ -101,7 +102,7 @@ async def get_run(request: Request) -> Response:
     """One run as it is now."""
     row, _ = await _found(request)
     pool, now = _context(request).pool, time.time()
-    view = pool.view_of(row.run)
+    view = await pool.view_of(row.run)
     listed = _listed(row, summary_of(view, now))
     facts = {
         name: listed[name] for name in ("host", "instance_id", "profile", "labels", "created_unix", "joined")
@@ -117,7 +118,7 @@ async def stream_events(request: Request) -> Response:
     context = _context(request)
     header = request.headers.get("last-event-id")
     after = _whole(header, "Last-Event-ID") if header else _integer(request, "after", 0)
-    if watch is None and after >= int(context.pool.view_of(row.run)["last_event_id"]):
+    if watch is None and after >= last_id_of(context.pool.stream_of(row.run)):
         return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
     writer = watch.stream if watch is not None else None
     return EventStream(

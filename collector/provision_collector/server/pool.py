@@ -62,6 +62,8 @@ class Rules:
     """What the server itself holds for profiles that ask for it."""
     gone_check: str | None = None
     hooks: tuple[hooks.Hook, ...] = ()
+    keep: int = 1000
+    """So many finished runs are remembered."""
 
 
 class Pool:
@@ -81,6 +83,7 @@ class Pool:
             self._watch(row, secrets, is_new=False)
         for key, body in await self.store.owed():
             self._deliver(key, body)
+        await self._forget_old()
 
     async def close(self) -> None:
         """Stop watching; the runs go on, and the next server takes them up."""
@@ -102,10 +105,12 @@ class Pool:
         """Every unfinished run, newest first."""
         return reversed(list(self._watches.values()))
 
-    def view_of(self, run: str) -> View:
+    async def view_of(self, run: str) -> View:
         """What is known of *run*, going or finished."""
         watch = self._watches.get(run)
-        return watch.view if watch is not None else view_of(run, read_events(self.stream_of(run)))
+        if watch is not None:
+            return watch.view
+        return await asyncio.to_thread(view_of, run, read_events(self.stream_of(run)))
 
     async def accept(self, request: RunRequest) -> tuple[Row, bool]:
         """Begin the run that is asked for; returns it, and whether it is new.
@@ -139,9 +144,15 @@ class Pool:
         watch = self._watches[row.run] = Watch(self, row, secrets, is_new=is_new)
         return watch
 
-    def over(self, watch: Watch) -> None:
+    async def over(self, watch: Watch) -> None:
         """*watch* has come to its end."""
         self._watches.pop(watch.row.run, None)
+        await self._forget_old()
+
+    async def _forget_old(self) -> None:
+        """Drop what is known of the oldest finished runs; their mirrors are `provision prune`'s matter."""
+        for run in await self.store.forget(keep=self.rules.keep):
+            self.stream_of(run).unlink(missing_ok=True)
 
     async def tell_hooks(self, kind: hooks.Kind, run: str, facts: Mapping[str, Any]) -> None:
         """Owe every hook of *kind* a delivery; on the disk when this returns."""
@@ -172,10 +183,9 @@ class Watch:
     def __init__(self, pool: Pool, row: Row, secrets: dict[str, str], *, is_new: bool) -> None:
         self.row = row
         self.stream = StreamWriter(pool.stream_of(row.run))
-        self.view = view_of(row.run, self.stream.events())
+        self.view = view_of(row.run, read_events(self.stream.path))
         self._pool = pool
         self._secrets = secrets
-        self._told = sum(1 for event in self.stream.events() if event.get("from") == "collector")
         self._run: Run | None = None
         self._is_closing = False
         self._stopping: asyncio.Task[None] | None = None
@@ -309,9 +319,8 @@ class Watch:
 
     def _write(self, event: dict[str, Any]) -> None:
         if event.get("from") == "collector":  # one sequence over all servers that told this story
-            event = {**event, "seq": self._told + 1}
+            event = {**event, "seq": self.view["collector_seq"] + 1}
         self.stream.append(event)
-        self._told += event.get("from") == "collector"
         self._pool.events_told[str(event["event"])] += 1
         tell(self.view, event)
 
@@ -325,7 +334,7 @@ class Watch:
         if self._stopping is not None:
             self._stopping.cancel()
         self.stream.end()
-        self._pool.over(self)
+        await self._pool.over(self)
 
     def _facts(self) -> dict[str, Any]:
         instance = self.instance

@@ -148,6 +148,20 @@ class Store:
         where = "WHERE verdict IS NOT NULL" if only_finished else ""
         return await self._select(f"{where} ORDER BY created_unix DESC LIMIT ?", [limit])
 
+    async def forget(self, *, keep: int) -> list[str]:
+        """Remove all but the newest *keep* finished runs; returns the ids of those that went."""
+        rows = await self._database.execute_fetchall(
+            "DELETE FROM runs WHERE run IN (SELECT run FROM runs WHERE verdict IS NOT NULL "
+            "ORDER BY created_unix DESC LIMIT -1 OFFSET ?) RETURNING run",
+            [keep],
+        )
+        gone = [str(row[0]) for row in rows]
+        for run in gone:
+            await self._database.execute(
+                "DELETE FROM deliveries WHERE key LIKE ? AND is_settled", [f"{run}:%"]
+            )
+        return gone
+
     async def counts(self) -> dict[str, int]:
         """How many runs ended with each verdict."""
         rows = await self._database.execute_fetchall(

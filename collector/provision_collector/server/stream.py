@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 16
+_NO_END = 1 << 62
 
 
 class StreamWriter:
@@ -27,14 +28,10 @@ class StreamWriter:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._length = 0
-        for line in _lines(self._descriptor):
-            self.last_id += 1
-            self._length += len(line)
+        for chunk in _chunks(self._descriptor):
+            self.last_id += chunk.count(b"\n")
+            self._length += len(chunk)
         os.ftruncate(self._descriptor, self._length)
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        """What is there so far."""
-        return (json.loads(line) for line in _lines(self._descriptor))
 
     def append(self, event: Mapping[str, Any]) -> int:
         """Write *event* and wake the readers; returns its id. Raises OSError and leaves no half line."""
@@ -77,11 +74,15 @@ class StreamReader:
         self._offset = 0
         self.last_id = 0
         """The id of the last event that was read or skipped."""
-        for line in _lines(self._descriptor):
-            if self.last_id >= after:
+        for chunk in _chunks(self._descriptor):
+            count = chunk.count(b"\n")
+            if self.last_id + count > after:
+                passed = chunk.splitlines(keepends=True)[: after - self.last_id]
+                self.last_id += len(passed)
+                self._offset += sum(len(line) for line in passed)
                 break
-            self.last_id += 1
-            self._offset += len(line)
+            self.last_id += count
+            self._offset += len(chunk)
 
     def read(self) -> list[tuple[int, bytes]]:
         """The next events as ``(id, JSON)``, about one chunk of them; empty when there is none yet."""
@@ -101,23 +102,31 @@ class StreamReader:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Every event of a stream that nobody writes any more; none when there is no such stream."""
+    """Every event of a stream so far; none when there is no such stream."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        for line in _lines(descriptor):
-            yield json.loads(line)
+        for chunk in _chunks(descriptor):
+            yield from map(json.loads, chunk.splitlines())
     finally:
         os.close(descriptor)
 
 
-def _lines(descriptor: int) -> Iterator[bytes]:
+def last_id_of(path: Path) -> int:
+    """How many events a stream has."""
+    reader = StreamReader(path, after=_NO_END)
+    reader.close()
+    return reader.last_id
+
+
+def _chunks(descriptor: int) -> Iterator[bytes]:
+    """The whole lines of a file from its beginning, many at a time."""
     offset = 0
     while chunk := _whole_lines(descriptor, offset):
         offset += len(chunk)
-        yield from chunk.splitlines(keepends=True)
+        yield chunk
 
 
 def _whole_lines(descriptor: int, offset: int) -> bytes:

@@ -20,6 +20,7 @@ def new_view(run: str) -> View:
     """The view of a run of which the stream tells nothing yet."""
     more: View = {
         "last_event_id": 0,
+        "collector_seq": 0,
         "contact": None,
         "reconnects": 0,
         "secrets_needed": [],
@@ -41,6 +42,7 @@ def tell(view: View, event: Mapping[str, Any]) -> None:
     """Take *event*, the next of the stream, into *view*."""
     view["last_event_id"] += 1
     if event.get("from") == "collector":
+        view["collector_seq"] = event["seq"]
         _COLLECTOR.get(str(event["event"]), _nothing)(view, event)
         return
     state = view["state"]
