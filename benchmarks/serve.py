@@ -2,10 +2,10 @@
 
     python benchmarks/serve.py [--runs 200] [--clients 100] [--seconds 20] [--rate 5]
 
-The server is the real one in its own process; so are SSH and the agent's `follow`, one process per run. The work is
-played: events are written at a fixed rate, each with the moment of its writing, so a client's clock minus an event's
-own time is the whole way: instance, SSH, mirror, stream, HTTP. Some clients never read: they may cost nothing.
-All of it shares this machine's processors.
+The server is the real one in its own process, and SSH is real. The instances are one process that plays the agent's
+side of the protocol and writes events at a fixed rate, each with the moment of its writing, so a client's clock minus
+an event's own time is the whole way: SSH, mirror, stream, HTTP. Some clients never read: they may cost nothing.
+All of it shares this machine's processors; `load_before` says how busy they were with other things.
 Prints one JSON object; the exit status is 1 when a client missed an event or a run its verdict.
 """
 
@@ -30,8 +30,6 @@ from typing import Any
 
 import asyncssh
 from provision_agent import protocol
-from provision_agent.detach import Identity
-from provision_collector.instance import build_bundle
 
 PROVISION = str(Path(sys.executable).with_name("provision"))
 TOKEN = "benchmark-token-0123456789"
@@ -40,8 +38,23 @@ SLEEPY = 5
 PROFILE = "version: 1\nname: load\nlimits: {run: 1h}\nfiles: [{path: a.txt, content: a}]\n"
 
 
+class Played:
+    """One run: the bytes of its events file so far."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.change = asyncio.Event()
+
+    def event(self, run: str, number: int, kind: str, /, **fields: Any) -> None:
+        ts = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        told = {"format": protocol.FORMAT, "ts": ts, "run": run, "seq": number, "event": kind, **fields}
+        self.data += json.dumps(told).encode() + b"\n"
+        change, self.change = self.change, asyncio.Event()
+        change.set()
+
+
 class Puppet:
-    """Many instances in one process: SSH is real, and so is the agent's `follow`; only the work is played.
+    """Many instances in one process: SSH is real, the agent's side of the protocol is played.
 
     Whatever run is started tells *rate* events a second for *seconds*, once the file `go` is there.
     """
@@ -50,76 +63,74 @@ class Puppet:
         self._folder = folder
         self._rate = rate
         self._count = int(rate * seconds)
-        self._agent = folder / "agent.pyz"
-        self._agent.write_bytes(build_bundle().data)
+        self._runs: dict[str, Played] = {}
         self._telling: set[asyncio.Task[None]] = set()
 
     async def session(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        command = str(process.command)
-        if command.endswith(" follow"):
-            child = await asyncio.create_subprocess_shell(
-                command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-            )
-            await process.redirect(stdin=child.stdin, stdout=child.stdout)
-            process.exit(await child.wait())
-            return
-        head = json.loads(await process.stdin.readline())
+        try:
+            head = json.loads(await process.stdin.readline())
+            await (self._follow(process, head) if "nonce" in head else self._start(process, head))
+        except (asyncssh.Error, ConnectionError):
+            pass  # the other side went away
+
+    async def _start(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
         assert head["arguments"] == ["start"], head["arguments"]
-        hello = {"have": True, "python": sys.executable, "path": str(self._agent)}
+        hello = {"have": True, "python": "python3", "path": "/agent.pyz"}
         process.stdout.write(b"\n\x02provision-agent " + json.dumps(hello).encode() + b"\n")
         order = json.loads(await process.stdin.read())
+        run = order["run"]
         answer = {
-            "format": protocol.FORMAT,
-            "state": "started",
-            **self._begin(order["run"], order["started_unix"]),
-        }
+            "format": protocol.FORMAT, "state": "started", "run": run, "workspace": f"/{run}",
+            "started_unix": order["started_unix"], "remaining_s": 3600.0,
+            "files": {name: f"/{run}/{name}.log" for name in ("core", "errors", "events")},
+        }  # fmt: skip
+        self._runs[run] = Played()
+        task = asyncio.create_task(self._tell(run, self._runs[run]))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
         process.stdout.write(b"\n\x02provision-answer " + json.dumps(answer).encode() + b"\n")
         await process.stdout.drain()
         process.exit(0)
 
-    def _begin(self, run: str, started_unix: int) -> dict[str, Any]:
-        workspace = self._folder / "instances" / run
-        tool = workspace / ".provision"
-        tool.mkdir(parents=True)
-        files = {name: tool / f"{name}.log" for name in ("core", "errors", "events")}
-        for path in files.values():
-            path.touch()
-        (tool / "lock").write_text(json.dumps({"run": run, "keeper": Identity.of(os.getpid()).as_json()}))
-        task = asyncio.create_task(self._tell(run, files["events"]))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
-        paths = {name: str(path) for name, path in files.items()}
-        return {
-            "run": run, "workspace": str(workspace), "started_unix": started_unix, "remaining_s": 3600.0, "files": paths,
-        }  # fmt: skip
+    async def _follow(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
+        run = head["workspace"].strip("/")
+        played, write = self._runs[run], process.stdout.write
+        number = next(n for n, file in enumerate(head["files"]) if file["path"].endswith("/events.log"))
+        offset = int(head["files"][number]["offset"])
+        write(protocol.magic(head["nonce"]))
+        write(protocol.pack(protocol.STATUS, 0, {"run": run, "keeper": True, "agent": True}))
+        gone = asyncio.ensure_future(process.stdin.read())
+        beat_at = 0.0
+        while not gone.done():
+            change = played.change
+            if new := bytes(played.data[offset : offset + 65536]):
+                write(protocol.data_head(number, 0, offset, len(new)) + new)
+                offset += len(new)
+                continue
+            if time.monotonic() >= beat_at:
+                sizes = [offset if at == number else 0 for at in range(len(head["files"]))]
+                zeros = [0] * len(sizes)
+                write(protocol.pack(protocol.BEAT, 0, {"sizes": sizes, "unread": zeros, "late": zeros}))
+                beat_at = time.monotonic() + 1.0
+            waiting = asyncio.ensure_future(change.wait())
+            await asyncio.wait((waiting, gone), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        process.exit(0)
 
-    async def _tell(self, run: str, path: Path) -> None:
-        file = path.open("ab", buffering=0)
-
-        def event(number: int, kind: str, **fields: Any) -> None:
-            ts = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            told = {"format": protocol.FORMAT, "ts": ts, "run": run, "seq": number, "event": kind, **fields}
-            file.write(json.dumps(told).encode() + b"\n")
-
-        event(1, "run_started", plan_hash="", name="load", deadline_s=3600, resumed=False)
+    async def _tell(self, run: str, played: Played) -> None:
+        played.event(run, 1, "run_started", plan_hash="", name="load", deadline_s=3600, resumed=False)
         while not (self._folder / "go").exists():
             await asyncio.sleep(0.1)
-        begun = time.monotonic() + random.random() / self._rate
+        begun = time.monotonic() + random.random() * self._count / self._rate / 2  # a pool's runs end one by one
         for number in range(2, self._count + 2):
             await asyncio.sleep(max(begun + (number - 2) / self._rate - time.monotonic(), 0))
             item = f"models/file{number % 10}.safetensors"
-            event(
-                number, "download_progress", item=item, level="required",
+            played.event(
+                run, number, "download_progress", item=item, level="required",
                 bytes=number * 1000, total_bytes=10**9, bytes_per_s=5000.0,
             )  # fmt: skip
-        event(
-            self._count + 2,
-            "run_finished",
-            verdict="complete",
-            duration_s=1.0,
-            sizes={"core": 0, "errors": 0},
-        )
-        file.close()
+        sizes = {"core": 0, "errors": 0}
+        played.event(run, self._count + 2, "run_finished", verdict="complete", duration_s=1.0, sizes=sizes)
 
 
 async def puppet(folder: Path, rate: float, seconds: float) -> None:
@@ -272,6 +283,7 @@ def main() -> int:
     if words.puppet is not None:
         asyncio.run(puppet(words.puppet, words.rate, words.seconds))
         return 0
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         key = asyncssh.generate_private_key("ssh-ed25519")
@@ -306,7 +318,7 @@ def main() -> int:
             for child in (server, instances):
                 child.send_signal(signal.SIGTERM)
                 child.wait(20)
-    print(json.dumps(result, indent=1))
+    print(json.dumps({**result, "load_before": round(load, 1), "cpus": os.cpu_count()}, indent=1))
     return int(bool(result["clients_with_gaps"] or result["runs_without_verdict"]))
 
 

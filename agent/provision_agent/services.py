@@ -1,7 +1,7 @@
 """Programs that outlive the run: started once, adopted by the next run, ready when they themselves answer.
 
 Nothing of a service depends on the agent or its keeper once `start` has returned: `supervisor.py` watches it from
-a session of its own. A port that answers is believed only when the service itself listens there. A service that
+a session of its own, or below the image's own supervisord (`supervisord.py`). A port that answers is believed only when the service itself listens there. A service that
 somebody else started, an image's own init say, is taken as it is and never ended.
 """
 
@@ -66,7 +66,7 @@ def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
     _write_order(dict(how, restart=service.restart, note=note), files)
     service_log.set_previous_aside(files.log_path)
     watcher = _supervised(files, context)
-    return _report_started(service, context, _first_status(files, watcher), adopted=False)
+    return _report_started(service, context, _first_status(files, watcher, context), adopted=False)
 
 
 def wait_ready(service: Service, started: Started, context: Context) -> None:
@@ -201,7 +201,7 @@ def _supervised(files: ServiceFiles, context: Context) -> detach.Identity:
     )
 
 
-def _first_status(files: ServiceFiles, watcher: detach.Identity) -> Dict[str, Any]:
+def _first_status(files: ServiceFiles, watcher: detach.Identity, context: Context) -> Dict[str, Any]:
     """What the supervisor says once it has tried to start the program."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
@@ -216,6 +216,7 @@ def _first_status(files: ServiceFiles, watcher: detach.Identity) -> Dict[str, An
             break
         time.sleep(0.02)
     watcher.end(within_s=STOP_S)
+    stop(files.name, context)
     raise Failure("crashed", f"its supervisor did not start: {' | '.join(files.tail()[-3:])}")
 
 

@@ -48,7 +48,7 @@ class Supervisord(NamedTuple):
             Failure: `command` when it is not taken; then nothing of it is left.
         """
         unit = self._unit(name)
-        text = _UNIT.format(name=name, command=shlex.join(argv), directory=shlex.quote(directory))
+        text = _UNIT.format(name=name, command=shlex.join(argv), directory=directory)
         try:
             with open(unit, "w", encoding="utf-8") as file:
                 file.write(text.replace("%", "%%"))

@@ -25,19 +25,15 @@ from .mirror import (
     FollowSession,
     LinkLostError,
     Listener,
-    MarkerFinder,
+    MarkedLog,
     Markers,
     Match,
     Mirror,
-    MirrorState,
     ShellSession,
 )
-from .mirror.mirror import READ_BYTES
 from .mirror.sender import follower_command, follower_program
 from .outcome import outcome_of
 
-STALE_AFTER_S = 10.0
-"""A marker that was there when the log was first seen counts only if nothing is written for so long."""
 DRAIN_S = 30.0
 """So long after the marker what is still in the remote log is waited for."""
 STEADY_AFTER_S = 10.0
@@ -84,58 +80,6 @@ async def collect(
     return await _Collection(instance, order, on_event).run(leave or asyncio.Event())
 
 
-class _Log(Listener):
-    """One log: its mirror, and what its lines say."""
-
-    def __init__(self, order: LogToCollect, markers: Markers, max_bytes: int | None) -> None:
-        self.remote = order.remote
-        try:
-            order.output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LocalMachineError(
-                f"cannot write to `{order.output.parent}`: {error.strerror}", hint="choose another `--output`"
-            ) from None
-        self.state = MirrorState(order.output.with_name(order.output.name + ".state.json"))
-        self.mirror = Mirror(order.output, self.state, "log", max_bytes=max_bytes)
-        try:
-            self.mirror.belongs_to(order.remote)
-        except ProvisionError:
-            self.mirror.close()
-            raise
-        self._finder = MarkerFinder(markers)
-        self.is_missing: bool | None = None
-        self.stale: Match | None = None
-        """The last marker that was in the log when it was first seen."""
-        self._quiet_since: float | None = None
-        self.wanted_length: int | None = None
-        """How long the mirror must become before the end; known once the marker was seen."""
-
-    def matches(self) -> list[Match]:
-        """Read what is new in the mirror; the markers that were written after the log was first seen."""
-        fresh_from, base = self.mirror.fresh_from, self.mirror.base
-        if fresh_from is None:
-            return []
-        found: list[Match] = []
-        while (at := self._finder.position) < self.mirror.length:
-            if at == base:
-                self._finder.break_line()
-            found += self._finder.feed(self.mirror.read(at, base - at if at < base else READ_BYTES))
-        old = [match for match in found if match.end <= fresh_from]
-        if self.mirror.length > fresh_from:
-            self.stale = None
-        elif old:
-            self.stale = old[-1]
-        return [match for match in found if match.end > fresh_from]
-
-    def settled(self, *, is_read_to_end: bool) -> Match | None:
-        """The marker that was already there, once the log has been quiet for long enough."""
-        if self.stale is None or not is_read_to_end:
-            self._quiet_since = None
-            return None
-        self._quiet_since = self._quiet_since or time.monotonic()
-        return self.stale if time.monotonic() - self._quiet_since >= STALE_AFTER_S else None
-
-
 class _Collection(Listener):
     """The course of one `collect`."""
 
@@ -144,9 +88,9 @@ class _Collection(Listener):
         self._order = order
         self._on_event = on_event
         self._events = LocalEvents(order.contract_id)
-        self._logs: list[_Log] = []
+        self._logs: list[MarkedLog] = []
         self._session: FollowSession | ShellSession | None = None
-        self._match: tuple[_Log, Match] | None = None
+        self._match: tuple[MarkedLog, Match] | None = None
         self._done = asyncio.Event()
         self._has_python = True
         self._was_in = False
@@ -183,7 +127,13 @@ class _Collection(Listener):
 
     async def _work(self) -> None:
         for log in self._order.logs:
-            made = await asyncio.to_thread(_Log, log, self._order.markers, self._order.max_mirror_bytes)
+            made = await asyncio.to_thread(
+                MarkedLog,
+                log.remote,
+                log.output,
+                self._order.markers,
+                max_bytes=self._order.max_mirror_bytes,
+            )
             self._logs.append(made)
         for made in self._logs:
             if self._take_matches(made):
@@ -312,14 +262,14 @@ class _Collection(Listener):
                 self._end_by(log, settled)
         self._check_drained()
 
-    def _take_matches(self, log: _Log) -> bool:
+    def _take_matches(self, log: MarkedLog) -> bool:
         """Look at the new lines of *log*; True when one of them is the end."""
         matches = log.matches()
         if matches and self._match is None:
             self._end_by(log, matches[0])
         return self._match is not None
 
-    def _end_by(self, log: _Log, match: Match) -> None:
+    def _end_by(self, log: MarkedLog, match: Match) -> None:
         self._match = (log, match)
         line = match.line.decode("utf-8", "replace")
         self._emit("marker_found", file=log.remote, kind=match.kind, line=line)
@@ -333,7 +283,7 @@ class _Collection(Listener):
         ):
             self._done.set()
 
-    def _log_of(self, mirror: Mirror) -> _Log:
+    def _log_of(self, mirror: Mirror) -> MarkedLog:
         return next(log for log in self._logs if log.mirror is mirror)
 
     # -- words
@@ -345,12 +295,12 @@ class _Collection(Listener):
         self._warnings.append(message)
         self._emit("warning", message=message)
 
-    def _say_missing(self, log: _Log, is_missing: bool) -> None:
+    def _say_missing(self, log: MarkedLog, is_missing: bool) -> None:
         if is_missing != log.is_missing and (is_missing or log.is_missing is not None):
             self._emit("log_missing" if is_missing else "log_found", file=log.remote)
         log.is_missing = is_missing
 
-    def _say_gap(self, log: _Log, lost_bytes: int | None) -> None:
+    def _say_gap(self, log: MarkedLog, lost_bytes: int | None) -> None:
         gap = {"file": log.remote, "bytes": lost_bytes}
         log.state.add_gap(gap)
         self._emit("gap", **gap)

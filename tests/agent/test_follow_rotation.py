@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from harness.follower import Session, append
 from provision_agent import protocol
+from provision_agent.followed import Followed
 from provision_agent.generations import Claim, Source, is_edited, later, locate, siblings, written_before
+from provision_agent.inotify import Inotify
 from provision_agent.protocol import rotated_name
 
 LONG = b"a line of this log, longer than nothing\n" * 40
@@ -203,6 +205,24 @@ def test_an_older_file_belongs_to_the_log_when_its_writer_still_lives(log: Path)
         assert ([Path(each.path).name for each in ours], foreign_bytes) == (["a.log.1"], 0)
 
     assert written_before(str(log)) == ([], len(LONG)), "nobody lives who could have written it"
+
+
+def test_what_was_written_just_before_the_successor_began_is_not_left_behind(log: Path) -> None:
+    sent: list[bytes] = []
+    followed = Followed(0, {"path": str(log)}, sent.append, Inotify())
+    followed.begin()
+    while followed.unread():
+        followed.send()
+    source = followed._current
+    assert source is not None
+    assert source.read() == b""  # the follower has just seen the end, and then:
+    append(log, b"the last words\n")
+    rotate(log)
+    append(log, b"new\n")
+
+    followed._move_on(source)
+
+    assert sent[-1].endswith(b"the last words\n")
 
 
 WITHOUT_INOTIFY = (

@@ -371,8 +371,10 @@ def test_what_a_service_leaves_behind_is_ended_and_its_last_words_are_kept(here:
         "import os, signal, sys, time\n"
         "def bye(*_):\n    os.write(1, b'left behind\\n'); os._exit(0)\n"
         "signal.signal(signal.SIGTERM, bye)\n"
-        "if os.fork():\n    os.write(1, b'main\\n'); os._exit(3)\n"
-        "time.sleep(60)\n"
+        "ready, go = os.pipe()\n"
+        "if os.fork():\n    os.read(ready, 1); os.write(1, b'main\\n'); os._exit(3)\n"
+        "os.write(go, b'x')\n"
+        "while True: time.sleep(1)\n"
     )
     services.start(program(code), here.context, None)
 

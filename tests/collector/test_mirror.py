@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 from provision_collector.errors import LocalMachineError, UsageError
-from provision_collector.mirror import Mirror, MirrorBusyError, MirrorState
+from provision_collector.mirror import Mirror, MirrorBusyError, MirrorFullError, MirrorState
 
 
 def opened(folder: Path) -> Mirror:
@@ -86,3 +87,80 @@ def test_a_mirror_cut_below_its_generation_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_this_machines_fault(tmp_path: Path) -> None:
     with pytest.raises(LocalMachineError):
         Mirror(tmp_path / "no" / "m.log", MirrorState(tmp_path / "s.json"), "core")
+
+
+def test_a_byte_that_was_changed_anywhere_is_noticed(tmp_path: Path) -> None:
+    mirror = opened(tmp_path)
+    mirror.append(0, 0, b"x" * 3_000_000)
+    mirror.sync()
+    mirror.close()
+    opened(tmp_path).close()
+    data = bytearray(mirror.path.read_bytes())
+    data[1_000_003] = 0
+    mirror.path.write_bytes(data)
+
+    with pytest.raises(UsageError, match="edited"):
+        opened(tmp_path)
+
+
+def test_a_mirror_stops_at_the_size_that_it_may_have_and_goes_on_with_more(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path / "m.log", MirrorState(tmp_path / "s.json"), "log", max_bytes=5)
+
+    with pytest.raises(MirrorFullError):
+        mirror.append(0, 0, b"hello world")
+    assert mirror.path.read_bytes() == b"hello"
+    mirror.close()
+
+    mirror = Mirror(tmp_path / "m.log", MirrorState(tmp_path / "s.json"), "log", max_bytes=50)
+    mirror.append(0, 5, b" world")
+    assert mirror.path.read_bytes() == b"hello world"
+    mirror.close()
+
+
+def test_what_it_claims_finds_the_file_again(tmp_path: Path) -> None:
+    mirror = opened(tmp_path)
+    mirror.begin_generation(1, {"dev": 3, "ino": 4, "at": 5.0})
+    mirror.append(1, 0, b"abc" * 100)
+    mirror.close()
+
+    mirror = opened(tmp_path)
+    claim = mirror.claim()
+
+    assert (claim["offset"], claim["generation"], claim["dev"], claim["ino"], claim["since"]) == (
+        300,
+        1,
+        3,
+        4,
+        5.0,
+    )
+    assert claim["proof"] == hashlib.sha256(b"abc" * 100).hexdigest()
+    assert all(
+        hashlib.sha256((b"abc" * 100)[at : at + size]).hexdigest() == proof
+        for at, size, proof in claim["samples"]
+    )
+    mirror.close()
+
+
+def test_a_mirror_whose_record_is_unreadable_must_match_and_the_record_is_set_aside(tmp_path: Path) -> None:
+    mirror = opened(tmp_path)
+    mirror.append(0, 0, b"abc")
+    mirror.sync()
+    mirror.close()
+    (tmp_path / "m.state.json").write_text("{torn")
+
+    mirror = opened(tmp_path)
+
+    assert mirror.claim()["must_match"] is True
+    assert (tmp_path / "m.state.json.unreadable").exists()
+    mirror.close()
+
+
+def test_a_mirror_belongs_to_one_remote_log(tmp_path: Path) -> None:
+    mirror = opened(tmp_path)
+    mirror.belongs_to("/a.log")
+    mirror.close()
+
+    mirror = opened(tmp_path)
+    with pytest.raises(UsageError, match="is the mirror of"):
+        mirror.belongs_to("/b.log")
+    mirror.close()

@@ -58,5 +58,9 @@ def test_nothing_but_the_follower_is_sent() -> None:
     program = follower_program()
     head = json.loads(program[: program.index(b"\n")])
 
-    assert [name for name, _ in head] == list(MODULES) == ["protocol", "inotify", "generations", "follow"]
+    assert (
+        [name for name, _ in head]
+        == list(MODULES)
+        == ["protocol", "inotify", "generations", "followed", "follow"]
+    )
     assert sum(size for _, size in head) < 64 * 1024

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from provision_collector.collect import CollectOrder, LogToCollect, collect
 from provision_collector.demo.instance import EmbeddedInstance
+from provision_collector.instance import Instance
+from provision_collector.mirror import marked
 
-from .collecting import END, Case, case_of, kill
+from .collecting import END, Case, case_of, cases_of, kill
 from .conftest import Here, eventually
 
 
@@ -93,14 +97,31 @@ def test_a_marker_of_an_earlier_run_does_not_end_this_one(case: Case) -> None:
     case.assert_exact()
 
 
-def test_a_marker_that_was_already_there_counts_when_the_log_stays_unwritten(case: Case) -> None:
-    case.written("lines:5", f"end:{END}", "lines:1")
-    began = time.monotonic()
+async def test_a_marker_that_was_already_there_counts_only_when_the_log_stays_unwritten(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(marked, "STALE_AFTER_S", 2.0)
+    instance = here.instance
+    reached = Instance(instance.host, port=instance.port, user=instance.user, key=str(instance.key_path))
 
-    done = case.collected()
+    async def collected(case: Case, *, timeout_s: float, is_written: bool) -> dict[str, Any]:
+        case.written("lines:5", f"end:{END}", "lines:1")
+        order = CollectOrder((LogToCollect(str(case.log), case.mirror),), timeout_s=timeout_s)
+        work = asyncio.create_task(collect(reached, order, on_event=lambda _: None))
+        if is_written:
+            while not (case.mirror.exists() and case.has_arrived()):
+                await asyncio.sleep(0.01)
+            case.written("lines:1", seed=2)
+        return await work
 
-    case.assert_complete(done)
-    assert time.monotonic() - began >= 10
+    with cases_of(here, 2) as (quiet, going):
+        ended, timed_out = await asyncio.gather(
+            collected(quiet, timeout_s=20, is_written=False), collected(going, timeout_s=8, is_written=True)
+        )
+
+    assert (ended["verdict"], ended["line"]) == ("complete", END)
+    assert timed_out["verdict"] == "timeout", "what came after it says that it was of an earlier run"
 
 
 def test_a_marker_counts_only_with_its_newline(case: Case) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 
 import asyncssh
 import pytest
+from harness.dropbear import Dropbear
 from harness.tcp_proxy import TcpProxy
 from provision_collector.collect import CollectOrder, LogToCollect, collect
-from provision_collector.instance import Instance
+from provision_collector.instance import Instance, connection
 
 from .collecting import END, Case, case_of, cases_of, kill, watch_all
 from .conftest import Child, Here, eventually
@@ -193,17 +194,26 @@ def test_a_link_that_falls_silent_is_noticed_and_replaced_also_when_the_server_w
     eventually(lambda: not set(followers) & set(follower_pids(case)), within_s=20)
 
 
-def test_a_port_that_takes_connections_and_says_nothing_is_tried_again(case: Case) -> None:
-    case.written("lines:3")
+async def test_a_port_that_takes_connections_and_says_nothing_is_tried_again(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(connection, "LOGIN_TIMEOUT_S", 1.0)
+    instance, events = case.here.instance, list[dict[str, Any]]()
     with socket.create_server(("127.0.0.1", 0)) as mute:
         port = mute.getsockname()[1]
-        child = case.collect("--boot-grace", "60s", connection=case.here.connection(port=port)[:4])
-        eventually(lambda: '"connecting"' in case.here.said(child), within_s=28)
-    with TcpProxy((case.here.instance.host, case.here.instance.port), port=port):
-        case.await_all()
+        reached = Instance(instance.host, port=port, user=instance.user, key=str(instance.key_path))
+        order = CollectOrder((LogToCollect(str(case.log), case.mirror),), timeout_s=20)
+        work = asyncio.create_task(collect(reached, order, on_event=events.append))
+        await until(lambda: events[-1]["event"] == "connecting")
+    case.written("lines:3")
+    with TcpProxy((instance.host, instance.port), port=port):
+        await until(case.has_arrived)
         case.written(f"end:{END}", seed=2)
 
-        case.assert_complete(case.here.finish(child))
+        assert (await work)["verdict"] == "complete"
+    case.assert_exact()
 
 
 def test_an_instance_that_refuses_for_a_while_is_waited_for(case: Case) -> None:
@@ -507,3 +517,26 @@ async def test_a_proxy_that_is_a_terminal_only_is_named_with_what_to_use_instead
     assert (outcome["verdict"], outcome["exit_code"]) == ("unreachable", 10)
     assert outcome["errors"][0]["class"] == "no-exec"
     assert "direct SSH address" in outcome["errors"][0]["hint"]
+
+
+@pytest.fixture
+def dropbear(case: Case, tmp_path: Path) -> Iterator[Dropbear]:
+    if why_not := Dropbear.why_not():
+        pytest.skip(why_not)
+    key = asyncssh.read_private_key(case.here.instance.key_path).export_public_key().decode()
+    with Dropbear(tmp_path / "dropbear", public_key=key) as server:
+        yield server
+
+
+def test_another_ssh_server_is_as_good(case: Case, dropbear: Dropbear) -> None:
+    child = case.watch(connection=case.here.connection(port=dropbear.port))
+    case.write("every:0.002", "lines:200", "rename", "lines:200", case.go("on"), f"end:{END}", seed=2)
+    for lost in (1, 2):
+        dropbear.cut()
+        eventually(lambda lost=lost: case.here.said(child).count('"connected"') > lost)
+    case.let("on")
+
+    done = case.here.finish(child)
+
+    case.assert_complete(done)
+    assert done.outcome["reconnects"] >= 2

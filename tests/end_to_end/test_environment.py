@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -209,3 +211,36 @@ def kill_agent_soon(here: Here, child: Child, *, events: int) -> None:
     if not is_over():
         os.kill(agent["pid"], signal.SIGKILL)
         eventually(lambda: is_over() or here.lock()["agent"] != agent, within_s=30)
+
+
+HOLDER = """
+import pathlib, signal, subprocess, sys
+def let_go(*_):
+    subprocess.run(["chattr", "-i", "a.py"])
+    sys.exit()
+signal.signal(signal.SIGTERM, let_go)
+pathlib.Path("a.py").touch()
+print(subprocess.run(["chattr", "+i", "a.py"]).returncode, flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.timeout(60)
+def test_who_holds_a_broken_environment_is_ended_when_the_caller_asked_for_it(here: Here) -> None:
+    venv = here.instance.workspace / "venv"
+    venv.mkdir(parents=True)
+    (venv / "pyvenv.cfg").touch()
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], cwd=venv, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        if holder.stdout.readline().strip() != b"0":
+            pytest.skip("this file system or user cannot make a file immutable")
+        profile = here.profile("version: 1\nname: venv\npython: {installer: pip, layers: [[einops]]}\n")
+        done = here.finish(here.spawn_up(profile, "--kill-holders"), within_s=50)
+        status = holder.poll()
+    finally:
+        holder.terminate()
+        holder.communicate(timeout=10)
+
+    assert (done.code, status) == (0, 0), done.stdout[-3000:]
+    assert any(f"({holder.pid}) held" in warning for warning in done.outcome["warnings"])

@@ -88,6 +88,12 @@ def test_every_instance_gets_its_verdict_and_the_fleet_the_worst(
     assert table.count("complete") == 3
     assert "replace_instance" in table
 
+    cards = here.run("hosts", "scores").stdout
+    assert "i-0 (127.0.0.1:" in cards
+    assert cards.count("1 complete, usable after") == 3
+    assert here.run("hosts", "forget", "i-0").code == 0
+    assert "i-0 (127.0.0.1:" not in here.run("hosts", "scores").stdout
+
     again = here.run(*words(here, file, profile))
 
     assert states(again) == ["complete", "complete", "complete", "unreachable"]

@@ -307,6 +307,9 @@ def test_secrets_never_come_back_and_are_asked_for_again_only_when_an_agent_need
 
     assert server.outcome("one")["verdict"] == "complete"
     follower.assert_whole()
+    asked = [event.get("from") for _, event in follower.seen if event["event"] == "secrets_needed"]
+    assert asked == ["collector"], "asked for before the start, so that the agent lacks nothing"
+    assert server.get("/api/runs/one")["secrets_needed"] == []
     for path in [*server.folder.rglob("*"), *instance.workspace.rglob("*")]:
         if path.is_file():
             assert secret.encode() not in path.read_bytes(), path

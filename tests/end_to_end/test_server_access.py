@@ -196,6 +196,12 @@ def test_a_second_server_on_one_state_directory_is_refused(server: Server) -> No
         second.start()
 
 
+def test_the_server_may_open_as_many_files_as_many_runs_need(server: Server) -> None:
+    limits = Path(f"/proc/{server.pid}/limits").read_text()
+    soft, hard = next(line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open files"))
+    assert int(soft) == min(int(hard), 65536) or int(soft) > 65536
+
+
 def operations(server: Server) -> Any:
     schema = schemathesis.openapi.from_url(
         f"http://127.0.0.1:{server.port}/openapi.json", headers={"Authorization": f"Bearer {TOKEN}"}

@@ -194,6 +194,8 @@ class Fetch:
             self._part.discard()
         identity = Identity.of(source.url, size, self._sha256 or answer.sha256, answer.validator)
         extents = Extents(size, self._part.begin(identity))
+        if not self._hosts.first_byte_s(answer.host):
+            self._hosts.observe(answer.host, first_byte_s=answer.first_byte_s)
         self._transfer = transfer = Transfer(
             self._part,
             answer,

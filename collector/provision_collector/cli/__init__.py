@@ -29,7 +29,7 @@ COMMANDS = {
     "doctor": "SSH, python3, disk, GPU and driver, clock, reachability of the profile's sources",
     "profiles": "list | show NAME | schema | from-workflow FILE… | import FILE | capture --host …",
     "forward": "bring a service's port to this machine",
-    "hosts": "list | forget HOST (known hosts)",
+    "hosts": "list | scores | forget HOST (known hosts and scorecards)",
     "fleet": "up | status over many instances at once",
     "serve": "HTTP API, SSE and a page, for a warm-pool server",
     "prune": "old runs, mirrors and unused agents, here or with --host there",

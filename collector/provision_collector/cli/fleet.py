@@ -83,8 +83,10 @@ def up(
     is complete, and tries the rest once more. The exit code is the worst of them.
     """
     configure_logging(verbose)
+    from ..descriptors import allow_many_files
     from ..errors import UsageError
 
+    allow_many_files()
     targets = _targets(file, hosts, options.pop("connection"), dict(options.pop("labels")))
     if not targets:
         raise UsageError("which instances?", hint="give FILE, or `--host` once per instance")

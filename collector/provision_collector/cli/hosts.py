@@ -1,9 +1,11 @@
-"""``provision hosts``: host keys that were seen first by this tool."""
+"""``provision hosts``: host keys that were seen first by this tool, and scorecards of the instances."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,7 +14,7 @@ _FILE = click.option("--known-hosts", metavar="PATH", help="Another file than th
 
 @click.group("hosts")
 def command() -> None:
-    """Known host keys: list them, forget one."""
+    """Known host keys and scorecards: list them, forget those of one host."""
 
 
 @command.command("list")
@@ -27,16 +29,41 @@ def list_(*, known_hosts: str | None, as_json: bool) -> None:
         click.echo(json.dumps(row) if as_json else f"{name}  {algorithm}  {fingerprint}")
 
 
+@command.command("scores")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def scores(*, as_json: bool) -> None:
+    """Show what the runs of each instance say about the machine: verdicts, speed, stalls."""
+    from ..scorecard import scorecards
+
+    for card in scorecards():
+        click.echo(json.dumps(card) if as_json else _in_words(card))
+
+
+def _in_words(card: Mapping[str, Any]) -> str:
+    from ..console import harmless
+    from ..console.units import duration, speed
+
+    words = [f"{count} {verdict}" for verdict, count in card["verdicts"].items()]
+    if card["usable_after_s"] is not None:
+        words.append(f"usable after {duration(card['usable_after_s'])}")
+    rates = {host: source["bytes_per_s"] for host, source in card["sources"].items()}
+    words += [f"{host} {speed(rate)}" for host, rate in rates.items() if rate]
+    words += [f"{card[what]} {what}" for what in ("stalls", "reconnects") if card[what]]
+    name = card["instance"] if card["instance"] == card["host"] else f"{card['instance']} ({card['host']})"
+    return harmless(f"{name}  {', '.join(words)}")
+
+
 @command.command("forget")
 @click.argument("host")
 @_FILE
 @click.option("--json", "as_json", is_flag=True, help="How many keys were removed, as JSON.")
 def forget(*, host: str, known_hosts: str | None, as_json: bool) -> None:
-    """Forget the key of HOST: HOST, HOST:PORT, [HOST]:PORT, or the name that `hosts list` shows."""
+    """Forget the key and the scorecard of HOST: HOST, HOST:PORT, [HOST]:PORT, or the name that `hosts list` shows."""
     from ..errors import UsageError
     from ..instance import Instance
     from ..instance.hostkeys import entry_name
     from ..instance.hostkeys import forget as forget_names
+    from ..scorecard import forget as forget_scorecard
 
     names = {host, f"instance-{host}"}
     try:
@@ -45,11 +72,12 @@ def forget(*, host: str, known_hosts: str | None, as_json: bool) -> None:
     except UsageError:
         pass  # a pattern of the file's own, taken as it is
     removed = forget_names(_file(known_hosts), names)
+    had_scorecard = forget_scorecard(host)
     click.echo(
         json.dumps({"host": host, "removed": removed}) if as_json else f"{removed} key(s) of {host} forgotten"
     )
-    if not removed:
-        raise UsageError(f"no key of `{host}` is kept", hint="`provision hosts list` shows the names")
+    if not removed and not had_scorecard:
+        raise UsageError(f"nothing of `{host}` is kept", hint="`provision hosts list` shows the names")
 
 
 def _file(given: str | None) -> Path:

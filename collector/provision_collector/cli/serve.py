@@ -75,6 +75,9 @@ def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool
         raise UsageError(
             f"`provision serve` needs `{missing.name}`", hint="pip install 'provision[server]'"
         ) from None
+    from ..descriptors import allow_many_files
+
+    allow_many_files()
     rules = _rules(options)
     listener = _listener(listen)
     name, port = listener.getsockname()[:2]

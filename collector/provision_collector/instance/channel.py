@@ -62,6 +62,10 @@ class Channel:
                     lambda: _Session(on_bytes, keep_last, ended), command, encoding=None, window=WINDOW_BYTES
                 )
         except asyncssh.ChannelOpenError as error:
+            if connection.lost.is_set():
+                raise HostUnreachableError(
+                    f"the connection was lost: {error.reason}", cause="reset"
+                ) from None
             raise HostUnreachableError(
                 f"this SSH endpoint starts no commands: {error.reason}",
                 hint="a provider's proxy is often a terminal only: use the instance's direct SSH address and port",

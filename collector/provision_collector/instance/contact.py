@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import weakref
 from collections.abc import Callable
 
 from provision_agent.backoff import full_jitter_s
@@ -21,10 +20,7 @@ BOOT_RETRY_CAP_S = 5.0
 RECONNECT_BASE_S = 0.25
 RECONNECT_CAP_S = 10.0
 AUTH_RETRY_S = 60.0
-"""A key that is refused after it worked is asked for rarely: some servers ban who asks often."""
-HANDSHAKES = 16
-"""So many at once: each costs milliseconds of CPU on both sides, and all hosts may drop in one moment."""
-PATIENCE_S = 5.0
+"""A key that is refused long after it worked is asked for rarely: some servers ban who asks often."""
 STILL_BOOTING = ("refused", "timed-out", "reset", "no-route")
 
 OnWait = Callable[[str, float, float], None]
@@ -41,7 +37,7 @@ async def first_contact(instance: Instance, *, on_wait: OnWait) -> Connection:
     failures = 0
     while True:
         try:
-            return await _connect_in_turn(instance)
+            return await connect(instance)
         except (HostUnreachableError, AuthRefusedError) as error:
             cause = _cause(error)
             waited_s = time.monotonic() - started
@@ -84,7 +80,7 @@ async def regain(
             on_wait(cause, waited_s, min(wait_s, left_s))
             await asyncio.sleep(min(wait_s, left_s))
         try:
-            return await _connect_in_turn(instance)
+            return await connect(instance)
         except (HostUnreachableError, AuthRefusedError) as error:
             cause = _cause(error)
             failures += 1
@@ -94,8 +90,9 @@ async def regain(
                     hint=f"{way_back}; the provider's page says whether the instance still exists",
                 ) from None
             is_auth = isinstance(error, AuthRefusedError)
+            is_booting = waited_s <= instance.boot_grace_s
             wait_s = (
-                AUTH_RETRY_S
+                (BOOT_RETRY_CAP_S if is_booting else AUTH_RETRY_S)
                 if is_auth
                 else full_jitter_s(failures, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S)
             )
@@ -108,30 +105,12 @@ async def refusal(instance: Instance) -> AuthRefusedError | None:
         The error if the key is not taken any more; None if it is, or if nobody can say.
     """
     try:
-        (await _connect_in_turn(instance)).abort()
+        (await connect(instance)).abort()
     except AuthRefusedError as error:
         return error
     except ProvisionError:
         return None
     return None
-
-
-_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = weakref.WeakKeyDictionary()
-
-
-async def _connect_in_turn(instance: Instance) -> Connection:
-    turn = _turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(HANDSHAKES))
-    has_turn = True
-    try:
-        async with asyncio.timeout(PATIENCE_S):
-            await turn.acquire()
-    except TimeoutError:
-        has_turn = False  # those before us hang at hosts that are gone: a rush is better than a jam
-    try:
-        return await connect(instance)
-    finally:
-        if has_turn:
-            turn.release()
 
 
 def _cause(error: HostUnreachableError | AuthRefusedError) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from .follow import FollowSession, LinkLostError, Listener
+from .marked import MarkedLog
 from .markers import MarkerFinder, Markers, Match
 from .mirror import Mirror, MirrorBusyError, MirrorFullError
-from .shell import ShellSession
+from .polled import ShellSession
 from .state import MirrorState, Position
 
 __all__ = [
     "FollowSession",
     "LinkLostError",
     "Listener",
+    "MarkedLog",
     "MarkerFinder",
     "Markers",
     "Match",

@@ -209,7 +209,7 @@ class FollowSession:
             self._fail(LinkLostError(f"garbled: {error}"))
         except (LocalMachineError, UsageError) as error:
             self._fail(error)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, KeyError, TypeError) as error:
             self._fail(LinkLostError(f"out of step: {error}"))
         self._heard.set()
 

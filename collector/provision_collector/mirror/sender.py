@@ -11,7 +11,7 @@ import provision_agent
 from ..instance import python_command
 
 OLDEST_PYTHON = (3, 6)
-MODULES = ("protocol", "inotify", "generations", "follow")
+MODULES = ("protocol", "inotify", "generations", "followed", "follow")
 """In this order, each needs only those before it."""
 
 _LOADER = """

@@ -16,6 +16,8 @@ from provision_agent import protocol
 
 from ..errors import LocalMachineError
 
+MAX_GAPS = 1000
+
 
 @dataclass(frozen=True)
 class Position:
@@ -55,9 +57,10 @@ class MirrorState:
         self._save()
 
     def add_gap(self, gap: dict[str, Any]) -> None:
-        """Record bytes that cannot be had any more."""
-        self.gaps.append(gap)
-        self._save()
+        """Record bytes that cannot be had any more; of a flood of gaps only the first `MAX_GAPS`."""
+        if len(self.gaps) < MAX_GAPS:
+            self.gaps.append(gap)
+            self._save()
 
     def load(self) -> None:
         """Read what is on the disk now; to be called with the mirror's lock held. An unreadable file is set aside."""

@@ -49,7 +49,7 @@ def tell(view: View, event: Mapping[str, Any]) -> None:
     fold(view, event)
     if event["event"] == "run_finished":
         view["state"] = state  # the end is the outcome, here as in the stream
-    elif event["event"] == "secrets_needed":
+    elif event["event"] in ("run_started", "secrets_needed"):
         view["secrets_needed"] = list(event.get("names") or [])
 
 

@@ -193,7 +193,7 @@ function tellStep(story, what, event, at_ms) {
   const step = story.steps.get(event.step) ?? { from_ms: at_ms, to_ms: null, state: "running" };
   story.steps.set(event.step, step);
   if (what === "started") Object.assign(step, { from_ms: at_ms, to_ms: null, state: "running" });
-  else Object.assign(step, { to_ms: at_ms, state: what === "failed" || event.failed > 0 ? "failed" : "done" });
+  else Object.assign(step, { to_ms: at_ms, state: what === "failed" ? "failed" : event.failed > 0 ? "partly" : "done" });
 }
 
 const OTHERS = {
@@ -201,7 +201,7 @@ const OTHERS = {
   connecting: (story, event) => { story.contact = event.cause; if (story.state === "accepted") story.state = "connecting"; },
   connected: (story) => { story.contact = "connected"; if (story.state === "accepted") story.state = "connecting"; },
   connection_lost: (story, event) => { story.reconnects += story.contact === "connected"; story.contact = event.cause; },
-  run_started: (story, event, at_ms) => { story.state = "running"; story.deadline_s = event.deadline_s; story.started_ms ??= at_ms; },
+  run_started: (story, event, at_ms) => { story.state = "running"; story.secrets = []; story.deadline_s = event.deadline_s; story.started_ms ??= at_ms; },
   run_usable: (story) => { story.state = "usable"; },
   secrets_needed: (story, event) => { story.secrets = event.from === "collector" ? event.names : story.secrets; },
   agent_restarted: (story) => { story.secrets = []; },
@@ -311,6 +311,7 @@ function drawVerdict({ outcome }) {
   if (ok + failed) words.push(` · ${ok} file${ok === 1 ? "" : "s"} here${failed ? `, ${failed} failed` : ""}`);
   if (outcome.duration_s) words.push(` · ${duration(outcome.duration_s)}`);
   if (NEXT[outcome.next]) words.push(make("br"), NEXT[outcome.next]);
+  for (const warning of (outcome.warnings ?? []).slice(0, 50)) words.push(make("div", "warn", clean(warning)));
   $("verdict").replaceChildren(...words);
 }
 

@@ -1,0 +1,202 @@
+"""Feed mirrors where the instance has no python3: files are read by `tail`, polled.
+
+Slower than the follower, and as exact: every answer brings the bytes before the offset along, so what is appended
+is proved to follow what is there. A rotated file is found again by those bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from provision_agent import protocol
+
+from ..instance import Connection
+from .follow import Listener, edited
+from .mirror import Mirror
+from .shell import Answer, RemoteShell
+
+CHUNK_BYTES = 1 << 20
+EVIDENCE_BYTES = 4096
+GONE_AFTER_S = 5.0
+
+
+class ShellSession:
+    """One session, like `FollowSession`, for an instance without python3."""
+
+    def __init__(
+        self, mirrors: Sequence[Mirror], paths: Sequence[str], listener: Listener, *, poll_s: float
+    ) -> None:
+        self._listener = listener
+        self._shell = RemoteShell()
+        self._logs = [
+            _Polled(mirror, path, listener, self._shell) for mirror, path in zip(mirrors, paths, strict=True)
+        ]
+        self._poll_s = poll_s
+        self._asked = asyncio.Event()
+
+    @property
+    def heard_at(self) -> float | None:
+        """When (monotonic) the other side was last heard; None when it never was."""
+        return self._shell.heard_at
+
+    def ask(self) -> None:
+        """Look at once."""
+        self._asked.set()
+
+    async def run(self, connection: Connection, *, done: asyncio.Event) -> None:
+        """Poll until *done* is set. Raises as `FollowSession.run` does."""
+        try:
+            await self._shell.start(connection)
+            while not done.is_set():
+                self._asked.clear()
+                moved = [await log.poll() for log in self._logs]
+                if not any(moved):
+                    self._listener.on_beat([log.unread for log in self._logs])
+                    await self._pause(done)
+        finally:
+            self._shell.close()
+            for log in self._logs:
+                log.mirror.sync()
+
+    async def _pause(self, done: asyncio.Event) -> None:
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._asked, done, self._shell.ended)]
+        try:
+            await asyncio.wait(waits, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+
+class _Polled:
+    """One log. `_reading` is the name under which the current generation lies now; the others come after it."""
+
+    def __init__(self, mirror: Mirror, path: str, listener: Listener, shell: RemoteShell) -> None:
+        self.mirror = mirror
+        self.unread = 0
+        self._path = path
+        self._reading = path
+        self._next: list[str] = []
+        self._listener = listener
+        self._shell = shell
+        self._has_begun = False
+        self._missing_since: float | None = None
+
+    async def poll(self) -> bool:
+        """Append at most one chunk, or take one step towards the next file; True when there was something to do."""
+        answer = await self._read(self._reading)
+        fresh = None if answer is None else self._new_bytes(answer)
+        if answer is None or fresh is None:
+            await self._begin({"missing": answer is None, "unread": 0})
+            return await self._search(answer)
+        self._missing_since = None
+        self.unread = max(answer.size - self.mirror.offset - len(fresh), 0)
+        await self._begin({**answer.facts(), "unread": max(answer.size - self.mirror.offset, 0)})
+        self.mirror.remote_bytes = answer.size
+        if self.mirror.offset == 0 and answer.identity is not None:
+            self.mirror.identify(answer.facts())
+        if fresh:
+            if self.mirror.append(self.mirror.generation, self.mirror.offset, fresh):
+                self._listener.on_bytes(self.mirror)
+            return True
+        return await self._move_on()
+
+    async def _begin(self, facts: dict[str, object]) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            is_first = self.mirror.fresh_from is None and self.mirror.length == 0
+            older = await self._rotated() if is_first else []
+            self._listener.on_begin(
+                self.mirror, {**facts, "before_bytes": sum(each.size for _, each in older)}
+            )
+
+    async def _read(self, path: str, *, before: int | None = None, count: int = CHUNK_BYTES) -> Answer | None:
+        """The bytes from the evidence before *before* (the mirror's offset) on; None when there is no such file."""
+        offset = self.mirror.offset if before is None else before
+        behind = min(offset, EVIDENCE_BYTES)
+        return await self._shell.read(path, offset - behind, behind + count)
+
+    def _new_bytes(self, answer: Answer) -> bytes | None:
+        """What follows the mirror's end in *answer*; None when that is another file."""
+        claim = self.mirror.claim()
+        if self.mirror.offset == 0:
+            known = (claim["dev"], claim["ino"])
+            is_same = answer.identity is None or claim["ino"] is None or answer.identity == known
+            return answer.data if is_same else None
+        behind = self._evidence(self.mirror.offset)
+        return answer.data[len(behind) :] if answer.data.startswith(behind) else None
+
+    def _evidence(self, offset: int) -> bytes:
+        size = min(offset, EVIDENCE_BYTES)
+        return self.mirror.read(self.mirror.base + offset - size, size)
+
+    async def _move_on(self) -> bool:
+        """The file is at its end: go on with the next one, once somebody writes there."""
+        if not self._next and self._reading == self._path:
+            return False
+        for position, path in enumerate(self._next or [self._path]):
+            answer = await self._shell.read(path, 0, 1)
+            if answer is not None and answer.size:
+                rest = await self._read(self._reading)
+                if rest is not None and self._new_bytes(rest):
+                    return True  # written before the successor's first byte: it comes with the next poll
+                self._next = (self._next or [self._path])[position + 1 :]
+                self._enter(path, answer, lost_bytes=0)
+                return True
+        return False
+
+    def _enter(self, path: str, answer: Answer | None, *, lost_bytes: int | None) -> None:
+        self._reading = path
+        facts = {} if answer is None else answer.facts()
+        self.mirror.begin_generation(self.mirror.generation + 1, facts)
+        if lost_bytes != 0:
+            self._listener.on_gap(self.mirror, lost_bytes)
+        self._listener.on_generation(self.mirror, facts)
+
+    async def _search(self, answer: Answer | None) -> bool:
+        """The file is not what it was: find it under another name, or give up what was unread."""
+        offset, claim = self.mirror.offset, self.mirror.claim()
+        if offset == 0 and claim["ino"] is None and not claim["must_match"]:
+            return False  # never seen: wait for it
+        chain = await self._rotated()
+        for position, (path, found) in enumerate(chain):
+            other = await self._read(path, count=1)
+            if other is None:
+                continue
+            is_ours = (
+                other.data.startswith(self._evidence(offset))
+                if offset
+                else found.identity == (claim["dev"], claim["ino"])
+            )
+            if is_ours:
+                self._reading = path
+                later = chain[position + 1 :]
+                self._next = [name for name, each in later if each.identity != found.identity] + [self._path]
+                return True
+        if answer is not None:
+            await self._refuse_if_edited()
+        self._missing_since = self._missing_since or time.monotonic()
+        if answer is None and (claim["must_match"] or time.monotonic() - self._missing_since < GONE_AFTER_S):
+            return False
+        known = self.mirror.remote_bytes
+        self._next = []
+        self._enter(self._path, answer, lost_bytes=known - offset if known and known > offset else None)
+        return True
+
+    async def _rotated(self) -> list[tuple[str, Answer]]:
+        """The log's rotated files, the oldest first."""
+        log = PurePosixPath(self._path)
+        pattern = protocol.rotated_name(log.name)
+        found = await self._shell.list(str(log.parent))
+        ours = [(path, each) for path, each in found if pattern.match(PurePosixPath(path).name)]
+        return sorted(ours, key=lambda pair: (pair[1].modified_s, protocol.rotation_age(pair[0])))
+
+    async def _refuse_if_edited(self) -> None:
+        """A mirror whose middle is in the log and whose end is not was changed here."""
+        middle = self.mirror.offset // 2
+        found = await self._read(self._path, before=middle, count=0) if middle else None
+        is_same = found is not None and found.data == self._evidence(middle)
+        if is_same or self.mirror.claim()["must_match"]:
+            raise edited(self.mirror)
