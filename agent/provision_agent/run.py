@@ -19,6 +19,7 @@ from . import facts, lines
 from .clock import RunClock
 from .context import Context
 from .downloads import Downloads, Sources
+from .environment import apt, forecast, nodes
 from .failures import Failure
 from .items import LOOK_AGAIN_S, Checkouts, Items
 from .journal import Journal
@@ -166,11 +167,12 @@ class Run:
         wanted = [item for item in self._selected("downloads") if self._is_wanted(item)]
         sources = Sources(rules=self._plan.secrets, secrets=self._context.secrets)
         self._downloads = Downloads(wanted, limits=self._plan.limits, context=self._context, sources=sources)
-        found = self._downloads.preflight()
+        found = self._downloads.preflight(also_bytes=self._environment_bytes())
         critical = {item.path for item in wanted if item.level == "critical"}
         hopeless = {path: failure for path, failure in found.failures.items() if path in critical}
         if found.too_big is not None:
             hopeless["disk"] = found.too_big
+        hopeless.update(self._apt_preflight())
         for path, failure in hopeless.items():
             self._journal.event("preflight_failed", item=path, level="critical", **failure.as_fields())
         if not hopeless:
@@ -178,8 +180,24 @@ class Run:
         if found.too_big is None and not (hopeless and self._plan.strict):
             return not self._is_over()
         for path, failure in hopeless.items():
-            self._tally.fail("downloads", path, "critical", failure, is_reported=True)
+            self._tally.fail(
+                "apt" if path == "apt" else "downloads", path, "critical", failure, is_reported=True
+            )
         return False
+
+    def _environment_bytes(self) -> int:
+        python = self._plan.python if "python" in self._plan.steps else None
+        return 0 if python is None else forecast.bytes_needed(python, self._context, self._facts)
+
+    def _apt_preflight(self) -> Dict[str, Failure]:
+        try:
+            apt.preflight(self._selected_apt(), self._context)
+        except Failure as failure:
+            return {"apt": failure}
+        return {}
+
+    def _selected_apt(self) -> Tuple[str, ...]:
+        return self._plan.apt if "apt" in self._plan.steps else ()
 
     def _is_wanted(self, item: Download) -> bool:
         reason = None if item.when is None else unmet(item.when, self._facts, self._context)
@@ -198,7 +216,7 @@ class Run:
         wanted = sorted(self._selected("repos"), key=lambda repo: LEVELS.index(repo.level))
         checkouts = [(repo, self._clones.submit(self._items.checkout, repo, self._facts)) for repo in wanted]
         environment = self._installs.submit(self._items.environment, self._facts, checkouts)
-        if not any(repo.install for repo in wanted):
+        if not any(repo.install or nodes.FOLDER in repo.path.split("/") for repo in wanted):
             self._clones.submit(self._finish_repos, checkouts)
         if self._stage(("critical",), environment, checkouts):
             self._judge_critical()
@@ -281,7 +299,7 @@ class Run:
 
     def _has_critical(self) -> bool:
         plan = self._plan
-        has_system = bool(plan.apt and "apt" in plan.steps)
+        has_system = bool(self._selected_apt())
         has_python = bool(plan.python is not None and "python" in plan.steps)
         return has_system or has_python or any(self._selected(step, ("critical",)) for step in STEPS[2:])
 

@@ -38,7 +38,9 @@ class Preflight:
     too_big: Optional[Failure] = None
 
 
-def look_up(fetches: Sequence[Fetch], *, context: Context, access: Sources, hosts: Hosts) -> Preflight:
+def look_up(
+    fetches: Sequence[Fetch], *, context: Context, access: Sources, hosts: Hosts, also_bytes: int
+) -> Preflight:
     """Ask about every file at once; answers stay with the fetches' sources for the first use."""
     absent = [fetch for fetch in fetches if fetch.refusal is None and not _is_recorded(fetch, context)]
     questions = [
@@ -55,7 +57,7 @@ def look_up(fetches: Sequence[Fetch], *, context: Context, access: Sources, host
         failure = fetch.refusal or _refusal_of_all(fetch, context)
         if failure is not None:
             found.failures[fetch.item.path] = failure
-    _add_up(found, [fetch for fetch in absent if fetch.item.path not in found.failures], context)
+    _add_up(found, [fetch for fetch in absent if fetch.item.path not in found.failures], context, also_bytes)
     return found
 
 
@@ -125,9 +127,10 @@ def _is_recorded(fetch: Fetch, context: Context) -> bool:
     return existing.is_as_recorded(record, found) and fetch.item.sha256 in (None, record.get("sha256"))
 
 
-def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context) -> None:
-    needed: Dict[int, int] = {}
-    folders: Dict[int, str] = {}
+def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context, also_bytes: int) -> None:
+    workspace = os.stat(context.workspace).st_dev
+    needed: Dict[int, int] = {workspace: also_bytes} if also_bytes else {}
+    folders: Dict[int, str] = {workspace: context.workspace} if also_bytes else {}
     for fetch in {fetch.item.url: fetch for fetch in absent}.values():  # what has one URL is fetched once
         final = os.path.join(context.workspace, fetch.item.path)
         missing = _missing_bytes(final, size_of(fetch) or 0)

@@ -61,11 +61,17 @@ class Downloads:
             if item.path not in self._fetches:
                 self._fetches[item.path] = self._fetch(item, order)
 
-    def preflight(self) -> Preflight:
-        """Ask every source about every file, and look whether all of them fit on the disk. Fetches nothing."""
+    def preflight(self, *, also_bytes: int = 0) -> Preflight:
+        """Ask every source about every file, and look whether all of them fit on the disk. Fetches nothing.
+
+        Args:
+            also_bytes: What else will need room in the workspace, such as an environment.
+        """
         self._queue()
         fetches = list(self._fetches.values())
-        return preflight.look_up(fetches, context=self._context, access=self._access, hosts=self._hosts)
+        return preflight.look_up(
+            fetches, context=self._context, access=self._access, hosts=self._hosts, also_bytes=also_bytes
+        )
 
     def start(self) -> None:
         """Begin to fetch, in threads."""

@@ -166,6 +166,16 @@ class _Apt:
         return done.status, lines
 
 
+def preflight(packages: Sequence[str], context: Context) -> None:
+    """Before anything long begins: may apt be used here at all, if anything is missing?
+
+    Raises:
+        Failure: there is no apt, or no right to use it; the step is named.
+    """
+    if not all(_is_installed(name, context) for name in packages):
+        _prefix()
+
+
 def _prefix() -> List[str]:
     """What comes before apt-get: sudo where it is needed, and settings that survive sudo."""
     settings = ["env", "DEBIAN_FRONTEND=noninteractive", "NEEDRESTART_MODE=a", "LC_ALL=C"]
