@@ -22,6 +22,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +201,25 @@ def backlog(bench: Bench, megabytes: int) -> None:
     remote.unlink()
 
 
+@contextmanager
+def enough_inotify(hosts: int) -> Iterator[None]:
+    """All "hosts" share this machine's limit of inotify instances; a real one has it for itself."""
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    before = limit.read_text()
+    if int(before) < 2 * hosts + 100:
+        try:
+            limit.write_text(str(2 * hosts + 100))
+        except OSError:
+            sys.exit(
+                f"{limit} is {before.strip()}: too few for {hosts} followers on one machine; raise it, or take fewer `--hosts`"
+            )
+    try:
+        yield
+    finally:
+        if limit.read_text() != before:
+            limit.write_text(before)
+
+
 def many(bench: Bench, hosts: int) -> None:
     """In a process of its own, so that its memory is its own."""
     facts = [
@@ -297,10 +318,13 @@ def main() -> None:
         with EmbeddedInstance(root / "instance", server="sshd") as instance:
             bench = Bench(root, instance)
             print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-            latency(bench, options.seconds)
-            backlog(bench, options.backlog_mb)
+            if options.seconds:
+                latency(bench, options.seconds)
+            if options.backlog_mb:
+                backlog(bench, options.backlog_mb)
             if options.hosts:
-                many(bench, options.hosts)
+                with enough_inotify(options.hosts):
+                    many(bench, options.hosts)
             print(f"\nload average after: {os.getloadavg()[0]:.1f}")
     finally:
         shutil.rmtree(root, ignore_errors=True)

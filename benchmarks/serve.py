@@ -1,6 +1,6 @@
 """How `provision serve` bears a load: many runs followed, many clients on their streams.
 
-    python benchmarks/serve.py [--runs 200] [--clients 100] [--seconds 20] [--rate 5]
+    python benchmarks/serve.py [--runs 200] [--clients 100] [--seconds 20] [--rate 2]
 
 The server is the real one in its own process, and SSH is real. The instances are one process that plays the agent's
 side of the protocol and writes events at a fixed rate, each with the moment of its writing, so a client's clock minus
@@ -121,7 +121,8 @@ class Puppet:
         played.event(run, 1, "run_started", plan_hash="", name="load", deadline_s=3600, resumed=False)
         while not (self._folder / "go").exists():
             await asyncio.sleep(0.1)
-        begun = time.monotonic() + random.random() * self._count / self._rate / 2  # a pool's runs end one by one
+        spread_s = self._count / self._rate / 2  # a pool's runs end one by one
+        begun = time.monotonic() + random.random() * spread_s
         for number in range(2, self._count + 2):
             await asyncio.sleep(max(begun + (number - 2) / self._rate - time.monotonic(), 0))
             item = f"models/file{number % 10}.safetensors"
@@ -277,7 +278,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=20.0)
-    parser.add_argument("--rate", type=float, default=5.0, help="events a second and run")
+    parser.add_argument("--rate", type=float, default=2.0, help="events a second and run")
     parser.add_argument("--puppet", type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.puppet is not None:

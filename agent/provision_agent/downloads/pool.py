@@ -21,6 +21,7 @@ from .tuner import Tuner
 
 MIB = 1 << 20
 MIN_CHUNK, FIRST_CHUNK, MAX_CHUNK = 8 * MIB, 32 * MIB, 128 * MIB
+TURNS = 4
 USUAL_RATE = 20e6
 """Bytes per second of one connection to a large store, as long as nothing has been measured."""
 MIN_STEAL = 256 * 1024
@@ -263,9 +264,9 @@ class Pool:
         missing = sum(end - start for start, end in transfer.extents.missing)
         rate, wait_s = self._hosts.rate(host), self._hosts.first_byte_s(host)
         wanted = rate * max(2.0, 8 * wait_s) if rate else FIRST_CHUNK
-        # at least two turns for each connection, so that the hash can follow the first while the second arrives;
+        # several turns for each connection, so that the hash can follow the first while the others arrive;
         # but never so short that waiting for answers becomes the work
-        fair = max(missing / (2 * slots), 4 * wait_s * (rate or USUAL_RATE))
+        fair = max(missing / (TURNS * slots), 4 * wait_s * (rate or USUAL_RATE))
         return transfer.extents.claim(int(min(max(min(wanted, fair), MIN_CHUNK), MAX_CHUNK)), now)
 
     def _steal(self, transfer: Transfer, now: float) -> Optional[Claim]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Callable, Optional
+from typing import Callable, Optional, Tuple
 
 FILES, FILES_MOST = 4, 8
 PER_FILE, PER_FILE_MOST = 8, 16
@@ -40,9 +40,9 @@ class Tuner:
         self.files = min(FILES, self._files_most) if files is None else files
         self.per_file = min(PER_FILE, self._per_file_most)
         self.connections = min(self.files * self.per_file, CONNECTIONS_MOST)
-        self._window: Optional["tuple[float, int]"] = None
+        self._window: Optional[Tuple[float, int]] = None
         self._window_s = FIRST_WINDOW_S
-        self._before: Optional["tuple[float, int, int, int]"] = None
+        self._before: Optional[Tuple[float, int, int, int]] = None
         """Speed and settings before the last growth."""
         self._rest_until = 0.0
         self._settled_at = 0.0
@@ -88,15 +88,27 @@ class Tuner:
 
 
 class CpuShare:
-    """How busy this process keeps the machine's cores, between two calls."""
+    """How busy the machine's cores are between two calls: with this process's work, or with all work together."""
 
     def __init__(self) -> None:
         self._cores = (
             len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         )
         self._last = (time.monotonic(), time.process_time())
+        self._last_ticks = _machine_ticks()
 
     def __call__(self) -> float:
-        at, used = self._last
-        self._last = (time.monotonic(), time.process_time())
-        return (self._last[1] - used) / max(self._last[0] - at, 0.01) / self._cores
+        (at, used), (busy, total) = self._last, self._last_ticks
+        self._last, self._last_ticks = (time.monotonic(), time.process_time()), _machine_ticks()
+        own = (self._last[1] - used) / max(self._last[0] - at, 0.01) / self._cores
+        return max(own, (self._last_ticks[0] - busy) / max(self._last_ticks[1] - total, 1))
+
+
+def _machine_ticks() -> Tuple[int, int]:
+    """Busy and total time of all cores since the boot; zeros where the kernel does not say."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            ticks = [int(number) for number in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return 0, 0
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
