@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
+# the tests mostly wait, for processes and timeouts
+JOBS ?= 4
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-oldest lint type check soak bench format schema agent build clean
 
@@ -22,7 +24,7 @@ demo: setup ## Provision an embedded instance from an embedded file server, end 
 	@$(BIN)/provision demo
 
 test: setup ## Run the tests
-	$(PYTEST) -q -m 'not soak'
+	$(PYTEST) -q -m 'not soak' -n $(JOBS)
 
 test-oldest: setup ## Run the agent's tests on the oldest and the newest Python that are here
 	@$(BIN)/python tests/interpreters.py
@@ -41,6 +43,9 @@ soak: setup ## Every seed of the random suites
 
 bench: setup ## Measure against the peers that are installed
 	$(BIN)/python benchmarks/downloads.py
+	$(BIN)/python benchmarks/follow.py
+	$(BIN)/python benchmarks/overlap.py
+	$(BIN)/python benchmarks/serve.py
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix --quiet . || true

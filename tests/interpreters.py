@@ -37,7 +37,7 @@ def run(version: tuple[int, int], python: str) -> int:
     if not (folder / "bin/pytest").exists():
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True, timeout=120)
         pip = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, "pytest", "pytest-timeout"], check=True, timeout=300)
+        subprocess.run([*pip, "pytest", "pytest-timeout", "pytest-xdist"], check=True, timeout=300)
     print(f"-- the agent's tests on Python {name}", flush=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "agent"), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [
@@ -50,6 +50,8 @@ def run(version: tuple[int, int], python: str) -> int:
         "tests/agent",
         "-m",
         "not soak",
+        "-n",
+        os.environ.get("JOBS", "4"),
     ]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 

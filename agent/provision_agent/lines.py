@@ -126,7 +126,11 @@ _VERBS: Dict[str, Callable[[str, Mapping[str, Any]], str]] = {
     "finished": _finished,
     "written": _finished,
     "passed": lambda kind, event: f"✔ {event['item']}: {event.get('found')}",
-    "ready": lambda kind, event: f"✔ {kind} {event['item']} answers at {event.get('url')}",
+    "ready": lambda kind, event: (
+        f"✔ {kind} {event['item']} answers at {event['url']}"
+        if event.get("url")
+        else f"✔ {kind} {event['item']} runs"
+    ),
     "skipped": lambda kind, event: f"· {kind} {event['item']} skipped: {event.get('reason')}",
     "stalled": lambda kind, event: (
         f"⚠️ {kind} {event['item']} stalled: {size_text(event['bytes_per_s'])}/s for {event['for_s']:.0f}s"

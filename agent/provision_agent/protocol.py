@@ -99,6 +99,8 @@ COLLECTOR_EVENTS: Dict[str, Tuple[str, ...]] = {
     "connection_lost": ("cause", "retry_in_s"),
     "agent_restarted": ("restarts",),
     "gap": ("file", "bytes"),
+    "warning": ("message",),
+    "secrets_needed": ("names",),
     "log_missing": ("file",),
     "log_found": ("file",),
     "marker_found": ("file", "kind", "line"),
