@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from provision_agent import protocol
-from provision_agent.backoff import full_jitter_s
 from provision_agent.status import new_status
 
 from .errors import HostUnreachableError, LocalMachineError, ProvisionError
 from .events import LocalEvents
-from .instance import Connection, Instance, first_contact, refusal, regain
+from .instance import Connection, Instance, Link, refusal
 from .mirror import (
     FollowSession,
     LinkLostError,
@@ -36,8 +35,6 @@ from .outcome import outcome_of
 
 DRAIN_S = 30.0
 """So long after the marker what is still in the remote log is waited for."""
-STEADY_AFTER_S = 10.0
-"""A connection that lived this long was a good one: the next loss is answered at once."""
 HELLOS = 2
 """So often a first command may stay without an answer."""
 PROBE_EVERY_S = 300.0
@@ -95,10 +92,12 @@ class _Collection(Listener):
         self._has_python = True
         self._was_in = False
         self._unanswered = 0
-        self._connection: Connection | None = None
-        self._reconnects = 0
-        self._losses_in_a_row = 0
-        self._last_contact = 0.0
+        self._link = Link(
+            instance,
+            self._emit,
+            max_attempts=order.max_attempts,
+            way_back="the same command goes on where it stopped",
+        )
         self._warnings: list[str] = []
         self._began = time.monotonic()
 
@@ -120,8 +119,7 @@ class _Collection(Listener):
             for task in (work, leaving):
                 task.cancel()
             await asyncio.gather(work, leaving, return_exceptions=True)
-            if self._connection is not None:
-                self._connection.abort()
+            self._link.drop()
             error = self._close_mirrors() or error
         return self._outcome(error)
 
@@ -138,20 +136,17 @@ class _Collection(Listener):
         for made in self._logs:
             if self._take_matches(made):
                 return  # it was said before this process began
-        self._connection = await first_contact(self._instance, on_wait=self._say_booting)
-        self._last_contact = time.monotonic()
-        self._emit("connected", host=str(self._instance))
+        await self._link.connected()
         probing = asyncio.create_task(self._probe())
         try:
             while not self._done.is_set():
-                await self._follow(await self._connected())
+                await self._follow(await self._link.connected())
         finally:
             probing.cancel()
             with suppress(asyncio.CancelledError):
                 await probing
 
     async def _follow(self, connection: Connection) -> None:
-        connected_at = time.monotonic()
         session = self._new_session()
         try:
             await session.run(connection, done=self._done)
@@ -167,8 +162,7 @@ class _Collection(Listener):
                 raise
             if isinstance(lost, LinkLostError) and not lost.was_greeted:
                 self._check_answered()
-            self._last_contact = session.heard_at or self._last_contact
-            self._lose(connection, str(lost), was_steady=time.monotonic() - connected_at >= STEADY_AFTER_S)
+            self._link.lose(str(lost), heard_at=session.heard_at)
 
     def _check_answered(self) -> None:
         self._unanswered += 1
@@ -194,31 +188,6 @@ class _Collection(Listener):
             self._session = ShellSession(mirrors, paths, self, poll_s=self._order.poll_interval_s)
         return self._session
 
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.lost.is_set():
-            wait_s = (
-                0.0
-                if self._losses_in_a_row <= 1
-                else full_jitter_s(self._losses_in_a_row, base_s=0.25, cap_s=10.0)
-            )
-            self._connection = await regain(
-                self._instance,
-                lost_for_s=time.monotonic() - self._last_contact,
-                first_wait_s=wait_s,
-                on_wait=self._say_waiting,
-                max_attempts=self._order.max_attempts,
-                way_back="the same command goes on where it stopped",
-            )
-            self._emit("connected", host=str(self._instance))
-        return self._connection
-
-    def _lose(self, connection: Connection, cause: str, *, was_steady: bool) -> None:
-        connection.abort()
-        self._connection = None
-        self._reconnects += 1
-        self._losses_in_a_row = 1 if was_steady else self._losses_in_a_row + 1
-        self._emit("connection_lost", cause=cause, retry_in_s=0.0)
-
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(self._order.probe_every_s)
@@ -232,7 +201,7 @@ class _Collection(Listener):
     # -- what the sessions tell
 
     def on_bytes(self, mirror: Mirror) -> None:
-        self._losses_in_a_row = 0
+        self._link.made_progress()
         self._take_matches(self._log_of(mirror))
         self._check_drained()
 
@@ -305,12 +274,6 @@ class _Collection(Listener):
         log.state.add_gap(gap)
         self._emit("gap", **gap)
 
-    def _say_booting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
-        self._emit("connecting", host=str(self._instance), cause=cause, waited_s=round(waited_s, 1))
-
-    def _say_waiting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
-        self._emit("connection_lost", cause=cause, retry_in_s=round(retry_in_s, 2))
-
     def _timed_out(self) -> ProvisionError | None:
         if self._match is not None:
             return None  # only the drain was cut short
@@ -347,7 +310,7 @@ class _Collection(Listener):
             labels={},
             logs={log.remote: str(log.output) for log in self._order.logs},
             gaps=[gap for log in self._logs for gap in log.state.gaps],
-            reconnects=self._reconnects,
+            reconnects=self._link.reconnects,
             error=error,
         )
         outcome["duration_s"] = round(time.monotonic() - self._began, 3)

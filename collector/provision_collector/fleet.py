@@ -25,7 +25,8 @@ from provision_agent.plan import Plan
 from . import hooks, registry
 from .errors import ProvisionError, UsageError
 from .instance import Instance
-from .run import Order, Run, new_run_id
+from .order import Order, new_run_id
+from .run import Run
 from .scorecard import key_of
 
 WORST_FIRST = (70, 74, 3, 2, 11, 13, 10, 15, 14, 12, 124, 1, 4, 130, 5, 0)

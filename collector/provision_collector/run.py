@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets as random_secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from provision_agent.backoff import full_jitter_s
 from provision_agent.plan import Plan
 from provision_agent.protocol import VERDICTS
 from provision_agent.status import fold, new_status
@@ -33,8 +31,9 @@ from .errors import (
     UsageError,
 )
 from .events import EventTail, LocalEvents
-from .instance import Connection, Deployment, Instance, build_bundle, call, first_contact, regain
+from .instance import Deployment, Instance, Link, build_bundle, call, first_contact
 from .mirror import FollowSession, LinkLostError, Listener, Mirror, MirrorBusyError, MirrorState
+from .order import Order, agent_folders, new_run_id
 from .outcome import outcome_of
 from .profile.secrets import values_of
 from .registry import RunFiles, RunRecord
@@ -48,38 +47,9 @@ AGENT_RESTARTS = 3
 AGENT_DEAD_AFTER_S = 3.0
 """How long neither keeper nor agent may be seen before they are started again."""
 WORD_AFTER_DEADLINE_S = 30.0
-STEADY_AFTER_S = 10.0
-"""A connection that lived this long was a good one: the next loss is answered at once."""
 WATCH_EVERY_S = 0.1
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the instance is asked to do. A *plan* of None joins the run that is there instead of starting one.
-
-    Of *secrets*, only those that the plan names leave this machine.
-    """
-
-    plan: Plan | None
-    run_id: str | None = None
-    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    replace: bool = False
-    kill_holders: bool = False
-    workspace: str | None = None
-    logs_dir: Path = Path("logs")
-    profile: str = ""
-    resume: bool = False
-    """The run may be there already, even finished: look for it before it is started."""
-    owed_secrets: frozenset[str] = frozenset()
-    """Names that the run was begun with and this process does not hold: asked for before an agent is started."""
-
-
-def new_run_id() -> str:
-    """``YYYYMMDDTHHMMSS-xxxxxx``, UTC."""
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "-" + random_secrets.token_hex(3)
 
 
 class Run:
@@ -100,16 +70,13 @@ class Run:
         self._started = asyncio.Event()
         self._done = asyncio.Event()
         self._secrets_given = asyncio.Event()
-        self._connection: Connection | None = None
+        self._link = Link(instance, self._emit)
         self._deployment: Deployment | None = None
         self._answer: dict[str, Any] = {}
         self._state: MirrorState | None = None
         self._tail: EventTail | None = None
         self._sizes: dict[str, int] | None = None
-        self._reconnects = 0
-        self._losses_in_a_row = 0
         self._restarts = 0
-        self._last_contact = time.monotonic()
         self._is_alive = True
         self._leaving: tuple[str, int] | None = None
         self._outcome: dict[str, Any] | None = None
@@ -183,7 +150,7 @@ class Run:
         if not self._started.is_set():
             await self.leave()
             return
-        connection = self._connection
+        connection = self._link.connection
         is_borrowed = connection is not None and not connection.lost.is_set()
         if connection is None or not is_borrowed:
             connection = await first_contact(self.instance, on_wait=lambda *_: None)
@@ -228,8 +195,7 @@ class Run:
                 raise
             verdict, code = self._leaving
         finally:
-            if self._connection is not None:
-                self._connection.abort()
+            self._link.drop()
         self._finish(verdict, code, error)
         if self._leaving is None or verdict == "instance-gone":
             await asyncio.to_thread(self._score)
@@ -256,7 +222,7 @@ class Run:
             labels=self.status.get("labels") or self._order.labels,
             logs=logs,
             gaps=self._state.gaps if self._state is not None else [],
-            reconnects=self._reconnects,
+            reconnects=self._link.reconnects,
             error=error,
         )
         if self._started.is_set() and self.status["verdict"] is not None:
@@ -264,8 +230,7 @@ class Run:
         self._emit("outcome", **{key: value for key, value in self._outcome.items() if key != "run"})
 
     async def _work(self) -> None:
-        self._connection = await first_contact(self.instance, on_wait=self._say_booting)
-        self._emit("connected", host=str(self.instance))
+        await self._link.connected()
         plan = self._order.plan
         await (self._join() if plan is None or self._order.resume else self._start(plan))
         self._bind(str(self._answer["run"]), int(self._answer["started_unix"]))
@@ -339,11 +304,10 @@ class Run:
     async def _call(
         self, arguments: list[str], request: Mapping[str, Any], plan: Plan | None, timeout_s: float
     ) -> dict[str, Any]:
-        assert self._connection is not None
         self._deployment, answer = await call(
-            self._connection,
+            await self._link.connected(),
             build_bundle(),
-            folders=_agent_folders(plan, self._order.workspace),
+            folders=agent_folders(plan, self._order.workspace),
             arguments=arguments,
             request=request,
             timeout_s=timeout_s,
@@ -422,9 +386,7 @@ class Run:
         """Another process here writes the mirrors: read them until it ends or the run does."""
         assert self.files is not None
         log.info("mirror_shared", path=str(self.files.core))
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
+        self._link.drop()
         while not self._is_complete():
             self._absorb()
             try:
@@ -440,8 +402,7 @@ class Run:
         try:
             while not self._is_complete():
                 self._check_complete(mirrors)
-                connection = await self._connected()
-                connected_at = time.monotonic()
+                connection = await self._link.connected()
                 session = self._session(mirrors)
                 following = asyncio.create_task(session.run(connection, done=self._done))
                 await asyncio.wait((following, guardian), return_when=asyncio.FIRST_COMPLETED)
@@ -450,10 +411,7 @@ class Run:
                 try:
                     await following
                 except (LinkLostError, HostUnreachableError) as lost:
-                    self._last_contact = session.heard_at or self._last_contact
-                    self._lose(
-                        connection, str(lost), was_steady=time.monotonic() - connected_at >= STEADY_AFTER_S
-                    )
+                    self._link.lose(str(lost), heard_at=session.heard_at)
         finally:
             await _end(guardian, following)  # the mirrors are closed next: nobody may write them any more
 
@@ -471,34 +429,14 @@ class Run:
         assert self._deployment is not None
         return self._deployment.command("follow")
 
-    async def _connected(self) -> Connection:
-        if self._connection is None or self._connection.lost.is_set():
-            self._connection = await regain(
-                self.instance,
-                lost_for_s=time.monotonic() - self._last_contact,
-                first_wait_s=0.0
-                if self._losses_in_a_row <= 1
-                else full_jitter_s(self._losses_in_a_row, base_s=0.25, cap_s=10.0),
-                on_wait=self._say_waiting,
-            )
-            self._emit("connected", host=str(self.instance))
-        if self._deployment is None:
-            await self._call(["status"], {"run": self.id}, self._order.plan, START_TIMEOUT_S)
-        return self._connection
-
-    def _lose(self, connection: Connection, cause: str, *, was_steady: bool) -> None:
-        connection.abort()
-        self._connection = None
-        self._reconnects += 1
-        self._losses_in_a_row = 1 if was_steady else self._losses_in_a_row + 1
-        self._emit("connection_lost", cause=cause, retry_in_s=0.0)
-
     async def _guard_agent(self) -> None:
         """Start the agent again when neither it nor its keeper lives; give up after `AGENT_RESTARTS`."""
         dead_since: float | None = None
         while True:
             await asyncio.sleep(0.25)
-            is_dead = not self._is_alive and self.status["verdict"] is None and self._connection is not None
+            is_dead = (
+                not self._is_alive and self.status["verdict"] is None and self._link.connection is not None
+            )
             dead_since = (dead_since or time.monotonic()) if is_dead else None
             if dead_since is None or time.monotonic() - dead_since < AGENT_DEAD_AFTER_S:
                 continue
@@ -575,12 +513,6 @@ class Run:
         wake, self._wake = self._wake, asyncio.Event()
         wake.set()
 
-    def _say_booting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
-        self._emit("connecting", host=str(self.instance), cause=cause, waited_s=round(waited_s, 1))
-
-    def _say_waiting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
-        self._emit("connection_lost", cause=cause, retry_in_s=round(retry_in_s, 2))
-
 
 async def _readable(tail: EventTail | None) -> list[dict[str, Any]]:
     try:
@@ -618,14 +550,6 @@ async def _end(*tasks: asyncio.Task[None] | None) -> None:
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
-
-
-def _agent_folders(plan: Plan | None, workspace: str | None) -> list[str]:
-    """Where the agent may be stored: in the workspace, as the agent itself will resolve it; else in the home folder."""
-    if plan is None:
-        return [f"{workspace}/.provision/agent"] if workspace else ["~/.provision/agent"]
-    roots = [plan.workspace, *(("/workspace", "~/workspace") if plan.workspace_fallback else ())]
-    return [f"{root}/.provision/agent" for root in roots]
 
 
 def _link_latest(core: Path) -> None:

@@ -11,8 +11,9 @@ from provision_agent.plan import Plan
 from . import registry
 from .errors import UsageError
 from .instance import Instance
+from .order import Order
 from .profile import Profile, compile_plan, secret_values
-from .run import Order, Run
+from .run import Run
 
 
 async def start(

@@ -8,6 +8,7 @@ from .channel import Channel
 from .connection import Connection, connect
 from .contact import first_contact, refusal, regain
 from .deploy import NO_PYTHON, Deployment, call, no_python, python_command
+from .link import Link
 
 __all__ = [
     "NO_PYTHON",
@@ -16,6 +17,7 @@ __all__ = [
     "Connection",
     "Deployment",
     "Instance",
+    "Link",
     "build_bundle",
     "call",
     "connect",

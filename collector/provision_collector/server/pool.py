@@ -23,10 +23,11 @@ from ..errors import ProvisionError
 from ..events import EventTail
 from ..instance import Instance
 from ..mirror import MirrorState
+from ..order import Order, new_run_id
 from ..outcome import outcome_of
 from ..profile import values_of
 from ..registry import RunFiles, RunRecord
-from ..run import Order, Run, new_run_id
+from ..run import Run
 from .orders import Accepted, RunRequest, prepare
 from .store import Row, Store
 from .stream import StreamWriter, read_events
