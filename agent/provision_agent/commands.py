@@ -8,7 +8,7 @@ from typing import Optional
 
 from . import process
 from .context import Context
-from .failures import Failure
+from .failures import Failure, disk_failure
 from .plan import Command, File
 from .state import write_atomically
 
@@ -25,10 +25,7 @@ def write_file(file: File, context: Context) -> None:
         write_atomically(path, file.content.encode(), mode=int(file.mode, 8))
         os.chmod(path, int(file.mode, 8))
     except OSError as error:
-        full = error.errno in (28, 122)
-        raise Failure(
-            "disk_full" if full else "read_only", f"cannot write `{path}`: {error.strerror}"
-        ) from None
+        raise disk_failure(error, path) from None
     context.report("file_written", item=file.path, level=file.level)
 
 

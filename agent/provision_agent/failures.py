@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any, Dict, Optional
 
 HINTS: Dict[str, str] = {
@@ -75,3 +76,17 @@ class Failure(Exception):
             {"class": self.class_, "message": self.message, "hint": self.hint, "retriable": self.retriable},
             **self.facts,
         )
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MISFIT = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def disk_failure(error: OSError, path: str) -> Failure:
+    """What an error of the file system means: no room, a path that cannot be, or a disk that takes nothing."""
+    if error.errno in _FULL:
+        return Failure("disk_full", f"no room for `{path}`: {error.strerror}")
+    if error.errno in _MISFIT:
+        hint = "something else stands at this path on the instance, or it is too long: choose another `path`"
+        return Failure("conflict", f"`{path}` cannot be written: {error.strerror}", hint=hint)
+    return Failure("read_only", f"cannot write `{path}`: {error.strerror or error}")

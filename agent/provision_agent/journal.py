@@ -56,7 +56,10 @@ class Journal:
                 "run": self._run,
                 "seq": self._sequence + 1,
             }
-            record.update(self._clean(dict(fields, event=event)))
+            record.update(
+                (key, value if key in _OUR_WORDS else self._clean(value)) for key, value in fields.items()
+            )
+            record["event"] = event
             self._write_lines(lines.lines_of(record), now)
             if event == "run_finished":
                 record["sizes"] = {"core": self._core.size(), "errors": self._errors.size()}
@@ -168,12 +171,15 @@ def _make_reserve(path: str) -> None:
         pass  # the disk is full already: preflight says so
 
 
+_OUR_WORDS = ("verdict", "level", "class", "step")
+"""Fields whose values are the protocol's own: a secret that happens to be `complete` must not break them."""
+
+
 def _redactable(secrets: Mapping[str, str]) -> List[str]:
+    """Every form in which a secret may come by: as it is, as in a URL, and each line of one that has several."""
+    pieces = {piece.strip() for value in secrets.values() for piece in (value, *value.splitlines())}
     forms = {
-        form
-        for value in secrets.values()
-        if len(value) >= MIN_SECRET_LENGTH
-        for form in (value, quote(value, safe=""))
+        form for piece in pieces if len(piece) >= MIN_SECRET_LENGTH for form in (piece, quote(piece, safe=""))
     }
     return sorted(forms, key=len, reverse=True)
 

@@ -65,6 +65,9 @@ class Keeper:
     def keep(self) -> None:
         """Start the agent, again when it dies, until the run has a verdict; then clean up after it."""
         for restarts in range(MAX_RESTARTS + 1):
+            if self._is_stopping and self._verdict() is None:
+                self._close("cancelled")
+                break
             status = self._run_agent(restarts)
             if self._verdict() is not None:
                 break

@@ -130,6 +130,7 @@ def _collect(
     pending = b""
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
+        is_skipping = False
         while True:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
@@ -142,8 +143,15 @@ def _collect(
                 continue
             chunk = os.read(child.stdout.fileno(), 65536)
             *lines, pending = (pending + chunk).replace(b"\r", b"\n").split(b"\n")
+            if is_skipping and lines:
+                is_skipping, lines = False, lines[1:]
+            if is_skipping:
+                pending = b""
             if len(pending) > MAX_LINE_BYTES:
-                lines, pending = [*lines, pending], b""
+                # cut where a space is: a secret has none, and half of one would pass redaction
+                whole, space, rest = pending.rpartition(b" ")
+                lines = [*lines, whole if space else b"(a long line without a space is left out here)"]
+                pending, is_skipping = (rest, False) if space else (b"", True)
             for line in lines:
                 _say(line, tail, on_line)
             if not chunk:

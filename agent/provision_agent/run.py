@@ -266,7 +266,9 @@ class Run:
             if service.start == "complete":
                 self._items.service(service)
         for check in self._selected("checks", ("critical",)):
-            if not self._tally.is_failed("checks", check.name):
+            if self._tally.is_failed("checks", check.name):
+                self._items.check(check)  # what it looks for may have come with the rest
+            else:
                 self._items.check_again(check)
 
     def _say_usable(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from . import protocol
 from .clock import RunClock
 from .detach import Identity, agent_argv, spawn_detached
-from .failures import Failure
+from .failures import Failure, disk_failure
 from .journal import Journal, read_status
 from .plan import Plan, PlanFormatError, differences
 from .state import write_atomically
@@ -24,6 +24,8 @@ from .workspace import Workspace, WorkspaceHeldError, WorkspaceLock, remember, r
 
 TAKE_WITHIN_S = 30.0
 """How long a stopped run may need until its lock is free."""
+
+KEEPER_BEGINS_WITHIN_S = 10.0
 
 ANSWER_MAGIC = b"\n\x02provision-answer "
 
@@ -35,6 +37,8 @@ def start_main(argv: List[str]) -> int:
         answer = decide(order)
     except Failure as failure:
         answer = dict(failure.as_fields(), state="failed")
+    except OSError as error:
+        answer = dict(disk_failure(error, "the workspace").as_fields(), state="failed")
     except PlanFormatError as error:
         answer = {
             "state": "failed",
@@ -192,6 +196,9 @@ def _launch(
 
 def stop_keeper(workspace: Workspace, *, within_s: float) -> bool:
     """Ask the run that is going to end, and make it when it does not; True when nothing is left of it."""
+    end = time.monotonic() + KEEPER_BEGINS_WITHIN_S
+    while not workspace.keeper_is_alive() and _is_locked(workspace) and time.monotonic() < end:
+        time.sleep(0.05)  # a keeper that was just started has not written its name yet
     holder = workspace.lock_holder()
     keeper = Identity.from_json(holder.get("keeper") or {})
     agent = Identity.from_json(holder.get("agent") or {})
@@ -201,8 +208,21 @@ def stop_keeper(workspace: Workspace, *, within_s: float) -> bool:
             ended = process.end(within_s=within_s) and ended
     run_id = workspace.current_run()
     if ended and run_id is not None and _verdict(workspace, run_id) is None:
+        try:
+            lock = _take(workspace)
+        except WorkspaceHeldError:
+            return False  # somebody works on: the verdict is theirs
         _close_dead_run(workspace, run_id)
+        os.close(lock.descriptor)
     return ended
+
+
+def _is_locked(workspace: Workspace) -> bool:
+    try:
+        os.close(WorkspaceLock.take(workspace).descriptor)
+    except WorkspaceHeldError:
+        return True
+    return False
 
 
 def _close_dead_run(workspace: Workspace, run_id: str) -> None:

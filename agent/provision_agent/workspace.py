@@ -6,6 +6,7 @@ by a record that is renewed between machines that share a network volume.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -100,13 +101,14 @@ def resolve(path: str, *, fallback: bool) -> Workspace:
         candidates += [
             other for other in ("/workspace", os.path.expanduser("~/workspace")) if other != candidates[0]
         ]
-    problems = []
+    problems, is_full = [], False
     for candidate in candidates:
         try:
             return _prepared(Workspace(os.path.abspath(candidate)))
         except OSError as error:
             problems.append(f"`{candidate}`: {error.strerror}")
-    raise Failure("read_only", f"no workspace can be used: {'; '.join(problems)}")
+            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    raise Failure("disk_full" if is_full else "read_only", f"no workspace can be used: {'; '.join(problems)}")
 
 
 def _prepared(workspace: Workspace) -> Workspace:
@@ -121,12 +123,19 @@ def _prepared(workspace: Workspace) -> Workspace:
 
 
 def remember(workspace: Workspace) -> None:
-    """Add it to `~/.provision/workspaces`, which lists the workspaces of this instance, one a line."""
+    """Add it to `~/.provision/workspaces`, which lists the workspaces of this instance, one a line.
+
+    A convenience: a home folder that cannot be written is no reason to fail.
+    """
     path = os.path.expanduser("~/.provision/workspaces")
     if workspace.root in known_workspaces():
         return
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    write_atomically(path, "".join(f"{root}\n" for root in [*known_workspaces(), workspace.root]).encode())
+    lines = "".join(f"{root}\n" for root in [*known_workspaces(), workspace.root])
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        write_atomically(path, lines.encode())
+    except OSError:
+        pass
 
 
 def known_workspaces() -> List[str]:

@@ -11,9 +11,11 @@ class ProvisionError(Exception):
     exit_code = 1
     verdict = "failed"
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", cause: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        self.cause = cause or self.verdict
+        """Its class for programs: what an `errors[]` entry of the outcome says."""
 
 
 class UsageError(ProvisionError):
@@ -54,8 +56,7 @@ class HostUnreachableError(ProvisionError):
     verdict = "unreachable"
 
     def __init__(self, message: str, *, hint: str = "", cause: str = "closed") -> None:
-        super().__init__(message, hint=hint)
-        self.cause = cause
+        super().__init__(message, hint=hint, cause=cause)
 
 
 class HostKeyError(ProvisionError):

@@ -42,7 +42,7 @@ class EventTail:
             async with aiofiles.open(self._path, "rb") as file:
                 await file.seek(self._offset)
                 chunk = await file.read(CHUNK_BYTES)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return self._cut(chunk)
 
@@ -94,9 +94,14 @@ class LocalEvents:
     def _write(self, record: dict[str, Any]) -> None:
         assert self._path is not None
         data = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return  # this disk is full or gone: the mirrors say so, and the listeners have the event
         try:
             os.write(descriptor, data)
+        except OSError:
+            pass
         finally:
             os.close(descriptor)
 

@@ -64,7 +64,7 @@ def outcome_of(
 
 def _as_item(error: ProvisionError) -> dict[str, Any]:
     return {
-        "class": getattr(error, "cause", error.verdict),
+        "class": error.cause,
         "item": "instance",
         "level": "critical",
         "message": str(error),

@@ -43,6 +43,8 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 75.0
 SECRETS_WITHIN_S = 600.0
 """How long an agent that needs a start waits for secrets that only somebody else can give."""
+ORDER_ATTEMPTS = 8
+"""How often a link may break between the order and its answer."""
 AGENT_RESTARTS = 3
 AGENT_DEAD_AFTER_S = 3.0
 """How long neither keeper nor agent may be seen before they are started again."""
@@ -68,6 +70,7 @@ class Run:
         self._accepted_unix = int(time.time())
         self._wake = asyncio.Event()
         self._started = asyncio.Event()
+        self._is_ordered = False
         self._done = asyncio.Event()
         self._secrets_given = asyncio.Event()
         self._link = Link(instance, self._emit)
@@ -96,6 +99,11 @@ class Run:
     def is_started(self) -> bool:
         """True once the instance has the run: from then on it goes on without this process."""
         return self._started.is_set()
+
+    @property
+    def may_go_on(self) -> bool:
+        """True once the order was sent: whether it arrived is known when `is_started`."""
+        return self._is_ordered
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Every event of the run from its first, the agent's and this side's (``"from": "collector"``).
@@ -147,6 +155,8 @@ class Run:
 
     async def stop(self) -> None:
         """End the run on the instance; `outcome` then says `cancelled`. Partial downloads stay."""
+        if self._is_ordered:
+            await self.started()  # the answer is on its way
         if not self._started.is_set():
             await self.leave()
             return
@@ -210,8 +220,11 @@ class Run:
     def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> None:
         files = self.files
         if files is None:
-            files = self._bind(self.id, self._accepted_unix)
-            self._local.bind(files.collector)
+            files = RunFiles.of(self._order.logs_dir, self.id, self._accepted_unix)
+            with suppress(OSError):  # without a folder for it, the outcome is still told
+                files.core.parent.mkdir(parents=True, exist_ok=True)
+                self._local.bind(files.collector)
+            self.files = files
         paths = {"core": files.core, "errors": files.errors, "events": files.events}
         logs = {name: str(path) for name, path in paths.items() if path.exists()}
         self._outcome = outcome_of(
@@ -232,7 +245,7 @@ class Run:
     async def _work(self) -> None:
         await self._link.connected()
         plan = self._order.plan
-        await (self._join() if plan is None or self._order.resume else self._start(plan))
+        await self._order_run(plan)
         self._bind(str(self._answer["run"]), int(self._answer["started_unix"]))
         self._remember(verdict=None)
         self._started.set()
@@ -241,8 +254,19 @@ class Run:
         async with asyncio.timeout(None if is_over else limit_s):
             await self._follow_to_the_end()
 
+    async def _order_run(self, plan: Plan | None) -> None:
+        """Start or join the run. A link that breaks meanwhile is no answer: the same order again joins what it began."""
+        for attempt in range(1, ORDER_ATTEMPTS + 1):
+            try:
+                return await (self._join() if plan is None or self._order.resume else self._start(plan))
+            except HostUnreachableError as lost:
+                if lost.cause != "reset" or attempt == ORDER_ATTEMPTS:
+                    raise
+                self._link.lose(str(lost), heard_at=None)
+
     async def _start(self, plan: Plan) -> None:
         await self._ask_for_owed_secrets()
+        self._is_ordered = True
         answer = await self._call(
             ["start"],
             {
@@ -266,7 +290,9 @@ class Run:
         if state == "usage":
             raise UsageError(answer["message"], hint=answer.get("hint", ""))
         if state == "failed":
-            raise ProvisionError(answer["message"], hint=answer.get("hint", ""))
+            raise ProvisionError(
+                answer["message"], hint=answer.get("hint", ""), cause=answer.get("class", "")
+            )
         self._answer = answer
 
     async def _join(self) -> None:

@@ -124,3 +124,21 @@ def test_the_tools_own_files_are_for_their_owner_alone(workspace: Workspace) -> 
         assert os.stat(folder).st_mode & 0o077 == 0, folder
         for name in names:
             assert os.stat(os.path.join(folder, name)).st_mode & 0o077 == 0, name
+
+
+def test_each_line_of_a_secret_with_several_is_hidden(workspace: Workspace) -> None:
+    key = "-----BEGIN KEY-----\nAAAAB3NzaC1yc2EAAAADAQABAAAB\n-----END KEY-----\n"
+    journal = Journal(workspace, "r", secrets={"DEPLOY_KEY": key})
+    journal.output("AAAAB3NzaC1yc2EAAAADAQABAAAB")
+    journal.close()
+
+    assert Path(workspace.run_file("r", "agent.log")).read_text() == "***\n"
+
+
+def test_a_secret_that_is_a_word_of_the_protocol_breaks_nothing(workspace: Workspace) -> None:
+    journal = Journal(workspace, "r", secrets={"A": "finished", "B": "complete"})
+    journal.event("run_finished", verdict="complete", duration_s=1.0, note="complete")
+    journal.close()
+
+    last = events_of(workspace)[-1]
+    assert (last["event"], last["verdict"], last["note"]) == ("run_finished", "complete", "***")

@@ -69,3 +69,16 @@ def test_a_detached_process_is_known_by_more_than_its_pid(tmp_path: Path) -> Non
     assert sleeper.end(within_s=5)
     assert not sleeper.is_alive()
     assert identity.wait(within_s=10)
+
+
+def test_a_secret_is_never_cut_in_two_by_a_line_that_is_too_long() -> None:
+    lines: list[str] = []
+    program = (
+        "printf 'word %s' \"$(head -c 131057 /dev/zero | tr '\\0' x)s3cr3tVALUE\"; printf 'tail\\nnext\\n'"
+    )
+
+    process.run(["sh", "-c", program], timeout_s=10, on_line=lines.append)
+
+    assert lines[-1] == "next"
+    assert not [line for line in lines if "s3cr" in line and "s3cr3tVALUE" not in line]
+    assert not [line for line in lines if "VALUE" in line and "s3cr3tVALUE" not in line]

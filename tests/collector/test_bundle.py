@@ -81,3 +81,21 @@ def test_a_run_needs_only_a_bare_python(version: str, archive: Path, tmp_path: P
     assert (tmp_path / "w/m.safetensors").read_bytes() == content.bytes()
     [found] = ask(python, archive, "status", {"workspace": str(tmp_path / "w")}, tmp_path / "home")["runs"]
     assert (found["state"], found["downloads"]["m.safetensors"]["state"]) == ("complete", "done")
+
+
+def test_stop_right_after_start_stops_it(archive: Path, tmp_path: Path) -> None:
+    """The keeper may not have written its name yet."""
+    (tmp_path / "home").mkdir()
+    workspace = tmp_path / "w"
+    command = {"name": "wait", "run": ["sleep", "60"]}
+    plan = Plan.from_json({**Plan(name="long", workspace=str(workspace)).to_json(), "commands": [command]})
+    order = {"run": "r", "plan": plan.to_json(), "secrets": {}, "started_unix": 1}
+    started = ask(sys.executable, archive, "start", order, tmp_path / "home")
+
+    stopped = ask(sys.executable, archive, "stop", {"workspace": str(workspace)}, tmp_path / "home")
+
+    assert (stopped["stopped"], stopped["verdict"]) == (True, "cancelled")
+    events = [json.loads(line) for line in Path(started["files"]["events"]).read_text().splitlines()]
+    assert [event["event"] for event in events].count("run_finished") == 1
+    assert events[-1]["event"] == "run_finished"
+    assert json.loads((workspace / ".provision/lock").read_text())["released"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 from harness.file_server import FileServer
 
-from .conftest import Here, eventually
+from .conftest import PROVISION, Here, eventually
 from .test_survival import SLOW, big_profile, landed, lift
 from .test_up import profile_of
 
@@ -130,3 +132,32 @@ def test_json_lines_are_json_and_nothing_else(here: Here, files: FileServer) -> 
 
     assert all(isinstance(json.loads(line), dict) for line in done.stdout.splitlines())
     assert done.lines[-1]["event"] == "outcome"
+
+
+def test_a_reader_that_goes_away_is_no_failure_of_the_run(here: Here, files: FileServer) -> None:
+    profile = here.profile(profile_of(files))
+    words = [
+        PROVISION,
+        "up",
+        *here.connection(),
+        "--profile",
+        profile,
+        "--workspace",
+        str(here.instance.workspace),
+        "--json",
+    ]
+
+    done = subprocess.run(
+        ["bash", "-c", f"{shlex.join(words)} | head -1; exit ${{PIPESTATUS[0]}}"],
+        cwd=here.folder, env=here.environment, timeout=25, check=False, capture_output=True,
+    )  # fmt: skip
+
+    assert done.returncode == 141, done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_state_folder_that_cannot_be_written_is_this_machines_fault(here: Here, files: FileServer) -> None:
+    done = here.up(here.profile(profile_of(files)), environment={"XDG_STATE_HOME": "/proc/nope"})
+
+    assert (done.code, done.outcome["next"]) == (74, "retry")
+    assert "--known-hosts" in done.outcome["errors"][0]["hint"]

@@ -202,3 +202,15 @@ def test_a_run_that_died_without_a_verdict_goes_on_as_the_same_run(here: Here, f
 
     assert (done.code, done.outcome["run"]) == (0, "dead"), done.stdout + done.stderr
     here.assert_mirrored(done.outcome)
+
+
+def test_a_link_that_breaks_while_the_agent_is_sent_is_tried_again(here: Here, files: FileServer) -> None:
+    with TcpProxy((here.instance.host, here.instance.port)) as proxy:
+        proxy.cut_after = 5_000  # in the midst of the key exchange, or of the order
+        child = here.spawn_up(here.profile(profile_of(files)), connection=here.connection(port=proxy.port))
+        eventually(lambda: proxy.connections >= 2)
+        proxy.cut_after = None
+        done = here.finish(child)
+
+    assert done.code == 0, done.stdout + done.stderr
+    here.assert_mirrored(done.outcome)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from .. import protocol
 from ..context import Context
-from ..failures import Failure
+from ..failures import Failure, disk_failure
 from ..plan import LEVELS, Download
 from . import existing, local, unpack, verify
 from .allowance import Allowance, Stopped, TimeUp
@@ -20,7 +20,7 @@ from .extents import Extents
 from .follower import Follower
 from .hosts import Hosts
 from .ladder import Ladder, Source
-from .partfile import Busy, Identity, PartFile, disk_failure
+from .partfile import Busy, Identity, PartFile
 from .pool import Pool
 from .progress import Progress
 from .sources import Answer, Sources

@@ -14,7 +14,7 @@ import json
 import os
 from typing import Any, List, NamedTuple, Optional
 
-from ..failures import Failure
+from ..failures import Failure, disk_failure
 from ..state import write_atomically
 from .extents import Span, merged
 
@@ -215,15 +215,6 @@ def landed_bytes(final_path: str) -> int:
         return os.stat(final_path + ".part").st_blocks * 512
     except OSError:
         return 0
-
-
-def disk_failure(error: OSError, path: str) -> Failure:
-    """What an error of the file system means."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return Failure("disk_full", f"no room for `{path}`: {error.strerror}")
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
-        return Failure("read_only", f"cannot write `{path}`: {error.strerror}")
-    return Failure("read_only", f"the disk fails at `{path}`: {error.strerror or error}")
 
 
 def _spans(lines: List[bytes]) -> "List[Span]":

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..context import Context
-from ..failures import Failure
+from ..failures import Failure, disk_failure
 from ..plan import LEVELS, Download, Limits
 from . import existing, preflight
 from .allowance import Stopped
 from .fetch import Fetch
 from .hosts import Hosts, Rate
-from .partfile import disk_failure
 from .pool import Pool
 from .preflight import Preflight
 from .sources import Sources

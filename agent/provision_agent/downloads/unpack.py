@@ -14,8 +14,7 @@ import zipfile
 import zlib
 from typing import IO, Callable, List, NamedTuple, Optional
 
-from ..failures import Failure
-from .partfile import disk_failure
+from ..failures import Failure, disk_failure
 
 COPY_BYTES = 1 << 20
 _BROKEN = (

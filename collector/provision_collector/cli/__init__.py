@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -37,6 +38,11 @@ COMMANDS = {
 }
 
 
+_LOCAL_TROUBLE = (
+    errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE
+)  # fmt: skip
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported only when called, so that ``--help`` and completion stay quick."""
 
@@ -64,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that docs/SCRIPTING.md promises."""
     if sys.platform == "win32":
         sys.exit("provision runs on Linux, macOS and WSL: start it inside WSL")
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         cli.main(args=None if argv is None else list(argv), standalone_mode=False)
     except click.exceptions.Exit as exit_:
@@ -78,16 +86,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(141)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.EDQUOT):
-            raise
-        complain(
-            ProvisionError(
-                f"this machine: {error}", hint="choose another folder with `--logs-dir`, or make room"
-            )
-        )
-        sys.exit(74)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
+            hint = "choose another folder with `--logs-dir`, or make room"
+            complain(ProvisionError(f"this machine: {error}", hint=hint))
+            sys.exit(74)
         import traceback
 
         traceback.print_exc()

@@ -72,13 +72,13 @@ def command(
     """
     configure_logging(verbose)
     from ..errors import ProvisionError
-    from .watch import mode_for, print_outcome, watch
+    from .watch import early_outcome, mode_for, print_outcome, watch
 
     try:
         instance, begin = _prepared(connection, profile, dict(variables), dict(labels), options, quiet=quiet)
     except ProvisionError as error:
         if as_json:
-            print_outcome(_early_outcome(error, connection["host"], dict(labels)))
+            print_outcome(early_outcome(error, host=connection["host"] or "", labels=dict(labels)))
         raise
     if detach:
         sys.exit(asyncio.run(_detach(begin, as_json=as_json)))
@@ -115,24 +115,6 @@ def _prepared(
     shaping = {name: options.pop(name) for name in ("workspace", "timeout_s", "strict", "skip", "only")}
     plan = apply_lock(compile_plan(profile, **shaping), read_lock(path), where=path)
     return instance, lambda: start(instance, plan, secrets=secrets, labels=labels, **options)
-
-
-def _early_outcome(error: Any, host: str | None, labels: dict[str, str]) -> dict[str, Any]:
-    from provision_agent.status import new_status
-
-    from ..outcome import outcome_of
-
-    return outcome_of(
-        new_status(""),
-        host=host or "",
-        verdict=error.verdict,
-        exit_code=error.exit_code,
-        labels=labels,
-        logs={},
-        gaps=[],
-        reconnects=0,
-        error=error,
-    )
 
 
 async def _detach(begin: Any, *, as_json: bool) -> int:

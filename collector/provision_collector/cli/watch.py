@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,18 @@ STOP_WITHIN_S = 90.0
 
 def watch(begin: Callable[[], Awaitable[Run]], *, host: str, mode: Mode, stop_on_exit: bool) -> int:
     """Start or join a run by *begin*, show it to its end, and return the exit code."""
-    with view_for(mode, host=host, stdout=sys.stdout, stderr=sys.stderr) as view:
-        return asyncio.run(_watch(begin, view, stop_on_exit=stop_on_exit))
+    try:
+        with view_for(mode, host=host, stdout=sys.stdout, stderr=sys.stderr) as view:
+            return asyncio.run(_watch(begin, view, stop_on_exit=stop_on_exit))
+    except BrokenPipeError:
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), 1
+        )  # or the interpreter complains when it flushes at its end
+        return 141  # as of a program that SIGPIPE ended; the run goes on
+    except ProvisionError as error:
+        if mode == "json":
+            print_outcome(early_outcome(error, host=host, labels={}))
+        raise
 
 
 def mode_for(*, json: bool, quiet: bool, verbose: bool) -> Mode:
@@ -52,7 +62,7 @@ async def _watch(begin: Callable[[], Awaitable[Run]], view: View, *, stop_on_exi
     outcome = await run.outcome()
     if leaving:
         await leaving[0]
-        if run.status["verdict"] is None and run.is_started:
+        if run.status["verdict"] is None and run.may_go_on:
             _say_how_to_return(run)
     return int(outcome["exit_code"])
 
@@ -71,6 +81,25 @@ def _say_how_to_return(run: Run) -> None:
         f"the run goes on at {run.instance}: `provision attach {run.id}` comes back to it, "
         f"`provision stop {run.id}` ends it",
         file=sys.stderr,
+    )
+
+
+def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The outcome of a run that never began, because of *error*."""
+    from provision_agent.status import new_status
+
+    from ..outcome import outcome_of
+
+    return outcome_of(
+        new_status(""),
+        host=host,
+        verdict=error.verdict,
+        exit_code=error.exit_code,
+        labels=labels,
+        logs={},
+        gaps=[],
+        reconnects=0,
+        error=error,
     )
 
 

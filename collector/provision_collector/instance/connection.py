@@ -16,7 +16,14 @@ from weakref import WeakKeyDictionary
 
 import asyncssh
 
-from ..errors import AuthRefusedError, HostKeyError, HostUnreachableError, ProvisionError, UsageError
+from ..errors import (
+    AuthRefusedError,
+    HostKeyError,
+    HostUnreachableError,
+    LocalMachineError,
+    ProvisionError,
+    UsageError,
+)
 from .address import Instance
 from .hostkeys import HostKeys
 
@@ -174,6 +181,11 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
 
 
 def _explained(instance: Instance, keys: HostKeys, error: Exception) -> ProvisionError:
+    if keys.trouble is not None:
+        return LocalMachineError(
+            f"the host key of {instance} cannot be recorded here: {keys.trouble}",
+            hint="make room, or name another file with `--known-hosts`",
+        )
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return _host_key_error(instance, keys)
     if isinstance(error, asyncssh.PermissionDenied):

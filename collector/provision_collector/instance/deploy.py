@@ -74,16 +74,21 @@ have = is_whole()
 say(have=have, python=sys.executable, path=path)
 if not have:
     left, temporary = head["size"], "%s.%d.tmp" % (path, os.getpid())
-    with open(temporary, "wb") as file:
-        os.chmod(temporary, 0o600)
-        while left:
-            data = os.read(0, min(left, 65536))
-            if not data: os.unlink(temporary); sys.exit(1)
-            file.write(data)
-            left -= len(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            os.chmod(temporary, 0o600)
+            while left:
+                data = os.read(0, min(left, 65536))
+                if not data: os.unlink(temporary); sys.exit(1)
+                file.write(data)
+                left -= len(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if os.path.exists(temporary): os.unlink(temporary)
+        say(error="%s: %s" % (path, error.strerror), full=error.errno in (28, 122))
+        sys.exit(1)
     if not is_whole():
         say(error=path + " is not what was sent: the disk or the memory of this instance is broken")
         sys.exit(1)
@@ -138,13 +143,18 @@ async def call(
     finally:
         channel.abort()
     if "error" in hello:
-        raise ProvisionError(f"the agent cannot be stored: {hello['error']}", hint=HINTS["read_only"])
+        raise _not_stored(hello)
     if answer.get("format") not in protocol.SUPPORTED_FORMATS:
         raise ProvisionError(
             f"the agent speaks format {answer.get('format')}, this side {protocol.SUPPORTED_FORMATS[0]} to {protocol.FORMAT}",
             hint="use one version of provision for one instance",
         )
     return Deployment(str(hello["python"]), str(hello["path"])), answer
+
+
+def _not_stored(said: Mapping[str, Any]) -> ProvisionError:
+    class_ = "disk_full" if said.get("full") else "read_only"
+    return ProvisionError(f"the agent cannot be stored: {said['error']}", hint=HINTS[class_], cause=class_)
 
 
 class _Talk:
@@ -170,7 +180,8 @@ class _Talk:
                     if NO_PYTHON in self._buffer:
                         raise no_python()
                     if self.channel.ended.is_set():
-                        raise self._ended()
+                        trouble = self._cut(_AGENT_MAGIC)
+                        raise _not_stored(json.loads(trouble)) if trouble else self._ended()
                     await self._something_happened()
         except TimeoutError:
             raise HostUnreachableError(

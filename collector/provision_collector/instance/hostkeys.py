@@ -40,6 +40,8 @@ class HostKeys:
         self._policy = instance.host_key
         self._file = Path(instance.known_hosts).expanduser() if instance.known_hosts else own_file()
         self.refusal: str | None = None
+        self.trouble: OSError | None = None
+        """Why a new key could not be recorded on this machine."""
         self.entry = ""
 
     def trusted(self, host: str, addr: str, port: int | None) -> Trusted:
@@ -66,7 +68,11 @@ class HostKeys:
         if self._policy == "strict":
             self.refusal = "unknown"
             return False
-        record(self._file, self.entry, key)
+        try:
+            record(self._file, self.entry, key)
+        except OSError as error:
+            self.trouble = error
+            return False
         return True
 
 

@@ -112,7 +112,13 @@ class Mirror:
             )
         new = memoryview(data)[overlap:]
         room = len(new) if self._max_bytes is None else max(self._max_bytes - self.length, 0)
-        if os.fstat(self._descriptor).st_size != self.length:
+        found = os.fstat(self._descriptor)
+        if found.st_nlink == 0:
+            raise LocalMachineError(
+                f"the mirror `{self.path}` was deleted while it was written",
+                hint="the run goes on: `provision attach` fetches it anew",
+            )
+        if found.st_size != self.length:
             raise self._edited()
         self._write(new[:room])
         if room < len(new):
