@@ -258,7 +258,8 @@ class Run:
         """Start or join the run. A link that breaks meanwhile is no answer: the same order again joins what it began."""
         for attempt in range(1, ORDER_ATTEMPTS + 1):
             try:
-                return await (self._join() if plan is None or self._order.resume else self._start(plan))
+                await (self._join() if plan is None or self._order.resume else self._start(plan))
+                return
             except HostUnreachableError as lost:
                 if lost.cause != "reset" or attempt == ORDER_ATTEMPTS:
                     raise
