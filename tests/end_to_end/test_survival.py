@@ -17,12 +17,13 @@ BIG = 24 << 20
 HALF = 12 << 20
 SLOW = Fault()
 """What holds the second half of the big file back; `lift` ends it, for transfers under way too."""
+STEADY_BYTES_PER_S, HELD_BYTES_PER_S = 6_000_000, 100_000
 
 
 def big_profile(server: FileServer) -> str:
-    """One big file whose second half comes slowly, so that there is a middle to break."""
+    """One big file that `landed` holds in the middle, so that there is a middle to break."""
     content = Content.safetensors(BIG, seed=7)
-    SLOW.slow_after, SLOW.bytes_per_s = HALF, 200_000
+    SLOW.bytes_per_s = STEADY_BYTES_PER_S
     server.add("/big.safetensors", content, SLOW)
     return (
         "version: 1\nname: big\nlimits: {run: 120s, connections: 1, stall: {below: 1KiB, for: 20s}}\n"
@@ -36,7 +37,11 @@ def lift() -> None:
 
 
 def landed(server: FileServer) -> bool:
-    return server.bytes_sent("/big.safetensors") > HALF
+    """True when half of the big file is there; from then on the rest is held back."""
+    if server.bytes_sent("/big.safetensors") <= HALF:
+        return False
+    SLOW.bytes_per_s = HELD_BYTES_PER_S
+    return True
 
 
 def test_an_agent_killed_in_mid_download_is_started_again_and_resumes(here: Here, files: FileServer) -> None:

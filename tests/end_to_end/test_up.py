@@ -238,9 +238,11 @@ def test_ctrl_c_leaves_the_run_going_and_attach_brings_it_home(here: Here, files
 
 def test_stop_ends_the_run_for_every_watcher_and_keeps_what_landed(here: Here, files: FileServer) -> None:
     profile = here.profile(profile_of(files))
-    files.set_faults("/required.safetensors", Fault(slow_after=1 << 20, bytes_per_s=100_000))
+    brake = Fault(bytes_per_s=500_000)  # of each connection
+    files.set_faults("/required.safetensors", brake)
     child = here.spawn_up(profile, "--run-id", "long")
     eventually(lambda: files.bytes_sent("/required.safetensors") > 1 << 20)
+    brake.bytes_per_s = 1000
 
     stopped = here.run("stop", "long", "--json")
     watcher = here.finish(child)
