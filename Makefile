@@ -24,7 +24,9 @@ demo: setup ## Provision an embedded instance from an embedded file server, end 
 	@$(BIN)/provision demo
 
 test: setup ## Run the tests
-	$(PYTEST) -q -m 'not soak' -n $(JOBS)
+	@$(PYTEST) -q -m 'not soak' -n $(JOBS) || { \
+	  echo "-- what failed beside others, once more and alone: only what fails again counts"; \
+	  $(PYTEST) -q -m 'not soak' --last-failed --last-failed-no-failures none; }
 
 test-oldest: setup ## Run the agent's tests on the oldest and the newest Python that are here
 	@$(BIN)/python tests/interpreters.py

@@ -40,20 +40,14 @@ def run(version: tuple[int, int], python: str) -> int:
         subprocess.run([*pip, "pytest", "pytest-timeout", "pytest-xdist"], check=True, timeout=300)
     print(f"-- the agent's tests on Python {name}", flush=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "agent"), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [
-        str(folder / "bin/python"),
-        "-m",
-        "pytest",
-        "-q",
-        "-c",
-        "tests/agent/oldest.ini",
-        "tests/agent",
-        "-m",
-        "not soak",
-        "-n",
-        os.environ.get("JOBS", "4"),
-    ]
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    select = ["tests/agent", "-m", "not soak", "-o", f"cache_dir={folder / 'cache'}"]
+    command = [str(folder / "bin/python"), "-m", "pytest", "-q", "-c", "tests/agent/oldest.ini", *select]
+    together = [*command, "-n", os.environ.get("JOBS", "4")]
+    if subprocess.run(together, cwd=ROOT, env=environment, check=False).returncode == 0:
+        return 0
+    print("-- what failed beside others, once more and alone: only what fails again counts", flush=True)
+    alone = [*command, "--last-failed", "--last-failed-no-failures", "none"]
+    return subprocess.run(alone, cwd=ROOT, env=environment, check=False).returncode
 
 
 def main() -> int:

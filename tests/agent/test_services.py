@@ -258,7 +258,8 @@ def test_stopping_leaves_nothing_of_it_not_even_children_that_ignore_term(here: 
         "print('child', child.pid, flush=True)\ntime.sleep(60)\n"
     )
     services.start(program(code, restart="on_failure"), here.context, None)
-    grandchild = int(until(lambda: log_of(here)).split()[1])
+    until(lambda: log_of(here).endswith("\n"))
+    grandchild = int(log_of(here).split()[1])
     identity = Identity.of(grandchild)
 
     services.stop("ui", here.context)

@@ -48,7 +48,7 @@ def test_the_node_pool_keeps_its_instances_usable(
     server.start()
     profile = tmp_path / "profile.yaml"
     profile.write_text(profile_of(files))
-    files.set_faults("/required.safetensors", Fault(slow_after=1 << 16, bytes_per_s=100_000))
+    files.set_faults("/required.safetensors", Fault(bytes_per_s=10_000))
     first = instances[0]
     off = f"127.0.0.1:{free_port()}"
     addresses = [f"{i.host}:{i.port}" for i in instances]
