@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, pair
+from .options import configure_logging, connection_options, instance_of, variables_option
 from .verify import plan_for
 
 if TYPE_CHECKING:
@@ -23,14 +23,7 @@ if TYPE_CHECKING:
 @click.argument("run", required=False)
 @connection_options
 @click.option("--profile", metavar="NAME|PATH", help="What should be there; else the plan of the run.")
-@click.option(
-    "--set",
-    "variables",
-    type=pair,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable of the profile.",
-)
+@variables_option
 @click.option("--locked", is_flag=True, help="Compare with the profile's lock.")
 @click.option("--workspace", metavar="PATH", help="The folder on the instance.")
 @click.option(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import configure_logging, duration, login_options, pair
+from .options import configure_logging, duration, login_options, pair, variables_option
 from .up import STEP_NAMES
 
 if TYPE_CHECKING:
@@ -30,14 +30,7 @@ def command() -> None:
 @click.option("--host", "hosts", multiple=True, metavar="[USER@]HOST[:PORT]", help="An instance; repeatable.")
 @login_options
 @click.option("--profile", required=True, metavar="NAME|PATH", help="What every instance must have.")
-@click.option(
-    "--set",
-    "variables",
-    type=pair,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable of the profile.",
-)
+@variables_option
 @click.option("--name", metavar="NAME", help="The fleet's name (FILE's, else the profile's).")
 @click.option(
     "--parallel", type=click.IntRange(1, 1000), default=50, show_default=True, help="Runs at once, at most."

@@ -9,21 +9,14 @@ from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, pair, workflow_option
+from .options import configure_logging, connection_options, instance_of, variables_option, workflow_option
 
 
 @click.command("lock")
 @click.argument("name", metavar="[PROFILE]", required=False)
 @connection_options
 @click.option("--profile", metavar="NAME|PATH", help="The same as the argument.")
-@click.option(
-    "--set",
-    "variables",
-    type=pair,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable of the profile.",
-)
+@variables_option
 @workflow_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, with --host.")
 @click.option("--output", "-o", metavar="FILE", help="Else PROFILE.lock.json, beside the profile's file.")

@@ -98,6 +98,18 @@ def _gathered(command: Command, options: Sequence[Command], names: Sequence[str]
     return wrapped
 
 
+def variables_option(command: Command) -> Command:
+    """Add ``--set``; the command gets the pairs as *variables*."""
+    return click.option(
+        "--set",
+        "variables",
+        type=pair,
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Set a variable of the profile.",
+    )(command)
+
+
 def workflow_option(command: Command) -> Command:
     """Add ``--workflow``, repeatable; the command gets *workflows*."""
     return click.option(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, pair, workflow_option
+from .options import configure_logging, connection_options, instance_of, variables_option, workflow_option
 from .up import STEP_NAMES
 
 if TYPE_CHECKING:
@@ -42,14 +42,7 @@ def rate(text: str) -> float:
 @click.argument("name", metavar="[PROFILE]", required=False)
 @connection_options
 @click.option("--profile", metavar="NAME|PATH", help="The same as the argument.")
-@click.option(
-    "--set",
-    "variables",
-    type=pair,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable of the profile.",
-)
+@variables_option
 @workflow_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
 @click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="As of `up`.")

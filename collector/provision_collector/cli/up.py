@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, duration, instance_of, pair, workflow_option
+from .options import (
+    configure_logging,
+    connection_options,
+    duration,
+    instance_of,
+    pair,
+    variables_option,
+    workflow_option,
+)
 
 STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "checks", "services")
 
@@ -16,14 +24,7 @@ STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "check
 @click.command("up")
 @connection_options
 @click.option("--profile", required=True, metavar="NAME|PATH", help="What the instance must have.")
-@click.option(
-    "--set",
-    "variables",
-    type=pair,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable of the profile.",
-)
+@variables_option
 @workflow_option
 @click.option(
     "--locked", is_flag=True, help="Only what the profile's lock says, byte for byte (`provision lock`)."

@@ -8,21 +8,14 @@ from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, pair
+from .options import configure_logging, connection_options, instance_of, variables_option
 
 
 @click.command("verify")
 @click.argument("run", required=False)
 @connection_options
 @click.option("--profile", metavar="NAME|PATH", help="Whose checks; else those of the run.")
-@click.option(
-    "--set",
-    "variables",
-    type=pair,
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Set a variable of the profile.",
-)
+@variables_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
