@@ -35,9 +35,6 @@ VERDICTS: Dict[str, int] = {
 }
 """Every way a run can end, with the exit code of the command that watched it."""
 
-AGENT_VERDICTS = ("complete", "incomplete", "failed", "timeout", "cancelled")
-"""Those that the agent or its keeper may write in `run_finished`; the others are seen from this side."""
-
 _ITEM = ("item", "level")
 _FAILURE = ("class", "message", "hint", "retriable")
 
