@@ -12,7 +12,7 @@ import os
 import select
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from . import protocol
 from .followed import Followed
@@ -90,6 +90,11 @@ class Follower:
         self._stream = stream
         self._status = status
         self._heartbeat_s = float(request.get("heartbeat_s", 2.0))
+        self._folders = (
+            {os.path.dirname(str(entry["path"])) for entry in request["files"]}
+            if request.get("workspace")
+            else set()
+        )  # of a run: they were there when it began; another log's may be born with it
         self._watch = Inotify()
         self._files = [
             Followed(number, entry, stream.write, self._watch)
@@ -111,12 +116,20 @@ class Follower:
                 self._stream.write(protocol.pack(protocol.STATUS, 0, status))
                 last_status = status
             if now >= beat_at or self._stream.is_asked:
+                gone = None if has_moved else self._gone_folder()
+                if gone is not None:
+                    facts = {"cause": protocol.FOLDER_GONE, "folder": gone}
+                    self._stream.write(protocol.pack(protocol.ERROR, 0, facts))
+                    return 0
                 self._stream.is_asked = False
                 self._stream.write(protocol.pack(protocol.BEAT, 0, self._beat()))
                 beat_at = now + self._heartbeat_s
             wait_s = 0.0 if has_moved else min(self._watch.wait_s, max(beat_at - now, 0.0))
             if not self._stream.is_alive(wait_s, self._watch):
                 return 0
+
+    def _gone_folder(self) -> Optional[str]:
+        return next((folder for folder in sorted(self._folders) if not os.path.isdir(folder)), None)
 
     def _beat(self) -> Dict[str, Any]:
         return {

@@ -69,6 +69,8 @@ class Keeper:
                 self._close("cancelled")
                 break
             status = self._run_agent(restarts)
+            if self._lock.is_deleted:
+                return  # with the folder, the run is gone: there is nowhere to say how it ended
             if self._verdict() is not None:
                 break
             if self._is_stopping or self._clock.remaining_s() < -DEADLINE_GRACE_S:
@@ -115,6 +117,8 @@ class Keeper:
             if self._is_stopping and not is_told:
                 agent.terminate()
                 is_told, kill_at = True, now + STOP_GRACE_S
+            if self._lock.is_deleted:
+                os.killpg(agent.pid, signal.SIGKILL)
             if (is_told and now >= kill_at) or self._clock.remaining_s() < -DEADLINE_GRACE_S:
                 process.end_group(agent, kill_after_s=1.0)
 

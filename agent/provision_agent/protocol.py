@@ -117,6 +117,9 @@ _POSITION = struct.Struct(">IQ")
 DATA, GENERATION, RESUMED, STATUS, BEAT, ERROR = (b"D", b"G", b"R", b"S", b"B", b"E")
 _KINDS = (DATA, GENERATION, RESUMED, STATUS, BEAT, ERROR)
 
+FOLDER_GONE = "folder-gone"
+"""The `cause` in an `ERROR` frame: the folder of the run that is followed was deleted on the instance."""
+
 
 class ProtocolError(Exception):
     """The other side sent what no version of this protocol sends."""

@@ -199,6 +199,11 @@ class WorkspaceLock:
         self._record.update(renewed_unix=time.time())
         self._write(self._record)
 
+    @property
+    def is_deleted(self) -> bool:
+        """Somebody deleted the file: another process may hold a lock of this workspace by now."""
+        return os.fstat(self.descriptor).st_nlink == 0
+
     def release(self) -> None:
         """Give it back; the record stays and says so."""
         self._write(dict(self._record, released=True))

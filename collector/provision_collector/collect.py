@@ -120,7 +120,7 @@ class _Collection(Listener):
                 task.cancel()
             await asyncio.gather(work, leaving, return_exceptions=True)
             self._link.drop()
-            error = self._close_mirrors() or error
+            error = await self._close_mirrors() or error
         return self._outcome(error)
 
     async def _work(self) -> None:
@@ -284,12 +284,12 @@ class _Collection(Listener):
             hint="check `--remote-log`" if missing else "the same command with a longer `--timeout` goes on",
         )
 
-    def _close_mirrors(self) -> ProvisionError | None:
+    async def _close_mirrors(self) -> ProvisionError | None:
         """Seal and release the mirrors; the error if this disk does not take them any more."""
         error: ProvisionError | None = None
         for log in self._logs:
             try:
-                log.mirror.sync()
+                await log.mirror.seal()
             except LocalMachineError as problem:
                 error = problem
             log.mirror.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,32 @@ def test_it_ends_when_the_other_side_is_gone(log: Path) -> None:
     session.close()
 
     assert session.child.returncode == 0
+
+
+def test_a_run_whose_folder_was_deleted_is_said_after_its_last_bytes(tmp_path: Path) -> None:
+    core = tmp_path / ".provision" / "runs" / "a" / "core.log"
+    core.parent.mkdir(parents=True)
+    core.write_bytes(b"one\n")
+    session = Session([{"path": str(core)}], workspace=tmp_path)
+    assert session.data(4)[0] == b"one\n"
+
+    with core.open("ab") as log:
+        shutil.rmtree(tmp_path / ".provision")
+        log.write(b"two\n")
+
+    assert session.data(4)[0] == b"two\n"
+    facts = session.next(protocol.ERROR).json()
+    assert facts == {"cause": "folder-gone", "folder": str(core.parent)}
+    session.close()
+
+
+def test_a_folder_that_is_not_there_yet_is_waited_for_when_it_is_no_runs(tmp_path: Path) -> None:
+    log = tmp_path / "later" / "a.log"
+    session = Session([{"path": str(log)}])
+    session.next(protocol.BEAT)
+
+    log.parent.mkdir()
+    log.write_bytes(b"hello\n")
+
+    assert session.data(6)[0] == b"hello\n"
+    session.close()

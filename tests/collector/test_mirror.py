@@ -89,10 +89,10 @@ def test_a_folder_that_cannot_be_written_is_this_machines_fault(tmp_path: Path) 
         Mirror(tmp_path / "no" / "m.log", MirrorState(tmp_path / "s.json"), "core")
 
 
-def test_a_byte_that_was_changed_anywhere_is_noticed(tmp_path: Path) -> None:
+async def test_a_byte_that_was_changed_anywhere_is_noticed(tmp_path: Path) -> None:
     mirror = opened(tmp_path)
     mirror.append(0, 0, b"x" * 3_000_000)
-    mirror.sync()
+    await mirror.seal()
     mirror.close()
     opened(tmp_path).close()
     data = bytearray(mirror.path.read_bytes())
@@ -141,10 +141,10 @@ def test_what_it_claims_finds_the_file_again(tmp_path: Path) -> None:
     mirror.close()
 
 
-def test_a_mirror_whose_record_is_unreadable_must_match_and_the_record_is_set_aside(tmp_path: Path) -> None:
+async def test_a_mirror_whose_record_is_unreadable_must_match_and_the_record_is_set_aside(tmp_path: Path) -> None:
     mirror = opened(tmp_path)
     mirror.append(0, 0, b"abc")
-    mirror.sync()
+    await mirror.seal()
     mirror.close()
     (tmp_path / "m.state.json").write_text("{torn")
 

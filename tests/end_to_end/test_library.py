@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.file_server import Fault, FileServer
@@ -75,6 +76,37 @@ async def test_several_runs_live_in_one_event_loop(files: FileServer, tmp_path: 
                 return str((await run.outcome())["verdict"])
 
     assert await asyncio.gather(*(one(number) for number in range(3))) == ["complete"] * 3
+
+
+async def test_one_run_id_on_two_instances_in_one_second_makes_two_mirrors(
+    files: FileServer, tmp_path: Path
+) -> None:
+    profile = Profile.from_text(profile_of(files, levels=("critical",)), name="test.yaml")
+
+    async def both(name: str, *instances: EmbeddedInstance) -> list[dict[str, Any]]:
+        runs = [
+            await start(
+                instance_of(embedded, tmp_path),
+                profile,
+                run_id=name,
+                workspace=str(embedded.workspace),
+                logs_dir=tmp_path / "logs",
+            )
+            for embedded in instances
+        ]
+        return [await run.outcome() for run in runs]
+
+    async with (
+        EmbeddedInstance(tmp_path / "one", server="sshd") as one,
+        EmbeddedInstance(tmp_path / "two", server="sshd") as two,
+    ):
+        outcomes = await both("same", one, two)
+        for embedded, outcome in zip((one, two), outcomes, strict=True):
+            written = embedded.workspace / ".provision/runs/same/core.log"
+            assert Path(outcome["logs"]["core"]).read_bytes() == written.read_bytes()
+
+    assert [outcome["verdict"] for outcome in outcomes] == ["complete"] * 2
+    assert outcomes[0]["logs"]["core"] != outcomes[1]["logs"]["core"]
 
 
 async def test_stop_ends_it_and_leaving_does_not(here: Here, files: FileServer, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -219,3 +220,41 @@ def test_a_link_that_breaks_while_the_agent_is_sent_is_tried_again(here: Here, f
 
     assert done.code == 0, done.stdout + done.stderr
     here.assert_mirrored(done.outcome)
+
+
+def test_a_run_whose_folder_is_deleted_ends_on_both_sides(here: Here, files: FileServer) -> None:
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "gone")
+    eventually(lambda: landed(files))
+    holder = here.lock()
+    shutil.rmtree(here.instance.workspace / ".provision")
+
+    done = here.finish(child)
+
+    assert (done.code, done.outcome["verdict"]) == (14, "agent-lost"), done.stdout + done.stderr
+    assert "was deleted" in done.outcome["errors"][-1]["message"]
+    eventually(lambda: not any(is_running(holder[role]["pid"]) for role in ("agent", "keeper")))
+    lift()
+    assert here.up(here.profile(big_profile(files))).outcome["verdict"] == "complete"
+
+
+def test_an_agent_file_that_is_deleted_is_put_back(here: Here, files: FileServer) -> None:
+    with TcpProxy((here.instance.host, here.instance.port)) as proxy:
+        child = here.spawn_up(
+            here.profile(big_profile(files)),
+            "--run-id",
+            "put",
+            connection=here.connection(port=proxy.port),
+        )
+        eventually(lambda: landed(files))
+        shutil.rmtree(here.instance.workspace / ".provision/agent")
+        proxy.cut()
+        eventually(lambda: list((here.instance.workspace / ".provision/agent").glob("*.pyz")))
+        lift()
+        done = here.finish(child)
+
+    assert (done.code, done.outcome["verdict"]) == (0, "complete"), done.stdout + done.stderr
+    here.assert_mirrored(done.outcome)
+
+
+def is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()

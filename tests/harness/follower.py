@@ -16,7 +16,12 @@ class Session:
     """One follow session and what it sent."""
 
     def __init__(
-        self, files: list[dict[str, Any]], *, heartbeat_s: float = 0.2, before: tuple[str, ...] = ()
+        self,
+        files: list[dict[str, Any]],
+        *,
+        heartbeat_s: float = 0.2,
+        before: tuple[str, ...] = (),
+        workspace: Path | None = None,
     ) -> None:
         self.child = subprocess.Popen(
             [*before, *agent_argv("follow")],
@@ -25,7 +30,12 @@ class Session:
             stderr=subprocess.PIPE,
         )
         assert self.child.stdin is not None
-        request = {"nonce": "n", "heartbeat_s": heartbeat_s, "files": files}
+        request = {
+            "nonce": "n",
+            "heartbeat_s": heartbeat_s,
+            "files": files,
+            "workspace": None if workspace is None else str(workspace),
+        }
         self.child.stdin.write(json.dumps(request).encode() + b"\n")
         self.child.stdin.flush()
         self._frames = self._read()

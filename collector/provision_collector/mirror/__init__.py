@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .follow import FollowSession, LinkLostError, Listener
+from .follow import FolderGoneError, FollowSession, LinkLostError, Listener
 from .marked import MarkedLog
 from .markers import MarkerFinder, Markers, Match
 from .mirror import Mirror, MirrorBusyError, MirrorFullError
@@ -10,6 +10,7 @@ from .polled import ShellSession
 from .state import MirrorState, Position
 
 __all__ = [
+    "FolderGoneError",
     "FollowSession",
     "LinkLostError",
     "Listener",

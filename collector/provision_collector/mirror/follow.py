@@ -27,6 +27,8 @@ HELLO_TIMEOUT_S = 30.0
 HEARTBEAT_S = 2.0
 MISSED_HEARTBEATS = 3
 SEAL_EVERY_S = 30.0
+_NO_SUCH_PROGRAM = "can't open file"
+"""What every python3 says, with exit status 2, when the agent's file is not where it was put."""
 
 log = structlog.get_logger()
 
@@ -41,6 +43,17 @@ class LinkLostError(Exception):
         super().__init__(cause)
         self.cause = cause
         self.was_greeted = was_greeted
+
+
+class FolderGoneError(HostUnreachableError):
+    """The instance is there, and the run's folder on it is not: somebody deleted it, or its volume is not mounted."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(
+            f"the folder of the run is gone from the instance{folder and f': `{folder}`'}",
+            hint="`provision up` with the same profile provisions it anew; what is on the disk is verified, not fetched again",
+            cause=protocol.FOLDER_GONE,
+        )
 
 
 class Listener:
@@ -109,23 +122,26 @@ class FollowSession:
         Raises:
             LinkLostError: the link went away or lied; connect again and start a new session.
             HostUnreachableError: there is no python3, or nothing that starts commands.
+            FolderGoneError: what is followed is a run's, and its folder was deleted.
             UsageError: a mirror is not what the remote file began with.
             LocalMachineError: this disk is full.
         """
         self._channel = channel = await Channel.open(connection, self._command, on_bytes=self._take)
         try:
             channel.write(self._program + json.dumps(self._request()).encode() + b"\n")
-            keeping = asyncio.create_task(self._keep_alive(channel))
+            beside = [
+                asyncio.create_task(self._keep_alive(channel)),
+                asyncio.create_task(self._keep_sealed()),
+            ]
             try:
                 await self._listen(channel, done)
             finally:
-                keeping.cancel()
-                with suppress(asyncio.CancelledError):
-                    await keeping
+                for task in beside:
+                    task.cancel()
+                await asyncio.gather(*beside, return_exceptions=True)
         finally:
             channel.abort()
-            for mirror in self._mirrors:
-                mirror.sync()
+            await self._seal()
 
     def ask(self) -> None:
         """Ask the other side to beat at once."""
@@ -133,15 +149,23 @@ class FollowSession:
             self._channel.write(b"?")
 
     async def _keep_alive(self, channel: Channel) -> None:
-        """Show life, whatever is under way in the other direction; seal the mirrors now and then."""
-        sealed_at = time.monotonic()
+        """Show life, whatever is under way in the other direction or slow on this disk."""
         while True:
             await asyncio.sleep(self._heartbeat_s)
             channel.write(b".")
-            if time.monotonic() - sealed_at >= SEAL_EVERY_S:
-                sealed_at = time.monotonic()
-                for mirror in self._mirrors:
-                    mirror.sync()
+
+    async def _keep_sealed(self) -> None:
+        while True:
+            await asyncio.sleep(SEAL_EVERY_S)
+            try:
+                await self._seal()
+            except LocalMachineError as error:
+                self._fail(error)
+                return
+
+    async def _seal(self) -> None:
+        for mirror in self._mirrors:
+            await mirror.seal()
 
     def _request(self) -> dict[str, Any]:
         files = [
@@ -190,6 +214,8 @@ class FollowSession:
         if NO_PYTHON.strip() in said:
             return no_python()
         text = f"{said.decode('utf-8', 'replace')} {channel.stderr}".strip()[-300:]
+        if self._workspace is not None and channel.exit_status == 2 and _NO_SUCH_PROGRAM in text:
+            return FolderGoneError("")
         return HostUnreachableError(
             f"the instance did not run the follower (exit status {channel.exit_status})"
             + (f"; it said: {text}" if text else ""),
@@ -207,7 +233,7 @@ class FollowSession:
                 self._take_frame(frame)
         except protocol.ProtocolError as error:
             self._fail(LinkLostError(f"garbled: {error}"))
-        except (LocalMachineError, UsageError) as error:
+        except (LocalMachineError, UsageError, FolderGoneError) as error:
             self._fail(error)
         except (ValueError, IndexError, KeyError, TypeError) as error:
             self._fail(LinkLostError(f"out of step: {error}"))
@@ -215,6 +241,7 @@ class FollowSession:
 
     def _fail(self, error: ProvisionError | LinkLostError) -> None:
         self._error = error
+        self._heard.set()
         if self._channel is not None:
             self._channel.pause()
 
@@ -231,6 +258,8 @@ class FollowSession:
             self._begin_generation(self._mirrors[frame.file], frame.json())
         elif frame.kind == protocol.RESUMED:
             self._check_resumed(self._mirrors[frame.file], frame.json())
+        elif frame.json().get("cause") == protocol.FOLDER_GONE:
+            raise FolderGoneError(str(frame.json().get("folder", "")))
         else:
             raise protocol.ProtocolError(str(frame.json().get("message", "the follower failed")))
 

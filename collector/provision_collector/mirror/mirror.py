@@ -7,6 +7,7 @@ somebody else changed is refused.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import hashlib
@@ -131,7 +132,14 @@ class Mirror:
     def begin_generation(self, generation: int, facts: Mapping[str, Any] | None = None) -> None:
         """The remote file began anew: what comes next is byte 0 of the file with *facts* (``dev ino at``)."""
         self._flush()
-        self._record(generation=generation, base=self.length, **_identity(facts or {}))
+        self._note(
+            generation=generation,
+            base=self.length,
+            **_identity(facts or {}),
+            length=self.length,
+            crc32=self._crc32,
+        )
+        self._state.save(durably=True)  # before its first byte: no power cut may join two generations
         self.remote_bytes = None
 
     def identify(self, facts: Mapping[str, Any]) -> None:
@@ -164,11 +172,17 @@ class Mirror:
         """At most *size* bytes of the mirror from *start*."""
         return os.pread(self._descriptor, min(size, max(self.length - start, 0)), start)
 
-    def sync(self) -> None:
-        """Make what was written survive a power cut, and seal it: whoever changes it from now on is found out."""
-        self._flush()
-        if self._is_known and (self._position.length, self._position.crc32) != (self.length, self._crc32):
-            self._record()
+    async def seal(self) -> None:
+        """Make what was written survive a power cut, and know it again: whoever changes it from now on is found out.
+
+        Off the event loop, where a slow disk would hold up every other mirror; bytes may arrive meanwhile.
+        """
+        length, crc32 = self.length, self._crc32
+        if not self._is_known or (self._position.length == length and self._state.is_durable):
+            return
+        await asyncio.to_thread(self._flush)
+        self._note(length=length, crc32=crc32)
+        await asyncio.to_thread(self._state.save, durably=True)
 
     def close(self) -> None:
         """Give the mirror to whoever wants it next. Safe to repeat."""
@@ -223,10 +237,14 @@ class Mirror:
         except OSError as error:
             raise self._disk_error(error) from None
 
+    def _note(self, **changes: Any) -> None:
+        self._position = replace(self._position, **changes)
+        self._state.note(self.name, self._position)
+
     def _record(self, **changes: Any) -> None:
-        position = replace(self._position, **changes, length=self.length, crc32=self._crc32)
-        self._state.record(self.name, position)
-        self._position = position
+        """Keep *changes*, without waiting for the disk: what a power cut takes of them is found out anew."""
+        self._note(**changes)
+        self._state.save(durably=False)
 
     def _samples(self) -> list[tuple[int, int, str]]:
         """Parts all over this generation: a mirror that was edited still has most of them, another file none."""

@@ -59,7 +59,7 @@ class ShellSession:
         finally:
             self._shell.close()
             for log in self._logs:
-                log.mirror.sync()
+                await log.mirror.seal()
 
     async def _pause(self, done: asyncio.Event) -> None:
         waits = [asyncio.ensure_future(event.wait()) for event in (self._asked, done, self._shell.ended)]

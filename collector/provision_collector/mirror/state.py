@@ -1,13 +1,15 @@
 """What a mirror's length cannot say: where its last generation begins, and how to know both files again.
 
 Written by atomic rename *before* the first byte of a new generation, so that whatever moment this process is
-killed at, length and position together still say which remote byte comes next.
+killed at, length and position together still say which remote byte comes next. A power cut may take what was not
+saved durably: the state then is an older one, and the mirror has to prove itself to the other side.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -39,28 +41,37 @@ class Position:
 
 
 class MirrorState:
-    """The sidecar of one or more mirrors, ``….state.json``."""
+    """The sidecar of one or more mirrors, ``….state.json``. Any thread may save it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._positions: dict[str, Position] = {}
+        self._saving = threading.Lock()
+        self._version = 0
+        self._durable_version = -1
         self.gaps: list[dict[str, Any]] = []
         self.load()
+
+    @property
+    def is_durable(self) -> bool:
+        """What is known survives a power cut."""
+        return self._durable_version == self._version
 
     def position(self, name: str) -> Position | None:
         """What is known of mirror *name*; None when it was never begun, or its record was unreadable."""
         return self._positions.get(name)
 
-    def record(self, name: str, position: Position) -> None:
-        """Keep *position*; it is on the disk when this returns."""
+    def note(self, name: str, position: Position) -> None:
+        """Take *position*, to be saved with the next `save`."""
         self._positions[name] = position
-        self._save()
+        self._version += 1
 
     def add_gap(self, gap: dict[str, Any]) -> None:
         """Record bytes that cannot be had any more; of a flood of gaps only the first `MAX_GAPS`."""
         if len(self.gaps) < MAX_GAPS:
             self.gaps.append(gap)
-            self._save()
+            self._version += 1
+            self.save(durably=False)
 
     def load(self) -> None:
         """Read what is on the disk now; to be called with the mirror's lock held. An unreadable file is set aside."""
@@ -74,24 +85,42 @@ class MirrorState:
         except (ValueError, KeyError, TypeError, AttributeError):
             self._path.replace(self._path.with_name(self._path.name + ".unreadable"))
 
-    def _save(self) -> None:
-        data = {
-            "format": protocol.FORMAT,
-            "files": {name: asdict(position) for name, position in self._positions.items()},
-            "gaps": self.gaps,
-        }
+    def save(self, *, durably: bool) -> None:
+        """Write what is known; the file is the old one or the new one whoever is killed, and *durably* after a power cut.
+
+        Raises:
+            LocalMachineError: this disk does not take it.
+        """
+        with self._saving:
+            version = self._version
+            data = {
+                "format": protocol.FORMAT,
+                "files": {name: asdict(position) for name, position in dict(self._positions).items()},
+                "gaps": list(self.gaps),
+            }
+            try:
+                self._replace(json.dumps(data), durably=durably)
+            except OSError as error:
+                raise LocalMachineError(
+                    f"cannot write `{self._path}`: {error.strerror}",
+                    hint="make room, then the same command again: the mirror continues where it stopped",
+                ) from None
+            self._durable_version = version if durably else self._durable_version
+
+    def _replace(self, text: str, *, durably: bool) -> None:
         temporary = self._path.with_name(self._path.name + ".tmp")
-        try:
-            with temporary.open("w") as file:
-                json.dump(data, file)
-                file.flush()
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            if durably:
                 os.fsync(file.fileno())
-            temporary.replace(self._path)
-        except OSError as error:
-            raise LocalMachineError(
-                f"cannot write `{self._path}`: {error.strerror}",
-                hint="make room, then the same command again: the mirror continues where it stopped",
-            ) from None
+        temporary.replace(self._path)
+        if durably:
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
 
 def _position(entry: dict[str, Any]) -> Position:

@@ -1,0 +1,132 @@
+"""What this machine knows of one run: its files, the events of both sides, and the state folded from them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from provision_agent.status import fold, new_status
+
+from .errors import LocalMachineError, UsageError
+from .events import EventTail, LocalEvents
+from .mirror import Mirror
+from .registry import RunFiles
+
+
+class Progress:
+    """One run so far. Any number of readers may iterate `events`; each is woken when something has changed."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.files: RunFiles | None = None
+        self.status: dict[str, Any] = new_status(run)
+        self.outcome: dict[str, Any] | None = None
+        self._local = LocalEvents(run)
+        self._tail: EventTail | None = None
+        self._final_sizes: dict[str, int] | None = None
+        self._change = asyncio.Event()
+
+    @property
+    def is_finished(self) -> bool:
+        """The run has its verdict; its last bytes may still be on their way."""
+        return self.status["verdict"] is not None
+
+    def bind(self, run: str, files: RunFiles) -> None:
+        """It turned out to be *run*, and its files lie at *files*. Raises LocalMachineError when they cannot."""
+        try:
+            files.core.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LocalMachineError(f"cannot write to `{files.core.parent}`: {error.strerror}") from None
+        self.files = files
+        self.run = self._local.run = run
+        self.status["run"] = run
+        self._tail = EventTail(files.events)
+        self.changed()
+
+    def write_own_events(self) -> None:
+        """Write this side's events to their file from now on: whoever holds the mirrors is its one writer, too."""
+        assert self.files is not None
+        self._local.bind(self.files.collector)
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Tell an event of this side."""
+        self._local.emit(event, **fields)
+        self.changed()
+
+    def absorb(self) -> None:
+        """Read what has arrived of the agent's events, and fold it into the state."""
+        assert self._tail is not None
+        while events := self._tail.read_new():
+            for event in events:
+                fold(self.status, event)
+                if event["event"] == "run_finished":
+                    self._final_sizes = event.get("sizes") or {}
+                    self.status["bytes_downloaded"] = event.get("bytes_downloaded")
+        self.changed()
+
+    def is_fed(self, mirrors: Sequence[Mirror]) -> bool:
+        """The run has ended and *mirrors* hold all that it wrote."""
+        sizes = self._final_sizes
+        return sizes is not None and all(mirror.offset >= sizes.get(mirror.name, 0) for mirror in mirrors)
+
+    def is_complete(self) -> bool:
+        """The run has ended and its files here hold all that it wrote, whoever feeds them."""
+        if self._final_sizes is None or self.files is None:
+            return False
+        files = {"core": self.files.core, "errors": self.files.errors}
+        present = {name: path for name, path in files.items() if path.exists()}
+        return all(os.path.getsize(path) >= self._final_sizes.get(name, 0) for name, path in present.items())
+
+    def end(self, outcome: dict[str, Any]) -> None:
+        """The last word: *outcome*, as the outcome event."""
+        self.outcome = outcome
+        self.emit("outcome", **{key: value for key, value in outcome.items() if key != "run"})
+
+    def write_what_is_left(self, files: RunFiles) -> None:
+        """Take *files* for a run that never got any; without a folder for them, the outcome is still told."""
+        self.files = files
+        with suppress(OSError):
+            files.core.parent.mkdir(parents=True, exist_ok=True)
+            self._local.bind(files.collector)
+
+    def changed(self) -> None:
+        """Wake every reader."""
+        change, self._change = self._change, asyncio.Event()
+        change.set()
+
+    async def events(self, *, is_abandoned: Callable[[], bool]) -> AsyncIterator[dict[str, Any]]:
+        """Every event from the first, the agent's and this side's, to the outcome or until *is_abandoned*.
+
+        The agent's are read from the mirror: a slow reader costs no memory.
+        """
+        tail: EventTail | None = None
+        seen = 0
+        while True:
+            change = self._change
+            is_over = self.outcome is not None
+            if tail is None and self.files is not None:
+                tail = EventTail(self.files.events)
+            is_moving = True
+            while is_moving:
+                ours = [event for event in self._local.all[seen:] if event["event"] != "outcome"]
+                theirs = await _readable(tail)
+                seen += len(ours)
+                for event in (*ours, *theirs):
+                    yield dict(event)
+                is_moving = bool(theirs)
+            if is_over:
+                yield dict(self._local.all[-1])
+                return
+            if is_abandoned() and self.outcome is None:
+                return
+            await change.wait()
+
+
+async def _readable(tail: EventTail | None) -> list[dict[str, Any]]:
+    try:
+        return await tail.read_later() if tail is not None else []
+    except UsageError:
+        return []  # events of a format that is not spoken here: the outcome says so

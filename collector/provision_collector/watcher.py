@@ -1,0 +1,218 @@
+"""Watch a run that the instance has taken, to its end: follow its files, and start its agent again when it died.
+
+Every cut is answered by going on at the mirrors' ends. Where another process here feeds the mirrors, they are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from .dispatch import Dispatch
+from .errors import AgentLostError, HostUnreachableError, ProvisionError, UsageError
+from .instance import Link
+from .mirror import (
+    FolderGoneError,
+    FollowSession,
+    LinkLostError,
+    Listener,
+    Mirror,
+    MirrorBusyError,
+    MirrorState,
+)
+from .progress import Progress
+
+AGENT_RESTARTS = 3
+AGENT_DEAD_AFTER_S = 3.0
+"""How long neither keeper nor agent may be seen before they are started again."""
+GUARD_EVERY_S = 0.25
+LOOK_EVERY_S = 0.1
+
+log = structlog.get_logger()
+
+
+class Watcher(Listener):
+    """Watches one run; `gaps` are the bytes that could not be had, as ``{file, bytes}``."""
+
+    def __init__(self, progress: Progress, dispatch: Dispatch, link: Link) -> None:
+        self._progress = progress
+        self._dispatch = dispatch
+        self._link = link
+        self._state: MirrorState | None = None
+        self._mirrors: list[Mirror] = []
+        self._done = asyncio.Event()
+        self._is_agent_alive = True
+        self._restarts = 0
+
+    @property
+    def gaps(self) -> list[dict[str, Any]]:
+        """What could not be mirrored."""
+        return self._state.gaps if self._state is not None else []
+
+    async def watch(self) -> None:
+        """Return when the run has ended and all that it wrote is here.
+
+        Raises:
+            AgentLostError: agent and keeper keep dying, or the run's folder was deleted.
+            ProvisionError: as `Link`, `FollowSession` and `Mirror` say.
+        """
+        while not self._is_complete():
+            try:
+                self._open_mirrors()
+            except MirrorBusyError:
+                await self._read_along()
+                continue
+            try:
+                await self._feed()
+            finally:
+                for mirror in self._mirrors:
+                    mirror.close()
+
+    def _open_mirrors(self) -> None:
+        files = self._progress.files
+        assert files is not None
+        self._state = MirrorState(files.state)
+        core = Mirror(files.core, self._state, "core")
+        try:
+            self._mirrors = [
+                core,
+                Mirror(files.errors, self._state, "errors"),
+                Mirror(files.events, self._state, "events"),
+            ]
+        except ProvisionError:
+            core.close()
+            raise
+        self._progress.write_own_events()
+        _link_latest(files.core)
+
+    async def _read_along(self) -> None:
+        """Another process here writes the mirrors: read them until it ends or the run does."""
+        files = self._progress.files
+        assert files is not None
+        log.info("mirror_shared", path=str(files.core))
+        self._link.drop()
+        while not self._is_complete():
+            self._progress.absorb()
+            try:
+                Mirror(files.core, MirrorState(files.state), "core").close()
+                return
+            except MirrorBusyError:
+                await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _feed(self) -> None:
+        self._progress.absorb()
+        guardian = asyncio.create_task(self._guard_agent())
+        following: asyncio.Task[None] | None = None
+        try:
+            while not self._is_complete():
+                self._end_when_fed()
+                connection = await self._link.connected()
+                session = self._session()
+                following = asyncio.create_task(session.run(connection, done=self._done))
+                await asyncio.wait((following, guardian), return_when=asyncio.FIRST_COMPLETED)
+                if guardian.done():
+                    guardian.result()
+                await self._end_of(session, following)
+        finally:
+            await _end(guardian, following)  # the mirrors are closed next: nobody may write them any more
+
+    def _session(self) -> FollowSession:
+        paths = self._dispatch.remote_files
+        return FollowSession(
+            self._mirrors,
+            [paths[mirror.name] for mirror in self._mirrors],
+            self,
+            command=self._dispatch.agent_command("follow"),
+            workspace=self._dispatch.workspace,
+        )
+
+    async def _end_of(self, session: FollowSession, following: asyncio.Task[None]) -> None:
+        """Wait for *following*; what ended it decides how it goes on."""
+        try:
+            await following
+        except FolderGoneError:
+            with suppress(HostUnreachableError):
+                await self._dispatch.deploy_again()
+        except (LinkLostError, HostUnreachableError) as lost:
+            self._link.lose(str(lost), heard_at=session.heard_at)
+
+    def _end_when_fed(self) -> None:
+        if self._progress.is_fed(self._mirrors):
+            self._done.set()
+
+    def _is_complete(self) -> bool:
+        if self._progress.is_complete():
+            self._done.set()
+        return self._done.is_set()
+
+    # -- the agent
+
+    async def _guard_agent(self) -> None:
+        """Start the agent again when neither it nor its keeper lives; give up after `AGENT_RESTARTS`."""
+        dead_since: float | None = None
+        while True:
+            await asyncio.sleep(GUARD_EVERY_S)
+            is_dead = not (
+                self._is_agent_alive or self._progress.is_finished or self._link.connection is None
+            )
+            dead_since = (dead_since or time.monotonic()) if is_dead else None
+            if dead_since is None or time.monotonic() - dead_since < AGENT_DEAD_AFTER_S:
+                continue
+            if self._restarts >= AGENT_RESTARTS:
+                raise AgentLostError(
+                    f"agent and keeper of run `{self._dispatch.run}` died {self._restarts + 1} times without a verdict",
+                    hint="look at agent.log in the run's folder on the instance: out of memory is the usual reason",
+                )
+            await self._start_agent_again()
+            dead_since = None
+
+    async def _start_agent_again(self) -> None:
+        try:
+            await self._dispatch.again()
+        except HostUnreachableError:
+            return  # the link is down: that is the session's matter
+        except UsageError:  # it ended in the meantime, and its last events are on their way
+            self._is_agent_alive = True
+            return
+        self._restarts += 1
+        self._is_agent_alive = True
+        self._progress.emit("agent_restarted", restarts=self._restarts)
+
+    # -- what a session tells
+
+    def on_bytes(self, mirror: Mirror) -> None:
+        if mirror.name == "events":
+            self._progress.absorb()
+        self._end_when_fed()
+
+    def on_status(self, status: dict[str, Any]) -> None:
+        lives = bool(status.get("keeper") or status.get("agent"))
+        self._is_agent_alive = status.get("run") == self._dispatch.run and lives
+
+    def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
+        gap = {"file": mirror.name, "bytes": lost_bytes}
+        if self._state is not None:
+            self._state.add_gap(gap)
+        self._progress.emit("gap", **gap)
+
+
+async def _end(*tasks: asyncio.Task[None] | None) -> None:
+    """Cancel *tasks* and wait until they are over, however they end."""
+    running = [task for task in tasks if task is not None]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+def _link_latest(core: Path) -> None:
+    temporary = core.with_name(f"latest.{os.getpid()}.tmp")
+    with suppress(OSError):  # a convenience: a file system without links is no reason to fail
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(core.name)
+        temporary.replace(core.with_name("latest.log"))
