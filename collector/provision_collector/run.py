@@ -105,10 +105,11 @@ class Run:
 
     async def started(self) -> None:
         """Wait until the instance has taken the run (or it became clear that it will not: see `outcome`)."""
-        started: asyncio.Task[Any] = asyncio.create_task(self._started.wait())
-        waits: list[asyncio.Task[Any]] = [started, self._task]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        started.cancel()
+        await self._unless_over(self._started)
+
+    async def caught_up(self) -> None:
+        """Wait until all that the instance has written so far is in the mirrors, or the watching has ended."""
+        await self._unless_over(self._watcher.caught_up)
 
     async def outcome(self) -> dict[str, Any]:
         """Wait for the end; the fields are those of docs/SCRIPTING.md."""
@@ -142,6 +143,12 @@ class Run:
             self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+
+    async def _unless_over(self, event: asyncio.Event) -> None:
+        waiting: asyncio.Task[Any] = asyncio.create_task(event.wait())
+        waits: list[asyncio.Task[Any]] = [waiting, self._task]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
 
     async def _course(self) -> None:
         error: ProvisionError | None = None

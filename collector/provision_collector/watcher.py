@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class Watcher(Listener):
         self._state: MirrorState | None = None
         self._mirrors: list[Mirror] = []
         self._done = asyncio.Event()
+        self.caught_up = asyncio.Event()
+        """Set once all that the instance had written when it was asked is here, or another process feeds the mirrors."""
         self._is_agent_alive = True
         self._restarts = 0
 
@@ -96,6 +99,7 @@ class Watcher(Listener):
         files = self._progress.files
         assert files is not None
         log.info("mirror_shared", path=str(files.core))
+        self.caught_up.set()
         self._link.drop()
         while not self._is_complete():
             self._progress.absorb()
@@ -194,6 +198,10 @@ class Watcher(Listener):
     def on_status(self, status: dict[str, Any]) -> None:
         lives = bool(status.get("keeper") or status.get("agent"))
         self._is_agent_alive = status.get("run") == self._dispatch.run and lives
+
+    def on_beat(self, unread: Sequence[int]) -> None:
+        if not any(unread):
+            self.caught_up.set()
 
     def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
         gap = {"file": mirror.name, "bytes": lost_bytes}

@@ -70,8 +70,15 @@ class Here:
         path.write_text(text)
         return str(path)
 
-    def connection(self, *, port: int | None = None, key: Path | str | None = None) -> list[str]:
-        instance = self.instance
+    def connection(
+        self,
+        *,
+        to: EmbeddedInstance | None = None,
+        port: int | None = None,
+        key: Path | str | None = None,
+    ) -> list[str]:
+        """How to reach *to*, or this test's instance."""
+        instance = to or self.instance
         return [
             "--host", f"{instance.user}@{instance.host}:{port or instance.port}",
             "--key", str(key or instance.key_path),
@@ -97,6 +104,10 @@ class Here:
     def said(self, child: Child) -> str:
         """What a running command has printed so far."""
         return self._children[child].with_suffix(".out").read_text()
+
+    def complained(self, child: Child) -> str:
+        """What a running command has written to stderr so far."""
+        return self._children[child].with_suffix(".err").read_text()
 
     def finish(self, child: Child, within_s: float = WITHIN_S) -> Finished:
         code = child.wait(timeout=within_s)
@@ -180,6 +191,13 @@ def instance(tmp_path: Path, instance_environment: dict[str, str]) -> Iterator[E
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("there is no sshd on this machine")
     with EmbeddedInstance(tmp_path / "instance", server="sshd", environment=instance_environment) as instance:
         yield instance
+
+
+@pytest.fixture
+def second(tmp_path: Path, instance: EmbeddedInstance) -> Iterator[EmbeddedInstance]:
+    """Another instance, with a home, a workspace and a key of its own."""
+    with EmbeddedInstance(tmp_path / "second", server="sshd") as second:
+        yield second
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def test_status_tells_the_same_here_and_from_the_instance(here: Here, files: Fil
     for row in (local[0], remote[0]):
         assert (row["state"], row["verdict"]) == ("complete", "complete")
         assert len(row["downloads"]) == 3
+        assert row["scorecard"]["runs"] == 1
     assert remote[0]["is_alive"] is False
     table = here.run("status").stdout
     assert "RUN" in table and "complete" in table and "3/3" in table
@@ -43,6 +44,30 @@ def test_logs_prints_the_mirror_as_it_is_and_follows_it_to_the_end(here: Here, f
     assert followed.stdout.encode() == mirror
     assert here.run("logs", "a").stdout.encode() == mirror
     assert here.run("logs", "a", "--events").stdout.encode() == Path(outcome["logs"]["events"]).read_bytes()
+
+
+def test_logs_of_a_host_are_fetched_by_a_machine_that_knows_nothing_of_the_run(
+    here: Here, files: FileServer, tmp_path: Path
+) -> None:
+    other = Here(tmp_path / "other", here.instance)
+    where = [*other.connection(), "--workspace", str(here.instance.workspace)]
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "a")
+    try:
+        eventually(lambda: landed(files))
+        so_far = other.run("logs", *where).stdout
+        follower = other.spawn("logs", *where, "-f", "--events")
+        eventually(lambda: "run_started" in other.said(follower))
+        lift()
+        here.finish(child)
+        followed = other.finish(follower)
+        nothing = other.run("logs", "nope", *where)
+    finally:
+        other.close()
+
+    core = here.remote("a", "core.log").read_text()
+    assert "Preflight" in so_far and core.startswith(so_far)
+    assert followed.stdout == here.remote("a", "events.jsonl").read_text()
+    assert (nothing.code, nothing.stdout) == (2, "") and "no run `nope`" in nothing.stderr
 
 
 def test_an_unknown_run_is_a_usage_error_with_the_next_step(here: Here) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import urllib.request
@@ -13,6 +15,7 @@ import pytest
 from harness.content import Content
 from harness.file_server import Fault, FileServer
 from harness.git_server import Origin
+from provision_collector.demo.instance import EmbeddedInstance
 
 from .conftest import Here, eventually
 from .test_up import SIZE, free_port, profile_of
@@ -116,8 +119,8 @@ downloads:
     assert here.run("check", here.profile(text), "--online").code == 1
 
 
-def test_a_lock_from_a_run_brings_the_same_bytes_to_another_workspace_with_the_first_source_gone(
-    here: Here, files: FileServer, tmp_path: Path
+def test_a_lock_from_a_run_brings_the_same_bytes_to_another_instance_with_the_first_source_gone(
+    here: Here, second: EmbeddedInstance, files: FileServer, tmp_path: Path
 ) -> None:
     content = Content.safetensors(SIZE)
     files.add("/a.safetensors", content)
@@ -138,13 +141,12 @@ def test_a_lock_from_a_run_brings_the_same_bytes_to_another_workspace_with_the_f
     lock = json.loads((here.folder / "profile.lock.json").read_text())
     assert lock["downloads"][0]["sha256"] == content.sha256
     files.set_faults("/a.safetensors", Fault(status=404))
-    second = here.instance.workspace.parent / "second"
-    words = ["--profile", profile, "--workspace", str(second), "--locked", "--json"]
-    done = here.run("up", *here.connection(), *words)
+    words = ["--profile", profile, "--workspace", str(second.workspace), "--locked", "--json"]
+    done = here.run("up", *here.connection(to=second), *words)
 
     assert done.code == 0, done.stdout
-    assert (second / "models/a.safetensors").read_bytes() == content.bytes()
-    assert (second / "node/__init__.py").read_text() == head == "one"
+    assert (second.workspace / "models/a.safetensors").read_bytes() == content.bytes()
+    assert (second.workspace / "node/__init__.py").read_text() == head == "one"
 
 
 def test_a_lock_pins_a_hubs_branch_to_the_commit_and_the_hash_that_it_stands_for(
@@ -261,16 +263,20 @@ def test_doctor_names_the_source_that_the_instance_cannot_have(here: Here, files
     assert "models/critical.safetensors: missing" in bad.stdout
 
 
-def test_forward_brings_a_service_to_this_machine_until_it_is_ended(here: Here, files: FileServer) -> None:
-    port = free_port()
-    service = f"""
+def web(port: int) -> str:
+    """A service that serves the models' folder."""
+    return f"""
 services:
   - name: web
     run: [python3, -m, http.server, "{port}", --bind, 127.0.0.1]
     directory: models
     ready: {{url: "http://127.0.0.1:{port}/", within: 20s, successes: 1}}
 """
-    assert here.up(here.profile(profile_of(files, extra=service))).code == 0
+
+
+def test_forward_brings_a_service_to_this_machine_until_it_is_ended(here: Here, files: FileServer) -> None:
+    port = free_port()
+    assert here.up(here.profile(profile_of(files, extra=web(port)))).code == 0
 
     child = here.spawn("forward", *here.connection(), "--json")
     facts = json.loads(eventually(lambda: here.said(child)))
@@ -280,4 +286,20 @@ services:
     assert here.finish(child).code == 130
     assert (facts["service"], facts["remote_port"]) == ("web", port)
     assert facts["local_port"] != port, "the same number is taken by the service itself here"
+    assert "critical.safetensors" in page
+
+
+def test_up_brings_the_services_here_once_it_is_usable_and_stays_until_it_is_ended(
+    here: Here, files: FileServer
+) -> None:
+    profile = here.profile(profile_of(files, extra=web(free_port())))
+
+    child = here.spawn_up(profile, "--forward")
+    eventually(lambda: '"outcome"' in here.said(child))
+    [url] = eventually(lambda: re.findall(r"web  (http://127\.0\.0\.1:[0-9]+)", here.complained(child)))
+    page = urllib.request.urlopen(url, timeout=10).read().decode()
+    child.send_signal(signal.SIGINT)
+    done = here.finish(child)
+
+    assert (done.code, done.outcome["verdict"]) == (0, "complete"), done.stderr
     assert "critical.safetensors" in page

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.content import Content
 from harness.file_server import Fault, FileServer
 from harness.git_server import Origin
+from provision_collector.demo.instance import EmbeddedInstance
 
 from .conftest import Here
 from .test_up import SIZE, free_port
@@ -53,7 +54,7 @@ services:
 
 
 def test_a_captured_profile_and_its_lock_bring_the_same_bytes_elsewhere_with_the_first_source_gone(
-    here: Here, files: FileServer, tmp_path: Path
+    here: Here, second: EmbeddedInstance, files: FileServer, tmp_path: Path
 ) -> None:
     port = free_port()
     workspace = here.instance.workspace
@@ -97,14 +98,13 @@ def test_a_captured_profile_and_its_lock_bring_the_same_bytes_elsewhere_with_the
     os.kill(pid, signal.SIGKILL)  # its port is wanted again
     files.set_faults("/a.safetensors", Fault(status=404))
     node.commit({"__init__.py": "two"})
-    second = workspace.parent / "second"
-    words = ["--profile", "./mine.yaml", "--workspace", str(second), "--locked", "--json"]
-    done = here.run("up", *here.connection(), *words)
+    words = ["--profile", "./mine.yaml", "--workspace", str(second.workspace), "--locked", "--json"]
+    done = here.run("up", *here.connection(to=second), *words)
 
     assert done.code == 0, done.stdout
     for name in ("checkpoints/a.safetensors", "loras/found.safetensors"):
-        assert (second / "ComfyUI/models" / name).read_bytes() == (models / name).read_bytes()
-    assert (second / "ComfyUI/custom_nodes/node/__init__.py").read_text() == "one"
+        assert (second.workspace / "ComfyUI/models" / name).read_bytes() == (models / name).read_bytes()
+    assert (second.workspace / "ComfyUI/custom_nodes/node/__init__.py").read_text() == "one"
     assert urllib.request.urlopen(f"http://127.0.0.1:{port}/system_stats", timeout=10).status == 200
 
 

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import ProvisionError
 from .options import configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
     from provision_agent.plan import Plan
 
-    from ..instance import Connection, Instance
-
-Ports = list[tuple[str, int]]
-"""Names and ports of services, as on the instance."""
+    from ..forwarding import Port
+    from ..instance import Instance
+    from ..run import Run
 
 
 @click.command("forward")
@@ -64,7 +64,7 @@ def command(
         raise UsageError("`--remote` is a port, `--service` a name", hint="give one of them")
     instance = instance_of(connection, run)
     if remote is not None:
-        ports = [("port", remote)]
+        ports = {"port": remote}
     else:
         from .verify import plan_for
 
@@ -76,7 +76,7 @@ def command(
     asyncio.run(_forward(instance, ports, local, as_json=as_json))
 
 
-def ports_of(plan: Plan, names: tuple[str, ...]) -> Ports:
+def ports_of(plan: Plan, names: tuple[str, ...]) -> dict[str, int]:
     """The services of *plan* that tell their port in `ready.url`, or those with these *names*.
 
     Raises:
@@ -98,45 +98,84 @@ def ports_of(plan: Plan, names: tuple[str, ...]) -> Ports:
             f"{told} tells its port in `ready.url`",
             hint=f"there are {', '.join(known)}" if known else "give the port with `--remote`",
         )
-    return [(name, port) for name, port in known.items() if not names or name in names]
+    return {name: port for name, port in known.items() if not names or name in names}
 
 
-async def _forward(instance: Instance, ports: Ports, local: int | None, *, as_json: bool) -> None:
-    from ..instance import first_contact, regain
+async def _forward(instance: Instance, ports: dict[str, int], local: int | None, *, as_json: bool) -> None:
+    from ..forwarding import Forwarding, Port
 
-    link = await first_contact(instance, on_wait=lambda *_: None)
-    taken: dict[int, int] = {}
-    try:
-        while True:
-            for name, port in ports:
-                here = await _listen(link, port, taken.get(port, local), was_open=port in taken)
-                if taken.get(port) != here:
-                    _say(name, port, here, as_json=as_json)
-                taken[port] = here
-            await link.lost.wait()
-            print("provision: the connection was lost; taking it up again", file=sys.stderr)
-            link = await regain(instance, lost_for_s=0.0, first_wait_s=0.0, on_wait=lambda *_: None)
-    finally:
-        link.abort()
-
-
-async def _listen(link: Connection, port: int, wanted: int | None, *, was_open: bool) -> int:
-    """Forward *port* to 127.0.0.1; the port here, which is *wanted* (None: the same number, else a free one)."""
-    from ..errors import UsageError
-
-    for here in [wanted] if wanted is not None else [port, 0]:
-        try:
-            listener = await link.ssh.forward_local_port("127.0.0.1", here, "127.0.0.1", port)
-        except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise
+    def tell(port: Port, here: int) -> None:
+        if as_json:
+            print(json.dumps(_facts(port, here)), flush=True)
         else:
-            return int(listener.get_port())
-    taken = "was taken meanwhile" if was_open else "is taken"
-    raise UsageError(f"port {wanted} of this machine {taken}", hint="choose another with `--local`")
+            print(_sentence(port, here), flush=True)
+
+    forwarding = Forwarding(instance, on_open=tell, on_lost=_say_lost)
+    for name, port in ports.items():
+        forwarding.add(Port(name, port, local))
+    await forwarding.keep()
 
 
-def _say(name: str, port: int, here: int, *, as_json: bool) -> None:
-    url = f"http://127.0.0.1:{here}"
-    facts = {"service": name, "url": url, "local_port": here, "remote_port": port}
-    print(json.dumps(facts) if as_json else f"{name}  {url}  (port {port} there; Ctrl-C ends it)", flush=True)
+class ServicePorts:
+    """Brings the ports of a run's services here, from the moment that it is usable."""
+
+    def __init__(self, run: Run) -> None:
+        from ..forwarding import Forwarding
+
+        self._run = run
+        self._forwarding = Forwarding(
+            run.instance,
+            on_open=lambda port, here: print(_sentence(port, here), file=sys.stderr, flush=True),
+            on_lost=_say_lost,
+        )
+        self._keeping: asyncio.Task[None] | None = None
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Look at what the run says; its services are known from its state."""
+        from urllib.parse import urlsplit
+
+        from ..forwarding import Port
+
+        if event["event"] == "run_usable" and self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep())
+        if self._keeping is None or event["event"] not in ("run_usable", "service_ready"):
+            return
+        for name, service in self._run.status["services"].items():
+            if service.get("url"):
+                self._forwarding.add(Port(name, urlsplit(service["url"]).port or 80))
+
+    async def stay(self, is_left: asyncio.Event) -> None:
+        """Go on after the run has ended, until *is_left*, or until no port can be held any more."""
+        if self._keeping is None:
+            return
+        left = asyncio.create_task(is_left.wait())
+        await asyncio.wait((self._keeping, left), return_when=asyncio.FIRST_COMPLETED)
+        for task in (self._keeping, left):
+            task.cancel()
+        await asyncio.gather(self._keeping, left, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        try:
+            await self._forwarding.keep()
+        except ProvisionError as error:  # the verdict is the run's own
+            print(f"provision: no ports are forwarded: {error}\n  next: {error.hint}", file=sys.stderr)
+
+
+def _facts(port: Port, here: int) -> dict[str, Any]:
+    """A forwarded port as JSON values."""
+    return {
+        "service": port.name,
+        "url": f"http://127.0.0.1:{here}",
+        "local_port": here,
+        "remote_port": port.remote,
+    }
+
+
+def _sentence(port: Port, here: int) -> str:
+    """A forwarded port for people."""
+    return f"{port.name}  http://127.0.0.1:{here}  (port {port.remote} there; Ctrl-C ends it)"
+
+
+def _say_lost() -> None:
+    """Tell that the ports are out of reach for a moment."""
+    print("provision: the connection was lost; taking it up again", file=sys.stderr)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def command(*, run: str | None, connection: dict[str, Any], as_json: bool, verbose: bool) -> None:
     """Show RUN, or every run that this machine knows; with --host ask the instance itself.
 
-    Without --host it is what the mirrors say: how far a run had come when it was last watched.
+    Without --host it is what the mirrors say: how far a run had come when it was last watched. With --json each
+    run comes with the `scorecard` of its instance, where there is one: see `provision hosts scores`.
     """
     configure_logging(verbose)
     rows = _remote(connection, run) if connection["host"] else _local(run)
@@ -35,6 +36,7 @@ def command(*, run: str | None, connection: dict[str, Any], as_json: bool, verbo
 def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]:
     import asyncio
 
+    from .. import scorecard
     from ..errors import UsageError
     from ..instance_query import ask
 
@@ -44,7 +46,10 @@ def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]
         raise UsageError(
             f"there is no run `{run}` on {instance}", hint="`provision status --host …` lists its runs"
         )
-    return [dict(found, host=str(instance)) for found in runs]
+    return [
+        dict(found, host=str(instance), scorecard=scorecard.scorecard(scorecard.key_of(instance)))
+        for found in runs
+    ]
 
 
 def _local(run: str | None) -> list[dict[str, Any]]:
@@ -57,6 +62,7 @@ def _local(run: str | None) -> list[dict[str, Any]]:
 def _from_mirror(record: RunRecord) -> dict[str, Any]:
     from provision_agent.status import fold, new_status
 
+    from .. import scorecard
     from ..events import EventTail
 
     status = new_status(record.run)
@@ -64,7 +70,13 @@ def _from_mirror(record: RunRecord) -> dict[str, Any]:
     while events := tail.read_new():
         for event in events:
             fold(status, event)
-    facts = {"host": str(record.to_instance()), "profile": record.profile, "labels": record.labels}
+    instance = record.to_instance()
+    facts = {
+        "host": str(instance),
+        "profile": record.profile,
+        "labels": record.labels,
+        "scorecard": scorecard.scorecard(scorecard.key_of(instance)),
+    }
     logs = {
         "core": str(record.files.core),
         "errors": str(record.files.errors),

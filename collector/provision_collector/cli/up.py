@@ -49,6 +49,9 @@ STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "check
 @click.option(
     "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
 )
+@click.option(
+    "--forward", is_flag=True, help="Bring the services' ports to this machine once usable, until Ctrl-C."
+)
 @click.option("--detach", is_flag=True, help="Print the run id and leave, once the instance has the run.")
 @click.option("--stop-on-exit", is_flag=True, help="Ctrl-C stops the run on the instance, too.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
@@ -60,6 +63,7 @@ def command(
     profile: str,
     variables: tuple[tuple[str, str], ...],
     labels: tuple[tuple[str, str], ...],
+    forward: bool,
     detach: bool,
     stop_on_exit: bool,
     as_json: bool,
@@ -72,6 +76,8 @@ def command(
     Ctrl-C leaves the run going: `provision attach` comes back to it.
     """
     configure_logging(verbose)
+    if forward and detach:
+        raise click.UsageError("`--detach` leaves and `--forward` stays: give one of them")
     from ..errors import ProvisionError
     from .watch import early_outcome, mode_for, print_outcome, watch
 
@@ -84,7 +90,7 @@ def command(
     if detach:
         sys.exit(asyncio.run(_detach(begin, as_json=as_json)))
     mode = mode_for(json=as_json, quiet=quiet, verbose=verbose)
-    sys.exit(watch(begin, host=str(instance), mode=mode, stop_on_exit=stop_on_exit))
+    sys.exit(watch(begin, host=str(instance), mode=mode, stop_on_exit=stop_on_exit, forwards_ports=forward))
 
 
 def _prepared(
@@ -119,6 +125,8 @@ def _prepared(
 
 
 async def _detach(begin: Any, *, as_json: bool) -> int:
+    from .watch import print_outcome, say_errors
+
     run = await begin()
     await run.started()
     if run.is_started:
@@ -126,10 +134,7 @@ async def _detach(begin: Any, *, as_json: bool) -> int:
         print(run.id)
         return 0
     outcome = await run.outcome()
-    for error in outcome["errors"]:
-        print(f"provision: {error['message']}\n  next: {error['hint']}", file=sys.stderr)
+    say_errors(outcome)
     if as_json:
-        from .watch import print_outcome
-
         print_outcome(outcome)
     return int(outcome["exit_code"])

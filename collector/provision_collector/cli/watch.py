@@ -20,11 +20,21 @@ if TYPE_CHECKING:
 STOP_WITHIN_S = 90.0
 
 
-def watch(begin: Callable[[], Awaitable[Run]], *, host: str, mode: Mode, stop_on_exit: bool) -> int:
-    """Start or join a run by *begin*, show it to its end, and return the exit code."""
+def watch(
+    begin: Callable[[], Awaitable[Run]],
+    *,
+    host: str,
+    mode: Mode,
+    stop_on_exit: bool,
+    forwards_ports: bool = False,
+) -> int:
+    """Start or join a run by *begin*, show it to its end, and return the exit code.
+
+    With *forwards_ports*, the ports of its services are brought here once it is usable, and stay until Ctrl-C.
+    """
     try:
         with view_for(mode, host=host, stdout=sys.stdout, stderr=sys.stderr) as view:
-            return asyncio.run(_watch(begin, view, stop_on_exit=stop_on_exit))
+            return asyncio.run(_watch(begin, view, stop_on_exit=stop_on_exit, forwards_ports=forwards_ports))
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), 1
@@ -42,24 +52,36 @@ def mode_for(*, json: bool, quiet: bool, verbose: bool) -> Mode:
     return choose_mode(json=json, quiet=quiet, stderr_is_tty=is_terminal, environ=os.environ)
 
 
-async def _watch(begin: Callable[[], Awaitable[Run]], view: View, *, stop_on_exit: bool) -> int:
+async def _watch(
+    begin: Callable[[], Awaitable[Run]], view: View, *, stop_on_exit: bool, forwards_ports: bool
+) -> int:
+    from .forward import ServicePorts
+
     run = await begin()
     leaving: list[asyncio.Task[None]] = []
+    is_over, is_left = asyncio.Event(), asyncio.Event()
 
     def leave(exit_code: int) -> None:
-        if leaving:
-            return  # asked twice: it is under way
+        is_left.set()
+        if leaving or is_over.is_set():
+            return  # asked twice, or there is nothing left to leave
         leaving.append(asyncio.create_task(_leave(run, exit_code, stop_on_exit=stop_on_exit)))
 
     loop = asyncio.get_running_loop()
     for sign, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         loop.add_signal_handler(sign, leave, exit_code)
+    ports = ServicePorts(run) if forwards_ports else None
     async for event in run.events():
         if event["event"] == "outcome":
             view.outcome(event)
         else:
             view.event(event)
+        if ports is not None:
+            ports.take(event)
     outcome = await run.outcome()
+    is_over.set()
+    if ports is not None:
+        await ports.stay(is_left)
     if leaving:
         await leaving[0]
         if run.status["verdict"] is None and run.may_go_on:
@@ -108,3 +130,9 @@ def print_outcome(outcome: dict[str, Any]) -> None:
     import json
 
     print(json.dumps({"event": "outcome", **outcome}, ensure_ascii=False), flush=True)
+
+
+def say_errors(outcome: Mapping[str, Any]) -> None:
+    """What went wrong and what to do, for people."""
+    for error in outcome["errors"]:
+        print(f"provision: {error['message']}\n  next: {error['hint']}", file=sys.stderr)
