@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from . import process
 from .audit import HASHES_AT_ONCE, MODEL_SUFFIXES
 from .context import Context
+from .detach import argv_of, processes
 from .downloads import Sources, existing, verify
 from .environment.git import Git
 from .environment.venv import interpreter_of
@@ -84,12 +85,11 @@ def _places() -> Iterator[str]:
 
 def _running(comfyui: str) -> Optional[List[str]]:
     """The words of the process that serves this ComfyUI, its interpreter first; None when it does not run."""
-    for number in filter(str.isdigit, os.listdir("/proc")):
+    for pid in processes():
+        words = argv_of(pid)
+        scripts = [word for word in words[1:] if os.path.basename(word) == "main.py"]
         try:
-            with open(f"/proc/{number}/cmdline", "rb") as file:
-                words = [word.decode("utf-8", "replace") for word in file.read().split(b"\0")[:-1]]
-            scripts = [word for word in words[1:] if os.path.basename(word) == "main.py"]
-            folder = os.readlink(f"/proc/{number}/cwd")
+            folder = os.readlink(f"/proc/{pid}/cwd")
         except OSError:
             continue  # it ended meanwhile, or is another user's
         if scripts and os.path.realpath(os.path.join(folder, os.path.dirname(scripts[0]))) == comfyui:

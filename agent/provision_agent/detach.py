@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
 _started: "List[subprocess.Popen[bytes]]" = []  # held, so that they are reaped and never waited for
 
@@ -88,6 +88,22 @@ def boot_id() -> str:
             return file.read().strip()
     except OSError:
         return "unknown"
+
+
+def processes() -> Iterator[int]:
+    """Every process that can be seen from here."""
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if entry.isdigit():
+            yield int(entry)
+
+
+def argv_of(pid: int) -> List[str]:
+    """The words that a process was started with; empty when it is gone or another user's."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return []
 
 
 def agent_argv(*arguments: str) -> List[str]:

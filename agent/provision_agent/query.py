@@ -5,6 +5,7 @@ Each reads one JSON object on stdin (an empty one will do) and answers with one 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import Any, Dict, List, Mapping, Optional
 from . import facts
 from .checks import run_check
 from .context import Context
+from .detach import argv_of, processes
 from .environment.venv import find
 from .failures import Failure
 from .journal import read_status
@@ -67,14 +69,18 @@ def facts_main(argv: List[str]) -> int:
 
 
 def prune_main(argv: List[str]) -> int:
-    """``prune``: ``{workspace?, keep, older_than_s?}`` -> ``{removed: [run…], agents: [file…]}``; never the current run."""
+    """``prune``: ``{workspace?, keep, older_than_s?}`` -> ``{removed: [run…], agents: [file…]}``.
+
+    Never the current run, and no agent that a process runs by.
+    """
     request = read_request()
     removed: List[str] = []
-    agents: List[str] = []
-    for workspace in _workspaces(request.get("workspace")):
+    workspaces = _workspaces(request.get("workspace"))
+    for workspace in workspaces:
         removed += _prune_runs(workspace, int(request["keep"]), request.get("older_than_s"))
-        if not workspace.keeper_is_alive():
-            agents += _prune_agents(workspace, str(request.get("agent") or ""))
+    agents = _prune_agents(
+        [*(workspace.tool for workspace in workspaces), os.path.expanduser("~/.provision")]
+    )
     say({"removed": removed, "agents": agents})
     return 0
 
@@ -180,11 +186,12 @@ def _prune_runs(workspace: Workspace, keep: int, older_than_s: Optional[float]) 
     return chosen
 
 
-def _prune_agents(workspace: Workspace, in_use: str) -> List[str]:
-    folder = os.path.join(workspace.tool, "agent")
-    others = [name for name in os.listdir(folder) if os.path.join(folder, name) != os.path.abspath(in_use)]
-    mine = os.path.basename(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    removed = [name for name in others if name != mine]
-    for name in removed:
-        os.unlink(os.path.join(folder, name))
+def _prune_agents(tools: List[str]) -> List[str]:
+    """Remove the agents in these ``.provision`` folders that no process runs by: services outlive their run."""
+    in_use = {word for pid in processes() for word in argv_of(pid)}
+    removed = []
+    for path in sorted(path for tool in tools for path in glob.glob(os.path.join(tool, "agent", "*.pyz"))):
+        if path not in in_use:
+            os.unlink(path)
+            removed.append(os.path.basename(path))
     return removed

@@ -141,7 +141,7 @@ def _begin(order: Mapping[str, Any], plan: Plan, workspace: Workspace, lock: Wor
             _keep_wish(order, workspace, previous)
             return _launch(order, died, workspace, lock, previous, state="resumed")
         _close_dead_run(workspace, previous)
-    if read_status(workspace, run_id) is not None:
+    if _verdict(workspace, run_id) is not None:
         return _answer(
             "usage",
             message=f"run `{run_id}` is finished",

@@ -144,11 +144,28 @@ def test_a_newer_tool_joins_a_run_of_an_older_agent(here: Here, files: FileServe
     os.kill(agent, signal.SIGKILL)  # its keeper starts it again, from its own file
     eventually(lambda: here.lock()["agent"]["pid"] != agent)
     assert str(stored).encode() in Path(f"/proc/{here.lock()['agent']['pid']}/cmdline").read_bytes()
+    prune = ["prune", "--json", *here.connection()]
+    assert here.run(*prune).lines[0]["agents"] == [], "the run and its watcher need theirs"
     lift()
     done = here.finish(child)
 
     assert (done.code, done.outcome["run"]) == (0, "old"), done.stdout + done.stderr
-    assert len(list(folder.iterdir())) == 2
+    stored_agents = sorted(path.name for path in folder.iterdir())
+    assert len(stored_agents) == 2
+    here.assert_mirrored(done.outcome)
+    assert here.run(*prune).lines[0]["agents"] == stored_agents
+    assert list(folder.iterdir()) == []
+
+
+def test_a_run_whose_beginning_was_cut_short_may_be_begun_again(here: Here, files: FileServer) -> None:
+    runs = here.instance.workspace / ".provision/runs"
+    (runs / "half").mkdir(parents=True)
+    for name in ("plan.json", "events.jsonl"):
+        (runs / "half" / name).touch()
+
+    done = here.up(here.profile(profile_of(files)), "--run-id", "half")
+
+    assert (done.code, done.outcome["run"]) == (0, "half"), done.stdout + done.stderr
     here.assert_mirrored(done.outcome)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from typing import Any
 
@@ -131,7 +132,7 @@ async def _detach(begin: Any, *, as_json: bool) -> int:
     await run.started()
     if run.is_started:
         await run.leave()
-        print(run.id)
+        print(json.dumps({"run": run.id}) if as_json else run.id)
         return 0
     outcome = await run.outcome()
     say_errors(outcome)
