@@ -9,6 +9,7 @@ import time
 
 from harness.downloads import eventually, quick
 from harness.file_server import Content, Fault, FileServer
+from provision_agent.downloads.partfile import PartFile
 from provision_agent.plan import Download, HostLimits, ItemLimits, Limits
 
 MIB = 1 << 20
@@ -316,7 +317,7 @@ def test_a_file_url_is_copied_and_verified_like_any_other(bench, tmp_path):
 
 def test_a_whole_line_is_used_by_growing_when_connections_are_slow(bench, monkeypatch):
     """64 connections of 2 MiB/s bring what 32 cannot; the machine that tests may be busy with other things."""
-    monkeypatch.setattr("provision_agent.downloads.tuner.CpuShare", lambda: lambda: 0.1)
+    monkeypatch.setattr("provision_agent.downloads.pool.BACKLOG", 1 << 40)
     with FileServer(bytes_per_s=2 * MIB) as server:
         items = [Download(url=server.add(f"/{n}", Content(48 * MIB, n)), path=f"{n}.bin") for n in range(6)]
 
@@ -324,6 +325,19 @@ def test_a_whole_line_is_used_by_growing_when_connections_are_slow(bench, monkey
 
         # the server may not have noticed yet that a connection was given up
         assert 40 < server.peak_connections < 90
+
+
+def test_a_few_connections_do_where_the_disk_is_slower_than_the_line(bench, server, monkeypatch):
+    def write_slowly(part, view, offset, write=PartFile.write):
+        time.sleep(0.05)
+        write(part, view, offset)
+
+    monkeypatch.setattr(PartFile, "write", write_slowly)
+    items = [Download(url=server.add(f"/{n}", Content(16 * MIB, n)), path=f"{n}.bin") for n in range(4)]
+
+    bench.fetch(*items)
+
+    assert server.peak_connections < 32
 
 
 def test_stop_ends_soon_and_keeps_what_has_landed(bench, server):

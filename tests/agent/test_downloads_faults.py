@@ -6,8 +6,6 @@ import email.utils
 import hashlib
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 
@@ -426,27 +424,6 @@ def test_a_name_that_does_not_exist_is_unreachable(bench):
 
     assert result.failure.class_ == "unreachable"
     assert "no-such-host.invalid" in result.failure.message
-
-
-def test_a_full_disk_is_final_and_keeps_the_state(bench, server):
-    """The limit on the size of files stands for the disk: the kernel says the same to the same call."""
-    code = f"""
-import resource, signal, sys, threading
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20))
-sys.path[:0] = {sys.path!r}
-from pathlib import Path
-from harness.downloads import Bench
-from provision_agent.plan import Download
-bench = Bench(Path({str(bench.root)!r}))
-result = bench.fetch_one(Download(url={server.add("/m.bin", Content(8 * MIB))!r}, path="m.bin"))
-print(result.failure.class_, len(bench.named("retried")))
-"""
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
-
-    assert (done.stdout.split(), done.stderr) == (["disk_full", "0"], "")
-    assert bench.path("m.bin.part").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_said_so(bench, server):

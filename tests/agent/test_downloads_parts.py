@@ -14,6 +14,7 @@ import pytest
 from harness.file_server import Content
 from provision_agent.downloads import unpack, verify
 from provision_agent.downloads.extents import Extents, gaps, merged
+from provision_agent.downloads.hasher import Hasher
 from provision_agent.downloads.hosts import Hosts, Rate
 from provision_agent.downloads.progress import Progress
 from provision_agent.downloads.tuner import CONNECTIONS_MOST, Tuner
@@ -59,6 +60,32 @@ def test_every_byte_is_in_exactly_one_place_whatever_happens(seed):
 
     assert extents.landed == extents.frontier == size
     assert all(written)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_hash_is_right_whichever_bytes_are_handed_in_and_whichever_are_read_back(seed, tmp_path):
+    rand = random.Random(seed)
+    content = Content(rand.randrange(1, 12 * MIB), seed)
+    landed = Extents(content.size)
+    with (tmp_path / "m").open("w+b") as file:
+        hasher = Hasher(file.fileno(), lambda: landed.frontier)
+        claims = [claim for _ in range(4) if (claim := landed.claim(3 * MIB, 0.0))]
+        while claims:
+            claim = rand.choice(claims)
+            piece = content.read(claim.position, min(claim.left, rand.randrange(1, MIB)))
+            at = claim.position
+            os.pwrite(file.fileno(), piece, at)
+            landed.land(claim, len(piece), 0.0)
+            if rand.random() < 0.8:
+                hasher.offer(piece, at)
+            if claim.left == 0:
+                landed.release(claim)
+                claims = [
+                    *(each for each in claims if each is not claim),
+                    *filter(None, [landed.claim(3 * MIB, 0.0)]),
+                ]
+
+        assert hasher.result(content.size, stop=lambda: False) == content.sha256
 
 
 def test_bytes_that_land_after_their_stretch_was_cut_count_once():
@@ -276,37 +303,53 @@ def test_an_archive_that_leads_out_fails_its_item(bench, server):
 # -- how many, how fast
 
 
-def tuned(tuner: Tuner, speed_of, seconds: float) -> Tuner:
+def tuned(speed_of, seconds: float, late_share: float = 0.1, files=None, connections=None) -> Tuner:
     """Let time pass; *speed_of* says how fast so many connections are."""
-    landed = 0.0
+    tuner, landed = Tuner(files, connections), 0.0
     for tick in range(int(seconds * 4)):
         landed += speed_of(tuner.connections) / 4
-        tuner.tick(tick / 4, int(landed), is_full=True)
+        tuner.tick(tick / 4, int(landed), int(landed * late_share), is_full=True)
     return tuner
 
 
+def test_the_usual_number_of_connections_comes_at_once_where_the_line_is_the_limit():
+    assert tuned(lambda count: count * 20e6, 0.25).connections < 32
+    assert tuned(lambda count: count * 20e6, 0.75).connections == 32
+
+
 def test_connections_grow_while_the_line_is_not_full():
-    tuner = tuned(Tuner(None, None, cpu_share=lambda: 0.1), lambda count: count * 20e6, 20.0)
+    tuner = tuned(lambda count: count * 20e6, 20.0)
 
     assert (tuner.connections, tuner.per_file, tuner.files) == (CONNECTIONS_MOST, 16, 8)
 
 
 def test_connections_go_back_when_more_bring_nothing():
-    tuner = tuned(Tuner(None, None, cpu_share=lambda: 0.1), lambda count: 100e6, 20.0)
+    tuner = tuned(lambda count: 100e6, 20.0)
 
     assert (tuner.connections, tuner.per_file, tuner.files) == (32, 8, 4)
 
 
-def test_a_busy_processor_stops_the_growth():
-    tuner = tuned(Tuner(None, None, cpu_share=lambda: 0.95), lambda count: count * 20e6, 20.0)
+def test_where_this_machine_is_the_limit_it_stays_with_a_few_connections():
+    few = tuned(lambda count: 500e6, 1.0, late_share=0.9).connections
 
-    assert tuner.connections == 32
+    assert few < 32
+    assert tuned(lambda count: 500e6, 100.0, late_share=0.9).connections == few
+
+
+def test_a_few_connections_are_not_kept_when_more_are_faster_after_all():
+    assert tuned(lambda count: count * 20e6, 60.0, late_share=0.9).connections == 32
 
 
 def test_numbers_of_the_plan_are_never_passed():
-    tuner = tuned(Tuner(2, 6, cpu_share=lambda: 0.1), lambda count: count * 20e6, 20.0)
+    tuner = tuned(lambda count: count * 20e6, 20.0, files=2, connections=6)
 
     assert (tuner.files, tuner.per_file, tuner.connections) == (2, 6, 12)
+
+
+def test_files_grow_also_where_each_may_have_one_connection_only():
+    tuner = tuned(lambda count: count * 20e6, 20.0, connections=1)
+
+    assert (tuner.files, tuner.per_file, tuner.connections) == (8, 1, 8)
 
 
 def test_the_built_in_caps_hold_for_every_name_of_a_host():

@@ -17,7 +17,7 @@ from ..plan import LEVELS, Download
 from . import existing, local, unpack, verify
 from .allowance import Allowance, Stopped, TimeUp
 from .extents import Extents
-from .follower import Follower
+from .hasher import Hasher
 from .hosts import Hosts
 from .ladder import Ladder, Source
 from .partfile import Busy, Identity, PartFile
@@ -57,7 +57,6 @@ class Fetch:
         self._progress = Progress(self.report, item.limits.stall)
         self._part: Optional[PartFile] = None
         self._transfer: Optional[Transfer] = None
-        self._follower: Optional[Follower] = None
         self._landed_before = 0
         self._was_restarted = False
 
@@ -210,7 +209,7 @@ class Fetch:
         self.report("sized", total_bytes=size, **resumed)
         self._progress.begin(extents.landed, size)
         self._allowance.size_bytes, self._allowance.is_moving = size, self._progress.is_moving
-        self._follower = Follower(self._part.descriptor, lambda: self._pool.frontier(transfer))
+        transfer.hasher = Hasher(self._part.descriptor, lambda: self._pool.frontier(transfer))
         return transfer
 
     def _take_part(self, path: str, answer: Answer) -> bool:
@@ -250,13 +249,13 @@ class Fetch:
 
     def _verified(self, transfer: Transfer, size: int) -> str:
         """The file's hash, when everything about it is right."""
-        assert self._part is not None and self._follower is not None
+        assert self._part is not None and transfer.hasher is not None
         wanted = self._sha256 or transfer.answer.sha256
         try:
             if self._size is not None and size != self._size:
                 raise Failure("size", f"{transfer.answer.host} sent {size} bytes, wanted are {self._size}")
             verify.check_format(self._part.descriptor, transfer.name, size, self._access.secret_values)
-            sha256 = self._follower.result(size, stop=self._allowance.is_stopped)
+            sha256 = transfer.hasher.result(size, stop=self._allowance.is_stopped)
             if sha256 is None:
                 raise Stopped
             if wanted and sha256 != wanted:
@@ -306,14 +305,13 @@ class Fetch:
         """End every connection and the hashing of the transfer in progress, so that the part may be changed."""
         transfer, self._transfer = self._transfer, None
         if transfer is not None:
+            if transfer.hasher is not None:
+                transfer.hasher.stop()
             is_quiet = self._pool.withdraw(transfer, within_s=QUIET_WITHIN_S)
             self._landed_before += transfer.bytes_landed
             if not is_quiet:
                 self._part = None  # a write hangs: its descriptor must never become another file's
                 raise Failure("read_only", "the disk has not taken a write for a minute")
-        if self._follower is not None:
-            self._follower.stop()
-            self._follower = None
 
 
 def _signature(path: str) -> Optional[Tuple[int, int]]:

@@ -159,9 +159,11 @@ class PartFile:
             pass  # the folder cannot be written any more; an empty part harms nobody
 
     def close(self, *, sync: bool) -> None:
-        """Unlock it and keep what has landed, if anything; *sync* makes it outlive a crash of the machine."""
+        """Unlock it and keep what has landed, if it can be continued; *sync* makes it outlive a crash of the machine."""
         try:
-            if os.fstat(self.descriptor).st_size == 0 and self._is_still_there():
+            is_empty = os.fstat(self.descriptor).st_size == 0
+            is_useless = self.identity is not None and self.identity.size_bytes is None
+            if (is_empty or is_useless) and self._is_still_there():
                 self.remove()
             if sync and self._journal is not None:
                 os.fdatasync(self.descriptor)
@@ -267,6 +269,7 @@ def _reserve(descriptor: int, size_bytes: int) -> None:
     while _FALLOCATE(descriptor, FALLOC_KEEP_SIZE, 0, size_bytes) != 0:
         code = ctypes.get_errno()
         if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            os.ftruncate(descriptor, os.fstat(descriptor).st_size)  # some keep what they could get
             raise OSError(code, os.strerror(code))
         if code != errno.EINTR:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from typing import Callable, List, Optional, Set
+from typing import Callable, Dict, List, Optional
 
 from ..failures import Failure
 from . import http
@@ -33,6 +33,8 @@ STEAL_AFTER_S, WORTH_STEALING_S = 0.5, 0.25
 """A stretch is cut once its speed is known, if it would last noticeably longer than a new request takes."""
 SLOW_BYTES_PER_S = 64 * 1024
 LOOK_AGAIN_S = 0.2
+BACKLOG = 256 * 1024
+"""If so many bytes wait after a read, this machine is slower than the line."""
 
 
 class Pool:
@@ -52,18 +54,20 @@ class Pool:
         self.tuner = tuner
         self._clock = clock
         self._transfers: List[Transfer] = []
-        self._workers: Set[threading.Thread] = set()
+        self._workers: Dict[int, threading.Thread] = {}
         self._stopped = threading.Event()
         self.guard = threading.Condition()
         """Held while a transfer's extents are read or changed."""
         self.bytes_landed = 0
+        self._bytes_late = 0
+        """Of those, the ones behind which others waited already."""
 
     def add(self, transfer: Transfer) -> None:
         """Begin to fetch."""
         with self.guard:
             self._transfers.append(transfer)
             self._transfers.sort(key=lambda each: each.rank)
-            self._staff()
+            self._tune()
             self.guard.notify_all()
 
     def withdraw(self, transfer: Transfer, *, within_s: float) -> bool:
@@ -94,8 +98,7 @@ class Pool:
             for claim in transfer.extents.claims:
                 claim.sample(now)
             self._shed(transfer, now)
-            if self.tuner.tick(now, self.bytes_landed, is_full=self._is_full()):
-                self._staff()
+            self._tune()
             return transfer.extents.landed
 
     def fair_share(self, floor_bytes_per_s: float) -> float:
@@ -118,19 +121,23 @@ class Pool:
                 for claim in transfer.extents.claims:
                     claim.abandon()
             self.guard.notify_all()
-            workers = list(self._workers)
+            workers = list(self._workers.values())
         end = time.monotonic() + within_s
         for worker in workers:
             worker.join(max(0.0, end - time.monotonic()))
 
     # -- the threads
 
-    def _staff(self) -> None:
-        while len(self._workers) < self.tuner.connections and not self._stopped.is_set():
-            number = len(self._workers)
-            worker = threading.Thread(target=self._work, args=(number,), name=f"fetch-{number}", daemon=True)
-            self._workers.add(worker)
-            worker.start()
+    def _tune(self) -> None:
+        """Have as many threads as connections are wanted now."""
+        self.tuner.tick(self._clock(), self.bytes_landed, self._bytes_late, is_full=self._is_full())
+        for number in range(self.tuner.connections):
+            if number not in self._workers and not self._stopped.is_set():
+                worker = threading.Thread(
+                    target=self._work, args=(number,), name=f"fetch-{number}", daemon=True
+                )
+                self._workers[number] = worker
+                worker.start()
 
     def _work(self, number: int) -> None:
         view = memoryview(bytearray(BUFFER if number < LARGE_BUFFERS else SMALL_BUFFER))
@@ -145,7 +152,7 @@ class Pool:
             if connection is not None:
                 connection.close()
             with self.guard:
-                self._workers.discard(threading.current_thread())
+                del self._workers[number]
 
     def _next(self, number: int) -> Optional[Claim]:
         with self.guard:
@@ -183,7 +190,7 @@ class Pool:
 
     # -- bookkeeping
 
-    def _landed(self, claim: Claim, count: int) -> None:
+    def _landed(self, claim: Claim, count: int, backlog: int) -> int:
         transfer: Transfer = claim.owner
         with self.guard:
             now = self._clock()
@@ -193,6 +200,8 @@ class Pool:
             transfer.bytes_landed += count
             transfer.landed_at = now
             self.bytes_landed += count
+            self._bytes_late += count if backlog > BACKLOG else 0
+            return count
 
     def _release(self, claim: Claim, failure: Optional[Failure]) -> None:
         transfer: Transfer = claim.owner
@@ -255,7 +264,9 @@ class Pool:
             self._hosts.connections_cap(transfer.source_host, transfer.answer.host),
             1 if transfer.is_single else None,
         ]
-        return min([self.tuner.per_file] + [cap for cap in caps if cap is not None])
+        unfinished = sum(1 for each in self._transfers if not each.extents.is_complete)
+        share = -(-self.tuner.connections // max(1, unfinished))
+        return min([self.tuner.per_file, share] + [cap for cap in caps if cap is not None])
 
     def _next_stretch(self, transfer: Transfer, now: float) -> Optional[Claim]:
         if transfer.is_single:

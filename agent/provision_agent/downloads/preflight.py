@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ..context import Context
 from ..failures import Failure
+from ..lines import size_text
 from . import existing
 from .fetch import Fetch
 from .hosts import Hosts
@@ -164,12 +165,12 @@ def _too_big(folder: str, wanted: int, free: int, absent: Sequence[Fetch]) -> Fa
     for fetch in sorted(candidates, key=lambda each: size_of(each) or 0, reverse=True):
         if short <= 0:
             break
-        dropped.append(f"`{fetch.item.path}` ({(size_of(fetch) or 0) / 1e9:.1f} GB)")
+        dropped.append(f"`{fetch.item.path}` ({size_text(size_of(fetch) or 0)})")
         short -= int((size_of(fetch) or 0) * (1 + MARGIN_SHARE))
-    hint = f"rent an instance with at least {(wanted - free) / 1e9:.1f} GB more, or free as much"
+    hint = f"rent an instance with at least {size_text(wanted - free)} more, or free as much"
     if dropped and short <= 0:
         hint += f"; leaving out {', '.join(dropped)} would do"
-    message = f"{wanted / 1e9:.1f} GB are needed on `{folder}`, {free / 1e9:.1f} GB are free"
+    message = f"{size_text(wanted)} are needed on `{folder}`, {size_text(free)} are free"
     return Failure("disk_full", message, hint=hint, needed_bytes=wanted, free_bytes=free, path=folder)
 
 

@@ -14,6 +14,7 @@ from ..failures import Failure
 from ..plan import ItemLimits
 from . import http, sources, verify
 from .extents import Claim, Extents
+from .hasher import Hasher
 from .hosts import Rate
 from .partfile import PartFile
 from .sources import Answer, Sources
@@ -68,6 +69,8 @@ class Transfer:
         self.rank = rank
         self.is_single = is_single
         """Whole file or nothing: the source has no ranges."""
+        self.hasher: Optional[Hasher] = None
+        """Is offered every byte that lands."""
         self.not_before = 0.0
         self.is_blocked = False
         """It failed or was withdrawn: no new connections."""
@@ -108,7 +111,7 @@ def carry(
     *,
     access: Sources,
     rate: Rate,
-    landed: Callable[[Claim, int], None],
+    landed: Callable[[Claim, int, int], int],
     reuse: Optional[http.Connection],
     sleep: Callable[[float], object],
 ) -> Optional[http.Connection]:
@@ -118,7 +121,8 @@ def carry(
         view: Where bytes go on their way to the disk.
         access: Explains refusals.
         rate: The cap of all connections.
-        landed: Is told of bytes that are on the disk.
+        landed: Is told how many bytes are on the disk now, and how many more have come in meanwhile; says how many
+            of those on the disk are still the claim's own.
         reuse: An idle connection from before.
         sleep: Waits, but not longer than the engine lives.
 
@@ -158,7 +162,7 @@ def _pour(
     claim: Claim,
     view: memoryview,
     rate: Rate,
-    landed: Callable[[Claim, int], None],
+    landed: Callable[[Claim, int, int], int],
     sleep: Callable[[float], object],
 ) -> None:
     transfer: Transfer = claim.owner
@@ -174,8 +178,11 @@ def _pour(
                 )
             # the end may have moved while we were reading; and what nobody waits for any more is dropped
             count = 0 if claim.is_abandoned else min(count, claim.left)
-            transfer.part.write(view[:count], claim.position)
-            landed(claim, count)
+            at = claim.position
+            transfer.part.write(view[:count], at)
+            count = landed(claim, count, response.backlog)
+            if transfer.hasher is not None:
+                transfer.hasher.offer(view[:count], at)
             pause_s = rate.take(count)
             if pause_s:
                 sleep(pause_s)
