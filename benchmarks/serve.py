@@ -5,7 +5,8 @@
 The server is the real one in its own process, and SSH is real. The instances are one process that plays the agent's
 side of the protocol and writes events at a fixed rate, each with the moment of its writing, so a client's clock minus
 an event's own time is the whole way: SSH, mirror, stream, HTTP. Some clients never read: they may cost nothing.
-All of it shares this machine's processors; `load_before` says how busy they were with other things.
+All of it shares this machine's processors: `server_starved` is the share of the time in which the server was ready to
+work and got no processor, so a latency beside a large one says nothing about the server; its CPU time per event does.
 Prints one JSON object; the exit status is 1 when a client missed an event or a run its verdict.
 """
 
@@ -208,7 +209,7 @@ async def measure(
     clients = [Client(port, f"load{number % words.runs}") for number in range(words.clients)]
     sleepy = [await Client(port, f"load{number % words.runs}").open() for number in range(SLEEPY)]
     (folder / "go").touch()
-    cpu_before, at_before = cpu_s(pid), time.monotonic()
+    cpu_before, starved_before, at_before = cpu_s(pid), starved_s(pid), time.monotonic()
     async with asyncio.timeout(words.seconds * 4 + 120):
         await asyncio.gather(*(client.follow() for client in clients))
         while any(
@@ -216,7 +217,8 @@ async def measure(
             for run in await asyncio.to_thread(get, port)
         ):
             await asyncio.sleep(0.5)
-    cores = (cpu_s(pid) - cpu_before) / (time.monotonic() - at_before)
+    took_s = time.monotonic() - at_before
+    cpu_used_s, starved = cpu_s(pid) - cpu_before, starved_s(pid) - starved_before
     for _, writer in sleepy:
         writer.close()
     verdicts = [run["verdict"] for run in await asyncio.to_thread(get, port)]
@@ -231,7 +233,9 @@ async def measure(
         "latency_max_ms": round(1000 * ages[-1], 1),
         "events_seen": len(ages),
         "server_peak_memory_mb": peak_mb(pid),
-        "server_cores": round(cores, 2),
+        "server_cores": round(cpu_used_s / took_s, 2),
+        "server_cpu_ms_per_event": round(1000 * cpu_used_s / (words.runs * words.rate * words.seconds), 2),
+        "server_starved": round(starved / took_s, 2),
         "clients_with_gaps": sum(not client.is_whole() for client in clients),
         "runs_without_verdict": words.runs - verdicts.count("complete"),
     }
@@ -255,6 +259,11 @@ def get(port: int) -> list[dict[str, Any]]:
 def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def starved_s(pid: int) -> float:
+    """How long the main thread has waited for a processor."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 def peak_mb(pid: int) -> int:

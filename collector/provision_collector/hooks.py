@@ -1,7 +1,8 @@
-"""Act on a run from this side: tell a command or a webhook that it is usable or finished; ask whether its instance exists.
+"""Tell a command or a webhook that a run is usable or finished.
 
-A webhook is tried until it answers 2xx or says that it never will, and carries a key by which the receiver knows
-a repetition. Commands get facts in their environment and the payload on stdin; neither ever gets a secret.
+What is owed is written down before the first attempt and outlives the process that owes it. A webhook is tried
+until it answers 2xx or says that it never will, and carries a key by which the receiver knows a repetition.
+Commands get facts in their environment and the payload on stdin; neither ever gets a secret.
 """
 
 from __future__ import annotations
@@ -14,31 +15,27 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import structlog
 from provision_agent.backoff import full_jitter_s
-from provision_agent.protocol import VERDICTS
 
 from .errors import UsageError
-
-if TYPE_CHECKING:
-    from .run import Run
+from .local_command import WEBHOOK_SECRET, argv_of, execute, facts_of
 
 Kind = Literal["usable", "finished"]
 COMMAND_TIMEOUT_S = 120.0
 REQUEST_TIMEOUT_S = 15.0
 ATTEMPTS = 10
 RETRY_CAP_S = 60.0
-GONE_CHECK_TIMEOUT_S = 30.0
-GONE_CHECK_EVERY_S = 5.0
-SECRET_VARIABLE = "PROVISION_WEBHOOK_SECRET"  # noqa: S105 - a name
 RETRIED = frozenset((408, 425, 429))
 """Answers below 500 that mean: later."""
+_SENDERS = ThreadPoolExecutor(16, thread_name_prefix="webhook")
+"""Threads of their own: a receiver that hangs must not keep the disk's readers waiting."""
 
 log = structlog.get_logger()
 
@@ -64,14 +61,71 @@ class Hook:
     def parse(cls, kind: Kind, text: str, environ: Mapping[str, str] = os.environ) -> Hook:
         """Read ``https://…`` or a command line. Raises UsageError when it is neither."""
         if text.startswith(("http://", "https://")):
-            if not urlsplit(text).hostname:
-                raise UsageError(f"`--on-{kind} {text}`: there is no host in this URL")
-            return cls(kind, text, environ.get(SECRET_VARIABLE, "").encode())
-        return cls(kind, shlex.join(_argv(f"--on-{kind}", text)))
+            _check_url(kind, text)
+            return cls(kind, text, environ.get(WEBHOOK_SECRET, "").encode())
+        return cls(kind, shlex.join(argv_of(f"--on-{kind}", text)))
 
     @property
     def is_webhook(self) -> bool:
         return self.target.startswith(("http://", "https://"))
+
+
+class Ledger(Protocol):
+    """Where deliveries are written down; what a method changed is on the disk when it returns."""
+
+    async def owe(self, key: str, body: str) -> bool:
+        """Record a delivery before its first attempt; False when its key is known, settled or not."""
+
+    async def settle(self, key: str, *, attempts: int) -> None:
+        """The delivery arrived, or was given up."""
+
+    async def owed(self) -> Sequence[tuple[str, str]]:
+        """``(key, body)`` of every delivery that is not settled."""
+
+
+class Deliveries:
+    """Tells every hook of a kind, each fact once; what an earlier process left owed is told by `resume`."""
+
+    def __init__(self, hooks: Sequence[Hook], ledger: Ledger) -> None:
+        self._hooks = hooks
+        self._ledger = ledger
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def resume(self) -> None:
+        """Begin to deliver what is owed."""
+        for key, body in await self._ledger.owed():
+            self._begin(key, body)
+
+    async def tell(self, kind: Kind, run: str, facts: Mapping[str, Any]) -> None:
+        """Owe every hook of *kind* a delivery; on the disk when this returns. The same again does nothing."""
+        for number, hook in enumerate(self._hooks):
+            if hook.kind == kind:
+                key, body = f"{run}:{kind}:{number}", payload_of(kind, run, facts)
+                if await self._ledger.owe(key, body):
+                    self._begin(key, body)
+
+    async def finish(self) -> None:
+        """Wait until everything arrived or was given up."""
+        await asyncio.gather(*self._tasks)
+
+    async def close(self) -> None:
+        """Stop delivering; what is not settled stays owed."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, key: str, body: str) -> None:
+        task = asyncio.create_task(self._deliver(key, body), name=f"hook {key}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _deliver(self, key: str, body: str) -> None:
+        _, kind, number = key.rsplit(":", 2)
+        attempts = 0
+        for at, hook in enumerate(self._hooks):
+            if (hook.kind, str(at)) == (kind, number):  # else it was another process's hook, and nobody's now
+                _, attempts = await deliver(hook, key, body)
+        await self._ledger.settle(key, attempts=attempts)
 
 
 def payload_of(kind: Kind, run: str, facts: Mapping[str, Any]) -> str:
@@ -92,11 +146,11 @@ async def deliver(
 
     A command runs once: only its author knows whether it may run twice.
     """
-    attempts = 1 if not hook.is_webhook else ATTEMPTS
+    attempts = ATTEMPTS if hook.is_webhook else 1
     for attempt in range(1, attempts + 1):
         try:
             if hook.is_webhook:
-                await asyncio.to_thread(_post, hook, key, body.encode())
+                await asyncio.get_running_loop().run_in_executor(_SENDERS, _post, hook, key, body.encode())
             else:
                 await _run(hook, key, body)
             log.info("hook_delivered", key=key, attempt=attempt)
@@ -107,103 +161,35 @@ async def deliver(
         except _Again as failed:
             wait_s = 0.5 + full_jitter_s(attempt, base_s=1.0, cap_s=RETRY_CAP_S)
             is_last = attempt == attempts
-            log.warning(
-                "hook_failed",
-                key=key,
-                target=_shown(hook),
-                why=str(failed),
-                retry_in_s=None if is_last else wait_s,
-            )
+            retry_in_s = None if is_last else wait_s
+            log.warning("hook_failed", key=key, target=_shown(hook), why=str(failed), retry_in_s=retry_in_s)
             if not is_last:
                 await sleep(wait_s)
     return False, attempts
 
 
-async def is_gone(command: str, facts: Mapping[str, str]) -> bool:
-    """Ask *command* whether an instance does not exist any more: exit status 0 says that it is gone.
-
-    *facts* reach it as ``PROVISION_HOST``, ``PROVISION_INSTANCE_ID``, ``PROVISION_RUN``, ``PROVISION_LABEL_<NAME>``.
-    A command that cannot run, or takes too long, says nothing.
-    """
-    code = await _execute(_argv("--gone-check", command), facts, b"", GONE_CHECK_TIMEOUT_S)
-    if code not in (0, 1):
-        log.warning("gone_check_failed", exit_status=code, command=command)
-    return code == 0
-
-
-async def leave_when_gone(
-    run: Run, command: str, facts: Mapping[str, str], *, is_out_of_contact: Callable[[], bool], every_s: float
-) -> None:
-    """While there is no contact, ask *command* every *every_s* seconds; end the watching when the instance is gone."""
-    while True:
-        await asyncio.sleep(every_s)
-        if is_out_of_contact() and await is_gone(command, facts):
-            await run.leave("instance-gone", VERDICTS["instance-gone"])
-            return
-
-
-def facts_for_command(
-    run: str, host: str, instance_id: str | None, labels: Mapping[str, str]
-) -> dict[str, str]:
-    """The environment variables that tell a command which run it is about."""
-    named = {f"PROVISION_LABEL_{_variable(name)}": value for name, value in labels.items()}
-    return {"PROVISION_RUN": run, "PROVISION_HOST": host, "PROVISION_INSTANCE_ID": instance_id or "", **named}
-
-
-def check_command(option: str, command: str) -> str:
-    """*command*, if it can be read as one. Raises UsageError otherwise."""
-    _argv(option, command)
-    return command
-
-
-def _argv(option: str, command: str) -> list[str]:
+def _check_url(kind: Kind, text: str) -> None:
     try:
-        argv = shlex.split(command)
+        url = urlsplit(text)
+        is_complete = bool(url.hostname) and url.port != 0
     except ValueError as error:
-        raise UsageError(f"`{option}`: {error} in `{command}`") from None
-    if not argv:
-        raise UsageError(f"`{option}` is empty", hint="give a command or a URL")
-    return argv
+        raise UsageError(f"`--on-{kind}`: {error} in this URL") from None
+    if not is_complete:
+        raise UsageError(f"`--on-{kind}`: there is no host in this URL")
 
 
 async def _run(hook: Hook, key: str, body: str) -> None:
     data = json.loads(body)
     labels = {str(name): str(value) for name, value in (data.get("labels") or {}).items()}
-    facts = facts_for_command(str(data["run"]), str(data.get("host", "")), data.get("instance_id"), labels)
-    facts.update(
-        PROVISION_HOOK=hook.kind, PROVISION_VERDICT=str(data.get("verdict") or ""), PROVISION_KEY=key
-    )
-    code = await _execute(shlex.split(hook.target), facts, body.encode(), COMMAND_TIMEOUT_S)
+    facts = {
+        **facts_of(str(data["run"]), str(data.get("host", "")), data.get("instance_id"), labels),
+        "PROVISION_HOOK": hook.kind,
+        "PROVISION_VERDICT": str(data.get("verdict") or ""),
+        "PROVISION_KEY": key,
+    }
+    code = await execute(shlex.split(hook.target), facts, body.encode(), timeout_s=COMMAND_TIMEOUT_S)
     if code != 0:
         raise _Again("it did not end in time" if code is None else f"exit status {code}")
-
-
-async def _execute(argv: list[str], facts: Mapping[str, str], stdin: bytes, timeout_s: float) -> int | None:
-    """The exit status; None when it did not end in time, 127 when it could not be started."""
-    own = {SECRET_VARIABLE, "PROVISION_TOKEN"}
-    environment = {name: value for name, value in os.environ.items() if name not in own}
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            env={**environment, **{name: value.replace("\0", "") for name, value in facts.items()}},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError as error:
-        log.warning("command_not_started", command=argv[0], why=error.strerror)
-        return 127
-    try:
-        async with asyncio.timeout(timeout_s):
-            await process.communicate(stdin)
-        return process.returncode
-    except TimeoutError:
-        return None
-    finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            await process.wait()
 
 
 def _post(hook: Hook, key: str, body: bytes) -> None:
@@ -229,7 +215,3 @@ def _post(hook: Hook, key: str, body: bytes) -> None:
 def _shown(hook: Hook) -> str:
     """The target without what may be secret in a URL's path or query."""
     return (urlsplit(hook.target).hostname or "") if hook.is_webhook else hook.target
-
-
-def _variable(name: str) -> str:
-    return "".join(character if character.isalnum() else "_" for character in name).upper()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 from provision_collector import hooks
 from provision_collector.errors import UsageError
+from provision_collector.gone import is_gone
+from provision_collector.local_command import facts_of
 
 
 class Receiver(HTTPServer):
@@ -80,6 +84,17 @@ async def test_a_webhook_that_is_never_there_is_given_up_after_ten_attempts(rece
     assert await hooks.deliver(hook, "k", "{}", sleep=at_once) == (False, hooks.ATTEMPTS)
 
 
+async def test_a_receiver_that_hangs_keeps_nobody_else_waiting() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=32) as silent:
+        hook = hooks.Hook.parse("finished", f"http://127.0.0.1:{silent.getsockname()[1]}/", {})
+        deliveries = [asyncio.create_task(hooks.deliver(hook, str(number), "{}")) for number in range(12)]
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(asyncio.to_thread(int) for _ in range(20)))
+        for delivery in deliveries:
+            delivery.cancel()
+        await asyncio.gather(*deliveries, return_exceptions=True)
+
+
 async def test_a_command_gets_facts_and_the_payload_and_no_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,17 +127,17 @@ async def test_a_command_runs_once_whatever_its_exit_status() -> None:
 
 
 async def test_only_exit_status_0_says_that_an_instance_is_gone(tmp_path: Path) -> None:
-    facts = hooks.facts_for_command("r", "h", "i-7", {})
+    facts = facts_of("r", "h", "i-7", {})
     check = tmp_path / "check"
     check.write_text('#!/bin/sh\ntest "$PROVISION_INSTANCE_ID" = i-7\n')
     check.chmod(0o755)
 
-    assert await hooks.is_gone(str(check), facts)
-    assert not await hooks.is_gone(str(check), {**facts, "PROVISION_INSTANCE_ID": "other"})
-    assert not await hooks.is_gone("/nowhere/at/all", facts)
+    assert await is_gone([str(check)], facts)
+    assert not await is_gone([str(check)], {**facts, "PROVISION_INSTANCE_ID": "other"})
+    assert not await is_gone(["/nowhere/at/all"], facts)
 
 
-@pytest.mark.parametrize("text", ["", "'unclosed", "https://"])
+@pytest.mark.parametrize("text", ["", "'unclosed", "https://", "http://h:x/", "http://[::1"])
 def test_what_is_neither_command_nor_url_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         hooks.Hook.parse("usable", text)

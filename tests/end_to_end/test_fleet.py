@@ -13,7 +13,7 @@ import pytest
 from harness.file_server import Fault, FileServer
 from provision_collector.demo.instance import EmbeddedInstance
 
-from .conftest import Finished, Here, eventually
+from .conftest import Child, Finished, Here, eventually
 from .test_up import free_port, profile_of
 
 
@@ -140,12 +140,12 @@ def test_a_killed_fleet_is_taken_up_again_with_the_same_runs(
     profile = here.profile(profile_of(files))
     fault = Fault(slow_after=1 << 16, bytes_per_s=100_000)
     files.set_faults("/required.safetensors", fault)
-    call = words(here, inventory(here, instances), profile)
+    hook = teller(here)
+    call = words(here, inventory(here, instances), profile, "--on-usable", hook, "--on-finished", hook)
     child = here.spawn(*call)
-    eventually(lambda: here.said(child).count('"run_usable"') == 3)
+    eventually(lambda: here.said(child).count('"run_usable"') == 3 and len(told(here)) == 3)
     second = here.run(*call)
-    os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    kill(child)
     before = [
         json.loads(line)["run"] for line in here.run("fleet", "status", "pool", "--json").stdout.splitlines()
     ]
@@ -157,6 +157,46 @@ def test_a_killed_fleet_is_taken_up_again_with_the_same_runs(
     assert "another `provision fleet up`" in second.stderr
     assert (done.code, states(done)) == (0, ["complete"] * 3), done.stderr
     assert [member["run"] for member in last(done)["members"]] == before
+    assert sorted(told(here)) == sorted(
+        f"{run}:{kind}" for run in before for kind in ("usable:0", "finished:1")
+    )
+
+
+def test_what_a_killed_fleet_still_owed_its_hooks_is_told_by_the_next_under_the_same_key(
+    here: Here, instances: list[EmbeddedInstance], files: FileServer
+) -> None:
+    profile = here.profile(profile_of(files))
+    call = words(here, inventory(here, instances[:2]), profile, "--on-finished", teller(here, waits=True))
+    child = here.spawn(*call)
+    eventually(lambda: len(told(here)) == 2)
+    kill(child)  # the runs are over, and nobody knows whether the hooks have come to their end
+    first = told(here)
+    (here.folder / "go").touch()
+
+    again = here.run(*call)
+    assert (again.code, again.named("run_accepted")) == (0, []), again.stderr
+    assert sorted(told(here)) == sorted(first * 2), "once more, with the keys of before"
+    assert here.run(*call).code == 0
+    assert len(told(here)) == 4, "what was told stays told"
+
+
+def teller(here: Here, *, waits: bool = False) -> str:
+    """A hook that writes down its key; one that waits ends when the file `go` is there."""
+    script = here.folder / "teller.sh"
+    wait = f"for i in $(seq 200); do [ -e {here.folder}/go ] && exit; sleep 0.1; done\n" if waits else ""
+    script.write_text(f'#!/bin/sh\ncat > /dev/null\necho "$PROVISION_KEY" >> {here.folder}/told\n{wait}')
+    script.chmod(0o755)
+    return str(script)
+
+
+def told(here: Here) -> list[str]:
+    path = here.folder / "told"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def kill(child: Child) -> None:
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def test_ctrl_c_leaves_the_runs_going(

@@ -6,13 +6,13 @@ import json
 import os
 import random
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from harness.file_server import Fault, FileServer
 from provision_collector.demo.instance import EmbeddedInstance
@@ -21,7 +21,7 @@ from .conftest import eventually
 from .server import Follower, Server, assert_whole
 from .test_up import SIZE, free_port, profile_of
 
-SLOW = 200_000
+SLOW = 100_000
 
 
 @pytest.fixture
@@ -75,17 +75,31 @@ def test_a_run_is_answered_at_once_told_as_it_goes_and_ends_with_its_outcome(
     assert (outcome["verdict"], outcome["labels"]) == ("complete", {"pool": "a"})
     assert {key: told[key] for key in outcome} == outcome, "polling and the stream tell the same story"
     assert (status["state"], status["last_event_id"]) == ("complete", len(follower.seen))
+    assert all(event["labels"] == {"pool": "a"} for _, event in follower.seen)
     core = instance.workspace / ".provision/runs/one/core.log"
     assert server.ask("GET", "/api/runs/one/log")[2] == core.read_bytes()
     assert server.ask("GET", "/api/runs/one/log?from=100&follow=1")[2] == core.read_bytes()[100:]
     assert server.ask("GET", "/api/runs/one/log?file=errors")[2] == b""
-    assert server.get("/api/runs")["runs"][0]["verdict"] == "complete"
     assert server.ask("GET", "/api/runs/one/events", headers={"Last-Event-ID": "100000"})[0] == 204
-    card = server.get("/api/hosts")["hosts"][0]
+    hosts = server.get("/api/hosts")
+    described = server.get("/openapi.json")
+    runs = server.get("/api/runs")
+    for shape, said in [
+        ("Begun", answer),
+        ("Status", first),
+        ("Status", status),
+        ("Runs", runs),
+        ("Hosts", hosts),
+    ]:
+        schema = {"$ref": f"#/components/schemas/{shape}", "components": described["components"]}
+        jsonschema.validate(said, schema)
+    card = hosts["hosts"][0]
     assert (card["instance"], card["runs"], card["verdicts"]) == ("i-7", 1, {"complete": 1})
     assert card["sources"]["127.0.0.1"]["bytes"] == 3 * SIZE
     metrics = server.ask("GET", "/metrics")[2].decode()
+    assert runs["runs"][0]["verdict"] == "complete"
     assert 'provision_runs_ended_total{verdict="complete"} 1.0' in metrics
+    assert 'provision_runs_ended_total{verdict="failed"} 0.0' in metrics
 
 
 def test_the_same_id_means_the_same_run_and_another_body_is_refused(
@@ -193,19 +207,31 @@ def test_runs_outlive_a_killed_server_and_their_streams_go_on_without_gap_or_dou
     assert verdicts == ["complete"] * 3
 
 
+ENDS = {"complete": "", "incomplete": "required", "failed": "critical"}
+"""Verdicts, and the level of the check that leads to each."""
+
+
 def run_through_kills(
     folder: Path, instance: EmbeddedInstance, files: FileServer, *, runs: int, seed: int
 ) -> None:
-    """*runs* runs in workspaces of their own, while the server is killed at random moments again and again."""
+    """*runs* runs in workspaces of their own, while the server is killed at random moments again and again.
+
+    What came of them is judged by what the agents wrote on the instance.
+    """
     chance = random.Random(seed)
     server = Server(folder)
     server.start()
-    text = profile_of(files)
+    texts = {
+        verdict: profile_of(files, extra=f"  - {{name: Never, path: never, level: {level}}}" if level else "")
+        for verdict, level in ENDS.items()
+    }
     fault = slow(files)
+    verdicts = [chance.choice(list(ENDS)) for _ in range(runs)]
     followers = []
     try:
-        for number in range(runs):
-            body = order(instance, text, run_id=f"run{number}", workspace=f"~/work{number}", boot_grace="60s")
+        for number, verdict in enumerate(verdicts):
+            where = {"run_id": f"run{number}", "workspace": f"~/work{number}", "boot_grace": "60s"}
+            body = order(instance, texts[verdict], **where)
             while True:
                 with suppress(OSError, HTTPException):
                     assert server.ask("POST", "/api/runs", body)[0] in (200, 202)
@@ -214,18 +240,39 @@ def run_through_kills(
             if chance.random() < 0.3:
                 server.kill()
                 server.start()
-        for _ in range(3):
-            time.sleep(chance.random())  # the moment is the test's input, nothing is awaited
+        for _ in range(max(runs // 5, 2)):
+            await_events(followers, chance.randrange(1, 10 * runs))
             server.kill()
             server.start()
         fault.bytes_per_s = None
-        outcomes = [server.outcome(f"run{number}", 60) for number in range(runs)]
-        for follower in followers:
+        for number, follower in enumerate(followers):
+            outcome = server.outcome(f"run{number}", 60)
             follower.assert_whole()
+            assert outcome["verdict"] == verdicts[number], outcome["errors"]
+            assert_told_as_written(server, follower, instance.home / f"work{number}")
     finally:
         server.close()
-    bad = [outcome["errors"] for outcome in outcomes if outcome["verdict"] != "complete"]
-    assert not bad, bad
+
+
+def await_events(followers: list[Follower], more: int) -> None:
+    """Wait until the followers have seen so many events more, or every outcome."""
+    wanted = more + sum(len(follower.seen) for follower in followers)
+    eventually(
+        lambda: (
+            sum(len(follower.seen) for follower in followers) >= wanted
+            or not any(follower.is_alive() for follower in followers)
+        )
+    )
+
+
+def assert_told_as_written(server: Server, follower: Follower, workspace: Path) -> None:
+    """What the server told of a run is what its agent wrote in *workspace*: every event, the verdict, every byte of the log."""
+    written = workspace / ".provision/runs" / follower.run_id
+    events = [json.loads(line) for line in (written / "events.jsonl").read_text().splitlines()]
+    told = [event for _, event in follower.seen if event.get("from") != "collector"]
+    assert told == events
+    assert follower.seen[-1][1]["verdict"] == events[-1]["verdict"]
+    assert server.ask("GET", f"/api/runs/{follower.run_id}/log")[2] == (written / "core.log").read_bytes()
 
 
 def test_a_server_killed_at_random_moments_loses_and_doubles_nothing(
@@ -296,6 +343,9 @@ def test_secrets_never_come_back_and_are_asked_for_again_only_when_an_agent_need
     follower = Follower(server, "one")
     eventually(lambda: server.get("/api/runs/one")["state"] == "usable")
     server.kill()
+    server.start()
+    eventually(lambda: follower.seen[-1][1]["event"] == "download_progress" and connected(follower) == 2)
+    server.kill()
     holder = json.loads((instance.workspace / ".provision/lock").read_text())
     for name in ("keeper", "agent"):
         os.kill(holder[name]["pid"], signal.SIGKILL)
@@ -314,6 +364,10 @@ def test_secrets_never_come_back_and_are_asked_for_again_only_when_an_agent_need
         if path.is_file():
             assert secret.encode() not in path.read_bytes(), path
     assert secret not in json.dumps([server.get("/api/runs/one"), follower.seen])
+
+
+def connected(follower: Follower) -> int:
+    return sum(1 for _, event in follower.seen if event["event"] == "connected")
 
 
 def _verdict(instance: EmbeddedInstance, run: str) -> Any:

@@ -85,11 +85,43 @@ def test_a_foreign_host_or_origin_is_refused_even_with_the_token(server: Server)
     own = f"127.0.0.1:{server.port}"
     assert server.ask("GET", "/api/runs", headers={"Host": "evil.example"})[0] == 421
     assert server.ask("GET", "/healthz", headers={"Host": "evil.example"})[0] == 421
-    for origin in ("http://evil.example", "null", f"http://{own}.evil.example"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        f"http://{own}.evil.example",
+        "http://[",
+        f"evil://{own}",
+        own,
+    ):
         status, headers, _ = server.ask("GET", "/api/runs", headers={"Origin": origin})
         assert status == 403
         assert "access-control-allow-origin" not in headers
     assert server.ask("GET", "/api/runs", headers={"Origin": f"http://{own}"})[0] == 200
+
+
+def test_other_names_and_origins_may_ask_when_the_operator_says_so(tmp_path: Path) -> None:
+    page = "https://pool.example"
+    server = Server(tmp_path, "--allow-host", "provision.example", "--cors-origin", page)
+    server.start()
+    try:
+        assert server.ask("GET", "/api/runs", headers={"Host": "provision.example"})[0] == 200
+        status, headers, _ = server.ask("GET", "/api/runs", headers={"Origin": page})
+        assert (status, headers["access-control-allow-origin"]) == (200, page)
+        asked = {
+            "Origin": page,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization",
+        }
+        status, headers, _ = server.ask("OPTIONS", "/api/runs", token=None, headers=asked)
+        assert (status, headers["access-control-allow-origin"]) == (200, page)
+        for path in ("/api/runs", "/"):
+            foreign = {**asked, "Origin": "https://evil.example"}
+            status, headers, _ = server.ask("OPTIONS", path, token=None, headers=foreign)
+            assert status >= 400
+            assert "access-control-allow-origin" not in headers
+        assert server.ask("GET", "/api/runs", token=None, headers={"Origin": page})[0] == 401
+    finally:
+        server.close()
 
 
 def test_the_printed_link_gives_a_cookie_that_scripts_and_other_sites_cannot_use(server: Server) -> None:

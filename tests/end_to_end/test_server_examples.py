@@ -77,22 +77,34 @@ def test_the_node_pool_keeps_its_instances_usable(
         server.close()
 
 
-def test_the_python_pool_takes_the_next_instance_when_one_fails(
-    tmp_path: Path, instance: EmbeddedInstance, files: FileServer
+def test_the_python_pool_keeps_its_instances_usable(
+    tmp_path: Path, instances: list[EmbeddedInstance], files: FileServer
 ) -> None:
     profile = tmp_path / "profile.yaml"
     profile.write_text(profile_of(files))
-    off, on = f"127.0.0.1:{free_port()}", f"{instance.user}@{instance.host}:{instance.port}"
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "warm_pool.py"), str(profile), off, on, "--want", "1",
-         "--key", str(instance.key_path), "--workspace", "~/work", "--boot-grace", "1"],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=25,
-    )  # fmt: skip
-
-    assert done.returncode == 0, done.stderr
-    assert f"{off}: unreachable, next: replace_instance" in done.stdout
-    assert f"{on.partition('@')[2]}: complete, next: none" in done.stdout
+    files.set_faults("/required.safetensors", Fault(bytes_per_s=10_000))
+    first = instances[0]
+    off = f"127.0.0.1:{free_port()}"
+    addresses = [f"{i.host}:{i.port}" for i in instances]
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        pool = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "warm_pool.py"), str(profile), off, *(f"{first.user}@{a}" for a in addresses),
+             "--want", "2", "--key", str(first.key_path), "--workspace", "~/work", "--boot-grace", "1"],
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")},
+            cwd=tmp_path,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        eventually(lambda: said.read_text().count("usable after") == 2)
+        assert f"{off}: unreachable, next: replace_instance" in said.read_text()
+        first.switch_off()
+        eventually(lambda: f"{addresses[0]}: instance-gone, next: replace_instance" in said.read_text())
+        eventually(lambda: f"{addresses[2]}: usable after" in said.read_text())
+        instances[1].switch_off()
+        assert pool.wait(20) == 1, said.read_text()
+        assert "there are no more instances for rent" in said.read_text()
+    finally:
+        pool.kill()
+        pool.wait()

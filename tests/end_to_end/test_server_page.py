@@ -73,7 +73,7 @@ def begin(server: Server, instance: EmbeddedInstance, files: FileServer) -> Faul
         f' run: [python3, -m, http.server, "{free_port()}", --bind, 127.0.0.1]}}\n'
     )
     text = profile_of(files, extra=extra)
-    fault = Fault(slow_after=1 << 16, bytes_per_s=300_000)
+    fault = Fault(slow_after=1 << 16, bytes_per_s=100_000)
     files.set_faults("/required.safetensors", fault)
     files.set_faults("/optional.safetensors", Fault(status=404))
     server.post("/api/runs", order(instance, text, run_id="first", labels={"pool": "a"}, instance_id="i-7"))
@@ -87,7 +87,8 @@ def test_a_run_is_shown_from_the_list_to_its_verdict(
     page = page_of(browser, server)
     row = page.locator("#runs tr")
     expect(row.locator(".state")).to_have_text("usable")
-    expect(row.locator("td").nth(6)).to_contain_text("s")
+    expect(row.locator("td").nth(5)).to_contain_text("s")
+    expect(page.locator("#counts")).to_contain_text("1 usable")
     shoot(page, "list-light")
     page.get_by_role("link", name="first").press("Enter")
     expect(page.locator("#state")).to_have_text("usable")
@@ -101,25 +102,31 @@ def test_a_run_is_shown_from_the_list_to_its_verdict(
     expect(page.locator("#checks")).to_contain_text("web: ready")
     expect(page.locator("#log")).to_contain_text("critical.safetensors")
     shoot(page, "run-light")
-    dark = page_of(browser, server, color_scheme="dark")
-    dark.goto(f"http://127.0.0.1:{server.port}/#/run/first")
-    expect(dark.locator("#state")).to_have_text("usable")
-    expect(dark.locator("#log")).to_contain_text("critical.safetensors")
-    shoot(dark, "run-dark")
-    narrow = page_of(browser, server, viewport={"width": 360, "height": 740})
-    expect(narrow.locator("#runs .state")).to_have_text("usable")
-    assert is_as_wide_as_its_window(narrow)
-    shoot(narrow, "list-360")
-    narrow.goto(f"http://127.0.0.1:{server.port}/#/run/first")
-    expect(narrow.locator("#log")).to_contain_text("critical.safetensors")
-    assert is_as_wide_as_its_window(narrow)
-    shoot(narrow, "run-360")
     fault.bytes_per_s = None
 
     expect(page.locator("#verdict")).to_contain_text("complete")
     expect(page.locator("#stop")).to_be_hidden()
     expect(page.locator("#log")).to_contain_text("PROVISIONING COMPLETE")
     shoot(page, "run-over")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_phone_by_day_and_by_night(
+    browser: Browser, server: Server, instance: EmbeddedInstance, files: FileServer, scheme: str
+) -> None:
+    begin(server, instance, files).bytes_per_s = None
+    server.outcome("first")
+    page = page_of(browser, server, viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    expect(page.locator("#runs .state")).to_have_text("complete")
+    assert is_as_wide_as_its_window(page)
+    shoot(page, f"list-360-{scheme}")
+    page.get_by_role("link", name="first").click()
+    expect(page.locator("#log")).to_contain_text("PROVISIONING COMPLETE")
+    expect(page.locator("#files li")).to_have_count(3)
+    assert is_as_wide_as_its_window(page)
+    shoot(page, f"run-360-{scheme}")
+    page.set_viewport_size({"width": 1280, "height": 900})
+    shoot(page, f"run-1280-{scheme}")
 
 
 def test_the_log_is_searched_from_the_keyboard(
@@ -135,10 +142,16 @@ def test_the_log_is_searched_from_the_keyboard(
     page.keyboard.type("provisioning comp")
 
     expect(page.locator("#found")).to_have_text("1 line")
+    shoot(page, "log-search")
     expect(page.locator("#log mark")).to_have_text("PROVISIONING COMP")
     page.locator("#log").focus()
     page.keyboard.press("Escape")
     expect(page.locator("#list")).to_be_visible()
+    page.keyboard.press("/")
+    page.keyboard.type("nowhere")
+    expect(page.locator("#runs tr")).to_have_count(0)
+    page.locator("#filter").fill("complete 127.0.0.1")
+    expect(page.locator("#runs tr")).to_have_count(1)
 
 
 def test_the_stop_button_asks_once_and_ends_the_run(
@@ -149,6 +162,7 @@ def test_the_stop_button_asks_once_and_ends_the_run(
     page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
     expect(page.locator("#state")).to_have_text("usable")
     page.get_by_role("button", name="Stop", exact=True).click()
+    shoot(page, "stop-asks")
     page.get_by_role("button", name="Let it go on").click()
     expect(page.locator("#sure")).to_be_hidden()
     page.get_by_role("button", name="Stop", exact=True).click()
@@ -156,6 +170,25 @@ def test_the_stop_button_asks_once_and_ends_the_run(
 
     expect(page.locator("#state")).to_have_text("cancelled")
     assert server.outcome("first")["verdict"] == "cancelled"
+
+
+def test_without_the_token_there_is_a_form_for_it_and_nothing_else(browser: Browser, server: Server) -> None:
+    page = browser.new_context(viewport={"width": 360, "height": 740}).new_page()
+    said = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(f"http://127.0.0.1:{server.port}/")
+    assert page.evaluate("getComputedStyle(document.querySelector('input')).display") == "block", (
+        "it is styled"
+    )
+    shoot(page, "login-360")
+    page.get_by_label("Token").fill("wrong-token")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Token")).to_have_value("")
+    page.get_by_label("Token").fill(TOKEN)
+    page.keyboard.press("Enter")
+
+    expect(page.locator("#none")).to_be_visible()
+    assert not [text for text in said if "Content Security Policy" in text], said
 
 
 def test_the_page_goes_on_by_itself_when_the_server_was_killed(

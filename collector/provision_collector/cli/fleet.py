@@ -113,12 +113,12 @@ def up(
 def status(*, name: str | None, as_json: bool) -> None:
     """Show the instances of the fleet NAME (of the one that changed last when left out)."""
     from ..errors import UsageError
-    from ..fleet import fleet_names, read_fleet
+    from ..fleet import fleet_names, read_members
 
     names = [name] if name is not None else fleet_names()[:1]
     if not names:
         raise UsageError("no fleet is known here", hint="`provision fleet up` makes one")
-    _, members = read_fleet(names[0])
+    members = read_members(names[0])
     if as_json:
         for member in members:
             click.echo(json.dumps({"fleet": names[0], **vars(member)}, ensure_ascii=False))
@@ -142,7 +142,8 @@ def _targets(
 
 def _fleet(targets: list[Target], options: dict[str, Any], file: Path | None, tell: _Teller) -> Fleet:
     from ..fleet import Fleet, Rules
-    from ..hooks import Hook, check_command
+    from ..gone import gone_check
+    from ..hooks import Hook
     from ..profile import compile_plan, load_profile, secret_values
 
     profile = load_profile(options["profile"], overrides=dict(options["variables"]))
@@ -150,13 +151,12 @@ def _fleet(targets: list[Target], options: dict[str, Any], file: Path | None, te
     secrets, warnings = secret_values(profile, os.environ)
     for warning in warnings if not tell.is_quiet else ():
         print(f"provision: warning: {warning}", file=sys.stderr)
-    gone_check = options["gone_check"]
     rules = Rules(
         parallel=options["parallel"],
         canary=options["canary"],
         stop_after=options["stop_after"],
         replace=options["replace"],
-        gone_check=check_command("--gone-check", gone_check) if gone_check is not None else None,
+        gone_check=gone_check(options["gone_check"]),
         hooks=(
             *(Hook.parse("usable", text) for text in options["on_usable"]),
             *(Hook.parse("finished", text) for text in options["on_finished"]),

@@ -18,7 +18,7 @@ from .options import configure_logging
 
 if TYPE_CHECKING:
     from ..server.app import Door
-    from ..server.pool import Rules
+    from ..server.rules import Rules
 
 TOKEN_VARIABLE = "PROVISION_TOKEN"  # noqa: S105 - a name
 SHORTEST_TOKEN = 16
@@ -103,8 +103,9 @@ def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool
 def _rules(options: dict[str, Any]) -> Rules:
     from .. import registry
     from ..errors import UsageError
-    from ..hooks import Hook, check_command
-    from ..server.pool import Rules
+    from ..gone import gone_check
+    from ..hooks import Hook
+    from ..server.rules import Rules
 
     held = {}
     for name in options["names"]:
@@ -113,13 +114,12 @@ def _rules(options: dict[str, Any]) -> Rules:
         held[name] = os.environ[name]
     if options["profiles"] and not Path(options["profiles"]).is_dir():
         raise UsageError(f"`--profiles {options['profiles']}` is no folder")
-    gone_check = options["gone_check"]
     return Rules(
         state_dir=Path(options["state_dir"] or registry.state_directory() / "server").absolute(),
         logs_dir=Path(options["logs_dir"]).absolute(),
         profiles=Path(options["profiles"]).absolute() if options["profiles"] else None,
         secrets=held,
-        gone_check=check_command("--gone-check", gone_check) if gone_check is not None else None,
+        gone_check=gone_check(options["gone_check"]),
         hooks=(
             *(Hook.parse("usable", text) for text in options["on_usable"]),
             *(Hook.parse("finished", text) for text in options["on_finished"]),

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -23,11 +22,11 @@ OPEN_PATHS = frozenset(("/healthz",))
 LOGIN_PATHS = frozenset(("/", "/login"))
 """These look at the token themselves: a browser that has none gets a page to enter it."""
 _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
-_HEADERS = {
+HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
 
@@ -97,15 +96,15 @@ class Access:
                 "start it with `--allow-host NAME`",
             )
         origin = headers.get("origin")
-        is_own = origin is None or urlsplit(origin).netloc == headers.get("host") or origin in self._origins
-        if not is_own:
+        own = headers.get("host")
+        if origin not in (None, f"http://{own}", f"https://{own}", *self._origins):
             return error(
                 403,
                 "wrong_origin",
                 "pages of other origins may not ask",
                 "start it with `--cors-origin ORIGIN`",
             )
-        if scope["path"] in OPEN_PATHS or (scope["path"] in LOGIN_PATHS):
+        if scope["path"] in OPEN_PATHS | LOGIN_PATHS:
             return self._too_large(headers)
         is_preflight = scope["method"] == "OPTIONS" and origin in self._origins
         way_in = self._key.admits(headers)
@@ -152,7 +151,7 @@ def _with_headers(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
+            for name, value in HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("cache-control", "no-store")
         await send(message)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 from provision_agent.protocol import RUN_ID_PATTERN
@@ -17,19 +17,19 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..registry import RunFiles
 from ..scorecard import scorecards
 from .answers import Json
+from .logs import MirroredLog
 from .orders import RunRequest, SecretsRequest
-from .pool import Pool, Watch
+from .pool import Pool
+from .shapes import Begun, Hosts, Runs, Status, Taken
 from .sse import EventStream
 from .store import Row
 from .stream import last_id_of
 from .view import ENDED, STATES, seconds_left, summary_of
+from .watch import Watch
 
 BODY_WITHIN_S = 30.0
-LOG_POLL_S = 0.2
-CHUNK_BYTES = 1 << 16
 MOST_RUNS = 1000
 LARGEST = 1 << 53
 
@@ -43,6 +43,10 @@ class Context:
     """Set when the server ends: streams end, and clients come back to the next one."""
     clients: int = 0
     """How many follow a stream right now."""
+
+    def is_over(self, run: str) -> bool:
+        """Whether nothing more comes of *run* from this process."""
+        return self.pool.going(run) is None or self.closing.is_set()
 
     def count(self, by: int) -> None:
         """A client came (1) or went (-1)."""
@@ -66,6 +70,8 @@ class Endpoint(NamedTuple):
     handler: Callable[[Request], Awaitable[Response]]
     summary: str
     answers: dict[int, str]
+    shape: type[BaseModel] | None = None
+    """Of the JSON that it answers with."""
     body: type[BaseModel] | None = None
     parameters: tuple[Parameter, ...] = ()
     media_type: str = "application/json"
@@ -88,11 +94,11 @@ async def list_runs(request: Request) -> Response:
     now = time.time()
     rows: list[dict[str, Any]] = []
     if state is None or state == "going" or state in STATES:
-        going = (_listed(watch.row, summary_of(watch.view, now)) for watch in pool.all_going())
-        rows += [row for row in going if state in (None, "going", row["state"])][:limit]
+        wanted = (watch for watch in pool.all_going() if state in (None, "going", watch.view["state"]))
+        rows += [_listed(watch.row, summary_of(watch.view, now)) for watch in islice(wanted, limit)]
     if state is None or state == "finished" or state in ENDED:
         verdict = state if state in ENDED else None
-        finished = await pool.store.newest(verdict=verdict, only_finished=True, limit=limit)
+        finished = await pool.store.finished(verdict=verdict, limit=limit)
         rows += [_listed(row, row.summary or {}) for row in finished]
     rows.sort(key=lambda row: row["created_unix"], reverse=True)
     return Json({"runs": rows[:limit]})
@@ -118,12 +124,11 @@ async def stream_events(request: Request) -> Response:
     context = _context(request)
     header = request.headers.get("last-event-id")
     after = _whole(header, "Last-Event-ID") if header else _integer(request, "after", 0)
-    if watch is None and after >= last_id_of(context.pool.stream_of(row.run)):
+    path = context.pool.stream_of(row.run)
+    if watch is None and after >= await asyncio.to_thread(last_id_of, path):
         return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
-    writer = watch.stream if watch is not None else None
-    return EventStream(
-        context.pool.stream_of(row.run), writer, after=after, closing=context.closing, count=context.count
-    )
+    writer = watch.story.stream if watch is not None else None
+    return EventStream(path, writer, after=after, closing=context.closing, count=context.count)
 
 
 async def get_log(request: Request) -> Response:
@@ -134,11 +139,14 @@ async def get_log(request: Request) -> Response:
     if kind not in ("core", "errors") or follow not in ("0", "1"):
         raise _unfit("`file` is `core` or `errors`, `follow` is `0` or `1`")
     offset = _integer(request, "from", 0)
-    body = _log_bytes(_context(request), row, kind, offset, is_followed=follow == "1")
-    size = _size(row, kind)
+    log = MirroredLog(row, kind)
+    size = log.size_bytes()
     headers = {"x-log-size": str(size)}
-    if follow == "0":
+    if follow == "1":
+        body = log.follow(offset, is_over=lambda: _context(request).is_over(row.run))
+    else:
         headers["content-length"] = str(max(size - offset, 0))
+        body = log.read(offset, size)
     return StreamingResponse(body, media_type="text/plain; charset=utf-8", headers=headers)
 
 
@@ -252,44 +260,6 @@ def _unfit(message: str) -> HTTPException:
     return HTTPException(422, message)
 
 
-def _mirror(row: Row, kind: str) -> str | None:
-    if row.stem is None:
-        return None
-    files = RunFiles(row.stem)
-    return str(files.core if kind == "core" else files.errors)
-
-
-def _size(row: Row, kind: str) -> int:
-    path = _mirror(row, kind)
-    try:
-        return os.stat(path).st_size if path is not None else 0
-    except FileNotFoundError:
-        return 0
-
-
-async def _log_bytes(
-    context: Context, row: Row, kind: str, offset: int, *, is_followed: bool
-) -> AsyncIterator[bytes]:
-    end = None if is_followed else _size(row, kind)
-    while True:
-        is_over = context.pool.going(row.run) is None or context.closing.is_set()  # asked before reading
-        limit = _size(row, kind) if end is None else end
-        path = _mirror(row, kind)
-        if path is not None and offset < limit:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                while offset < limit and (
-                    chunk := os.pread(descriptor, min(CHUNK_BYTES, limit - offset), offset)
-                ):
-                    offset += len(chunk)
-                    yield chunk
-            finally:
-                os.close(descriptor)
-        if end is not None or is_over:
-            return
-        await asyncio.sleep(LOG_POLL_S)
-
-
 _STATE = Parameter("state", {"type": "string", "enum": ["going", "finished", *STATES, *ENDED]}, "only these")
 _LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": MOST_RUNS}, "at most so many")
 _AFTER = Parameter(
@@ -311,11 +281,11 @@ ENDPOINTS = (
     Endpoint(
         "POST", "/api/runs", post_run, "Begin a run",
         {202: "accepted", 200: "known: the same id and body", 409: "the id means another run", 422: "wrong",
-         503: "too many runs"},
-        body=RunRequest,
+         503: "too many runs", 507: "the server's disk is full"},
+        Begun, RunRequest,
     ),
-    Endpoint("GET", "/api/runs", list_runs, "The runs, newest first", {200: "the runs", 422: "wrong"}, parameters=(_STATE, _LIMIT)),
-    Endpoint("GET", "/api/runs/{run}", get_run, "One run now", {200: "its status", 404: "no such run"}),
+    Endpoint("GET", "/api/runs", list_runs, "The runs, newest first", {200: "the runs", 422: "wrong"}, Runs, parameters=(_STATE, _LIMIT)),
+    Endpoint("GET", "/api/runs/{run}", get_run, "One run now", {200: "its status", 404: "no such run"}, Status),
     Endpoint(
         "GET", "/api/runs/{run}/events", stream_events, "The events of both sides, as they come",
         {200: "the stream", 204: "nothing comes after that id", 404: "no such run", 422: "wrong"},
@@ -328,12 +298,12 @@ ENDPOINTS = (
     ),
     Endpoint(
         "POST", "/api/runs/{run}/secrets", post_secrets, "Give the secrets that `secrets_needed` names",
-        {202: "taken", 404: "no such run", 422: "wrong"}, body=SecretsRequest,
+        {202: "taken", 404: "no such run", 422: "wrong"}, Taken, SecretsRequest,
     ),
-    Endpoint("POST", "/api/runs/{run}/stop", stop_run, "End the run on its instance", {202: "it will end", 404: "no such run"}),
+    Endpoint("POST", "/api/runs/{run}/stop", stop_run, "End the run on its instance", {202: "it will end", 404: "no such run"}, Begun),
     Endpoint(
         "POST", "/api/runs/{run}/release", release_run, "The instance is gone: end the run here",
-        {202: "it ends as `instance-gone`", 404: "no such run"},
+        {202: "it ends as `instance-gone`", 404: "no such run"}, Begun,
     ),
-    Endpoint("GET", "/api/hosts", list_hosts, "Scorecards of the instances", {200: "the scorecards"}),
+    Endpoint("GET", "/api/hosts", list_hosts, "Scorecards of the instances", {200: "the scorecards"}, Hosts),
 )  # fmt: skip

@@ -8,8 +8,6 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from urllib.parse import parse_qs
 
 import pydantic
 import uvicorn
@@ -18,23 +16,21 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import ProvisionError
-from . import answers
-from .access import COOKIE, Access, Key
+from . import answers, site
+from .access import Access, Key
 from .api import ENDPOINTS, Context
 from .metrics import CONTENT_TYPE, exposition
 from .openapi import document
-from .pool import Pool, Rules
+from .pool import Pool
+from .rules import Rules
 from .store import Store
 
-PAGE = Path(__file__).with_name("page")
-ASSETS = {"app.js": "text/javascript", "style.css": "text/css"}
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 CLOSE_WITHIN_S = 5
-COOKIE_DAYS = 30
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,6 @@ def application(
     rules: Rules, door: Door, closing: asyncio.Event, on_open: Callable[[], None] | None = None
 ) -> Starlette:
     """The server's routes; its runs are taken up when it starts and left when it ends."""
-    key = Key(door.token)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -64,69 +59,22 @@ def application(
         finally:
             await pool.close()
 
-    described = document(ENDPOINTS)
-
-    async def openapi(request: Request) -> Response:
-        return answers.Json(described)
-
-    async def healthz(request: Request) -> Response:
-        return answers.Json({"status": "ok"})
-
-    async def metrics(request: Request) -> Response:
-        context: Context = request.app.state.context
-        pool = context.pool
-        body = exposition(
-            going=[watch.view for watch in pool.all_going()],
-            ended=await pool.store.counts(),
-            events=pool.events_told,
-            clients=context.clients,
-        )
-        return Response(body, media_type=CONTENT_TYPE)
-
-    async def page(request: Request) -> Response:
-        token = request.query_params.get("token")
-        if token is not None and key.opens(token):
-            return _logged_in(key)
-        if token is None and key.admits(request.headers) is not None:
-            return FileResponse(PAGE / "index.html")
-        return FileResponse(PAGE / "login.html", status_code=401)
-
-    async def login(request: Request) -> Response:
-        token = parse_qs((await request.body()).decode("utf-8", "replace")).get("token", [""])[0]
-        return (
-            _logged_in(key)
-            if key.opens(token.strip())
-            else FileResponse(PAGE / "login.html", status_code=401)
-        )
-
-    async def asset(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in ASSETS:
-            raise HTTPException(404, "there is no such file")
-        return FileResponse(PAGE / name, media_type=ASSETS[name], headers={"cache-control": "no-cache"})
-
-    routes = [Route(e.path, e.handler, methods=[e.method]) for e in ENDPOINTS]
-    routes += [
-        Route("/openapi.json", openapi),
-        Route("/healthz", healthz),
-        Route("/metrics", metrics),
-        Route("/", page),
-        Route("/login", login, methods=["POST"]),
-        Route("/page/{name}", asset),
-    ]
+    key = Key(door.token)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(door.origins),
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
     )
-    return Starlette(
-        routes=routes,
-        lifespan=lifespan,
-        middleware=[
-            *([cors] if door.origins else []),
-            Middleware(Access, key=key, hosts=door.hosts, origins=door.origins),
+    access = Middleware(Access, key=key, hosts=door.hosts, origins=door.origins)
+    app = Starlette(
+        routes=[
+            *(Route(e.path, e.handler, methods=[e.method]) for e in ENDPOINTS),
+            *OWN_ROUTES,
+            *site.ROUTES,
         ],
+        lifespan=lifespan,
+        middleware=[cors, access] if door.origins else [access],
         exception_handlers={
             HTTPException: answers.on_http_error,
             ProvisionError: answers.on_provision_error,
@@ -134,6 +82,35 @@ def application(
             Exception: answers.on_bug,
         },
     )
+    app.state.key = key
+    app.state.openapi = document(ENDPOINTS)
+    return app
+
+
+async def healthz(request: Request) -> Response:
+    """The server answers."""
+    return answers.Json({"status": "ok"})
+
+
+async def metrics(request: Request) -> Response:
+    """Numbers for Prometheus."""
+    context: Context = request.app.state.context
+    pool = context.pool
+    body = exposition(
+        going=[watch.view for watch in pool.all_going()],
+        ended=pool.runs_ended,
+        events=pool.events_told,
+        clients=context.clients,
+    )
+    return Response(body, media_type=CONTENT_TYPE)
+
+
+async def openapi(request: Request) -> Response:
+    """The API's description."""
+    return answers.Json(request.app.state.openapi)
+
+
+OWN_ROUTES = (Route("/healthz", healthz), Route("/metrics", metrics), Route("/openapi.json", openapi))
 
 
 class _Server(uvicorn.Server):
@@ -181,11 +158,3 @@ async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Call
         ws="none",
     )
     await _Server(config, closing).serve(sockets=[listener])
-
-
-def _logged_in(key: Key) -> Response:
-    answer = RedirectResponse("/", status_code=303)
-    answer.set_cookie(
-        COOKIE, key.cookie, max_age=COOKIE_DAYS * 86400, httponly=True, samesite="strict", path="/"
-    )
-    return answer

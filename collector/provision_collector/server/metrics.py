@@ -1,15 +1,16 @@
-"""Numbers for Prometheus, read from the pool when they are asked for."""
+"""Numbers for Prometheus, read from the pool when they are asked for; counters count since this process began."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .view import STATES, View
+from .view import ENDED, STATES, View
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -17,9 +18,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 def exposition(
     *, going: Iterable[View], ended: Mapping[str, int], events: Mapping[str, int], clients: int
 ) -> bytes:
-    """The metrics in Prometheus' text format."""
+    """The metrics in Prometheus' text format: of the runs, and of this process."""
     registry = CollectorRegistry()
     registry.register(_Now(list(going), ended, events, clients))
+    ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
@@ -33,21 +35,14 @@ class _Now(Collector):
         self._clients = clients
 
     def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily("provision_build", "What is running.", {"version": version("provision")})
         states = Counter(str(view["state"]) for view in self._going)
         runs = GaugeMetricFamily("provision_runs", "Runs that are going, by state.", labels=["state"])
         for state in STATES:
             runs.add_metric([state], states[state])
         yield runs
-        ended = CounterMetricFamily(
-            "provision_runs_ended", "Runs that have ended, by verdict.", labels=["verdict"]
-        )
-        for verdict, count in sorted(self._ended.items()):
-            ended.add_metric([verdict], count)
-        yield ended
-        told = CounterMetricFamily("provision_events", "Events that this process has told.", labels=["event"])
-        for event, count in sorted(self._events.items()):
-            told.add_metric([event], count)
-        yield told
+        yield _counter("provision_runs_ended", "Runs that have ended.", "verdict", self._ended, ENDED)
+        yield _counter("provision_events", "Events that were told.", "event", self._events)
         lost = sum(1 for view in self._going if view["contact"] not in (None, "connected"))
         yield GaugeMetricFamily(
             "provision_runs_out_of_contact", "Runs whose instance cannot be reached now.", lost
@@ -64,3 +59,13 @@ class _Now(Collector):
         yield GaugeMetricFamily(
             "provision_stream_clients", "Clients that follow a stream now.", self._clients
         )
+
+
+def _counter(
+    name: str, text: str, label: str, counts: Mapping[str, int], always: Iterable[str] = ()
+) -> CounterMetricFamily:
+    """A counter by *label*; the values that are *always* shown begin at zero."""
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value in sorted({*counts, *always}):
+        family.add_metric([value], counts.get(value, 0))
+    return family

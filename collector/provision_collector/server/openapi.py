@@ -8,7 +8,7 @@ from typing import Any
 
 from provision_agent.protocol import RUN_ID_PATTERN
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from .api import Endpoint
 
@@ -37,15 +37,25 @@ _EVENT = {
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
 }
-_ALWAYS = {400: "malformed", 401: "no token, or a wrong one", 403: "a foreign origin"}
-_WITH_BODY = {413: "too large", 415: "no JSON"}
+_ALWAYS = {
+    400: "malformed",
+    401: "no token, or a wrong one",
+    403: "a foreign origin",
+    421: "not this server's name",
+}
+_WITH_BODY = {408: "the body did not arrive", 413: "too large", 415: "no JSON"}
 
 
 def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     """OpenAPI 3.1 of *endpoints*."""
     endpoints = tuple(endpoints)
-    models: list[type[BaseModel]] = [e.body for e in endpoints if e.body is not None]
-    _, schemas = models_json_schema([(model, "validation") for model in models], ref_template=_REF)
+    taken = {e.body for e in endpoints if e.body is not None}
+    given = {e.shape for e in endpoints if e.shape is not None}
+    modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        *((model, "validation") for model in taken),
+        *((model, "serialization") for model in given),
+    ]
+    _, schemas = models_json_schema(modes, ref_template=_REF)
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
@@ -55,6 +65,19 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
             "summary": "Is the server up?",
             "security": [],
             "responses": {"200": _json("it is")},
+        }
+    }
+    paths["/metrics"] = {
+        "get": {
+            "operationId": "metrics",
+            "summary": "Numbers for Prometheus",
+            "responses": {
+                "200": {
+                    "description": "text format",
+                    "content": {"text/plain": {"schema": {"type": "string"}}},
+                },
+                **{str(code): _error(text) for code, text in _ALWAYS.items()},
+            },
         }
     }
     return {
@@ -92,17 +115,22 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 
 def _response(endpoint: Endpoint, code: int, text: str) -> dict[str, Any]:
     if code >= 400:
-        return {
-            "description": text,
-            "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}},
-        }
+        return _error(text)
     if code == 204:
         return {"description": text}
     if endpoint.media_type == "application/json":
-        return _json(text)
+        return _json(text, endpoint.shape)
     schema = _EVENT if endpoint.media_type == "text/event-stream" else {"type": "string"}
     return {"description": text, "content": {endpoint.media_type: {"schema": schema}}}
 
 
-def _json(text: str) -> dict[str, Any]:
-    return {"description": text, "content": {"application/json": {"schema": {"type": "object"}}}}
+def _error(text: str) -> dict[str, Any]:
+    return {
+        "description": text,
+        "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}},
+    }
+
+
+def _json(text: str, shape: type[BaseModel] | None = None) -> dict[str, Any]:
+    schema = {"type": "object"} if shape is None else {"$ref": _REF.format(model=shape.__name__)}
+    return {"description": text, "content": {"application/json": {"schema": schema}}}

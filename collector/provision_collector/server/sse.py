@@ -9,12 +9,14 @@ from pathlib import Path
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from .stream import StreamReader, StreamWriter
+from .stream import CHUNK_BYTES, StreamReader, StreamWriter
 
 COMMENT_EVERY_S = 15.0
 SEND_WITHIN_S = 120.0
 """A client that takes nothing for so long is let go; it comes back with its `Last-Event-ID`."""
 RETRY_MS = 1000
+GATHER_S = 0.02
+"""What happens within so short a time is sent together: a flood costs a client fifty sends a second, not a thousand."""
 
 
 class EventStream(Response):
@@ -40,38 +42,46 @@ class EventStream(Response):
         self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reader = StreamReader(self._path, after=self._after)
-        gone = asyncio.create_task(_disconnected(receive))
+        reader = await asyncio.to_thread(StreamReader, self._path, after=self._after)
+        wake = asyncio.Event()
+        ends = [asyncio.create_task(_disconnected(receive)), asyncio.create_task(self._closing.wait())]
+        for end in ends:
+            end.add_done_callback(lambda _: wake.set())
+        if self._writer is not None:
+            self._writer.listeners.add(wake)
         self._count(1)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await _send(send, f"retry: {RETRY_MS}\n\n".encode())
-            while not gone.done() and not self._closing.is_set():
-                is_over = self._writer is None or self._writer.is_over  # asked before reading, as is `change`
-                change = asyncio.Event() if self._writer is None else self._writer.change
+            while not any(end.done() for end in ends):
+                wake.clear()
+                is_over = self._writer is None or self._writer.is_over  # asked before reading
                 if events := reader.read():
-                    await _send(send, b"".join(b"id: %d\ndata: %s\n\n" % event for event in events))
+                    body = b"".join(b"id: %d\ndata: %s\n\n" % event for event in events)
+                    await _send(send, body)
+                    await asyncio.sleep(GATHER_S if len(body) < CHUNK_BYTES // 2 else 0)
                 elif is_over:
                     break
                 else:
-                    await self._wait(send, change, gone)
+                    await _woken(wake, send)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except (TimeoutError, OSError):
             pass  # the client is gone, or takes nothing: it resumes when it likes
         finally:
             self._count(-1)
-            gone.cancel()
+            if self._writer is not None:
+                self._writer.listeners.discard(wake)
+            for end in ends:
+                end.cancel()
             reader.close()
 
-    async def _wait(self, send: Send, change: asyncio.Event, gone: asyncio.Task[None]) -> None:
-        waits = [asyncio.ensure_future(event.wait()) for event in (change, self._closing)]
-        done, _ = await asyncio.wait(
-            (*waits, gone), timeout=COMMENT_EVERY_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        for wait in waits:
-            wait.cancel()
-        if not done:
-            await _send(send, b": still here\n\n")
+
+async def _woken(wake: asyncio.Event, send: Send) -> None:
+    try:
+        async with asyncio.timeout(COMMENT_EVERY_S):
+            await wake.wait()
+    except TimeoutError:
+        await _send(send, b": still here\n\n")
 
 
 async def _send(send: Send, body: bytes) -> None:

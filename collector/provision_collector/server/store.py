@@ -5,6 +5,7 @@ A run that was answered for is here before the answer leaves; no secret is, only
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import aiosqlite
+import structlog
 
-from ..errors import UsageError
+from ..errors import LocalMachineError, UsageError
 
 VERSION = 1
+RETRY_S = 2.0
 _SCHEMA = """
 CREATE TABLE runs (
     run TEXT PRIMARY KEY, created_unix REAL NOT NULL, request_hash TEXT NOT NULL, instance TEXT NOT NULL,
@@ -32,6 +35,8 @@ CREATE TABLE deliveries (
     key TEXT PRIMARY KEY, body TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, is_settled INTEGER NOT NULL DEFAULT 0
 );
 """
+
+log = structlog.get_logger()
 
 
 @dataclass
@@ -110,7 +115,7 @@ class Store:
             self._lock = -1
 
     async def add(self, row: Row) -> bool:
-        """Record a new run; False when its id is taken."""
+        """Record a new run; False when its id is taken. Raises LocalMachineError when it cannot be written."""
         values = [_to_sql(name, getattr(row, name)) for name in _COLUMNS]
         marks = ", ".join("?" * len(_COLUMNS))
         try:
@@ -120,6 +125,10 @@ class Store:
             )
         except sqlite3.IntegrityError:
             return False
+        except sqlite3.OperationalError as error:
+            raise LocalMachineError(
+                f"the run cannot be written down: {error}", hint="make room for the server's state directory"
+            ) from None
         return True
 
     async def update(self, row: Row, **changes: Any) -> None:
@@ -128,7 +137,7 @@ class Store:
             setattr(row, name, value)
         sets = ", ".join(f"{name} = ?" for name in changes)
         values = [_to_sql(name, value) for name, value in changes.items()]
-        await self._database.execute(f"UPDATE runs SET {sets} WHERE run = ?", [*values, row.run])  # noqa: S608
+        await self._surely(f"UPDATE runs SET {sets} WHERE run = ?", [*values, row.run])  # noqa: S608
 
     async def find(self, run: str) -> Row | None:
         """The run with this id."""
@@ -139,14 +148,11 @@ class Store:
         """Every run without a verdict, oldest first."""
         return await self._select("WHERE verdict IS NULL ORDER BY created_unix", [])
 
-    async def newest(self, *, verdict: str | None, only_finished: bool, limit: int) -> list[Row]:
-        """The newest runs."""
-        if verdict is not None:
-            return await self._select(
-                "WHERE verdict = ? ORDER BY created_unix DESC LIMIT ?", [verdict, limit]
-            )
-        where = "WHERE verdict IS NOT NULL" if only_finished else ""
-        return await self._select(f"{where} ORDER BY created_unix DESC LIMIT ?", [limit])
+    async def finished(self, *, verdict: str | None, limit: int) -> list[Row]:
+        """The newest runs that ended, with *verdict* or any; without their plans, which no list shows."""
+        where, values = ("= ?", [verdict]) if verdict is not None else ("IS NOT NULL", [])
+        rest = f"WHERE verdict {where} ORDER BY created_unix DESC LIMIT ?"
+        return await self._select(rest, [*values, limit], has_plans=False)
 
     async def forget(self, *, keep: int) -> list[str]:
         """Remove all but the newest *keep* finished runs; returns the ids of those that went."""
@@ -162,15 +168,18 @@ class Store:
             )
         return gone
 
-    async def counts(self) -> dict[str, int]:
-        """How many runs ended with each verdict."""
-        rows = await self._database.execute_fetchall(
-            "SELECT verdict, count(*) FROM runs WHERE verdict IS NOT NULL GROUP BY verdict"
-        )
-        return {str(verdict): int(count) for verdict, count in rows}
+    async def _surely(self, change: str, values: Sequence[Any]) -> int:
+        """Carry out *change*, waiting for a full disk to get room; returns how many rows it touched."""
+        while True:
+            try:
+                return (await self._database.execute(change, values)).rowcount
+            except sqlite3.OperationalError as error:
+                log.warning("store_not_written", why=str(error))
+                await asyncio.sleep(RETRY_S)
 
-    async def _select(self, rest: str, values: Sequence[Any]) -> list[Row]:
-        rows = await self._database.execute_fetchall(f"SELECT {', '.join(_COLUMNS)} FROM runs {rest}", values)  # noqa: S608
+    async def _select(self, rest: str, values: Sequence[Any], *, has_plans: bool = True) -> list[Row]:
+        columns = [name if has_plans or name != "plan" else "'{}'" for name in _COLUMNS]
+        rows = await self._database.execute_fetchall(f"SELECT {', '.join(columns)} FROM runs {rest}", values)  # noqa: S608
         return [
             Row(**{name: _from_sql(name, value) for name, value in zip(_COLUMNS, row, strict=True)})
             for row in rows
@@ -180,14 +189,13 @@ class Store:
 
     async def owe(self, key: str, body: str) -> bool:
         """Record a delivery before its first attempt; False when its key is known."""
-        cursor = await self._database.execute(
-            "INSERT OR IGNORE INTO deliveries (key, body) VALUES (?, ?)", [key, body]
+        return (
+            await self._surely("INSERT OR IGNORE INTO deliveries (key, body) VALUES (?, ?)", [key, body]) == 1
         )
-        return cursor.rowcount == 1
 
     async def settle(self, key: str, *, attempts: int) -> None:
         """The delivery arrived, or was given up."""
-        await self._database.execute(
+        await self._surely(
             "UPDATE deliveries SET is_settled = 1, attempts = ? WHERE key = ?", [attempts, key]
         )
 

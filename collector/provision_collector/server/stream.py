@@ -24,7 +24,8 @@ class StreamWriter:
         self.path = path
         self.last_id = 0
         self.is_over = False
-        self._changed = asyncio.Event()
+        self.listeners: set[asyncio.Event] = set()
+        """Set by every event, and by the end."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._length = 0
@@ -56,14 +57,9 @@ class StreamWriter:
             self._descriptor = -1
         self._wake()
 
-    @property
-    def change(self) -> asyncio.Event:
-        """Set by the next event, or the end. Take it before reading what is there, then nothing slips between."""
-        return self._changed
-
     def _wake(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        for listener in self.listeners:
+            listener.set()
 
 
 class StreamReader:

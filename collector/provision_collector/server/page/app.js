@@ -5,11 +5,13 @@
 
 const DRAW_EVERY_MS = 200;
 const LIST_EVERY_MS = 2000;
+const LIST_MOST = 200;
 const LOG_EVERY_MS = 1000;
 const LOG_TAIL_BYTES = 1 << 19;
 const LOG_LINES = 20000;
 const LOG_SHOWN = 1500;
 const CHART_POINTS = 120;
+const DATED = /^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)\.\d+Z /;
 const GOING = ["accepted", "connecting", "running", "usable"];
 const NEXT = {
   retry: "Ask for the same again: what has landed is kept.",
@@ -54,8 +56,10 @@ function tone(state) {
 
 // -- asking
 
+const SILENT = "the server does not answer; trying again";
+
 async function ask(path, options = {}) {
-  const answer = await fetch(path, { signal: AbortSignal.timeout(15000), ...options });
+  const answer = await fetch(path, { signal: AbortSignal.timeout(15000), ...options }).catch(() => { throw new Error(SILENT); });
   if (answer.status === 401) location.assign("/");
   if (!answer.ok) throw new Error((await answer.json()).error.message);
   return answer;
@@ -92,51 +96,95 @@ function showList(query) {
     link.toggleAttribute("aria-current", link.getAttribute("href") === `#/${query}`);
   }
   const rows = new Map();
-  return repeat(async () => {
-    const { runs } = await (await ask(`/api/runs${query}`)).json();
-    say("");
+  let runs = [];
+  const fill = () => {
+    const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = runs.filter((run) => words.every((word) => wordsOf(run).includes(word)));
     $("none").hidden = runs.length > 0;
-    const wanted = runs.map((run) => {
-      const row = rows.get(run.run) ?? makeRow(run);
-      rows.set(run.run, row);
-      fillRow(row, run);
-      return row;
-    });
-    const body = $("runs");
-    if (wanted.some((row, at) => body.children[at] !== row) || body.children.length !== wanted.length) {
-      const focused = document.activeElement;
-      body.replaceChildren(...wanted);
-      if (body.contains(focused)) focused.focus();
-    }
+    $("table").hidden = runs.length === 0;
+    $("counts").textContent = counted(found, runs.length);
+    fillTable(found, rows);
+  };
+  $("filter").oninput = fill;
+  return repeat(async () => {
+    ({ runs } = await (await ask(`/api/runs${query ? `${query}&` : "?"}limit=${LIST_MOST}`)).json());
+    say("");
+    fill();
   }, LIST_EVERY_MS);
+}
+
+const labelsOf = (run) => Object.entries(run.labels).map(([name, value]) => `${name}=${value}`).join(" ");
+const wordsOf = (run) => [run.run, run.host, run.instance_id, run.profile, run.state, labelsOf(run)].join(" ").toLowerCase();
+
+function counted(runs, all) {
+  const states = new Map();
+  for (const run of runs) states.set(run.state, (states.get(run.state) ?? 0) + 1);
+  const words = [...states].map(([state, count]) => `${count} ${state}`);
+  const speed = runs.reduce((sum, run) => sum + (run.bytes_per_s ?? 0), 0);
+  if (speed > 0) words.push(`${size(speed)}/s`);
+  if (all >= LIST_MOST) words.push(`the newest ${LIST_MOST}`);
+  return words.join(" · ");
+}
+
+function fillTable(runs, rows) {
+  const wanted = runs.map((run) => {
+    const row = rows.get(run.run) ?? makeRow(run);
+    rows.set(run.run, row);
+    fillRow(row, run);
+    return row;
+  });
+  const body = $("runs");
+  if (wanted.some((row, at) => body.children[at] !== row) || body.children.length !== wanted.length) {
+    const focused = document.activeElement;
+    body.replaceChildren(...wanted);
+    if (body.contains(focused)) focused.focus();
+  }
 }
 
 function makeRow(run) {
   const row = make("tr");
   const link = make("a", "", run.run);
   link.href = `#/run/${run.run}`;
-  for (let cell = 0; cell < 8; cell++) row.append(make("td", cell > 3 ? "number" : ""));
-  row.cells[0].append(link);
-  row.cells[3].append(make("span"));
+  for (let cell = 0; cell < 7; cell++) row.append(make("td", cell > 3 ? "number" : ""));
+  row.cells[0].append(link, make("small"));
+  row.cells[1].append(make("span"), make("small"));
+  row.cells[2].append(make("span"), make("small"));
+  const bar = make("progress");
+  bar.setAttribute("aria-label", "bytes");
+  row.cells[3].append(make("span"), bar);
   return row;
 }
 
 function fillRow(row, run) {
-  const labels = Object.entries(run.labels).map(([name, value]) => `${name}=${value}`).join(" ");
-  const texts = {
-    1: `${run.instance_id ? `${run.instance_id} · ` : ""}${run.host}${labels ? ` · ${labels}` : ""}`,
-    2: run.profile,
-    4: run.files?.all ? `${run.files.settled}/${run.files.all}, ${size(run.bytes)}` : "",
-    5: run.bytes_per_s > 0 ? `${size(run.bytes_per_s)}/s` : "",
-    6: run.seconds_left == null ? "" : duration(run.seconds_left),
-    7: run.errors ? `${run.errors} ⚠` : "",
-  };
-  for (const [cell, text] of Object.entries(texts)) {
-    if (row.cells[cell].textContent !== text) row.cells[cell].textContent = clean(text);
-  }
-  const state = row.cells[3].firstChild;
-  state.textContent = run.is_stopping ? "stopping" : run.state;
-  state.className = `state ${tone(run.state)}`;
+  const [name, instance, state, files, speed, left, errors] = row.cells;
+  put(name.lastChild, run.profile);
+  put(instance.firstChild, run.host);
+  put(instance.lastChild, [run.instance_id, labelsOf(run)].filter(Boolean).join(" · "));
+  put(state.firstChild, run.is_stopping ? "stopping" : run.state);
+  state.firstChild.className = `state ${tone(run.state)}`;
+  put(state.lastChild, GOING.includes(run.state) && run.contact !== "connected" ? run.contact ?? "" : "");
+  const [count, bar] = files.children;
+  put(count, run.files?.all ? `${run.files.settled}/${run.files.all} · ${size(run.bytes)}` : "");
+  bar.hidden = !run.files?.all || !run.bytes_left || !GOING.includes(run.state);
+  bar.max = Math.max(run.bytes + run.bytes_left, 1);
+  bar.value = run.bytes;
+  put(speed, run.bytes_per_s > 0 ? `${size(run.bytes_per_s)}/s` : "");
+  put(left, run.seconds_left == null ? "" : duration(run.seconds_left));
+  put(errors, run.errors ? `${run.errors} ⚠` : "");
+}
+
+/** Write *text* where it differs, so that what is selected stays selected. */
+function put(element, text) {
+  const wanted = clean(text);
+  if (element.textContent !== wanted) element.textContent = wanted;
+}
+
+/** Whether *element* shows *facts* already: what has not changed is not drawn anew, and stays selected. */
+function isShown(element, facts) {
+  const shown = JSON.stringify(facts);
+  const isSame = element.dataset.shown === shown;
+  element.dataset.shown = shown;
+  return isSame;
 }
 
 // -- one run: the fold
@@ -145,7 +193,7 @@ function newStory() {
   return {
     state: "accepted", host: "", labels: {}, deadline_s: null, started_ms: null, first_ms: null, last_ms: null,
     contact: "", reconnects: 0, files: new Map(), steps: new Map(), checks: new Map(), errors: new Map(),
-    warnings: [], landed: new Map(), speeds: [], secrets: [], outcome: null, dirty: new Set(), lastId: 0,
+    warnings: [], landed: new Map(), secrets: [], outcome: null, dirty: new Set(), lastId: 0,
   };
 }
 
@@ -186,6 +234,7 @@ function tellFile(story, what, event, at_ms) {
     file.bytes = event.bytes;
   }
   file.speed = what === "progress" ? event.bytes_per_s ?? 0 : file.state === "running" ? file.speed : 0;
+  file.level = event.level ?? file.level;
   file.told = event.message ?? event.reason ?? event.class ?? "";
 }
 
@@ -216,7 +265,10 @@ function showRun(run) {
   $("run").hidden = false;
   document.title = `${run} · provision`;
   $("run-name").textContent = run;
-  for (const id of ["facts", "errors", "files", "steps", "checks", "log", "secret-fields"]) $(id).replaceChildren();
+  for (const id of ["facts", "errors", "files", "steps", "checks", "log", "secret-fields"]) {
+    $(id).replaceChildren();
+    delete $(id).dataset.shown;
+  }
   for (const id of ["verdict", "secrets", "errors-part", "files-part", "speed-part", "steps-part", "checks-part"]) $(id).hidden = true;
   const story = newStory();
   const rows = new Map();
@@ -227,7 +279,7 @@ function showRun(run) {
     source = new EventSource(`/api/runs/${run}/events?after=${story.lastId}`);
     source.onopen = () => say("");
     source.onerror = () => {
-      if (!story.outcome) say("the server does not answer; trying again", true);
+      if (!story.outcome) say(SILENT, true);
       if (source.readyState === EventSource.CLOSED && !story.outcome) setTimeout(open, 2000);
     };
     source.onmessage = (message) => {
@@ -275,18 +327,23 @@ function drawFacts(story) {
     instance: story.host,
     ...story.labels,
     contact: story.outcome || story.contact === "connected" ? "" : story.contact,
-    "running for": story.started_ms ? duration((end_ms - story.started_ms) / 1000) : "",
+    [story.outcome ? "took" : "running for"]: story.first_ms ? duration(story.outcome?.duration_s ?? (end_ms - story.first_ms) / 1000) : "",
     "time left": story.started_ms && story.deadline_s && !story.outcome
       ? duration(Math.max(story.started_ms / 1000 + story.deadline_s - Date.now() / 1000, 0)) : "",
     "usable after": story.outcome?.usable_after_s != null ? duration(story.outcome.usable_after_s) : "",
     reconnects: story.reconnects || "",
     warnings: story.warnings.join("; "),
   };
-  $("facts").replaceChildren(...Object.entries(facts).filter(([, value]) => value !== "").map(([name, value]) => {
-    const pair = make("div");
-    pair.append(make("dt", "", clean(name)), make("dd", "", clean(value)));
-    return pair;
-  }));
+  const shown = Object.entries(facts).filter(([, value]) => value !== "");
+  const list = $("facts");
+  if ([...list.querySelectorAll("dt")].map((name) => name.textContent).join() !== shown.map(([name]) => clean(name)).join()) {
+    list.replaceChildren(...shown.map(([name]) => {
+      const pair = make("div");
+      pair.append(make("dt", "", clean(name)), make("dd"));
+      return pair;
+    }));
+  }
+  shown.forEach(([, value], at) => put(list.children[at].lastChild, value));
 }
 
 function draw(run, story, rows) {
@@ -329,6 +386,7 @@ function drawSecrets(story) {
 function drawErrors(story) {
   const errors = story.outcome ? story.outcome.errors : [...story.errors.values()];
   $("errors-part").hidden = errors.length === 0;
+  if (isShown($("errors"), errors)) return;
   $("errors").replaceChildren(...errors.slice(0, 200).map((error) => {
     const item = make("li");
     const name = error.item ?? error.step;
@@ -355,9 +413,10 @@ function drawFiles(story, rows) {
       rows.set(name, row);
       $("files").append(row);
     }
-    row.className = file.state;
-    const amount = file.total ? `${size(file.bytes)} of ${size(file.total)}` : file.bytes ? size(file.bytes) : "";
-    const words = [file.state === "running" ? "" : file.state, amount, file.speed > 0 ? `${size(file.speed)}/s` : ""];
+    const isMissed = file.state === "failed" && file.level === "optional";
+    row.className = isMissed ? "missed" : file.state;
+    const amount = isMissed ? "" : file.total ? `${size(file.bytes)} of ${size(file.total)}` : file.bytes ? size(file.bytes) : "";
+    const words = [file.state === "running" ? "" : isMissed ? "missed, optional" : file.state, amount, file.speed > 0 ? `${size(file.speed)}/s` : ""];
     row.children[1].textContent = words.filter(Boolean).join(" · ");
     const isFull = file.state === "done" || (file.state === "skipped" && file.told === "verified");
     row.children[2].max = file.total || 1;
@@ -372,15 +431,15 @@ function drawFiles(story, rows) {
 }
 
 function drawSpeed(story) {
-  $("speed-part").hidden = story.landed.size === 0;
   if (!story.landed.size) return;
   const seconds = [...story.landed.keys()];
   const first = Math.min(...seconds.slice(0, 1), Math.floor(story.first_ms / 1000));
-  const last = Math.max(Math.floor(story.last_ms / 1000), first + 1);
+  const last = Math.max(Math.floor(story.last_ms / 1000) - (story.outcome ? 0 : 1), first + 1); // this second is not over
   const width = Math.max(Math.ceil((last - first + 1) / CHART_POINTS), 1);
   const points = new Array(Math.ceil((last - first + 1) / width)).fill(0);
-  for (const [second, bytes] of story.landed) points[Math.floor((second - first) / width)] += bytes / width;
+  for (const [second, bytes] of story.landed) if (second <= last) points[Math.floor((second - first) / width)] += bytes / width;
   const peak = Math.max(...points, 1);
+  $("speed-part").hidden = peak === 1;
   const step = 600 / Math.max(points.length - 1, 1);
   const line = points.map((value, at) => `L${(at * step).toFixed(1)},${(98 - (value / peak) * 92).toFixed(1)}`).join("");
   $("speed").firstElementChild.setAttribute("d", `M0,100${line}L600,100Z`);
@@ -402,16 +461,19 @@ function drawSteps(story) {
     const end = step.to_ms ?? story.last_ms;
     bar.style.left = `${(((step.from_ms - first) / span) * 99).toFixed(2)}%`;
     bar.style.width = `${(((end - step.from_ms) / span) * 100).toFixed(2)}%`;
-    bar.title = `${name}: ${step.state}`;
+    bar.title = `${name}: ${step.state}, ${duration((step.from_ms - first) / 1000)} to ${duration((end - first) / 1000)}`;
     lane.append(bar);
     row.append(make("span", "", clean(name)), lane, make("span", "time", duration((end - step.from_ms) / 1000)));
     return row;
   }));
+  $("steps-end").textContent = duration(span / 1000);
 }
 
 function drawChecks(story) {
-  $("checks-part").hidden = story.checks.size === 0;
-  $("checks").replaceChildren(...[...story.checks.values()].map((check) => {
+  const checks = [...story.checks.values()];
+  $("checks-part").hidden = checks.length === 0;
+  if (isShown($("checks"), checks)) return;
+  $("checks").replaceChildren(...checks.map((check) => {
     const row = make("li");
     const mark = { good: "✓", bad: "✗", warn: "–", busy: "…" }[check.state === "started" ? "busy" : tone(check.state)];
     row.append(make("span", check.state === "started" ? "busy" : tone(check.state), `${mark} `));
@@ -441,7 +503,7 @@ function openLog(run, isOver) {
     next += bytes.byteLength;
     const parts = (rest + decoder.decode(bytes, { stream: true })).split("\n");
     rest = parts.pop();
-    for (const part of parts) lines.push(clean(part.slice(0, 4000)));
+    for (const part of parts) lines.push(clean(part.slice(0, 4000)).replace(DATED, "$1 "));
     if (lines.length > LOG_LINES) lines = lines.slice(-LOG_LINES);
     drawLog(lines);
   };
@@ -485,17 +547,19 @@ let leave = () => {};
 function route() {
   leave();
   for (const id of ["list", "run"]) $(id).hidden = true;
+  for (const id of ["state", "counts"]) $(id).textContent = "";
   $("stop").disabled = false;
   $("stop").textContent = "Stop";
   const run = /^#\/run\/([A-Za-z0-9][A-Za-z0-9._-]{0,63})$/.exec(location.hash);
   const state = /^#\/(\?state=[a-z-]+)$/.exec(location.hash);
+  $("back").hidden = run === null;
   leave = run ? showRun(run[1]) : showList(state ? state[1] : "");
 }
 
 addEventListener("hashchange", route);
 addEventListener("keydown", (event) => {
   const isTyping = event.target instanceof HTMLElement && event.target.matches("input, textarea, select");
-  if (event.key === "/" && !isTyping && !$("run").hidden) { event.preventDefault(); $("search").focus(); }
+  if (event.key === "/" && !isTyping) { event.preventDefault(); ($("run").hidden ? $("filter") : $("search")).focus(); }
   else if (event.key === "Escape" && !$("run").hidden && !$("sure").open) location.hash = "#/";
 });
 route();

@@ -1,0 +1,224 @@
+"""One profile on many instances: bounded in number, a canary first, and no fourth failure of one kind.
+
+What came of each instance is kept under the state directory, so the same call again takes up what is unfinished,
+leaves what is complete, tries the rest once more, and tells the hooks what they have not been told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provision_agent.plan import Plan
+
+from ..errors import ProvisionError, UsageError
+from ..gone import leave_when_gone
+from ..hooks import Deliveries, Hook, Kind
+from ..local_command import facts_of
+from ..order import Order, new_run_id
+from ..run import Run
+from ..scorecard import key_of
+from .book import Book, Member
+from .targets import Target
+from .verdicts import GOOD, fingerprint, worst
+
+Teller = Callable[[Member, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a fleet is brought up."""
+
+    parallel: int = 50
+    canary: int = 0
+    """So many instances come first, and must become usable before the others begin."""
+    stop_after: int | None = None
+    """So many equal failures end the rest: what waits is held, what is not yet usable is stopped."""
+    replace: bool = False
+    gone_check: tuple[str, ...] | None = None
+    """The words of a command that says whether an instance is gone."""
+    hooks: tuple[Hook, ...] = ()
+
+
+class Fleet:
+    """A fleet on its way up. One process works on a fleet at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        plan: Plan,
+        targets: Sequence[Target],
+        *,
+        secrets: Mapping[str, str],
+        logs_dir: Path,
+        rules: Rules,
+        tell: Teller,
+    ) -> None:
+        self.name = name
+        self.held_because: str | None = None
+        self._plan = plan
+        self._secrets = dict(secrets)
+        self._logs_dir = logs_dir
+        self._rules = rules
+        self._tell = tell
+        self._targets = {key_of(target.instance): target for target in targets}
+        if len(self._targets) != len(targets):
+            raise UsageError(
+                "an instance is named twice", hint="give each one once, or its own `instance_id`"
+            )
+        self._book = Book(name, plan.hash, targets)
+        self._deliveries = Deliveries(rules.hooks, self._book)
+        self._failures: Counter[str] = Counter()
+        self._runs: dict[str, Run] = {}
+        self._stops: set[asyncio.Task[None]] = set()
+
+    @property
+    def members(self) -> list[Member]:
+        """Every instance, in the order in which they were named."""
+        return list(self._book.members.values())
+
+    async def up(self) -> int:
+        """Bring every instance up that is not complete yet; returns the exit code of the worst.
+
+        Raises:
+            UsageError: another process works on this fleet.
+        """
+        with self._book.locked():
+            try:
+                await self._deliveries.resume()
+                await self._bring_all_up()
+                await asyncio.gather(self._deliveries.finish(), *self._stops)
+            finally:
+                await self._deliveries.close()
+                for task in self._stops:
+                    task.cancel()
+        return worst(member.exit_code for member in self.members)
+
+    async def _bring_all_up(self) -> None:
+        waiting = [member for member in self.members if member.exit_code != 0]
+        waiting.sort(key=lambda member: member.state != "going")  # what goes already is taken up first
+        canaries, others = waiting[: self._rules.canary], waiting[self._rules.canary :]
+        await self._bring_up(canaries)
+        bad = [member for member in canaries if member.exit_code not in GOOD]
+        if bad and self.held_because is None:
+            self.held_because = f"the canary {bad[0].host} ended as {bad[0].state}"
+        await self._bring_up(others)
+
+    async def _bring_up(self, members: Sequence[Member]) -> None:
+        turns = asyncio.Semaphore(self._rules.parallel)
+
+        async def one(member: Member) -> None:
+            async with turns:
+                if self.held_because is not None:
+                    self._note(member, state="held", message=self.held_because)
+                else:
+                    await self._follow(member)
+
+        async with asyncio.TaskGroup() as group:
+            for member in members:
+                group.create_task(one(member))
+
+    async def _follow(self, member: Member) -> None:
+        """One instance, from the order to its verdict."""
+        target = self._targets[member.key]
+        is_resumed = member.state in ("going", "usable") and member.run is not None
+        run_id = member.run if is_resumed else new_run_id()
+        self._note(member, run=run_id, state="going", exit_code=None, fingerprint=None, message="")
+        order = Order(
+            plan=self._plan,
+            run_id=run_id,
+            secrets=self._secrets,
+            labels=self._labels(target),
+            replace=self._rules.replace,
+            logs_dir=self._logs_dir,
+            profile=self._plan.name,
+            resume=is_resumed,
+        )
+        contact = {"is_lost": True}
+        async with Run(target.instance, order) as run:
+            self._runs[member.key] = run
+            gone = self._gone_check(run, target, contact)
+            try:
+                async for event in run.events():
+                    await self._take(member, run, event, contact)
+            finally:
+                self._runs.pop(member.key, None)
+                if gone is not None:
+                    gone.cancel()
+        await self._settle(member, await run.outcome())
+
+    def _gone_check(self, run: Run, target: Target, contact: Mapping[str, bool]) -> asyncio.Task[None] | None:
+        command = self._rules.gone_check
+        if command is None:
+            return None
+        facts = facts_of(run.id, str(target.instance), target.instance.instance_id, target.labels)
+        return asyncio.create_task(
+            leave_when_gone(run, command, facts, is_out_of_contact=lambda: contact["is_lost"])
+        )
+
+    async def _take(
+        self, member: Member, run: Run, event: Mapping[str, Any], contact: dict[str, bool]
+    ) -> None:
+        name = event["event"]
+        if name in ("connected", "connecting", "connection_lost"):
+            contact["is_lost"] = name != "connected"
+        elif name == "run_started" and run.id != member.run:
+            self._note(member, run=run.id)  # its plan was going there already, under another id
+        elif name == "run_usable":
+            await self._tell_hooks("usable", member, {"usable_after_s": event["after_s"]})
+            self._note(member, state="usable", usable_after_s=event["after_s"])
+        self._tell(member, {"labels": self._labels(self._targets[member.key]), **event})
+
+    def _labels(self, target: Target) -> dict[str, str]:
+        return {"fleet": self.name, **target.labels}
+
+    async def _settle(self, member: Member, outcome: Mapping[str, Any]) -> None:
+        """Hooks first, then the verdict: whoever takes the fleet up after a crash in between owes them still."""
+        facts = {"outcome": dict(outcome), "verdict": outcome["verdict"], "next": outcome["next"]}
+        await self._tell_hooks("finished", member, facts)
+        self._note(
+            member,
+            state=outcome["verdict"],
+            exit_code=outcome["exit_code"],
+            next=outcome["next"],
+            fingerprint=None if outcome["exit_code"] in GOOD else fingerprint(outcome),
+            message=str(outcome["errors"][0]["message"]) if outcome["errors"] else "",
+            usable_after_s=outcome["usable_after_s"],
+            duration_s=outcome["duration_s"],
+        )
+        if member.fingerprint is not None and member.state != "cancelled":
+            self._count_failure(member.fingerprint)
+
+    def _count_failure(self, kind: str) -> None:
+        self._failures[kind] += 1
+        limit = self._rules.stop_after
+        if limit is not None and self._failures[kind] >= limit and self.held_because is None:
+            self.held_because = f"{limit} instances failed alike: {kind}"
+            unusable = [run for key, run in self._runs.items() if self._book.members[key].state != "usable"]
+            self._stops.update(asyncio.create_task(_stop(run)) for run in unusable)
+
+    async def _tell_hooks(self, kind: Kind, member: Member, facts: Mapping[str, Any]) -> None:
+        assert member.run is not None
+        target = self._targets[member.key]
+        about = {
+            "host": member.host,
+            "instance_id": target.instance.instance_id,
+            "labels": dict(target.labels),
+            "fleet": self.name,
+        }
+        await self._deliveries.tell(kind, member.run, {**about, **facts})
+
+    def _note(self, member: Member, **changes: Any) -> None:
+        for name, value in changes.items():
+            setattr(member, name, value)
+        self._book.save()
+
+
+async def _stop(run: Run) -> None:
+    with suppress(ProvisionError, TimeoutError):  # its own watcher says what becomes of it
+        await run.stop()

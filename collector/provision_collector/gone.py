@@ -1,0 +1,52 @@
+"""Ask a command of the caller's whether an instance still exists, and stop watching one that does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import structlog
+from provision_agent.protocol import VERDICTS
+
+from .local_command import argv_of, execute
+
+if TYPE_CHECKING:
+    from .run import Run
+
+ASK_EVERY_S = 5.0
+ANSWER_WITHIN_S = 30.0
+
+log = structlog.get_logger()
+
+
+def gone_check(command: str | None) -> tuple[str, ...] | None:
+    """The words of a `--gone-check`, if there is one. Raises UsageError when it cannot be read as a command."""
+    return tuple(argv_of("--gone-check", command)) if command is not None else None
+
+
+async def is_gone(command: Sequence[str], facts: Mapping[str, str]) -> bool:
+    """Ask *command* whether an instance does not exist any more: exit status 0 says that it is gone, 1 that it exists.
+
+    *facts* (of `local_command.facts_of`) are its environment. One that cannot run, or takes too long, says nothing.
+    """
+    code = await execute(command, facts, b"", timeout_s=ANSWER_WITHIN_S)
+    if code not in (0, 1):
+        log.warning("gone_check_failed", exit_status=code, command=command[0])
+    return code == 0
+
+
+async def leave_when_gone(
+    run: Run,
+    command: Sequence[str],
+    facts: Mapping[str, str],
+    *,
+    is_out_of_contact: Callable[[], bool],
+    every_s: float = ASK_EVERY_S,
+) -> None:
+    """While there is no contact, ask *command* every *every_s* seconds; end the watching when the instance is gone."""
+    while True:
+        await asyncio.sleep(every_s)
+        if is_out_of_contact() and await is_gone(command, facts):
+            await run.leave("instance-gone", VERDICTS["instance-gone"])
+            return

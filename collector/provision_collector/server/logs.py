@@ -1,0 +1,62 @@
+"""The bytes of a run's mirrored logs, as they are or as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+
+from ..registry import RunFiles
+from .store import Row
+
+POLL_S = 0.2
+CHUNK_BYTES = 1 << 16
+
+
+class MirroredLog:
+    """One log of the run in *row*: its ``core`` log or its ``errors``. Where it lies may become known later."""
+
+    def __init__(self, row: Row, kind: str) -> None:
+        self._row = row
+        self._kind = kind
+
+    def size_bytes(self) -> int:
+        """How long the mirror is now; 0 when there is none yet."""
+        path = self._path()
+        try:
+            return os.stat(path).st_size if path is not None else 0
+        except FileNotFoundError:
+            return 0
+
+    async def read(self, offset: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes from *offset* up to *end*, which the mirror has reached already."""
+        path = self._path()
+        if path is None or offset >= end:
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while chunk := await asyncio.to_thread(
+                os.pread, descriptor, min(CHUNK_BYTES, end - offset), offset
+            ):
+                offset += len(chunk)
+                yield chunk
+        finally:
+            os.close(descriptor)
+
+    async def follow(self, offset: int, *, is_over: Callable[[], bool]) -> AsyncIterator[bytes]:
+        """The bytes from *offset* on, as they come, until *is_over* and all that was there then is given."""
+        while True:
+            is_last = is_over()  # asked before reading
+            end = self.size_bytes()
+            async for chunk in self.read(offset, end):
+                yield chunk
+            offset = max(offset, end)
+            if is_last:
+                return
+            await asyncio.sleep(POLL_S)
+
+    def _path(self) -> str | None:
+        if self._row.stem is None:
+            return None
+        files = RunFiles(self._row.stem)
+        return str(files.core if self._kind == "core" else files.errors)

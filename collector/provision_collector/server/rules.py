@@ -1,0 +1,25 @@
+"""How one server treats its runs: what its operator chose, the same for every run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..hooks import Hook
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How this server treats its runs."""
+
+    state_dir: Path
+    logs_dir: Path
+    profiles: Path | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the server itself holds for profiles that ask for it."""
+    gone_check: tuple[str, ...] | None = None
+    """The words of a command that says whether an instance is gone."""
+    hooks: tuple[Hook, ...] = ()
+    keep: int = 1000
+    """So many finished runs are remembered."""
