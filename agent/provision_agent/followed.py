@@ -11,8 +11,9 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from . import protocol
-from .generations import Claim, Source, copy_of, is_edited, later, locate, written_before
+from .generations import Claim, beginning, copy_of, is_edited, later, locate
 from .inotify import Inotify
+from .log_file import Compressed, Source
 
 GONE_AFTER_S = 5.0
 """A file that was there and is not, when the receiver comes back, may be a volume that is just being mounted."""
@@ -99,13 +100,15 @@ class Followed:
     # -- where to begin
 
     def _begin_at_first_sight(self) -> int:
-        ours, foreign_bytes = written_before(self._path) if self._wants_history else ([], 0)
-        chain = [Source.open(sibling.path) for sibling in ours] + [Source.open(self._path)]
-        self._enter([source for source in chain if source is not None])
+        if self._wants_history:
+            chain, foreign_bytes = beginning(self._path)
+        else:
+            chain, foreign_bytes = list(filter(None, [Source.open(self._path)])), 0
+        self._enter(chain)
         return foreign_bytes
 
     def _resume(self) -> None:
-        found = locate(self._path, self._claim)
+        found = locate(self._path, self._claim, lambda: self._show_life(self._claim.offset))
         if found is not None:
             self._seen_bytes = found.offset
             self._enter([found, *later(self._path, found)])
@@ -190,7 +193,7 @@ class Followed:
 
     def _take_rewritten(self, source: Source, *, is_blind: bool) -> bool:
         """The file was truncated or written anew in its place: what is unread may be in a copy of it."""
-        copy = copy_of(self._path, source)
+        copy = copy_of(self._path, source, lambda: self._show_life(source.offset))
         if copy is not None:
             chain = [copy, *later(self._path, copy)]
             self._forget(source)
@@ -201,7 +204,8 @@ class Followed:
         identities = [each.identity for each in (*self._left, source)]
         chain = [each for each in later(self._path, source) if each.identity not in identities]
         self._generation += 1
-        self._enter([Source(os.dup(source.descriptor), source.path), *chain])
+        anew = [] if isinstance(source, Compressed) else [Source(os.dup(source.descriptor), source.path)]
+        self._enter([*anew, *chain])
         self._forget(source)
         self._announce("truncated", lost_bytes)
         return True
@@ -213,7 +217,7 @@ class Followed:
             self._watch.watch_file(source.descriptor)
         self._current, self._next = (chain[0], list(chain[1:])) if chain else (None, [])
         if self._current is not None:
-            self._seen_bytes = self._current.offset
+            self._seen_bytes = max(self._current.offset, self._current.size)
 
     def _leave(self, source: Source) -> None:
         self._left.append(source)  # open, so that its inode is not used again under our eyes
@@ -232,6 +236,10 @@ class Followed:
         head = protocol.data_head(self._number, self._generation, source.offset - len(data), len(data))
         self._write(head + data)
         return True
+
+    def _show_life(self, offset: int) -> None:
+        """No bytes, in their place: the search in a large compressed file is no silence."""
+        self._write(protocol.data_head(self._number, self._generation, offset, 0))
 
     def _announce(self, why: str, lost_bytes: Optional[int]) -> None:
         facts: Dict[str, Any] = {

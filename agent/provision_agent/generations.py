@@ -6,88 +6,16 @@ may be used again and a size may grow past the old one, but bytes that were sent
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
-import stat
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import protocol
+from .log_file import EVIDENCE_BYTES, Compressed, Identity, Source, nothing
 
-CHUNK_BYTES = 256 * 1024
-EVIDENCE_BYTES = 1024
-"""So much of the head, and so much before the offset, is compared on every wake."""
 MAX_SIBLINGS = 1000
-
-Identity = Tuple[int, int]
-"""Device and inode."""
-
-
-class Source:
-    """One open incarnation of a log, and how far it has been read."""
-
-    def __init__(self, descriptor: int, path: str, offset: int = 0) -> None:
-        self.descriptor = descriptor
-        self.path = path
-        self.offset = offset
-        facts = os.fstat(descriptor)
-        self.identity: Identity = (facts.st_dev, facts.st_ino)
-        self.modified_ns = facts.st_mtime_ns
-        self._head = os.pread(descriptor, min(EVIDENCE_BYTES, offset), 0)
-        start = max(0, offset - EVIDENCE_BYTES)
-        self._behind = os.pread(descriptor, offset - start, start)
-
-    @classmethod
-    def open(cls, path: str, offset: int = 0) -> "Optional[Source]":
-        """The regular file at *path*; None when there is none that can be read."""
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError:
-            return None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            return None
-        return cls(descriptor, path, offset)
-
-    @property
-    def size(self) -> int:
-        """Bytes in the file now."""
-        return os.fstat(self.descriptor).st_size
-
-    def read(self) -> Optional[bytes]:
-        """The next bytes, empty at the end; None when those before are not what they were.
-
-        The evidence is looked at *after* the read: if it still stands, nothing was truncated before or during it.
-        """
-        data = os.pread(self.descriptor, CHUNK_BYTES, self.offset)
-        if not self.has_evidence_of(self):
-            return None
-        self.offset += len(data)
-        self._behind = (self._behind + data[-EVIDENCE_BYTES:])[-EVIDENCE_BYTES:]
-        if len(self._head) < EVIDENCE_BYTES:
-            self._head = (self._head + data[:EVIDENCE_BYTES])[:EVIDENCE_BYTES]
-        return data
-
-    def has_evidence_of(self, other: "Source") -> bool:
-        """Whether this file holds what was last read of *other*, at the same place."""
-        behind, head = other._behind, other._head
-        if os.pread(self.descriptor, len(behind), other.offset - len(behind)) != behind:
-            return False
-        return other.offset <= EVIDENCE_BYTES or os.pread(self.descriptor, len(head), 0) == head
-
-    def proves(self, offset: int, proof: Optional[str]) -> bool:
-        """Whether the bytes before *offset* have the sha256 *proof*; nothing is proved by nothing."""
-        if offset == 0 or proof is None or self.size < offset:
-            return False
-        start = max(0, offset - protocol.PROOF_BYTES)
-        return _sha256(self, start, offset - start) == proof
-
-    def facts(self) -> Dict[str, Any]:
-        """What finds this file again after a cut."""
-        return {"dev": self.identity[0], "ino": self.identity[1]}
-
-    def close(self) -> None:
-        os.close(self.descriptor)
+LOOKS = 5
+"""So often the folder is looked at again when somebody rotated it meanwhile."""
 
 
 class Claim(NamedTuple):
@@ -118,61 +46,92 @@ class Claim(NamedTuple):
 
 
 class Sibling(NamedTuple):
-    """A rotated file of a log, by its name."""
+    """A rotated file of a log, by its name. *size* is that of its content, also when it is compressed."""
 
     path: str
     identity: Identity
     modified_ns: int
     size: int
+    is_compressed: bool
+
+    def open(self, offset: int = 0, tick: Callable[[], None] = nothing) -> Optional[Source]:
+        """Open it at *offset*; *tick* is called now and then when that takes long. None when it is gone."""
+        return (
+            Compressed.open_at(self.path, offset, tick)
+            if self.is_compressed
+            else Source.open(self.path, offset)
+        )
 
 
 def siblings(path: str) -> List[Sibling]:
-    """The rotated files of the log *path*, the oldest first."""
-    found = []
+    """The rotated files of the log *path*, the oldest first; compressed ones when they kept their times."""
+    found: Dict[str, Sibling] = {}
     for target in dict.fromkeys((path, os.path.realpath(path))):
         folder, name = os.path.split(target)
         is_rotated = protocol.rotated_name(name)
         try:
             with os.scandir(folder or ".") as entries:
                 for entry in entries:
-                    if is_rotated.match(entry.name) and entry.is_file():
-                        facts = entry.stat()
-                        found.append(
-                            Sibling(
-                                entry.path, (facts.st_dev, facts.st_ino), facts.st_mtime_ns, facts.st_size
-                            )
-                        )
+                    plain = entry.name[:-3] if entry.name.endswith(".gz") else entry.name
+                    if is_rotated.match(plain) and entry.is_file():
+                        found[entry.path] = _sibling(entry.path, entry.stat(), entry.name != plain)
         except OSError:
             continue  # the folder does not exist yet, or a file went while we looked: the next look sees more
-    found.sort(key=lambda sibling: (sibling.modified_ns, protocol.rotation_age(sibling.path)))
-    return found[-MAX_SIBLINGS:]
+    kept = [
+        each
+        for each in found.values()
+        if not each.is_compressed or (each.path[:-3] not in found and each.size >= 0)
+    ]
+    kept.sort(key=lambda sibling: (sibling.modified_ns, protocol.rotation_age(sibling.path)))
+    return kept[-MAX_SIBLINGS:]
 
 
-def locate(path: str, claim: Claim) -> Optional[Source]:
+def _sibling(path: str, facts: os.stat_result, is_compressed: bool) -> Sibling:
+    size = Compressed.content_bytes(path, facts) if is_compressed else facts.st_size
+    return Sibling(path, (facts.st_dev, facts.st_ino), facts.st_mtime_ns, size, is_compressed)
+
+
+def locate(path: str, claim: Claim, tick: Callable[[], None] = nothing) -> Optional[Source]:
     """The file that holds what *claim* says, open at its offset: that one, or a renamed or copied one of *path*."""
-    current = Source.open(path)
+    names: Dict[str, Optional[Identity]] = {}
+    for _ in range(LOOKS):
+        if _names(path) == names:
+            break
+        names = _names(path)
+        rotated = siblings(path)
+        for are_compressed in (False, True):  # these are read from their beginning: only if need be
+            group = [sibling for sibling in rotated if sibling.is_compressed == are_compressed]
+            found = _likeliest(None if are_compressed else Source.open(path), group, claim, tick)
+            if found is not None:
+                return found
+    return None  # nobody rotated it while we looked
+
+
+def _likeliest(
+    current: Optional[Source], rotated: List[Sibling], claim: Claim, tick: Callable[[], None]
+) -> Optional[Source]:
     candidates = [] if current is None else [current]
-    for sibling in siblings(path):
+    for sibling in rotated:
         if current is None or sibling.identity != current.identity:
-            candidates += filter(None, [Source.open(sibling.path)])
+            candidates += filter(None, [sibling.open(tick=tick)])
     fitting = [source for source in candidates if _fits(source, claim)]
     found = min(fitting, key=lambda source: _likelihood(source, claim, current), default=None)
     for source in candidates:
         if source is not found:
             source.close()
-    if found is None or claim.offset == 0:
-        return found
-    reopened = Source(os.dup(found.descriptor), found.path, claim.offset)
-    found.close()
-    return reopened
+    if found is not None:
+        found.begin_at(claim.offset)
+    return found
 
 
-def copy_of(path: str, source: Source) -> Optional[Source]:
+def copy_of(path: str, source: Source, tick: Callable[[], None] = nothing) -> Optional[Source]:
     """A rotated file of *path* that holds what was last read of *source*, open at its offset: made by copytruncate."""
-    for sibling in siblings(path) if source.offset else ():
+    rotated = siblings(path) if source.offset else []
+    rotated.sort(key=lambda sibling: sibling.is_compressed)
+    for sibling in rotated:
         if sibling.identity == source.identity or sibling.size < source.offset:
             continue
-        copy = Source.open(sibling.path, source.offset)
+        copy = sibling.open(source.offset, tick)
         if copy is not None and copy.has_evidence_of(source):
             return copy
         if copy is not None:
@@ -182,11 +141,11 @@ def copy_of(path: str, source: Source) -> Optional[Source]:
 
 def is_edited(path: str, claim: Claim) -> bool:
     """Whether the receiver changed what it had: most of it is in a file of this log, the last bytes are not."""
-    for name in [path, *(sibling.path for sibling in siblings(path))]:
+    for name in [path, *(sibling.path for sibling in siblings(path) if not sibling.is_compressed)]:
         source = Source.open(name) if claim.samples else None
         if source is None:
             continue
-        equal = sum(_sha256(source, at, size) == proof for at, size, proof in claim.samples)
+        equal = sum(source.sha256(at, size) == proof for at, size, proof in claim.samples)
         source.close()
         if equal * 2 >= len(claim.samples):
             return True
@@ -195,6 +154,44 @@ def is_edited(path: str, claim: Claim) -> bool:
 
 def later(path: str, found: Source) -> List[Source]:
     """The whole files that were written after *found* and before the one at *path*, the oldest first."""
+    return _looked(path, lambda: _later(path, found))
+
+
+def beginning(path: str) -> Tuple[List[Source], int]:
+    """Where the log *path* begins when it is seen for the first time.
+
+    Returns:
+        The files that its writer wrote, the oldest first and itself last; and how many bytes are in older files that
+        nobody knows the writer of.
+    """
+    foreign_bytes = 0
+
+    def look() -> List[Source]:
+        nonlocal foreign_bytes
+        ours, foreign_bytes = written_before(path)
+        return list(filter(None, [*(sibling.open() for sibling in ours), Source.open(path)]))
+
+    return _looked(path, look), foreign_bytes
+
+
+def _looked(path: str, look: Callable[[], List[Source]]) -> List[Source]:
+    """What *look* opens by name; once more when somebody rotated the log meanwhile: the names were other files' then."""
+    for left in reversed(range(LOOKS)):
+        names, chain = _names(path), look()
+        if not left or _names(path) == names:
+            break
+        for source in chain:
+            source.close()
+    return chain
+
+
+def _names(path: str) -> Dict[str, Optional[Identity]]:
+    """Which file each name of the log belongs to now."""
+    names: Dict[str, Optional[Identity]] = {sibling.path: sibling.identity for sibling in siblings(path)}
+    return {**names, path: _identity(path)}
+
+
+def _later(path: str, found: Source) -> List[Source]:
     chain: List[Source] = []
     rotated = siblings(path)
     name = next((sibling.path for sibling in rotated if sibling.identity == found.identity), path)
@@ -205,7 +202,7 @@ def later(path: str, found: Source) -> List[Source]:
             or (sibling.modified_ns, protocol.rotation_age(sibling.path)) <= age
         ):
             continue
-        source = Source.open(sibling.path)
+        source = sibling.open()
         if source is not None and not _is_copy(source, found):
             chain.append(source)
         elif source is not None:
@@ -228,16 +225,12 @@ def written_before(path: str) -> Tuple[List[Sibling], int]:
         The rotated files that a process wrote which has the log open now (its start proves that it wrote them), the
         oldest first; and the bytes in those that were written since this instance started, by nobody knows whom.
     """
-    current = Source.open(path)
-    identities = {sibling.identity for sibling in siblings(path)}
-    if current is not None:
-        identities.add(current.identity)
-        current.close()
-    began = _oldest_writer_ns(identities)
+    rotated, current = siblings(path), _identity(path)
+    began = _oldest_writer_ns({current, *(sibling.identity for sibling in rotated)})
     booted = _process_start_ns("1")
     ours, foreign_bytes = [], 0
-    for sibling in siblings(path):
-        if current is not None and sibling.identity == current.identity:
+    for sibling in rotated:
+        if sibling.identity == current:
             continue
         if began is not None and sibling.modified_ns >= began:
             ours.append(sibling)
@@ -246,8 +239,12 @@ def written_before(path: str) -> Tuple[List[Sibling], int]:
     return ours, foreign_bytes
 
 
-def _sha256(source: Source, offset: int, size: int) -> str:
-    return hashlib.sha256(os.pread(source.descriptor, size, offset)).hexdigest()
+def _identity(path: str) -> Optional[Identity]:
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _fits(source: Source, claim: Claim) -> bool:
@@ -268,20 +265,20 @@ def _likelihood(source: Source, claim: Claim, current: Optional[Source]) -> Tupl
 
 def _is_copy(source: Source, original: Source) -> bool:
     size = original.size
-    if source.size != size or size < EVIDENCE_BYTES:  # short files may well be equal
+    may_be_equal = size < EVIDENCE_BYTES and not isinstance(source, Compressed)  # short ones, by chance
+    if source.size != size or may_be_equal:
         return False
     start = max(0, size - protocol.PROOF_BYTES)
-    ends = [os.pread(each.descriptor, size - start, start) for each in (source, original)]
-    return ends[0] == ends[1]
+    return source.at(start, size - start) == original.at(start, size - start)
 
 
-def _oldest_writer_ns(identities: "set[Identity]") -> Optional[int]:
+def _oldest_writer_ns(identities: "set[Optional[Identity]]") -> Optional[int]:
     """When the oldest process began that has one of the files open for writing; None when nobody has."""
     starts = [_process_start_ns(pid) for pid in _writers(identities)]
     return min((start for start in starts if start is not None), default=None)
 
 
-def _writers(identities: "set[Identity]") -> Iterator[str]:
+def _writers(identities: "set[Optional[Identity]]") -> Iterator[str]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             for number in os.listdir(f"/proc/{pid}/fd"):

@@ -138,7 +138,7 @@ class Frame(NamedTuple):
         """The payload of every kind but `DATA`."""
         try:
             value = json.loads(self.payload or b"{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ProtocolError("a frame holds broken JSON") from None
         if not isinstance(value, dict):
             raise ProtocolError("a frame holds JSON that is no object")
@@ -232,7 +232,7 @@ def rotated_name(log_name: str) -> "re.Pattern[str]":
 
 def rotation_age(path: str) -> int:
     """Orders rotated files of one modification time, the oldest first: ``.2`` before ``.1``, dates and others as they come."""
-    digits = re.search(r"(\d+)\D*\Z", path)
+    digits = re.search(r"(\d+)[^\d/]*\Z", path)
     return -int(digits.group(1)) if digits is not None and len(digits.group(1)) < 5 else 0
 
 

@@ -271,8 +271,8 @@ class _Collection(Listener):
 
     def _say_gap(self, log: MarkedLog, lost_bytes: int | None) -> None:
         gap = {"file": log.remote, "bytes": lost_bytes}
-        log.state.add_gap(gap)
-        self._emit("gap", **gap)
+        if log.state.add_gap(gap):
+            self._emit("gap", **gap)
 
     def _timed_out(self) -> ProvisionError | None:
         if self._match is not None:

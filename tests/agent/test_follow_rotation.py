@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from harness.follower import Session, append
-from provision_agent import protocol
+from provision_agent import log_file, protocol
 from provision_agent.followed import Followed
-from provision_agent.generations import Claim, Source, is_edited, later, locate, siblings, written_before
+from provision_agent.generations import Claim, is_edited, later, locate, siblings, written_before
 from provision_agent.inotify import Inotify
+from provision_agent.log_file import Source
 from provision_agent.protocol import rotated_name
 
 LONG = b"a line of this log, longer than nothing\n" * 40
@@ -103,6 +104,123 @@ def test_after_a_resume_every_rotated_file_comes_in_order(log: Path) -> None:
         assert session.next(protocol.GENERATION).json()["lost_bytes"] == 0
         assert session.data(len(data)) == (data, 0)
     session.close()
+
+
+def compress(path: Path) -> Path:
+    """As gzip does: the copy has the time of what it was made of, which is gone."""
+    subprocess.run(["gzip", str(path)], check=True, timeout=10)
+    return path.with_name(path.name + ".gz")
+
+
+def sent_in_order(session: Session, *generations: bytes, start: int = 0) -> None:
+    """*generations* come, the first from *start*, and nothing is lost between them."""
+    first, *others = generations
+    assert session.data(len(first) - start) == (first[start:], start)
+    for data in others:
+        assert session.next(protocol.GENERATION).json()["lost_bytes"] == 0
+        assert session.data(len(data)) == (data, 0)
+
+
+def test_after_a_resume_files_that_were_compressed_meanwhile_are_read_where_the_receiver_ends(
+    log: Path,
+) -> None:
+    entry = claim(LONG[:100], **identity(log))
+    for data in (b"second\n", b"third\n"):
+        rotate(log)
+        log.write_bytes(data)
+    compress(log.with_name("a.log.1"))
+    compress(log.with_name("a.log.2"))
+    session = Session([{"path": str(log), **entry}])
+
+    assert session.next(protocol.RESUMED).json()["resumed"] is True
+    sent_in_order(session, LONG, b"second\n", b"third\n", start=100)
+    session.close()
+
+
+def test_a_rotated_file_that_is_compressed_at_once_is_sent_once(log: Path) -> None:
+    session = Session([{"path": str(log)}])
+    session.data(len(LONG))
+    rotate(log)
+    compress(log.with_name("a.log.1"))
+    append(log, b"second\n")
+    assert session.next(protocol.GENERATION).json()["lost_bytes"] == 0
+    assert session.data(7) == (b"second\n", 0)
+    os.rename(log.with_name("a.log.1.gz"), log.with_name("a.log.2.gz"))
+    rotate(log)
+    compress(log.with_name("a.log.1"))
+    append(log, b"third\n")
+
+    assert session.next(protocol.GENERATION).json()["generation"] == 2
+    assert session.data(6) == (b"third\n", 0)
+    session.close()
+
+
+def test_what_was_unread_of_a_truncated_file_is_read_from_its_compressed_copy(log: Path) -> None:
+    sent: list[bytes] = []
+    followed = Followed(0, {"path": str(log)}, sent.append, Inotify())
+    followed.begin()
+    while followed.unread():
+        followed.send()
+    append(log, b"unread\n")
+    rotate(log, by_copy=True)
+    compress(log.with_name("a.log.1"))
+    append(log, b"new\n")
+    while followed.send():
+        pass
+
+    assert b"".join(sent).count(b"unread\n") == 1
+    assert sent[-1].endswith(b"new\n")
+
+
+def test_of_a_broken_compressed_file_the_rest_is_a_gap_with_its_size(log: Path) -> None:
+    data = os.urandom(600_000)
+    log.write_bytes(data)
+    entry = claim(data[:100], **identity(log))
+    rotate(log)
+    log.write_bytes(b"new\n")
+    packed = compress(log.with_name("a.log.1"))
+    times = packed.stat().st_mtime_ns
+    whole = packed.read_bytes()
+    packed.write_bytes(whole[:300_000] + bytes(8) + whole[300_008:])
+    with packed.open("r+b") as file:  # its end, with the size, is still there
+        file.seek(200_000)
+        file.write(b"\xff" * 100_000)
+    os.utime(packed, ns=(times, times))
+    session = Session([{"path": str(log), **entry}])
+    session.next(protocol.RESUMED)
+
+    got = 0
+    while (frame := next(session._frames)).kind != protocol.GENERATION:
+        got += len(frame.payload) if frame.kind == protocol.DATA else 0
+
+    assert got + frame.json()["lost_bytes"] == len(data) - 100
+    assert session.data(4) == (b"new\n", 0)
+    session.close()
+
+
+def test_a_compressed_file_that_did_not_keep_its_time_has_no_place_in_the_order(log: Path) -> None:
+    rotate(log)
+    log.write_bytes(b"new\n")
+    packed = compress(log.with_name("a.log.1"))
+    os.utime(packed, (1, 1))
+
+    assert siblings(str(log)) == []
+
+
+def test_a_large_search_in_a_compressed_file_shows_life(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_file, "TICK_S", 0.0)
+    data = os.urandom(1_000_000)
+    log.write_bytes(data)
+    entry = claim(data[:-5], **identity(log))
+    rotate(log)
+    compress(log.with_name("a.log.1"))
+    log.write_bytes(b"new\n")
+    sent: list[bytes] = []
+    followed = Followed(0, {"path": str(log), **entry}, sent.append, Inotify())
+
+    followed.begin()
+
+    assert protocol.data_head(0, 0, len(data) - 5, 0) in sent[:-1]
 
 
 def test_a_resume_of_nothing_that_is_left_is_a_gap_with_its_size(log: Path) -> None:

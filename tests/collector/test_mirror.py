@@ -141,7 +141,9 @@ def test_what_it_claims_finds_the_file_again(tmp_path: Path) -> None:
     mirror.close()
 
 
-async def test_a_mirror_whose_record_is_unreadable_must_match_and_the_record_is_set_aside(tmp_path: Path) -> None:
+async def test_a_mirror_whose_record_is_unreadable_must_match_and_the_record_is_set_aside(
+    tmp_path: Path,
+) -> None:
     mirror = opened(tmp_path)
     mirror.append(0, 0, b"abc")
     await mirror.seal()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from provision_agent import protocol
@@ -74,3 +75,18 @@ def test_a_promise_of_the_largest_frame_holds_no_more_than_that() -> None:
     got = list(reader.feed(b"x"))
 
     assert len(got[0].payload) == protocol.MAX_PAYLOAD_BYTES - 12
+
+
+def test_a_frame_that_says_it_is_longer_is_refused_before_its_bytes_come() -> None:
+    reader = FrameReader(NONCE)
+    too_long = protocol.data_head(0, 0, 0, protocol.MAX_PAYLOAD_BYTES - 11)
+
+    with pytest.raises(ProtocolError, match="impossible"):
+        list(reader.feed(protocol.magic(NONCE) + too_long))
+
+
+def test_noise_before_the_hello_is_bounded() -> None:
+    reader = FrameReader(NONCE, max_noise_bytes=1000)
+
+    with pytest.raises(ProtocolError, match="no hello"):
+        list(reader.feed(b"x" * 2000))

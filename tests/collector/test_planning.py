@@ -47,7 +47,7 @@ def standing(
     *present: Present, unmet: tuple[str | None, ...] = (), free: int = 10**12, needed: int = 0
 ) -> Standing:
     disk = {"path": "/w", "needed_bytes": needed, "free_bytes": free}
-    return Standing("/w", True, {}, 0.0, present, unmet or (None,) * len(present), (), (disk,))
+    return Standing("/w", True, {}, 0.0, present, unmet or (None,) * len(present), (), (disk,), {})
 
 
 def ok(url: str = "https://h/x", **more: object) -> Source:

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
 
+import pytest
 from harness import log_writer
+from harness.tcp_proxy import TcpProxy
+from provision_collector.collect import CollectOrder, LogToCollect, collect
+from provision_collector.instance import Instance
 
 from .conftest import Child, Finished, Here, eventually
 
 END = "✅ PROVISIONING COMPLETE"
+LONG_S = "300"
+"""A collector's timeout in the tests that take long."""
+
+
+def count(usual: int, full: int) -> list[Any]:
+    """Two values of a parameter: one for every day, and the row's own for the soak."""
+    return [usual, pytest.param(full, marks=pytest.mark.soak)]
+
+
+def without_right(why_not: str) -> NoReturn:
+    """What this test needs is not permitted here: it is skipped; in CI it fails."""
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why_not)
 
 
 class Case:
@@ -45,6 +65,12 @@ class Case:
     def written(self, *steps: str, seed: int = 1, within_s: float = 20.0) -> None:
         """Run a writer to its end."""
         assert self.write(*steps, seed=seed).wait(timeout=within_s) == 0
+
+    def append(self, data: bytes) -> None:
+        """Write *data* now, from here."""
+        for path in (self.log, self.record):
+            with path.open("ab") as file:
+                file.write(data)
 
     def go(self, name: str) -> str:
         """A step that waits for `let(name)`."""
@@ -78,6 +104,22 @@ class Case:
 
     def await_all(self, within_s: float = 20.0) -> None:
         eventually(self.has_arrived, within_s)
+
+    def await_progress(self, child: Child, before: int, within_s: float = 25.0) -> None:
+        """The mirror is no more as long as *before*, or everything is in it."""
+        try:
+            eventually(lambda: self.mirror.stat().st_size != before or self.has_arrived(), within_s)
+        except AssertionError:
+            sizes = [path.stat().st_size if path.exists() else None for path in (self.mirror, self.record)]
+            raise AssertionError(f"mirror and record {sizes}; it said: {self.here.said(child)}") from None
+
+    def took_ms(self, within_s: float = 20.0) -> float:
+        """How long it takes, from now, until everything has arrived."""
+        began = time.monotonic()
+        while not self.has_arrived() and time.monotonic() < began + within_s:
+            time.sleep(0.001)
+        assert self.has_arrived()
+        return (time.monotonic() - began) * 1000
 
     def await_written(self, within_s: float = 25.0) -> None:
         """Every writer has done its steps."""
@@ -140,3 +182,53 @@ def kill(child: Child) -> None:
     """SIGKILL a collector, and wait until it is gone."""
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+
+
+def ended_as_they_began(cases: list[Case], child: Child) -> None:
+    """When every writer is done, every mirror is exact; then the first log says the end."""
+    for case in cases:
+        case.await_written()
+        case.await_all()
+    cases[0].written(f"end:{END}", seed=99)
+    done = cases[0].here.finish(child)
+    assert (done.code, done.outcome["gaps"]) == (0, []), done.stdout + done.stderr
+    for case in cases:
+        case.assert_exact()
+
+
+def through(case: Case, proxy: TcpProxy) -> list[str]:
+    return case.here.connection(port=proxy.port)
+
+
+def said_gap(case: Case, child: Child) -> bool:
+    return '"gap"' in case.here.said(child)
+
+
+def follower_pids(case: Case) -> list[int]:
+    """The followers that run on the instance."""
+    found = []
+    for pid in case.here.instance.processes:
+        with suppress(OSError):  # it ended while we looked
+            found += [pid] if b"b64decode" in Path(f"/proc/{pid}/cmdline").read_bytes() else []
+    return found
+
+
+# -- a collector in this process
+
+
+def reached(here: Here, *, port: int | None = None) -> Instance:
+    instance = here.instance
+    return Instance(instance.host, port=port or instance.port, user=instance.user, key=str(instance.key_path))
+
+
+async def collected_here(case: Case, instance: Instance, **limits: Any) -> dict[str, Any]:
+    """The outcome of a collector in this process."""
+    order = CollectOrder((LogToCollect(str(case.log), case.mirror),), **limits)
+    return await collect(instance, order, on_event=lambda _: None)
+
+
+async def until(condition: Callable[[], Any], within_s: float = 20.0) -> None:
+    """Wait for *condition* while a collector in this process goes on."""
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.02)

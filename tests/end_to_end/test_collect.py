@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,24 +78,6 @@ def test_started_again_it_goes_on_and_a_marker_in_the_mirror_ends_it_at_once(cas
     assert not again.named("connected")
 
 
-def test_a_marker_of_an_earlier_run_does_not_end_this_one(case: Case) -> None:
-    case.written("lines:5", f"end:{END}", "lines:5")
-    child = case.collect()
-    case.await_all()
-    case.written(
-        "lines:5",
-        f'end:echo "{END}"',
-        "end:child says FATAL: no such thing",
-        "end:2026-01-01 10:00:00 [ERROR] FATAL: this is it",
-        seed=2,
-    )
-
-    done = case.here.finish(child)
-
-    assert (done.code, done.outcome["line"][-7:]) == (1, "this is it"[-7:]), done.stdout
-    case.assert_exact()
-
-
 async def test_a_marker_that_was_already_there_counts_only_when_the_log_stays_unwritten(
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,36 +105,12 @@ async def test_a_marker_that_was_already_there_counts_only_when_the_log_stays_un
     assert timed_out["verdict"] == "timeout", "what came after it says that it was of an earlier run"
 
 
-def test_a_marker_counts_only_with_its_newline(case: Case) -> None:
-    child = case.watch("--timeout", "4")
-    for part in (b"\xe2\x9c", b"\x85 PROVISIONING", b" COMPLETE"):
-        with case.log.open("ab") as log:
-            log.write(part)
-        eventually(lambda: case.mirror.read_bytes() == case.log.read_bytes())
-
-    done = case.here.finish(child)
-
-    assert (done.code, done.outcome["verdict"]) == (124, "timeout"), done.stdout
-
-
 def test_a_log_that_never_comes_is_named_at_the_timeout(case: Case) -> None:
     done = case.collected("--timeout", "2")
 
     assert done.code == 124
     assert done.named("log_missing")
     assert "was never there" in done.outcome["errors"][0]["message"]
-
-
-def test_a_second_collector_of_one_mirror_is_refused_and_harms_nothing(case: Case) -> None:
-    case.write("lines:20", case.go("on"), "lines:20", f"end:{END}")
-    child = case.collect()
-    eventually(case.has_arrived)
-
-    second = case.collected()
-
-    assert (second.code, second.outcome["verdict"]) == (2, "usage")
-    case.let("on")
-    case.assert_complete(case.here.finish(child))
 
 
 EDITS = {
@@ -214,50 +171,6 @@ def test_a_mirror_becomes_no_longer_than_it_may(case: Case) -> None:
     assert case.mirror.stat().st_size == 100_000
     case.write(f"end:{END}", seed=2)
     case.assert_complete(case.collected("--max-mirror-size", "1MB"))
-
-
-def test_without_python_it_polls_by_tail_and_is_as_exact(case: Case, without_python: Here) -> None:
-    child = case.watch("--poll-interval", "0.2")
-    case.write(
-        "every:0.01", "lines:40", "rename", "lines:40", "pause:0.6", "copytruncate", "lines:30", "pause:0.6",
-        "rename", "lines:5", "rename", "lines:20", f"end:{END}",
-    )  # fmt: skip
-
-    done = case.here.finish(child)
-
-    case.assert_complete(done)
-    assert "no python3" in done.outcome["warnings"][0]
-
-
-def test_without_python_a_killed_collector_goes_on(case: Case, without_python: Here) -> None:
-    case.write(
-        "every:0.01", "lines:150", "rename", "lines:50", "rename", "lines:50", case.go("on"), f"end:{END}"
-    )
-    for _ in range(3):
-        child = case.collect("--poll-interval", "0.1")
-        before = case.mirror.stat().st_size if case.mirror.exists() else 0
-        eventually(lambda before=before: case.mirror.stat().st_size > before + 1000)
-        kill(child)
-    case.let("on")
-
-    case.assert_complete(case.collected("--poll-interval", "0.1"))
-
-
-@pytest.fixture
-def instance_environment(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, str]:
-    if "without_python" not in request.fixturenames:
-        return {}
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name in ("sh", "stat", "tail", "head", "wc", "ls"):
-        (tools / name).symlink_to(str(shutil.which(name)))
-    return {"PATH": str(tools)}
-
-
-@pytest.fixture
-def without_python(here: Here) -> Here:
-    """An instance on which there is no python3."""
-    return here
 
 
 def test_the_plain_view_talks_on_stderr_and_ends_with_the_mirror_on_stdout(case: Case) -> None:

@@ -4,14 +4,17 @@ Run as a process of its own: `python log_writer.py LOG RECORD SEED STEP…`. The
 byte that ever was in the log, in order, and is written beside it: no reader's belief is in it. Steps:
 `lines:N` `bytes:N` (one line of random bytes) `pause:S` `rename` `rename-late:S` (goes on writing to the old file for S
 seconds) `rename-unlink` `copytruncate` `rewrite` (truncate and write more than there was, at once) `delete` `end:TEXT`
-(a last line) `wait:PATH` (until that file exists). `every:S` sets the pause between lines.
+(a last line) `wait:PATH` (until that file exists) `mirrored:PATH` (until that file is as long as the record)
+`compress` (every rotated file, as `gzip` does). `every:S` sets the pause between lines.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
+import subprocess
 import sys
 import time
 
@@ -72,23 +75,38 @@ class Writer:
         while not os.path.exists(path) and time.monotonic() < end:
             time.sleep(0.01)
 
-    def rotated(self) -> None:
-        numbers = [
-            int(name.rpartition(".")[2])
-            for name in os.listdir(os.path.dirname(self.path))
-            if name.startswith(os.path.basename(self.path) + ".") and name.rpartition(".")[2].isdigit()
+    def do_mirrored(self, path: str) -> None:
+        end = time.monotonic() + WAIT_S
+        while os.path.getsize(path) < os.fstat(self.record).st_size and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def do_compress(self, _: str = "") -> None:
+        subprocess.run(["gzip", *self.rotated()], check=True, timeout=WAIT_S)
+
+    def rotated(self) -> list[str]:
+        folder, name = os.path.split(self.path)
+        return [
+            os.path.join(folder, other)
+            for other in os.listdir(folder)
+            if re.fullmatch(re.escape(name) + r"\.\d+", other)
         ]
-        for number in sorted(numbers, reverse=True):
-            os.rename(f"{self.path}.{number}", f"{self.path}.{number + 1}")
+
+    def make_room(self) -> None:
+        """Every rotated file becomes one older."""
+        folder, name = os.path.split(self.path)
+        found = [re.fullmatch(re.escape(name) + r"\.(\d+)(\.gz)?", other) for other in os.listdir(folder)]
+        for old in sorted(filter(None, found), key=lambda match: -int(match[1])):
+            new = f"{name}.{int(old[1]) + 1}{old[2] or ''}"
+            os.rename(os.path.join(folder, old[0]), os.path.join(folder, new))
 
     def do_rename(self, _: str = "") -> None:
-        self.rotated()
+        self.make_room()
         os.rename(self.path, self.path + ".1")
         time.sleep(self.rand.uniform(0, 0.05))
         self.reopen()
 
     def do_rename_late(self, seconds: str) -> None:
-        self.rotated()
+        self.make_room()
         os.rename(self.path, self.path + ".1")
         os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
         end = time.monotonic() + float(seconds)
@@ -103,7 +121,7 @@ class Writer:
         self.reopen()
 
     def do_copytruncate(self, _: str = "") -> None:
-        self.rotated()
+        self.make_room()
         shutil.copyfile(self.path, self.path + ".1")
         os.truncate(self.path, 0)
 

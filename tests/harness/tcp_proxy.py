@@ -17,10 +17,13 @@ class TcpProxy:
         self._target = target
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
-        self._flows = threading.Event()
-        self._flows.set()
+        self._gate = _open_gate()
+        """Those that are open now and those to come go through it."""
+        self._muted: list[threading.Event] = []
         self.cut_after: int | None = None
         self.connections = 0
+        self.relayed = 0
+        """Bytes that have gone through, in both directions."""
         self._listener = self._listen(port)
         self.port: int = self._listener.getsockname()[1]
 
@@ -34,11 +37,17 @@ class TcpProxy:
 
     def stall(self) -> None:
         """Let nothing through in either direction, and close nothing: a black hole."""
-        self._flows.clear()
+        self._gate.clear()
+
+    def mute(self) -> None:
+        """Let nothing more through the connections that are open now, and close none of them; new ones work."""
+        self._gate.clear()
+        self._muted.append(self._gate)
+        self._gate = _open_gate()
 
     def flow(self) -> None:
-        """Let everything through again."""
-        self._flows.set()
+        """Let everything through again that was stalled."""
+        self._gate.set()
 
     def refuse(self) -> None:
         """Take no new connections, and cut those that are open."""
@@ -51,7 +60,8 @@ class TcpProxy:
 
     def close(self) -> None:
         self.refuse()
-        self.flow()
+        for gate in (self._gate, *self._muted):
+            gate.set()
 
     def __enter__(self) -> TcpProxy:
         return self
@@ -83,14 +93,19 @@ class TcpProxy:
                 self._pairs.append((near, far))
                 self.connections += 1
             for source, sink, limit in ((near, far, None), (far, near, self.cut_after)):
-                threading.Thread(target=self._relay, args=(source, sink, limit), daemon=True).start()
+                threading.Thread(
+                    target=self._relay, args=(source, sink, limit, self._gate), daemon=True
+                ).start()
 
-    def _relay(self, source: socket.socket, sink: socket.socket, limit: int | None) -> None:
+    def _relay(
+        self, source: socket.socket, sink: socket.socket, limit: int | None, gate: threading.Event
+    ) -> None:
         try:
             while True:
-                self._flows.wait()
+                gate.wait()
                 data = source.recv(65536)
-                self._flows.wait()
+                gate.wait()
+                self.relayed += len(data)
                 if limit is not None:
                     data, limit = data[:limit], limit - len(data)
                 sink.sendall(data)
@@ -104,6 +119,12 @@ class TcpProxy:
         else:
             _close(source)
             _close(sink)
+
+
+def _open_gate() -> threading.Event:
+    gate = threading.Event()
+    gate.set()
+    return gate
 
 
 def _reset(side: socket.socket) -> None:

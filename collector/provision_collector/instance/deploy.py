@@ -136,6 +136,8 @@ async def call(
         channel.write(json.dumps(head).encode() + b"\n")
         hello = await talk.next(_AGENT_MAGIC, HELLO_TIMEOUT_S)
         if "error" not in hello:
+            if not hello.keys() >= {"have", "python", "path"}:
+                raise talk.nonsense()
             channel.write(b"" if hello["have"] else bundle.data)
             channel.write(json.dumps(request).encode())
             channel.end_input()
@@ -189,7 +191,17 @@ class _Talk:
                 cause="timed-out",
                 hint="see whether `ssh` to it is as slow, and what its shell prints at login",
             ) from None
-        return dict(json.loads(line))
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError, RecursionError):
+            raise self.nonsense() from None
+
+    def nonsense(self) -> HostUnreachableError:
+        """What comes from there is none of ours."""
+        return HostUnreachableError(
+            f"the instance answered nonsense{self._noise()}",
+            hint="look at what its login shell runs: something there speaks in the agent's place",
+        )
 
     async def _something_happened(self) -> None:
         assert self.channel is not None

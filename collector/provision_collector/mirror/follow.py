@@ -11,7 +11,6 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,7 +19,7 @@ from provision_agent import protocol
 
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError, UsageError
 from ..instance import NO_PYTHON, Channel, Connection, no_python
-from .mirror import Mirror
+from .mirror import Mirror, whole_number
 
 HELLO_TIMEOUT_S = 30.0
 """Until the first frame; longer than a heartbeat, because login shells of rented images are slow."""
@@ -29,6 +28,9 @@ MISSED_HEARTBEATS = 3
 SEAL_EVERY_S = 30.0
 _NO_SUCH_PROGRAM = "can't open file"
 """What every python3 says, with exit status 2, when the agent's file is not where it was put."""
+
+MAX_EMPTY_GENERATIONS = 100
+"""Each is written to this disk: an instance that begins more of them without a byte means no good."""
 
 log = structlog.get_logger()
 
@@ -113,6 +115,7 @@ class FollowSession:
         self._heard = asyncio.Event()
         self._channel: Channel | None = None
         self._late = [0] * len(self._mirrors)
+        self._empty_generations = 0
         self.heard_at: float | None = None
         """When (monotonic) the other side was last heard; None when it never was."""
 
@@ -232,11 +235,11 @@ class FollowSession:
             for frame in self._reader.feed(data):
                 self._take_frame(frame)
         except protocol.ProtocolError as error:
-            self._fail(LinkLostError(f"garbled: {error}"))
+            self._fail(LinkLostError(f"garbled: {str(error)[:200]}"))
         except (LocalMachineError, UsageError, FolderGoneError) as error:
             self._fail(error)
-        except (ValueError, IndexError, KeyError, TypeError) as error:
-            self._fail(LinkLostError(f"out of step: {error}"))
+        except (ValueError, LookupError, TypeError, OverflowError) as error:
+            self._fail(LinkLostError(f"out of step: {str(error)[:200]}"))
         self._heard.set()
 
     def _fail(self, error: ProvisionError | LinkLostError) -> None:
@@ -249,6 +252,7 @@ class FollowSession:
         if frame.kind == protocol.DATA:
             mirror = self._mirrors[frame.file]
             if mirror.append(frame.generation, frame.offset, frame.payload):
+                self._empty_generations = 0
                 self._listener.on_bytes(mirror)
         elif frame.kind == protocol.BEAT:
             self._take_beat(frame.json())
@@ -279,7 +283,10 @@ class FollowSession:
         elif number != mirror.generation + 1:
             raise protocol.ProtocolError(f"generation {number} does not follow {mirror.generation}")
         else:
-            lost_bytes = facts.get("lost_bytes")
+            lost_bytes = whole_number(facts.get("lost_bytes"))
+            self._empty_generations += 1
+            if self._empty_generations > MAX_EMPTY_GENERATIONS:
+                raise protocol.ProtocolError("generations without end and without a byte")
             mirror.begin_generation(number, facts)
             log.info("mirror_generation_began", file=mirror.name, why=facts.get("why"))
             if lost_bytes != 0:

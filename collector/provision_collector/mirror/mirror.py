@@ -269,5 +269,16 @@ class Mirror:
         )
 
 
+def whole_number(value: object) -> int | None:
+    """A number that the other side sent; None if it sent none. Raises ValueError for what no file has."""
+    if value is None or (isinstance(value, int) and 0 <= value < 1 << 64):
+        return value
+    raise ValueError("a number that no file has")
+
+
 def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {"device": facts.get("dev"), "inode": facts.get("ino"), "since": float(facts.get("at") or 0.0)}
+    return {
+        "device": whole_number(facts.get("dev")),
+        "inode": whole_number(facts.get("ino")),
+        "since": float(facts.get("at") or 0.0),
+    }

@@ -21,6 +21,8 @@ from .shell import Answer, RemoteShell
 CHUNK_BYTES = 1 << 20
 EVIDENCE_BYTES = 4096
 GONE_AFTER_S = 5.0
+LOOKS = 5
+"""So often the folder is looked at again when somebody rotated the log meanwhile."""
 
 
 class ShellSession:
@@ -83,6 +85,7 @@ class _Polled:
         self._shell = shell
         self._has_begun = False
         self._missing_since: float | None = None
+        self._looks = 0
 
     async def poll(self) -> bool:
         """Append at most one chunk, or take one step towards the next file; True when there was something to do."""
@@ -140,8 +143,8 @@ class _Polled:
             answer = await self._shell.read(path, 0, 1)
             if answer is not None and answer.size:
                 rest = await self._read(self._reading)
-                if rest is not None and self._new_bytes(rest):
-                    return True  # written before the successor's first byte: it comes with the next poll
+                if rest is None or self._new_bytes(rest) != b"":
+                    return True  # written before the successor's first byte, or the names have moved on: look again
                 self._next = (self._next or [self._path])[position + 1 :]
                 self._enter(path, answer, lost_bytes=0)
                 return True
@@ -161,6 +164,25 @@ class _Polled:
         if offset == 0 and claim["ino"] is None and not claim["must_match"]:
             return False  # never seen: wait for it
         chain = await self._rotated()
+        if await self._found_in(chain):
+            return True
+        if await self._rotated() != chain and self._looks < LOOKS:
+            self._looks += 1
+            return True  # somebody rotated it while we looked
+        self._looks = 0
+        if answer is not None:
+            await self._refuse_if_edited()
+        self._missing_since = self._missing_since or time.monotonic()
+        if answer is None and (claim["must_match"] or time.monotonic() - self._missing_since < GONE_AFTER_S):
+            return False
+        known = self.mirror.remote_bytes
+        self._next = []
+        self._enter(self._path, answer, lost_bytes=known - offset if known and known > offset else None)
+        return True
+
+    async def _found_in(self, chain: list[tuple[str, Answer]]) -> bool:
+        """Go on with the file of *chain* that holds what the mirror ends with, and then with those after it."""
+        offset, claim = self.mirror.offset, self.mirror.claim()
         for position, (path, found) in enumerate(chain):
             other = await self._read(path, count=1)
             if other is None:
@@ -175,15 +197,7 @@ class _Polled:
                 later = chain[position + 1 :]
                 self._next = [name for name, each in later if each.identity != found.identity] + [self._path]
                 return True
-        if answer is not None:
-            await self._refuse_if_edited()
-        self._missing_since = self._missing_since or time.monotonic()
-        if answer is None and (claim["must_match"] or time.monotonic() - self._missing_since < GONE_AFTER_S):
-            return False
-        known = self.mirror.remote_bytes
-        self._next = []
-        self._enter(self._path, answer, lost_bytes=known - offset if known and known > offset else None)
-        return True
+        return False
 
     async def _rotated(self) -> list[tuple[str, Answer]]:
         """The log's rotated files, the oldest first."""

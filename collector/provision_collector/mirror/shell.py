@@ -26,9 +26,10 @@ facts() { stat -L -c '%d %i %s %Y' -- "$1" 2>/dev/null || { [ -f "$1" ] && echo 
 while read -r verb start count path; do
   case $verb in
   read)
-    if [ -f "$path" ] && [ -r "$path" ]; then
-      printf '\n\002%s %s\n' "$n" "$(facts "$path")"
-      tail -c "+$start" -- "$path" 2>/dev/null | head -c "$count"
+    if [ -f "$path" ] && [ -r "$path" ] && exec 3< "$path"; then
+      printf '\n\002%s %s\n' "$n" "$(facts /proc/self/fd/3)"
+      tail -c "+$start" <&3 2>/dev/null | head -c "$count"
+      exec 3<&-
     else
       printf '\n\002%s none\n' "$n"
     fi ;;

@@ -66,12 +66,14 @@ class MirrorState:
         self._positions[name] = position
         self._version += 1
 
-    def add_gap(self, gap: dict[str, Any]) -> None:
-        """Record bytes that cannot be had any more; of a flood of gaps only the first `MAX_GAPS`."""
-        if len(self.gaps) < MAX_GAPS:
-            self.gaps.append(gap)
-            self._version += 1
-            self.save(durably=False)
+    def add_gap(self, gap: dict[str, Any]) -> bool:
+        """Record bytes that cannot be had any more; False in a flood of gaps, of which the first `MAX_GAPS` are kept."""
+        if len(self.gaps) >= MAX_GAPS:
+            return False
+        self.gaps.append(gap)
+        self._version += 1
+        self.save(durably=False)
+        return True
 
     def load(self) -> None:
         """Read what is on the disk now; to be called with the mirror's lock held. An unreadable file is set aside."""
