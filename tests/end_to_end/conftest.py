@@ -194,9 +194,11 @@ def instance(tmp_path: Path, instance_environment: dict[str, str]) -> Iterator[E
 
 
 @pytest.fixture
-def second(tmp_path: Path, instance: EmbeddedInstance) -> Iterator[EmbeddedInstance]:
+def second(
+    tmp_path: Path, instance: EmbeddedInstance, instance_environment: dict[str, str]
+) -> Iterator[EmbeddedInstance]:
     """Another instance, with a home, a workspace and a key of its own."""
-    with EmbeddedInstance(tmp_path / "second", server="sshd") as second:
+    with EmbeddedInstance(tmp_path / "second", server="sshd", environment=instance_environment) as second:
         yield second
 
 

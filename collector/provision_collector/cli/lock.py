@@ -37,7 +37,8 @@ def command(
     """Pin PROFILE: ask every source for size, hash and commit, and write them to a lock that `up --locked` obeys.
 
     With --host the instance is asked, and what stands there counts first: the files that a run has verified and the
-    commits that are checked out. Nothing is written unless everything could be pinned.
+    commits that are checked out; the versions of Python packages are learnt from there only. Nothing is written unless
+    everything could be pinned.
     """
     configure_logging(verbose)
     import asyncio
@@ -67,13 +68,23 @@ def command(
             "lock": None if unpinned else str(path),
             "downloads": len(lock.downloads),
             "repos": len(lock.repos),
+            "packages": len(lock.packages),
             "unpinned": [vars(item) for item in unpinned],
         }
         click.echo(json.dumps(facts, ensure_ascii=False))
     elif not unpinned:
         total = size(sum(file.size for file in lock.downloads))
         files, commits = counted(len(lock.downloads), "file"), counted(len(lock.repos), "commit")
-        click.echo(f"{path}: {files} ({total}), {commits}; `provision up --locked` brings nothing else")
+        packages = counted(len(lock.packages), "package")
+        click.echo(
+            f"{path}: {files} ({total}), {commits}, {packages}; `provision up --locked` brings nothing else"
+        )
+        if plan.python is not None and not lock.packages:
+            print(
+                "provision: warning: the versions of Python packages are not pinned: they are learnt from an instance "
+                "that has them\n  next: the same command with `--host`",
+                file=sys.stderr,
+            )
     for item in unpinned:
         print(f"provision: cannot pin `{item.item}`: {harmless(item.message)}", file=sys.stderr)
     if unpinned:

@@ -54,6 +54,8 @@ class Standing:
     commits: tuple[str, ...]
     """What is checked out, in the order of the plan's repos; empty where nothing is."""
     disks: tuple[Mapping[str, Any], ...]
+    installed: Mapping[str, str]
+    """Version by name of what the plan's environment holds; empty where there is none."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..errors import ProfileError
 from .answers import Source, Survey
 
+INSTALLERS = frozenset(("pip", "setuptools", "wheel", "uv"))
+"""They install the environment; they are no part of what it is for."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +54,8 @@ class Lock(_Part):
     profile: str
     downloads: tuple[LockedFile, ...]
     repos: tuple[LockedRepo, ...]
+    packages: tuple[str, ...] = ()
+    """``name==version``, as they stood in an environment; without the part after ``+``, which is the card's matter."""
 
     def to_text(self) -> str:
         """The lock as a file that people may compare line by line."""
@@ -86,6 +91,7 @@ def make_lock(plan: Plan, surveyed: Survey) -> tuple[Lock, list[Unpinned]]:
             profile=plan.name,
             downloads=tuple(file for file in files if file is not None),
             repos=tuple(repo for repo in repos if repo is not None),
+            packages=_packages(plan, surveyed),
         ),
         unpinned,
     )
@@ -112,7 +118,7 @@ def read_lock(path: Path) -> Lock:
 
 
 def apply_lock(plan: Plan, lock: Lock, *, where: Path) -> Plan:
-    """*plan* with every source, size, hash and commit as *lock* has them; substitutes are left out.
+    """*plan* with every source, size, hash, commit and package version as *lock* has them; substitutes are left out.
 
     Raises:
         ProfileError: the two do not agree on what is wanted; every difference.
@@ -140,6 +146,7 @@ def apply_lock(plan: Plan, lock: Lock, *, where: Path) -> Plan:
         plan,
         downloads=tuple(_locked(item, files[(item.path, item.url)]) for item in plan.downloads),
         repos=tuple(replace(repo, ref=repos[(repo.path, repo.url, repo.ref)].commit) for repo in plan.repos),
+        python=None if plan.python is None else replace(plan.python, versions=lock.packages),
     )
 
 
@@ -212,6 +219,17 @@ def _problem(
         return next(iter(sources)).message
     what = "sha256" if sha256 is None else "size"
     return f"no source tells its {what}: write it into the profile, or lock from an instance that has the file (`--host`)"
+
+
+def _packages(plan: Plan, surveyed: Survey) -> tuple[str, ...]:
+    if plan.python is None or surveyed.standing is None:
+        return ()
+    installed = surveyed.standing.installed
+    return tuple(
+        f"{name}=={version.partition('+')[0]}"
+        for name, version in sorted(installed.items())
+        if name not in INSTALLERS
+    )
 
 
 def _repo(repo: Repo, number: int, surveyed: Survey, unpinned: list[Unpinned]) -> LockedRepo | None:

@@ -120,4 +120,5 @@ def _standing(answer: Mapping[str, Any]) -> Standing:
         unmet=tuple(answer["unmet"]),
         commits=tuple(answer["commits"]),
         disks=tuple(answer["disks"]),
+        installed=answer["installed"],
     )

@@ -1,0 +1,59 @@
+"""A lock holds the versions of Python packages, too: learnt from one instance, obeyed on another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from harness.package_index import PackageIndex
+from provision_collector.demo.instance import EmbeddedInstance
+
+from .conftest import Here
+
+
+@pytest.fixture
+def index() -> Iterator[PackageIndex]:
+    with PackageIndex() as index:
+        index.add("einops", "0.8", requires=["helper"])
+        index.add("helper", "1.0")
+        yield index
+
+
+@pytest.fixture
+def instance_environment(index: PackageIndex) -> dict[str, str]:
+    return {
+        "PIP_INDEX_URL": index.url,
+        "PIP_FIND_LINKS": "",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_CONFIG_FILE": "/dev/null",
+    }
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.slow
+def test_a_locked_run_brings_the_versions_that_stood_when_the_lock_was_made(
+    here: Here, second: EmbeddedInstance, index: PackageIndex
+) -> None:
+    profile = here.profile("version: 1\nlimits: {run: 2m}\npython: {installer: pip, layers: [[einops]]}\n")
+    workspace = ["--workspace", str(here.instance.workspace)]
+    assert here.up(profile).code == 0
+    without = here.run("lock", profile)
+    lock = here.run("lock", profile, *here.connection(), *workspace)
+    assert (without.code, lock.code) == (0, 0), without.stderr + lock.stderr
+    assert "not pinned" in without.stderr and "not pinned" not in lock.stderr
+    index.add("helper", "2.0")
+
+    elsewhere = [*here.connection(to=second), "--profile", profile, "--workspace", str(second.workspace)]
+    free = here.run("up", *elsewhere, "--json", within_s=60)
+    locked = here.run("up", *elsewhere, "--json", "--locked", within_s=60)
+
+    assert (free.code, locked.code) == (0, 0), locked.stdout
+    written = json.loads((here.folder / "profile.lock.json").read_text())
+    assert written["packages"] == ["einops==0.8", "helper==1.0"]
+    assert version_of("helper", second) == "1.0", "it was 2.0 after the run without the lock"
+
+
+def version_of(name: str, instance: EmbeddedInstance) -> str:
+    [found] = instance.workspace.glob(f"venv/lib/python*/site-packages/{name}-*.dist-info")
+    return found.name.removeprefix(f"{name}-").removesuffix(".dist-info")
