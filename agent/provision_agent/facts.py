@@ -16,7 +16,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import process, sockets
+from . import process, sockets, systemd
 from .environment import probe
 from .failures import Failure
 
@@ -152,7 +152,7 @@ def _pythons() -> List[Dict[str, str]]:
 
 
 def _init() -> str:
-    if os.path.isdir("/run/systemd/system"):
+    if systemd.answers():
         return "systemd"
     doors = glob.glob("/run/supervisor*.sock") + glob.glob("/var/run/supervisor*.sock")
     with open("/proc/1/comm", encoding="ascii") as file:

@@ -13,6 +13,7 @@ from .context import Context
 from .environment import apt, nodes, orphans, packages, repos, venv
 from .failures import Failure
 from .plan import Check, Command, File, Plan, Python, Repo, Service
+from .service_ready import wait_ready
 from .steps import Tally
 
 LOOK_AGAIN_S = 0.2
@@ -155,8 +156,11 @@ class Items:
     def service(self, service: Service) -> None:
         """Start a service and wait until it is ready."""
 
+        models = [item.path for item in self._plan.downloads if item.level == "critical"]
+
         def start() -> None:
-            services.wait_ready(service, services.start(service, self._context, self._venv), self._context)
+            services.start(service, self._context, self._venv)
+            wait_ready(service, self._context, models)
 
         self._attempt("services", service.name, service.level, "service", start)
 

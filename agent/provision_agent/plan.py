@@ -137,7 +137,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Python:
-    """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it."""
+    """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it.
+
+    `versions` (``name==version``) are a lock's: no install may bring another version of these.
+    """
 
     venv: str = "auto"
     installer: str = "auto"
@@ -146,6 +149,7 @@ class Python:
     layers: Tuple[Layer, ...] = ()
     remove: Tuple[str, ...] = ()
     protect: Tuple[str, ...] = ()
+    versions: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import time
-from typing import Any, Dict, NamedTuple, Optional
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Set
+from urllib.parse import SplitResult, quote, urlsplit
 
 from . import sockets
 from .plan import Ready
 
 ANSWER_S = 5.0
 MAX_ANSWER_BYTES = 4 << 20
+_STATS = "/system_stats"
+"""The address by which a ComfyUI is known."""
+_LISTED = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+"""Files that ComfyUI lists in every folder of models."""
 
 
 class Answer(NamedTuple):
@@ -47,6 +52,38 @@ def look(ready: Ready, child: Optional[int]) -> Answer:
     if not 200 <= code < 300:
         return Answer(f"{ready.url} answers with {code}")
     return Answer(_unmet(ready.json, body)) if ready.json else Answer()
+
+
+def unlisted(ready: Ready, files: Sequence[str]) -> Answer:
+    """Does a ComfyUI offer the model *files*, given below its own folder? It may run and look elsewhere for them.
+
+    Any other service is asked nothing, nor is a version about a kind of model that it does not know.
+    """
+    url = urlsplit(ready.url)
+    if not url.path.endswith(_STATS):
+        return Answer()
+    for folder, names in _models_by_folder(files).items():
+        path = f"{url.path[: -len(_STATS)]}/models/{quote(folder)}"
+        try:
+            code, body = _get(url._replace(path=path, query=""))
+            listed = json.loads(body) if code == 200 else None
+        except (OSError, http.client.HTTPException, ValueError):
+            continue
+        missing = names.difference(listed) if isinstance(listed, list) else ()
+        for name in sorted(missing):
+            return Answer(f"it does not offer `{name}` under {path}")
+    return Answer()
+
+
+def _models_by_folder(files: Iterable[str]) -> Dict[str, Set[str]]:
+    """``models/vae/a/b.safetensors`` as ``a/b.safetensors`` in ``vae``; what ComfyUI would not list is left out."""
+    found: Dict[str, Set[str]] = {}
+    for file in files:
+        top, _, rest = os.path.normpath(file).partition("/")
+        folder, _, name = rest.partition("/")
+        if top == "models" and name.endswith(_LISTED):
+            found.setdefault(folder, set()).add(name)
+    return found
 
 
 def _get(url: SplitResult) -> "tuple[int, bytes]":

@@ -1,8 +1,9 @@
 """Programs that outlive the run: started once, adopted by the next run, ready when they themselves answer.
 
-Nothing of a service depends on the agent or its keeper once `start` has returned: `supervisor.py` watches it from
-a session of its own, or below the image's own supervisord (`supervisord.py`). A port that answers is believed only when the service itself listens there. A service that
-somebody else started, an image's own init say, is taken as it is and never ended.
+Nothing of a service depends on the agent or its keeper once `start` has returned: `supervisor.py` watches it, below
+the instance's systemd or supervisord where one really runs, else from a session of its own. A port that answers is
+believed only when the service itself listens there. A service that somebody else started, an image's own init say, is
+taken as it is and never ended.
 """
 
 from __future__ import annotations
@@ -10,24 +11,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import time
-from dataclasses import replace
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
-from . import adoption, commands, detach, process, readiness, service_log, sockets, supervisor, supervisord
+from . import (
+    adoption,
+    commands,
+    detach,
+    process,
+    readiness,
+    service_log,
+    sockets,
+    supervisor,
+    supervisord,
+    systemd,
+)
 from .context import Context
 from .environment.venv import Venv
 from .failures import Failure
-from .plan import Ready, Service
+from .plan import Service
 from .service_files import ADOPTED, ServiceFiles, is_running, watched
 from .state import write_atomically
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
 START_S = 15.0
 STOP_S = 30.0
-POLL_S = 0.5
-SAY_EVERY_S = 8.0
+_OF_LOGIN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME")
+"""systemd and supervisord hand their programs another environment than a login has."""
 
 
 class Started(NamedTuple):
@@ -69,48 +81,6 @@ def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
     return _report_started(service, context, _first_status(files, watcher, context), adopted=False)
 
 
-def wait_ready(service: Service, started: Started, context: Context) -> None:
-    """Wait until *service* answers as its plan says: process alive, port, URL, content; then the same again.
-
-    Reports ``service_ready``, and ``service_progress`` while it waits.
-
-    Raises:
-        Failure: `crashed` as soon as it has ended for good, with the last lines of its log; `not_ready` or
-            `port_taken` when its time is over.
-    """
-    files = ServiceFiles(service.name, context)
-    ready = service.ready
-    if ready is None:
-        _require_alive(service, files)
-        context.report("service_ready", item=service.name, level=service.level, url=None)
-        return
-    within_s = min(ready.within_s, context.remaining_s())
-    began = said = time.monotonic()
-    successes = 0
-    while True:
-        status = _require_alive(service, files)
-        child: Optional[int] = (status.get("child") or {}).get("pid")
-        if child is not None and status["state"] == ADOPTED:
-            ready = _where_it_listens(ready, child)
-        answer = readiness.look(ready, child)
-        successes = 0 if answer.problem else successes + 1
-        if successes >= ready.successes:
-            context.report("service_ready", item=service.name, level=service.level, url=ready.url)
-            return
-        now = time.monotonic()
-        if now - began >= within_s:
-            message = f"`{service.name}` was not ready within {within_s:.0f} s: {answer.problem or 'too few good answers'}"
-            raise Failure(
-                answer.class_, message, hint=f"read {files.log_path} on the instance", tail=files.tail()
-            )
-        if now - said >= SAY_EVERY_S:
-            said = now
-            message = f"waiting for it since {now - began:.0f} s: {answer.problem}"
-            context.report("service_progress", item=service.name, level=service.level, message=message)
-        if context.cancelled.wait(min(POLL_S, within_s)):
-            raise Failure("timed_out", "stopped: the run was ended", retriable=True)
-
-
 def stop(name: str, context: Context) -> None:
     """End the service *name*, its supervisor first, and wait until all of it is gone.
 
@@ -120,8 +90,7 @@ def stop(name: str, context: Context) -> None:
     status = files.status()
     if status.get("state") == ADOPTED:
         return
-    manager = supervisord.find()
-    if manager is not None:
+    for manager in _managers():
         manager.stop(files.program)
     for key in ("supervisor", "child"):
         identity = detach.Identity.from_json(status.get(key) or {})
@@ -141,10 +110,13 @@ def _hash(service: Service, argv: List[str]) -> str:
 
 
 def _environment(service: Service, venv: Optional[Venv]) -> Dict[str, str]:
-    if venv is None:
-        return dict(service.environment)
-    path = os.path.dirname(venv.python) + os.pathsep + os.environ.get("PATH", os.defpath)
-    return dict({"PATH": path, "VIRTUAL_ENV": venv.path}, **service.environment)
+    """What the program has besides its supervisor's own: of this login only what is surely no secret."""
+    login = {name: os.environ[name] for name in _OF_LOGIN if name in os.environ}
+    login.setdefault("PATH", os.defpath)
+    if venv is not None:
+        path = os.path.dirname(venv.python) + os.pathsep + login["PATH"]
+        login.update(PATH=path, VIRTUAL_ENV=venv.path)
+    return dict(login, **service.environment)
 
 
 def _adopt(
@@ -162,16 +134,6 @@ def _adopt(
     return _report_started(service, context, status, adopted=True)
 
 
-def _where_it_listens(ready: Ready, pid: int) -> Ready:
-    """*ready* with the port on which *pid* really listens, which its image chose."""
-    url = urlsplit(ready.url)
-    ports = sockets.ports_of(pid)
-    if not ports or readiness.port_of(url) in ports:
-        return ready
-    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
-    return replace(ready, url=url._replace(netloc=f"{host}:{ports[0]}").geturl())
-
-
 def _write_order(how: Dict[str, Any], files: ServiceFiles) -> None:
     """Leave for the supervisor what it is to run, and where it writes."""
     order = dict(
@@ -185,12 +147,10 @@ def _write_order(how: Dict[str, Any], files: ServiceFiles) -> None:
 
 
 def _supervised(files: ServiceFiles, context: Context) -> detach.Identity:
-    """Start the supervisor: below the image's supervisord where there is one, else detached."""
-    manager = supervisord.find()
-    if manager is not None:
+    """Start the supervisor: below the instance's own where there is one, else detached."""
+    for manager in _managers() if _lasts(context.workspace) else ():
         try:
-            pid = manager.start(files.program, files.lasting_argv(), context.workspace)
-            return detach.Identity.of(pid)
+            return detach.Identity.of(manager.start(files.program, files.lasting_argv()))
         except Failure as failure:
             context.report("warning", message=f"{failure.message}; it is started without")
     return detach.spawn_detached(
@@ -199,6 +159,19 @@ def _supervised(files: ServiceFiles, context: Context) -> detach.Identity:
         environment=process.child_environment(),
         directory=context.workspace,
     )
+
+
+def _managers() -> Iterator[Union[systemd.Systemd, supervisord.Supervisord]]:
+    """What starts programs again on this instance, the better first."""
+    for found in (systemd.find(), supervisord.find()):
+        if found is not None:
+            yield found
+
+
+def _lasts(workspace: str) -> bool:
+    """False in a folder for temporary files: after a boot nothing should be started from there."""
+    temporary = {os.path.realpath(path) + os.sep for path in ("/tmp", tempfile.gettempdir())}  # noqa: S108
+    return not os.path.realpath(workspace).startswith(tuple(temporary))
 
 
 def _first_status(files: ServiceFiles, watcher: detach.Identity, context: Context) -> Dict[str, Any]:
@@ -226,32 +199,6 @@ def _report_started(service: Service, context: Context, status: Dict[str, Any], 
         "service_started", item=service.name, level=service.level, pid=child.get("pid"), adopted=adopted
     )
     return Started(service.name, int(watcher["pid"]), int(watcher["start_time"]))
-
-
-def _require_alive(service: Service, files: ServiceFiles) -> Dict[str, Any]:
-    status = files.status()
-    if is_running(status):
-        return status
-    tail = files.tail()
-    times = f" {status['starts']} times, each time soon" if status.get("state") == "gave_up" else ""
-    code = status.get("exit_status")
-    if status.get("state") == ADOPTED:
-        raise Failure(
-            "crashed",
-            f"`{service.name}`, which ran already and was taken as it was, has ended",
-            hint="run the same `provision up` again: it starts the service itself if nothing else does",
-            retriable=True,
-        )
-    how = (
-        f"was ended by signal {-code}" if isinstance(code, int) and code < 0 else f"ended with status {code}"
-    )
-    last = tail[-1] if tail else "nothing in its log"
-    raise Failure(
-        "crashed",
-        f"`{service.name}` {how}{times}: {last}",
-        hint=f"read {files.log_path} on the instance",
-        tail=tail,
-    )
 
 
 def _port(service: Service) -> Optional[int]:

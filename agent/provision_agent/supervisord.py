@@ -21,7 +21,6 @@ _USUAL = ("/etc/supervisord.conf", "/etc/supervisor/supervisord.conf")
 _UNIT = """\
 [program:{name}]
 command={command}
-directory={directory}
 autostart=true
 autorestart=unexpected
 exitcodes=0,1
@@ -41,14 +40,14 @@ class Supervisord(NamedTuple):
     config: str
     pattern: str
 
-    def start(self, name: str, argv: Sequence[str], directory: str) -> int:
+    def start(self, name: str, argv: Sequence[str]) -> int:
         """Have *argv* run as the program *name*; its pid.
 
         Raises:
             Failure: `command` when it is not taken; then nothing of it is left.
         """
         unit = self._unit(name)
-        text = _UNIT.format(name=name, command=shlex.join(argv), directory=directory)
+        text = _UNIT.format(name=name, command=shlex.join(argv))
         try:
             with open(unit, "w", encoding="utf-8") as file:
                 file.write(text.replace("%", "%%"))

@@ -13,14 +13,14 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import quote, urlsplit
 
 from . import protocol, when
 from .context import Context
 from .downloads import Answer, Sources, addresses, existing, hosts, preflight
 from .downloads.partfile import landed_bytes
-from .environment import refs
+from .environment import forecast, probe, refs, venv, wheels
 from .environment.git import Git
 from .facts import find_facts
 from .failures import Failure
@@ -41,8 +41,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def sources_main(argv: List[str]) -> int:
     """``sources``: ``{plan, secrets?, is_instance?, measure?, pin?}`` -> ``{downloads, repos, …}``.
 
-    ``is_instance`` adds ``workspace facts disks`` and what is there of each item; ``measure`` the bytes per second
-    that the sources give here; ``pin`` the commits that moving names of a model hub stand for.
+    ``is_instance`` adds ``workspace facts disks``, what is there of each item, and ``packages``: what the indexes have
+    for this instance, see `wheels.py`; ``measure`` the bytes per second
+    that the sources give here; ``pin`` the commits that moving names of a model hub stand for, and with
+    ``is_instance`` the versions that are ``installed`` in the plan's environment.
     """
     request = read_request()
     plan = Plan.from_json(request["plan"])
@@ -103,6 +105,7 @@ class Survey:
         ]
         missing = [0 if reason else have["missing_bytes"] for have, reason in zip(present, unmet)]
         return {
+            "packages": self._packages(facts),
             "workspace": self._context.workspace,
             "can_write": os.access(nearest_folder(self._context.workspace), os.W_OK),
             "facts": facts,
@@ -111,6 +114,7 @@ class Survey:
             "unmet": unmet,
             "commits": [self._head(repo) if git else "" for repo in self._plan.repos],
             "disks": self._disks(missing),
+            "installed": self._installed(facts) if self._pin else {},
         }
 
     def measure(self) -> Optional[float]:
@@ -127,6 +131,12 @@ class Survey:
         ]
         landed = sum(count.result() for count in counts)
         return landed / (time.monotonic() - began) if landed else None
+
+    def _packages(self, facts: Mapping[str, Any]) -> List[Dict[str, Any]]:
+        python = self._plan.python
+        if python is None or "python" not in self._plan.steps:
+            return []
+        return wheels.ask(python, facts, self._access, self._context, self._pool)
 
     # -- one source
 
@@ -249,6 +259,20 @@ class Survey:
         if not os.path.exists(os.path.join(path, ".git")):
             return ""
         return Git(path, self._context, lambda line: None).line("rev-parse", "--verify", "--quiet", "HEAD")
+
+    def _installed(self, facts: Mapping[str, Any]) -> Dict[str, str]:
+        """Version by name of what the plan's environment holds; empty where there is none, or it does not answer."""
+        if self._plan.python is None:
+            return {}
+        python = venv.interpreter_of(forecast.path_meant(self._plan.python, self._context, facts))
+        if not os.path.exists(python):
+            return {}
+        try:
+            return dict(
+                probe.ask(python, "installed", timeout_s=max(0.1, min(30.0, self._context.remaining_s())))
+            )
+        except Failure:
+            return {}
 
     def _disks(self, missing: Sequence[int]) -> List[Dict[str, Any]]:
         """Per file system what the run needs, with the margin that its preflight asks for, and what is free."""

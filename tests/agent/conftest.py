@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A PEM file for https on every loopback name, good as CA file too."""
     directory = tmp_path_factory.mktemp("tls")
     return make_certificate(str(directory), "localhost", "127.0.0.1", "127.0.0.2", "::1")
+
+
+@pytest.fixture
+def lasting_path() -> Iterator[Path]:
+    """A folder that a boot would not clear, as a workspace is; `tmp_path` is not."""
+    folder = tempfile.mkdtemp(prefix="provision-", dir="/var/tmp")
+    yield Path(folder)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

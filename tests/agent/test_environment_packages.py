@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from harness.environments import Surroundings, copy_of_environment
 from harness.package_index import PackageIndex
 from provision_agent.environment import installer, packages
+from provision_agent.environment.progress import EVERY_S, Progress
 from provision_agent.environment.venv import Venv
 from provision_agent.failures import Failure
 from provision_agent.plan import Layer, Python
@@ -132,6 +135,22 @@ def test_a_protected_package_that_an_install_script_replaced_is_restored_and_the
     assert any("node/requirements.txt replaced numpy 2.1.0" in f["message"] for f in here.of("warning"))
 
 
+def test_a_protected_package_whose_files_another_one_overwrote_is_restored_and_the_culprit_named(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    order = python(Layer(packages=("numpy==2.1.0",)), protect=("numpy",))
+    packages.install(order, venv, here.context, NO_GPU)
+    broken = {"numpy/__init__.py": "raise ImportError('numpy.core.multiarray failed to import')\n"}
+    index.add("breaker", "1.0", files=broken)
+    path = here.write("node/requirements.txt", "breaker")
+
+    packages.install_requirements(path, venv, here.context, order, "node/requirements.txt", "required")
+
+    subprocess.run([venv.python, "-c", "import numpy"], check=True, timeout=20)
+    (warning,) = [fields["message"] for fields in here.of("warning")]
+    assert warning == "node/requirements.txt changed numpy 2.1.0 (numpy/__init__.py): restoring"
+
+
 def test_what_the_plan_does_not_want_is_removed_before_the_first_layer(
     index: PackageIndex, here: Surroundings, venv: Venv
 ) -> None:
@@ -203,6 +222,7 @@ def test_a_protected_package_with_a_missing_file_is_healed_though_no_layer_names
     assert version_in(venv, "numpy") == "1.26.4"
 
 
+@pytest.mark.timeout(60)
 def test_an_environment_that_cannot_be_mended_is_made_again_when_it_is_ours(
     index: PackageIndex, here: Surroundings, venv: Venv
 ) -> None:
@@ -237,13 +257,29 @@ def test_an_old_pip_that_cannot_be_updated_is_a_warning(
     assert not os.path.exists(left)
 
 
-@pytest.mark.skipif(shutil.which("uv") is None, reason="there is no uv on this machine")
-def test_uv_installs_the_same_layers_under_the_same_protection(
-    index: PackageIndex, here: Surroundings, venv: Venv
+@pytest.fixture
+def uv() -> str:
+    """The path of a real uv."""
+    here = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    if here is None:
+        pytest.skip("there is no uv here")
+    return here
+
+
+def offer_uv(index: PackageIndex, script: str) -> None:
+    """An index that has a uv, which is *script*."""
+    index.add("uv", "1.0", files={"uv-1.0.data/scripts/uv": f"#!/bin/sh\n{script}\n"})
+
+
+@pytest.mark.parametrize("installer", ["auto", "uv"])
+def test_uv_is_fetched_once_and_installs_under_the_same_protection(
+    installer: str, index: PackageIndex, here: Surroundings, venv: Venv, uv: str
 ) -> None:
+    offer_uv(index, f'echo "$@" >>{here.workspace}/calls; exec {uv} "$@"')
     layers = (Layer(packages=("numpy==1.26.4",)), Layer(packages=("sympy",)))
-    order = Python(installer="uv", timeout_s=5, retries=0, layers=layers, protect=("numpy",))
-    packages.install(order, venv, here.context, NO_GPU)
+    order = Python(installer=installer, timeout_s=5, retries=0, layers=layers, protect=("numpy",))
+    for _ in range(2):
+        packages.install(order, venv, here.context, NO_GPU)
     path = here.write("node/requirements.txt", "numpy==2.1.0")
 
     with pytest.raises(Failure) as caught:
@@ -251,6 +287,93 @@ def test_uv_installs_the_same_layers_under_the_same_protection(
 
     assert caught.value.class_ == "conflict"
     assert (version_in(venv, "numpy"), version_in(venv, "sympy")) == ("1.26.4", "1.13")
+    assert index.requests.count("/simple/uv/") == 1
+    calls = Path(here.workspace, "calls").read_text().splitlines()
+    assert [call.split()[:2] for call in calls] == [["--version"], *[["pip", "install"]] * 3]
+    with pytest.raises(subprocess.CalledProcessError):
+        version_in(venv, "uv")
+
+
+def test_an_installer_knows_its_bounds_and_keeps_its_files_on_the_workspaces_disk(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    offer_uv(index, f"env >{here.workspace}/environment")
+
+    packages.install(
+        Python(timeout_s=77, retries=4, layers=(Layer(packages=("sympy",)),)), venv, here.context, NO_GPU
+    )
+
+    lines = Path(here.workspace, "environment").read_text().splitlines()
+    told = dict(line.split("=", 1) for line in lines if "=" in line)
+    bounds = {
+        "PIP_DEFAULT_TIMEOUT": "77",
+        "PIP_RETRIES": "4",
+        "UV_HTTP_TIMEOUT": "77",
+        "UV_HTTP_RETRIES": "4",
+    }
+    assert {name: told[name] for name in bounds} == bounds
+    for name in ("TMPDIR", "PIP_CACHE_DIR", "UV_CACHE_DIR"):
+        assert told[name].startswith(f"{here.workspace}/.provision/")
+
+
+def test_a_layer_may_begin_with_options_of_the_installer(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    index.add("core", "1.0", requires=["numpy"])
+
+    packages.install(python(Layer(packages=("--no-deps", "core"))), venv, here.context, NO_GPU)
+
+    assert version_in(venv, "core") == "1.0"
+    with pytest.raises(subprocess.CalledProcessError):
+        version_in(venv, "numpy")
+
+
+def test_a_step_whose_child_is_silent_says_how_much_has_landed(here: Surroundings) -> None:
+    here.write("landing/before", "x" * 5_000_000)
+    with Progress(
+        here.context, "torch", "critical", watched=f"{here.workspace}/landing", every_s=0.1
+    ) as progress:
+        progress.line("Downloading torch (900 MB)")
+        here.write("landing/wheel", "x" * 2_000_000)
+        end = time.monotonic() + 10
+        while len(here.of("package_progress")) < 2 and time.monotonic() < end:
+            time.sleep(0.02)
+
+    assert EVERY_S < 10
+    assert (
+        "Downloading torch (900 MB) · 2.0 MB on the disk so far" in here.of("package_progress")[-1]["message"]
+    )
+
+
+def test_what_uv_cannot_do_pip_does_unless_the_profile_wants_uv(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    offer_uv(index, '[ "$1" = --version ] || { echo "error: strange metadata"; exit 2; }')
+    layers = (Layer(packages=("numpy==1.26.4",)),)
+
+    packages.install(Python(timeout_s=5, retries=0, layers=layers), venv, here.context, NO_GPU)
+    with pytest.raises(Failure) as caught:
+        order = Python(installer="uv", retries=0, layers=(Layer(packages=("sympy",)),))
+        packages.install(order, venv, here.context, NO_GPU)
+
+    assert version_in(venv, "numpy") == "1.26.4"
+    assert any("pip tries" in fields["message"] for fields in here.of("package_progress"))
+    assert "strange metadata" in caught.value.message
+
+
+def test_a_uv_that_cannot_be_had_is_an_error_only_where_it_is_wanted(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    layers = (Layer(packages=("sympy",)),)
+    with pytest.raises(Failure) as caught:
+        packages.install(Python(installer="uv", layers=layers), venv, here.context, NO_GPU)
+
+    packages.install(Python(retries=0, layers=layers), venv, here.context, NO_GPU)
+
+    assert caught.value.class_ == "not_found"
+    assert "set `installer: auto`" in caught.value.hint
+    assert version_in(venv, "sympy") == "1.13"
+    assert here.of("warning") == []
 
 
 def venv_base(venv: Venv) -> str:

@@ -162,7 +162,7 @@ def test_a_requirements_file_has_changed_when_one_that_it_includes_has(here: Sur
 
 
 def test_a_long_answer_arrives_whole_among_chatter(tmp_path: Path) -> None:
-    answer = probe.ask(sys.executable, "missing_files", *(f"no-such-{n}" for n in range(10)), timeout_s=20)
+    answer = probe.ask(sys.executable, "damage", *(f"no-such-{n}" for n in range(10)), timeout_s=20)
     installed = probe.ask(sys.executable, "imports", *("x" * 50 + str(n) for n in range(200)), timeout_s=20)
 
     assert answer == {}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 from provision_agent import facts
+from provision_agent.environment.builds import candidates
+from provision_agent.failures import Failure
+from provision_agent.plan import Torch
 
 SMI = """#!/bin/sh
 case "$1" in
@@ -56,6 +61,95 @@ def test_nvidia_smi_answers_where_the_library_does_not(programs: Path, tmp_path:
     assert found["gpus"][0]["name"] == "NVIDIA GeForce RTX 4090"
     assert found["gpus"][0]["memory_bytes"] == 24564 << 20
     assert (found["driver"], found["cuda"]) == ("550.54.15", "12.4")
+
+
+LIBRARY = """
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+static const char *card(int index) {
+    static char words[256];
+    strcpy(words, getenv("FAKE_CARDS"));
+    char *word = strtok(words, " ");
+    while (index-- && word) word = strtok(NULL, " ");
+    return word;
+}
+int cuInit(unsigned flags) { return atoi(getenv("FAKE_INIT")); }
+int cuDriverGetVersion(int *version) { *version = atoi(getenv("FAKE_DRIVER")); return 0; }
+int cuDeviceGetCount(int *count) { *count = 0; while (card(*count)) ++*count; return 0; }
+int cuDeviceGet(int *device, int index) { *device = index; return 0; }
+int cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "Card %d", device); return 0; }
+int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)24 << 30; return 0; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    int major, minor;
+    sscanf(card(device), "%d.%d", &major, &minor);
+    *value = attribute == 75 ? major : attribute == 76 ? minor : -1;
+    return 0;
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A driver's library that says what the environment tells it."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("there is no compiler here to make one")
+    folder = tmp_path_factory.mktemp("cuda")
+    (folder / "cuda.c").write_text(LIBRARY)
+    argv = [compiler, "-shared", "-fPIC", "-o", "libcuda.so.1", "cuda.c"]
+    subprocess.run(argv, cwd=folder, check=True, timeout=25)
+    return folder
+
+
+DRIVERS = {
+    "driver 12.4, Ada": ("12040", "8.9", "12.4", "cu118"),
+    "driver 12.8, Blackwell": ("12080", "12.0", "12.8", "cu128"),
+    "driver 13.0, Volta": ("13000", "7.0", "13.0", "cu126"),
+    "driver 12.8, Pascal beside Ampere": ("12080", "6.1 8.6", "12.8", "cu126"),
+    "driver 11.8, Hopper": ("11080", "9.0", "11.8", "cu118"),
+    "driver 12.4, Blackwell": ("12040", "12.0", "12.4", None),
+}
+
+
+@pytest.mark.parametrize("case", DRIVERS.values(), ids=DRIVERS.keys())
+def test_the_drivers_own_library_answers_first_and_the_build_of_torch_follows(
+    case: tuple[str, str, str, str | None],
+    library: Path,
+    programs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version, cards, cuda, tag = case
+    play(programs, "nvidia-smi", SMI)
+    played = {"FAKE_INIT": "0", "FAKE_DRIVER": version, "FAKE_CARDS": cards, "LD_LIBRARY_PATH": str(library)}
+    for name, value in played.items():
+        monkeypatch.setenv(name, value)
+
+    found = facts.find_facts(str(tmp_path))
+
+    assert [gpu["compute_capability"] for gpu in found["gpus"]] == cards.split()
+    assert found["gpus"][0]["name"] == "Card 0"
+    assert found["gpus"][0]["memory_bytes"] == 24 << 30
+    assert (found["cuda"], found["driver"]) == (cuda, "550.54.15")
+    wanted = Torch(versions=("2.9.1", "2.7.1", "2.5.1"))
+    if tag is None:
+        with pytest.raises(Failure, match=r"needs a driver for CUDA 12\.8, this one ends at 12\.4"):
+            candidates(wanted, found)
+    else:
+        assert candidates(wanted, found)[0].tag == tag
+
+
+def test_a_library_whose_driver_is_gone_leaves_the_word_to_nvidia_smi(
+    library: Path, programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(programs, "nvidia-smi", SMI)
+    monkeypatch.setenv("FAKE_INIT", "999")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(library))
+
+    found = facts.find_facts(str(tmp_path))
+
+    assert ([gpu["compute_capability"] for gpu in found["gpus"]], found["cuda"]) == (["8.9", "9.0"], "12.4")
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 from harness.environments import Surroundings
-from provision_agent import service_log, services, supervisor
+from provision_agent import service_log, service_ready, services, supervisor
 from provision_agent.detach import Identity
 from provision_agent.failures import Failure
 from provision_agent.plan import Ready, Service
+from provision_agent.service_ready import wait_ready
 
 SERVER = """
 import http.server, json, os, sys
@@ -41,7 +42,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Surroundings]:
     monkeypatch.setattr(supervisor, "BACKOFF_S", 0.02)
-    monkeypatch.setattr(services, "POLL_S", 0.05)
+    monkeypatch.setattr(service_ready, "POLL_S", 0.05)
     here = Surroundings(str(tmp_path))
     here.write("server.py", SERVER)
     yield here
@@ -74,6 +75,11 @@ def server(port: int, answer: Any = None, *, name: str = "ui", **fields: Any) ->
     )
     argv = (sys.executable, "server.py", str(port), json.dumps(answer or {}))
     return Service(name=name, run=argv, ready=ready, **fields)
+
+
+def start_and_wait(service: Service, here: Surroundings) -> None:
+    services.start(service, here.context, None)
+    wait_ready(service, here.context)
 
 
 def program(code: str, **fields: Any) -> Service:
@@ -121,7 +127,7 @@ def test_a_service_is_ready_when_it_answers_as_wanted(here: Surroundings, port: 
         json={"devices": "not_empty", "devices.0.vram": 8, "system.os": "linux"},
     )
 
-    services.wait_ready(service, services.start(service, here.context, None), here.context)
+    start_and_wait(service, here)
 
     assert here.names() == ["service_started", "service_ready"]
     assert "listening here" in log_of(here)
@@ -178,9 +184,9 @@ def test_an_answer_from_another_process_is_not_the_service(here: Surroundings, p
     service = Service(
         name="ui", run=("sleep", "60"), ready=Ready(url=f"http://127.0.0.1:{port}/stats", within_s=1.5)
     )
-    started = services.start(service, here.context, None)
+    services.start(service, here.context, None)
     with started_by_somebody_else(here, "server.py", port), pytest.raises(Failure) as caught:
-        services.wait_ready(service, started, here.context)
+        wait_ready(service, here.context)
 
     assert caught.value.class_ == "port_taken"
     assert "not by this service" in caught.value.message
@@ -190,20 +196,61 @@ def test_an_answer_with_an_empty_list_is_not_ready(here: Surroundings, port: int
     service = server(port, {"devices": []}, json={"devices": "not_empty"}, within_s=2.0)
 
     with pytest.raises(Failure) as caught:
-        services.wait_ready(service, services.start(service, here.context, None), here.context)
+        start_and_wait(service, here)
 
     assert caught.value.class_ == "not_ready"
     assert "`devices` is empty" in caught.value.message
+
+
+COMFYUI = """
+import http.server, json, os, sys
+FOUND = os.listdir("models/checkpoints")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        folder = self.path[len("/api/models/"):]
+        answer = {"devices": ["one"]} if self.path == "/api/system_stats" else None
+        if folder == "checkpoints":
+            answer = FOUND
+        body = json.dumps(answer).encode()
+        self.send_response(404 if answer is None else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_a_comfyui_is_ready_when_it_offers_the_critical_models(here: Surroundings, port: int) -> None:
+    here.write("ComfyUI/main.py", COMFYUI)
+    here.write("ComfyUI/models/checkpoints/sd.safetensors")
+    argv = (sys.executable, "main.py", str(port))
+    ready = Ready(url=f"http://127.0.0.1:{port}/api/system_stats", within_s=2.0)
+    service = Service(name="ui", run=argv, directory="ComfyUI", ready=ready)
+    services.start(service, here.context, None)
+    elsewhere = ["ComfyUI/models/a_kind_of_its_own/x.pt", "ComfyUI/models/checkpoints/list.txt", "data/x.bin"]
+    models = [f"ComfyUI/models/checkpoints/{name}.safetensors" for name in ("sd", "flux")]
+    for path in elsewhere:
+        here.write(path)
+
+    wait_ready(service, here.context, [*models, *elsewhere])
+    here.write(models[1])
+    with pytest.raises(Failure) as caught:
+        wait_ready(service, here.context, models)
+
+    assert caught.value.class_ == "not_ready"
+    assert "it does not offer `flux.safetensors` under /api/models/checkpoints" in caught.value.message
 
 
 def test_a_crash_loop_is_given_up_and_fails_fast_with_the_last_lines(here: Surroundings, port: int) -> None:
     ready = Ready(url=f"http://127.0.0.1:{port}/", within_s=600.0)
     code = "print(*range(30), sep='\\n'); print('no kernel image'); raise SystemExit(3)"
     service = program(code, restart="on_failure", ready=ready)
-    started = services.start(service, here.context, None)
+    services.start(service, here.context, None)
 
     with pytest.raises(Failure) as caught:
-        services.wait_ready(service, started, here.context)
+        wait_ready(service, here.context)
 
     assert caught.value.class_ == "crashed"
     assert "ended with status 3 5 times" in caught.value.message
@@ -218,7 +265,7 @@ def test_a_service_that_may_not_restart_fails_as_soon_as_it_ends(here: Surroundi
     )
 
     with pytest.raises(Failure) as caught:
-        services.wait_ready(service, services.start(service, here.context, None), here.context)
+        start_and_wait(service, here)
 
     assert caught.value.class_ == "crashed"
     assert "out of memory" in caught.value.message
@@ -278,7 +325,7 @@ def test_a_service_that_an_image_started_is_adopted_on_the_port_that_the_image_c
     portal = started_by_somebody_else(here, "portal.py", port)
     with portal, started_by_somebody_else(here, "server.py", behind) as pid:
         for _ in range(2):
-            services.wait_ready(service, services.start(service, here.context, None), here.context)
+            start_and_wait(service, here)
         services.stop("ui", here.context)
         assert _accepts(behind)
 
@@ -291,11 +338,11 @@ def test_a_service_that_an_image_started_is_adopted_on_the_port_that_the_image_c
 def test_an_adopted_service_that_has_ended_is_started_by_the_next_run(here: Surroundings, port: int) -> None:
     service = server(port)
     with started_by_somebody_else(here, "server.py", port):
-        adopted = services.start(service, here.context, None)
+        services.start(service, here.context, None)
     with pytest.raises(Failure) as caught:
-        services.wait_ready(service, adopted, here.context)
+        wait_ready(service, here.context)
 
-    services.wait_ready(service, services.start(service, here.context, None), here.context)
+    start_and_wait(service, here)
 
     assert "has ended" in caught.value.message
     assert here.of("service_started")[-1]["adopted"] is False
@@ -305,7 +352,7 @@ def test_an_adopted_service_that_has_ended_is_started_by_the_next_run(here: Surr
 def test_two_services_of_one_program_do_not_adopt_each_other(here: Surroundings, port: int) -> None:
     first, second = server(port), server(free_port(), name="other")
     for service in (first, second):
-        services.wait_ready(service, services.start(service, here.context, None), here.context)
+        start_and_wait(service, here)
 
     assert [fields["adopted"] for fields in here.of("service_started")] == [False, False]
 
@@ -329,7 +376,7 @@ def test_a_talkative_service_keeps_a_small_log_whose_end_is_whole(
     code = "for n in range(20_000): print(f'line {n}')\nraise SystemExit(3)"
     service = program(code, ready=Ready(url="http://127.0.0.1:1/", within_s=600.0))
     with pytest.raises(Failure) as caught:
-        services.wait_ready(service, services.start(service, here.context, None), here.context)
+        start_and_wait(service, here)
 
     folder = Path(here.workspace, ".provision", "services")
     sizes = {path.name: path.stat().st_size for path in folder.glob("ui.log*")}
@@ -401,11 +448,11 @@ def test_a_run_that_ends_does_not_wait_for_the_service(here: Surroundings, port:
     service = Service(
         name="ui", run=("sleep", "60"), ready=Ready(url=f"http://127.0.0.1:{port}/", within_s=600.0)
     )
-    started = services.start(service, here.context, None)
+    services.start(service, here.context, None)
     here.context.cancelled.set()
 
     with pytest.raises(Failure) as caught:
-        services.wait_ready(service, started, here.context)
+        wait_ready(service, here.context)
 
     assert caught.value.retriable
 

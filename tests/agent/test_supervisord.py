@@ -94,8 +94,8 @@ def image(monkeypatch: pytest.MonkeyPatch) -> Iterator[Image]:
 
 
 @pytest.fixture
-def here(tmp_path: Path, image: Image) -> Iterator[Surroundings]:
-    here = Surroundings(str(tmp_path / "100% and more"))  # supervisord expands and splits such things
+def here(lasting_path: Path, image: Image) -> Iterator[Surroundings]:
+    here = Surroundings(str(lasting_path / "100% and more"))  # supervisord expands and splits such things
     yield here
     services.stop("ui", here.context)
 
@@ -166,6 +166,15 @@ def test_a_replaced_or_stopped_service_is_forgotten_and_the_images_own_programs_
     assert list((image.folder / "etc" / "conf.d").iterdir()) == []
     assert "provision" not in image.asked("status")
     assert image.asked("pid", "portal") == portal
+
+
+def test_a_service_of_a_temporary_folder_is_none_of_its_business(tmp_path: Path, image: Image) -> None:
+    here = Surroundings(str(tmp_path))
+    services.start(UI, here.context, None)
+
+    assert child_of(here).is_alive()
+    assert "provision" not in image.asked("status")
+    services.stop("ui", here.context)
 
 
 def test_one_that_does_not_answer_or_reads_no_more_programs_is_none(here: Surroundings, image: Image) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,6 @@ from provision_collector.demo.instance import EmbeddedInstance
 
 from .conftest import Here
 from .test_up import profile_of
-
-EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
 
 def instance_of(embedded: EmbeddedInstance, folder: Path) -> Instance:
@@ -139,20 +134,3 @@ async def test_a_run_id_that_was_used_is_refused_at_once(
 
     with pytest.raises(UsageError, match="finished"):
         await start(instance, profile, workspace=workspace, logs_dir=logs, run_id="one")
-
-
-def test_the_documentations_example_runs(here: Here, files: FileServer, tmp_path: Path) -> None:
-    profile = here.profile(profile_of(files))
-    embedded = here.instance
-    done = subprocess.run(
-        [
-            sys.executable, str(EXAMPLES / "warm_pool.py"), profile, f"{embedded.user}@{embedded.host}:{embedded.port}",
-            "--key", str(embedded.key_path), "--workspace", str(embedded.workspace),
-        ],
-        cwd=tmp_path, env={**here.environment, "PATH": os.environ["PATH"]}, capture_output=True, text=True, timeout=25,
-        check=False,
-    )  # fmt: skip
-
-    assert done.returncode == 0, done.stderr
-    assert "usable after" in done.stdout
-    assert "complete, next: none" in done.stdout

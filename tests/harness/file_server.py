@@ -24,7 +24,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -120,6 +120,7 @@ class FileServer:
         host: The loopback address (or name) to listen on; ``127.0.0.2`` and ``::1`` make other hosts.
         certificate: A PEM file with key and certificate: serve https.
         bytes_per_s: Cap of every connection.
+        line_bytes_per_s: Cap of all connections together.
         latency_s: Wait before every answer.
         connect_s: Wait after every accept.
         max_connections: More requests at once than this are answered 503.
@@ -132,6 +133,7 @@ class FileServer:
         *,
         certificate: str | None = None,
         bytes_per_s: int | None = None,
+        line_bytes_per_s: int | None = None,
         latency_s: float = 0.0,
         connect_s: float = 0.0,
         max_connections: int | None = None,
@@ -140,6 +142,7 @@ class FileServer:
         self.host = host
         self.scheme = "https" if certificate else "http"
         self.bytes_per_s = bytes_per_s
+        self.line_bytes_per_s = line_bytes_per_s
         self.latency_s = latency_s
         self.connect_s = connect_s
         self.max_connections = max_connections
@@ -148,6 +151,7 @@ class FileServer:
         self.peak_connections = 0
         self.stopping = threading.Event()
         self._active = 0
+        self._line_free_at = 0.0
         self._routes: dict[str, _Route] = {}
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
@@ -202,6 +206,23 @@ class FileServer:
             return self.url(signed, host=host) + "?X-Signature=hush"
 
         return self.add(path, content, Fault(redirect=sign))
+
+    def add_hub(self, repo: str, files: Mapping[str, Content]) -> None:
+        """Serve *files* as the repository *repo* of a model hub, by the protocol of Hugging Face, at one commit."""
+        commit = "0123456789abcdef" * 2 + "01234567"
+        siblings = [{"rfilename": name} for name in files]
+        tree = [
+            {"type": "file", "path": name, "size": each.size, "oid": each.sha256[:40]}
+            for name, each in files.items()
+        ]
+        for revision in ("main", commit):
+            api = {"revision": {"id": repo, "sha": commit, "siblings": siblings}, "tree": tree}
+            for what, answer in api.items():
+                self.add(f"/api/models/{repo}/{what}/{revision}", Content.of(json.dumps(answer).encode()))
+            for name, content in files.items():
+                tag = f'"{content.sha256}"'
+                headers = {"X-Repo-Commit": commit, "X-Linked-Size": str(content.size), "X-Linked-Etag": tag}
+                self.add(f"/{repo}/resolve/{revision}/{name}", content, etag=tag, headers=headers)
 
     def set_faults(self, path: str, *faults: Fault) -> None:
         """Replace the faults of *path*; none heals it."""
@@ -279,6 +300,14 @@ class FileServer:
                 self._active -= 1
                 if route is not None:
                     route.active -= 1
+
+    def _turn_on_the_line(self, count: int) -> float:
+        """When *count* bytes may leave."""
+        if self.line_bytes_per_s is None:
+            return 0.0
+        with self._lock:
+            self._line_free_at = max(time.monotonic(), self._line_free_at) + count / self.line_bytes_per_s
+            return self._line_free_at
 
     def _sent(self, route: _Route, count: int) -> None:
         with self._lock:
@@ -450,10 +479,13 @@ class _Handler(BaseHTTPRequestHandler):
         self, route: _Route, fault: Fault, content: Content, at: int, stop: int, cap: int | None
     ) -> int:
         length = min(stop - at, SLICE if cap is None else max(1, min(SLICE, cap // 20)))
+        free_at = self.server.owner._turn_on_the_line(length)
         if cap is not None:
             # a throttled connection earns nothing while it idles, unlike a bucket that fills
             self._free_at = max(time.monotonic(), self._free_at) + length / cap
-            self.server.owner.stopping.wait(max(0.0, self._free_at - time.monotonic()))
+            free_at = max(free_at, self._free_at)
+        if free_at:
+            self.server.owner.stopping.wait(max(0.0, free_at - time.monotonic()))
         if isinstance(content, FileContent) and self.server.owner._tls is None:
             count = os.sendfile(self.connection.fileno(), content.descriptor, at, length)
         else:
@@ -481,17 +513,24 @@ def main() -> None:
     parser.add_argument("--directory", required=True)
     parser.add_argument("--certificate")
     parser.add_argument("--bytes-per-s", type=int)
+    parser.add_argument("--line-bytes-per-s", type=int)
     parser.add_argument("--latency-s", type=float, default=0.0)
     parser.add_argument("--connect-s", type=float, default=0.0)
+    parser.add_argument("--hub", metavar="REPO", help="serve the files as a hub's repository, too")
     options = parser.parse_args()
     with FileServer(
         certificate=options.certificate,
         bytes_per_s=options.bytes_per_s,
+        line_bytes_per_s=options.line_bytes_per_s,
         latency_s=options.latency_s,
         connect_s=options.connect_s,
     ) as server:
-        for name in sorted(os.listdir(options.directory)):
-            server.add("/" + name, FileContent(os.path.join(options.directory, name)))
+        names = sorted(os.listdir(options.directory))
+        contents = {name: FileContent(os.path.join(options.directory, name)) for name in names}
+        for name, content in contents.items():
+            server.add("/" + name, content)
+        if options.hub:
+            server.add_hub(options.hub, contents)
         print(json.dumps({"port": server.port}), flush=True)
         while os.read(0, 4096):
             pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import stat
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -57,7 +58,10 @@ def wheel(
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for path, text in contents.items():
-            archive.writestr(path, text)
+            entry = zipfile.ZipInfo(path)
+            mode = 0o755 if ".data/scripts/" in path else 0o644
+            entry.external_attr = (stat.S_IFREG | mode) << 16
+            archive.writestr(entry, text)
     return f"{stem}-py3-none-any.whl", out.getvalue()
 
 

@@ -21,7 +21,7 @@ TORCH_CPU_BYTES = 1_000_000_000
 
 def bytes_needed(python: Python, context: Context, facts: Mapping[str, Any]) -> int:
     """What *python* will still take on the file system of the workspace; 0 for an environment that is elsewhere."""
-    path = _path(python, context, facts)
+    path = path_meant(python, context, facts)
     if not path.startswith(context.workspace.rstrip("/") + "/"):
         return 0
     present = next((found for found in facts.get("venvs", []) if found["path"] == path), None)
@@ -29,7 +29,7 @@ def bytes_needed(python: Python, context: Context, facts: Mapping[str, Any]) -> 
     return (VENV_BYTES if present is None else 0) + sum(layers)
 
 
-def _path(python: Python, context: Context, facts: Mapping[str, Any]) -> str:
+def path_meant(python: Python, context: Context, facts: Mapping[str, Any]) -> str:
     """The environment that is meant; with `auto` the first on a GPU that has torch may do, and then needs nothing."""
     if python.venv != "auto":
         return os.path.join(context.workspace, os.path.expanduser(python.venv))

@@ -1,7 +1,7 @@
 """Keeps protected packages at their version while everything else is installed around them.
 
-Two lines of defence: the versions are constraints of every later install, and after each one they are looked at
-again, because an install script obeys no constraint; what was replaced is restored and the culprit named.
+Two lines of defence: the versions are constraints of every later install, and after each one versions and files are
+looked at again, because an install script obeys no constraint; what was harmed is restored and the culprit named.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Dict, Iterable, List, Mapping, Sequence, Set
 from ..context import Context
 from ..failures import Failure
 from ..plan import Python
-from . import torch
+from . import probe, torch
 from .installer import Installer
 from .probe import normalised
 from .progress import Progress
+
+LOOK_S = 60.0
 
 
 class Guard:
@@ -28,12 +30,15 @@ class Guard:
             if layer.torch is not None:
                 self._protected.update(torch.names(layer.torch))
         self._chosen: Set[str] = set()
+        self._damage_before: Dict[str, List[str]] = {}
 
     def constraints(self, named: Iterable[str] = ()) -> Dict[str, str]:
-        """Versions that an install may not change, when it names *named* itself."""
+        """Versions that an install may not change, when it names *named* itself. Call it right before the install."""
         free = set(named) - self._chosen
         installed = self._tools.installed()
-        return {name: installed[name] for name in self._protected - free if name in installed}
+        held = {name: installed[name] for name in self._protected - free if name in installed}
+        self._damage_before = self._damage(held)
+        return held
 
     def chose(self, named: Iterable[str]) -> None:
         """A layer that names *named* is done: from now on these are held."""
@@ -45,12 +50,12 @@ class Guard:
         Raises:
             Failure: `conflict` when it cannot be restored.
         """
-        replaced = self._replaced(held)
-        if not replaced:
+        harmed = self._harmed(held)
+        if not harmed:
             return
-        names = ", ".join(f"{name} {held[name]} by {found}" for name, found in replaced.items())
-        self._context.report("warning", message=f"{culprit} replaced {names}: restoring")
-        requirements = [f"{name}=={held[name]}" for name in replaced]
+        what = f"{culprit} {', '.join(harmed.values())}"
+        self._context.report("warning", message=f"{what}: restoring")
+        requirements = [f"{name}=={held[name]}" for name in harmed]
         try:
             for options, group in self._groups(requirements):
                 self._tools.install(
@@ -61,20 +66,37 @@ class Guard:
                     constraints={},
                 )
         except Failure as failure:
-            raise Failure(
-                "conflict", f"{culprit} replaced {names}, and it cannot be restored: {failure.message}"
-            ) from None
-        still = self._replaced(held)
-        if still:
-            raise Failure("conflict", f"{culprit} replaced {names}, and restoring did not help")
+            raise Failure("conflict", f"{what}, and it cannot be restored: {failure.message}") from None
+        if self._harmed(held):
+            raise Failure("conflict", f"{what}, and restoring did not help")
 
-    def _replaced(self, held: Mapping[str, str]) -> Dict[str, str]:
+    def _harmed(self, held: Mapping[str, str]) -> Dict[str, str]:
+        """What happened to each of *held* that is not as it was."""
         installed = self._tools.installed()
-        return {
-            name: installed.get(name, "nothing")
+        harmed = {
+            name: f"replaced {name} {version} by {installed.get(name, 'nothing')}"
             for name, version in held.items()
             if installed.get(name) != version
         }
+        for name, files in self._damage([name for name in held if name not in harmed]).items():
+            new = [file for file in files if file not in self._damage_before.get(name, [])]
+            if new:
+                harmed[name] = f"changed {name} {held[name]} ({new[0]})"
+        return harmed
+
+    def _damage(self, names: Iterable[str]) -> Dict[str, List[str]]:
+        """Files of *names* that are not as their install left them."""
+        wanted = sorted(names)
+        if not wanted:
+            return {}
+        damage = probe.ask(
+            self._tools.venv.python,
+            "damage",
+            *wanted,
+            timeout_s=max(0.1, min(LOOK_S, self._context.remaining_s())),
+            cancelled=self._context.cancelled,
+        )
+        return {name: [*found["missing"], *found["changed"]] for name, found in damage.items()}
 
     def _groups(self, requirements: Sequence[str]) -> List["tuple[List[str], List[str]]"]:
         """The torch family comes from its own index again, everything else from the usual one."""

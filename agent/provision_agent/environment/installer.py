@@ -8,17 +8,15 @@ The user's own configuration of indexes is respected.
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import shutil
 import time
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence
 
 from .. import backoff, process
 from ..context import Context
 from ..failures import Failure
 from ..plan import Python
-from . import orphans, probe
+from . import complaints, indexes, orphans, probe
 from .progress import Progress
 from .venv import Venv
 
@@ -29,37 +27,9 @@ RETRY_WITHIN_S = 900.0
 """pip retries by itself, for minutes per connection: after this long another attempt would only repeat that."""
 INSTALL_S = 3600.0
 QUICK_S = 120.0
+UV_S = 60.0
 OLDEST_PIP = 21
 """Older ones do not know the platform tags of today's wheels (manylinux_2_28)."""
-
-_NETWORK = re.compile(
-    r"newconnectionerror|connection(reset|abort)?error|connection (refused|reset|broken|timed out)|read timed out|"
-    r"connecttimeout|name resolution|name or service not known|max retries exceeded|remotedisconnected|incompleteread|"
-    r"incomplete-download|error sending request|network is unreachable|dns error|operation timed out"
-)
-_CLASSES: Tuple[Tuple[str, str], ...] = (
-    (r"no space left on device|disk quota exceeded", "disk_full"),
-    (r"read-only file system", "read_only"),
-    (r"do not match the hashes|hash mismatch", "checksum"),
-    (r"\b40[13]\b.*(client error|forbidden|unauthorized|while getting)|http error 40[13]", "unauthorized"),
-    (r"resolutionimpossible|conflicting dependencies", "conflict"),
-    (r"no matching distribution|could not find a version|not found in the package registry", "not_found"),
-    (
-        r"there is no version of|no wheels with a matching|http error 404|404 (client error|not found)",
-        "not_found",
-    ),
-    (r"no solution found", "conflict"),
-    (r"\b5\d\d\b.*server error|http error 5\d\d|http status server error", "upstream_down"),
-)
-"""Tried in order on the lines that begin an error, then on all of the output."""
-
-_UV_NAMES = {
-    "PIP_INDEX_URL": "UV_INDEX_URL",
-    "PIP_EXTRA_INDEX_URL": "UV_EXTRA_INDEX_URL",
-    "PIP_FIND_LINKS": "UV_FIND_LINKS",
-    "PIP_TRUSTED_HOST": "UV_INSECURE_HOST",
-}
-"""uv does not read pip's configuration; what its users set there must hold all the same."""
 
 _ASTRAY = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
 """They would bring another interpreter's packages into this environment, or install beside it."""
@@ -72,12 +42,19 @@ class Installer:
         self.venv = venv
         self._python = python
         self._context = context
-        self._uv = _uv(python)
         self._cache = os.path.join(context.workspace, ".provision", "cache")
+        self._tools = os.path.join(context.workspace, ".provision", "tools")
+        self._uv = self._find_uv()
+        self.locked = dict(line.split("==", 1) for line in python.versions)
+        """Versions by name that a lock asks for: no install may bring another."""
         self._versions: Optional[Dict[str, str]] = None
-        self.temporary = os.path.join(self._cache, "tmp")
+        self._temporary = os.path.join(self._cache, "tmp")
+        os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+
+    @property
+    def landing(self) -> str:
         """Where downloads and builds land meanwhile: its size tells that something moves."""
-        os.makedirs(self.temporary, mode=0o700, exist_ok=True)
+        return os.path.join(self._cache, "uv") if self._uv else self._temporary
 
     def installed(self) -> Dict[str, str]:
         """Version of every installed distribution by its normalised name."""
@@ -113,7 +90,18 @@ class Installer:
         Raises:
             Failure: `network`, `not_found`, `conflict`, `disk_full`, `unauthorized`, …; else `command`.
         """
-        argv = self._argv("install", [*self._constraint_options(constraints), *arguments])
+        options = [*self._constraint_options({**self.locked, **constraints}), *arguments]
+        try:
+            self._install(options, progress, item=item, level=level)
+        except Failure as failure:
+            if not self._may_pip_try(failure):
+                raise
+            progress.say(f"uv cannot do it ({failure.message}): pip tries")
+            self._uv = ""
+            self._install(options, progress, item=item, level=level)
+
+    def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
+        argv = self._argv("install", options)
         give_up_at = time.monotonic() + RETRY_WITHIN_S
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -131,12 +119,15 @@ class Installer:
                     ]  # the cached copy may be the bad one
 
     def prepare(self, progress: Progress) -> None:
-        """Throw away what an interrupted install left in `temporary`, and bring a pip up to date that is too old.
+        """Throw away what an interrupted install left, and get uv, or a pip that is new enough.
 
-        A failed update is a warning: the old one may do.
+        Raises:
+            Failure: the profile wants uv, and it cannot be had. Else what cannot be had is said: the old one may do.
         """
-        shutil.rmtree(self.temporary, ignore_errors=True)
-        os.makedirs(self.temporary, mode=0o700, exist_ok=True)
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+        if self._python.installer != "pip" and not self._uv:
+            self._get_uv(progress)
         version = self.installed().get("pip", "")
         if self._uv or not version or int(version.split(".")[0]) >= OLDEST_PIP:
             return
@@ -149,6 +140,33 @@ class Installer:
             self._context.report(
                 "warning", message=f"pip {version} is old and cannot be updated: {failure.message}"
             )
+
+    def _find_uv(self) -> str:
+        """The path of uv when it is here and may be used, else empty."""
+        if self._python.installer == "pip":
+            return ""
+        return shutil.which("uv") or shutil.which(os.path.join(self._tools, "bin", "uv")) or ""
+
+    def _get_uv(self, progress: Progress) -> None:
+        """Have pip install uv below the workspace, beside the environment: it is a tool, not a part of it."""
+        progress.say("getting uv, which installs faster than pip")
+        pip = [self.venv.python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "-q"]
+        once = ["--timeout", "15", "--retries", "1", "--only-binary", ":all:", "--upgrade"]
+        try:
+            self._run([*pip, *once, "--target", self._tools, "uv"], progress, UV_S)
+            self._uv = self._find_uv()
+            self._run([self._uv, "--version"], progress, UV_S)
+        except Failure as failure:
+            self._uv = ""
+            if self._python.installer == "uv":
+                failure.hint = f"set `installer: auto`, or: {failure.hint}"
+                raise
+            progress.say(f"uv cannot be had, pip installs: {failure.message}")
+
+    def _may_pip_try(self, failure: Failure) -> bool:
+        """True where uv is stricter than pip: what it cannot build or read, pip often can."""
+        is_free = self._python.installer == "auto" and not self._context.cancelled.is_set()
+        return bool(self._uv) and is_free and failure.class_ == "command" and "pip" in self.installed()
 
     def uninstall(self, names: Sequence[str], progress: Progress) -> None:
         """Remove the distributions *names*, which are installed.
@@ -197,7 +215,7 @@ class Installer:
             cancelled=self._context.cancelled,
         )
         if done.status != 0:
-            raise _failure(argv, done.status, output, self._python)
+            raise complaints.failure(argv, done.status, output, timeout_s=self._python.timeout_s)
 
     def _wait(self, attempt: int, failure: Failure, item: str, level: str) -> None:
         wait_s = backoff.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)
@@ -214,7 +232,8 @@ class Installer:
                 "PIP_RETRIES": str(self._python.retries),
                 "UV_HTTP_TIMEOUT": seconds,
                 "UV_HTTP_RETRIES": str(self._python.retries),
-                "TMPDIR": self.temporary,
+                "UV_INDEX_STRATEGY": "unsafe-best-match",  # all indexes count alike, as for pip
+                "TMPDIR": self._temporary,
                 **orphans.mark(self._context),
                 "VIRTUAL_ENV": self.venv.path,
                 "PATH": path,
@@ -224,50 +243,11 @@ class Installer:
         )
         environment.setdefault("PIP_CACHE_DIR", os.path.join(self._cache, "pip"))
         environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
-        for pip_name, uv_name in _UV_NAMES.items():
-            if pip_name in environment:
-                environment.setdefault(uv_name, environment[pip_name])
+        for name, value in indexes.for_uv(indexes.configured(self.venv.path)).items():
+            environment.setdefault(name, value)
         for name in _ASTRAY:
             environment.pop(name, None)
         return environment
 
     def _bound_s(self, own_s: float) -> float:
         return max(0.1, min(own_s, self._context.remaining_s()))
-
-
-def _uv(python: Python) -> str:
-    """The path of uv when it is to be used, else empty; it is never downloaded."""
-    if python.installer == "pip":
-        return ""
-    found = shutil.which("uv")
-    if found is None and python.installer == "uv":
-        raise Failure(
-            "command",
-            "`python.installer` is uv, and there is no uv here",
-            hint="install uv, or set `installer: auto`",
-        )
-    return found or ""
-
-
-def _failure(argv: List[str], status: int, output: List[str], python: Python) -> Failure:
-    errors = [line for line in output if re.match(r"\s*(error|fatal|×|╰─▶|cause)", line, re.IGNORECASE)]
-    class_ = _class_of(errors) or _class_of(output) or "command"
-    has_network_trouble = any(_NETWORK.search(line.lower()) for line in output)
-    if has_network_trouble and class_ in ("not_found", "command", "conflict"):
-        class_ = "network"  # an index that could not be read looks like one without the package
-    why = " | ".join((errors or output)[-3:]) or "it said nothing"
-    command = " ".join(map(shlex.quote, argv))
-    advice = {
-        "network": f"raise `python.timeout` (now {python.timeout_s:.0f}s), or check the network; ",
-        "not_found": "correct the version in the profile, or add its index with PIP_EXTRA_INDEX_URL; ",
-        "conflict": "relax the version that conflicts, or take it out of `protect`; ",
-    }.get(class_, "")
-    hint = f"{advice}repeat it on the instance: `{command}`"
-    return Failure(
-        class_, f"the installer ended with {status}: {why}", hint=hint, tail=output[-process.TAIL_LINES :]
-    )
-
-
-def _class_of(lines: List[str]) -> Optional[str]:
-    text = "\n".join(lines).lower()
-    return next((name for pattern, name in _CLASSES if re.search(pattern, text)), None)

@@ -88,7 +88,7 @@ def _run(
             guard.chose(step.names)
             context.report("package_skipped", reason="verified", **fields)
             return
-        with Progress(context, step.item, level, watched=tools.temporary) as progress:
+        with Progress(context, step.item, level, watched=tools.landing) as progress:
             held = guard.constraints(step.names)
             step.install(progress, held, level)
             guard.check(held, step.item, progress, level=level)
@@ -114,7 +114,7 @@ def _step_of(layer: Layer, tools: Installer, context: Context, facts: Mapping[st
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
         tools.install(list(layer.packages), progress, item=item, level=level, constraints=held)
 
-    return _Step(item, names, _digest(asdict(layer)), names, install, lambda: True)
+    return _Step(item, names, _digest([asdict(layer), tools.locked]), names, install, lambda: True)
 
 
 def _requirements_step(item: str, path: str, tools: Installer) -> _Step:
@@ -126,7 +126,14 @@ def _requirements_step(item: str, path: str, tools: Installer) -> _Step:
         found = _read(path)
     except Failure:
         found = requirements.Requirements([], "")
-    return _Step(item, [], _digest([item, found.digest]), found.names, install, lambda: bool(found.digest))
+    return _Step(
+        item,
+        [],
+        _digest([item, found.digest, tools.locked]),
+        found.names,
+        install,
+        lambda: bool(found.digest),
+    )
 
 
 def _torch_step(layer: Layer, tools: Installer, context: Context, facts: Mapping[str, Any]) -> _Step:
@@ -141,7 +148,7 @@ def _torch_step(layer: Layer, tools: Installer, context: Context, facts: Mapping
         else:
             work.install(progress, held)
 
-    return _Step(torch.ITEM, names, _digest(asdict(layer)), names, install, work.is_satisfied)
+    return _Step(torch.ITEM, names, _digest([asdict(layer), tools.locked]), names, install, work.is_satisfied)
 
 
 def _read(path: str) -> requirements.Requirements:

@@ -99,26 +99,30 @@ def installed() -> Dict[str, str]:
     return versions
 
 
-def missing_files(*names: str) -> Dict[str, List[str]]:
-    """Files that the RECORD of each of *names* lists and the disk does not have; the first few."""
+def damage(*names: str) -> Dict[str, Dict[str, List[str]]]:
+    """The first few files of each of *names* that are ``missing``, or ``changed``: of another size than RECORD says."""
     import csv
     from importlib import metadata
 
-    missing: Dict[str, List[str]] = {}
+    found: Dict[str, Dict[str, List[str]]] = {}
     for name in names:
         try:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
         record = distribution.read_text("RECORD")  # not `files`: since 3.12 it leaves out what is missing
-        if record is None:
-            missing[name] = ["RECORD"]
-            continue
-        paths = [row[0] for row in csv.reader(record.splitlines()) if row and not row[0].endswith(".pyc")]
-        gone = [path for path in paths if not os.path.exists(str(distribution.locate_file(path)))]
-        if gone:
-            missing[name] = gone[:5]
-    return missing
+        found[name] = {"missing": [] if record else ["RECORD"], "changed": []}
+        for row in csv.reader((record or "").splitlines()):
+            if not row or row[0].endswith(".pyc"):
+                continue
+            try:
+                size = os.stat(str(distribution.locate_file(row[0]))).st_size
+            except OSError:
+                found[name]["missing"].append(row[0])
+                continue
+            if row[2:] and row[2] not in ("", str(size)):
+                found[name]["changed"].append(row[0])
+    return {name: {kind: files[:5] for kind, files in kinds.items()} for name, kinds in found.items()}
 
 
 def imports(*modules: str) -> Dict[str, str]:
@@ -238,7 +242,7 @@ def normalised(name: str) -> str:
 QUESTIONS: Dict[str, Callable[..., Any]] = {
     "interpreter": interpreter,
     "installed": installed,
-    "missing_files": missing_files,
+    "damage": damage,
     "imports": imports,
     "node": node,
     "torch": torch,

@@ -35,6 +35,7 @@ class Progress:
         self._fields = {"item": item, "level": level}
         self._event = f"{kind}_progress"
         self._watched = watched
+        self._before_bytes = _size_bytes(watched) if watched else 0
         self._every_s = every_s
         self._started = time.monotonic()
         self._last_line = ""
@@ -73,10 +74,10 @@ class Progress:
                 self.say(self._summary())
 
     def _summary(self) -> str:
-        landed = 0 if self._watched is None else _size_bytes(self._watched)
+        landed = _size_bytes(self._watched) - self._before_bytes if self._watched else 0
         parts = [
             self._last_line or "working",
-            f"{landed / 1e6:.1f} MB on the disk so far" if landed else "",
+            f"{landed / 1e6:.1f} MB on the disk so far" if landed > 0 else "",
             f"{time.monotonic() - self._started:.0f} s",
         ]
         return " · ".join(filter(None, parts))

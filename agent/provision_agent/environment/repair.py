@@ -95,7 +95,8 @@ def _broken(tools: Installer, context: Context, names: Sequence[str]) -> "dict[s
         return {}
     python = tools.venv.python
     limit = max(0.1, min(IMPORT_S, context.remaining_s()))
-    missing = probe.ask(python, "missing_files", *present, timeout_s=limit, cancelled=context.cancelled)
+    damage = probe.ask(python, "damage", *present, timeout_s=limit, cancelled=context.cancelled)
+    missing = {name: found["missing"] for name, found in damage.items() if found["missing"]}
     broken = {name: f"misses {', '.join(files[:2])}" for name, files in missing.items()}
     if "numpy" in present and "numpy" not in broken:
         try:

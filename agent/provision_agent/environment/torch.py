@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ..context import Context
 from ..failures import Failure
 from ..plan import Torch
-from . import probe
+from . import indexes, probe
 from .builds import Candidate, candidates, release
 from .installer import Installer
 from .probe import normalised
@@ -27,7 +27,8 @@ VERIFY_S = 180.0
 INDEX = "https://download.pytorch.org/whl"
 INDEX_VARIABLE = "PROVISION_TORCH_INDEX"
 """Names another place than `INDEX`, for networks that cannot reach it."""
-_CONFIGURED = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "UV_INDEX_URL", "UV_DEFAULT_INDEX")
+_CONFIGURED = ("index-url", "extra-index-url", "find-links")
+_CONFIGURED_FOR_UV = ("UV_INDEX_URL", "UV_DEFAULT_INDEX")
 _OUT_OF_REACH = ("network", "upstream_down", "timed_out")
 _NOT_THERE = ("not_found", "unauthorized", "conflict")
 
@@ -41,6 +42,30 @@ def recorded_index(context: Context, venv: str) -> Tuple[List[str], List[str]]:
     """Index options with which the torch family of *venv* was installed, and the names of the family."""
     record = context.state.get("torch", venv) or {}
     return list(record.get("options", [])), list(record.get("names", []))
+
+
+class Source(NamedTuple):
+    """An index that may have a candidate: as people know it, as pip is told, and what is asked of it."""
+
+    title: str
+    urls: List[str]
+    options: List[str]
+    requirement: str
+
+
+def sources(candidate: Candidate, settings: Mapping[str, str]) -> List[Source]:
+    """Where to look for *candidate*, in order: the indexes that the user configured, then torch's own."""
+    pinned = f"torch=={candidate.version}" if candidate.version else "torch"
+    is_exact = candidate.version is None or "+" in candidate.version or candidate.is_kept
+    found: List[Source] = []
+    if any(name in settings for name in _CONFIGURED) or any(map(os.environ.get, _CONFIGURED_FOR_UV)):
+        exact = pinned if is_exact else f"{pinned}+{candidate.tag}"
+        found.append(Source("the configured index", indexes.urls(settings), [], exact))
+    if "no-index" not in settings:
+        place = os.environ.get(INDEX_VARIABLE, INDEX).rstrip("/")
+        url = f"{place}/{candidate.tag}"
+        found.append(Source(place, [url], ["--index-url", url], pinned))
+    return found
 
 
 class TorchLayer:
@@ -73,34 +98,61 @@ class TorchLayer:
         Raises:
             Failure: `gpu` when none suits or none runs, `network`, `not_found`, … when none can be had.
         """
-        last: Optional[Failure] = None
-        unreachable: List[str] = []
+        last = Failure("gpu", "there is no candidate for torch")
+        unreachable: Dict[str, Failure] = {}
         for candidate in self._candidates():
             progress.say(f"{candidate.title}: {candidate.why}")
-            for source, arguments in self._sources(candidate):
-                if source in unreachable:
-                    continue
-                constraints = {**held, "torch": str(candidate.version)} if candidate.is_kept else held
-                try:
-                    self._tools.install(arguments, progress, item=ITEM, level=LEVEL, constraints=constraints)
-                except Failure as failure:
-                    last = failure
-                    if self._context.cancelled.is_set() or failure.class_ not in _OUT_OF_REACH + _NOT_THERE:
-                        raise
-                    progress.say(f"{candidate.title} cannot be had from {source}: {failure.message}")
-                    if failure.class_ in _OUT_OF_REACH:
-                        unreachable.append(source)
-                    continue
-                problem = self.problem()
-                if problem is not None:
-                    problem = self._repair(problem, arguments, progress)
-                if problem is None:
-                    self._record(candidate, arguments)
-                    return
-                last = Failure("gpu", f"{candidate.title} does not run here: {problem}")
-                progress.say(last.message)
-                break
-        raise last or Failure("gpu", "there is no candidate for torch")
+            try:
+                arguments = self._get(candidate, progress, held, unreachable)
+            except Failure as failure:
+                if self._is_final(failure):
+                    raise
+                last = failure
+                continue
+            problem = self.problem()
+            if problem is not None:
+                problem = self._repair(problem, arguments, progress)
+            if problem is None:
+                self._record(candidate, arguments)
+                return
+            last = Failure("gpu", f"{candidate.title} does not run here: {problem}")
+            progress.say(last.message)
+        raise last
+
+    def _get(
+        self,
+        candidate: Candidate,
+        progress: Progress,
+        held: Mapping[str, str],
+        unreachable: Dict[str, Failure],
+    ) -> List[str]:
+        """Install *candidate* from the first source that has it; what the installer was told.
+
+        Args:
+            unreachable: Sources that are not asked again, with the reason; more are added.
+        """
+        constraints = {**held, "torch": str(candidate.version)} if candidate.is_kept else held
+        last = Failure("not_found", "no index may be asked for torch")
+        for source in sources(candidate, indexes.configured(self._tools.venv.path)):
+            if source.title in unreachable:
+                last = unreachable[source.title]
+                continue
+            arguments = [*source.options, source.requirement, *self._wanted.extras]
+            try:
+                self._tools.install(arguments, progress, item=ITEM, level=LEVEL, constraints=constraints)
+                return arguments
+            except Failure as failure:
+                if self._is_final(failure):
+                    raise
+                last = failure
+                progress.say(f"{candidate.title} cannot be had from {source.title}: {failure.message}")
+                if failure.class_ in _OUT_OF_REACH:
+                    unreachable[source.title] = failure
+        raise last
+
+    def _is_final(self, failure: Failure) -> bool:
+        """True when no other source or version would help."""
+        return self._context.cancelled.is_set() or failure.class_ not in _OUT_OF_REACH + _NOT_THERE
 
     def _candidates(self) -> List[Candidate]:
         """What may be tried, in order; in an image's environment nothing older than what runs there."""
@@ -144,20 +196,6 @@ class TorchLayer:
         except Failure as failure:
             return f"{problem}; and a second install failed: {failure.message}"
         return self.problem()
-
-    def _sources(self, candidate: Candidate) -> List[Tuple[str, List[str]]]:
-        """Where to look, in order: the indexes that the user configured, then torch's own."""
-        version, extras = candidate.version, list(self._wanted.extras)
-        pinned = f"torch=={version}" if version else "torch"
-        is_exact = version is None or "+" in version or candidate.is_kept
-        exact = pinned if is_exact else f"{pinned}+{candidate.tag}"
-        sources: List[Tuple[str, List[str]]] = []
-        if any(os.environ.get(name) for name in _CONFIGURED):
-            sources.append(("the configured index", [exact, *extras]))
-        if not os.environ.get("PIP_NO_INDEX"):
-            place = os.environ.get(INDEX_VARIABLE, INDEX).rstrip("/")
-            sources.append((place, ["--index-url", f"{place}/{candidate.tag}", pinned, *extras]))
-        return sources
 
     def _record(self, candidate: Candidate, arguments: List[str]) -> None:
         options = arguments[:2] if arguments[0] == "--index-url" else []

@@ -206,6 +206,16 @@ def base_python(facts: Mapping[str, Any]) -> str:
     return (welcome or pythons)[0]["path"]
 
 
+def version_at(path: str, context: Context, facts: Mapping[str, Any]) -> str:
+    """The version of the python at *path*, or of the one that an environment there would be made with."""
+    try:
+        python = interpreter_of(path)
+        return str(probe.ask(python, "interpreter", timeout_s=_bound_s(PROBE_S, context))["version"])
+    except Failure:
+        base = base_python(facts)
+        return next(str(found["version"]) for found in facts["pythons"] if found["path"] == base)
+
+
 def _missing_venv_hint(base: str) -> str:
     name = os.path.basename(base)
     package = f"{name}-venv" if name.startswith("python3") else "python3-venv"

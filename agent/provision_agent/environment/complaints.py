@@ -1,0 +1,60 @@
+"""What pip and uv say when they fail, as a class of failure and advice."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import List, Optional, Sequence, Tuple
+
+from .. import process
+from ..failures import Failure
+
+_NETWORK = re.compile(
+    r"newconnectionerror|connection(reset|abort)?error|connection (refused|reset|broken|timed out)|read timed out|"
+    r"connecttimeout|name resolution|name or service not known|max retries exceeded|remotedisconnected|incompleteread|"
+    r"incomplete-download|error sending request|network is unreachable|dns error|operation timed out"
+)
+_CLASSES: Tuple[Tuple[str, str], ...] = (
+    (r"no space left on device|disk quota exceeded", "disk_full"),
+    (r"read-only file system", "read_only"),
+    (r"do not match the hashes|hash mismatch", "checksum"),
+    (r"\b40[13]\b.*(client error|forbidden|unauthorized|while getting)|http error 40[13]", "unauthorized"),
+    (r"resolutionimpossible|conflicting dependencies", "conflict"),
+    (r"no matching distribution|could not find a version|not found in the package registry", "not_found"),
+    (
+        r"there is no version of|no wheels with a matching|http error 404|404 (client error|not found)",
+        "not_found",
+    ),
+    (r"no solution found", "conflict"),
+    (r"\b5\d\d\b.*server error|http error 5\d\d|http status server error", "upstream_down"),
+)
+"""Tried in order on the lines that begin an error, then on all of the output."""
+
+
+def failure(argv: Sequence[str], status: int, output: List[str], *, timeout_s: float) -> Failure:
+    """What it means that *argv* ended with *status* and *output*, with the exact command to repeat by hand.
+
+    Args:
+        timeout_s: What it was told to wait per connection, for the advice.
+    """
+    errors = [line for line in output if re.match(r"\s*(error|fatal|×|╰─▶|cause)", line, re.IGNORECASE)]
+    class_ = _class_of(errors) or _class_of(output) or "command"
+    has_network_trouble = any(_NETWORK.search(line.lower()) for line in output)
+    if has_network_trouble and class_ in ("not_found", "command", "conflict"):
+        class_ = "network"  # an index that could not be read looks like one without the package
+    why = " | ".join((errors or output)[-3:]) or "it said nothing"
+    command = " ".join(map(shlex.quote, argv))
+    advice = {
+        "network": f"raise `python.timeout` (now {timeout_s:.0f}s), or check the network; ",
+        "not_found": "correct the version in the profile, or add its index with PIP_EXTRA_INDEX_URL; ",
+        "conflict": "relax the version that conflicts, or take it out of `protect`; ",
+    }.get(class_, "")
+    hint = f"{advice}repeat it on the instance: `{command}`"
+    return Failure(
+        class_, f"the installer ended with {status}: {why}", hint=hint, tail=output[-process.TAIL_LINES :]
+    )
+
+
+def _class_of(lines: List[str]) -> Optional[str]:
+    text = "\n".join(lines).lower()
+    return next((name for pattern, name in _CLASSES if re.search(pattern, text)), None)

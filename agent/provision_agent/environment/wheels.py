@@ -1,0 +1,177 @@
+"""Can the packages of a plan be had here, before anything of them is fetched?
+
+Each index is asked for the files of a package; what fits this interpreter and machine is then asked for its first
+byte, because an index may list what its store refuses. torch is asked for in the order in which a run tries it.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from concurrent.futures import Executor, Future
+from html.parser import HTMLParser
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from urllib.parse import urljoin, urlsplit
+
+from ..context import Context
+from ..downloads import Sources
+from ..failures import Failure
+from ..plan import Python, Torch
+from ..protocol import public_url
+from . import builds, forecast, indexes, requirements, torch, venv
+from .tags import Target, has_version, is_release, name_of
+
+LISTING_BYTES = 32 << 20
+ASK_S = 20.0
+LEVEL = "critical"
+_HINT = "list another version in the profile, or an index that has it (`PIP_EXTRA_INDEX_URL`)"
+_PINNED = re.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*===?\s*([^\s;,*#]+)\s*(?:[;#].*)?")
+
+
+def ask(
+    python: Python, facts: Mapping[str, Any], access: Sources, context: Context, pool: Executor
+) -> List[Dict[str, Any]]:
+    """What the indexes have of the layers of *python*, in their order; see `Wheels`. torch also has ``present``: the
+    version that is there already, which may do."""
+    path = forecast.path_meant(python, context, facts)
+    target = Target.of(venv.version_at(path, context, facts))
+    until = time.monotonic() + max(0.1, context.remaining_s())
+    wheels = Wheels(access, indexes.configured(path), target, until=until)
+    asked: List["Future[Dict[str, Any]]"] = []
+    for layer in python.layers:
+        if layer.torch is not None:
+            asked.append(pool.submit(wheels.of_torch, layer.torch, facts))
+        if not any(line.startswith("-") for line in layer.packages):  # such options may name another index
+            lines = [line for line in layer.packages if "://" not in line and requirements.names_of([line])]
+            asked += [pool.submit(wheels.of_package, line) for line in lines]
+    rows = [told.result() for told in asked]
+    present = next((found["torch"] for found in facts.get("venvs", []) if found["path"] == path), None)
+    return [dict(row, present=present) if row["item"] == "torch" else row for row in rows]
+
+
+class Wheels:
+    """Asks the indexes of one environment. Safe to use from several threads."""
+
+    def __init__(self, access: Sources, settings: Mapping[str, str], target: Target, *, until: float) -> None:
+        self._access = access
+        self._settings = settings
+        self._target = target
+        self._until = until
+        self._listings: Dict[str, List[str]] = {}
+        self._lock = threading.Lock()
+
+    def of_torch(self, wanted: Torch, facts: Mapping[str, Any]) -> Dict[str, Any]:
+        """What a run would install for the layer *wanted*.
+
+        Returns:
+            ``item``, ``level``, ``chosen`` (as ``torch 2.9.1+cu128``, None when nothing can be had), ``why`` it suits
+            this instance, ``asked`` (each candidate until the chosen one with ``title url class``, and ``file
+            size_bytes`` or ``message hint``), and ``is_certain``: nowhere else may it be had.
+        """
+        try:
+            found = builds.candidates(wanted, facts)
+        except Failure as failure:
+            return self._row(
+                "torch", None, failure.message, [dict(failure.as_fields(), title="torch", url=None)]
+            )
+        asked: List[Dict[str, Any]] = []
+        for candidate in found:
+            for source in torch.sources(candidate, self._settings):
+                asked.append(self._ask("torch", source.requirement, source.urls, candidate.title))
+                if asked[-1]["class"] == "ok":
+                    return self._row("torch", candidate.title, candidate.why, asked)
+        return self._row("torch", None, "none of the candidates can be had", asked)
+
+    def of_package(self, line: str) -> Dict[str, Any]:
+        """Whether the requirement *line* can be had; like `of_torch`, with one answer in ``asked``."""
+        name = requirements.names_of([line])[0]
+        told = self._ask(name, line, indexes.urls(self._settings), line)
+        return self._row(line, line if told["class"] == "ok" else None, "", [told])
+
+    def _ask(self, name: str, line: str, urls: Sequence[str], title: str) -> Dict[str, Any]:
+        """The answer of the first of *urls* that has it, else of the last one."""
+        pinned = _PINNED.fullmatch(line)
+        version = pinned.group(1) if pinned else None
+        told: Dict[str, Any] = {"title": title, "url": None}
+        failure = Failure("not_found", "there is no index to ask")
+        for url in filter(_can_be_asked, urls):
+            told["url"] = public_url(url)
+            try:
+                file = self._fitting(name, version, self._files(f"{url.rstrip('/')}/{name}/"))
+                size = self._size(file)
+            except Failure as caught:
+                failure = caught
+                continue
+            what = {"file": name_of(file), "size_bytes": size} if version else {}
+            return dict(told, **{"class": "ok"}, **what)
+        failure.hint = _HINT
+        return dict(told, **failure.as_fields())
+
+    def _fitting(self, name: str, version: Optional[str], files: Sequence[str]) -> str:
+        """Of *files* that have *version* and fit the last listed one, a release and a wheel before others."""
+        have = [file for file in files if has_version(name_of(file), name, version)]
+        fit = [file for file in have if self._target.takes(name_of(file))]
+        if fit:
+            return max(
+                reversed(fit), key=lambda file: (is_release(name_of(file)), name_of(file).endswith(".whl"))
+            )
+        wanted = f"{name} {version}" if version else name
+        here = f"Python {'.'.join(map(str, self._target.python))} on {self._target.machine}"
+        raise Failure("not_found", f"no file of {wanted} is for {here}" if have else f"it has no {wanted}")
+
+    def _files(self, listing: str) -> List[str]:
+        """The URL of every file on the page *listing*."""
+        with self._lock:
+            known = self._listings.get(listing)
+        if known is None:
+            response, answer = self._access.open(
+                listing, span=None, deadline=self._deadline(), connect_s=10.0
+            )
+            try:
+                page = response.read(LISTING_BYTES, max(0.1, self._deadline() - time.monotonic()))
+            finally:
+                response.close()
+            base = answer.location if answer.is_redirected else listing  # that may hold the index's password
+            known = list(_links(page.decode("utf-8", "replace"), base))
+            with self._lock:
+                self._listings[listing] = known
+        return known
+
+    def _size(self, file: str) -> Optional[int]:
+        """The length of *file*, whose first byte can be had."""
+        response, answer = self._access.open(file, span=(0, 1), deadline=self._deadline(), connect_s=10.0)
+        response.close()
+        return answer.size_bytes
+
+    def _row(self, item: str, chosen: Optional[str], why: str, asked: List[Dict[str, Any]]) -> Dict[str, Any]:
+        places = [*indexes.urls(self._settings), *self._settings.get("find-links", "").split()]
+        is_certain = chosen is not None or all(map(_can_be_asked, places))
+        answer = {"item": item, "level": LEVEL, "chosen": chosen, "why": why, "asked": asked}
+        return dict(answer, is_certain=is_certain)
+
+    def _deadline(self) -> float:
+        return min(self._until, time.monotonic() + ASK_S)
+
+
+def _can_be_asked(place: str) -> bool:
+    """A folder of wheels is left to pip."""
+    return urlsplit(place).scheme in ("http", "https")
+
+
+class _Page(HTMLParser):
+    """The simple repository API as HTML: each anchor is a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: List[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Sequence[Tuple[str, Optional[str]]]) -> None:
+        self.links += [value for name, value in attrs if tag == "a" and name == "href" and value]
+
+
+def _links(page: str, base: str) -> Iterator[str]:
+    parser = _Page()
+    parser.feed(page)
+    for link in parser.links:
+        yield urljoin(base, link.partition("#")[0])

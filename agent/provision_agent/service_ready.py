@@ -1,0 +1,112 @@
+"""Waits until a service is ready, or can never be: it runs, it is the one that answers, and it answers as wanted."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+from urllib.parse import urlsplit
+
+from . import readiness, sockets
+from .context import Context
+from .failures import Failure
+from .plan import Ready, Service
+from .service_files import ADOPTED, ServiceFiles, is_running
+
+POLL_S = 0.5
+SAY_EVERY_S = 8.0
+
+
+def wait_ready(service: Service, context: Context, models: Sequence[str] = ()) -> None:
+    """Wait until *service*, which was started, answers as its plan says, and then again as often as that wants.
+
+    Args:
+        models: Files of the workspace; a ComfyUI must offer those that are there and in its own folder.
+
+    Reports ``service_ready``, and ``service_progress`` while it waits.
+
+    Raises:
+        Failure: `crashed` as soon as it has ended for good, with the last lines of its log; `not_ready` or
+            `port_taken` when its time is over.
+    """
+    files = ServiceFiles(service.name, context)
+    item = {"item": service.name, "level": service.level}
+    if service.ready is None:
+        _require_alive(service, files)
+        context.report("service_ready", url=None, **item)
+        return
+    offered = _own_models(service, models, context)
+    within_s = min(service.ready.within_s, context.remaining_s())
+    began = said = time.monotonic()
+    successes = 0
+    while True:
+        ready, answer = _look(service.ready, _require_alive(service, files), offered)
+        successes = 0 if answer.problem else successes + 1
+        if successes >= ready.successes:
+            context.report("service_ready", url=ready.url, **item)
+            return
+        now = time.monotonic()
+        if now - began >= within_s:
+            problem = answer.problem or "too few good answers"
+            message = f"`{service.name}` was not ready within {within_s:.0f} s: {problem}"
+            hint = f"read {files.log_path} on the instance"
+            raise Failure(answer.class_, message, hint=hint, tail=files.tail())
+        if now - said >= SAY_EVERY_S:
+            said = now
+            message = f"waiting for it since {now - began:.0f} s: {answer.problem}"
+            context.report("service_progress", message=message, **item)
+        if context.cancelled.wait(min(POLL_S, within_s)):
+            raise Failure("timed_out", "stopped: the run was ended", retriable=True)
+
+
+def _own_models(service: Service, models: Sequence[str], context: Context) -> List[str]:
+    """Those of *models* that are there, as the service sees them from its folder."""
+    own = os.path.join(context.workspace, service.directory)
+    paths = (os.path.join(context.workspace, model) for model in models)
+    return [os.path.relpath(path, own) for path in paths if os.path.isfile(path)]
+
+
+def _look(ready: Ready, status: Dict[str, Any], offered: Sequence[str]) -> Tuple[Ready, readiness.Answer]:
+    """One look at the service, and what was really asked."""
+    child: Optional[int] = (status.get("child") or {}).get("pid")
+    if child is not None and status["state"] == ADOPTED:
+        ready = _where_it_listens(ready, child)
+    answer = readiness.look(ready, child)
+    return ready, answer if answer.problem else readiness.unlisted(ready, offered)
+
+
+def _where_it_listens(ready: Ready, pid: int) -> Ready:
+    """*ready* with the port on which *pid* really listens, which its image chose."""
+    url = urlsplit(ready.url)
+    ports = sockets.ports_of(pid)
+    if not ports or readiness.port_of(url) in ports:
+        return ready
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return replace(ready, url=url._replace(netloc=f"{host}:{ports[0]}").geturl())
+
+
+def _require_alive(service: Service, files: ServiceFiles) -> Dict[str, Any]:
+    status = files.status()
+    if is_running(status):
+        return status
+    tail = files.tail()
+    times = f" {status['starts']} times, each time soon" if status.get("state") == "gave_up" else ""
+    code = status.get("exit_status")
+    if status.get("state") == ADOPTED:
+        raise Failure(
+            "crashed",
+            f"`{service.name}`, which ran already and was taken as it was, has ended",
+            hint="run the same `provision up` again: it starts the service itself if nothing else does",
+            retriable=True,
+        )
+    how = (
+        f"was ended by signal {-code}" if isinstance(code, int) and code < 0 else f"ended with status {code}"
+    )
+    last = tail[-1] if tail else "nothing in its log"
+    raise Failure(
+        "crashed",
+        f"`{service.name}` {how}{times}: {last}",
+        hint=f"read {files.log_path} on the instance",
+        tail=tail,
+    )
