@@ -73,7 +73,7 @@ def peers(hf: str | None) -> list[Peer]:
         Peer("aria2c, with --checksum", "aria2c", _aria2(is_checking=True)),
         Peer("curl -Z, four at once", "curl", _curl, True),
         Peer("wget, four at once", "wget", _four_at_once("wget", "-q", "--ca-certificate=CA"), True),
-        Peer("axel -n8, four at once", "axel", _four_at_once("axel", "-q", "-n8")),
+        Peer("axel -n8, four at once", "axel", _four_at_once("axel", "-q", "-k", "-n8")),
         Peer("hf download, eight at once", hf or "hf", lambda job: [hf or "hf", *_hf(job)], True),
         Peer("provision, 8 connections per file", sys.executable, _engine(8)),
         Peer("provision", sys.executable, _engine(None)),

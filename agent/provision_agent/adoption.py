@@ -7,9 +7,10 @@ put their own portal on the usual port and the program behind it on another.
 from __future__ import annotations
 
 import os
-from typing import Iterable, Iterator, List, Optional, Sequence
+from typing import Iterable, Optional, Sequence
 
 from . import sockets
+from .detach import argv_of, processes
 
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 """Options of python that take the next word."""
@@ -26,7 +27,8 @@ def find(
     wanted = _script(argv, directory)
     if wanted is None:
         return None
-    found = [pid for pid in _processes() if _script(_argv(pid), _directory(pid)) == wanted]
+    others = (pid for pid in processes() if pid != os.getpid())
+    found = [pid for pid in others if _script(argv_of(pid), _directory(pid)) == wanted]
     found = [pid for pid in found if not any(sockets.belongs_to(pid, service) for service in known)]
     ports = {pid: sockets.ports_of(pid) for pid in found}
     return min(found, key=lambda pid: (port not in ports[pid], not ports[pid], pid), default=None)
@@ -46,21 +48,6 @@ def _script(argv: Sequence[str], directory: str) -> Optional[str]:
             path = os.path.realpath(os.path.join(directory, word))
             return path if os.path.isfile(path) else None
     return None
-
-
-def _processes() -> Iterator[int]:
-    """Every process but this one that can be looked into."""
-    for entry in os.listdir("/proc") if os.path.isdir("/proc") else []:
-        if entry.isdigit() and int(entry) != os.getpid():
-            yield int(entry)
-
-
-def _argv(pid: int) -> List[str]:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().decode("utf-8", "surrogateescape").split("\0")[:-1]
-    except OSError:
-        return []
 
 
 def _directory(pid: int) -> str:

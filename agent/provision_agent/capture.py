@@ -93,7 +93,7 @@ def _running(comfyui: str) -> Optional[List[str]]:
         except OSError:
             continue  # it ended meanwhile, or is another user's
         if scripts and os.path.realpath(os.path.join(folder, os.path.dirname(scripts[0]))) == comfyui:
-            return words
+            return [word.encode("utf-8", "replace").decode() for word in words]
     return None
 
 

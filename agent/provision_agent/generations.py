@@ -7,11 +7,11 @@ may be used again and a size may grow past the old one, but bytes that were sent
 from __future__ import annotations
 
 import os
-import re
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from . import protocol
 from .log_file import EVIDENCE_BYTES, Compressed, Identity, Source, nothing
+from .writers import oldest_writer_ns, process_start_ns
 
 MAX_SIBLINGS = 1000
 LOOKS = 5
@@ -226,8 +226,8 @@ def written_before(path: str) -> Tuple[List[Sibling], int]:
         oldest first; and the bytes in those that were written since this instance started, by nobody knows whom.
     """
     rotated, current = siblings(path), _identity(path)
-    began = _oldest_writer_ns({current, *(sibling.identity for sibling in rotated)})
-    booted = _process_start_ns("1")
+    began = oldest_writer_ns({current, *(sibling.identity for sibling in rotated)})
+    booted = process_start_ns("1")
     ours, foreign_bytes = [], 0
     for sibling in rotated:
         if sibling.identity == current:
@@ -270,36 +270,3 @@ def _is_copy(source: Source, original: Source) -> bool:
         return False
     start = max(0, size - protocol.PROOF_BYTES)
     return source.at(start, size - start) == original.at(start, size - start)
-
-
-def _oldest_writer_ns(identities: "set[Optional[Identity]]") -> Optional[int]:
-    """When the oldest process began that has one of the files open for writing; None when nobody has."""
-    starts = [_process_start_ns(pid) for pid in _writers(identities)]
-    return min((start for start in starts if start is not None), default=None)
-
-
-def _writers(identities: "set[Optional[Identity]]") -> Iterator[str]:
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            for number in os.listdir(f"/proc/{pid}/fd"):
-                facts = os.stat(f"/proc/{pid}/fd/{number}")
-                if (facts.st_dev, facts.st_ino) in identities:
-                    with open(f"/proc/{pid}/fdinfo/{number}") as about:
-                        flags = re.search(r"flags:\s*(\d+)", about.read())
-                    if flags and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY:
-                        yield pid
-                        break
-        except OSError:
-            continue  # ended meanwhile, or another user's
-
-
-def _process_start_ns(pid: str) -> Optional[int]:
-    try:
-        with open(f"/proc/{pid}/stat") as about:
-            ticks = int(about.read().rpartition(")")[2].split()[19])
-        with open("/proc/stat") as about:
-            booted = re.search(r"^btime (\d+)", about.read(), re.M)
-    except (OSError, ValueError, IndexError):
-        return None
-    seconds = ticks / os.sysconf("SC_CLK_TCK")
-    return None if booted is None else int((int(booted[1]) + seconds) * 1e9)

@@ -11,6 +11,8 @@ import socket
 import struct
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
 
+from .detach import argv_of
+
 _LISTEN = "0A"
 _SOCKET = "socket:["
 _PLAIN_FLAGS = ("-u", "-s", "-B", "-E", "-I", "-O")
@@ -81,14 +83,13 @@ def belongs_to(pid: int, root: int) -> bool:
 
 def describe(pid: int) -> str:
     """The process as people know it, ``python main.py (pid 7)``; arguments beyond these may hold secrets."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            words = file.read().decode("utf-8", "replace").split("\0")
-    except OSError:
+    words = argv_of(pid)
+    if not words:
         return f"pid {pid}"
     rest = [word for word in words[1:] if word not in _PLAIN_FLAGS]
     shown = [os.path.basename(words[0])] + [word for word in rest[:1] if word and not word.startswith("-")]
-    return f"{' '.join(shown)} (pid {pid})"
+    told = " ".join(shown).encode("utf-8", "replace").decode()
+    return f"{told} (pid {pid})"
 
 
 class _Row(NamedTuple):

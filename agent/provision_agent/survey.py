@@ -42,9 +42,9 @@ def sources_main(argv: List[str]) -> int:
     """``sources``: ``{plan, secrets?, is_instance?, measure?, pin?}`` -> ``{downloads, repos, …}``.
 
     ``is_instance`` adds ``workspace facts disks``, what is there of each item, and ``packages``: what the indexes have
-    for this instance, see `wheels.py`; ``measure`` the bytes per second
-    that the sources give here; ``pin`` the commits that moving names of a model hub stand for, and with
-    ``is_instance`` the versions that are ``installed`` in the plan's environment.
+    for this instance, see `wheels.py`; ``measure`` the bytes per second that the sources give here; ``pin`` the commits
+    that moving names of a model hub stand for, and with ``is_instance`` the versions that are ``installed`` in the
+    plan's environment.
     """
     request = read_request()
     plan = Plan.from_json(request["plan"])

@@ -130,10 +130,13 @@ def remember(workspace: Workspace) -> None:
     path = os.path.expanduser("~/.provision/workspaces")
     if workspace.root in known_workspaces():
         return
-    lines = "".join(f"{root}\n" for root in [*known_workspaces(), workspace.root])
     try:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        write_atomically(path, lines.encode())
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, f"{workspace.root}\n".encode())  # appended: several may register at once
+        finally:
+            os.close(descriptor)
     except OSError:
         pass
 

@@ -169,7 +169,9 @@ class Dispatch:
 
     async def _join(self) -> None:
         """Find the run on the instance; one whose agent and keeper are dead is started again."""
-        runs = await self._runs({"run": self.order.run_id, "workspace": self.order.workspace})
+        plan = self.order.plan
+        root = plan.workspace if plan is not None and not plan.workspace_fallback else None
+        runs = await self._runs({"run": self.order.run_id, "workspace": self.order.workspace or root})
         if not runs and self.order.plan is not None:
             await self._start(self.order.plan)
             return

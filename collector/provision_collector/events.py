@@ -17,6 +17,8 @@ from provision_agent import protocol
 from .errors import UsageError
 
 CHUNK_BYTES = 1 << 20
+LIVE_BYTES = 1 << 16
+"""A reader that is so close to the end reads what was written a moment ago."""
 
 
 class EventTail:
@@ -32,19 +34,21 @@ class EventTail:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
                 chunk = file.read(CHUNK_BYTES)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return self._cut(chunk)
 
     async def read_later(self) -> list[dict[str, Any]]:
-        """As `read_new`, off the event loop: for readers who may wait for a slow disk while others go on."""
+        """As `read_new`, for readers on the event loop: who lags behind waits for the disk elsewhere, and nobody else does."""
         try:
-            async with aiofiles.open(self._path, "rb") as file:
-                await file.seek(self._offset)
-                chunk = await file.read(CHUNK_BYTES)
+            behind_bytes = os.stat(self._path).st_size - self._offset
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return self._cut(chunk)
+        if behind_bytes > LIVE_BYTES:
+            async with aiofiles.open(self._path, "rb") as file:
+                await file.seek(self._offset)
+                return self._cut(await file.read(CHUNK_BYTES))
+        return self.read_new() if behind_bytes else []  # just written: it is still in memory
 
     def _cut(self, chunk: bytes) -> list[dict[str, Any]]:
         whole = chunk[: chunk.rfind(b"\n") + 1]

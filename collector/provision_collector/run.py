@@ -94,12 +94,13 @@ class Run:
         return self._dispatch.is_sent
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Every event of the run from its first, the agent's and this side's (``"from": "collector"``).
+        """Every event of the run from its first, the agent's and this side's (``"from": "collector"``), with its labels.
 
         Ends after the `outcome` event. A slow reader costs no memory: events are read from the mirror.
         """
         async for event in self._progress.events(is_abandoned=self._task.done):
-            yield event
+            labels = self.status.get("labels") or self._order.labels
+            yield {**event, "labels": dict(labels)} if labels else event
         if self._progress.outcome is None:
             self._task.result()  # a bug here, or cancelled from outside: raised to whoever listens
 

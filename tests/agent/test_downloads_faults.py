@@ -128,6 +128,49 @@ def test_a_page_is_quoted_without_the_secrets_in_it(bench, server):
     assert "abc" not in failure.message
 
 
+def test_after_a_page_instead_of_the_file_the_mirror_is_taken_and_the_page_not_asked_for_again(bench, server):
+    content = Content.safetensors(2 * MIB, seed=31)
+    page = server.add("/page/m.safetensors", Content.of(b"<!DOCTYPE html><title>Just a moment"))
+    mirror = server.add("/mirror/m.safetensors", content)
+
+    result = bench.fetch_one(
+        Download(url=page, mirrors=(mirror,), path="m.safetensors", sha256=content.sha256)
+    )
+
+    assert result.state == "ok"
+    assert len(server.seen("/page/m.safetensors")) == 1
+    assert [event["substitute"] for event in bench.named("switched")] == [False]
+
+
+def test_a_handshake_that_is_never_answered_is_bounded(bench):
+    """Accepted, and then not a byte: the kernel's backlog is all that this listener has."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/m.bin"
+        began = time.monotonic()
+        failure = bench.fetch_one(Download(url=url, path="m.bin", limits=quick(attempts=1))).failure
+
+    assert failure.class_ == "unreachable"
+    assert time.monotonic() - began < 10.0
+
+
+def test_what_failed_is_fetched_by_the_next_run_and_nothing_else(bench, server):
+    items = []
+    for number in range(5):
+        faults = [Fault(status=404)] if number < 3 else []
+        url = server.add(f"/{number}", Content.safetensors(MIB, number), *faults)
+        items.append(Download(url=url, path=f"{number}.safetensors"))
+    first = bench.fetch(*items)
+    for number in range(3):
+        server.set_faults(f"/{number}")
+    before = {number: len(server.seen(f"/{number}")) for number in range(5)}
+
+    second = bench.fetch(*items)
+
+    assert [first[item.path].state for item in items] == ["failed"] * 3 + ["ok"] * 2
+    assert [second[item.path].state for item in items] == ["ok"] * 3 + ["skipped"] * 2
+    assert all(len(server.seen(f"/{number}")) == before[number] for number in (3, 4))
+
+
 def test_a_silent_connection_costs_seconds_not_the_file(bench, server):
     content = Content(64 * MIB, seed=10)
     url = server.add(

@@ -24,19 +24,19 @@ CONNECTIONS = 8
 
 DRIVER = """
 import sys, json
-sys.path[:0] = json.loads(sys.argv[1])
+root, sys.path, files = json.loads(sys.argv[1])
 from pathlib import Path
 from harness.downloads import Bench
 from provision_agent.plan import Download, Limits
-bench = Bench(Path(sys.argv[2]))
-item = Download(url=sys.argv[3], path="m.safetensors", sha256=sys.argv[4] or None)
-result = bench.fetch_one(item, limits=Limits(connections=8))
-print(result.state, result.bytes_downloaded)
+items = [Download(url=url, path=url.rpartition("/")[2], sha256=sha256) for url, sha256 in files.items()]
+results = Bench(Path(root)).fetch(*items, limits=Limits(connections=8)).values()
+print(*{result.state for result in results} - {"skipped"}, sum(result.bytes_downloaded for result in results))
 """
 
 
-def driver(bench, url: str, sha256: str) -> subprocess.Popen:
-    argv = [sys.executable, "-c", DRIVER, json.dumps(sys.path), str(bench.root), url, sha256]
+def driver(bench, files: dict[str, str | None]) -> subprocess.Popen:
+    """A process that fetches *files*, URLs with their hashes."""
+    argv = [sys.executable, "-c", DRIVER, json.dumps([str(bench.root), sys.path, files])]
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -56,16 +56,21 @@ def journaled(path: str) -> int:
     return sum(b - a for a, b in merged((start, start + length) for start, length in spans))
 
 
+def kept(path) -> int:
+    """How many bytes of the file at *path* need not be fetched again."""
+    return path.stat().st_size if path.exists() else journaled(f"{path}.part.journal")
+
+
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.soak) for n in range(2, 22))])
 def test_sigkill_costs_at_most_one_buffer_per_connection(seed, bench, server):
     rand = random.Random(seed)
     content = Content.safetensors(48 * MIB + rand.randrange(MIB), seed=seed)
     url = server.add("/m.safetensors", content, Fault(bytes_per_s=4 * MIB, min_length=MIB))
-    sha256 = content.sha256 if seed % 2 else ""
+    files = {url: content.sha256 if seed % 2 else None}
     kills = 0
     for _ in range(3):
         goal = server.bytes_sent() + rand.randrange(1, 14 * MIB)
-        with driver(bench, url, sha256) as running:
+        with driver(bench, files) as running:
             eventually(
                 lambda goal=goal, running=running: server.bytes_sent() >= goal or running.poll() is not None
             )
@@ -74,7 +79,7 @@ def test_sigkill_costs_at_most_one_buffer_per_connection(seed, bench, server):
     assert not bench.path("m.safetensors").exists()
     there = journaled(str(bench.path("m.safetensors.part.journal")))
 
-    with driver(bench, url, sha256) as running:
+    with driver(bench, files) as running:
         out, error = running.communicate(timeout=25)
 
     assert (out.split()[:1], error) == (["ok"], "")
@@ -84,6 +89,39 @@ def test_sigkill_costs_at_most_one_buffer_per_connection(seed, bench, server):
     assert server.bytes_sent() <= content.size + lost + 10_000
     assert int(out.split()[1]) == content.size - there
     assert bench.files() == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.soak)])
+def test_a_run_of_many_files_that_is_killed_again_and_again_ends_complete(kills, bench, server):
+    rand = random.Random(kills)
+    contents = {
+        f"{n}.safetensors": Content.safetensors(rand.randrange(4, 12) * MIB, seed=n) for n in range(8)
+    }
+    slow = Fault(bytes_per_s=2 * MIB, min_length=BUFFER // 2)
+    files = {server.add(f"/{name}", content, slow): content.sha256 for name, content in contents.items()}
+    total = sum(content.size for content in contents.values())
+    repeated = 0
+    for _ in range(kills):
+        goal = server.bytes_sent() + rand.randrange(1, total // kills)
+        with driver(bench, files) as running:
+            eventually(
+                lambda goal=goal, running=running: server.bytes_sent() >= goal or running.poll() is not None
+            )
+            os.kill(running.pid, signal.SIGKILL)
+        there = sum(kept(bench.path(name)) for name in contents)
+        assert server.bytes_sent() - repeated - there <= CONNECTIONS * 4 * (BUFFER + MIB // 2), "of this kill"
+        repeated = server.bytes_sent() - there
+
+    with driver(bench, files) as running:
+        out, error = running.communicate(timeout=25)
+
+    assert error == ""
+    assert out.split()[0] == "ok"
+    assert {name: digest(bench.path(name)) for name in contents} == {
+        name: content.sha256 for name, content in contents.items()
+    }
+    assert bench.files() == sorted(contents)
+    print(f"{repeated / kills / MIB:.1f} MiB were fetched again for each kill")
 
 
 def test_a_run_goes_on_where_the_last_one_stopped(bench, server):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness.follower import Session, append
-from provision_agent import log_file, protocol
+from provision_agent import generations, log_file, protocol
 from provision_agent.followed import Followed
 from provision_agent.generations import Claim, is_edited, later, locate, siblings, written_before
 from provision_agent.inotify import Inotify
@@ -304,6 +304,26 @@ def test_siblings_come_the_oldest_first_also_when_they_are_of_one_moment(log: Pa
         os.utime(path, (1000, 1000))
 
     assert [Path(each.path).name for each in siblings(str(log))] == ["a.log.10", "a.log.2", "a.log.1"]
+
+
+def test_names_that_change_hands_while_they_are_opened_are_looked_at_again(log: Path) -> None:
+    rotate(log)
+    log.write_bytes(b"second\n")
+    looked: list[int] = []
+
+    def look() -> list[Source]:
+        chain = [Source.open(sibling.path) for sibling in siblings(str(log))]
+        if not looked:
+            rotate(log)  # what was second has the name now that the first had
+            log.write_bytes(b"third\n")
+        looked.append(len(chain))
+        return [source for source in [*chain, Source.open(str(log))] if source is not None]
+
+    chain = generations._looked(str(log), look)
+
+    assert [source.size for source in chain] == [len(LONG), 7, 6]
+    for source in chain:
+        source.close()
 
 
 def test_a_backup_copy_is_no_generation(log: Path) -> None:

@@ -101,7 +101,20 @@ PROBLEMS = {
     "a short hash": ("downloads: [{url: https://h/a, path: a, sha256: abc}]", "2:49: `abc` is not a sha256: 64 hexadecimal digits"),
     "a mode that is none": ('files: [{path: a, content: b, mode: "0888"}]', '2:37: `0888` is not a file mode: octal digits in quotes, such as "0644"'),
     "an option for apt": ("apt: [-y]", "2:7: `-y` is not the name of a Debian package"),
-    "an option for pip": ("python: {layers: [[--pre]]}", "2:20: `--pre` is not a package: write a name and perhaps versions, such as `numpy<2`"),
+    "an option for pip": (
+        "python: {layers: [[--user, numpy]]}",
+        "2:20: `--user` is none of the options that a layer may begin with: --no-deps, --pre, --upgrade, "
+        "--no-build-isolation, --index-url=URL, --extra-index-url=URL",
+    ),
+    "an option alone": ("python: {layers: [[--pre]]}", "2:19: a layer of options alone installs nothing: name a package after them"),
+    "a late option": (
+        "python: {layers: [[numpy, --pre]]}",
+        "2:27: `--pre` holds for the whole layer: write it before the first package",
+    ),
+    "a password in an index": (
+        "python: {layers: [['--index-url=https://u:p@h/simple', numpy]]}",
+        "2:20: a password in a URL would be stored on the instance: declare the host's token under `secrets`",
+    ),
     "an option for git": ("repos: [{url: https://h/a, path: a, ref: --help}]", "2:42: `--help` is not a branch, a tag or a commit"),
     "a layer that is two things": (
         "python: {layers: [{torch: {version: 2.9.1}, requirements: a.txt}]}",

@@ -33,12 +33,7 @@ def index() -> Iterator[PackageIndex]:
 
 @pytest.fixture
 def instance_environment(index: PackageIndex) -> dict[str, str]:
-    return {
-        "PIP_INDEX_URL": index.url,
-        "PIP_FIND_LINKS": "",
-        "PIP_EXTRA_INDEX_URL": "",
-        "PIP_CONFIG_FILE": "/dev/null",
-    }
+    return index.environment
 
 
 def profile_of(files: FileServer, node: str, commit: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -80,6 +81,12 @@ def proxy(here: Here) -> Iterator[TcpProxy]:
         yield made
 
 
+def test_every_row_of_the_table_has_a_test() -> None:
+    rows = {int(number) for number in re.findall(r"row_(\d\d)_[a-z]", Path(__file__).read_text())}
+
+    assert rows == set(range(1, 27))
+
+
 # -- what the writer does
 
 
@@ -99,18 +106,18 @@ def test_row_01_bytes_of_every_kind_arrive_before_their_newline(case: Case, seed
 
 
 ROTATIONS = {
-    "02-renamed-and-created-six-times": ["lines:20", "rename"] * 6,
-    "03-its-writer-goes-on-with-the-old-file": ["lines:20", "rename-late:1", "lines:20"],
-    "04-renamed-and-deleted-at-once": ["lines:20", "caught-up", "rename-unlink"] * 4,
-    "05-copied-and-truncated-five-times": ["lines:20", "caught-up", "copytruncate"] * 5,
-    "07-truncated-and-rewritten-longer": ["lines:20", "caught-up", "rewrite"] * 4,
-    "deleted-and-its-writer-goes-on": ["lines:20", "delete", "lines:20", "caught-up"],
-    "renamed-and-compressed": ["lines:20", "rename", "lines:20", "compress"] * 3,
+    "row_02_renamed_and_created_six_times": ["lines:20", "rename"] * 6,
+    "row_03_its_writer_goes_on_with_the_old_file": ["lines:20", "rename-late:1", "lines:20"],
+    "row_04_renamed_and_deleted_at_once": ["lines:20", "caught-up", "rename-unlink"] * 4,
+    "row_05_copied_and_truncated_five_times": ["lines:20", "caught-up", "copytruncate"] * 5,
+    "row_07_truncated_and_rewritten_longer": ["lines:20", "caught-up", "rewrite"] * 4,
+    "deleted_and_its_writer_goes_on": ["lines:20", "delete", "lines:20", "caught-up"],
+    "renamed_and_compressed": ["lines:20", "rename", "lines:20", "compress"] * 3,
 }
 
 
 @pytest.mark.parametrize("name", ROTATIONS)
-def test_row(case: Case, name: str) -> None:
+def test_rotation(case: Case, name: str) -> None:
     """A log that is followed while it is rotated in this way."""
     child = case.watch()
     steps = [f"mirrored:{case.mirror}" if step == "caught-up" else step for step in ROTATIONS[name]]

@@ -22,12 +22,7 @@ def index() -> Iterator[PackageIndex]:
 
 @pytest.fixture
 def instance_environment(index: PackageIndex) -> dict[str, str]:
-    return {
-        "PIP_INDEX_URL": index.url,
-        "PIP_FIND_LINKS": "",
-        "PIP_EXTRA_INDEX_URL": "",
-        "PIP_CONFIG_FILE": "/dev/null",
-    }
+    return index.environment
 
 
 @pytest.mark.timeout(90)
@@ -37,7 +32,7 @@ def test_a_locked_run_brings_the_versions_that_stood_when_the_lock_was_made(
 ) -> None:
     profile = here.profile("version: 1\nlimits: {run: 2m}\npython: {installer: pip, layers: [[einops]]}\n")
     workspace = ["--workspace", str(here.instance.workspace)]
-    assert here.up(profile).code == 0
+    assert here.up(profile, within_s=60).code == 0
     without = here.run("lock", profile)
     lock = here.run("lock", profile, *here.connection(), *workspace)
     assert (without.code, lock.code) == (0, 0), without.stderr + lock.stderr
@@ -52,6 +47,22 @@ def test_a_locked_run_brings_the_versions_that_stood_when_the_lock_was_made(
     written = json.loads((here.folder / "profile.lock.json").read_text())
     assert written["packages"] == ["einops==0.8", "helper==1.0"]
     assert version_of("helper", second) == "1.0", "it was 2.0 after the run without the lock"
+
+
+def test_doctor_says_which_torch_the_indexes_would_give_and_which_package_they_lack(
+    here: Here, index: PackageIndex
+) -> None:
+    index.add_torch("2.9.1+cpu")
+    layers = "[{torch: {version: [2.9.1], accelerator: cpu}}, [einops, no-such-package]]"
+    profile = here.profile(f"version: 1\npython: {{layers: {layers}}}\n")
+
+    done = here.run("doctor", *here.connection(), "--profile", profile, "--json")
+
+    assert done.code == 1, "a run would fail"
+    told = {finding["message"]: finding["state"] for finding in done.lines[0]["findings"]}
+    assert any("torch 2.9.1" in message and state == "ok" for message, state in told.items()), told
+    assert any("no-such-package" in message and state == "failed" for message, state in told.items()), told
+    assert told["2 of 3 packages can be had from the indexes"] == "ok"
 
 
 def version_of(name: str, instance: EmbeddedInstance) -> str:

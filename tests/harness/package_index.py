@@ -103,6 +103,16 @@ class PackageIndex:
         return f"{self.base}/simple"
 
     @property
+    def environment(self) -> dict[str, str]:
+        """What makes pip and uv use this index and no other, whatever the machine has configured."""
+        return {
+            "PIP_INDEX_URL": self.url,
+            "PIP_FIND_LINKS": "",
+            "PIP_EXTRA_INDEX_URL": "",
+            "PIP_CONFIG_FILE": "/dev/null",
+        }
+
+    @property
     def base(self) -> str:
         """Below it are the indexes by name."""
         assert self._server is not None

@@ -72,7 +72,9 @@ def _extract(members: List[Member], folder: str, stop: Callable[[], bool]) -> Li
         _refuse_unsafe(member, root)
     needed, free = sum(member.size_bytes for member in members), shutil.disk_usage(root).free
     if needed > free:
-        raise Failure("disk_full", f"unpacked it needs {size_text(needed)}, `{root}` has {size_text(free)} free")
+        raise Failure(
+            "disk_full", f"unpacked it needs {size_text(needed)}, `{root}` has {size_text(free)} free"
+        )
     written = []
     for member in sorted(members, key=lambda each: each.kind in ("link", "copy")):
         if stop():

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .follow import FolderGoneError, FollowSession, LinkLostError, Listener
+from .follow import FollowSession
 from .marked import MarkedLog
 from .markers import MarkerFinder, Markers, Match
 from .mirror import Mirror, MirrorBusyError, MirrorFullError
 from .polled import ShellSession
+from .session import FolderGoneError, LinkLostError, Listener
 from .state import MirrorState, Position
 
 __all__ = [

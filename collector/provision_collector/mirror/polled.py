@@ -1,7 +1,8 @@
 """Feed mirrors where the instance has no python3: files are read by `tail`, polled.
 
 Slower than the follower, and as exact: every answer brings the bytes before the offset along, so what is appended
-is proved to follow what is there. A rotated file is found again by those bytes.
+is proved to follow what is there. A rotated file is found again by those bytes, unless it was compressed: then its
+rest is a gap.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import PurePosixPath
 from provision_agent import protocol
 
 from ..instance import Connection
-from .follow import Listener, edited
 from .mirror import Mirror
+from .session import Listener, edited
 from .shell import Answer, RemoteShell
 
 CHUNK_BYTES = 1 << 20

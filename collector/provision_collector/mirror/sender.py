@@ -11,7 +11,7 @@ import provision_agent
 from ..instance import python_command
 
 OLDEST_PYTHON = (3, 6)
-MODULES = ("protocol", "inotify", "log_file", "generations", "followed", "follow")
+MODULES = ("protocol", "inotify", "log_file", "writers", "generations", "followed", "follow")
 """In this order, each needs only those before it."""
 
 _LOADER = """

@@ -46,6 +46,7 @@ async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -
         Finding("ssh", "ok", f"{instance} answers, the agent runs ({took_s:.1f} s for everything)"),
         *_machine(plan, surveyed, now, took_s),
         *_sources(plan, surveyed),
+        *_packages(surveyed),
         *(
             Finding("secret", "warning", f"{rule.name} is not set", hint=f"export {rule.name}=…")
             for rule in plan.secrets
@@ -134,6 +135,31 @@ def _gpu(plan: Plan, facts: Mapping[str, Any]) -> Finding:
             "gpu", "failed", message, "critical", "on the instance: `nvidia-smi`; rent another one"
         )
     return Finding("gpu", "warning", message, hint="`accelerator: auto` installs torch for the CPU here")
+
+
+def _packages(surveyed: Survey) -> Iterator[Finding]:
+    assert surveyed.standing is not None
+    rows = surveyed.standing.packages
+    good = [row for row in rows if row["chosen"]]
+    for row in good:
+        if row["why"]:  # a choice was made: torch
+            size = row["asked"][-1].get("size_bytes")
+            told = f", {size / 1e9:.2f} GB" if size else ""
+            yield Finding("package", "ok", f"{row['chosen']}: {row['why']}{told}")
+    for row in rows:
+        if row not in good:
+            yield _missing_package(row)
+    if good:
+        yield Finding("package", "ok", f"{len(good)} of {len(rows)} packages can be had from the indexes")
+
+
+def _missing_package(row: Mapping[str, Any]) -> Finding:
+    last = row["asked"][-1]
+    message = f"{row['item']}: {last['message']}"
+    hint = str(last["hint"])
+    if row["is_certain"] and not row.get("present"):
+        return Finding("package", "failed", message, row["level"], hint)
+    return Finding("package", "warning", message, hint=hint)
 
 
 def _sources(plan: Plan, surveyed: Survey) -> Iterator[Finding]:

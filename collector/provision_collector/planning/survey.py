@@ -121,4 +121,5 @@ def _standing(answer: Mapping[str, Any]) -> Standing:
         commits=tuple(answer["commits"]),
         disks=tuple(answer["disks"]),
         installed=answer["installed"],
+        packages=tuple(answer["packages"]),
     )

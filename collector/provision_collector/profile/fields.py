@@ -111,9 +111,25 @@ def _one_or_more(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+_OPTIONS = ("--no-deps", "--pre", "--upgrade", "--no-build-isolation")
+_OPTIONS_WITH_URL = ("--index-url", "--extra-index-url")
+
+
 def _package(value: str) -> str:
     if not re.match(r"[A-Za-z0-9]", value) or "\n" in value:
         raise ValueError(f"`{value}` is not a package: write a name and perhaps versions, such as `numpy<2`")
+    return value
+
+
+def _layer_entry(value: str) -> str:
+    if not value.startswith("-"):
+        return _package(value)
+    option, equals, url = value.partition("=")
+    if option in _OPTIONS_WITH_URL and equals:
+        urls.web_url(url)
+    elif value not in _OPTIONS:
+        known = ", ".join((*_OPTIONS, *(f"{name}=URL" for name in _OPTIONS_WITH_URL)))
+        raise ValueError(f"`{value}` is none of the options that a layer may begin with: {known}")
     return value
 
 
@@ -221,6 +237,17 @@ Url = Annotated[
 WebUrl = Annotated[str, _string(urls.web_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
 RepoUrl = Annotated[str, _string(urls.repo_url), WithJsonSchema({"type": "string"})]
 Ref = Annotated[str, _string(_ref), WithJsonSchema({"type": "string", "minLength": 1})]
+LayerEntry = Annotated[
+    str,
+    _string(_layer_entry),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": f"^([A-Za-z0-9]|({'|'.join(_OPTIONS)})$|({'|'.join(_OPTIONS_WITH_URL)})=https?://)",
+        }
+    ),
+]
+"""A package, or before the first of them an option that pip and uv share."""
 Package = Annotated[str, _string(_package), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9]"})]
 AptPackage = Annotated[
     str,

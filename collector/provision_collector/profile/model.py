@@ -105,7 +105,8 @@ def _layer(value: object) -> object:
 class Layer(Part):
     """One install step: a list of packages, torch, or a requirements file."""
 
-    packages: tuple[f.Package, ...] = ()
+    packages: tuple[f.LayerEntry, ...] = ()
+    """Before the first package, options of the installer: [--no-deps, xformers]."""
     torch: Torch | None = None
     requirements: f.FilePath | None = None
     """A requirements file on the instance, such as ComfyUI/requirements.txt."""

@@ -78,6 +78,14 @@ def _download(download: Node) -> Iterator[Problem]:
 def _layer(layer: Node) -> Iterator[Problem]:
     if isinstance(layer.value, dict) and len(set(LAYER_KINDS).intersection(layer.value)) != 1:
         yield Problem(layer.mark, "a layer is a list of packages, or one of `torch` and `requirements`")
+    listed = layer.section("packages") if isinstance(layer.value, dict) else layer.items()
+    entries = [entry for entry in listed if isinstance(entry.value, str)]
+    is_option = [str(entry.value).startswith("-") for entry in entries]
+    if is_option and all(is_option):
+        yield Problem(layer.mark, "a layer of options alone installs nothing: name a package after them")
+    elif is_option != sorted(is_option, reverse=True):
+        late = entries[is_option.index(True, is_option.index(False))]
+        yield Problem(late.mark, f"`{late.value}` holds for the whole layer: write it before the first package")
 
 
 def _nothing_said(node: Node, message: str) -> Iterator[Problem]:

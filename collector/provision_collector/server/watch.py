@@ -131,7 +131,7 @@ class Watch:
         self._run = run = Run(self.instance, self._order(is_new=is_new))
         if self.row.is_stopping:
             self._begin_stopping()
-        helpers = [asyncio.create_task(self._leave_when_gone(run))]
+        gone_check = asyncio.create_task(self._leave_when_gone(run))
         pump = asyncio.create_task(self._pump(run))
         ended = asyncio.create_task(run.outcome())
         try:
@@ -140,9 +140,9 @@ class Watch:
                 ended.result()  # a bug in the run: its traceback
             pump.result()
         finally:
-            for task in (*helpers, pump, ended):
+            for task in (gone_check, pump, ended):
                 task.cancel()
-            await asyncio.gather(*helpers, pump, ended, return_exceptions=True)
+            await asyncio.gather(gone_check, pump, ended, return_exceptions=True)
         return dict(self.view["outcome"])
 
     def _order(self, *, is_new: bool) -> Order:
