@@ -147,14 +147,15 @@ def latency(bench: Bench, seconds: float) -> None:
     remotes = [bench.instance.workspace / f"latency{number}.log" for number in range(3)]
     locals_ = [bench.root / f"latency{number}.mirror" for number in range(3)]
     for remote in remotes:
-        remote.touch()
+        remote.write_bytes(b"%d the first line\n" % time.time_ns())
     ruler = Ruler(locals_)
     ruler.start()
     ends = threading.Event()
     poller = threading.Thread(target=bench.poll, args=(remotes[2], locals_[2], ends))
     children = [bench.collect(remotes[0], locals_[0]), bench.tail(remotes[1], locals_[1])]
-    time.sleep(3)
     poller.start()
+    while not all(path.stat().st_size for path in locals_):  # connected, and at the end of what was there
+        time.sleep(0.05)
     subprocess.run(
         [sys.executable, "-c", WRITER, str(LINES_PER_S), str(seconds), *map(str, remotes)], check=True
     )
@@ -168,7 +169,8 @@ def latency(bench: Bench, seconds: float) -> None:
     print(f"\nFrom a written line to the local file, {LINES_PER_S} lines/s for {seconds:.0f} s, ms:\n")
     print("| | p50 | p99 | max | lines |\n|---|---|---|---|---|")
     for name, path in zip(names, locals_, strict=True):
-        print(f"| {name} {percentiles(ruler.late_ms[path])} {len(ruler.late_ms[path])} |")
+        late_ms = ruler.late_ms[path][1:]
+        print(f"| {name} {percentiles(late_ms)} {len(late_ms)} |")
 
 
 def backlog(bench: Bench, megabytes: int) -> None:

@@ -131,8 +131,7 @@ class Dispatch:
 
     async def stop(self) -> None:
         """End the run on the instance. Raises HostUnreachableError when it cannot be told so."""
-        connection = self._link.connection
-        is_borrowed = connection is not None and not connection.lost.is_set()
+        is_borrowed, connection = self._link.is_up, self._link.connection
         if connection is None or not is_borrowed:
             connection = await first_contact(self._instance, on_wait=lambda *_: None)
         try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
 from provision_agent.protocol import VERDICTS
 
-from .local_command import argv_of, execute
+from .local_command import argv_of, execute, facts_of
 
 if TYPE_CHECKING:
     from .run import Run
@@ -39,14 +39,13 @@ async def is_gone(command: Sequence[str], facts: Mapping[str, str]) -> bool:
 async def leave_when_gone(
     run: Run,
     command: Sequence[str],
-    facts: Mapping[str, str],
     *,
-    is_out_of_contact: Callable[[], bool],
     every_s: float = ASK_EVERY_S,
 ) -> None:
-    """While there is no contact, ask *command* every *every_s* seconds; end the watching when the instance is gone."""
+    """While *run* has no contact, ask *command* every *every_s* seconds; end the watching when the instance is gone."""
     while True:
         await asyncio.sleep(every_s)
-        if is_out_of_contact() and await is_gone(command, facts):
+        facts = facts_of(run.id, str(run.instance), run.instance.instance_id, run.labels)
+        if not run.has_contact and await is_gone(command, facts):
             await run.leave("instance-gone", VERDICTS["instance-gone"])
             return

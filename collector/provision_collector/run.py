@@ -89,6 +89,16 @@ class Run:
         return self._started.is_set()
 
     @property
+    def labels(self) -> dict[str, str]:
+        """Those of the run on the instance, once they are known; before, those of the order."""
+        return dict(self.status.get("labels") or self._order.labels)
+
+    @property
+    def has_contact(self) -> bool:
+        """There is a connection to the instance now."""
+        return self._link.is_up
+
+    @property
     def may_go_on(self) -> bool:
         """True once the order was sent: whether it arrived is known when `is_started`."""
         return self._dispatch.is_sent
@@ -99,8 +109,7 @@ class Run:
         Ends after the `outcome` event. A slow reader costs no memory: events are read from the mirror.
         """
         async for event in self._progress.events(is_abandoned=self._task.done):
-            labels = self.status.get("labels") or self._order.labels
-            yield {**event, "labels": dict(labels)} if labels else event
+            yield {**event, "labels": self.labels} if self.labels else event
         if self._progress.outcome is None:
             self._task.result()  # a bug here, or cancelled from outside: raised to whoever listens
 
@@ -204,7 +213,7 @@ class Run:
             host=str(self.instance),
             verdict=verdict,
             exit_code=code,
-            labels=self.status.get("labels") or self._order.labels,
+            labels=self.labels,
             logs={name: str(path) for name, path in paths.items() if path.exists()},
             gaps=self._watcher.gaps,
             reconnects=self._link.reconnects,

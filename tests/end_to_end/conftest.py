@@ -132,9 +132,9 @@ class Here:
             **kwargs,
         )
 
-    def up(self, profile: str, *words: str, **kwargs: Any) -> Finished:
+    def up(self, profile: str, *words: str, within_s: float = WITHIN_S, **kwargs: Any) -> Finished:
         """``provision up … --json`` to its end."""
-        return self.finish(self.spawn_up(profile, *words, **kwargs))
+        return self.finish(self.spawn_up(profile, *words, **kwargs), within_s)
 
     # -- what is on both sides
 

@@ -256,5 +256,32 @@ def test_an_agent_file_that_is_deleted_is_put_back(here: Here, files: FileServer
     here.assert_mirrored(done.outcome)
 
 
+def test_a_gone_check_ends_the_watching_of_an_instance_that_does_not_exist_any_more(
+    here: Here, files: FileServer
+) -> None:
+    check = here.folder / "check"
+    check.write_text(f'#!/bin/sh\necho "$PROVISION_RUN $PROVISION_LABEL_POOL" >> {here.folder}/asked\n')
+    check.chmod(0o755)
+    with TcpProxy((here.instance.host, here.instance.port)) as proxy:
+        child = here.spawn_up(
+            here.profile(big_profile(files)),
+            *("--run-id", "left", "--label", "pool=a", "--gone-check", str(check)),
+            connection=here.connection(port=proxy.port),
+        )
+        eventually(lambda: landed(files))
+        proxy.refuse()
+        proxy.cut()
+        done = here.finish(child)
+    lift()
+
+    assert (done.code, done.outcome["verdict"], done.outcome["next"]) == (
+        15,
+        "instance-gone",
+        "replace_instance",
+    )
+    assert (here.folder / "asked").read_text() == "left a\n"
+    assert {event["labels"]["pool"] for event in done.lines} == {"a"}
+
+
 def is_running(pid: int) -> bool:
     return Path(f"/proc/{pid}").exists()

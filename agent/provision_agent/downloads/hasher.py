@@ -28,7 +28,8 @@ class Hasher:
         self._descriptor = descriptor
         self._frontier = frontier
         self._digest = hashlib.sha256()
-        self._at = 0
+        self.position = 0
+        """Everything before it has been hashed."""
         self._turn = threading.Lock()
         """Held by whoever feeds the digest."""
         self._end: Optional[int] = None
@@ -40,11 +41,11 @@ class Hasher:
 
     def offer(self, view: memoryview, offset: int) -> None:
         """*view* has landed at *offset*, for good: hash it now if it comes next and nobody is at it."""
-        if offset == self._at and self._turn.acquire(blocking=False):
+        if offset == self.position and self._turn.acquire(blocking=False):
             try:
-                if offset == self._at:
+                if offset == self.position:
                     self._digest.update(view)
-                    self._at += len(view)
+                    self.position += len(view)
             finally:
                 self._turn.release()
 
@@ -63,6 +64,7 @@ class Hasher:
             return None
         if self._error is not None:
             raise self._error
+        assert self.position == size_bytes
         return self._digest.hexdigest()
 
     def stop(self) -> None:
@@ -77,7 +79,7 @@ class Hasher:
             while not self._stopped.is_set():
                 end = self._end  # once: it may be set at any moment
                 until = self._frontier() if end is None else end
-                if end is None and until - self._at <= BUFFER_BYTES:
+                if end is None and until - self.position <= BUFFER_BYTES:
                     self._wake.wait(LOOK_AGAIN_S)  # whoever has landed this is about to offer it
                     continue
                 with self._turn:
@@ -88,9 +90,9 @@ class Hasher:
             self._error = error
 
     def _read_back(self, until: int, buffer: memoryview) -> None:
-        while self._at < until and not self._stopped.is_set():
-            count = os.preadv(self._descriptor, [buffer[: until - self._at]], self._at)
+        while self.position < until and not self._stopped.is_set():
+            count = os.preadv(self._descriptor, [buffer[: until - self.position]], self.position)
             if count == 0:
                 raise OSError(errno.EIO, "the file is shorter than what has landed in it")
             self._digest.update(buffer[:count])
-            self._at += count
+            self.position += count

@@ -21,7 +21,7 @@ from .tuner import Tuner
 
 MIB = 1 << 20
 MIN_CHUNK, FIRST_CHUNK, MAX_CHUNK = 8 * MIB, 32 * MIB, 128 * MIB
-TURNS = 4
+TURNS = 16
 USUAL_RATE = 20e6
 """Bytes per second of one connection to a large store, as long as nothing has been measured."""
 MIN_STEAL = 256 * 1024
@@ -33,6 +33,7 @@ STEAL_AFTER_S, WORTH_STEALING_S = 0.5, 0.25
 """A stretch is cut once its speed is known, if it would last noticeably longer than a new request takes."""
 SLOW_BYTES_PER_S = 64 * 1024
 LOOK_AGAIN_S = 0.2
+UNHASHED_MOST = 16 * MIB
 BACKLOG = 256 * 1024
 """If so many bytes wait after a read, this machine is slower than the line."""
 
@@ -266,6 +267,8 @@ class Pool:
         ]
         unfinished = sum(1 for each in self._transfers if not each.extents.is_complete)
         share = -(-self.tuner.connections // max(1, unfinished))
+        if self.tuner.is_few and transfer.unhashed > UNHASHED_MOST:
+            share = 1  # this machine is the limit: what is fetched faster than it is hashed only waits
         return min([self.tuner.per_file, share] + [cap for cap in caps if cap is not None])
 
     def _next_stretch(self, transfer: Transfer, now: float) -> Optional[Claim]:

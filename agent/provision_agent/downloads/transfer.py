@@ -85,6 +85,11 @@ class Transfer:
         self.landed_at = time.monotonic()
         self.changed = threading.Event()
 
+    @property
+    def unhashed(self) -> int:
+        """How far the hash is behind what it could have hashed."""
+        return self.extents.frontier - self.hasher.position if self.hasher is not None else 0
+
     def fail(self, failure: Failure) -> None:
         """Stop here; the first reason counts."""
         if self.trouble is None:

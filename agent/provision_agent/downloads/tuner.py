@@ -85,7 +85,8 @@ class Tuner:
         return self._now.connections
 
     @property
-    def _is_few(self) -> bool:
+    def is_few(self) -> bool:
+        """Is this machine the limit, as far as is known?"""
         return self._now == self._few != self._usual
 
     def tick(self, now: float, landed: int, late: int, *, is_full: bool) -> None:
@@ -97,8 +98,8 @@ class Tuner:
             is_full: All connections that may be open are; else their number is not what limits the speed.
         """
         if self._rest_until is None:
-            self._rest_until = now + AGAIN_AFTER_S if self._is_few else now
-        if now < self._settled_at or not (is_full or self._is_few):
+            self._rest_until = now + AGAIN_AFTER_S if self.is_few else now
+        if now < self._settled_at or not (is_full or self.is_few):
             self._window = None
         elif self._window is None:
             self._window = Mark(now, landed, late)
@@ -110,13 +111,13 @@ class Tuner:
     def _judge(self, speed: float, is_limit: bool, now: float) -> None:
         assert self._rest_until is not None
         trial, self._trial = self._trial, None
-        if self._is_few and not is_limit:
+        if self.is_few and not is_limit:
             self._now, self._window_s, self._rest_until = self._usual, FIRST_WINDOW_S, now
         elif trial is not None and speed < trial.must_reach:
             self._now, self._rest_until = trial.before, now + AGAIN_AFTER_S
-        elif trial is not None and self._is_few:
+        elif trial is not None and self.is_few:
             self._rest_until = now + AGAIN_AFTER_S
-        elif now >= self._rest_until and (self._is_few or not is_limit):
+        elif now >= self._rest_until and (self.is_few or not is_limit):
             self._try(self._larger(), speed * WORTH_IT, now)
         elif now >= self._rest_until:
             self._try(self._few, speed * HARMLESS, now)
@@ -128,7 +129,7 @@ class Tuner:
             self._window_s, self._settled_at = WINDOW_S, now + SETTLE_S
 
     def _larger(self) -> Setting:
-        if self._is_few:
+        if self.is_few:
             return self._usual
         return Setting(*(min(int(count * GROWTH), most) for count, most in zip(self._now, self._most)))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of
+from .options import configure_logging, connection_options, gone_check_option, instance_of
 
 
 @click.command("attach")
@@ -15,6 +15,7 @@ from .options import configure_logging, connection_options, instance_of
 @connection_options
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
 @click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where new mirrors go.")
+@gone_check_option
 @click.option("--stop-on-exit", is_flag=True, help="Ctrl-C stops the run on the instance, too.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
 @click.option("--quiet", "-q", is_flag=True, help="Only what went wrong.")
@@ -25,6 +26,7 @@ def command(
     connection: dict[str, Any],
     workspace: str | None,
     logs_dir: str,
+    gone_check: str | None,
     stop_on_exit: bool,
     as_json: bool,
     quiet: bool,
@@ -35,7 +37,7 @@ def command(
     The mirrors of an earlier watcher on this machine are continued where they end.
     """
     configure_logging(verbose)
-    from .. import registry
+    from .. import gone, registry
     from ..up import attach
     from .watch import mode_for, watch
 
@@ -48,5 +50,6 @@ def command(
             host=str(instance),
             mode=mode_for(json=as_json, quiet=quiet, verbose=verbose),
             stop_on_exit=stop_on_exit,
+            gone_check=gone.gone_check(gone_check),
         )
     )

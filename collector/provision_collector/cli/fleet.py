@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import configure_logging, duration, login_options, pair, variables_option
+from .options import configure_logging, duration, gone_check_option, login_options, pair, variables_option
 from .up import STEP_NAMES
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ def command() -> None:
 @click.option(
     "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
 )
-@click.option(
-    "--gone-check", metavar="COMMAND", help="Asked without contact; exit status 0: the instance is gone."
-)
+@gone_check_option
 @click.option("--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when an instance is usable.")
 @click.option("--on-finished", multiple=True, metavar="COMMAND|URL", help="Told how a run ended.")
 @click.option("--json", "as_json", is_flag=True, help="Every event and outcome as JSON Lines on stdout.")

@@ -121,6 +121,13 @@ def workflow_option(command: Command) -> Command:
     )(command)
 
 
+def gone_check_option(command: Command) -> Command:
+    """Add ``--gone-check``; the command gets the text as *gone_check*."""
+    return click.option(
+        "--gone-check", metavar="COMMAND", help="Asked without contact; exit status 0: the instance is gone."
+    )(command)
+
+
 def instance_of(connection: dict[str, Any], run: str | None = None) -> Instance:
     """The instance that the options name, or the one of a *run* that this machine knows.
 

@@ -13,6 +13,7 @@ from .options import (
     configure_logging,
     connection_options,
     duration,
+    gone_check_option,
     instance_of,
     pair,
     variables_option,
@@ -53,6 +54,7 @@ STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "check
 @click.option(
     "--forward", is_flag=True, help="Bring the services' ports to this machine once usable, until Ctrl-C."
 )
+@gone_check_option
 @click.option("--detach", is_flag=True, help="Print the run id and leave, once the instance has the run.")
 @click.option("--stop-on-exit", is_flag=True, help="Ctrl-C stops the run on the instance, too.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
@@ -65,6 +67,7 @@ def command(
     variables: tuple[tuple[str, str], ...],
     labels: tuple[tuple[str, str], ...],
     forward: bool,
+    gone_check: str | None,
     detach: bool,
     stop_on_exit: bool,
     as_json: bool,
@@ -79,9 +82,11 @@ def command(
     configure_logging(verbose)
     if forward and detach:
         raise click.UsageError("`--detach` leaves and `--forward` stays: give one of them")
+    from .. import gone
     from ..errors import ProvisionError
     from .watch import early_outcome, mode_for, print_outcome, watch
 
+    asked = gone.gone_check(gone_check)
     try:
         instance, begin = _prepared(connection, profile, dict(variables), dict(labels), options, quiet=quiet)
     except ProvisionError as error:
@@ -91,7 +96,16 @@ def command(
     if detach:
         sys.exit(asyncio.run(_detach(begin, as_json=as_json)))
     mode = mode_for(json=as_json, quiet=quiet, verbose=verbose)
-    sys.exit(watch(begin, host=str(instance), mode=mode, stop_on_exit=stop_on_exit, forwards_ports=forward))
+    sys.exit(
+        watch(
+            begin,
+            host=str(instance),
+            mode=mode,
+            stop_on_exit=stop_on_exit,
+            gone_check=asked,
+            forwards_ports=forward,
+        )
+    )
 
 
 def _prepared(

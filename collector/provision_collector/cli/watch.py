@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +26,27 @@ def watch(
     host: str,
     mode: Mode,
     stop_on_exit: bool,
+    gone_check: Sequence[str] | None = None,
     forwards_ports: bool = False,
 ) -> int:
     """Start or join a run by *begin*, show it to its end, and return the exit code.
 
-    With *forwards_ports*, the ports of its services are brought here once it is usable, and stay until Ctrl-C.
+    Args:
+        stop_on_exit: A signal stops the run on the instance, too.
+        gone_check: The words of a command that is asked without contact: does the instance still exist?
+        forwards_ports: Bring the ports of its services here once it is usable; they stay until Ctrl-C.
     """
     try:
         with view_for(mode, host=host, stdout=sys.stdout, stderr=sys.stderr) as view:
-            return asyncio.run(_watch(begin, view, stop_on_exit=stop_on_exit, forwards_ports=forwards_ports))
+            return asyncio.run(
+                _watch(
+                    begin,
+                    view,
+                    stop_on_exit=stop_on_exit,
+                    gone_check=gone_check,
+                    forwards_ports=forwards_ports,
+                )
+            )
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), 1
@@ -53,8 +65,14 @@ def mode_for(*, json: bool, quiet: bool, verbose: bool) -> Mode:
 
 
 async def _watch(
-    begin: Callable[[], Awaitable[Run]], view: View, *, stop_on_exit: bool, forwards_ports: bool
+    begin: Callable[[], Awaitable[Run]],
+    view: View,
+    *,
+    stop_on_exit: bool,
+    gone_check: Sequence[str] | None,
+    forwards_ports: bool,
 ) -> int:
+    from ..gone import leave_when_gone
     from .forward import ServicePorts
 
     run = await begin()
@@ -71,6 +89,7 @@ async def _watch(
     for sign, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
         loop.add_signal_handler(sign, leave, exit_code)
     ports = ServicePorts(run) if forwards_ports else None
+    asking = asyncio.create_task(leave_when_gone(run, gone_check)) if gone_check else None
     async for event in run.events():
         if event["event"] == "outcome":
             view.outcome(event)
@@ -80,6 +99,8 @@ async def _watch(
             ports.take(event)
     outcome = await run.outcome()
     is_over.set()
+    if asking is not None:
+        asking.cancel()
     if ports is not None:
         await ports.stay(is_left)
     if leaving:

@@ -19,7 +19,6 @@ from provision_agent.plan import Plan
 from ..errors import ProvisionError, UsageError
 from ..gone import leave_when_gone
 from ..hooks import Deliveries, Hook, Kind
-from ..local_command import facts_of
 from ..order import Order, new_run_id
 from ..run import Run
 from ..scorecard import key_of
@@ -139,35 +138,27 @@ class Fleet:
             profile=self._plan.name,
             resume=is_resumed,
         )
-        contact = {"is_lost": True}
         async with Run(target.instance, order) as run:
             self._runs[member.key] = run
-            gone = self._gone_check(run, target, contact)
+            gone = self._gone_check(run)
             try:
                 async for event in run.events():
-                    await self._take(member, run, event, contact)
+                    await self._take(member, run, event)
             finally:
                 self._runs.pop(member.key, None)
                 if gone is not None:
                     gone.cancel()
         await self._settle(member, await run.outcome())
 
-    def _gone_check(self, run: Run, target: Target, contact: Mapping[str, bool]) -> asyncio.Task[None] | None:
+    def _gone_check(self, run: Run) -> asyncio.Task[None] | None:
         command = self._rules.gone_check
         if command is None:
             return None
-        facts = facts_of(run.id, str(target.instance), target.instance.instance_id, target.labels)
-        return asyncio.create_task(
-            leave_when_gone(run, command, facts, is_out_of_contact=lambda: contact["is_lost"])
-        )
+        return asyncio.create_task(leave_when_gone(run, command))
 
-    async def _take(
-        self, member: Member, run: Run, event: Mapping[str, Any], contact: dict[str, bool]
-    ) -> None:
+    async def _take(self, member: Member, run: Run, event: Mapping[str, Any]) -> None:
         name = event["event"]
-        if name in ("connected", "connecting", "connection_lost"):
-            contact["is_lost"] = name != "connected"
-        elif name == "run_started" and run.id != member.run:
+        if name == "run_started" and run.id != member.run:
             self._note(member, run=run.id)  # its plan was going there already, under another id
         elif name == "run_usable":
             await self._tell_hooks("usable", member, {"usable_after_s": event["after_s"]})

@@ -58,6 +58,11 @@ class Link:
                 self._emit("connected", host=str(self._instance))
             return self.connection
 
+    @property
+    def is_up(self) -> bool:
+        """There is a connection, and nobody has noticed that it is lost."""
+        return self.connection is not None and not self.connection.lost.is_set()
+
     def lose(self, cause: str, *, heard_at: float | None) -> None:
         """Give the connection up: *cause* says why, *heard_at* (monotonic) when the other side last spoke."""
         self.drop()

@@ -85,7 +85,9 @@ def _layer(layer: Node) -> Iterator[Problem]:
         yield Problem(layer.mark, "a layer of options alone installs nothing: name a package after them")
     elif is_option != sorted(is_option, reverse=True):
         late = entries[is_option.index(True, is_option.index(False))]
-        yield Problem(late.mark, f"`{late.value}` holds for the whole layer: write it before the first package")
+        yield Problem(
+            late.mark, f"`{late.value}` holds for the whole layer: write it before the first package"
+        )
 
 
 def _nothing_said(node: Node, message: str) -> Iterator[Problem]:

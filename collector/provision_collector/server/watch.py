@@ -23,7 +23,6 @@ from ..events import EventTail
 from ..gone import leave_when_gone
 from ..hooks import Deliveries, Kind
 from ..instance import Instance
-from ..local_command import facts_of
 from ..mirror import MirrorState
 from ..order import Order
 from ..outcome import outcome_of
@@ -200,10 +199,7 @@ class Watch:
     async def _leave_when_gone(self, run: Run) -> None:
         command = self._rules.gone_check
         if command is not None:
-            facts = facts_of(self.row.run, str(self.instance), self.instance.instance_id, self.row.labels)
-            await leave_when_gone(
-                run, command, facts, is_out_of_contact=lambda: self.view["contact"] not in (None, "connected")
-            )
+            await leave_when_gone(run, command)
 
     # -- stopping
 
