@@ -146,7 +146,8 @@ def read_request() -> Dict[str, Any]:
 
 
 def _workspaces(root: Optional[str]) -> List[Workspace]:
-    return [Workspace(path) for path in ([root] if root else known_workspaces())]
+    roots = [os.path.abspath(os.path.expanduser(root))] if root else known_workspaces()
+    return [Workspace(path) for path in roots]
 
 
 def _chosen(request: Mapping[str, Any]) -> "List[tuple[Workspace, str]]":

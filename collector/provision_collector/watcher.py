@@ -205,9 +205,8 @@ class Watcher(Listener):
 
     def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
         gap = {"file": mirror.name, "bytes": lost_bytes}
-        if self._state is not None:
-            self._state.add_gap(gap)
-        self._progress.emit("gap", **gap)
+        if self._state is None or self._state.add_gap(gap):  # else there are so many that nobody reads them
+            self._progress.emit("gap", **gap)
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:
