@@ -12,7 +12,7 @@ from typing import Any, Dict, FrozenSet, Iterator, List, Optional
 
 from . import when
 from .context import Context
-from .downloads import existing, verify
+from .downloads import Sources, existing, repositories, verify
 from .environment.git import Git
 from .facts import find_facts
 from .failures import Failure
@@ -59,10 +59,12 @@ class Audit:
         self._context = context
         self._is_quick = is_quick
         self._of_one_run = of_one_run
+        access = Sources(plan.secrets, context.secrets)
+        self._files, self._unlisted = repositories.expand(plan.downloads, access, context)
 
     def items(self) -> Iterator[Dict[str, Any]]:
         """Every download, repo and small file of the plan, with its ``state``."""
-        facts = find_facts(self._context.workspace) if any(item.when for item in self._plan.downloads) else {}
+        facts = find_facts(self._context.workspace) if any(item.when for item in self._files) else {}
         standing = quiet_context(
             nearest_folder(self._context.workspace),
             within_s=WITHIN_S,
@@ -76,11 +78,14 @@ class Audit:
                     when.unmet(item.when, facts, standing) if item.when else None,
                     pool.submit(self._download, item),
                 )
-                for item in self._plan.downloads
+                for item in self._files
             ]
             for item, unmet, found in files:
                 about = {"state": "skipped", "message": unmet} if unmet else found.result()
                 yield dict(about, item=item.path, kind="download", level=item.level)
+        for item, failure in self._unlisted:
+            about = {"state": "unknown", "message": failure.message}
+            yield dict(about, item=item.path, kind="download", level=item.level)
         for repo in self._plan.repos:
             try:
                 about = self._repo(repo)
@@ -92,7 +97,7 @@ class Audit:
 
     def extra(self) -> Iterator[str]:
         """Model files beside the plan's own, and checkouts beside its checkouts, that it does not name."""
-        ours = {self._final(item) for item in self._plan.downloads}
+        ours = {self._final(item) for item in self._files}
         repos = {self._path(repo.path) for repo in self._plan.repos}
         for folder in sorted({os.path.dirname(path) for path in ours}):
             for name in _listed(folder):

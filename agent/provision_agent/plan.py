@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import typing
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar, Union
+from urllib.parse import unquote
 
 FORMAT = 1
 """Version of the plan's JSON; a reader takes this one and the one before."""
@@ -101,9 +103,27 @@ class Substitute:
     path: str
 
 
+class HubRepository(NamedTuple):
+    """A whole repository of a model hub, or a `folder` of it (empty, or with a ``/`` at its end)."""
+
+    repo: str
+    revision: str
+    folder: str
+
+
+def repository_of(url: str) -> Optional[HubRepository]:
+    """The repository that *url* means: ``hf://OWNER/REPO[@REV]``, perhaps with a folder; None for a file's URL."""
+    found = re.fullmatch(r"hf://((?:datasets/|spaces/)?[^/@]+/[^/@]+)(?:@([^/]+))?(?:/|/(.+/))?", url)
+    return HubRepository(found[1], unquote(found[2] or "main"), unquote(found[3] or "")) if found else None
+
+
 @dataclass(frozen=True)
 class Download:
-    """One file. A `path` that ends in ``/`` takes the server's name. `unpack` is no | auto | zip | tar."""
+    """One file. A `path` that ends in ``/`` takes the server's name. `unpack` is no | auto | zip | tar.
+
+    Where `url` means a whole repository, its files: those that match any of `include` (all, if that is empty) and
+    none of `exclude`.
+    """
 
     url: str
     path: str
@@ -115,6 +135,8 @@ class Download:
     when: Optional[When] = None
     limits: ItemLimits = ItemLimits()
     unpack: str = "no"
+    include: Tuple[str, ...] = ()
+    exclude: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,14 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from . import facts, lines
 from .clock import RunClock
 from .context import Context
-from .downloads import Downloads, Sources
+from .downloads import Downloads, Sources, repositories
 from .environment import apt, forecast, nodes
 from .failures import Failure
 from .items import LOOK_AGAIN_S, Checkouts, Items
 from .journal import Journal
 from .keeper import Orphanage, close_run
 from .plan import LEVELS, STEPS, Download, Plan
+from .protocol import public_url
 from .pulse import Pulse
 from .start import read_run_record
 from .state import StateFile
@@ -166,10 +167,16 @@ class Run:
         """Ask every source and look at the disk; False when nothing large may be begun."""
         wanted = [item for item in self._selected("downloads") if self._is_wanted(item)]
         sources = Sources(rules=self._plan.secrets, secrets=self._context.secrets)
-        self._downloads = Downloads(wanted, limits=self._plan.limits, context=self._context, sources=sources)
+        files, unlisted = repositories.expand(wanted, sources, self._context)
+        self._downloads = Downloads(files, limits=self._plan.limits, context=self._context, sources=sources)
         found = self._downloads.preflight(also_bytes=self._environment_bytes())
-        critical = {item.path for item in wanted if item.level == "critical"}
-        hopeless = {path: failure for path, failure in found.failures.items() if path in critical}
+        for item, failure in unlisted:
+            about = {"item": item.path, "level": item.level, "url": public_url(item.url)}
+            self._journal.event("download_failed", **about, **failure.as_fields())
+            self._tally.fail("downloads", item.path, item.level, failure, is_reported=True)
+        refused = {**found.failures, **{item.path: failure for item, failure in unlisted}}
+        critical = {item.path for item in (*wanted, *files) if item.level == "critical"}
+        hopeless = {path: failure for path, failure in refused.items() if path in critical}
         if found.too_big is not None:
             hopeless["disk"] = found.too_big
         hopeless.update(self._apt_preflight())

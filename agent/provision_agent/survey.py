@@ -18,13 +18,13 @@ from urllib.parse import quote, urlsplit
 
 from . import protocol, when
 from .context import Context
-from .downloads import Answer, Sources, addresses, existing, hosts, preflight
+from .downloads import Answer, Sources, addresses, existing, hosts, preflight, repositories
 from .downloads.partfile import landed_bytes
 from .environment import forecast, probe, refs, venv, wheels
 from .environment.git import Git
 from .facts import find_facts
 from .failures import Failure
-from .plan import Download, Plan, Repo
+from .plan import Download, HubRepository, Plan, Repo, repository_of
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .start import say
 
@@ -73,6 +73,7 @@ class Survey:
         self._access = Sources(rules=plan.secrets, secrets=context.secrets)
         self._hosts = hosts.Hosts(plan.limits.hosts)
         self._answers: Dict[str, Answer] = {}
+        self._files: Dict[str, List[Download]] = {}
         self._pool = ThreadPoolExecutor(max_workers=AT_ONCE)
         self._told: Dict[str, "Future[Dict[str, Any]]"] = {}
 
@@ -147,6 +148,9 @@ class Survey:
 
     def _ask(self, url: str, item: Download) -> Dict[str, Any]:
         began = time.monotonic()
+        repository = repository_of(url)
+        if repository is not None:
+            return self._ask_repository(url, repository, item)
         try:
             host = urlsplit(addresses.address_of(url)).hostname or ""
             turn = self._hosts.lookups(host)
@@ -170,6 +174,18 @@ class Survey:
             "pinned_url": self._pinned(url) if self._pin else None,
             "seconds": round(time.monotonic() - began, 3),
         }
+
+    def _ask_repository(self, url: str, repository: HubRepository, item: Download) -> Dict[str, Any]:
+        began = time.monotonic()
+        try:
+            within_s = max(0.1, min(LOOKUP_S, item.limits.lookup_s, self._context.remaining_s()))
+            files = repositories.files_of(item, repository, self._access, deadline=began + within_s)
+        except Failure as failure:
+            return _refused(url, failure, began)
+        self._files[item.path] = files
+        size = sum(file.size_bytes or 0 for file in files)
+        seconds = round(time.monotonic() - began, 3)
+        return {"url": url, "class": "ok", "size_bytes": size, "files": len(files), "seconds": seconds}
 
     def _pinned(self, url: str) -> Optional[str]:
         """*url* with the commit that its branch or tag stands for now, where a model hub says which; else None."""
@@ -235,6 +251,8 @@ class Survey:
 
     def _present(self, item: Download) -> Dict[str, Any]:
         """``there`` (right as far as can be told without reading it), ``partial``, ``other`` or ``absent``."""
+        if item.path in self._files:
+            return _together([self._present(file) for file in self._files[item.path]])
         answers = [self._answers[url] for url in (item.url, *item.mirrors) if url in self._answers]
         sizes = [item.size_bytes, *(each.size_bytes for each in answers)]
         size = next((each for each in sizes if each is not None), None)
@@ -294,6 +312,14 @@ class Survey:
 
 def _urls_of(item: Download) -> List[str]:
     return [item.url, *item.mirrors, *([item.substitute.url] if item.substitute else [])]
+
+
+def _together(files: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """What is there of a repository, from what is there of its files."""
+    states = {file["state"] for file in files}
+    missing_bytes = sum(file["missing_bytes"] for file in files)
+    state = states.pop() if len(states) == 1 else "partial"
+    return {"state": state, "missing_bytes": missing_bytes, "sha256": None}
 
 
 def _refused(url: str, failure: Failure, began: float) -> Dict[str, Any]:

@@ -98,6 +98,18 @@ PROBLEMS = {
         "downloads: [{url: 'https://h/a?token=abc', path: a}]",
         "2:19: `token=` in a URL would be stored on the instance: declare the host's token under `secrets`",
     ),
+    "a repository's size": (
+        "downloads: [{url: 'hf://a/b', path: a/, size: 5}]",
+        "2:41: `size` means nothing for a whole repository: remove it",
+    ),
+    "a repository without a folder": (
+        "downloads: [{url: 'hf://a/b', path: a}]",
+        "2:37: a whole repository needs a folder: write `a/`, or name one file of it in `url`",
+    ),
+    "patterns for one file": (
+        "downloads: [{url: 'hf://a/b/c', path: a, include: ['*']}]",
+        "2:42: `include` means nothing for a single file: remove it",
+    ),
     "a short hash": ("downloads: [{url: https://h/a, path: a, sha256: abc}]", "2:49: `abc` is not a sha256: 64 hexadecimal digits"),
     "a mode that is none": ('files: [{path: a, content: b, mode: "0888"}]', '2:37: `0888` is not a file mode: octal digits in quotes, such as "0644"'),
     "an option for apt": ("apt: [-y]", "2:7: `-y` is not the name of a Debian package"),

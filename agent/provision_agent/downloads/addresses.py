@@ -11,9 +11,21 @@ from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from ..failures import Failure
+from ..plan import HubRepository
 
 HF_HOME = "https://huggingface.co"
 CIVITAI_HOSTS = ("civitai.com", "civitai.red", "civitai.green")
+
+
+def listing_of(repository: HubRepository) -> str:
+    """The URL that lists every file of *repository*."""
+    return _listing(hub_endpoint(), repository.repo, repository.revision)
+
+
+def _listing(endpoint: str, repo: str, revision: str) -> str:
+    kind, _, name = repo.partition("/")
+    where = f"{kind}/{name}" if kind in ("datasets", "spaces") else f"models/{repo}"
+    return f"{endpoint}/api/{where}/tree/{quote(revision, safe='')}?recursive=1"
 
 
 class HubFile(NamedTuple):
@@ -31,9 +43,7 @@ class HubFile(NamedTuple):
     @property
     def listing(self) -> str:
         """The URL that lists every file of the repository at that revision."""
-        kind, _, name = self.repo.partition("/")
-        where = f"{kind}/{name}" if kind in ("datasets", "spaces") else f"models/{self.repo}"
-        return f"{self.endpoint}/api/{where}/tree/{quote(self.revision, safe='')}?recursive=1"
+        return _listing(self.endpoint, self.repo, self.revision)
 
 
 def hub_endpoint(environment: Optional[Mapping[str, str]] = None) -> str:

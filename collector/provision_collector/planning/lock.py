@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from provision_agent.plan import Download, Plan, Repo
+from provision_agent.plan import Download, Plan, Repo, repository_of
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ProfileError
@@ -169,6 +169,11 @@ def _locked(item: Download, file: LockedFile) -> Download:
 
 
 def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned]) -> LockedFile | None:
+    if repository_of(item.url) is not None:
+        unpinned.append(
+            Unpinned(item.path, f"a lock pins single files: list those of {item.url} that you need")
+        )
+        return None
     sources = surveyed.downloads[number][: 1 + len(item.mirrors)]
     here = surveyed.standing.present[number] if surveyed.standing else None
     good = [source for source in sources if source.is_ok]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from provision_agent.plan import Plan
+from provision_agent.plan import Download, Plan, repository_of
 
 from ..errors import UsageError
 from ..instance import Instance
@@ -84,6 +84,13 @@ async def audit(
     return Audit(answer["workspace"], tuple(answer["items"]), tuple(answer["extra"]))
 
 
+def _is_wrong(item: Download, wrong: Collection[tuple[str, str]]) -> bool:
+    """Of a whole repository any file; those that are right are not fetched again."""
+    if repository_of(item.url) is None:
+        return ("download", item.path) in wrong
+    return any(kind == "download" and path.startswith(item.path) for kind, path in wrong)
+
+
 def mending(plan: Plan, found: Audit) -> Plan | None:
     """The plan that does what is wrong in *found* again, and nothing else; None when nothing of it can be mended."""
     wrong = {(item["kind"], item["item"]) for item in found.wrong if item["state"] in MENDABLE}
@@ -97,7 +104,7 @@ def mending(plan: Plan, found: Audit) -> Plan | None:
         apt=(),
         python=None,
         repos=tuple(repo for repo in plan.repos if ("repo", repo.path) in wrong),
-        downloads=tuple(item for item in plan.downloads if ("download", item.path) in wrong),
+        downloads=tuple(item for item in plan.downloads if _is_wrong(item, wrong)),
         files=tuple(file for file in plan.files if ("file", file.path) in wrong),
         commands=(),
         checks=(),

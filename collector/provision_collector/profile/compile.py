@@ -172,6 +172,8 @@ def _download(item: model.Download, general: model.Limits) -> plan.Download:
         when=_when(item.when) if item.when is not None else None,
         limits=_item_limits(item.limits, general),
         unpack=item.unpack,
+        include=item.include,
+        exclude=item.exclude,
     )
 
 

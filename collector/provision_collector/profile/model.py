@@ -176,10 +176,10 @@ class When(Part):
 
 
 class Download(Item):
-    """One file."""
+    """One file, or a whole repository of a model hub."""
 
     url: f.Url
-    """Where it is: https, http, file, hf or civitai."""
+    """Where it is: https, http, file, hf or civitai; hf://OWNER/REPO, perhaps with a folder/, is a whole repository."""
     mirrors: tuple[f.Url, ...] = ()
     """Tried in order; must be the same content."""
     substitute: Substitute | None = None
@@ -196,6 +196,10 @@ class Download(Item):
     """Laid over the profile's limits."""
     unpack: Annotated[f.Unpack, Field(json_schema_extra={"default": False})] = "no"
     """false, true (by content), zip or tar; into the folder of `path`. The archive is kept."""
+    include: tuple[f.Filled, ...] = ()
+    """Of a whole repository only files that match one of these, such as *.safetensors."""
+    exclude: tuple[f.Filled, ...] = ()
+    """Of a whole repository no file that matches one of these."""
 
 
 class File(Item):

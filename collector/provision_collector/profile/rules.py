@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from provision_agent.plan import repository_of
+
 from .paths import comparable
 from .tree import Mark, Node, Oddity, Problem, quoted
 
 CHECK_KINDS = ("path", "glob", "imports")
+OF_ONE_FILE = ("mirrors", "substitute", "size", "sha256", "unpack")
+OF_MANY_FILES = ("include", "exclude")
 LAYER_KINDS = ("packages", "torch", "requirements")
 
 
@@ -70,9 +74,26 @@ def _download(download: Node) -> Iterator[Problem]:
     if path is not None and other is not None and comparable(path) == comparable(other):
         message = "a substitute under the wanted file's own path would pass for it: give it another path"
         yield Problem(substitute.mark_of("path") if substitute else download.mark, message)
+    yield from _repository(download)
     when = download.get("when")
     if when is not None:
         yield from _nothing_said(when, "give `gpu_memory`, `secret` or `disk_free`, or remove `when`")
+
+
+def _repository(download: Node) -> Iterator[Problem]:
+    """A whole repository is many files: what is said of one means nothing, and they need a folder."""
+    url, path = download.text("url"), download.text("path")
+    if url is None:
+        return
+    is_repository = repository_of(url) is not None
+    nothing = OF_ONE_FILE if is_repository else OF_MANY_FILES
+    for key in nothing:
+        if download.get(key) is not None:
+            kind = "a whole repository" if is_repository else "a single file"
+            yield Problem(_key_mark(download, key), f"`{key}` means nothing for {kind}: remove it")
+    if is_repository and path is not None and not path.endswith("/"):
+        message = f"a whole repository needs a folder: write `{path}/`, or name one file of it in `url`"
+        yield Problem(download.mark_of("path"), message)
 
 
 def _layer(layer: Node) -> Iterator[Problem]:

@@ -29,8 +29,8 @@ _FORMS = {
     "file": _Form("file:///", r"file:///.+", "`file:///PATH` (on the instance)"),
     "hf": _Form(
         "hf://",
-        r"hf://((datasets|spaces)/)?[^/@]+/[^/@]+(@[^/]+)?/.+",
-        "`hf://OWNER/REPO/PATH`, or `hf://OWNER/REPO@COMMIT/PATH`",
+        r"hf://((datasets|spaces)/)?[^/@]+/[^/@]+(@[^/]+)?(/.*)?",
+        "`hf://OWNER/REPO/PATH`, `hf://OWNER/REPO@COMMIT/PATH`, or `hf://OWNER/REPO` for all of it",
     ),
     "civitai": _Form(
         "civitai:", r"civitai:/{0,2}[0-9]+", "`civitai:VERSION`, the number of the model version"
