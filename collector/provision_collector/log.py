@@ -19,6 +19,6 @@ def configure(*, verbose: bool) -> None:
             structlog.dev.ConsoleRenderer(colors=False),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # as it is when something is logged
     )
     logging.getLogger("asyncssh").setLevel(logging.WARNING if verbose else logging.CRITICAL)

@@ -148,7 +148,7 @@ class Run:
 
     async def leave(self, verdict: str = "cancelled", exit_code: int = 130) -> None:
         """Stop watching. The run goes on; `provision attach` finds it again."""
-        if not self._task.done():
+        if not self._task.done() and self._progress.outcome is None:  # else it is at its last words already
             self._leaving = (verdict, exit_code)
             self._task.cancel()
         with suppress(asyncio.CancelledError):
