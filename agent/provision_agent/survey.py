@@ -14,7 +14,7 @@ import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from . import protocol, when
 from .context import Context
@@ -39,12 +39,12 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def sources_main(argv: List[str]) -> int:
-    """``sources``: ``{plan, secrets?, is_instance?, measure?, pin?}`` -> ``{downloads, repos, …}``.
+    """``sources``: ``{plan, secrets?, is_instance?, packages?, measure?, pin?}`` -> ``{downloads, repos, …}``.
 
-    ``is_instance`` adds ``workspace facts disks``, what is there of each item, and ``packages``: what the indexes have
-    for this instance, see `wheels.py`; ``measure`` the bytes per second that the sources give here; ``pin`` the commits
-    that moving names of a model hub stand for, and with ``is_instance`` the versions that are ``installed`` in the
-    plan's environment.
+    ``is_instance`` adds ``workspace facts disks`` and what is there of each item; with it ``packages`` what the indexes
+    have for this instance, see `wheels.py`; ``measure`` the bytes per second that the sources give here; ``pin`` the
+    commits that moving names of a model hub stand for, and with ``is_instance`` the versions that are ``installed`` in
+    the plan's environment.
     """
     request = read_request()
     plan = Plan.from_json(request["plan"])
@@ -53,7 +53,7 @@ def sources_main(argv: List[str]) -> int:
     root = standing_workspace(plan).root if is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
     context = quiet_context(root, within_s=WITHIN_S, secrets=secrets, has_state=is_instance)
-    survey = Survey(plan, context, pin=bool(request.get("pin")))
+    survey = Survey(plan, context, packages=bool(request.get("packages")), pin=bool(request.get("pin")))
     answer = survey.ask()
     if is_instance:
         answer.update(survey.look())
@@ -66,9 +66,10 @@ def sources_main(argv: List[str]) -> int:
 class Survey:
     """Asks about one bound plan. `ask` first; `look` and `measure` use its answers."""
 
-    def __init__(self, plan: Plan, context: Context, *, pin: bool) -> None:
+    def __init__(self, plan: Plan, context: Context, *, packages: bool, pin: bool) -> None:
         self._plan = plan
         self._context = context
+        self._asks_indexes = packages
         self._pin = pin
         self._access = Sources(rules=plan.secrets, secrets=context.secrets)
         self._hosts = hosts.Hosts(plan.limits.hosts)
@@ -135,16 +136,19 @@ class Survey:
 
     def _packages(self, facts: Mapping[str, Any]) -> List[Dict[str, Any]]:
         python = self._plan.python
-        if python is None or "python" not in self._plan.steps:
+        if not self._asks_indexes or python is None or "python" not in self._plan.steps:
             return []
         return wheels.ask(python, facts, self._access, self._context, self._pool)
 
     # -- one source
 
     def _ask_once(self, url: str, item: Download) -> "Future[Dict[str, Any]]":
-        if url not in self._told:
-            self._told[url] = self._pool.submit(self._ask, url, item)
-        return self._told[url]
+        asked = (
+            url if repository_of(url) is None else f"{url} {item.path}"
+        )  # patterns differ from item to item
+        if asked not in self._told:
+            self._told[asked] = self._pool.submit(self._ask, url, item)
+        return self._told[asked]
 
     def _ask(self, url: str, item: Download) -> Dict[str, Any]:
         began = time.monotonic()
@@ -192,12 +196,9 @@ class Survey:
         file = addresses.hub_file(url)
         if file is None or _COMMIT.fullmatch(file.revision):
             return None
-        kind, _, name = file.repo.partition("/")
-        where = f"{kind}/{name}" if kind in ("datasets", "spaces") else f"models/{file.repo}"
-        address = f"{file.endpoint}/api/{where}/revision/{quote(file.revision, safe='')}"
         deadline = time.monotonic() + min(10.0, max(0.1, self._context.remaining_s()))
         try:
-            response, _ = self._access.open(address, span=None, deadline=deadline, connect_s=5.0)
+            response, _ = self._access.open(file.commit, span=None, deadline=deadline, connect_s=5.0)
             try:
                 commit = json.loads(response.read(8 << 20, 5.0)).get("sha")
             finally:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from provision_agent.protocol import VERDICTS
+from provision_agent import protocol
 
 from . import registry, scorecard
 from .dispatch import Dispatch
@@ -165,11 +165,11 @@ class Run:
         try:
             await self._work()
             verdict = str(self.status["verdict"])
-            code = VERDICTS.get(verdict, 1)
+            code = protocol.exit_code(verdict)
         except ProvisionError as problem:
             error, verdict, code = problem, problem.verdict, problem.exit_code
         except TimeoutError:
-            verdict, code = "timeout", VERDICTS["timeout"]
+            verdict, code = "timeout", protocol.exit_code("timeout")
         except asyncio.CancelledError:
             if self._leaving is None:
                 raise

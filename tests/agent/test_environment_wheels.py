@@ -114,7 +114,7 @@ def test_the_survey_of_an_instance_says_what_a_run_would_install(index: PackageI
         Layer(torch=Torch(("2.9.1",), "cpu")),
     ]
     plan = Plan("p", workspace=str(tmp_path / "workspace"), python=Python(layers=tuple(layers)))
-    request = {"plan": plan.to_json(), "is_instance": True}
+    request = {"plan": plan.to_json(), "is_instance": True, "packages": True}
     done = subprocess.run(
         detach.agent_argv("sources"),
         input=json.dumps(request).encode(),

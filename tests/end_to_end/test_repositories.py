@@ -72,3 +72,21 @@ def test_a_repository_that_is_not_there_fails_by_its_own_name(here: Here, files:
     errors = Path(done.outcome["logs"]["errors"]).read_text()
     assert "FAILED: models/name/ from hf://owner/nothing (not_found" in errors
     assert lock.code == 1 and "list those of hf://owner/nothing" in lock.stderr
+
+
+def test_two_items_of_one_repository_are_planned_by_their_own_patterns(here: Here) -> None:
+    profile = here.profile(
+        """
+version: 1
+downloads:
+  - {url: "hf://owner/name", path: models/unet/, include: ["unet/*"]}
+  - {url: "hf://owner/name", path: models/vae/, include: ["vae/*"]}
+"""
+    )
+
+    plan = here.run("plan", "--profile", profile, *here.connection(), "--json").lines[0]
+
+    assert [(file["path"], file["missing_bytes"]) for file in plan["files"]] == [
+        ("models/unet/", SIZE),
+        ("models/vae/", 2 * SIZE),
+    ]

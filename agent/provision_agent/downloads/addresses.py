@@ -23,9 +23,13 @@ def listing_of(repository: HubRepository) -> str:
 
 
 def _listing(endpoint: str, repo: str, revision: str) -> str:
+    return _about(endpoint, repo, "tree", revision) + "?recursive=1"
+
+
+def _about(endpoint: str, repo: str, what: str, revision: str) -> str:
     kind, _, name = repo.partition("/")
     where = f"{kind}/{name}" if kind in ("datasets", "spaces") else f"models/{repo}"
-    return f"{endpoint}/api/{where}/tree/{quote(revision, safe='')}?recursive=1"
+    return f"{endpoint}/api/{where}/{what}/{quote(revision, safe='')}"
 
 
 class HubFile(NamedTuple):
@@ -44,6 +48,11 @@ class HubFile(NamedTuple):
     def listing(self) -> str:
         """The URL that lists every file of the repository at that revision."""
         return _listing(self.endpoint, self.repo, self.revision)
+
+    @property
+    def commit(self) -> str:
+        """The URL that tells which commit the revision stands for now."""
+        return _about(self.endpoint, self.repo, "revision", self.revision)
 
 
 def hub_endpoint(environment: Optional[Mapping[str, str]] = None) -> str:

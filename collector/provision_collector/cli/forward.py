@@ -155,10 +155,12 @@ class ServicePorts:
         await asyncio.gather(self._keeping, left, return_exceptions=True)
 
     async def _keep(self) -> None:
+        from . import complain
+
         try:
             await self._forwarding.keep()
         except ProvisionError as error:  # the verdict is the run's own
-            print(f"provision: no ports are forwarded: {error}\n  next: {error.hint}", file=sys.stderr)
+            complain(ProvisionError(f"no ports are forwarded: {error}", hint=error.hint))
 
 
 def _facts(port: Port, here: int) -> dict[str, Any]:

@@ -155,5 +155,7 @@ def print_outcome(outcome: dict[str, Any]) -> None:
 
 def say_errors(outcome: Mapping[str, Any]) -> None:
     """What went wrong and what to do, for people."""
+    from . import complain
+
     for error in outcome["errors"]:
-        print(f"provision: {error['message']}\n  next: {error['hint']}", file=sys.stderr)
+        complain(ProvisionError(error["message"], hint=error["hint"]))

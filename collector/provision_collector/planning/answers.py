@@ -57,7 +57,8 @@ class Standing:
     installed: Mapping[str, str]
     """Version by name of what the plan's environment holds; empty where there is none."""
     packages: tuple[Mapping[str, Any], ...] = ()
-    """What the package indexes have for this instance, in the order of the layers: ``item chosen why is_certain asked``."""
+    """What the package indexes have for this instance, in the order of the layers: ``item chosen why is_certain asked``;
+    empty where they were not asked."""
 
 
 @dataclass(frozen=True)

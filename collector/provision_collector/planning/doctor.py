@@ -39,7 +39,7 @@ async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -
         ProvisionError: it cannot be reached at all.
     """
     began = time.monotonic()
-    surveyed = await survey(plan, secrets, instance=instance)
+    surveyed = await survey(plan, secrets, instance=instance, packages=True)
     took_s, now = time.monotonic() - began, time.time()
     assert surveyed.standing is not None
     findings = [

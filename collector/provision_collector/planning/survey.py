@@ -30,6 +30,7 @@ async def survey(
     secrets: Mapping[str, str],
     *,
     instance: Instance | None = None,
+    packages: bool = False,
     measure: bool = False,
     pin: bool = False,
 ) -> Survey:
@@ -38,6 +39,7 @@ async def survey(
     Args:
         secrets: Values by name; they go where the plan's rules send them.
         instance: Who asks; None: this machine, and nothing is said of what is there already.
+        packages: Also ask the package indexes what they have for the instance.
         measure: Also fetch from the largest file for three seconds, to learn the line's speed.
         pin: Also ask model hubs which commits their moving names stand for.
 
@@ -48,6 +50,7 @@ async def survey(
         "plan": plan.to_json(),
         "secrets": dict(secrets),
         "is_instance": instance is not None,
+        "packages": packages,
         "measure": measure,
         "pin": pin,
     }
