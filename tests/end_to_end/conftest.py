@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from harness.file_server import FileServer
 from provision_collector.demo.instance import EmbeddedInstance
+
+if TYPE_CHECKING:
+    from .collecting import Case
 
 PROVISION = str(Path(sys.executable).with_name("provision"))
 WITHIN_S = 25.0
@@ -207,6 +210,21 @@ def here(tmp_path: Path, instance: EmbeddedInstance) -> Iterator[Here]:
     here = Here(tmp_path / "here", instance)
     yield here
     here.close()
+
+
+@pytest.fixture
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and collectors in this very process remember nothing outside of the test's folder."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def case(here: Here) -> Iterator[Case]:
+    """A log with its writer, and the way to collect it."""
+    from .collecting import case_of
+
+    with case_of(here) as made:
+        yield made
 
 
 @pytest.fixture

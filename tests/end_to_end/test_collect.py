@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,6 @@ from provision_collector.mirror import marked
 
 from .collecting import END, Case, case_of, cases_of, kill
 from .conftest import Here, eventually
-
-
-@pytest.fixture
-def case(here: Here) -> Iterator[Case]:
-    with case_of(here) as made:
-        yield made
 
 
 def test_a_log_is_mirrored_to_its_success_marker(case: Case) -> None:

@@ -17,20 +17,10 @@ from harness.dropbear import Dropbear
 from provision_collector.collect import CollectOrder, LogToCollect, collect
 from provision_collector.instance import Instance
 
-from .collecting import END, LONG_S, Case, case_of, follower_pids, kill, until
+from .collecting import END, LONG_S, Case, follower_pids, kill, until
 from .conftest import Here, eventually
 
-
-@pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the collectors in this process."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def case(here: Here) -> Iterator[Case]:
-    with case_of(here) as made:
-        yield made
+pytestmark = pytest.mark.usefixtures("own_state")
 
 
 def test_so_many_failed_reconnects_in_a_row_and_no_more(case: Case) -> None:

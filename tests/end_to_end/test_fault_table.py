@@ -32,7 +32,6 @@ from .collecting import (
     END,
     LONG_S,
     Case,
-    case_of,
     cases_of,
     collected_here,
     count,
@@ -63,16 +62,7 @@ SLACK_S = 4.0
 """What a busy machine may add to a wait."""
 
 
-@pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the collectors in this process."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def case(here: Here) -> Iterator[Case]:
-    with case_of(here) as made:
-        yield made
+pytestmark = pytest.mark.usefixtures("own_state")
 
 
 @pytest.fixture

@@ -25,9 +25,7 @@ def instance_of(embedded: EmbeddedInstance, folder: Path) -> Instance:
     )
 
 
-@pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+pytestmark = pytest.mark.usefixtures("own_state")
 
 
 async def test_events_come_in_order_and_the_outcome_is_the_last(
