@@ -1,6 +1,7 @@
 """Events on this machine: reading the agent's from their mirror, writing this side's own.
 
-Both are JSON Lines; a line counts when its newline is there.
+Both are JSON Lines; a line counts when its newline is there. What the instance wrote passes one door, `EventTail`:
+an event that does not fit ends the reading, and nothing passes as this side's own.
 """
 
 from __future__ import annotations
@@ -12,31 +13,49 @@ from pathlib import Path
 from typing import Any
 
 import aiofiles
+import structlog
 from provision_agent import protocol
+from provision_agent.event_check import MAX_EVENT_BYTES, OUR_NAMES, Misfit, check_event, parse_event
 
-from .errors import UsageError
+from .errors import AgentLostError, ProvisionError, UsageError
 
 CHUNK_BYTES = 1 << 20
 LIVE_BYTES = 1 << 16
 """A reader that is so close to the end reads what was written a moment ago."""
 
+log = structlog.get_logger()
+
 
 class EventTail:
-    """Reads the events of a growing file, each once. The file may not be there yet."""
+    """Reads the events of a growing file, each once. The file may not be there yet.
+
+    Events that only this side tells are passed over, and who an event says it is `from` is not believed. The events
+    before one that cannot be read are given first; then every call raises.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
+        self._error: ProvisionError | None = None
+        self._is_forger = False
 
     def read_new(self) -> list[dict[str, Any]]:
-        """The events that were completed since the last call, at most one chunk of them; empty when there are none."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                chunk = file.read(CHUNK_BYTES)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return self._cut(chunk)
+        """The events that were completed since the last call, at most one chunk of them; empty when there are none.
+
+        Raises:
+            AgentLostError: the instance wrote what is no event. UsageError: events of a format that is not known.
+        """
+        if self._error is not None:
+            raise self._error
+        while True:
+            try:
+                with self._path.open("rb") as file:
+                    file.seek(self._offset)
+                    chunk = file.read(CHUNK_BYTES)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            if (events := self._cut(chunk)) is not None:
+                return events
 
     async def read_later(self) -> list[dict[str, Any]]:
         """As `read_new`, for readers on the event loop: who lags behind waits for the disk elsewhere, and nobody else does."""
@@ -44,18 +63,62 @@ class EventTail:
             behind_bytes = os.stat(self._path).st_size - self._offset
         except (FileNotFoundError, NotADirectoryError):
             return []
-        if behind_bytes > LIVE_BYTES:
+        while behind_bytes > LIVE_BYTES and self._error is None:
             async with aiofiles.open(self._path, "rb") as file:
                 await file.seek(self._offset)
-                return self._cut(await file.read(CHUNK_BYTES))
-        return self.read_new() if behind_bytes else []  # just written: it is still in memory
+                if (events := self._cut(await file.read(CHUNK_BYTES))) is not None:
+                    return events
+        is_idle = not behind_bytes and self._error is None
+        return [] if is_idle else self.read_new()  # just written: it is still in memory
 
-    def _cut(self, chunk: bytes) -> list[dict[str, Any]]:
+    def _cut(self, chunk: bytes) -> list[dict[str, Any]] | None:
+        """The events in *chunk*; None when it has whole lines and none of them counts."""
         whole = chunk[: chunk.rfind(b"\n") + 1]
-        if not whole and len(chunk) == CHUNK_BYTES:
-            whole = chunk  # a line without end is no event
-        self._offset += len(whole)
-        return [event for line in whole.split(b"\n") if (event := _event(line)) is not None]
+        events: list[dict[str, Any]] = []
+        lines = chunk.split(b"\n")
+        if len(lines[-1]) <= MAX_EVENT_BYTES:
+            lines.pop()  # more of it may come
+        for line in lines:
+            try:
+                event = self._event(line)
+            except Misfit as misfit:
+                self._error = self._misfit(misfit)
+            except UsageError as error:
+                self._error = error
+            if self._error is not None:
+                if events:
+                    return events
+                raise self._error
+            self._offset += len(line) + 1
+            if event is not None:
+                events.append(event)
+        return events if events or not whole else None
+
+    def _event(self, line: bytes) -> dict[str, Any] | None:
+        event = parse_event(line)
+        if event is None:
+            return None  # torn by a killed agent, which ended it with a newline and went on
+        version = event.get("format")
+        if type(version) is int and version not in protocol.SUPPORTED_FORMATS:
+            raise UsageError(
+                f"this run writes events of format {version}; this version of provision reads "
+                f"{protocol.SUPPORTED_FORMATS[0]} and {protocol.FORMAT}",
+                hint="watch it with the version of provision that started it",
+            )
+        check_event(event)
+        origin = event.pop("from", None)
+        is_ours = event["event"] in OUR_NAMES
+        if (is_ours or origin is not None) and not self._is_forger:
+            self._is_forger = True
+            log.warning("event_not_ours", path=str(self._path), at=self._offset)
+        return None if is_ours else event
+
+    def _misfit(self, misfit: Misfit) -> AgentLostError:
+        return AgentLostError(
+            f"the instance wrote an event that no agent writes: {misfit} (byte {self._offset} of `{self._path}`)",
+            hint="do not trust this instance: end the run with `provision stop`, or replace the instance",
+            cause="protocol",
+        )
 
 
 class LocalEvents:
@@ -108,22 +171,6 @@ class LocalEvents:
             pass
         finally:
             os.close(descriptor)
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None  # torn by a killed agent, which ended it with a newline and went on
-    if not isinstance(event, dict):
-        return None
-    if event.get("format") not in protocol.SUPPORTED_FORMATS:
-        raise UsageError(
-            f"this run writes events of format {event.get('format')}; this version of provision reads "
-            f"{protocol.SUPPORTED_FORMATS[0]} and {protocol.FORMAT}",
-            hint="watch it with the version of provision that started it",
-        )
-    return event
 
 
 def _last_sequence(path: Path) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from provision_agent.status import fold, new_status
 
-from .errors import LocalMachineError, UsageError
+from .errors import LocalMachineError, ProvisionError
 from .events import EventTail, LocalEvents
 from .mirror import Mirror
 from .registry import RunFiles
@@ -114,7 +114,7 @@ class Progress:
                 ours = [event for event in self._local.all[seen:] if event["event"] != "outcome"]
                 theirs = await _readable(tail)
                 seen += len(ours)
-                for event in (*ours, *theirs):
+                for event in (*ours, *({**event, "run": self.run} for event in theirs)):
                     yield dict(event)
                 is_moving = bool(theirs)
             if is_over:
@@ -128,5 +128,5 @@ class Progress:
 async def _readable(tail: EventTail | None) -> list[dict[str, Any]]:
     try:
         return await tail.read_later() if tail is not None else []
-    except UsageError:
-        return []  # events of a format that is not spoken here: the outcome says so
+    except ProvisionError:
+        return []  # events that cannot be read: the outcome says so

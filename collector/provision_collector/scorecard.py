@@ -12,7 +12,7 @@ import os
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from provision_agent import protocol
 
 from . import registry
+from .errors import ProvisionError
 from .events import EventTail
 from .instance import Instance
 
@@ -127,7 +128,7 @@ def _measured(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         name, item = event["event"], str(event.get("item"))
         if name in ("download_started", "download_switched"):
             since = _unix(event["ts"]) if name == "download_started" or item not in begun else begun[item][0]
-            begun[item] = (since, urlsplit(str(event.get("url"))).hostname or "")
+            begun[item] = (since, _host_of(event.get("url")))
         elif name == "download_stalled":
             stalls += 1
         elif name == "download_finished" and item in begun:
@@ -140,8 +141,16 @@ def _measured(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _events_of(path: Path) -> Iterator[dict[str, Any]]:
     tail = EventTail(path)
-    while events := tail.read_new():
-        yield from events
+    with suppress(ProvisionError):  # what comes before an event that cannot be read still counts
+        while events := tail.read_new():
+            yield from events
+
+
+def _host_of(url: object) -> str:
+    try:
+        return urlsplit(str(url)).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _union_s(spans: list[tuple[float, float]]) -> float:

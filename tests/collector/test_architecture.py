@@ -12,7 +12,7 @@ import provision_collector
 
 AGENT = Path(provision_agent.__file__).parent
 COLLECTOR = Path(provision_collector.__file__).parent
-PURE = {"protocol", "plan", "backoff", "status", "failures"}
+PURE = {"protocol", "plan", "backoff", "status", "failures", "event_check"}
 HEAVY = {"asyncssh", "pydantic", "structlog", "yaml", "rich", "cryptography"}
 
 

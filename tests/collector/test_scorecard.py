@@ -21,8 +21,11 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def events(path: Path, *told: dict[str, Any]) -> Path:
     path.write_text(
         "".join(
-            json.dumps({"format": 1, "ts": f"2026-01-01T00:00:{e.pop('at'):02d}.000Z", **e}) + "\n"
-            for e in told
+            json.dumps(
+                {"format": 1, "run": "r", "seq": seq, "ts": f"2026-01-01T00:00:{e.pop('at'):02d}.000Z", **e}
+            )
+            + "\n"
+            for seq, e in enumerate(told, 1)
         )
     )
     return path

@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from provision_agent import protocol
 
-from ..errors import HostUnreachableError, LocalMachineError, ProvisionError, UsageError
+from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
 from ..instance import NO_PYTHON, Channel, Connection, no_python
 from .mirror import Mirror, whole_number
 from .session import HELLO_TIMEOUT_S, FolderGoneError, LinkLostError, Listener, edited
@@ -189,7 +189,7 @@ class FollowSession:
                 self._take_frame(frame)
         except protocol.ProtocolError as error:
             self._fail(LinkLostError(f"garbled: {str(error)[:200]}"))
-        except (LocalMachineError, UsageError, FolderGoneError) as error:
+        except ProvisionError as error:
             self._fail(error)
         except (ValueError, LookupError, TypeError, OverflowError) as error:
             self._fail(LinkLostError(f"out of step: {str(error)[:200]}"))
