@@ -126,9 +126,8 @@ def _check_size(value: Any, depth: int) -> None:
             raise Misfit(_TOO_DEEP)
         for part in value:
             _check_size(part, depth - 1)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise Misfit(_NO_NUMBER)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise Misfit(_NO_NUMBER)
 
 
 # -- what stands in a field

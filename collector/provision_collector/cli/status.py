@@ -63,13 +63,17 @@ def _from_mirror(record: RunRecord) -> dict[str, Any]:
     from provision_agent.status import fold, new_status
 
     from .. import scorecard
+    from ..errors import ProvisionError
     from ..events import EventTail
 
     status = new_status(record.run)
     tail = EventTail(record.files.events)
-    while events := tail.read_new():
-        for event in events:
-            fold(status, event)
+    try:
+        while events := tail.read_new():
+            for event in events:
+                fold(status, event)
+    except ProvisionError as error:  # the other runs are listed all the same
+        status.update(state=status["verdict"] or "broken", broken=str(error))
     instance = record.to_instance()
     facts = {
         "host": str(instance),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from provision_agent.plan import Plan
 
 from ..errors import ProvisionError, UsageError
@@ -25,6 +26,8 @@ from ..scorecard import key_of
 from .book import Book, Member
 from .targets import Target
 from .verdicts import GOOD, fingerprint, worst
+
+log = structlog.get_logger()
 
 Teller = Callable[[Member, Mapping[str, Any]], None]
 
@@ -115,8 +118,12 @@ class Fleet:
             async with turns:
                 if self.held_because is not None:
                     self._note(member, state="held", message=self.held_because)
-                else:
+                    return
+                try:
                     await self._follow(member)
+                except Exception as bug:  # one instance is not the end of the others
+                    log.exception("member_failed", instance=member.host)
+                    self._note(member, state="bug", exit_code=70, message=f"{type(bug).__name__}: {bug}")
 
         async with asyncio.TaskGroup() as group:
             for member in members:
@@ -163,7 +170,7 @@ class Fleet:
         elif name == "run_usable":
             await self._tell_hooks("usable", member, {"usable_after_s": event["after_s"]})
             self._note(member, state="usable", usable_after_s=event["after_s"])
-        self._tell(member, {"labels": self._labels(self._targets[member.key]), **event})
+        self._tell(member, {**event, "labels": self._labels(self._targets[member.key])})
 
     def _labels(self, target: Target) -> dict[str, str]:
         return {"fleet": self.name, **target.labels}

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple, cast
 
 from provision_agent.protocol import RUN_ID_PATTERN
@@ -26,7 +26,7 @@ from .shapes import Begun, Hosts, Runs, Status, Taken
 from .sse import EventStream
 from .store import Row
 from .stream import last_id_of
-from .view import ENDED, STATES, seconds_left, summary_of
+from .view import ENDED, STATES, break_, new_view, state_of, summary_of
 from .watch import Watch
 
 BODY_WITHIN_S = 30.0
@@ -94,12 +94,13 @@ async def list_runs(request: Request) -> Response:
     now = time.time()
     rows: list[dict[str, Any]] = []
     if state is None or state == "going" or state in STATES:
-        wanted = (watch for watch in pool.all_going() if state in (None, "going", watch.view["state"]))
-        rows += [_listed(watch.row, summary_of(watch.view, now)) for watch in islice(wanted, limit)]
+        views = chain(((watch.row, watch.view) for watch in pool.all_going()), pool.all_broken())
+        wanted = ((row, view) for row, view in views if state in (None, "going", state_of(view)))
+        rows += [_listed(row, summary_of(view, now)) for row, view in islice(wanted, limit)]
     if state is None or state == "finished" or state in ENDED:
         verdict = state if state in ENDED else None
         finished = await pool.store.finished(verdict=verdict, limit=limit)
-        rows += [_listed(row, row.summary or {}) for row in finished]
+        rows += [_listed(row, _readable(row)) for row in finished]
     rows.sort(key=lambda row: row["created_unix"], reverse=True)
     return Json({"runs": rows[:limit]})
 
@@ -113,9 +114,8 @@ async def get_run(request: Request) -> Response:
     facts = {
         name: listed[name] for name in ("host", "instance_id", "profile", "labels", "created_unix", "joined")
     }
-    return Json(
-        {**view, **facts, "run": row.run, "seconds_left": seconds_left(view, now), "links": _links(row.run)}
-    )
+    shown = {name: listed[name] for name in ("state", "broken", "seconds_left")}
+    return Json({**view, **facts, **shown, "run": row.run, "links": _links(row.run)})
 
 
 async def stream_events(request: Request) -> Response:
@@ -125,6 +125,8 @@ async def stream_events(request: Request) -> Response:
     header = request.headers.get("last-event-id")
     after = _whole(header, "Last-Event-ID") if header else _integer(request, "after", 0)
     path = context.pool.stream_of(row.run)
+    if watch is None and not path.exists():
+        return Response(status_code=204)
     if watch is None and after >= await asyncio.to_thread(last_id_of, path):
         return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
     writer = watch.story.stream if watch is not None else None
@@ -162,16 +164,22 @@ async def post_secrets(request: Request) -> Response:
 async def stop_run(request: Request) -> Response:
     """End a run on its instance."""
     row, watch = await _found(request)
+    pool = _context(request).pool
     if watch is not None:
         await watch.stop()
+    else:
+        await pool.stop_broken(row.run)
     return Json({"run": row.run, **_links(row.run)}, 202)
 
 
 async def release_run(request: Request) -> Response:
     """The instance is gone."""
     row, watch = await _found(request)
+    pool = _context(request).pool
     if watch is not None:
         await watch.release()
+    else:
+        await pool.end_broken(row.run, "instance-gone")
     return Json({"run": row.run, **_links(row.run)}, 202)
 
 
@@ -238,6 +246,20 @@ def _listed(row: Row, summary: dict[str, Any]) -> dict[str, Any]:
         "is_stopping": row.is_stopping and row.verdict is None,
         **summary,
     }
+
+
+def _readable(row: Row) -> dict[str, Any]:
+    """The numbers of a finished run; where an earlier release kept what is none, those of a broken one."""
+    summary = row.summary or {}
+    try:
+        json.dumps(summary, allow_nan=False)
+        for name in ("usable_after_s", "duration_s"):
+            float(summary.get(name) or 0.0)
+    except (TypeError, ValueError, OverflowError):
+        view = new_view(row.run)
+        break_(view, "its numbers were not kept as numbers")
+        return {**summary_of(view, 0.0), "state": row.verdict, "verdict": row.verdict}
+    return summary
 
 
 def _integer(request: Request, name: str, default: int, *, least: int = 0, most: int = LARGEST) -> int:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from .view import ENDED, STATES, View
+from .view import ENDED, STATES, View, speed_of, state_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -36,7 +36,7 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("provision_build", "What is running.", {"version": version("provision")})
-        states = Counter(str(view["state"]) for view in self._going)
+        states = Counter(state_of(view) for view in self._going)
         runs = GaugeMetricFamily("provision_runs", "Runs that are going, by state.", labels=["state"])
         for state in STATES:
             runs.add_metric([state], states[state])
@@ -47,12 +47,7 @@ class _Now(Collector):
         yield GaugeMetricFamily(
             "provision_runs_out_of_contact", "Runs whose instance cannot be reached now.", lost
         )
-        speed = sum(
-            float(item.get("bytes_per_s") or 0)
-            for view in self._going
-            for item in view["downloads"].values()
-            if item["state"] == "running"
-        )
+        speed = sum(map(speed_of, self._going))
         yield GaugeMetricFamily(
             "provision_download_bytes_per_second", "What all instances download now.", speed
         )

@@ -10,21 +10,26 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import structlog
 from provision_agent.plan import Plan
 
 from .. import registry
 from ..errors import ProvisionError
 from ..hooks import Deliveries
+from ..instance_query import ask
 from ..order import new_run_id
 from ..profile import values_of
+from ..registry import RunRecord
 from .orders import Accepted, RunRequest, prepare
 from .rules import Rules
 from .store import Row, Store
 from .stream import read_events
-from .view import View, view_of
+from .view import View, break_, new_view, summary_of, view_of
 from .watch import Watch
 
 MAX_GOING = 2000
+
+log = structlog.get_logger()
 
 
 class ConflictError(ProvisionError):
@@ -50,13 +55,20 @@ class Pool:
         self.runs_ended: Counter[str] = Counter()
         """By verdict, since this process began."""
         self._watches: dict[str, Watch] = {}
+        self._broken: dict[str, tuple[Row, str]] = {}
+        """Unfinished runs that could not be taken up, and why."""
         self._deliveries = Deliveries(rules.hooks, store)
 
     async def open(self) -> None:
         """Take up every unfinished run and every hook that is owed."""
         for row in await self.store.unfinished():
-            secrets = values_of(Plan.from_json(row.plan).secrets, self.rules.secrets)[0]
-            self._watch(row, secrets, is_new=False)
+            try:
+                secrets = values_of(Plan.from_json(row.plan).secrets, self.rules.secrets)[0]
+                self._watch(row, secrets, is_new=False)
+            except Exception as error:  # one run is not the end of the others
+                log.exception("run_not_taken_up", run=row.run)
+                self._watches.pop(row.run, None)
+                self._broken[row.run] = row, f"{type(error).__name__}: {error}"[:500]
         await self._deliveries.resume()
         await self._forget_old()
 
@@ -78,12 +90,39 @@ class Pool:
         """Every unfinished run, newest first."""
         return reversed(list(self._watches.values()))
 
+    def all_broken(self) -> Iterator[tuple[Row, View]]:
+        """Every unfinished run that could not be taken up, newest first."""
+        for row, why in reversed(list(self._broken.values())):
+            yield row, _broken_view(row, why)
+
     async def view_of(self, run: str) -> View:
         """What is known of *run*, going or finished."""
         watch = self._watches.get(run)
         if watch is not None:
             return watch.view
+        if run in self._broken:
+            return _broken_view(*self._broken[run])
         return await asyncio.to_thread(view_of, run, read_events(self.stream_of(run)))
+
+    async def end_broken(self, run: str, verdict: str) -> None:
+        """Give a run that could not be taken up its *verdict*; any other is left as it is."""
+        if run in self._broken:
+            row, why = self._broken.pop(run)
+            summary = {**summary_of(_broken_view(row, why), 0.0), "state": verdict, "verdict": verdict}
+            await self.store.update(row, verdict=verdict, summary=summary)
+            self.runs_ended[verdict] += 1
+
+    async def stop_broken(self, run: str) -> None:
+        """End a run that could not be taken up on its instance. Raises ProvisionError when that cannot be done."""
+        if run not in self._broken:
+            return
+        row, _ = self._broken[run]
+        await self.store.update(row, is_stopping=True)
+        instance = RunRecord(run="", stem="", started_unix=0, instance=row.instance).to_instance()
+        record = registry.find(row.joined or row.run)
+        workspace = record.workspace if record is not None else None
+        await ask(instance, "stop", {"run": row.joined or row.run, "workspace": workspace})
+        await self.end_broken(run, "cancelled")
 
     async def accept(self, request: RunRequest) -> tuple[Row, bool]:
         """Begin the run that is asked for; returns it, and whether it is new.
@@ -136,6 +175,12 @@ class Pool:
         """Drop what is known of the oldest finished runs; their mirrors are `provision prune`'s matter."""
         for run in await self.store.forget(keep=self.rules.keep):
             self.stream_of(run).unlink(missing_ok=True)
+
+
+def _broken_view(row: Row, why: str) -> View:
+    view = new_view(row.run)
+    break_(view, why)
+    return view
 
 
 def _row(request: RunRequest, accepted: Accepted) -> Row:

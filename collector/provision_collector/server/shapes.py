@@ -50,6 +50,7 @@ class Listed(BaseModel):
     created_unix: float
     is_stopping: bool
     state: str = Field(json_schema_extra={"enum": [*STATES, *ENDED]})
+    broken: str | None = Field(default=None, description="why the run's events cannot be told whole")
     verdict: str | None
     next: Next | None
     contact: str | None = Field(description="`connected`, or what keeps the server from it")
@@ -144,6 +145,7 @@ class Status(BaseModel):
     links: Links
     last_event_id: int
     state: str = Field(json_schema_extra={"enum": [*STATES, *ENDED]})
+    broken: str | None = Field(default=None, description="why the run's events cannot be told whole")
     contact: str | None
     reconnects: int
     secrets_needed: list[str]

@@ -19,6 +19,8 @@ from .stream import StreamWriter, read_events
 from .view import View, tell, view_of
 
 RETRY_S = 2.0
+_KNOWN = frozenset((*protocol.AGENT_EVENTS, *protocol.COLLECTOR_EVENTS))
+"""Names that are counted; an instance may make up any number of others."""
 
 log = structlog.get_logger()
 
@@ -26,7 +28,7 @@ log = structlog.get_logger()
 class Story:
     """The story of *run* in the file at *path*, new or taken up.
 
-    Every event carries *labels*, unless it brings its own; *told* counts the events by name.
+    Every event carries *labels*, whatever labels it brings; *told* counts the events by name.
     """
 
     def __init__(self, run: str, path: Path, *, labels: Mapping[str, str], told: Counter[str]) -> None:
@@ -77,6 +79,7 @@ class Story:
     def _write(self, event: Mapping[str, Any]) -> None:
         if event.get("from") == "collector":  # one sequence over all servers that told this story
             event = {**event, "seq": self.view["collector_seq"] + 1}
-        self.stream.append({**self._labels, **event})
-        self._told[str(event["event"])] += 1
+        self.stream.append({**event, **self._labels})
+        name = str(event["event"])
+        self._told[name if name in _KNOWN else "other"] += 1
         tell(self.view, event)

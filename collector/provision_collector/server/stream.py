@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from provision_agent.event_check import Misfit, parse_event
+
 CHUNK_BYTES = 1 << 16
 _NO_END = 1 << 62
 
@@ -98,16 +100,23 @@ class StreamReader:
 
 
 def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """Every event of a stream so far; none when there is no such stream."""
+    """Every event of a stream so far, an empty one for a line that is none; none when there is no such stream."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
         for chunk in _chunks(descriptor):
-            yield from map(json.loads, chunk.splitlines())
+            yield from map(_event, chunk.splitlines())
     finally:
         os.close(descriptor)
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    try:
+        return parse_event(line) or {}
+    except Misfit:
+        return {}
 
 
 def last_id_of(path: Path) -> int:

@@ -1,4 +1,8 @@
-"""What polling shows of a run: a fold of its stream, so that it and the stream tell the same story. Pure."""
+"""What polling shows of a run: a fold of its stream, so that it and the stream tell the same story. Pure.
+
+A stream may hold what an earlier release took from an instance without a look. Such an event is left out and the run
+is shown as `broken`; no event of one run is the end of a list or of a server.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from provision_agent.event_check import Misfit, check_event
 from provision_agent.protocol import VERDICTS
 from provision_agent.status import fold, new_status, transfer_totals
 
-STATES = ("accepted", "connecting", "running", "usable")
+STATES = ("accepted", "connecting", "running", "usable", "broken")
 """Those of a run that is going; a finished one's is its verdict."""
 ENDED = tuple(dict.fromkeys((*VERDICTS, "usage", "profile", "local", "bug")))
 
@@ -26,21 +31,76 @@ def new_view(run: str) -> View:
         "secrets_needed": [],
         "gaps": [],
         "outcome": None,
+        "broken": None,
     }
     return {**new_status(run), **more, "seq": 0}
 
 
 def view_of(run: str, events: Iterable[Mapping[str, Any]]) -> View:
-    """The view after *events*."""
+    """The view after *events* of a stream, whichever release wrote it."""
     view = new_view(run)
     for event in events:
-        tell(view, event)
+        try:
+            _check(event)
+        except Misfit as misfit:
+            view["last_event_id"] += 1
+            break_(view, str(misfit))
+        else:
+            tell(view, event)
     return view
 
 
 def tell(view: View, event: Mapping[str, Any]) -> None:
-    """Take *event*, the next of the stream, into *view*."""
+    """Take *event*, the next of the stream, into *view*. Never raises: what cannot be taken breaks this view only."""
     view["last_event_id"] += 1
+    try:
+        _tell(view, event)
+    except Exception as bug:
+        break_(view, f"{type(bug).__name__} at `{str(event.get('event'))[:64]}`")
+
+
+def break_(view: View, why: str) -> None:
+    """Show the run as broken, because of *why*; the first reason stays."""
+    if view["broken"] is None:
+        view["broken"] = (
+            f"event {view['last_event_id']} of this run cannot be read and is left out: {why}; "
+            "`stop` and `release` still end the run"
+        )
+
+
+def state_of(view: View) -> str:
+    """The word for the run now: a verdict, `broken`, or how far it is."""
+    return "broken" if view["broken"] is not None and not is_over(view) else str(view["state"])
+
+
+def speed_of(view: View) -> float:
+    """Bytes per second that the run downloads now."""
+    try:
+        return transfer_totals(view)[0]
+    except (TypeError, ValueError, LookupError, OverflowError):
+        return 0.0
+
+
+def _check(event: Mapping[str, Any]) -> None:
+    """Raise Misfit unless *event* of a stream, of either side, can be taken."""
+    if not event:
+        raise Misfit("a line is no event")
+    if event.get("from") != "collector":
+        check_event(event)
+    elif type(event.get("seq")) is not int or not isinstance(event.get("event"), str):
+        raise Misfit("`seq` or `event` is missing")
+    elif event["event"] == "outcome":
+        errors = event.get("errors")
+        is_ours = event.get("verdict") in ENDED and isinstance(event.get("next"), str)
+        if (
+            not is_ours
+            or not isinstance(errors, list)
+            or not all(isinstance(error, dict) for error in errors)
+        ):
+            raise Misfit("`outcome` is none of a server's")
+
+
+def _tell(view: View, event: Mapping[str, Any]) -> None:
     if event.get("from") == "collector":
         view["collector_seq"] = event["seq"]
         _COLLECTOR.get(str(event["event"]), _nothing)(view, event)
@@ -49,7 +109,9 @@ def tell(view: View, event: Mapping[str, Any]) -> None:
     fold(view, event)
     if event["event"] == "run_finished":
         view["state"] = state  # the end is the outcome, here as in the stream
-    elif event["event"] in ("run_started", "secrets_needed"):
+    elif event["event"] == "run_started":
+        view["secrets_needed"] = []
+    elif event["event"] == "secrets_needed":
         view["secrets_needed"] = list(event.get("names") or [])
 
 
@@ -67,11 +129,24 @@ def seconds_left(view: View, now_unix: float) -> float | None:
 
 
 def summary_of(view: View, now_unix: float) -> dict[str, Any]:
-    """The few numbers of a run that a list shows."""
+    """The few numbers of a run that a list shows. Never raises: a view without numbers is `broken`."""
+    try:
+        return _summary_of(view, now_unix)
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
+        break_(view, f"its numbers do not add up ({type(error).__name__})")
+        return {
+            **_summary_of(new_view(str(view["run"])), now_unix),
+            "state": "broken",
+            "broken": view["broken"],
+        }
+
+
+def _summary_of(view: View, now_unix: float) -> dict[str, Any]:
     speed, landed, left = transfer_totals(view)
     files = list(view["downloads"].values())
     return {
-        "state": view["state"],
+        "state": state_of(view),
+        "broken": view["broken"],
         "verdict": view["outcome"]["verdict"] if is_over(view) else None,
         "next": view["outcome"]["next"] if is_over(view) else None,
         "contact": view["contact"],

@@ -68,6 +68,7 @@ class Watch:
         self._deliveries = deliveries
         self._on_end = on_end
         self._secrets = secrets
+        self._secret_names = frozenset(rule.name for rule in Plan.from_json(row.plan).secrets)
         self._run: Run | None = None
         self._is_closing = False
         self._stopping: asyncio.Task[None] | None = None
@@ -119,6 +120,8 @@ class Watch:
                 outcome = await self._ended_while_away()
             if outcome is None:
                 outcome = await self._watched(is_new=is_new)
+        except ProvisionError as problem:  # what the instance left in the mirrors cannot be read
+            outcome = await self._tell_outcome(problem.verdict, problem.exit_code, error=problem)
         except Exception as bug:  # one run's bug is not the end of the others
             log.exception("watch_failed", run=self.row.run)
             error = ProvisionError(f"{type(bug).__name__}: {bug}", hint="see the server's log, and report it")
@@ -168,6 +171,8 @@ class Watch:
                 await self._tell(event)
 
     async def _tell(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "secrets_needed":  # nobody is asked for a secret that the order has no use for
+            event = {**event, "names": [name for name in event["names"] if name in self._secret_names]}
         await self.story.tell_surely(event)
         if event["event"] == "run_usable":
             await self._tell_hooks("usable", {"usable_after_s": event["after_s"]})

@@ -12,7 +12,7 @@ const LOG_LINES = 20000;
 const LOG_SHOWN = 1500;
 const CHART_POINTS = 120;
 const DATED = /^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)\.\d+Z /;
-const GOING = ["accepted", "connecting", "running", "usable"];
+const GOING = ["accepted", "connecting", "running", "usable", "broken"];
 const NEXT = {
   retry: "Ask for the same again: what has landed is kept.",
   replace_instance: "Destroy this instance and take another one.",
@@ -51,6 +51,7 @@ function duration(seconds) {
 function tone(state) {
   if (["complete", "done", "passed", "ready", "usable"].includes(state)) return "good";
   if (["incomplete", "cancelled", "contact-lost", "stalled", "retrying", "waiting", "skipped"].includes(state)) return "warn";
+  if (state === "broken") return "bad";
   return [...GOING, "queued"].includes(state) ? "busy" : "bad";
 }
 
@@ -162,6 +163,7 @@ function fillRow(row, run) {
   put(instance.lastChild, [run.instance_id, labelsOf(run)].filter(Boolean).join(" · "));
   put(state.firstChild, run.is_stopping ? "stopping" : run.state);
   state.firstChild.className = `state ${tone(run.state)}`;
+  state.title = run.broken ?? "";
   put(state.lastChild, GOING.includes(run.state) && run.contact !== "connected" ? run.contact ?? "" : "");
   const [count, bar] = files.children;
   put(count, run.files?.all ? `${run.files.settled}/${run.files.all} · ${size(run.bytes)}` : "");
@@ -286,7 +288,11 @@ function showRun(run) {
       const id = Number(message.lastEventId);
       if (id <= story.lastId) return;
       story.lastId = id;
-      tell(story, JSON.parse(message.data));
+      try {
+        tell(story, JSON.parse(message.data));
+      } catch (problem) { // what an earlier server took without a look: the rest of the story is still told
+        console.warn(`event ${id} cannot be read`, problem);
+      }
       isStale = true;
       if (story.outcome) source.close();
     };
