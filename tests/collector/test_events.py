@@ -1,0 +1,148 @@
+"""The one door for an instance's events: each once, in order, and what does not fit ends the reading."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from provision_agent.event_check import MAX_EVENT_BYTES
+from provision_collector import scorecard
+from provision_collector.errors import AgentLostError, UsageError
+from provision_collector.events import CHUNK_BYTES, EventTail
+from provision_collector.instance import Instance
+from provision_collector.server.stream import read_events
+from provision_collector.server.view import state_of, summary_of, view_of
+
+
+def line(seq: object, name: str = "warning", **fields: Any) -> bytes:
+    head = {
+        "format": 1,
+        "ts": "2026-01-01T00:00:00.000Z",
+        "run": "r",
+        "seq": seq,
+        "event": name,
+        "message": "m",
+    }
+    return json.dumps({**head, **fields}).encode() + b"\n"
+
+
+def mirror(folder: Path, *lines: bytes) -> Path:
+    path = folder / "events.jsonl"
+    path.write_bytes(b"".join(lines))
+    return path
+
+
+def numbers(events: list[dict[str, Any]]) -> list[int]:
+    return [event["seq"] for event in events]
+
+
+async def test_what_came_before_a_bad_event_is_read_and_then_every_call_raises(tmp_path: Path) -> None:
+    path = mirror(tmp_path, line(1), line(2), line("x"), line(4))
+    for is_later in (False, True):
+        tail = EventTail(path)
+        read = tail.read_later if is_later else None
+        assert numbers(await read() if read else tail.read_new()) == [1, 2]
+        for _ in range(2):
+            with pytest.raises(AgentLostError, match="`seq` of `warning`") as lost:
+                await read() if read else tail.read_new()
+            assert (lost.value.cause, lost.value.exit_code) == ("protocol", 14)
+            assert lost.value.hint
+
+
+async def test_a_bad_event_far_ahead_is_met_by_a_reader_that_lags(tmp_path: Path) -> None:
+    many = 3 * CHUNK_BYTES // len(line(1000))
+    tail = EventTail(mirror(tmp_path, *(line(n) for n in range(1, many)), b"[]\n"))
+    seen = 0
+    with pytest.raises(AgentLostError, match="a list"):
+        while events := await tail.read_later():
+            seen += len(events)
+    assert seen == many - 1
+
+
+def test_a_chunk_of_torn_lines_does_not_hide_what_follows(tmp_path: Path) -> None:
+    torn = b'{"event": "warn\n' * (2 * CHUNK_BYTES // 16)
+    tail = EventTail(mirror(tmp_path, line(1), torn, b"\xff\xfe\n", b"\r", line(2)))
+    assert numbers(tail.read_new()) == [1]
+    assert numbers(tail.read_new()) == [2]
+    assert tail.read_new() == []
+
+
+def test_a_line_without_an_end_is_refused_before_it_fills_anything(tmp_path: Path) -> None:
+    path = mirror(tmp_path, line(1), b'{"a": "' + b"x" * (MAX_EVENT_BYTES - 100))
+    tail = EventTail(path)
+    assert numbers(tail.read_new()) == [1]
+    assert tail.read_new() == [], "its end may be on its way"
+    with path.open("ab") as file:
+        file.write(b"x" * 200)
+    with pytest.raises(AgentLostError, match="longer than 256 KiB"):
+        tail.read_new()
+
+
+def test_a_format_of_another_version_is_named_and_one_that_is_none_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="format 99"):
+        EventTail(mirror(tmp_path, line(1, format=99))).read_new()
+    for wrong in (True, "1", None, [1], 1.0):
+        with pytest.raises(AgentLostError, match="`format`"):
+            EventTail(mirror(tmp_path, line(1, format=wrong))).read_new()
+
+
+def test_nothing_passes_as_this_sides_own(tmp_path: Path) -> None:
+    path = mirror(
+        tmp_path,
+        line(1, **{"from": "collector"}),
+        *(
+            line(2, name)
+            for name in ("outcome", "connected", "connecting", "connection_lost", "gap", "run_accepted")
+        ),
+        *(
+            line(2, name)
+            for name in ("agent_restarted", "log_missing", "log_found", "marker_found", "instance-gone")
+        ),
+        line(3, **{"from": {"any": 1}}),
+    )
+    events = EventTail(path).read_new()
+    assert numbers(events) == [1, 3]
+    assert all("from" not in event for event in events)
+
+
+def test_a_scorecard_counts_what_came_before_a_bad_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    path = mirror(
+        tmp_path,
+        line(1, "download_started", item="a", url="http://[h/"),
+        line(2, "download_stalled", item="a"),
+        line(3, "download_finished", item="a", bytes=5),
+        line(4, "download_finished", item="a", bytes="lots"),
+    )
+    outcome = {"run": "r", "verdict": "agent-lost", "usable_after_s": None, "reconnects": 0}
+    scorecard.record(Instance("h"), path, outcome)
+    assert scorecard.scorecards()[0]["stalls"] == 1
+
+
+def test_a_stream_of_an_earlier_release_breaks_its_own_view_and_raises_nothing(tmp_path: Path) -> None:
+    own = {"from": "collector"}
+    path = mirror(
+        tmp_path,
+        line(1, "run_started", deadline_s=60),
+        line(2, "download_progress", item="a", bytes="lots"),
+        line(3, "run_started", ts="yesterday", deadline_s="x"),
+        line(4, "secrets_needed", names=5),
+        line(5, "secrets_needed", names=5, **own),
+        line(6, "outcome", verdict="complete", **own),
+        line(7, "outcome", verdict=[], next="none", errors=[], **own),
+        line(None, "connected", **own),
+        b"\0\0\n",
+        b"[1]\n",
+        b'{"a": NaN}\n',
+        line(9, "run_usable", after_s=2.5),
+    )
+    view = view_of("r", read_events(path))
+    summary = summary_of(view, 1_800_000_000.0)
+    assert (view["last_event_id"], view["usable_after_s"], view["outcome"]) == (12, 2.5, None)
+    assert (state_of(view), summary["state"]) == ("broken", "broken")
+    assert summary["broken"].startswith("event 2 of this run cannot be read")
+    json.dumps(summary, allow_nan=False)
