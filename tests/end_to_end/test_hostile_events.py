@@ -82,7 +82,7 @@ def stream_of(server: Server, run: str) -> Path:
 def test_an_event_that_does_not_fit_ends_the_watching_as_the_instances_fault(
     here: Here, files: FileServer, what: str
 ) -> None:
-    profile = profile_of(files)
+    profile = profile_of(files).replace("run: 60s", "run: 600s")
     slow(files).bytes_per_s = 20_000
     child = here.spawn_up(here.profile(profile), "--run-id", "bad")
     write(here.remote("bad", "events.jsonl"), BAD[what])
