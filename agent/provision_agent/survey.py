@@ -104,7 +104,10 @@ class Survey:
         """By item's key, why it cannot be had: another item's file has the same final name and is not the same."""
         first: Dict[str, Tuple[Download, Download]] = {}
         taken: Dict[str, List[str]] = {}
-        for item in self._plan.downloads:
+        always = [
+            item for item in self._plan.downloads if item.when is None
+        ]  # of others perhaps only one is wanted
+        for item in always:
             for file in self._files.get(item.key) or [self._told_of(item)]:
                 other, holder = first.setdefault(file.path, (file, item))
                 difference = _difference(other, file)

@@ -97,7 +97,7 @@ def test_an_item_of_a_folder_is_replaced_by_its_source_and_the_others_stay(
     base = profile_of(files, here, name="base.yaml")
     over = here.profile(
         f"version: 1\nname: over\nextends: {base}\ndownloads:\n"
-        f'  - {{url: "{files.url("/b/dl")}", path: models/loras/, sha256: {"0" * 64}, level: optional}}\n'
+        f'  - {{url: "{files.url("/b/dl")}", path: models/loras/, sha256: {"f" * 64}, level: optional}}\n'
     )
 
     done = here.up(over)
