@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -184,3 +186,80 @@ def test_files_of_two_repositories_that_meet_fail_by_name_and_the_others_land(
     assert set(on_disk(bench)) == {
         f"models/{name}" for name in ("README.md", "a.safetensors", "b.safetensors", "same.txt")
     }
+
+
+def archive_of(name: str) -> Content:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        file.writestr(name, name * 10)
+    return Content.of(data.getvalue())
+
+
+def test_archives_of_one_folder_are_all_unpacked_and_once(bench, server) -> None:
+    items = [
+        Download(
+            url=server.add(f"/{name}", archive_of(name), headers=named(f"{name}.zip")),
+            path="m/",
+            unpack="zip",
+        )
+        for name in "ab"
+    ]
+
+    first, second = bench.fetch(*items), bench.fetch(*items)
+
+    assert (states(first, *items), states(second, *items)) == (["ok"] * 2, ["skipped"] * 2)
+    assert bench.files() == ["m/a", "m/a.zip", "m/b", "m/b.zip"]
+
+
+def test_a_mirror_names_the_file_when_the_first_source_is_gone(bench, server) -> None:
+    mirror = server.add("/mirror", ONE, headers=named("x.safetensors"))
+    one = Download(url=server.add("/gone", ONE, Fault(status=404)), mirrors=(mirror,), path="m/")
+    other = Download(url=server.add("/b", OTHER, headers=named("y.safetensors")), path="m/")
+
+    first, second = bench.fetch(one, other), bench.fetch(one, other)
+
+    assert (states(first, one, other), states(second, one, other)) == (["ok"] * 2, ["skipped"] * 2)
+    assert {event["item"] for event in bench.named("finished")} == {"m/x.safetensors", "m/y.safetensors"}
+
+
+def test_two_folders_that_are_one_by_a_link_have_one_name(bench, server) -> None:
+    bench.path("real").mkdir()
+    bench.path("alias").symlink_to("real")
+    items = [
+        Download(url=server.add(f"/{folder}", content), path=f"{folder}/x.safetensors")
+        for folder, content in (("real", ONE), ("alias", OTHER))
+    ]
+
+    assert states(bench.fetch(*items), *items) == ["failed", "failed"]
+
+
+def test_substitutes_that_meet_fail_both_and_one_that_is_an_item_itself_is_shared(bench, server) -> None:
+    gone = server.add("/gone", ONE, Fault(status=404))
+    instead = server.add("/one", ONE), server.add("/other", OTHER)
+    items = [
+        Download(url=f"{gone}?{n}", path=f"m/{n}.safetensors", substitute=Substitute(url, "m/s.safetensors"))
+        for n, url in enumerate(instead)
+    ]
+    itself = Download(url=instead[0], path="m/s.safetensors")
+
+    met = bench.fetch(*items)
+    shared = bench.fetch(items[0], itself)
+
+    assert states(met, *items) == ["failed", "failed"]
+    assert "failed" not in states(shared, items[0], itself)
+    assert on_disk(bench) == {"m/s.safetensors": ONE.bytes()}
+
+
+def test_of_many_pairs_of_one_name_each_keeps_one_file_and_all_end(bench, server) -> None:
+    items = [
+        Download(
+            url=server.add(f"/{n}", Content.safetensors(20_000 + n, seed=n), headers=named(f"{n // 2}.bin")),
+            path="m/",
+        )
+        for n in range(40)
+    ]
+
+    results = bench.fetch(*items)
+
+    assert set(states(results, *items)) == {"failed"}
+    assert len(bench.files()) == 20

@@ -8,12 +8,18 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 from harness.content import Content
 from harness.file_server import Fault, FileServer
 
 from .conftest import Here, eventually
 
 BODIES = {name: Content.safetensors(300_000 + 1000 * seed, seed=seed) for seed, name in enumerate("abc")}
+
+
+@pytest.fixture
+def instance_environment(files: FileServer) -> dict[str, str]:
+    return {"HF_ENDPOINT": files.url("").rstrip("/")}
 
 
 def profile_of(files: FileServer, here: Here, *, last: str = "c.safetensors", name: str = "p.yaml") -> str:
@@ -162,3 +168,45 @@ def test_a_substitute_in_a_folder_is_a_warning_each_time_and_audit_names_it(
     assert not (here.instance.workspace / "n/b.safetensors").exists()
     audit = here.run("audit", *at(here, profile))
     assert [item["state"] for item in audit.lines[-1]["items"]] == ["substituted", "missing"]
+
+
+def test_one_name_for_two_files_of_which_conditions_want_one_is_no_conflict(
+    here: Here, files: FileServer
+) -> None:
+    for key in "ab":
+        named = {"Content-Disposition": 'attachment; filename="m.safetensors"'}
+        files.add(f"/{key}", BODIES[key], headers=named)
+    profile = here.profile(
+        "version: 1\nname: t\nlimits: {run: 60s}\ndownloads:\n"
+        f'  - {{url: "{files.url("/a")}", path: m/, when: {{disk_free: ">=1MiB"}}}}\n'
+        f'  - {{url: "{files.url("/b")}", path: m/, when: {{disk_free: "<1MiB"}}}}\n'
+    )
+
+    check = here.run("check", profile, "--online", "--json")
+    done = here.up(profile)
+
+    assert check.code == 0, check.stdout
+    assert done.code == 0, done.stdout
+    assert done.outcome["downloads"] == {"ok": 1, "failed": 0, "skipped": 1}
+    assert (here.instance.workspace / "m/m.safetensors").read_bytes() == BODIES["a"].bytes()
+
+
+def test_two_repositories_share_a_folder_and_a_file_that_differs_is_named(
+    files: FileServer, here: Here
+) -> None:
+    files.add_hub("o/one", {"a.safetensors": BODIES["a"], "config.json": Content.of(b'{"a": 1}')})
+    files.add_hub("o/two", {"b.safetensors": BODIES["b"], "config.json": Content.of(b'{"a": 2, "b": 1}')})
+    profile = here.profile(
+        "version: 1\nname: t\nlimits: {run: 60s}\ndownloads:\n"
+        '  - {url: "hf://o/one", path: m/}\n  - {url: "hf://o/two", path: m/}\n'
+    )
+
+    check = here.run(
+        "check", profile, "--online", "--json", environment={"HF_ENDPOINT": files.url("").rstrip("/")}
+    )
+    done = here.up(profile)
+
+    assert [row["state"] for row in check.lines[-1]["sources"]] == ["same name", "same name"]
+    assert done.code == 1
+    assert [error["item"] for error in done.outcome["errors"]] == ["m/config.json"] * 2
+    assert done.outcome["downloads"] == {"ok": 2, "failed": 2, "skipped": 0}
