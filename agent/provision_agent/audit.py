@@ -82,10 +82,10 @@ class Audit:
             ]
             for item, unmet, found in files:
                 about = {"state": "skipped", "message": unmet} if unmet else found.result()
-                yield dict(about, item=item.path, kind="download", level=item.level)
+                yield dict(about, **self._named(item), kind="download", level=item.level)
         for item, failure in self._unlisted:
             about = {"state": "unknown", "message": failure.message}
-            yield dict(about, item=item.path, kind="download", level=item.level)
+            yield dict(about, **self._named(item), kind="download", level=item.level)
         for repo in self._plan.repos:
             try:
                 about = self._repo(repo)
@@ -97,7 +97,8 @@ class Audit:
 
     def extra(self) -> Iterator[str]:
         """Model files beside the plan's own, and checkouts beside its checkouts, that it does not name."""
-        ours = {self._final(item) for item in self._files}
+        finals = (self._final(item) for item in self._files)
+        ours = {final for final in finals if final is not None}
         repos = {self._path(repo.path) for repo in self._plan.repos}
         for folder in sorted({os.path.dirname(path) for path in ours}):
             for name in _listed(folder):
@@ -116,17 +117,36 @@ class Audit:
 
     # -- one item
 
+    def _named(self, item: Download) -> Dict[str, str]:
+        """The item's name for people, its key, and the key of the plan's item that it belongs to."""
+        final = self._final(item)
+        name = os.path.relpath(final, self._context.workspace) if final is not None else None
+        of = item.of if isinstance(item, repositories.RepositoryFile) else item.key
+        return {
+            "item": name if name and item.path.endswith("/") else item.label,
+            "key": item.key,
+            "of": of,
+        }
+
     def _download(self, item: Download) -> Dict[str, Any]:
         final = self._final(item)
-        record = self._context.state.get("download", item.path) or {}
-        if item.substitute is not None and not os.path.exists(final):
+        record = existing.record_of(self._context, item)
+        if item.substitute is not None and (final is None or not os.path.exists(final)):
             other = self._path(item.substitute.path)
+            if other.endswith("/") and existing.is_substitute(record, item):
+                other = str(record["path"])
             if os.path.isfile(other):
                 return {
                     "state": "substituted",
                     "path": other,
                     "message": f"`{item.substitute.path}` stands in for it",
                 }
+        if final is None:
+            return {
+                "state": "missing",
+                "path": self._path(item.path),
+                "message": "no run has brought it, so its name is not known",
+            }
         try:
             found = os.stat(final)
         except OSError:
@@ -182,12 +202,13 @@ class Audit:
         message = "" if is_same else "its content is not the plan's"
         return {"state": "ok" if is_same else "wrong_content", "path": path, "message": message}
 
-    def _final(self, item: Download) -> str:
-        """Where the file is; one that took its server's name, as the run that fetched it recorded."""
-        record = self._context.state.get("download", item.path) or {}
-        if item.path.endswith("/") and record.get("path"):
-            return str(record["path"])
-        return self._path(item.path.rstrip("/"))
+    def _final(self, item: Download) -> Optional[str]:
+        """Where the file is; one that took its server's name, as the run that fetched it recorded, else None."""
+        if not item.path.endswith("/"):
+            return self._path(item.path)
+        record = existing.record_of(self._context, item)
+        is_ours = record and not existing.is_substitute(record, item)
+        return str(record["path"]) if is_ours else None
 
     def _path(self, path: str) -> str:
         return os.path.join(self._context.workspace, path)

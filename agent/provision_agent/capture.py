@@ -166,7 +166,7 @@ def _models(comfyui: str, context: Context, catalogue: str) -> List[Dict[str, An
     known = _known_sources(context.workspace)
     records = {}
     for item in known.values():
-        record = context.state.get("download", item.path) or {}
+        record = existing.record_of(context, item)
         records[str(record.get("path"))] = (item, record)
     with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
         return list(
@@ -211,14 +211,14 @@ def _model(
 
 
 def _known_sources(root: str) -> Dict[str, Download]:
-    """By path, what the plans of the runs in this workspace had it from; the newest has the last word."""
+    """By key, what the plans of the runs in this workspace had it from; the newest has the last word."""
     workspace = Workspace(root)
     known: Dict[str, Download] = {}
     for run in workspace.run_ids():
         plan = plan_of(workspace, run)
         if plan is not None:
             plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id=run)
-            known.update((item.path, item) for item in plan.downloads)
+            known.update((item.key, item) for item in plan.downloads)
     return known
 
 

@@ -10,9 +10,10 @@ from typing import Any, Callable, List, Mapping, Optional, Set, Tuple
 
 from . import checks, commands, services
 from .context import Context
+from .downloads import existing
 from .environment import apt, nodes, orphans, packages, repos, venv
 from .failures import Failure
-from .plan import Check, Command, File, Plan, Python, Repo, Service
+from .plan import Check, Command, Download, File, Plan, Python, Repo, Service
 from .service_ready import wait_ready
 from .steps import Tally
 
@@ -156,13 +157,18 @@ class Items:
     def service(self, service: Service) -> None:
         """Start a service and wait until it is ready."""
 
-        models = [item.path for item in self._plan.downloads if item.level == "critical"]
+        models = [self._path_of(item) for item in self._plan.downloads if item.level == "critical"]
 
         def start() -> None:
             services.start(service, self._context, self._venv)
             wait_ready(service, self._context, models)
 
         self._attempt("services", service.name, service.level, "service", start)
+
+    def _path_of(self, item: Download) -> str:
+        """The path of a file; of one that took its server's name, as it was recorded."""
+        record = existing.record_of(self._context, item) if item.path.endswith("/") else {}
+        return os.path.relpath(record["path"], self._context.workspace) if record else item.path
 
     def _attempt(self, step: str, item: str, level: str, kind: str, work: Callable[[], Any]) -> bool:
         if self._is_over():

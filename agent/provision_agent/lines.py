@@ -47,8 +47,13 @@ def size_text(size_bytes: float) -> str:
 
 def _error_line(kind: str, event: Mapping[str, Any]) -> str:
     item = event.get("item") or event.get("step") or kind
-    origin = f" from {event['url']}" if event.get("url") else ""
-    return f"FAILED: {item}{origin} ({event.get('class')}: {event.get('message')})"
+    return f"FAILED: {item}{_origin(event)} ({event.get('class')}: {event.get('message')})"
+
+
+def _origin(event: Mapping[str, Any]) -> str:
+    """Where it comes from, unless the item's name says so already."""
+    url = event.get("url")
+    return "" if not url or str(event.get("item")).endswith(f" from {url}") else f" from {url}"
 
 
 def _failed_line(kind: str, event: Mapping[str, Any]) -> str:
@@ -120,9 +125,7 @@ _RENDERERS: Dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 _VERBS: Dict[str, Callable[[str, Mapping[str, Any]], str]] = {
-    "started": lambda kind, event: (
-        f"→ {kind} {event['item']}" + (f" from {event['url']}" if event.get("url") else "")
-    ),
+    "started": lambda kind, event: f"→ {kind} {event['item']}{_origin(event)}",
     "finished": _finished,
     "written": _finished,
     "passed": lambda kind, event: f"✔ {event['item']}: {event.get('found')}",
@@ -139,7 +142,8 @@ _VERBS: Dict[str, Callable[[str, Mapping[str, Any]], str]] = {
         f"↻ {kind} {event['item']}: {event['class']}, attempt {event['attempt']} in {event['wait_s']:.1f}s"
     ),
     "waiting": lambda kind, event: (
-        f"⏳ {kind} {event['item']}: {event['host']} asks to wait {event['wait_s']:.0f}s"
+        f"⏳ {kind} {event['item']}: "
+        + str(event.get("reason") or f"{event['host']} asks to wait {event['wait_s']:.0f}s")
     ),
     "switched": lambda kind, event: (
         f"⇄ {kind} {event['item']}: now {'a substitute, ' if event.get('substitute') else ''}from {event['url']}"

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar, Union
 from urllib.parse import unquote
 
+from .protocol import public_url
+
 FORMAT = 1
 """Version of the plan's JSON; a reader takes this one and the one before."""
 
@@ -117,6 +119,14 @@ def repository_of(url: str) -> Optional[HubRepository]:
     return HubRepository(found[1], unquote(found[2] or "main"), unquote(found[3] or "")) if found else None
 
 
+def download_key(path: str, url: str) -> str:
+    """The identity of a download: its final *path*, or its folder (a *path* that ends in ``/``) and its source.
+
+    The source counts as a digest, since a URL may hold what opens a door.
+    """
+    return path if not path.endswith("/") else f"{path}#{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+
+
 @dataclass(frozen=True)
 class Download:
     """One file. A `path` that ends in ``/`` takes the server's name. `unpack` is no | auto | zip | tar.
@@ -137,6 +147,16 @@ class Download:
     unpack: str = "no"
     include: Tuple[str, ...] = ()
     exclude: Tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Which item this is, among all that are fetched: see `download_key`."""
+        return download_key(self.path, self.url)
+
+    @property
+    def label(self) -> str:
+        """What people call it: its path; as long as no server has told a name, its folder and its public URL."""
+        return f"{self.path} from {public_url(self.url)}" if self.path.endswith("/") else self.path
 
 
 @dataclass(frozen=True)

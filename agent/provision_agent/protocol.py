@@ -36,6 +36,7 @@ VERDICTS: Dict[str, int] = {
 """Every way a run can end, with the exit code of the command that watched it."""
 
 _ITEM = ("item", "level")
+_DOWNLOAD = ("item", "key", "level")
 _FAILURE = ("class", "message", "hint", "retriable")
 
 AGENT_EVENTS: Dict[str, Tuple[str, ...]] = {
@@ -46,17 +47,17 @@ AGENT_EVENTS: Dict[str, Tuple[str, ...]] = {
     "step_started": ("step",),
     "step_finished": ("step", "ok", "failed", "skipped", "duration_s"),
     "step_failed": ("step", *_FAILURE),
-    "download_queued": _ITEM,
-    "download_started": (*_ITEM, "url"),
-    "download_sized": (*_ITEM, "total_bytes"),
-    "download_progress": (*_ITEM, "bytes", "total_bytes", "bytes_per_s"),
-    "download_stalled": (*_ITEM, "bytes_per_s", "for_s"),
-    "download_retried": (*_ITEM, "attempt", "wait_s", "class"),
-    "download_waiting": (*_ITEM, "host", "wait_s"),
-    "download_switched": (*_ITEM, "url", "substitute"),
-    "download_finished": (*_ITEM, "bytes", "sha256", "duration_s"),
-    "download_failed": (*_ITEM, *_FAILURE, "url"),
-    "download_skipped": (*_ITEM, "reason"),
+    "download_queued": _DOWNLOAD,
+    "download_started": (*_DOWNLOAD, "url"),
+    "download_sized": (*_DOWNLOAD, "total_bytes"),
+    "download_progress": (*_DOWNLOAD, "bytes", "total_bytes", "bytes_per_s"),
+    "download_stalled": (*_DOWNLOAD, "bytes_per_s", "for_s"),
+    "download_retried": (*_DOWNLOAD, "attempt", "wait_s", "class"),
+    "download_waiting": (*_DOWNLOAD, "host", "wait_s"),
+    "download_switched": (*_DOWNLOAD, "url", "substitute"),
+    "download_finished": (*_DOWNLOAD, "bytes", "sha256", "duration_s"),
+    "download_failed": (*_DOWNLOAD, *_FAILURE, "url"),
+    "download_skipped": (*_DOWNLOAD, "reason"),
     "repo_started": (*_ITEM, "url"),
     "repo_progress": (*_ITEM, "message"),
     "repo_retried": (*_ITEM, "attempt", "wait_s", "class"),

@@ -171,25 +171,25 @@ class Run:
         self._downloads = Downloads(files, limits=self._plan.limits, context=self._context, sources=sources)
         found = self._downloads.preflight(also_bytes=self._environment_bytes())
         for item, failure in unlisted:
-            about = {"item": item.path, "level": item.level, "url": public_url(item.url)}
+            about = {"item": item.label, "key": item.key, "level": item.level, "url": public_url(item.url)}
             self._journal.event("download_failed", **about, **failure.as_fields())
-            self._tally.fail("downloads", item.path, item.level, failure, is_reported=True)
-        refused = {**found.failures, **{item.path: failure for item, failure in unlisted}}
-        critical = {item.path for item in (*wanted, *files) if item.level == "critical"}
-        hopeless = {path: failure for path, failure in refused.items() if path in critical}
+            self._tally.fail("downloads", item.key, item.level, failure, is_reported=True)
+        refused = {**found.failures, **{item.key: failure for item, failure in unlisted}}
+        critical = {item.key: item.label for item in (*wanted, *files) if item.level == "critical"}
+        hopeless = {key: failure for key, failure in refused.items() if key in critical}
         if found.too_big is not None:
             hopeless["disk"] = found.too_big
         hopeless.update(self._apt_preflight())
-        for path, failure in hopeless.items():
-            self._journal.event("preflight_failed", item=path, level="critical", **failure.as_fields())
+        for key, failure in hopeless.items():
+            names = {"item": critical[key], "key": key} if key in critical else {"item": key}
+            self._journal.event("preflight_failed", **names, level="critical", **failure.as_fields())
         if not hopeless:
             self._journal.event("preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=found.disks)
         if found.too_big is None and not (hopeless and self._plan.strict):
             return not self._is_over()
-        for path, failure in hopeless.items():
-            self._tally.fail(
-                "apt" if path == "apt" else "downloads", path, "critical", failure, is_reported=True
-            )
+        for key, failure in hopeless.items():
+            step = "apt" if key == "apt" else "downloads"
+            self._tally.fail(step, key, "critical", failure, is_reported=True)
         return False
 
     def _environment_bytes(self) -> int:
@@ -209,8 +209,9 @@ class Run:
     def _is_wanted(self, item: Download) -> bool:
         reason = None if item.when is None else unmet(item.when, self._facts, self._context)
         if reason is not None:
-            self._journal.event("download_skipped", item=item.path, level=item.level, reason=reason)
-            self._tally.skip("downloads", item.path)
+            names = {"item": item.label, "key": item.key, "level": item.level}
+            self._journal.event("download_skipped", **names, reason=reason)
+            self._tally.skip("downloads", item.key)
         return reason is None
 
     # -- the graph
@@ -293,11 +294,11 @@ class Run:
         return None
 
     def _settle_downloads(self) -> None:
-        for path, result in self._downloads.results().items() if self._downloads is not None else ():
+        for key, result in self._downloads.results().items() if self._downloads is not None else ():
             if result.state == "failed" and result.failure is not None:
-                self._tally.fail("downloads", path, result.level, result.failure, is_reported=True)
+                self._tally.fail("downloads", key, result.level, result.failure, is_reported=True)
             elif result.state in ("ok", "skipped"):
-                self._tally.succeed("downloads", path)
+                self._tally.succeed("downloads", key)
 
     # -- facts about the plan
 

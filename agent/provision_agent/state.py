@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 from . import protocol
 
@@ -29,6 +29,12 @@ class StateFile:
         with self._lock:
             record = self._records.get(f"{kind}:{item}")
             return None if record is None else dict(record)
+
+    def find(self, kind: str, fits: Callable[[Dict[str, Any]], bool]) -> Optional[Dict[str, Any]]:
+        """The first record of *kind* that *fits*, a copy; None when there is none."""
+        with self._lock:
+            records = [record for name, record in self._records.items() if name.startswith(f"{kind}:")]
+        return next((dict(record) for record in records if fits(record)), None)
 
     def put(self, kind: str, item: str, record: Dict[str, Any]) -> None:
         """Remember *record* for *item*; on the disk when this returns."""

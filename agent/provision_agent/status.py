@@ -36,6 +36,7 @@ _STATES = {
     "skipped": "skipped",
 }
 _KEPT = (
+    "item",
     "level",
     "bytes",
     "total_bytes",
@@ -86,13 +87,18 @@ def fold(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
 
 
 def _fold_item(status: Dict[str, Any], kind: str, what: str, event: Mapping[str, Any]) -> None:
-    item = status[GROUPS[kind]].setdefault(str(event.get("item", "?")), {"state": "queued"})
+    item = status[GROUPS[kind]].setdefault(str(identity_of(event)), {"state": "queued"})
     item["state"] = _STATES[what] or item["state"]
-    item.update((key, event[key]) for key in _KEPT if key in event)
+    item.update((key, event[key]) for key in _KEPT if key in event and (key != "item" or "key" in event))
     if what == "failed":
         _add_error(status, event)
     elif what in ("finished", "passed", "ready", "written"):
-        _forget_errors(status, event.get("item"))
+        _forget_errors(status, event)
+
+
+def identity_of(event: Mapping[str, Any]) -> Any:
+    """What stays the same of an item from its first event to its last: its `key`, or its name where it has none."""
+    return event.get("key", event.get("item", "?"))
 
 
 def _fold_step(status: Dict[str, Any], what: str, event: Mapping[str, Any]) -> None:
@@ -105,13 +111,15 @@ def _fold_step(status: Dict[str, Any], what: str, event: Mapping[str, Any]) -> N
 
 
 def _add_error(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    _forget_errors(status, event.get("item"))
+    _forget_errors(status, event)
     keys = ("class", "item", "level", "message", "hint", "retriable")
-    status["errors"].append({key: event.get(key) for key in keys})
+    key = {"key": event["key"]} if "key" in event else {}
+    status["errors"].append({**{name: event.get(name) for name in keys}, **key})
 
 
-def _forget_errors(status: Dict[str, Any], item: Any) -> None:
-    status["errors"] = [error for error in status["errors"] if error["item"] != item]
+def _forget_errors(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
+    gone = identity_of(event)
+    status["errors"] = [error for error in status["errors"] if identity_of(error) != gone]
 
 
 def _run_started(status: Dict[str, Any], event: Mapping[str, Any]) -> None:

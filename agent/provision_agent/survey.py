@@ -13,12 +13,14 @@ import shutil
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from . import protocol, when
 from .context import Context
 from .downloads import Answer, Sources, addresses, existing, hosts, preflight, repositories
+from .downloads.names import NameTaken
 from .downloads.partfile import landed_bytes
 from .environment import forecast, probe, refs, venv, wheels
 from .environment.git import Git
@@ -89,12 +91,40 @@ class Survey:
         ]
         return {
             "downloads": [
-                {"path": item.path, "sources": [told.result() for told in asked]} for item, asked in downloads
+                {"path": item.path, "key": item.key, "sources": [told.result() for told in asked]}
+                for item, asked in downloads
             ],
             "repos": [
                 {"path": repo.path, "sources": [told.result() for told in asked]} for repo, asked in repos
             ],
+            "taken": self._taken(),
         }
+
+    def _taken(self) -> Dict[str, List[str]]:
+        """By item's key, why it cannot be had: another item's file has the same final name and is not the same."""
+        first: Dict[str, Tuple[Download, Download]] = {}
+        taken: Dict[str, List[str]] = {}
+        always = [
+            item for item in self._plan.downloads if item.when is None
+        ]  # of others perhaps only one is wanted
+        for item in always:
+            for file in self._files.get(item.key) or [self._told_of(item)]:
+                other, holder = first.setdefault(file.path, (file, item))
+                difference = _difference(other, file)
+                if holder is not item and not file.path.endswith("/") and difference:
+                    message = NameTaken(file.path, other, file, difference, is_there=False).message
+                    for key in (holder.key, item.key):
+                        taken.setdefault(key, []).append(message)
+        return taken
+
+    def _told_of(self, item: Download) -> Download:
+        """*item* with the name, the size and the hash that the first source which answered has."""
+        answer = next((self._answers[url] for url in (item.url, *item.mirrors) if url in self._answers), None)
+        if answer is None:
+            return item
+        name = (answer.name or "") if item.path.endswith("/") else ""
+        size = item.size_bytes if item.size_bytes is not None else answer.size_bytes
+        return replace(item, path=item.path + name, size_bytes=size, sha256=item.sha256 or answer.sha256)
 
     def look(self) -> Dict[str, Any]:
         """What this instance is, and what of the plan it has."""
@@ -144,7 +174,7 @@ class Survey:
 
     def _ask_once(self, url: str, item: Download) -> "Future[Dict[str, Any]]":
         asked = (
-            url if repository_of(url) is None else f"{url} {item.path}"
+            url if repository_of(url) is None else f"{url} {item.key}"
         )  # patterns differ from item to item
         if asked not in self._told:
             self._told[asked] = self._pool.submit(self._ask, url, item)
@@ -186,7 +216,7 @@ class Survey:
             files = repositories.files_of(item, repository, self._access, deadline=began + within_s)
         except Failure as failure:
             return _refused(url, failure, began)
-        self._files[item.path] = files
+        self._files[item.key] = files
         size = sum(file.size_bytes or 0 for file in files)
         seconds = round(time.monotonic() - began, 3)
         return {"url": url, "class": "ok", "size_bytes": size, "files": len(files), "seconds": seconds}
@@ -252,15 +282,20 @@ class Survey:
 
     def _present(self, item: Download) -> Dict[str, Any]:
         """``there`` (right as far as can be told without reading it), ``partial``, ``other`` or ``absent``."""
-        if item.path in self._files:
-            return _together([self._present(file) for file in self._files[item.path]])
+        if item.key in self._files:
+            return _together([self._present(file) for file in self._files[item.key]])
         answers = [self._answers[url] for url in (item.url, *item.mirrors) if url in self._answers]
         sizes = [item.size_bytes, *(each.size_bytes for each in answers)]
         size = next((each for each in sizes if each is not None), None)
         name = next((each.name for each in answers if each.name), None)
+        record = existing.record_of(self._context, item)
+        is_ours = bool(record) and not existing.is_substitute(record, item)
         path = item.path + (name or "") if item.path.endswith("/") else item.path
+        if path.endswith("/") and is_ours:
+            path = str(record["path"])
+        if path.endswith("/"):
+            return {"state": "absent", "missing_bytes": size or 0, "sha256": None}
         final = os.path.join(self._context.workspace, path)
-        record = self._context.state.get("download", item.path) or {}
         try:
             found = os.stat(final)
         except OSError:
@@ -309,6 +344,15 @@ class Survey:
                     int(disk["needed_bytes"] * preflight.MARGIN_SHARE) + preflight.MARGIN_BYTES
                 )
         return list(found.values())
+
+
+def _difference(one: Download, other: Download) -> str:
+    """How two files surely differ; empty where they may be the same."""
+    if one.sha256 and other.sha256:
+        return "" if one.sha256 == other.sha256 else "their sha256 differ"
+    if None in (one.size_bytes, other.size_bytes) or one.size_bytes == other.size_bytes:
+        return ""
+    return f"{one.size_bytes} and {other.size_bytes} bytes"
 
 
 def _urls_of(item: Download) -> List[str]:

@@ -40,11 +40,9 @@ def outcome_of(
         "usable_after_s": status["usable_after_s"],
         "bytes_downloaded": status.get("bytes_downloaded"),
         "downloads": {
-            "ok": sum(1 for item in downloads if item["state"] == "done" or item.get("reason") == "verified"),
+            "ok": sum(1 for item in downloads if _is_there(item)),
             "failed": sum(1 for item in downloads if item["state"] == "failed"),
-            "skipped": sum(
-                1 for item in downloads if item["state"] == "skipped" and item.get("reason") != "verified"
-            ),
+            "skipped": sum(1 for item in downloads if item["state"] == "skipped" and not _is_there(item)),
         },
         "checks": {
             "passed": sum(1 for check in checks.values() if check["state"] == "passed"),
@@ -60,6 +58,13 @@ def outcome_of(
         "reconnects": reconnects,
         "logs": dict(logs),
     }
+
+
+def _is_there(download: Mapping[str, Any]) -> bool:
+    """It was fetched, or was there already; what is said of it last counts."""
+    return download["state"] == "done" or (
+        download["state"] == "skipped" and download.get("reason") == "verified"
+    )
 
 
 def _as_item(error: ProvisionError) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from provision_agent import protocol
+from provision_agent.status import identity_of
 
 from . import registry
 from .errors import ProvisionError
@@ -125,7 +126,7 @@ def _measured(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     landed: dict[str, int] = {}
     stalls = 0
     for event in events:
-        name, item = event["event"], str(event.get("item"))
+        name, item = event["event"], str(identity_of(event))
         if name in ("download_started", "download_switched"):
             since = _unix(event["ts"]) if name == "download_started" or item not in begun else begun[item][0]
             begun[item] = (since, _host_of(event.get("url")))

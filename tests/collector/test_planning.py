@@ -305,7 +305,7 @@ def test_what_cannot_be_pinned_is_named_with_its_reason(item: Download, source: 
     lock, unpinned = make_lock(plan_of(item), said(source))
 
     assert lock.downloads == ()
-    assert [(each.item, why in each.message) for each in unpinned] == [(item.path, True)]
+    assert [(each.item, why in each.message) for each in unpinned] == [(item.label, True)]
 
 
 def test_a_file_that_the_profile_pins_itself_needs_no_answer() -> None:

@@ -97,7 +97,7 @@ EVENT = {"format": protocol.FORMAT, "ts": "2026-01-02T03:04:05.678Z", "run": "r1
 
 def test_the_event_schema_takes_events_and_asks_for_their_fields() -> None:
     validator = jsonschema.Draft202012Validator(events_schema())
-    queued = {**EVENT, "event": "download_queued", "item": "a", "level": "critical"}
+    queued = {**EVENT, "event": "download_queued", "item": "a", "key": "a", "level": "critical"}
 
     assert list(validator.iter_errors(queued)) == []
     assert list(validator.iter_errors({**EVENT, "event": "of_tomorrow", "new": 1})) == []

@@ -68,7 +68,11 @@ def test_a_repository_that_is_not_there_fails_by_its_own_name(here: Here, files:
 
     assert done.code == 1
     [error] = done.outcome["errors"]
-    assert (error["class"], error["item"], error["level"]) == ("not_found", "models/name/", "critical")
+    assert (error["class"], error["item"], error["level"]) == (
+        "not_found",
+        "models/name/ from hf://owner/nothing",
+        "critical",
+    )
     errors = Path(done.outcome["logs"]["errors"]).read_text()
     assert "FAILED: models/name/ from hf://owner/nothing (not_found" in errors
     assert lock.code == 1 and "list those of hf://owner/nothing" in lock.stderr

@@ -58,7 +58,7 @@ class Bench:
 
     def fetch_one(self, item: Download, limits: Limits | None = None) -> Result:
         """Run one download to its end."""
-        return self.fetch(item, limits=limits)[item.path]
+        return self.fetch(item, limits=limits)[item.key]
 
     def preflight(self, *items: Download) -> Preflight:
         """Run the preflight only."""

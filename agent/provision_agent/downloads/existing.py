@@ -4,16 +4,50 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional
 
 from ..context import Context
 from ..failures import Failure
+from ..plan import Download
 from . import verify
+
+
+def record_of(context: Context, item: Download) -> Dict[str, Any]:
+    """What is recorded of *item*; empty when nothing is.
+
+    Earlier releases knew a file by its path alone, and a lock knows it by its final name: such a record counts
+    when its source is one of the item's, and its place fits.
+    """
+    record = context.state.get("download", item.key)
+    if record is not None or item.key == item.path:
+        return record or {}
+    sources, place = sources_of(item), os.path.join(context.workspace, item.path)
+    instead = os.path.join(context.workspace, item.substitute.path) if item.substitute else None
+
+    def fits(other: Dict[str, Any]) -> bool:
+        path = str(other.get("path", ""))
+        if other.get("url") in sources:
+            return path == place or (place.endswith("/") and os.path.dirname(path) + "/" == place)
+        return path == instead and is_substitute(other, item)
+
+    return context.state.find("download", fits) or {}
+
+
+def sources_of(item: Download) -> FrozenSet[str]:
+    """How records name the URLs that have the wanted file: not that of its substitute."""
+    return frozenset(_digest(url) for url in (item.url, *item.mirrors))
+
+
+def is_substitute(record: Mapping[str, Any], item: Download) -> bool:
+    """Is the recorded file the substitute of *item*, and not what was wanted?"""
+    if item.substitute is None or record.get("url") in sources_of(item):
+        return False
+    return record.get("url") == _digest(item.substitute.url)
 
 
 def verified(
     context: Context,
-    item: str,
+    item: Download,
     final: str,
     *,
     size_bytes: Optional[int],
@@ -31,7 +65,7 @@ def verified(
     Returns:
         None when it is not there, is another content, or begins or ends as its kind must not.
     """
-    record = context.state.get("download", item) or {}
+    record = record_of(context, item)
     try:
         found = os.stat(final)
     except OSError:
@@ -42,6 +76,8 @@ def verified(
     wanted = sha256 or known
     is_untouched = is_as_recorded(record, found)
     if is_untouched and record.get("path") == final and wanted == record.get("sha256"):
+        if context.state.get("download", item.key) is None:
+            context.state.put("download", item.key, record)
         return record
     if wanted is None and size_bytes is None:
         return None  # nothing is known that it could be held against
@@ -60,7 +96,7 @@ def is_as_recorded(record: Mapping[str, Any], found: os.stat_result) -> bool:
 
 
 def remember(
-    context: Context, item: str, final: str, *, sha256: Optional[str], url: str, unpacked: bool = False
+    context: Context, item: Download, final: str, *, sha256: Optional[str], url: str, unpacked: bool = False
 ) -> Dict[str, Any]:
     """Record that the file at *final* has been verified just now."""
     found = os.stat(final)
@@ -72,7 +108,7 @@ def remember(
         "url": _digest(url),
         "unpacked": unpacked,
     }
-    context.state.put("download", item, record)
+    context.state.put("download", item.key, record)
     return record
 
 
@@ -88,6 +124,16 @@ def _is_intact(final: str, size_bytes: int) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def is_from(record: Mapping[str, Any], url: str) -> bool:
+    """Did the recorded file come from *url*?"""
+    return record.get("url") == _digest(url)
+
+
+def short(key: str) -> str:
+    """A few characters that stand for *key* in a file's name."""
+    return _digest(key)[:8]
 
 
 def _digest(url: str) -> str:

@@ -20,6 +20,7 @@ from .extents import Extents
 from .hasher import Hasher
 from .hosts import Hosts
 from .ladder import Ladder, Source
+from .names import Names, NameTaken
 from .partfile import Busy, Identity, PartFile
 from .pool import Pool
 from .progress import Progress
@@ -35,21 +36,36 @@ class Fetch:
     """Fetches one item of the plan. `run` is called once; the rest may be read from other threads."""
 
     def __init__(
-        self, item: Download, *, order: int, context: Context, access: Sources, hosts: Hosts, pool: Pool
+        self,
+        item: Download,
+        *,
+        order: int,
+        context: Context,
+        access: Sources,
+        hosts: Hosts,
+        pool: Pool,
+        names: Names,
     ) -> None:
         self.item = item
+        self.key = item.key
         self.refusal = unsafe_path(item, context.workspace)
         """Why it is not even looked at."""
         self.rank = (LEVELS.index(item.level), order)
         self.ladder = Ladder(item, self.report)
         self.is_transferring = True
         """False once only hashing, unpacking and naming are left: another file may begin."""
+        self.is_waiting = False
+        """True while another item fetches a file of the same final name."""
         self.path: Optional[str] = None
         """Where the file is, when it is there."""
         self._context = context
         self._access = access
         self._hosts = hosts
         self._pool = pool
+        self._names = names
+        self._label: Optional[str] = None if item.path.endswith("/") else item.path
+        self._instead_of: Optional[Failure] = None
+        self._rival: Optional[Download] = None
         self._limits = item.limits
         self._wanted_path = item.path
         self._size, self._sha256 = item.size_bytes, item.sha256
@@ -70,9 +86,49 @@ class Fetch:
         """The source in use, or the last one, as it may be shown."""
         return protocol.public_url(self.ladder.current.url)
 
+    @property
+    def label(self) -> str:
+        """Its final path; until a server has told the name, its folder and its public URL."""
+        if self._label is None and not self._is_recorded_substitute():
+            self._label = self.foreseen_path()
+        return self._label or self.item.label
+
+    @property
+    def is_substituted(self) -> bool:
+        """The substitute is taken in place of what was wanted."""
+        return self._instead_of is not None
+
+    def foreseen_path(self) -> Optional[str]:
+        """Where the file will be, as far as that is known before it is fetched."""
+        if not self.item.path.endswith("/"):
+            return self.item.path
+        recorded = self._recorded_path()
+        if recorded is not None:
+            return recorded
+        names = (source.answer.name for source in self.ladder.sources if source.answer is not None)
+        name = next((name for name in names if name), None)
+        return None if name is None else self.item.path + name
+
+    def has_file(self) -> bool:
+        """Has an earlier run brought it, and has nobody touched it since?"""
+        return self._recorded_path() is not None
+
+    def _recorded_path(self) -> Optional[str]:
+        record = existing.record_of(self._context, self.item)
+        path = str(record.get("path", ""))
+        try:
+            is_there = existing.is_as_recorded(record, os.stat(path))
+        except OSError:
+            return None
+        return os.path.relpath(path, self._context.workspace) if is_there else None
+
+    def _is_recorded_substitute(self) -> bool:
+        return existing.is_substitute(existing.record_of(self._context, self.item), self.item)
+
     def report(self, event: str, **fields: Any) -> None:
         """Say something about this item."""
-        self._context.report(f"download_{event}", item=self.item.path, level=self.item.level, **fields)
+        names = {"item": self.label, "key": self.key, "level": self.item.level}
+        self._context.report(f"download_{event}", **names, **fields)
 
     def run(self) -> str:
         """Do it.
@@ -89,7 +145,8 @@ class Fetch:
         if self.refusal is not None:
             raise self.refusal
         try:
-            if not self._wanted_path.endswith("/") and self._is_there(self._wanted_path, None):
+            path = self._wanted_path
+            if not path.endswith("/") and self._await_name(path) is None and self._is_there(path, None):
                 return self._skip()
             return self._from_some_source()
         finally:
@@ -105,7 +162,7 @@ class Fetch:
                 source = self._take_substitute()
             try:
                 return self._from_source(source)
-            except TimeUp:
+            except (TimeUp, NameTaken):
                 raise
             except Failure as failure:
                 is_crowded = self._transfer is not None and self._transfer.is_crowded
@@ -121,6 +178,7 @@ class Fetch:
         path = self.ladder.take_substitute()
         if path is None:
             raise worst
+        self._instead_of = worst
         if self._part is not None:
             self._part.remove()
             self._part = None
@@ -132,8 +190,13 @@ class Fetch:
     def _from_source(self, source: Source) -> str:
         answer = self._ask(source)
         path = self._path_for(answer)
+        if self.item.path.endswith("/"):
+            self._label = path
+        self._rival = self._await_name(path)
+        if self._rival is not None and self._is_shared(self._rival, path, source, answer):
+            return self._skip(path)
         if self._part is None and (self._is_there(path, answer) or not self._take_part(path, answer)):
-            return self._skip()
+            return self._skip(path)
         self._check_promise(answer)
         self._wanted_path = path
         transfer = self._begin(source, answer)
@@ -176,6 +239,71 @@ class Fetch:
             )
         return self._wanted_path + answer.name
 
+    # -- a name that several items want
+
+    def _await_name(self, path: str) -> Optional[Download]:
+        """The other item whose file has that name; None when it is ours. One that is fetching it is waited for."""
+        self._names.want(path, self.item)
+        holder = self._names.holder(self.item)
+        try:
+            while holder is not None and not self._names.has_landed(holder):
+                if not self.is_waiting:
+                    reason = f"{protocol.public_url(holder.url)} has the same file name and goes first"
+                    self.report("waiting", host="", wait_s=LOCK_AGAIN_S, reason=reason)
+                self.is_waiting, self.is_transferring = True, False
+                began_at = time.monotonic()
+                self._allowance.sleep(LOCK_AGAIN_S)
+                self._allowance.began_at += time.monotonic() - began_at  # it is the other one's time
+                holder = self._names.holder(self.item)
+        finally:
+            self.is_waiting, self.is_transferring = False, True
+        return holder
+
+    def _is_shared(self, holder: Download, path: str, source: Source, answer: Answer) -> bool:
+        """Is the file of *holder* at *path* ours too? False when only its bytes can tell.
+
+        Raises:
+            NameTaken: it surely is not.
+        """
+        final = os.path.join(self._context.workspace, path)
+        theirs, ours = (existing.record_of(self._context, item) for item in (holder, self.item))
+        found = os.stat(final)
+        wanted = self._sha256 or answer.sha256
+        size = self._size if self._size is not None else answer.size_bytes
+        is_ours = ours.get("path") == final and existing.is_as_recorded(ours, found)
+        if size not in (None, found.st_size):
+            raise NameTaken(path, holder, self.item, f"{found.st_size} and {size} bytes")
+        if is_ours and wanted in (None, ours.get("sha256")):
+            sha256 = ours.get("sha256")
+        elif wanted is not None:
+            sha256 = wanted
+            if wanted != self._content_of(holder, final):
+                raise NameTaken(path, holder, self.item, "their sha256 differ")
+        elif existing.is_from(theirs, source.url):
+            sha256 = theirs.get("sha256")
+        else:
+            return False
+        record = existing.remember(
+            self._context,
+            self.item,
+            final,
+            sha256=sha256,
+            url=source.url,
+            unpacked=bool(ours.get("unpacked")) and is_ours,
+        )
+        self._unpack(final, record)
+        self.path = final
+        return True
+
+    def _content_of(self, holder: Download, final: str) -> Optional[str]:
+        """The sha256 of the file of *holder*, without reading it again where that is not needed."""
+        record = existing.record_of(self._context, holder)
+        if record.get("sha256") and existing.is_as_recorded(record, os.stat(final)):
+            return str(record["sha256"])
+        return verify.sha256_of(final, stop=self._allowance.is_stopped)
+
+    # -- the transfer
+
     def _check_promise(self, answer: Answer) -> None:
         """Tell a source that has something else apart before a large byte is fetched."""
         if self._sha256 and answer.sha256 and self._sha256 != answer.sha256:
@@ -215,11 +343,15 @@ class Fetch:
     def _take_part(self, path: str, answer: Answer) -> bool:
         """Lock the part. Another process may have it: that one works for us; False when it has finished the file."""
         final = os.path.join(self._context.workspace, path)
+        part = final
+        if self._rival is not None:
+            folder, name = os.path.split(final)
+            part = os.path.join(folder, f"{name[:50]}.{existing.short(self.key)}")
         before = _signature(final)
         is_told = False
         while self._part is None:
             try:
-                self._part = PartFile(final)
+                self._part = PartFile(part)
             except Busy:
                 if not is_told:
                     self.report("waiting", host="", wait_s=LOCK_AGAIN_S, reason="another process fetches it")
@@ -236,13 +368,20 @@ class Fetch:
         size = transfer.extents.size
         sha256 = self._verified(transfer, size)
         final = os.path.join(self._context.workspace, self._wanted_path)
-        self._part.finish(final, size)
+        rival = self._rival
+        if rival is None:
+            self._part.finish(final, size)
         self._withdraw()
+        if rival is not None:
+            self._part.remove()
         self._part.close(sync=False)
         self._part = None
-        record = existing.remember(self._context, self.item.path, final, sha256=sha256, url=source.url)
+        if rival is not None and self._content_of(rival, final) != sha256:
+            raise NameTaken(self._wanted_path, rival, self.item, "their bytes differ")
+        record = existing.remember(self._context, self.item, final, sha256=sha256, url=source.url)
         self._unpack(final, record)
         self.path = final
+        self._warn_of_substitute(self._wanted_path)
         duration_s = round(time.monotonic() - self._allowance.began_at, 3)
         self.report("finished", bytes=size, sha256=sha256, duration_s=duration_s, path=self._wanted_path)
         return "ok"
@@ -277,15 +416,17 @@ class Fetch:
         unpack.unpack(final, os.path.dirname(final), self.item.unpack, stop=self._allowance.is_stopped)
         if self._allowance.is_stopped():
             raise Stopped
-        self._context.state.put("download", self.item.path, dict(record, unpacked=True))
+        self._context.state.put("download", self.key, dict(record, unpacked=True))
 
     def _is_there(self, path: str, answer: Optional[Answer]) -> bool:
         """Is the file already there and right? Without *answer*, as far as that can be told without the network."""
+        if self._rival is not None:
+            return False  # what is there is another's
         final = os.path.join(self._context.workspace, path)
         size = self._size if self._size is not None else answer.size_bytes if answer else None
         record = existing.verified(
             self._context,
-            self.item.path,
+            self.item,
             final,
             size_bytes=size,
             sha256=self._sha256 or (answer.sha256 if answer else None),
@@ -297,9 +438,18 @@ class Fetch:
             self._unpack(final, record)
         return record is not None
 
-    def _skip(self) -> str:
+    def _skip(self, path: str = "") -> str:
+        self._warn_of_substitute(path)
         self.report("skipped", reason="verified")
         return "skipped"
+
+    def _warn_of_substitute(self, path: str) -> None:
+        """Another file than the one that was wanted is never taken in silence."""
+        if self._instead_of is not None:
+            why = f"{self._instead_of.class_}: {self._instead_of.message}"
+            wanted = self.item.label
+            message = f"{wanted}: its substitute `{path}` stands in for it, since nobody has it ({why})"
+            self._context.report("warning", message=message)
 
     def _withdraw(self) -> None:
         """End every connection and the hashing of the transfer in progress, so that the part may be changed."""

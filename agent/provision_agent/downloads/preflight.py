@@ -57,8 +57,8 @@ def look_up(
     for fetch in fetches:
         failure = fetch.refusal or _refusal_of_all(fetch, context)
         if failure is not None:
-            found.failures[fetch.item.path] = failure
-    _add_up(found, [fetch for fetch in absent if fetch.item.path not in found.failures], context, also_bytes)
+            found.failures[fetch.key] = failure
+    _add_up(found, [fetch for fetch in absent if fetch.key not in found.failures], context, also_bytes)
     return found
 
 
@@ -120,7 +120,7 @@ def _ask_source(
 
 def _is_recorded(fetch: Fetch, context: Context) -> bool:
     """Cheaply: an earlier run verified the file and it has not been touched since."""
-    record = context.state.get("download", fetch.item.path) or {}
+    record = existing.record_of(context, fetch.item)
     try:
         found = os.stat(str(record.get("path", "")))
     except OSError:

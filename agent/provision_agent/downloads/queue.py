@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..context import Context
@@ -20,6 +20,7 @@ from . import existing, preflight
 from .allowance import Stopped
 from .fetch import Fetch
 from .hosts import Hosts, Rate
+from .names import Names, NameTaken
 from .pool import Pool
 from .preflight import Preflight
 from .sources import Sources
@@ -56,9 +57,10 @@ class Downloads:
         self._is_stopped = False
         self._is_queued = False
         self._fetches: Dict[str, Fetch] = {}
+        self._names = Names(context.workspace)
         for order, item in enumerate(items):
-            if item.path not in self._fetches:
-                self._fetches[item.path] = self._fetch(item, order)
+            if item.key not in self._fetches:
+                self._fetches[item.key] = self._fetch(item, order)
 
     def preflight(self, *, also_bytes: int = 0) -> Preflight:
         """Ask every source about every file, and look whether all of them fit on the disk. Fetches nothing.
@@ -76,6 +78,10 @@ class Downloads:
         """Begin to fetch, in threads."""
         self._queue()
         waiting = sorted(self._fetches.values(), key=self._urgency)
+        for fetch in sorted(waiting, key=lambda fetch: not fetch.has_file()):
+            path = fetch.foreseen_path() if fetch.refusal is None else None
+            if path is not None:
+                self._names.want(path, fetch.item)
         for order, fetch in enumerate(waiting):
             fetch.rank = (fetch.rank[0], order)
         conductor = threading.Thread(target=self._conduct, args=(waiting,), name="downloads", daemon=True)
@@ -84,26 +90,29 @@ class Downloads:
         conductor.start()
 
     def wait(self, level: Optional[str] = None) -> bool:
-        """Wait until every item of *level* (None: of all) is settled; False when the run ended first."""
-        wanted = {path for path, fetch in self._fetches.items() if level in (None, fetch.item.level)}
+        """Wait until every item of *level* (None: of all) is settled; False when the run ended first.
+
+        An item is, when those that want the same final name are.
+        """
+        wanted = [fetch.item for fetch in self._fetches.values() if level in (None, fetch.item.level)]
         with self._changed:
-            while not wanted <= self._results.keys():
+            while any(not self._is_settled(item) for item in wanted):
                 if self._context.cancelled.is_set() or self._is_stopped or self._context.remaining_s() <= 0:
                     return False
                 self._changed.wait(min(0.25, max(0.0, self._context.remaining_s())))
         return True
 
     def results(self) -> Dict[str, Result]:
-        """What became of the items that are settled, by path; of all of them after `stop`."""
+        """What became of the items that are settled, by key; of all of them after `stop`."""
         with self._changed:
             found = dict(self._results)
             is_stopped = self._is_stopped
-        for path, fetch in self._fetches.items() if is_stopped else ():
-            if path not in found:
+        for key, fetch in self._fetches.items() if is_stopped else ():
+            if key not in found:
                 failure = Failure(
                     "timed_out", "the run ended before it was finished; what has landed is kept"
                 )
-                found[path] = Result("failed", failure, fetch.bytes_downloaded, fetch.item.level)
+                found[key] = Result("failed", failure, fetch.bytes_downloaded, fetch.item.level)
         return found
 
     def stop(self) -> None:
@@ -153,8 +162,10 @@ class Downloads:
         for fetch in waiting:
             host = fetch.ladder.current.host
             cap = self._hosts.files_cap(host)
-            has_twin = any(twin in self._running for twin in self._twins(fetch))
-            if (cap is None or hosts.count(host) < cap) and not has_twin:
+            has_twin = any(twin in self._running and not twin.is_waiting for twin in self._twins(fetch))
+            holder = self._names.holder(fetch.item)
+            is_held_up = holder is not None and not self._names.has_landed(holder)
+            if (cap is None or hosts.count(host) < cap) and not has_twin and not is_held_up:
                 return fetch
         return None
 
@@ -185,7 +196,11 @@ class Downloads:
             access=self._access,
             hosts=self._hosts,
             pool=self._pool,
+            names=self._names,
         )
+
+    def _is_settled(self, item: Download) -> bool:
+        return all(key in self._results for key in (item.key, *self._names.rivals(item)))
 
     def _drive(self, fetch: Fetch) -> None:
         failure: Optional[Failure] = None
@@ -194,10 +209,13 @@ class Downloads:
             state = self._from_twin(fetch) or fetch.run()
         except Stopped:
             return self._settle(fetch, None)
+        except NameTaken as error:
+            failure = error
+            self._fail_too(self._fetches[error.holder.key], error)
         except Failure as error:
             failure = error
         except OSError as error:
-            failure = disk_failure(error, fetch.item.path)
+            failure = disk_failure(error, fetch.label)
         except Exception as error:  # no thread may end silently: `wait` would wait for ever
             failure = Failure("bug", f"{type(error).__name__}: {error}")
         if failure is not None and self._is_over():
@@ -209,26 +227,39 @@ class Downloads:
     def _settle(self, fetch: Fetch, result: Optional[Result]) -> None:
         with self._changed:
             self._running.remove(fetch)
+            self._names.settle(fetch.item, has_landed=result is not None and result.state != "failed")
             if result is not None:
-                self._results[fetch.item.path] = result
+                self._results[fetch.key] = result
             self._changed.notify_all()
+
+    def _fail_too(self, holder: Fetch, failure: NameTaken) -> None:
+        """The item whose file has the name that another one wants: which of the two is meant, nobody can say."""
+        with self._changed:
+            before = self._results[holder.key]
+            self._results[holder.key] = replace(before, state="failed", failure=failure)
+        if before.state != "failed":
+            holder.report("failed", url=holder.public_url, **failure.as_fields())
 
     def _from_twin(self, fetch: Fetch) -> Optional[str]:
         """The file that another item has fetched already, linked or copied; None when there is none."""
-        twin = next((twin for twin in self._twins(fetch) if twin.path is not None), None)
+        there = (twin for twin in self._twins(fetch) if twin.path is not None and not twin.is_substituted)
+        twin = next(there, None)
         if twin is None or twin.path is None or fetch.refusal is not None:
             return None
         if fetch.item.path.endswith("/") or fetch.item.unpack != "no":
             return None
         final = os.path.join(self._context.workspace, fetch.item.path)
-        record = self._context.state.get("download", twin.item.path)
-        if record is None or os.path.lexists(final) or fetch.item.sha256 not in (None, record["sha256"]):
+        record = existing.record_of(self._context, twin.item)
+        if not record or os.path.lexists(final) or self._names.holder(fetch.item) is not None:
+            return None
+        is_proven = fetch.item.sha256 is not None and fetch.item.sha256 == record["sha256"]
+        if not is_proven and (fetch.item.sha256 or record["url"] not in existing.sources_of(fetch.item)):
             return None
         began_at = time.monotonic()
         fetch.report("started", url=fetch.public_url)
         _link_or_copy(twin.path, final)
         made = existing.remember(
-            self._context, fetch.item.path, final, sha256=record["sha256"], url=fetch.item.url
+            self._context, fetch.item, final, sha256=record["sha256"], url=fetch.item.url
         )
         duration_s = round(time.monotonic() - began_at, 3)
         fetch.report(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urljoin
@@ -19,6 +19,19 @@ from ..failures import Failure
 from ..plan import Download, HubRepository, repository_of
 from . import addresses
 from .sources import LISTING_BYTES, Sources
+
+
+@dataclass(frozen=True)
+class RepositoryFile(Download):
+    """A file of a whole repository: two of them may want one final path, so its source is part of its identity."""
+
+    of: str = ""
+    """The key of the plan's item."""
+
+    @property
+    def key(self) -> str:
+        return f"{self.path}#{self.of.rpartition('#')[2]}"
+
 
 PAGES_MOST = 200
 """A page has up to a thousand entries."""
@@ -78,8 +91,8 @@ def _patiently(
                 raise
             told_s = float(failure.facts.get("wait_s", 0.0))
             wait_s = told_s or full_jitter_s(attempt, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
-            fields = {"item": item.path, "level": item.level, "attempt": attempt}
-            context.report("download_retried", wait_s=round(wait_s, 1), **{"class": failure.class_}, **fields)
+            about = {"item": item.label, "key": item.key, "level": item.level, "attempt": attempt}
+            context.report("download_retried", wait_s=round(wait_s, 1), **{"class": failure.class_}, **about)
             if context.cancelled.wait(min(wait_s, max(0.0, context.remaining_s()))):
                 raise
     raise AssertionError("there is at least one attempt")
@@ -123,8 +136,8 @@ def _file(item: Download, repository: HubRepository, path: str, entry: Mapping[s
     sha256 = str(large.get("oid") or "").lower()
     size = large.get("size", entry.get("size"))
     link = addresses.HubFile(addresses.hub_endpoint(), repository.repo, repository.revision, path)
-    return replace(
-        item,
+    inherited = {each.name: getattr(item, each.name) for each in fields(Download)}
+    inherited.update(
         url=link.url,
         path=item.path.rstrip("/") + "/" + inside,
         size_bytes=size if isinstance(size, int) else None,
@@ -132,3 +145,4 @@ def _file(item: Download, repository: HubRepository, path: str, entry: Mapping[s
         include=(),
         exclude=(),
     )
+    return RepositoryFile(**inherited, of=item.key)

@@ -148,7 +148,7 @@ def _files(found: Estimate, width: int) -> Iterator[str]:
     for file in shown:
         bytes_ = size(file.size_bytes) if file.size_bytes is not None else "?"
         head = f"{file.level:8}  {bytes_:>8}  {file.state:11}  {file.host:{hosts}}  "
-        yield head + shortened(file.path, max(width - len(head), 20))
+        yield head + shortened(file.item, max(width - len(head), 20))
     if len(found.files) > len(shown):
         yield f"… and {len(found.files) - len(shown)} smaller ones (--json lists all)"
 
@@ -202,7 +202,7 @@ def _troubles(found: Estimate) -> Iterator[str]:
         yield _row("secret", f"{names} is not set ({', '.join(secret.hosts) or 'for commands'}){wanted}")
     labels = {"fetch": "note", "partial": "note", "unavailable": "missing"}
     told = [
-        (f"{labels.get(file.state, file.state)}: {file.message}", file.path)
+        (f"{labels.get(file.state, file.state)}: {file.message}", file.item)
         for file in found.files
         if file.message
     ]

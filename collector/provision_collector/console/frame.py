@@ -103,7 +103,7 @@ def _rows(progress: Progress, width: int, room: int) -> list[Text]:
         for kind in ("package", "repo", "command", "service")
         for item, state in progress.items(kind, *ACTIVE)
     ]
-    files = [_file(progress, path, item, columns) for path, item in progress.items("download", *ACTIVE)]
+    files = [_file(progress, key, item, columns) for key, item in progress.items("download", *ACTIVE)]
     rows = others[: max(room // 2, 1)] + files
     if len(rows) <= room:
         return rows
@@ -111,12 +111,18 @@ def _rows(progress: Progress, width: int, room: int) -> list[Text]:
     return [*rows[: max(room - 1, 0)], Text(f"  … and {hidden} more", style="dim")][: max(room, 0)]
 
 
-def _file(progress: Progress, path: str, item: dict[str, Any], columns: _Columns) -> Text:
+def _name(key: str, item: dict[str, Any]) -> str:
+    """The file's own name; the last part of its URL as long as no server has told one."""
+    label = str(item.get("item") or key)
+    return harmless(label.rstrip("/").rpartition("/")[2])
+
+
+def _file(progress: Progress, key: str, item: dict[str, Any], columns: _Columns) -> Text:
     mark, style = _MARKS[item["state"]]
-    name = shortened(harmless(path.rstrip("/").rpartition("/")[2]), columns.name)
+    name = shortened(_name(key, item), columns.name)
     row = Text.assemble((f"{mark} ", style), name + " " * (columns.name - cell_len(name) + _GAP))
     done, total = units.number(item.get("bytes")), units.number(item.get("total_bytes"))
-    trouble = _trouble(progress, path, item)
+    trouble = _trouble(progress, key, item)
     if trouble:
         percent = f"{_percent(done, total)}  " if done and total and not columns.is_narrow else ""
         words = trouble.partition(" (")[0] if columns.is_narrow else trouble
@@ -126,9 +132,9 @@ def _file(progress: Progress, path: str, item: dict[str, Any], columns: _Columns
     return row.append(_movement(done, total, bytes_per_s, left_s, columns))
 
 
-def _trouble(progress: Progress, path: str, item: dict[str, Any]) -> str:
+def _trouble(progress: Progress, key: str, item: dict[str, Any]) -> str:
     """Why this file is not moving just now; empty if it is."""
-    passed_s, wait_s = progress.since_s("download", path), units.number(item.get("wait_s"))
+    passed_s, wait_s = progress.since_s("download", key), units.number(item.get("wait_s"))
     left = units.waiting(wait_s - passed_s)
     if item["state"] == "waiting":
         host = harmless(item.get("host") or "host")
@@ -220,7 +226,7 @@ def _columns(progress: Progress, width: int) -> _Columns:
     free = width - 2 - _GAP - _AMOUNT - _GAP - _SPEED - _GAP - _LEFT
     if width < _WITH_BAR:
         return _Columns(free, 0, False)
-    names = (cell_len(harmless(path.rpartition("/")[2])) for path, _ in progress.items("download"))
+    names = (cell_len(_name(key, item)) for key, item in progress.items("download"))
     longest = max(names, default=0)
     bar = min(max(free // 3, free - _GAP - longest), 40)
     return _Columns(min(free - _GAP - bar, max(longest, _NAME)), bar, False)

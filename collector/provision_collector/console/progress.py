@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from provision_agent.status import GROUPS, fold, new_status
+from provision_agent.status import GROUPS, fold, identity_of, new_status
 
 from . import units
 from .text import harmless
@@ -77,7 +77,7 @@ class Progress:
             self._to_fetch_bytes = int(number(event.get("bytes_to_fetch")))
         self._take_time(event, just_started=not was_started and bool(self.status["started"]))
         if "item" in event and event["event"] != "download_progress":
-            self._changed[f"{event['event'].partition('_')[0]}:{event['item']}"] = self._clock()
+            self._changed[f"{event['event'].partition('_')[0]}:{identity_of(event)}"] = self._clock()
 
     @property
     def elapsed_s(self) -> float:
@@ -125,7 +125,7 @@ class Progress:
         return self._clock() - self._changed.get(f"{kind}:{item}", self._clock())
 
     def items(self, kind: str, *states: str) -> list[tuple[str, dict[str, Any]]]:
-        """The items of *kind* (``download``, ``check``, …) in one of *states*, in the order they appeared."""
+        """The items of *kind* (``download``, ``check``, …) in one of *states*, by key, in the order they appeared."""
         return [
             pair for pair in self.status[GROUPS[kind]].items() if not states or pair[1]["state"] in states
         ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from provision_agent.plan import Plan
@@ -69,6 +69,8 @@ class Survey:
     repos: tuple[tuple[Source, ...], ...]
     standing: Standing | None = None
     rate_bytes_per_s: float | None = None
+    taken: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By a download's key, why its final name cannot be its own."""
 
 
 def unasked(plan: Plan) -> Survey:

@@ -166,7 +166,7 @@ def _sources(plan: Plan, surveyed: Survey) -> Iterator[Finding]:
     rows = rows_of(plan, surveyed)
     by_item: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
-        by_item.setdefault((row["kind"], row["item"]), []).append(row)
+        by_item.setdefault((row["kind"], row["key"]), []).append(row)
     good = 0
     for items in by_item.values():
         if exit_code(items) == 0 and any(row["state"] == "ok" for row in items):

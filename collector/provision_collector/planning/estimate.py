@@ -26,6 +26,9 @@ class File:
     """One download. `state`: fetch | there | partial | skipped | unavailable; `missing_bytes` None: not known."""
 
     path: str
+    item: str
+    """As people call it: the path, or the folder and the source while no server has told a name."""
+    key: str
     level: str
     host: str
     state: str
@@ -161,8 +164,11 @@ def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
     if good is None and item.substitute is not None and sources and sources[-1].is_ok and not _may_work(own):
         return _substituted(item, own[0], sources[-1])
     size = item.size_bytes if item.size_bytes is not None else (good.size_bytes if good else None)
+    name = (good.name or "") if good and item.path.endswith("/") else ""
     about = {
-        "path": item.path + (good.name or "") if good and item.path.endswith("/") else item.path,
+        "path": item.path + name,
+        "item": item.path + name if name else item.label,
+        "key": item.key,
         "level": item.level,
         "host": host_of(good.url if good else item.url),
     }
@@ -189,12 +195,14 @@ def _substituted(item: Download, refused: Source, instead: Source) -> File:
     assert item.substitute is not None
     return File(
         path=item.substitute.path,
+        item=item.substitute.path,
+        key=item.key,
         level=item.level,
         host=host_of(instead.url),
         state="fetch",
         size_bytes=instead.size_bytes,
         missing_bytes=instead.size_bytes,
-        message=f"the substitute of `{item.path}`, which is {refused.class_.replace('_', ' ')}",
+        message=f"the substitute of `{item.label}`, which is {refused.class_.replace('_', ' ')}",
     )
 
 
@@ -274,7 +282,7 @@ def _missing(
         if rule.name in known:
             continue
         refused = [
-            item.path
+            item.label
             for item, sources in zip(plan.downloads, surveyed.downloads if surveyed else (), strict=False)
             if any(source.class_ in REFUSED and host_of(source.url) in rule.hosts for source in sources)
             and not any(source.is_ok for source in sources)

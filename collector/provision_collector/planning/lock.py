@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provision_agent.plan import Download, Plan, Repo, repository_of
+from provision_agent.protocol import public_url
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ProfileError
@@ -85,6 +86,7 @@ def make_lock(plan: Plan, surveyed: Survey) -> tuple[Lock, list[Unpinned]]:
     """
     unpinned: list[Unpinned] = []
     files = [_file(item, number, surveyed, unpinned) for number, item in enumerate(plan.downloads)]
+    unpinned += _meeting([file for file in files if file is not None])
     repos = [_repo(repo, number, surveyed, unpinned) for number, repo in enumerate(plan.repos)]
     return (
         Lock(
@@ -171,7 +173,7 @@ def _locked(item: Download, file: LockedFile) -> Download:
 def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned]) -> LockedFile | None:
     if repository_of(item.url) is not None:
         unpinned.append(
-            Unpinned(item.path, f"a lock pins single files: list those of {item.url} that you need")
+            Unpinned(item.label, f"a lock pins single files: list those of {item.url} that you need")
         )
         return None
     sources = surveyed.downloads[number][: 1 + len(item.mirrors)]
@@ -189,7 +191,7 @@ def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned
     if problem is None and item.path.endswith("/") and not name:
         problem = "no source tells its name"
     if problem is not None:
-        unpinned.append(Unpinned(item.path, problem))
+        unpinned.append(Unpinned(item.label, problem))
         return None
     assert sha256 is not None and size is not None
     urls = [
@@ -206,6 +208,19 @@ def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned
         size=size,
         sha256=sha256,
     )
+
+
+def _meeting(files: Iterable[LockedFile]) -> Iterable[Unpinned]:
+    """Files of one final name that are not the same: no run can bring both."""
+    first: dict[str, LockedFile] = {}
+    for file in files:
+        other = first.setdefault(file.path, file)
+        if other.sha256 != file.sha256:
+            message = (
+                f"{public_url(other.asked)} and {public_url(file.asked)} both lead to `{file.path}`, "
+                "and are not the same file: give each a `path` that ends in a file name"
+            )
+            yield from (Unpinned(item.path, message) for item in (other, file))
 
 
 def _problem(

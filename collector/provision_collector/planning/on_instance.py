@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from provision_agent.plan import Download, Plan, repository_of
+from provision_agent.plan import Download, Plan
 
 from ..errors import UsageError
 from ..instance import Instance
@@ -86,16 +86,22 @@ async def audit(
 
 def _is_wrong(item: Download, wrong: Collection[tuple[str, str]]) -> bool:
     """Of a whole repository any file; those that are right are not fetched again."""
-    if repository_of(item.url) is None:
-        return ("download", item.path) in wrong
-    return any(kind == "download" and path.startswith(item.path) for kind, path in wrong)
+    return ("download", item.key) in wrong
+
+
+def _may_meet(item: Download, wrong: Collection[str]) -> bool:
+    """Whether its file may lie in one of the folders *wrong*, where a server's name may be the same as its own."""
+    return any(item.path.startswith(folder) for folder in wrong)
 
 
 def mending(plan: Plan, found: Audit) -> Plan | None:
     """The plan that does what is wrong in *found* again, and nothing else; None when nothing of it can be mended."""
-    wrong = {(item["kind"], item["item"]) for item in found.wrong if item["state"] in MENDABLE}
+    wrong = {
+        (item["kind"], item.get("of") or item["item"]) for item in found.wrong if item["state"] in MENDABLE
+    }
     if not wrong:
         return None
+    folders = {item.path for item in plan.downloads if item.path.endswith("/") and _is_wrong(item, wrong)}
     return replace(
         plan,
         workspace=found.workspace,
@@ -104,7 +110,9 @@ def mending(plan: Plan, found: Audit) -> Plan | None:
         apt=(),
         python=None,
         repos=tuple(repo for repo in plan.repos if ("repo", repo.path) in wrong),
-        downloads=tuple(item for item in plan.downloads if _is_wrong(item, wrong)),
+        downloads=tuple(
+            item for item in plan.downloads if _is_wrong(item, wrong) or _may_meet(item, folders)
+        ),
         files=tuple(file for file in plan.files if ("file", file.path) in wrong),
         commands=(),
         checks=(),

@@ -19,17 +19,22 @@ STATES = {
     "not_a_model": "not the file",
     "size": "size differs",
     "checksum": "hash differs",
+    "conflict": "same name",
 }
 """By class of answer; every other class means that the source could not be asked."""
+SHOWN = 3
+"""Of many files of a repository that meet others, this many are named."""
 
 
 def rows_of(plan: Plan, surveyed: Survey) -> list[dict[str, Any]]:
-    """``{item kind role level state class url host size_bytes sha256 message hint}`` per source, in the plan's order."""
+    """``{item key kind role level state class url host size_bytes sha256 message hint}`` per source, in the plan's order."""
     rows: list[dict[str, Any]] = []
     for item, sources in zip(plan.downloads, surveyed.downloads, strict=True):
         for number, source in enumerate(sources):
             role = _role(number, 1 + len(item.mirrors))
             class_, message = _judged(item, source, role)
+            if class_ == "ok" and role != "substitute" and item.key in surveyed.taken:
+                class_, message = "conflict", "; ".join(surveyed.taken[item.key][:SHOWN])
             rows.append(_row(item, "download", role, source, class_, message))
     for repo, sources in zip(plan.repos, surveyed.repos, strict=True):
         for number, source in enumerate(sources):
@@ -43,8 +48,8 @@ def rows_of(plan: Plan, surveyed: Survey) -> list[dict[str, Any]]:
 
 def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
     """0: every item has a good source. 1: a critical one has none. 5: a required one has none."""
-    good = {(row["kind"], row["item"]) for row in rows if row["state"] == "ok"}
-    return worst(row["level"] for row in rows if (row["kind"], row["item"]) not in good)
+    good = {(row["kind"], row["key"]) for row in rows if row["state"] == "ok"}
+    return worst(row["level"] for row in rows if (row["kind"], row["key"]) not in good)
 
 
 def worst(levels: Iterable[str]) -> int:
@@ -70,8 +75,13 @@ def _judged(item: Download, source: Source, role: str) -> tuple[str, str]:
 def _row(
     item: Download | Repo, kind: str, role: str, source: Source, class_: str, message: str
 ) -> dict[str, Any]:
+    name = key = item.path
+    if isinstance(item, Download):
+        has_name = item.path.endswith("/") and source.name and role != "substitute"
+        name, key = item.path + str(source.name) if has_name else item.label, item.key
     return {
-        "item": item.path,
+        "item": name,
+        "key": key,
         "kind": kind,
         "role": role,
         "level": item.level,

@@ -99,6 +99,7 @@ def _read(answer: Mapping[str, Any]) -> Survey:
         repos=tuple(_sources(repo) for repo in answer["repos"]),
         standing=_standing(answer) if "workspace" in answer else None,
         rate_bytes_per_s=answer.get("rate_bytes_per_s"),
+        taken=answer["taken"],
     )
 
 

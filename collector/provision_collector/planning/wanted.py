@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from provision_agent.plan import download_key
 
 from ..convert import Converted, from_workflows, literal
 from ..profile import Profile, load_profile
@@ -42,11 +43,13 @@ def wanted_profile(
 
 def _beyond(profile: Profile, converted: Converted) -> dict[str, object]:
     """What the profile has already is better known there: with hashes, mirrors, levels."""
-    downloads = {item.path for item in profile.document.downloads}
+    downloads = {download_key(item.path, item.url) for item in profile.document.downloads}
     repos = {repo.path for repo in profile.document.repos}
     added = {
         "downloads": [
-            item for item in converted.profile.get("downloads", []) if item["path"] not in downloads
+            item
+            for item in converted.profile.get("downloads", [])
+            if download_key(item["path"], item["url"]) not in downloads
         ],
         "repos": [repo for repo in converted.profile.get("repos", []) if repo["path"] not in repos],
     }

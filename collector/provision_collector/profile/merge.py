@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from provision_agent.plan import download_key
+
 from .paths import comparable
 from .tree import Node
 
@@ -53,7 +55,7 @@ def identity(section: str, item: Node) -> str | None:
     if text is None or key != "path":
         return text
     path = comparable(text)
-    return f"{path}{item.text('url')}" if path.endswith("/") else path
+    return download_key(path, item.text("url") or "")
 
 
 def _append(below: list[Node], above: list[Node], section: str) -> list[Node]:

@@ -185,7 +185,7 @@ class Download(Item):
     substitute: Substitute | None = None
     """Explicitly something else, when every source says no."""
     path: f.ItemPath
-    """Under the workspace; a trailing / takes the server's name."""
+    """Under the workspace; a trailing / takes the server's name. Any number of sources may share such a folder."""
     size: f.Size | None = None
     """Exact size in bytes."""
     sha256: f.Sha256 | None = None

@@ -120,7 +120,9 @@ _SECONDS: Schema = {"type": "number", "minimum": 0}
 _MAYBE_COUNT: Schema = {"type": ["integer", "null"], "minimum": 0}
 
 _FIELDS: dict[str, Schema] = {
-    **dict.fromkeys(("item", "class", "message", "hint", "name", "plan_hash", "reason", "file"), _TEXT),
+    **dict.fromkeys(
+        ("item", "key", "class", "message", "hint", "name", "plan_hash", "reason", "file"), _TEXT
+    ),
     **dict.fromkeys(("ok", "failed", "skipped", "attempt", "restarts", "exit_code"), _COUNT),
     **dict.fromkeys(("wait_s", "duration_s", "for_s", "after_s", "retry_in_s", "waited_s"), _SECONDS),
     "level": {"enum": list(LEVELS)},

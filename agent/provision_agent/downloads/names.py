@@ -1,0 +1,84 @@
+"""Which item has which final name, so that no file ever takes another's place.
+
+A name belongs to the first item that asks for it; the others wait until it has its file, and look whether it is
+theirs too. When it gets none, the next one has the name.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Dict, List, Optional, Set
+
+from ..failures import Failure
+from ..plan import Download
+from ..protocol import public_url
+
+
+class NameTaken(Failure):
+    """Another item's file has the final name, and is not the same."""
+
+    def __init__(
+        self, path: str, holder: Download, item: Download, difference: str, *, is_there: bool = True
+    ) -> None:
+        mine, theirs = public_url(item.url), public_url(holder.url)
+        there = f"; the one that is there is from {theirs}" if is_there else ""
+        super().__init__(
+            "conflict",
+            f"{theirs} and {mine} both lead to `{path}`, and are not the same file ({difference}){there}",
+            hint="give each of the two a `path` of its own that ends in a file name",
+        )
+        self.holder = holder
+
+
+class Names:
+    """Hands out final names. Thread-safe; an item wants one name at a time."""
+
+    def __init__(self, workspace: str) -> None:
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._queues: Dict[str, List[Download]] = {}
+        self._places: Dict[str, str] = {}
+        self._landed: Set[str] = set()
+
+    def want(self, path: str, item: Download) -> None:
+        """*item* is to be at *path*, and nowhere else."""
+        final = os.path.normpath(os.path.join(self._workspace, path))
+        place = os.path.join(os.path.realpath(os.path.dirname(final)), os.path.basename(final))
+        with self._lock:
+            if self._places.get(item.key) != place:
+                self._leave(item)
+                self._places[item.key] = place
+                self._queues.setdefault(place, []).append(item)
+
+    def holder(self, item: Download) -> Optional[Download]:
+        """The other item that has the name that *item* wants; None when it is the item's own."""
+        with self._lock:
+            first = self._queue(item)[:1]
+            return first[0] if first and first[0].key != item.key else None
+
+    def has_landed(self, item: Download) -> bool:
+        """Is the file of *item* there?"""
+        with self._lock:
+            return item.key in self._landed
+
+    def rivals(self, item: Download) -> List[str]:
+        """The keys of all items that want the name of *item*, its own too."""
+        with self._lock:
+            return [each.key for each in self._queue(item)]
+
+    def settle(self, item: Download, *, has_landed: bool) -> None:
+        """*item* has its file, or will not get it: then its name is free."""
+        with self._lock:
+            if has_landed:
+                self._landed.add(item.key)
+            else:
+                self._leave(item)
+
+    def _queue(self, item: Download) -> List[Download]:
+        return self._queues.get(self._places.get(item.key, ""), [])
+
+    def _leave(self, item: Download) -> None:
+        place = self._places.pop(item.key, None)
+        if place is not None:
+            self._queues[place] = [each for each in self._queues[place] if each.key != item.key]
