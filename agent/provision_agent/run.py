@@ -267,14 +267,14 @@ class Run:
         """Start what belongs to `usable`, and say so when everything critical holds."""
         for service in self._selected("services"):
             if service.start == "usable":
-                self._items.service(service)
+                self._items.service(service, self._facts)
         if self._has_critical() and not self._tally.has_failed("critical") and not self._is_over():
             self._say_usable()
 
     def _complete(self) -> None:
         for service in self._selected("services"):
             if service.start == "complete":
-                self._items.service(service)
+                self._items.service(service, self._facts)
         for check in self._selected("checks", ("critical",)):
             if self._tally.is_failed("checks", check.name):
                 self._items.check(check)  # what it looks for may have come with the rest
