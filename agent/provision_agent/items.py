@@ -154,14 +154,14 @@ class Items:
         except Failure:
             self.check(check)
 
-    def service(self, service: Service) -> None:
-        """Start a service and wait until it is ready."""
+    def service(self, service: Service, found: Mapping[str, Any]) -> None:
+        """Start a service and wait until it is ready; *found* are the instance's facts."""
 
         models = [self._path_of(item) for item in self._plan.downloads if item.level == "critical"]
 
         def start() -> None:
             services.start(service, self._context, self._venv)
-            wait_ready(service, self._context, models)
+            wait_ready(service, self._context, models, has_gpu=bool(found.get("gpus")))
 
         self._attempt("services", service.name, service.level, "service", start)
 

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from datetime import datetime, timezone
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, TypeVar
 from urllib.parse import quote
 
 from . import lines, protocol
@@ -26,6 +26,9 @@ MIN_SECRET_LENGTH = 4
 """A shorter value would turn every log into stars and protect nothing."""
 
 
+T = TypeVar("T")
+
+
 class Journal:
     """Open the run's files, mend a torn last line, and go on with its sequence. Thread-safe."""
 
@@ -38,7 +41,7 @@ class Journal:
         self._errors = _AppendedFile(workspace.errors, workspace.reserve)
         self._events = _AppendedFile(workspace.run_file(run_id, "events.jsonl"), workspace.reserve)
         self._output = _AppendedFile(workspace.run_file(run_id, "agent.log"), workspace.reserve)
-        self.status = new_status(run_id)
+        self._status = new_status(run_id)
         self._sequence = self._replay(workspace.run_file(run_id, "events.jsonl"))
         self._is_dirty = threading.Event()
         self._closed = threading.Event()
@@ -65,8 +68,13 @@ class Journal:
                 record["sizes"] = {"core": self._core.size(), "errors": self._errors.size()}
             self._sequence += 1
             self._events.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
-            fold(self.status, record)
+            fold(self._status, record)
             self._is_dirty.set()
+
+    def look(self, question: Callable[[Mapping[str, Any]], T]) -> T:
+        """What *question* makes of the status, which nobody changes meanwhile."""
+        with self._lock:
+            return question(self._status)
 
     def say(self, text: lines.Lines) -> None:
         """Write lines that belong to no single event."""
@@ -99,7 +107,7 @@ class Journal:
                     last = int(event["seq"])
                 except (ValueError, KeyError, TypeError):
                     continue
-                fold(self.status, event)
+                fold(self._status, event)
         return last
 
     def _clean(self, value: Any) -> Any:
@@ -119,7 +127,7 @@ class Journal:
     def _write_status(self) -> None:
         with self._lock:
             self._is_dirty.clear()
-            data = json.dumps(self.status, ensure_ascii=False).encode()
+            data = json.dumps(self._status, ensure_ascii=False).encode()
         try:
             write_atomically(self._workspace.run_file(self._run, "status.json"), data, sync=False)
         except OSError:

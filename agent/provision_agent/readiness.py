@@ -9,7 +9,7 @@ import http.client
 import json
 import os
 import time
-from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Set
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
 from urllib.parse import SplitResult, quote, urlsplit
 
 from . import sockets
@@ -30,12 +30,13 @@ class Answer(NamedTuple):
     class_: str = "not_ready"
 
 
-def look(ready: Ready, child: Optional[int]) -> Answer:
+def look(ready: Ready, child: Optional[int], *, needs_gpu: bool = False) -> Answer:
     """Ask the ready URL once.
 
     Args:
         ready: What is asked, and what the answer must hold.
         child: The service's process; an answer from any other's socket is not its own. None: not known.
+        needs_gpu: Devices that must not be empty must have memory too: the service is to use the instance's GPU.
 
     Returns:
         An answer without a problem when all is as wanted. Takes `ANSWER_S` at most, never raises.
@@ -51,7 +52,10 @@ def look(ready: Ready, child: Optional[int]) -> Answer:
         return Answer(f"port {port_of(url)} is answered by {stranger}, not by this service", "port_taken")
     if not 200 <= code < 300:
         return Answer(f"{ready.url} answers with {code}")
-    return Answer(_unmet(ready.json, body)) if ready.json else Answer()
+    if not ready.json:
+        return Answer()
+    is_comfyui = url.path.endswith(_STATS)
+    return Answer(_unmet(ready.json, body, is_comfyui=is_comfyui, needs_gpu=needs_gpu))
 
 
 def unlisted(ready: Ready, files: Sequence[str]) -> Answer:
@@ -122,7 +126,7 @@ def _stranger(url: SplitResult, child: Optional[int]) -> Optional[str]:
     return sockets.describe(owners[0])
 
 
-def _unmet(wanted: Dict[str, Any], body: bytes) -> str:
+def _unmet(wanted: Dict[str, Any], body: bytes, *, is_comfyui: bool, needs_gpu: bool) -> str:
     """The first expectation that the JSON *body* does not meet, in words; empty when it meets all."""
     try:
         data = json.loads(body)
@@ -133,9 +137,36 @@ def _unmet(wanted: Dict[str, Any], body: bytes) -> str:
         if expected == "not_empty":
             if not value:
                 return f"`{path}` is empty"
+            if needs_gpu and path.rpartition(".")[2] == "devices" and isinstance(value, list):
+                problem = _without_memory(value, is_comfyui)
+                if problem:
+                    return problem
         elif value != expected:
             return f"`{path}` is {json.dumps(value)[:80]}, not {json.dumps(expected)}"
     return ""
+
+
+def _without_memory(devices: List[Any], is_comfyui: bool) -> str:
+    """Which of *devices* has no memory, in words; empty when all that are GPUs have some.
+
+    Another service than a ComfyUI may list its devices in a form of its own: that says nothing.
+    """
+    told = [device for device in devices if isinstance(device, dict)]
+    if not is_comfyui and not any("vram_total" in device for device in told):
+        return ""
+    gpus = [device for device in told if device.get("type") != "cpu"] or told
+    bare = [device for device in gpus if not _is_positive(device.get("vram_total"))]
+    if gpus and not bare:
+        return ""
+    name = str(bare[0].get("name") or bare[0].get("type") or "?")[:80] if bare else "none"
+    return (
+        f"it sees no GPU, although the instance has one: `vram_total` of its device `{name}` is not above 0 "
+        "(a service that is meant to run without one needs `--cpu`)"
+    )
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
 def _value_at(data: Any, path: str) -> Any:

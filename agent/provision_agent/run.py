@@ -49,7 +49,7 @@ def run_main(argv: List[str]) -> int:
         plan_hash=unbound.hash,
         name=unbound.name,
         deadline_s=unbound.limits.run_s,
-        resumed=journal.status["started"] is not None,
+        resumed=journal.look(lambda status: status["started"]) is not None,
         restarts=restarts,
         labels=record.get("labels") or {},
         workspace=workspace.root,
@@ -87,6 +87,8 @@ class Run:
         self._journal = journal
         self._clock = clock
         self._early_verdict: Optional[str] = None
+        self._ending = threading.RLock()
+        """Held by whoever ends the run early; a signal may come while this very thread does that."""
         self._facts: Dict[str, Any] = {}
         self._context = Context(
             workspace=workspace.root,
@@ -108,9 +110,10 @@ class Run:
 
     def end_early(self, verdict: str) -> None:
         """Let everything stop soon; the first reason counts."""
-        if self._early_verdict is None:
-            self._early_verdict = verdict
-            self._context.cancelled.set()
+        with self._ending:
+            if self._early_verdict is None:
+                self._early_verdict = verdict
+        self._context.cancelled.set()
 
     def execute(self) -> str:
         """Do the work and write the verdict; returns it."""
@@ -130,7 +133,7 @@ class Run:
             self._tally.finish(*STEPS)
         self._is_over()
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
-        if verdict == "complete" and not self._journal.status["usable_after_s"]:
+        if verdict == "complete" and not self._journal.look(lambda status: status["usable_after_s"]):
             self._say_usable()
         self._journal.event(
             "run_finished",
@@ -265,14 +268,14 @@ class Run:
         """Start what belongs to `usable`, and say so when everything critical holds."""
         for service in self._selected("services"):
             if service.start == "usable":
-                self._items.service(service)
+                self._items.service(service, self._facts)
         if self._has_critical() and not self._tally.has_failed("critical") and not self._is_over():
             self._say_usable()
 
     def _complete(self) -> None:
         for service in self._selected("services"):
             if service.start == "complete":
-                self._items.service(service)
+                self._items.service(service, self._facts)
         for check in self._selected("checks", ("critical",)):
             if self._tally.is_failed("checks", check.name):
                 self._items.check(check)  # what it looks for may have come with the rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -10,19 +11,24 @@ from urllib.parse import urlsplit
 
 from . import readiness, sockets
 from .context import Context
+from .detach import argv_of
 from .failures import Failure
 from .plan import Ready, Service
 from .service_files import ADOPTED, ServiceFiles, is_running
 
 POLL_S = 0.5
 SAY_EVERY_S = 8.0
+_ON_CPU = re.compile(r"(?<![\w-])--cpu(?![\w-])")
 
 
-def wait_ready(service: Service, context: Context, models: Sequence[str] = ()) -> None:
+def wait_ready(
+    service: Service, context: Context, models: Sequence[str] = (), *, has_gpu: bool = False
+) -> None:
     """Wait until *service*, which was started, answers as its plan says, and then again as often as that wants.
 
     Args:
         models: Files of the workspace; a ComfyUI must offer those that are there and in its own folder.
+        has_gpu: The instance has a GPU: the service must see it, unless it runs with ``--cpu``.
 
     Reports ``service_ready``, and ``service_progress`` while it waits.
 
@@ -41,7 +47,9 @@ def wait_ready(service: Service, context: Context, models: Sequence[str] = ()) -
     began = said = time.monotonic()
     successes = 0
     while True:
-        ready, answer = _look(service.ready, _require_alive(service, files), offered)
+        status = _require_alive(service, files)
+        needs_gpu = has_gpu and not _is_on_cpu(service, status)
+        ready, answer = _look(service.ready, status, offered, needs_gpu=needs_gpu)
         successes = 0 if answer.problem else successes + 1
         if successes >= ready.successes:
             context.report("service_ready", url=ready.url, **item)
@@ -67,12 +75,21 @@ def _own_models(service: Service, models: Sequence[str], context: Context) -> Li
     return [os.path.relpath(path, own) for path in paths if os.path.isfile(path)]
 
 
-def _look(ready: Ready, status: Dict[str, Any], offered: Sequence[str]) -> Tuple[Ready, readiness.Answer]:
+def _is_on_cpu(service: Service, status: Dict[str, Any]) -> bool:
+    """Is it told to leave the GPU alone? By its own words, its environment's, or those of the process that runs."""
+    child = (status.get("child") or {}).get("pid")
+    words = [*service.run, *service.environment.values(), *(argv_of(child) if child is not None else ())]
+    return any(_ON_CPU.search(word) for word in words)
+
+
+def _look(
+    ready: Ready, status: Dict[str, Any], offered: Sequence[str], *, needs_gpu: bool
+) -> Tuple[Ready, readiness.Answer]:
     """One look at the service, and what was really asked."""
     child: Optional[int] = (status.get("child") or {}).get("pid")
     if child is not None and status["state"] == ADOPTED:
         ready = _where_it_listens(ready, child)
-    answer = readiness.look(ready, child)
+    answer = readiness.look(ready, child, needs_gpu=needs_gpu)
     return ready, answer if answer.problem else readiness.unlisted(ready, offered)
 
 

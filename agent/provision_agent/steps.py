@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Dict, Iterable, Set, Tuple
+from typing import Any, Dict, Iterable, List, Set, Tuple
 
 from .context import Report
 from .failures import Failure
@@ -64,33 +64,47 @@ class Tally:
         with self._lock:
             ended = [(step, at) for step, at in self._started.items() if step in steps]
             self._started = {step: at for step, at in self._started.items() if (step, at) not in ended}
+            counts = {step: self._counts(step) for step, _ in ended}
         for step, at in sorted(ended, key=lambda pair: pair[1]):
-            counts = {name: sum(1 for owner, _ in items if owner == step) for name, items in self._groups()}
-            self._report("step_finished", step=step, duration_s=round(time.monotonic() - at, 3), **counts)
+            duration_s = round(time.monotonic() - at, 3)
+            self._report("step_finished", step=step, duration_s=duration_s, **counts[step])
 
-    def _groups(self) -> Iterable[Tuple[str, Iterable[Tuple[str, str]]]]:
-        return (("ok", self._ok), ("failed", self._failed), ("skipped", self._skipped))
+    def _counts(self, step: str) -> Dict[str, int]:
+        """How many items of *step* ended how; the lock is held."""
+        groups: Tuple[Tuple[str, Iterable[Tuple[str, str]]], ...] = (
+            ("ok", self._ok),
+            ("failed", self._failed),
+            ("skipped", self._skipped),
+        )
+        return {name: sum(1 for owner, _ in items if owner == step) for name, items in groups}
+
+    def _failures(self) -> List[Tuple[str, str, str, Failure]]:
+        """Step, item, level and failure of all that is missing at one moment."""
+        with self._lock:
+            return [(step, item, level, why) for (step, item), (level, why) in self._failed.items()]
 
     def is_failed(self, step: str, item: str) -> bool:
         """True when *item* of *step* is known to be missing."""
-        return (step, item) in self._failed
+        with self._lock:
+            return (step, item) in self._failed
 
     def has_failed(self, level: str) -> bool:
         """True when anything of *level* is missing."""
-        return any(found == level for found, _ in self._failed.values())
+        return any(found == level for _, _, found, _ in self._failures())
 
     def missing_checks(self, level: str) -> Dict[str, Any]:
         """The checks of *level* that failed, with what each found."""
         return {
             item: failure.facts.get("found", failure.message)
-            for (step, item), (found, failure) in self._failed.items()
+            for step, item, found, failure in self._failures()
             if step == "checks" and found == level
         }
 
     def verdict(self, has_critical: bool) -> str:
         """`failed` without something critical, `incomplete` or `failed` without something required, else `complete`."""
-        if self.has_failed("critical"):
+        missing = {level for _, _, level, _ in self._failures()}
+        if "critical" in missing:
             return "failed"
-        if self.has_failed("required"):
+        if "required" in missing:
             return "incomplete" if has_critical else "failed"
         return "complete"

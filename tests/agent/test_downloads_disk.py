@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from harness.file_server import Content, Fault
+from provision_agent.plan import Download
 
 MIB = 1 << 20
 DISK = 16 * MIB
@@ -44,8 +45,17 @@ from pathlib import Path
 root, sys.path, items = json.loads(sys.argv[1])
 from harness.downloads import Bench
 from provision_agent.plan import Download
-found = Bench(Path(root)).preflight(*(Download(**item) for item in items)).too_big
-print(json.dumps({"class": found.class_, "message": found.message, "hint": found.hint}))
+from provision_agent.downloads import preflight
+preflight.MARGIN_BYTES = 1 << 20
+found = Bench(Path(root)).preflight(*(Download(**item) for item in items))
+big = found.too_big
+print(json.dumps({
+    "class": big and big.class_,
+    "message": big and big.message,
+    "hint": big and big.hint,
+    "failures": {path: [each.class_, each.message] for path, each in found.failures.items()},
+    "bytes_to_fetch": found.bytes_to_fetch,
+}))
 """
 RESERVE = """
 import json, os, shutil, sys
@@ -124,13 +134,89 @@ def test_a_reservation_that_fails_takes_nothing_of_the_disk(kind, bench):
 
 
 def test_the_preflight_says_in_readable_numbers_what_a_small_disk_lacks(bench, server):
-    items = [{"url": server.add("/m", Content(64 * MIB)), "path": "m.bin"}]
+    items = [{"url": server.add("/m", Content(64 * MIB)), "path": "m.bin", "level": "critical"}]
 
     found = on_small_disk("tmpfs", bench.root, PREFLIGHT, items)
 
     assert found["class"] == "disk_full"
-    assert found["message"] == f"134.9 MB are needed on `{bench.root}`, 16.8 MB are free"
-    assert found["hint"].startswith("rent an instance with at least 118.1 MB more")
+    assert found["message"] == f"68.8 MB are needed on `{bench.root}`, 16.8 MB are free"
+    assert found["hint"].startswith("rent an instance with at least 52.1 MB more")
+
+
+def of_level(server, name, mebibytes, level):
+    """An item of this size; the disk has 16 MiB, of which the preflight leaves 1 MiB and a hundredth free."""
+    return {"url": server.add(f"/{name}", Content(mebibytes * MIB)), "path": name, "level": level}
+
+
+def test_what_cannot_fit_at_all_fails_alone_and_nothing_else_with_it(bench, server):
+    items = [
+        of_level(server, "critical", 4, "critical"),
+        of_level(server, "required", 2, "required"),
+        of_level(server, "vast", 64, "required"),
+        of_level(server, "huge", 32, "optional"),
+    ]
+
+    found = on_small_disk("tmpfs", bench.root, PREFLIGHT, items)
+
+    assert found["class"] is None
+    assert {path: class_ for path, (class_, _) in found["failures"].items()} == {
+        "vast": "disk_full",
+        "huge": "disk_full",
+    }
+    assert "`huge` (33.6 MB) has no room" in found["failures"]["huge"][1]
+    assert found["bytes_to_fetch"] == 6 * MIB
+
+
+def test_optional_files_that_do_not_fit_beside_the_others_fail_alone_the_largest_first(bench, server):
+    items = [
+        of_level(server, "nice", 6, "optional"),
+        of_level(server, "small", 3, "optional"),
+        of_level(server, "critical", 8, "critical"),
+        of_level(server, "required", 2, "required"),
+    ]
+
+    found = on_small_disk("tmpfs", bench.root, PREFLIGHT, items)
+
+    assert found["class"] is None
+    assert list(found["failures"]) == ["nice"]
+    assert "beside what is more important" in found["failures"]["nice"][1]
+    assert found["bytes_to_fetch"] == 13 * MIB
+
+
+def test_what_is_critical_and_required_and_does_not_fit_together_fails_the_run(bench, server):
+    items = [
+        of_level(server, "critical", 8, "critical"),
+        of_level(server, "required", 9, "required"),
+        of_level(server, "small", 1, "optional"),
+    ]
+
+    found = on_small_disk("tmpfs", bench.root, PREFLIGHT, items)
+
+    assert found["class"] == "disk_full"
+    assert found["hint"].endswith("making `required` (9.4 MB) optional would do")
+    assert found["failures"] == {}
+
+
+def test_a_file_that_was_refused_for_its_size_is_not_begun_and_the_rest_lands(bench, server):
+    """The whole way, on a disk that is large enough for what is honest."""
+    honest = server.add("/honest", Content.safetensors(MIB))
+    huge = bench.root / "huge.bin"
+    with open(huge, "wb") as file:
+        file.truncate(15 << 40)
+    huge_item = Download(url=huge.as_uri(), path="m/huge.bin", level="required")
+    engine = bench.engine(huge_item, Download(url=honest, path="m/honest.safetensors", level="optional"))
+    try:
+        found = engine.preflight()
+        engine.start()
+        assert engine.wait()
+    finally:
+        engine.stop()
+
+    results = engine.results()
+    assert found.too_big is None
+    assert results["m/huge.bin"].failure.class_ == "disk_full"
+    assert results["m/honest.safetensors"].state == "ok"
+    assert not bench.path("m/huge.bin.part").exists()
 
 
 def test_a_limit_on_the_size_of_files_is_a_full_disk(bench, server):

@@ -71,6 +71,13 @@ def test_every_page_is_read_and_what_the_listing_knows_of_a_file_is_demanded_of_
     assert second.level == "critical"
 
 
+@pytest.mark.parametrize("size", [2**63, 10**400, -1, True, 1.5, float("nan"), "5", None])
+def test_a_size_that_no_file_can_have_is_not_taken_from_a_listing(size: object, hub: FileServer) -> None:
+    hub.add(TREE, page(file("a.bin", size=size), file("b.bin", lfs={"oid": SHA256, "size": size})))
+
+    assert [each.size_bytes for each in listed()] == [None, None]
+
+
 def test_patterns_go_across_folders_and_what_is_excluded_is_out(hub: FileServer) -> None:
     hub.add(TREE, page(*map(file, ("a.safetensors", "x/b.safetensors", "x/b.fp16.safetensors", "x/c.bin"))))
 

@@ -409,3 +409,35 @@ def test_no_request_calls_itself_python(bench, server):
 
     assert {request.headers["accept-encoding"] for request in server.requests} == {"identity"}
     assert not any("python" in request.headers["user-agent"].lower() for request in server.requests)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"status": 206, "headers": {"Content-Range": "bytes 0-1023/9223372036854775807"}},
+        {"status": 206, "headers": {"Content-Range": "bytes 0-1023/" + "9" * 5000}},
+        {"status": 200, "headers": {"Content-Length": "9223372036854775808"}},
+    ],
+)
+@pytest.mark.parametrize("level", ["required", "optional"])
+def test_a_size_that_no_file_has_is_the_sources_lie_and_costs_its_own_item_only(told, level, bench, server):
+    lie = server.add("/lie", Content(1024), Fault(body=bytes(1024), **told))
+    other_lie = server.add("/other-lie", Content(1024), Fault(body=bytes(1024), **told))
+    honest = server.add("/honest", Content.safetensors(4096))
+    engine = bench.engine(
+        Download(url=lie, path="lie.bin", level=level, limits=quick()),
+        Download(url=honest, path="honest.safetensors", level="critical"),
+        Download(url=other_lie, mirrors=(honest,), path="mirrored.safetensors", limits=quick()),
+    )
+    try:
+        found = engine.preflight()
+        engine.start()
+        assert engine.wait()
+    finally:
+        engine.stop()
+
+    results = engine.results()
+    assert found.too_big is None
+    assert results["lie.bin"].failure.class_ == "size"
+    assert "no file is that large" in results["lie.bin"].failure.message
+    assert (results["honest.safetensors"].state, results["mirrored.safetensors"].state) == ("ok", "ok")

@@ -281,3 +281,200 @@ def test_a_url_that_would_run_a_program_is_refused_whatever_the_user_allows_git(
         repos.checkout(Repo(url=f"ext::touch {here.workspace}/ran", path="ui"), here.context)
 
     assert not os.path.exists(os.path.join(here.workspace, "ran"))
+
+
+def folder_of(here: Surroundings, path: str = "ui") -> str:
+    return os.path.join(here.workspace, path)
+
+
+def test_the_modes_of_files_are_no_changes_and_a_pinned_commit_comes_all_the_same(
+    origin: Origin, here: Surroundings
+) -> None:
+    repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+    second = origin.commit({"main.py": "2\n"})
+    for file in Path(folder_of(here)).rglob("*.py"):
+        file.chmod(0o777)
+
+    assert repos.checkout(Repo(url=origin.url, path="ui", ref=second), here.context) == second
+    assert read(here, "ui/main.py") == "2\n"
+    assert here.of("warning") == []
+
+
+def pins(origin: Origin, second: str) -> list[str]:
+    origin.tag("v2")
+    return [second, second[:9], "v2", "refs/tags/v2"]
+
+
+@pytest.mark.parametrize("form", range(4))
+def test_an_edited_tree_that_stays_at_another_commit_than_the_pinned_one_is_a_failure(
+    form: int, origin: Origin, here: Surroundings
+) -> None:
+    first = repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+    here.write("ui/main.py", "mine\n")
+    pin = pins(origin, origin.commit({"main.py": "2\n"}))[form]
+    repo = Repo(url=origin.url, path="ui", ref=pin)
+
+    with pytest.raises(Failure) as caught:
+        repos.checkout(repo, here.context)
+
+    assert caught.value.class_ == "conflict"
+    assert f"stays at {first[:12]} and not at `{pin}" in caught.value.message
+    assert "1 tracked file(s) were changed: `main.py`" in caught.value.message
+    assert f"`git -C {folder_of(here)} stash` keeps" in caught.value.hint
+    assert f"`git -C {folder_of(here)} reset --hard` discards" in caught.value.hint
+    assert read(here, "ui/main.py") == "mine\n"
+    git(folder_of(here), "reset", "--quiet", "--hard")  # as the hint says
+    assert repos.checkout(repo, here.context) == git(origin.path, "rev-parse", "HEAD")
+
+
+def test_edits_at_the_pinned_commit_and_on_the_wanted_branch_are_a_warning(
+    origin: Origin, here: Surroundings
+) -> None:
+    first = repos.checkout(Repo(url=origin.url, path="ui", ref="main"), here.context)
+    origin.tag("v1")
+    here.write("ui/main.py", "mine\n")
+    origin_at = {"main": None, "v1": None, first: None, first[:8]: None}
+
+    for ref in origin_at:
+        assert repos.checkout(Repo(url=origin.url, path="ui", ref=ref), here.context) == first
+    origin.commit({"main.py": "2\n"})
+    assert repos.checkout(Repo(url=origin.url, path="ui", ref="main"), here.context) == first
+
+    assert len(here.of("warning")) == 5
+    assert read(here, "ui/main.py") == "mine\n"
+
+
+def test_edits_on_another_branch_than_the_wanted_one_are_a_failure(
+    origin: Origin, here: Surroundings
+) -> None:
+    repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+    git(origin.path, "checkout", "--quiet", "-b", "dev")
+    origin.commit({"main.py": "dev\n"})
+    here.write("ui/main.py", "mine\n")
+
+    with pytest.raises(Failure, match="not at `dev`"):
+        repos.checkout(Repo(url=origin.url, path="ui", ref="dev"), here.context)
+
+
+def test_a_tag_that_moved_under_an_edited_tree_is_a_failure_and_without_edits_it_is_followed(
+    origin: Origin, here: Surroundings
+) -> None:
+    origin.tag("v1")
+    repo = Repo(url=origin.url, path="ui", ref="v1")
+    repos.checkout(repo, here.context)
+    second = origin.commit({"main.py": "2\n"})
+    git(origin.path, "tag", "--force", "v1")
+    here.write("ui/main.py", "mine\n")
+
+    with pytest.raises(Failure, match=f"not at `v1` \\({second[:12]}\\)"):
+        repos.checkout(repo, here.context)
+    git(folder_of(here), "checkout", "--quiet", "--", "main.py")
+
+    assert repos.checkout(repo, here.context) == second
+
+
+def test_commits_of_ones_own_under_a_pin_are_a_failure_and_the_hint_keeps_them_and_lets_it_in(
+    origin: Origin, here: Surroundings
+) -> None:
+    repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+    here.write("ui/main.py", "mine\n")
+    git(folder_of(here), "commit", "--quiet", "--all", "--message=mine")
+    mine = git(folder_of(here), "rev-parse", "HEAD")
+    second = origin.commit({"main.py": "2\n"})
+    repo = Repo(url=origin.url, path="ui", ref=second)
+
+    with pytest.raises(Failure) as caught:
+        repos.checkout(repo, here.context)
+    assert "known to no remote" in caught.value.message
+    os.system(caught.value.hint.split("`")[1] + " >/dev/null 2>&1")
+
+    assert repos.checkout(repo, here.context) == second
+    assert git(folder_of(here), "rev-parse", "mine") == mine
+
+
+def test_a_commit_that_was_fetched_without_a_ref_is_nobodys_own(
+    origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    """As images are made: fetch one commit, check out FETCH_HEAD; no ref knows it."""
+    first = git(origin.path, "rev-parse", "HEAD")
+    second = origin.commit({"main.py": "2\n"})
+    os.makedirs(folder_of(here))
+    git(folder_of(here), "init", "--quiet")
+    git(folder_of(here), "fetch", "--quiet", "--depth=1", server.smart("ui"), first)
+    git(folder_of(here), "checkout", "--quiet", "FETCH_HEAD")
+
+    assert repos.checkout(Repo(url=server.smart("ui"), path="ui", ref=second), here.context) == second
+    assert git(folder_of(here), "for-each-ref", "--contains", first) != ""
+
+
+def test_a_short_commit_id_behind_a_shallow_clone_is_fetched(
+    origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    first = git(origin.path, "rev-parse", "HEAD")
+    origin.commit({"main.py": "2\n"})
+    repos.checkout(Repo(url=server.smart("ui"), path="ui"), here.context)
+
+    assert repos.checkout(Repo(url=server.smart("ui"), path="ui", ref=first[:8]), here.context) == first
+
+
+@pytest.mark.parametrize("ignored", ["", "own.yaml\n"])
+def test_a_file_of_the_users_in_the_way_of_the_pinned_commit_is_a_failure_and_stays(
+    ignored: str, origin: Origin, here: Surroundings
+) -> None:
+    origin.commit({".gitignore": ignored})
+    repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+    here.write("ui/own.yaml", "mine\n")
+    Path(origin.path, "own.yaml").write_text("theirs\n")
+    git(origin.path, "add", "--force", "own.yaml")
+    second = origin.commit({"main.py": "2\n"})
+
+    with pytest.raises(Failure) as caught:
+        repos.checkout(Repo(url=origin.url, path="ui", ref=second), here.context)
+
+    assert caught.value.class_ == "conflict"
+    assert "own.yaml" in caught.value.message
+    assert read(here, "ui/own.yaml") == "mine\n"
+
+
+def with_submodule(tmp_path: Path, origin: Origin, server: GitServer) -> tuple[Origin, str]:
+    part = Origin(str(tmp_path / "origins" / "part"))
+    old = part.commit({"part.py": "1\n"})
+    part.commit({"part.py": "2\n"})
+    git(origin.path, "submodule", "add", "--quiet", server.smart("part"), "part")
+    return part, old
+
+
+def test_a_submodule_at_another_commit_is_brought_back_and_its_edits_are_kept(
+    tmp_path: Path, origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    _, old = with_submodule(tmp_path, origin, server)
+    pin = origin.commit({"main.py": "2\n"})
+    repo = Repo(url=server.smart("ui"), path="ui", ref=pin, submodules=True)
+    repos.checkout(repo, here.context)
+    inside = folder_of(here, "ui/part")
+    git(inside, "fetch", "--quiet", "--unshallow")
+    git(inside, "checkout", "--quiet", old)
+
+    repos.checkout(repo, here.context)
+    assert read(here, "ui/part/part.py") == "2\n"
+
+    git(inside, "checkout", "--quiet", old)
+    here.write("ui/part/part.py", "mine\n")
+    with pytest.raises(Failure) as caught:
+        repos.checkout(repo, here.context)
+    assert caught.value.class_ == "conflict"
+    assert read(here, "ui/part/part.py") == "mine\n"
+
+
+def test_a_submodule_that_the_plan_does_not_want_keeps_no_pin_away(
+    tmp_path: Path, origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    _, old = with_submodule(tmp_path, origin, server)
+    origin.commit({"main.py": "2\n"})
+    repos.checkout(Repo(url=server.smart("ui"), path="ui", submodules=True), here.context)
+    git(folder_of(here, "ui/part"), "fetch", "--quiet", "--unshallow")
+    git(folder_of(here, "ui/part"), "checkout", "--quiet", old)
+    third = origin.commit({"main.py": "3\n"})
+
+    assert repos.checkout(Repo(url=server.smart("ui"), path="ui", ref=third), here.context) == third
+    assert read(here, "ui/part/part.py") == "1\n"

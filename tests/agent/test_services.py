@@ -28,7 +28,7 @@ port, answer = int(sys.argv[1]), json.loads(sys.argv[2])
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         body = json.dumps(answer).encode()
-        self.send_response(200 if self.path == "/stats" else 404)
+        self.send_response(200 if self.path in ("/stats", "/system_stats") else 404)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -200,6 +200,66 @@ def test_an_answer_with_an_empty_list_is_not_ready(here: Surroundings, port: int
 
     assert caught.value.class_ == "not_ready"
     assert "`devices` is empty" in caught.value.message
+
+
+def answering(port: int, devices: list[Any], *words: str, path: str = "/system_stats") -> Service:
+    """A service that lists *devices* under the address by which a ComfyUI is known."""
+    argv = (sys.executable, "server.py", str(port), json.dumps({"devices": devices}), *words)
+    url = f"http://127.0.0.1:{port}{path}"
+    return Service(
+        name="ui", run=argv, ready=Ready(url=url, within_s=2.0, successes=1, json={"devices": "not_empty"})
+    )
+
+
+GPU = {"name": "cuda:0 NVIDIA", "type": "cuda", "index": 0, "vram_total": 25_300_000_000}
+BLIND = dict(GPU, vram_total=0)
+MEMORY = {"name": "cpu", "type": "cpu", "vram_total": 0}
+
+
+@pytest.mark.parametrize(
+    "devices",
+    [[BLIND], [GPU, BLIND], [{"name": "cuda:0"}], [MEMORY], ["cuda:0"], [dict(GPU, vram_total="8 GB")]],
+)
+def test_a_comfyui_that_sees_no_memory_on_a_gpu_instance_is_not_ready(
+    devices: list[Any], here: Surroundings, port: int
+) -> None:
+    services.start(answering(port, devices), here.context, None)
+
+    with pytest.raises(Failure) as caught:
+        wait_ready(answering(port, devices), here.context, has_gpu=True)
+
+    assert caught.value.class_ == "not_ready"
+    assert "sees no GPU, although the instance has one" in caught.value.message
+    assert "`--cpu`" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("devices", "words", "path", "has_gpu"),
+    [
+        ([GPU], (), "/system_stats", True),
+        ([GPU, MEMORY], (), "/system_stats", True),
+        ([BLIND], (), "/system_stats", False),
+        ([BLIND], ("--cpu",), "/system_stats", True),
+        (["one of a kind of its own"], (), "/stats", True),
+    ],
+)
+def test_devices_need_memory_only_where_a_gpu_is_to_be_used(
+    devices: list[Any], words: tuple[str, ...], path: str, has_gpu: bool, here: Surroundings, port: int
+) -> None:
+    service = answering(port, devices, *words, path=path)
+    services.start(service, here.context, None)
+
+    wait_ready(service, here.context, has_gpu=has_gpu)
+
+    assert here.names()[-1] == "service_ready"
+
+
+def test_a_longer_option_than_cpu_leaves_the_gpu_in_use(here: Surroundings, port: int) -> None:
+    service = answering(port, [BLIND], "--cpu-vae")
+    services.start(service, here.context, None)
+
+    with pytest.raises(Failure, match="sees no GPU"):
+        wait_ready(service, here.context, has_gpu=True)
 
 
 COMFYUI = """

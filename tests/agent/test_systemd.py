@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,12 +49,18 @@ class Machine:
         self.booted = booted
         self.workspace = workspace
         self.user = user
+        self.code = _CODE
+        """Folders that hold the agent and this harness, to be imported from."""
         workspace.mkdir()
 
     def agent(self, *words: str, **environment: str) -> list[Any]:
         """Start *words* as a service, or ``stop`` it; what the agent reported."""
         argv = self._as_user(
-            {"PYTHONPATH": _PATHS, **environment}, self._python, "-c", AGENT, str(self.workspace)
+            {"PYTHONPATH": os.pathsep.join(map(str, self.code)), **environment},
+            self._python,
+            "-c",
+            AGENT,
+            str(self.workspace),
         )
         return list(json.loads(self.booted.run([*argv, *words])))
 
@@ -99,7 +106,7 @@ class Machine:
         return [*become, "env", *([] if "PYTHONPATH" in own else [runtime]), *named, *argv]
 
 
-_PATHS = os.pathsep.join(str(Path(path).resolve().parent.parent) for path in (systemd.__file__, __file__))
+_CODE = [Path(path).resolve().parent.parent for path in (systemd.__file__, __file__)]
 
 
 @pytest.fixture
@@ -190,7 +197,12 @@ def own_machine(lasting_path: Path, booted: harness.Systemd) -> Machine:
         pytest.skip("no python here that every user may run")
     machine = Machine(booted, lasting_path / "workspace", USER)
     account = pwd.getpwnam(USER)
-    for path in (lasting_path, machine.workspace):
+    copy = lasting_path / "code"  # the checkout may lie where another user cannot look
+    without = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(systemd.__file__).parent, copy / "provision_agent", ignore=without)
+    shutil.copytree(Path(harness.__file__).parent, copy / "harness", ignore=without)
+    machine.code = [copy]
+    for path in (lasting_path, *lasting_path.rglob("*")):
         os.chown(path, account.pw_uid, account.pw_gid)
     unit = MANAGER.format(user=USER, uid=account.pw_uid, home=lasting_path, program=harness.PROGRAM)
     (booted.own / "manager.service").write_text(unit)

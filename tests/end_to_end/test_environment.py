@@ -77,7 +77,7 @@ MAIN = """
 import http.server, json, sys, torch, einops
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps({"devices": [{"name": torch.__version__}]}).encode()
+        body = json.dumps({"devices": [{"name": torch.__version__, "vram_total": 1}]}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -79,7 +79,8 @@ class Fetch:
     @property
     def bytes_downloaded(self) -> int:
         """How many bytes came over the network for it."""
-        return self._landed_before + (self._transfer.bytes_landed if self._transfer is not None else 0)
+        transfer = self._transfer  # its driver may take it away while others read here
+        return self._landed_before + (transfer.bytes_landed if transfer is not None else 0)
 
     @property
     def public_url(self) -> str:

@@ -10,11 +10,12 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..context import Context
 from ..failures import Failure
 from ..lines import size_text
+from ..plan import LEVELS
 from . import existing
 from .fetch import Fetch
 from .hosts import Hosts
@@ -35,8 +36,9 @@ class Preflight:
     disks: List[Dict[str, Any]] = field(default_factory=list)
     """Per file system: `path`, `needed_bytes` (with a margin) and `free_bytes`."""
     failures: Dict[str, Failure] = field(default_factory=dict)
-    """By item: every source says no."""
+    """By item: every source says no, or there is no room for it."""
     too_big: Optional[Failure] = None
+    """What is critical and required does not fit together."""
 
 
 def look_up(
@@ -128,25 +130,88 @@ def _is_recorded(fetch: Fetch, context: Context) -> bool:
     return existing.is_as_recorded(record, found) and fetch.item.sha256 in (None, record.get("sha256"))
 
 
-def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context, also_bytes: int) -> None:
-    workspace = os.stat(context.workspace).st_dev
-    needed: Dict[int, int] = {workspace: also_bytes} if also_bytes else {}
-    folders: Dict[int, str] = {workspace: context.workspace} if also_bytes else {}
-    for fetch in {fetch.item.url: fetch for fetch in absent}.values():  # what has one URL is fetched once
-        final = os.path.join(context.workspace, fetch.item.path)
-        missing = _missing_bytes(final, size_of(fetch) or 0)
-        found.bytes_to_fetch += missing
-        folder = _nearest_folder(os.path.dirname(final))
-        device = os.stat(folder).st_dev
-        folders.setdefault(device, folder)
-        needed[device] = needed.get(device, 0) + missing
-    for device, folder in folders.items():
+class _Disk:
+    """What is to land on one file system, and how much of it that leaves free."""
+
+    def __init__(self, folder: str) -> None:
         space = os.statvfs(folder)
-        free = space.f_bavail * space.f_frsize
-        wanted = needed[device] + int(needed[device] * MARGIN_SHARE) + (MARGIN_BYTES if needed[device] else 0)
-        found.disks.append({"path": folder, "needed_bytes": wanted, "free_bytes": free})
-        if wanted > free and found.too_big is None:
-            found.too_big = _too_big(folder, wanted, free, absent)
+        self.folder = folder
+        self.free_bytes = space.f_bavail * space.f_frsize
+        self.bytes = 0
+
+    def needed_bytes(self, more_bytes: int = 0) -> int:
+        """With the margin, if *more_bytes* came too."""
+        landing = self.bytes + more_bytes
+        return landing + int(landing * MARGIN_SHARE) + (MARGIN_BYTES if landing else 0)
+
+    def has_room(self, more_bytes: int) -> bool:
+        return self.needed_bytes(more_bytes) <= self.free_bytes
+
+
+class _Disks:
+    """The file systems that the files land on, by device."""
+
+    def __init__(self) -> None:
+        self.all: Dict[int, _Disk] = {}
+
+    def of(self, path: str) -> _Disk:
+        folder = _nearest_folder(path)
+        device = os.stat(folder).st_dev
+        if device not in self.all:
+            self.all[device] = _Disk(folder)
+        return self.all[device]
+
+
+def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context, also_bytes: int) -> None:
+    """Which files fit: first all that is critical and required, then as many of the optional ones as there is room for.
+
+    One that is not critical and could not land even on the empty disk fails alone, whatever else there is.
+    """
+    disks = _Disks()
+    if also_bytes:
+        disks.of(context.workspace).bytes += also_bytes
+    optional: List[Tuple[int, Fetch, _Disk]] = []
+    counted: Set[str] = set()
+    for fetch in sorted(absent, key=lambda each: LEVELS.index(each.item.level)):
+        if fetch.item.url in counted:
+            continue  # what has one URL is fetched once
+        final = os.path.join(context.workspace, fetch.item.path)
+        disk, missing = disks.of(os.path.dirname(final)), _missing_bytes(final, size_of(fetch) or 0)
+        if fetch.item.level == "critical":
+            disk.bytes += missing
+        elif not _Disk(disk.folder).has_room(missing):
+            _leave_out(found, fetch, disk, missing, beside="")
+            continue
+        elif fetch.item.level == "optional":
+            optional.append((missing, fetch, disk))
+        else:
+            disk.bytes += missing
+        counted.add(fetch.item.url)
+    for disk in disks.all.values():
+        if disk.bytes and not disk.has_room(0) and found.too_big is None:
+            found.too_big = _too_big(disk, absent)
+    for missing, fetch, disk in sorted(optional, key=lambda each: each[0]):
+        if missing and not disk.has_room(missing):
+            if found.too_big is None:
+                _leave_out(found, fetch, disk, missing, beside=" beside what is more important")
+        else:
+            disk.bytes += missing
+    for disk in disks.all.values():
+        found.bytes_to_fetch += disk.bytes
+        about = {"needed_bytes": disk.needed_bytes(), "free_bytes": disk.free_bytes}
+        found.disks.append({"path": disk.folder, **about})
+    found.bytes_to_fetch -= also_bytes
+
+
+def _leave_out(found: Preflight, fetch: Fetch, disk: _Disk, missing: int, *, beside: str) -> None:
+    """*fetch* is not begun: there is no room for it."""
+    needed = disk.needed_bytes(missing) if beside else _Disk(disk.folder).needed_bytes(missing)
+    message = (
+        f"`{fetch.item.path}` ({size_text(missing)}) has no room on `{disk.folder}`{beside}: "
+        f"{size_text(needed)} would be needed, {size_text(disk.free_bytes)} are free"
+    )
+    facts: Dict[str, Any] = {"needed_bytes": needed, "free_bytes": disk.free_bytes, "path": disk.folder}
+    fetch.refusal = found.failures[fetch.item.path] = Failure("disk_full", message, **facts)
 
 
 def _missing_bytes(final: str, size: int) -> int:
@@ -158,18 +223,19 @@ def _missing_bytes(final: str, size: int) -> int:
     return max(0, size - landed_bytes(final))
 
 
-def _too_big(folder: str, wanted: int, free: int, absent: Sequence[Fetch]) -> Failure:
-    """Say the numbers, and which of the least important files would make it fit if they were left out."""
-    short, dropped = wanted - free, []
-    candidates = [fetch for fetch in absent if fetch.item.level == "optional"]
+def _too_big(disk: _Disk, absent: Sequence[Fetch]) -> Failure:
+    """Say the numbers: what is critical and required does not fit together, and the rest is left out already."""
+    wanted, free, folder = disk.needed_bytes(), disk.free_bytes, disk.folder
+    hint = f"rent an instance with at least {size_text(wanted - free)} more, or free as much"
+    dropped, short = [], wanted - free
+    candidates = [fetch for fetch in absent if fetch.item.level == "required" and fetch.refusal is None]
     for fetch in sorted(candidates, key=lambda each: size_of(each) or 0, reverse=True):
         if short <= 0:
             break
         dropped.append(f"`{fetch.item.path}` ({size_text(size_of(fetch) or 0)})")
         short -= int((size_of(fetch) or 0) * (1 + MARGIN_SHARE))
-    hint = f"rent an instance with at least {size_text(wanted - free)} more, or free as much"
     if dropped and short <= 0:
-        hint += f"; leaving out {', '.join(dropped)} would do"
+        hint += f"; making {', '.join(dropped)} optional would do"
     message = f"{size_text(wanted)} are needed on `{folder}`, {size_text(free)} are free"
     return Failure("disk_full", message, hint=hint, needed_bytes=wanted, free_bytes=free, path=folder)
 

@@ -18,7 +18,7 @@ from ..context import Context
 from ..failures import Failure
 from ..plan import Download, HubRepository, repository_of
 from . import addresses
-from .sources import LISTING_BYTES, Sources
+from .sources import LISTING_BYTES, MOST_BYTES, Sources
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def _file(item: Download, repository: HubRepository, path: str, entry: Mapping[s
     inside = path[len(repository.folder) :]
     if any(part in ("", ".", "..") for part in inside.split("/")) or re.search(r"[\\\x00-\x1f\x7f]", inside):
         raise Failure("unsafe_path", f"the repository has a file that it calls {path[:80]!r}")
-    large = entry.get("lfs") or {}
+    large = entry.get("lfs")
+    large = large if isinstance(large, dict) else {}
     sha256 = str(large.get("oid") or "").lower()
     size = large.get("size", entry.get("size"))
     link = addresses.HubFile(addresses.hub_endpoint(), repository.repo, repository.revision, path)
@@ -140,7 +141,7 @@ def _file(item: Download, repository: HubRepository, path: str, entry: Mapping[s
     inherited.update(
         url=link.url,
         path=item.path.rstrip("/") + "/" + inside,
-        size_bytes=size if isinstance(size, int) else None,
+        size_bytes=size if type(size) is int and 0 <= size <= MOST_BYTES else None,
         sha256=sha256 if re.fullmatch(r"[0-9a-f]{64}", sha256) else None,
         include=(),
         exclude=(),

@@ -25,6 +25,9 @@ HEAD_BYTES = 1024
 """How much of a file is read to know what it is; enough for a login page to give itself away."""
 HEAD_WITHIN_S = 5.0
 LISTING_BYTES = 8 << 20
+MOST_BYTES = 1 << 50
+"""No file is larger; what says so is not to be believed."""
+MOST_DIGITS = 20
 _HASH = re.compile(r'"?([0-9a-f]{64})"?')
 
 
@@ -135,6 +138,7 @@ class Sources:
         headers, token = self._credentials(address, response.url, hops)
         try:
             self.check(response, url=url, token=token, deadline=deadline)
+            size_bytes = size_of(response)
         except BaseException:
             response.close()
             raise
@@ -142,7 +146,7 @@ class Sources:
             url=url,
             location=response.url,
             headers=headers,
-            size_bytes=size_of(response),
+            size_bytes=size_bytes,
             sha256=_learnt_hash(hops, response),
             validator=validator_of(response.headers),
             has_ranges=response.status == 206,
@@ -235,11 +239,31 @@ def range_header(span: Optional[Tuple[int, Optional[int]]]) -> Dict[str, str]:
 
 
 def size_of(response: http.Response) -> Optional[int]:
-    """The whole file's length, as a 200, 206 or 416 tells it."""
-    match = re.fullmatch(r"bytes (?:\d+-\d+|\*)/(\d+)", response.headers.get("Content-Range") or "")
+    """The whole file's length, as a 200, 206 or 416 tells it; raises as `sane_size`."""
+    match = re.fullmatch(r"bytes (?:\d+-\d+|\*)/(\d+)", response.headers.get("Content-Range") or "", re.ASCII)
     if match:
-        return int(match[1])
-    return response.remaining if response.status == 200 else None
+        return sane_size(match[1], response.url)
+    if response.status != 200 or response.remaining is None:
+        return None
+    return sane_size(str(response.remaining), response.url)
+
+
+def sane_size(digits: str, url: str) -> int:
+    """The number of bytes that a source tells.
+
+    Raises:
+        Failure: `size`, when no file is that large: the source is not to be believed.
+    """
+    size = int(digits) if len(digits) <= MOST_DIGITS else MOST_BYTES + 1
+    if size > MOST_BYTES:
+        host = urlsplit(url).hostname or url
+        told = digits if len(digits) <= MOST_DIGITS else f"{digits[:MOST_DIGITS]}… ({len(digits)} digits)"
+        raise Failure(
+            "size",
+            f"{host} says that the file has {told} bytes: no file is that large",
+            hint="the source's answer is wrong: use a mirror or another source of the file",
+        )
+    return size
 
 
 def validator_of(headers: http.Headers) -> Optional[str]:

@@ -24,6 +24,12 @@ _FOREIGN = (
     "GIT_NAMESPACE",
 )
 
+_ALWAYS = (
+    *("-c", "safe.directory=*"),
+    *("-c", "advice.detachedHead=false"),
+    *("-c", "core.fileMode=false"),  # `chmod -R` on a volume is no change of anybody's
+)
+
 _CLASSES: Tuple[Tuple[str, str], ...] = (
     (r"no space left on device|disk quota exceeded", "disk_full"),
     (r"read-only file system", "read_only"),
@@ -52,7 +58,7 @@ _CLASSES: Tuple[Tuple[str, str], ...] = (
 _HINTS: Dict[str, str] = {
     "unauthorized": "the repository is private or does not exist: check the URL, or make it public",
     "not_found": "check `url` and `ref` of the repo in the profile",
-    "conflict": "move your own files away, or choose another `path` for the repo",
+    "conflict": "move the files that it names away, or choose another `path` for the repo, then run the same `provision up` again",
 }
 
 
@@ -95,7 +101,7 @@ class Git:
             self._on_line(line)
 
         done = process.run(
-            ["git", "-c", "safe.directory=*", "-c", "advice.detachedHead=false", *arguments],
+            ["git", *_ALWAYS, *arguments],
             timeout_s=max(0.1, min(timeout_s, self._context.remaining_s())),
             directory=self._folder,
             environment=dict(_environment(), **orphans.mark(self._context)),
@@ -123,6 +129,12 @@ def _environment() -> Dict[str, str]:
 def _failure(arguments: Tuple[str, ...], status: int, lines: List[str]) -> Failure:
     text = "\n".join(lines).lower()
     class_ = next((name for pattern, name in _CLASSES if re.search(pattern, text)), "command")
-    telling = [line for line in lines if line.lower().startswith(("fatal:", "error:", "remote:"))]
+    told = (
+        "fatal:",
+        "error:",
+        "remote:",
+        "\t",
+    )  # git names the files in the way on lines that begin with a tab
+    telling = [line.strip() for line in lines if line.lower().startswith(told)]
     why = " | ".join((telling or lines)[:3]) or "it said nothing"
     return Failure(class_, f"`git {arguments[0]}` ended with {status}: {why}", hint=_HINTS.get(class_))

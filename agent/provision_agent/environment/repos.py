@@ -1,6 +1,7 @@
 """Git checkouts: the wanted commit in the wanted folder, however the folder looked before.
 
-What people changed in a checkout is never destroyed: it is left as it is, with a warning. What an interrupted
+What people changed in a checkout is never destroyed: it is left as it is, with a warning where that is what the plan
+allows (no ref, or a branch), and as a failure where a pinned tag or commit is missed by it. What an interrupted
 checkout left behind is recognised by a marker and done again. A folder that holds other files already (partial
 downloads, say) is no obstacle.
 """
@@ -9,8 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import time
-from typing import Dict, Optional
+from typing import Dict, List, Optional
 
 from .. import backoff
 from ..context import Context
@@ -29,6 +31,12 @@ MARKER = "provision-incomplete"
 """A file in .git while the first checkout of a folder is under way."""
 _STALE_LOCK_S = 600.0
 _CHANGED = re.compile(r"[ MTADRCU]{2} ")
+_BROUGHT = re.compile(r"(?:clone|fetch|checkout: moving|pull.*: Fast-forward|merge .*: Fast-forward)\b")
+"""How git's log of HEAD begins where a commit came from elsewhere, and was not made here."""
+_KEPT = "refs/provision/kept"
+"""Below this a commit is held that nothing else would hold."""
+_FROM_ELSEWHERE = ("refs/remotes", "refs/tags", "refs/provision")
+_NAMED = 3
 
 
 def checkout(repo: Repo, context: Context) -> str:
@@ -38,7 +46,7 @@ def checkout(repo: Repo, context: Context) -> str:
         The commit that is checked out.
 
     Raises:
-        Failure: no source has it, or the folder's own files are in the way; the last source's reason.
+        Failure: no source has it, or the folder's own files are in the way (`conflict`); the last source's reason.
     """
     path = os.path.join(context.workspace, repo.path)
     with Progress(context, repo.path, repo.level, kind="repo") as progress:
@@ -96,6 +104,7 @@ class _Checkout:
             return None
         changes = self._own_changes()
         if changes is not None:
+            self._require_ref(changes)
             self._context.report("warning", message=f"{self._repo.path} is left as it is: {changes}")
             return "local changes"
         pinned = self._repo.ref is not None and self._repo.ref == self.head()
@@ -150,6 +159,72 @@ class _Checkout:
         self._finish(commit)
         return True
 
+    # -- what people did here
+
+    def _require_ref(self, changes: str) -> None:
+        """What must be left as it is has to be at the wanted ref all the same.
+
+        Raises:
+            Failure: `conflict` when it is at another commit than the pinned one, or not on the wanted branch.
+        """
+        ref, head = self._repo.ref, self.head()
+        if ref is None or ref == head:
+            return
+        try:
+            target: Optional[refs.Target] = self._target()
+        except Failure:
+            if self.is_as_recorded():
+                return
+            target = None
+        if target is not None and (head.startswith(target.commit) or self._is_on(target.branch)):
+            return
+        wanted = f"`{ref}`" if target is None or target.commit == ref else f"`{ref}` ({target.commit[:12]})"
+        raise Failure(
+            "conflict",
+            f"`{self._repo.path}` stays at {head[:12]} and not at {wanted}: {changes}",
+            hint=self._hint(),
+        )
+
+    def _target(self) -> refs.Target:
+        """What the first source that can be asked has for the ref."""
+        git = Git(self._context.workspace, self._context, self._progress.line)
+        for url in (self._repo.url, *self._repo.mirrors):
+            try:
+                return refs.resolve(url, self._repo.ref, git)
+            except Failure as failure:
+                last = failure
+        raise last
+
+    def _is_on(self, branch: Optional[str]) -> bool:
+        """True when *branch* is what is checked out, at whatever commit: nobody pins a commit with it."""
+        record = self._context.state.get("repo", self._repo.path) or {}
+        is_ours = record.get("ref") == self._repo.ref and record.get("commit") == self.head()
+        return branch is not None and (is_ours or self._git.line("symbolic-ref", "--short", "HEAD") == branch)
+
+    def _hint(self) -> str:
+        """How to keep what people did, and how to discard it."""
+        git = f"git -C {shlex.quote(self._path)}"
+        again = "then run the same `provision up` again"
+        if self._changed_files():
+            return f"on the instance: `{git} stash` keeps the changes, `{git} reset --hard` discards them; {again}"
+        keep = f"`{git} branch mine && {git} checkout --detach`"
+        return (
+            f"on the instance: {keep} keeps the commits as branch `mine` and lets the pinned one in; {again}"
+        )
+
+    def _changed_files(self) -> List[str]:
+        """The tracked files, and submodules, that differ from the commit; the mode of a file is no difference."""
+        submodules = "dirty" if self._repo.submodules else "all"
+        lines = self._git.run(
+            "status", "--porcelain", "--untracked-files=no", f"--ignore-submodules={submodules}"
+        )
+        changed = [line[2:].strip() for line in lines if _CHANGED.match(line)]
+        return [name for name in changed if not (self._repo.submodules and self._is_submodule(name))]
+
+    def _is_submodule(self, name: str) -> bool:
+        """Submodules at another commit are brought back by `git submodule update`, which overwrites no edit."""
+        return self._git.line("ls-files", "--stage", "--", name).startswith("160000 ")
+
     # -- looking
 
     def _is_repository(self) -> bool:
@@ -165,20 +240,31 @@ class _Checkout:
 
     def _own_changes(self) -> Optional[str]:
         """What people did here that a checkout would undo; None when nothing."""
-        lines = self._git.run("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
-        changed = [line for line in lines if _CHANGED.match(line)]
+        changed = self._changed_files()
         if changed:
-            return f"{len(changed)} tracked file(s) were changed, the first is `{changed[0][2:].strip()}`"
+            names = ", ".join(f"`{name}`" for name in changed[:_NAMED])
+            more = ", …" if len(changed) > _NAMED else ""
+            return f"{len(changed)} tracked file(s) were changed: {names}{more}"
         head = self.head()
         return None if self._is_known(head) else f"its commit {head[:12]} is known to no remote"
 
     def _is_known(self, commit: str) -> bool:
         """True when *commit* came from a source: nobody's own work is lost with it."""
         record = self._context.state.get("repo", self._repo.path) or {}
-        places = ("refs/remotes", "refs/tags", "refs/provision")
-        return record.get("commit") == commit or bool(
-            self._git.line("for-each-ref", "--count=1", "--contains", commit, *places)
+        places = list(_FROM_ELSEWHERE)
+        if not self._git.succeeds("symbolic-ref", "--quiet", "HEAD"):
+            places.append("refs/heads")  # no branch is at stake: one that holds it goes on holding it
+        return (
+            record.get("commit") == commit
+            or bool(self._git.line("for-each-ref", "--count=1", "--contains", commit, *places))
+            or self._was_brought(commit)
         )
+
+    def _was_brought(self, commit: str) -> bool:
+        """True when git's log says that *commit* came from elsewhere, as ``git checkout FETCH_HEAD`` leaves it."""
+        log = self._git.run("log", "--walk-reflogs", "--max-count=200", "--format=%H %gs", "HEAD", "--")
+        came = [line.partition(" ")[2] for line in log if line.startswith(commit)]
+        return bool(came) and all(_BROUGHT.match(how) for how in came)
 
     def _needs_submodules(self) -> bool:
         if not self._repo.submodules:
@@ -213,7 +299,8 @@ class _Checkout:
                 raise
             # the source serves no single commits, or no shallow ones: take all that it has
             everything = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
-            self._get("--", url, *everything)
+            is_shallow = self._git.line("rev-parse", "--is-shallow-repository") == "true"
+            self._get(*(["--unshallow"] if is_shallow else []), "--", url, *everything)
         commit = self._git.line("rev-parse", "--verify", "--quiet", f"{target.commit}^{{commit}}")
         if not commit:
             raise Failure("not_found", f"{public_url(url)} does not have the commit {target.commit}")
@@ -239,10 +326,18 @@ class _Checkout:
             self._context.report("warning", message=message)
             branch = None
         to = ["-B", branch, commit] if branch else ["--detach", commit]
-        self._git.run("checkout", "--quiet", *(["--force"] if is_first else []), *to, timeout_s=FETCH_S)
+        if not is_first:
+            self._hold(self.head(), self._git)
+        how = "--force" if is_first else "--no-overwrite-ignore"
+        self._git.run("checkout", "--quiet", how, *to, timeout_s=FETCH_S)
         if branch:
             self._git.run("config", f"branch.{branch}.remote", "origin")
             self._git.run("config", f"branch.{branch}.merge", f"refs/heads/{branch}")
+
+    def _hold(self, commit: str, git: Git) -> None:
+        """Give a commit that came by no ref one of its own, so that it is never cleaned away."""
+        if commit and not git.line("for-each-ref", "--count=1", "--contains", commit, *_FROM_ELSEWHERE):
+            git.run("update-ref", f"{_KEPT}/{commit}", commit)
 
     def _require_no_other_files(self, commit: str) -> None:
         """Before the first checkout: a file of the user's under a tracked name stops it, unless it is the same."""
@@ -260,6 +355,11 @@ class _Checkout:
             )
 
     def _update_submodules(self) -> None:
+        for line in self._git.run("submodule", "status", "--recursive"):
+            if line[:1] == "+":
+                commit, _, rest = line[1:].partition(" ")
+                name = re.sub(r" \([^()]*\)$", "", rest)
+                self._hold(commit, Git(os.path.join(self._path, name), self._context, self._progress.line))
         update = ("submodule", "update", "--init", "--recursive")
         try:
             self._git.run(*update, "--depth=1", timeout_s=FETCH_S)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import click
 
+from ..distribution import DISTRIBUTION
 from ..errors import ProfileError, ProvisionError
 
 COMMANDS = {
@@ -61,7 +62,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="provision")
+@click.version_option(package_name=DISTRIBUTION)
 def cli() -> None:
     """Turn a rented GPU instance into a working one, fast, and tell the truth about it."""
 

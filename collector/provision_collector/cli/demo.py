@@ -34,7 +34,8 @@ def command(keep: bool) -> None:
     if not sys.platform.startswith("linux"):
         raise UsageError(
             "the demo plays the instance on this machine, and instances are Linux",
-            hint="run it in a container: docker run -it --rm python:3 sh -c 'pip install provision && provision demo'",
+            hint="run it in a container, from a clone of the repository: "
+            "docker run -it --rm -v \"$PWD\":/clone python:3 sh -c 'pip install /clone && provision demo'",
         )
     from ..demo.stage import set_up
 

@@ -67,14 +67,13 @@ def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool
     state directory takes them up again. Webhooks are signed with $PROVISION_WEBHOOK_SECRET when it is set.
     """
     configure_logging(verbose)
+    from ..distribution import install_hint
     from ..errors import UsageError
 
     try:
         from ..server.app import serve
     except ImportError as missing:
-        raise UsageError(
-            f"`provision serve` needs `{missing.name}`", hint="pip install 'provision[server]'"
-        ) from None
+        raise UsageError(f"`provision serve` needs `{missing.name}`", hint=install_hint("server")) from None
     from ..descriptors import allow_many_files
 
     allow_many_files()

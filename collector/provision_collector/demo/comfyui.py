@@ -30,7 +30,9 @@ class Page(http.server.BaseHTTPRequestHandler):
 def system_stats(models: str) -> dict[str, object]:
     """What the real one says, as far as the profile looks at it, and the models that it sees."""
     names = sorted(name for _, _, found in os.walk(models) for name in found if name.endswith(".safetensors"))
-    return {"devices": [{"name": "cpu", "type": "cpu", "index": 0}], "models": names}
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    device = {"name": "cpu", "type": "cpu", "index": 0, "vram_total": memory_bytes}  # as it says on a CPU
+    return {"devices": [device], "models": names}
 
 
 if __name__ == "__main__":

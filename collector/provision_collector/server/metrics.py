@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from ..distribution import version
 from .view import ENDED, STATES, View, speed_of, state_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -35,7 +35,7 @@ class _Now(Collector):
         self._clients = clients
 
     def collect(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("provision_build", "What is running.", {"version": version("provision")})
+        yield InfoMetricFamily("provision_build", "What is running.", {"version": version()})
         states = Counter(state_of(view) for view in self._going)
         runs = GaugeMetricFamily("provision_runs", "Runs that are going, by state.", labels=["state"])
         for state in STATES:

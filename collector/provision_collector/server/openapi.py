@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import Any
 
 from provision_agent.protocol import RUN_ID_PATTERN
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
+from ..distribution import version
 from .api import Endpoint
 
 _REF = "#/components/schemas/{model}"
@@ -82,7 +82,7 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "provision", "version": version("provision")},
+        "info": {"title": "provision", "version": version()},
         "security": [{"token": []}],
         "paths": paths,
         "components": {
