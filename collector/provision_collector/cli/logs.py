@@ -92,6 +92,8 @@ async def _print_from(
         if not follow:
             await run.caught_up()
         assert run.files is not None
+        for warning in run.warnings:
+            print(f"provision: warning: {warning}", file=sys.stderr)
         path, end = wanted(run.files), asyncio.create_task(run.outcome())
         await asyncio.to_thread(_print, path, is_over=lambda: not follow or end.done())
         end.cancel()

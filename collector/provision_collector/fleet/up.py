@@ -163,7 +163,7 @@ class Fleet:
         elif name == "run_usable":
             await self._tell_hooks("usable", member, {"usable_after_s": event["after_s"]})
             self._note(member, state="usable", usable_after_s=event["after_s"])
-        self._tell(member, {"labels": self._labels(self._targets[member.key]), **event})
+        self._tell(member, {**event, "labels": self._labels(self._targets[member.key])})
 
     def _labels(self, target: Target) -> dict[str, str]:
         return {"fleet": self.name, **target.labels}
