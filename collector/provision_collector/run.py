@@ -273,9 +273,9 @@ class Run:
 
 def with_labels(event: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
     """*event* with this side's *labels*; others that it brings are marked as `instance_labels`."""
-    told = {name: value for name, value in event.items() if name not in ("labels", "instance_labels")}
+    told = {name: value for name, value in event.items() if name != "labels"}
     theirs = event.get("labels")
-    if labels:
+    if labels or "labels" in event:
         told["labels"] = dict(labels)
     if isinstance(theirs, dict) and theirs and theirs != labels:
         told["instance_labels"] = theirs
