@@ -125,7 +125,7 @@ def known_instance(run_id: str) -> tuple[Instance, registry.RunRecord]:
 def _refuse_finished(run_id: str | None) -> None:
     if run_id is not None:
         record = registry.find(run_id)
-        if record is not None and record.verdict is not None:
+        if record is not None and record.verdict is not None and record.is_named_here:
             raise UsageError(
                 f"run `{run_id}` is finished ({record.verdict})", hint="choose another `--run-id`"
             )

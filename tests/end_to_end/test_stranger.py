@@ -277,6 +277,17 @@ async def test_a_join_of_a_run_that_another_instance_has_takes_neither_its_recor
     assert registry.all_runs() == [before]
 
 
+async def test_an_id_that_an_instance_called_its_run_stays_free_for_runs_from_here(tmp_path: Path) -> None:
+    async with hostile(tmp_path / "a", events=b"") as good, hostile(tmp_path / "b") as bad:
+        bad.answers["start"] = {"state": "attached", "run": "pool-7", "started_unix": (1 << 39)}
+        profile = Profile.from_text(WITHOUT, name="p.yaml")
+        async with await start(bad.instance, profile, logs_dir=tmp_path / "logs") as run:
+            assert (await run.outcome())["run"] == "pool-7"
+        await started_here(good, tmp_path, "pool-7")
+
+        assert registry.known("pool-7").is_of(good.instance)
+
+
 BAD_ANSWERS: dict[str, dict[str, Any]] = {
     "another run without a join": {"run": "pool-1"},
     "a path": {"state": "attached", "run": "../../../evil"},

@@ -32,7 +32,7 @@ def command(
     instance = instance_of(connection, run)
     folder = workspace or workspace_of(run, instance)
     answer = asyncio.run(ask(instance, "stop", {"run": run, "workspace": folder}))
-    name = answer.get("run") or run or "the run"
+    name = run or answer.get("run") or "the run"
     if as_json:
         print_outcome(
             {
