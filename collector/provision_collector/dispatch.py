@@ -6,13 +6,16 @@ A link that breaks between the order and its answer is no answer: the same order
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from provision_agent.plan import Plan
+from provision_agent import protocol
+from provision_agent.plan import Plan, PlanFormatError
 
+from . import registry
 from .errors import (
     AgentLostError,
     HostUnreachableError,
@@ -21,7 +24,7 @@ from .errors import (
     UsageError,
 )
 from .instance import Deployment, Instance, Link, build_bundle, call, first_contact
-from .order import Order, agent_folders
+from .order import LONGEST_UNKNOWN_RUN_S, Known, Order, agent_folders
 from .profile.secrets import values_of
 
 START_TIMEOUT_S = 90.0
@@ -29,6 +32,9 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 75.0
 SECRETS_WITHIN_S = 600.0
 """How long an agent that needs a start waits for secrets that only somebody else can give."""
+JOINED = ("attached", "resumed")
+"""What an instance answers when it has a run of this plan already, perhaps under another id."""
+LATEST_UNIX = 1 << 40
 ATTEMPTS = 8
 """How often a link may break between the order and its answer."""
 
@@ -57,6 +63,13 @@ class Dispatch:
         self._secrets_given = asyncio.Event()
         self._answer: dict[str, Any] = {}
         self._deployment: Deployment | None = None
+        self.known: Known | None = Known.of(order.plan) if order.plan is not None else order.known
+        """What this side knows of the run; None when it knows nothing."""
+        self.labels: dict[str, str] = dict(order.labels)
+        """Those of the order, or of this side's record of a run that is joined; never the instance's."""
+        self.is_named_here = order.plan is not None
+        """The run's id is the one that this order, or an earlier one from here, gave it."""
+        self._has_said_what_it_keeps = False
 
     @property
     def run(self) -> str:
@@ -71,12 +84,16 @@ class Dispatch:
     @property
     def started_unix(self) -> int:
         """When the run was accepted, by the clock of whoever started it."""
-        return int(self._answer["started_unix"])
+        return self._accepted_unix if self.is_new else int(self._answer["started_unix"])
 
     @property
-    def remaining_s(self) -> float | None:
-        """Until the run's deadline; None when it has its verdict already."""
-        return None if self._answer.get("verdict") is not None else float(self._answer["remaining_s"])
+    def limit_s(self) -> float:
+        """How long the run may take from now on: what this side knows, or less if the instance says less."""
+        limit_s = self.known.limit_s if self.known is not None else LONGEST_UNKNOWN_RUN_S
+        left_s = self._answer.get("remaining_s")
+        if isinstance(left_s, bool) or not isinstance(left_s, int | float) or not 0 <= left_s <= limit_s:
+            return limit_s
+        return limit_s if self._answer.get("verdict") is not None else float(left_s)
 
     @property
     def is_new(self) -> bool:
@@ -103,7 +120,8 @@ class Dispatch:
 
         Raises:
             RefusedError: another plan's run goes on there. UsageError: there is no such run, or it is finished.
-            ProvisionError: the instance cannot do it. HostUnreachableError: as `Link` and `call` say.
+            ProvisionError: the instance cannot do it. AgentLostError: it speaks of another run than it was asked for.
+            HostUnreachableError: as `Link` and `call` say.
         """
         plan = self.order.plan
         for attempt in range(1, ATTEMPTS + 1):
@@ -117,13 +135,8 @@ class Dispatch:
 
     async def again(self) -> None:
         """Start the agent of this run again, as `place`. Raises AgentLostError when the run is not there any more."""
-        run, found = self.run, await self._look()
-        if self.order.plan is None:
-            self.order = replace(self.order, plan=Plan.from_json(found["plan"]))
-        assert self.order.plan is not None
-        await self._start(self.order.plan)
-        if self.run != run:
-            raise AgentLostError(f"run `{run}` is gone: `{self.run}` runs there now")
+        found = await self._look()
+        await self._start(self.order.plan or plan_of(found), is_again=True)
 
     async def deploy_again(self) -> None:
         """Put the agent's file back that somebody deleted. Raises AgentLostError when the run's folder went with it."""
@@ -147,15 +160,16 @@ class Dispatch:
             if not is_borrowed:
                 connection.abort()
 
-    async def _start(self, plan: Plan) -> None:
+    async def _start(self, plan: Plan, *, is_again: bool = False) -> None:
+        run = self.run
         await self._ask_for_owed_secrets()
         self.is_sent = True
         answer = await self._call(
             ["start"],
             {
-                "run": self.run,
+                "run": run,
                 "plan": plan.to_json(),
-                "secrets": values_of(plan.secrets, self.order.secrets)[0],
+                "secrets": self._secrets_for(plan),
                 "labels": dict(self.order.labels),
                 "started_unix": self._accepted_unix,
                 "replace": self.order.replace,
@@ -164,7 +178,39 @@ class Dispatch:
             plan,
         )
         _refuse(answer)
+        _check(answer, asked=None if answer["state"] in JOINED else run)
+        if is_again and answer["run"] != run:
+            raise AgentLostError(f"run `{run}` is gone: `{answer['run']}` runs there now")
+        self.is_named_here = self.is_named_here and answer["run"] == run
         self._answer = answer
+
+    def _secrets_for(self, plan: Plan) -> dict[str, str]:
+        """The values that may leave with *plan*: of names that this side knows, whatever the instance names."""
+        local = self.order.plan
+        if local is not None:
+            values = values_of(local.secrets, self.order.secrets)[0]
+        else:
+            rules = self.known.secrets if self.known is not None else ()
+            values = {**values_of(rules, self.order.environment)[0], **self.order.secrets}
+        wanted = [rule.name for rule in plan.secrets]
+        known = {rule.name for rule in self.known.secrets} if self.known is not None else set()
+        self._say_what_is_kept([name for name in wanted if name not in values and name not in known])
+        return {name: values[name] for name in wanted if name in values}
+
+    def _say_what_is_kept(self, names: Sequence[str]) -> None:
+        if names and not self._has_said_what_it_keeps:
+            self._has_said_what_it_keeps = True
+            self._emit("warning", message=kept_back(self.run, names))
+
+    def _take_what_is_recorded(self) -> None:
+        """Of a run that is there, this side knows what it wrote down when it started it."""
+        record = registry.find(self._run, self._instance)
+        if record is None:
+            return
+        self.is_named_here = record.is_named_here
+        if self.order.plan is None:
+            self.labels = self.labels or dict(record.labels)
+            self.known = self.known or record.what_is_known()
 
     async def _join(self) -> None:
         """Find the run on the instance; one whose agent and keeper are dead is started again."""
@@ -179,12 +225,11 @@ class Dispatch:
             raise UsageError(
                 f"there is {wanted} on {self._instance}", hint="`provision status --host …` lists its runs"
             )
-        found = max(runs, key=lambda run: (bool(run["is_alive"]), str(run.get("started") or "")))
-        if found["verdict"] is None and not found["is_alive"] and found["is_current"]:
-            self._run = str(found["run"])
-            plan = Plan.from_json(found["plan"])
-            self.order = replace(self.order, plan=plan, run_id=self._run)
-            await self._start(plan)
+        found = max(runs, key=lambda run: (bool(run.get("is_alive")), str(run.get("started") or "")))
+        self._run = str(found["run"])
+        self._take_what_is_recorded()
+        if found.get("verdict") is None and not found.get("is_alive") and found.get("is_current"):
+            await self._start(plan_of(found), is_again=self.order.plan is None)
         else:
             self._answer = found
 
@@ -200,7 +245,7 @@ class Dispatch:
 
     async def _runs(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
         answer = await self._call(["status"], {**request, "with_plan": True}, None)
-        return list(answer["runs"])
+        return runs_of(answer, asked=request.get("run"))
 
     async def _ask_for_owed_secrets(self) -> None:
         missing = sorted(self.order.owed_secrets - set(self.order.secrets))
@@ -231,12 +276,68 @@ class Dispatch:
 
 def _refuse(answer: Mapping[str, Any]) -> None:
     """Raise what the answer to `start` says, unless it says yes."""
-    state, hint = answer["state"], answer.get("hint", "")
+    state, hint, message = answer.get("state"), str(answer.get("hint", "")), str(answer.get("message", ""))
     if state == "refused":
-        differences = answer.get("differences", [])
+        told = answer.get("differences")
+        differences = [str(line) for line in told] if isinstance(told, list) else []
         lines = "".join(f"\n  {line}" for line in differences)
-        raise RefusedError(answer["message"] + lines, hint=hint, differences=differences)
+        raise RefusedError(message + lines, hint=hint, differences=differences)
     if state == "usage":
-        raise UsageError(answer["message"], hint=hint)
+        raise UsageError(message, hint=hint)
     if state == "failed":
-        raise ProvisionError(answer["message"], hint=hint, cause=answer.get("class", ""))
+        raise ProvisionError(message, hint=hint, cause=str(answer.get("class", "")))
+    if state not in ("started", *JOINED):
+        raise _nonsense("it does not say whether it took the run")
+
+
+def _check(answer: Mapping[str, Any], *, asked: str | None) -> None:
+    """Believe an answer about a run only if it is about the one that was *asked* for; its id becomes part of paths here."""
+    run, started_unix, files = answer.get("run"), answer.get("started_unix"), answer.get("files")
+    if not isinstance(run, str) or not re.fullmatch(protocol.RUN_ID_PATTERN, run):
+        raise _nonsense("what it calls the run is no run id")
+    if asked is not None and run != asked:
+        raise _nonsense(f"it was asked for run `{asked}` and speaks of `{run}`")
+    if not isinstance(started_unix, int | float) or not 0 <= started_unix < LATEST_UNIX:
+        raise _nonsense("it does not say when the run began")
+    if not isinstance(answer.get("workspace"), str) or not isinstance(files, dict):
+        raise _nonsense("it does not say where the run works")
+    if not all(isinstance(files.get(name), str) for name in ("core", "errors", "events")):
+        raise _nonsense("it does not say where the run's files are")
+
+
+def runs_of(answer: Mapping[str, Any], *, asked: str | None) -> list[dict[str, Any]]:
+    """The runs in an answer to `status`, each with the fields that are relied on. Raises AgentLostError."""
+    runs = answer.get("runs")
+    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+        raise _nonsense("its list of runs is none")
+    for run in runs:
+        _check(run, asked=asked)
+    return runs
+
+
+def plan_of(found: Mapping[str, Any]) -> Plan:
+    """The plan of a run as its instance has it. Raises AgentLostError when it is none."""
+    try:
+        return Plan.from_json(found["plan"])
+    except (PlanFormatError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _nonsense(f"the plan of the run cannot be read ({error})") from None
+
+
+def _nonsense(why: str) -> ProvisionError:
+    return AgentLostError(
+        f"the instance speaks what cannot be understood: {why}",
+        hint="the same command again; if it says the same, rent another instance",
+        cause="protocol",
+    )
+
+
+def kept_back(run: str, names: Sequence[str]) -> str:
+    """What to say of the secrets *names* that only the instance names: none of them was sent."""
+    good = [name for name in names if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name)][:5]
+    shown = ", ".join(f"`{name}`" for name in good) or "what it names"
+    more = f" and {len(names) - len(good)} more" if good and len(names) > len(good) else ""
+    return (
+        f"the instance wants the secrets {shown}{more} for run `{run}`, which this machine did not start with them: "
+        f"they are not sent; to send those of your profile, give it: `--profile NAME|PATH` with `provision attach` or "
+        f"`provision audit`, or run `provision up` with it again"
+    )

@@ -13,11 +13,15 @@ from .instance import Connection, Instance, first_contact, regain
 
 @dataclass(frozen=True)
 class Port:
-    """A port of the instance under the name of its service; *local* 0 takes a free one, None the same number or a free one."""
+    """A port of the instance under the name of its service.
+
+    *local* 0 takes a free one here, None the number *like* (None: the same as there) or a free one.
+    """
 
     name: str
     remote: int
     local: int | None = None
+    like: int | None = None
 
 
 class Forwarding:
@@ -73,15 +77,16 @@ class Forwarding:
     async def _open(self, link: Connection, port: Port) -> None:
         before = self._here.get(port.remote)
         wanted = port.local if before is None else before
-        here = await _listen(link, port.remote, wanted, was_open=before is not None)
+        like = port.remote if port.like is None else port.like
+        here = await _listen(link, port.remote, wanted, like=like, was_open=before is not None)
         self._here[port.remote] = here
         if before is None:
             self._on_open(port, here)
 
 
-async def _listen(link: Connection, remote: int, wanted: int | None, *, was_open: bool) -> int:
+async def _listen(link: Connection, remote: int, wanted: int | None, *, like: int, was_open: bool) -> int:
     """Listen here for *remote*; the port here."""
-    for here in [wanted] if wanted is not None else [remote, 0]:
+    for here in [wanted] if wanted is not None else [like, 0]:
         try:
             listener = await link.ssh.forward_local_port("127.0.0.1", here, "127.0.0.1", remote)
         except OSError as error:

@@ -5,17 +5,59 @@ from __future__ import annotations
 import secrets as random_secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from provision_agent.plan import Plan
+from provision_agent.plan import Plan, SecretRule
+
+LONGEST_UNKNOWN_RUN_S = 24 * 3600.0
+"""How long a run is watched whose limit nobody on this side knows."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What this side itself knows of a run, from the profile that it was started with; no instance adds to it."""
+
+    secrets: tuple[SecretRule, ...] = ()
+    """The secrets that may be sent there; never their values."""
+    services: Mapping[str, int] = field(default_factory=dict)
+    """The ports of its services, by name."""
+    limit_s: float = LONGEST_UNKNOWN_RUN_S
+    """How long the whole run may take."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> Known:
+        """What *plan*, which was made here, says."""
+        return cls(plan.secrets, service_ports(plan), plan.limits.run_s)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, for the record of the run."""
+        return {
+            "secrets": [asdict(rule) for rule in self.secrets],
+            "services": dict(self.services),
+            "limit_s": self.limit_s,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Known:
+        """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError when it is something else."""
+        rules = tuple(
+            SecretRule(str(rule["name"]), tuple(rule["hosts"]), tuple(rule["aliases"]))
+            for rule in data["secrets"]
+        )
+        services = {str(name): int(port) for name, port in data["services"].items()}
+        return cls(rules, services, float(data["limit_s"]))
 
 
 @dataclass(frozen=True)
 class Order:
     """What the instance is asked to do. A *plan* of None joins the run that is there instead of starting one.
 
-    Of *secrets*, only those that the plan names leave this machine.
+    Of *secrets*, only those that the plan names leave this machine. For a run that is joined they are looked up in
+    *environment*, too: by the names that this side knows from *known* or from its own record of the run.
     """
 
     plan: Plan | None
@@ -31,6 +73,9 @@ class Order:
     """The run may be there already, even finished: look for it before it is started."""
     owed_secrets: frozenset[str] = frozenset()
     """Names that the run was begun with and this process does not hold: asked for before an agent is started."""
+    known: Known | None = None
+    """What is known of a run that is joined; None: what the record of the run says."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def new_run_id() -> str:
@@ -44,3 +89,14 @@ def agent_folders(plan: Plan | None, workspace: str | None) -> list[str]:
         return [f"{workspace}/.provision/agent"] if workspace else ["~/.provision/agent"]
     roots = [plan.workspace, *(("/workspace", "~/workspace") if plan.workspace_fallback else ())]
     return [f"{root}/.provision/agent" for root in roots]
+
+
+def service_ports(plan: Plan) -> dict[str, int]:
+    """The ports that the services of *plan* tell in `ready.url`, by name."""
+    ports: dict[str, int] = {}
+    for service in plan.services:
+        if service.ready is not None:
+            with suppress(ValueError):  # no port that there can be
+                url = urlsplit(service.ready.url)
+                ports[service.name] = url.port or (443 if url.scheme == "https" else 80)
+    return ports

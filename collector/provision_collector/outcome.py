@@ -22,17 +22,23 @@ def outcome_of(
     reconnects: int,
     error: ProvisionError | None = None,
 ) -> dict[str, Any]:
-    """The outcome of the run with *status*; *error* is what kept this side from following it to its end."""
+    """The outcome of the run with *status*; *error* is what kept this side from following it to its end.
+
+    Labels that only the instance knows are its `instance_labels`, beside this side's *labels*.
+    """
     missed = [item for item in status["errors"] if item.get("level") == "optional"]
     errors = [dict(item) for item in status["errors"] if item.get("level") != "optional"]
     if error is not None:
         errors.append(_as_item(error))
+    theirs = status.get("labels")
+    marked = {"instance_labels": theirs} if isinstance(theirs, dict) and theirs and theirs != labels else {}
     downloads = list(status["downloads"].values())
     checks = status["checks"]
     return {
         "run": status["run"],
         "host": host,
         "labels": dict(labels),
+        **marked,
         "verdict": verdict,
         "exit_code": exit_code,
         "next": _next(verdict, exit_code, [str(item["class"]) for item in errors]),

@@ -24,6 +24,8 @@ class Progress:
         self.files: RunFiles | None = None
         self.status: dict[str, Any] = new_status(run)
         self.outcome: dict[str, Any] | None = None
+        self.own_warnings: list[str] = []
+        """What this side warned of."""
         self._local = LocalEvents(run)
         self._tail: EventTail | None = None
         self._final_sizes: dict[str, int] | None = None
@@ -54,6 +56,8 @@ class Progress:
     def emit(self, event: str, **fields: Any) -> None:
         """Tell an event of this side."""
         self._local.emit(event, **fields)
+        if event == "warning":
+            self.own_warnings.append(str(fields["message"]))
         self.changed()
 
     def absorb(self) -> None:

@@ -5,10 +5,12 @@ It only finds runs. What a run is doing, the instance knows; what has arrived, t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from provision_agent import protocol
 
 from .errors import UsageError
 from .instance import Instance
+from .order import Known
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,27 @@ class RunRecord:
     profile: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     verdict: str | None = None
+    known: dict[str, Any] | None = None
+    """What this side knew of the run when it started it (`order.Known`); None for a run of somebody else, or of an
+    earlier version."""
+    is_named_here: bool = True
+    """This side chose the run's id; else an instance said it."""
     format: int = protocol.FORMAT
 
     @property
     def files(self) -> RunFiles:
         return RunFiles(self.stem)
+
+    def what_is_known(self) -> Known | None:
+        """`known`, read; None when there is nothing, or nothing that can be read."""
+        try:
+            return None if self.known is None else Known.from_json(self.known)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def is_of(self, instance: Instance) -> bool:
+        """Whether the run is one of *instance*: the same address and login, or the same instance id."""
+        return identity_of(self.to_instance()) == identity_of(instance)
 
     def to_instance(self) -> Instance:
         """The instance as it was reached."""
@@ -89,14 +108,27 @@ def state_directory() -> Path:
     return platformdirs.user_state_path("provision")
 
 
+def identity_of(instance: Instance) -> str:
+    """What tells one instance from another: its id if it was given one, else address and login.
+
+    The login counts, for there are gateways that lead each login to a machine of its own.
+    """
+    if instance.instance_id is not None:
+        return f"id {instance.instance_id}"
+    return f"{instance.user or 'root'}@{instance.host} {instance.port or 22}"
+
+
 def remember(record: RunRecord) -> None:
-    """Write or replace the record of a run, as one step."""
+    """Write or replace the record of a run, as one step; never that of another instance's run of the same id."""
     folder = state_directory() / "runs"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = folder / f"{record.run}.{os.getpid()}.tmp"
     temporary.write_text(json.dumps(asdict(record), indent=1))
     temporary.chmod(0o600)
-    temporary.replace(folder / f"{record.run}.json")
+    with suppress(OSError):  # of two that come at once one is first, and the other sees it then
+        os.link(temporary, _place_of(record))
+    temporary.replace(_place_of(record))
+    temporary.unlink(missing_ok=True)  # a second name of one file is left where it is
 
 
 def record_of(instance: Instance) -> dict[str, Any]:
@@ -108,11 +140,25 @@ def record_of(instance: Instance) -> dict[str, Any]:
     return values
 
 
-def find(run: str) -> RunRecord | None:
-    """The record of *run*; None when this machine does not know it."""
+def find(run: str, instance: Instance | None = None) -> RunRecord | None:
+    """The record of *run*, on *instance* if that is given; None when this machine does not know it.
+
+    Where several instances have a run of this id, the newest whose id was chosen here comes first: what an instance
+    calls its run never hides one of those.
+    """
+    records = all_of(run)
+    if instance is not None:
+        records = [record for record in records if record.is_of(instance)]
+    return max(records, key=lambda record: (record.is_named_here, record.started_unix), default=None)
+
+
+def all_of(run: str) -> list[RunRecord]:
+    """Every record of a run with the id *run*: one per instance that has such a run."""
     if not re.fullmatch(protocol.RUN_ID_PATTERN, run):
         raise UsageError(f"`{run}` is not a run id: letters, digits, `.`, `_`, `-`; 64 at most")
-    return _read(state_directory() / "runs" / f"{run}.json")
+    folder = state_directory() / "runs"
+    found = [_read(path) for path in (folder / f"{run}.json", *folder.glob(f"{run}@*.json"))]
+    return [record for record in found if record is not None]
 
 
 def known(run: str) -> RunRecord:
@@ -130,9 +176,20 @@ def all_runs() -> list[RunRecord]:
     return sorted(_records(), key=lambda record: record.started_unix, reverse=True)
 
 
-def forget(run: str) -> None:
-    """Remove the record of *run*."""
-    (state_directory() / "runs" / f"{run}.json").unlink(missing_ok=True)
+def forget(record: RunRecord) -> None:
+    """Remove *record*."""
+    _place_of(record).unlink(missing_ok=True)
+
+
+def _place_of(record: RunRecord) -> Path:
+    """The file of *record*: the one of its run id, unless another instance's run has that."""
+    folder = state_directory() / "runs"
+    plain = folder / f"{record.run}.json"
+    own = identity_of(record.to_instance())
+    there = _read(plain)
+    if there is None or identity_of(there.to_instance()) == own:
+        return plain
+    return folder / f"{record.run}@{hashlib.sha256(own.encode()).hexdigest()[:12]}.json"
 
 
 def _records() -> Iterator[RunRecord]:

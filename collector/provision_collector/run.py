@@ -21,7 +21,7 @@ from . import registry, scorecard
 from .dispatch import Dispatch
 from .errors import HostUnreachableError, ProvisionError
 from .instance import Instance, Link
-from .order import Order, new_run_id
+from .order import Known, Order, new_run_id
 from .outcome import outcome_of
 from .progress import Progress
 from .registry import RunFiles, RunRecord
@@ -90,8 +90,21 @@ class Run:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Those of the run on the instance, once they are known; before, those of the order."""
-        return dict(self.status.get("labels") or self._order.labels)
+        """Those of the order; of a run that is joined, those that this side recorded when it started it.
+
+        What labels the instance says that the run has is never among them: see `with_labels`.
+        """
+        return dict(self._dispatch.labels)
+
+    @property
+    def known(self) -> Known | None:
+        """What this side knows of the run from the profile that it was started with; None when it knows nothing."""
+        return self._dispatch.known
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What this side warned of so far."""
+        return tuple(self._progress.own_warnings)
 
     @property
     def has_contact(self) -> bool:
@@ -104,14 +117,23 @@ class Run:
         return self._dispatch.is_sent
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """Every event of the run from its first, the agent's and this side's (``"from": "collector"``), with its labels.
+        """Every event of the run from its first, the agent's and this side's (``"from": "collector"``), with `labels`.
+
+        Labels that only the instance knows are its `instance_labels`.
 
         Ends after the `outcome` event. A slow reader costs no memory: events are read from the mirror.
         """
         async for event in self._progress.events(is_abandoned=self._task.done):
-            yield {**event, "labels": self.labels} if self.labels else event
+            yield self._told(event)
         if self._progress.outcome is None:
             self._task.result()  # a bug here, or cancelled from outside: raised to whoever listens
+
+    def _told(self, event: dict[str, Any]) -> dict[str, Any]:
+        if event["event"] == "secrets_needed" and event.get("from") != "collector":
+            known = {rule.name for rule in self.known.secrets} if self.known is not None else set()
+            names = event.get("names")
+            event["names"] = [name for name in names if name in known] if isinstance(names, list) else []
+        return with_labels(event, self.labels)
 
     async def started(self) -> None:
         """Wait until the instance has taken the run (or it became clear that it will not: see `outcome`)."""
@@ -186,21 +208,20 @@ class Run:
         self._progress.bind(self._dispatch.run, self._choose_files())
         self._remember(verdict=None)
         self._started.set()
-        left_s = self._dispatch.remaining_s
-        async with asyncio.timeout(None if left_s is None else max(left_s, 0.0) + WORD_AFTER_DEADLINE_S):
+        async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S):
             await self._watcher.watch()
 
     def _choose_files(self) -> RunFiles:
         """Those of an earlier watcher on this machine, wherever they lie; else new ones in the logs directory."""
         run, started_unix = self._dispatch.run, self._dispatch.started_unix
-        record = registry.find(run)
-        if record is None or record.started_unix != started_unix or not Path(record.stem).parent.is_dir():
-            return RunFiles.of(self._order.logs_dir, run, started_unix)
-        there = record.to_instance()
-        if (there.host, there.port) == (self.instance.host, self.instance.port):
+        record = registry.find(run, self.instance)
+        if record is not None and record.started_unix == started_unix and Path(record.stem).parent.is_dir():
             return record.files
-        # if both began now, two instances have a run of this name, and the other one's mirrors are not ours
-        return RunFiles.of(self._order.logs_dir, run, started_unix + self._dispatch.is_new)
+        # two instances may have runs of one id that began in one second: each has its own mirrors
+        others = {record.stem for record in registry.all_of(run) if not record.is_of(self.instance)}
+        while (files := RunFiles.of(self._order.logs_dir, run, started_unix)).stem in others:
+            started_unix += 1
+        return files
 
     def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> dict[str, Any]:
         if self.files is None:
@@ -219,6 +240,7 @@ class Run:
             reconnects=self._link.reconnects,
             error=error,
         )
+        outcome["warnings"] += self._progress.own_warnings
         if self.is_started and self._progress.is_finished:
             self._remember(verdict=verdict)
         self._progress.end(outcome)
@@ -234,8 +256,10 @@ class Run:
                 instance=registry.record_of(self.instance),
                 workspace=self._dispatch.workspace,
                 profile=self._order.profile or str(self.status.get("name") or ""),
-                labels=dict(self._order.labels),
+                labels=self.labels,
                 verdict=verdict,
+                known=None if self.known is None else self.known.to_json(),
+                is_named_here=self._dispatch.is_named_here,
             )
         )
 
@@ -245,3 +269,14 @@ class Run:
             scorecard.record(self.instance, self.files.events, outcome)
         except OSError as error:  # the verdict stands whether it can be remembered or not
             log.warning("scorecard_not_written", run=self.id, why=str(error))
+
+
+def with_labels(event: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    """*event* with this side's *labels*; others that it brings are marked as `instance_labels`."""
+    told = {name: value for name, value in event.items() if name != "labels"}
+    theirs = event.get("labels")
+    if labels or "labels" in event:
+        told["labels"] = dict(labels)
+    if isinstance(theirs, dict) and theirs and theirs != labels:
+        told["instance_labels"] = theirs
+    return told

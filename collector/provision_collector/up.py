@@ -11,7 +11,7 @@ from provision_agent.plan import Plan
 from . import registry
 from .errors import UsageError
 from .instance import Instance
-from .order import Order
+from .order import Known, Order
 from .profile import Profile, compile_plan, secret_values
 from .run import Run
 
@@ -82,13 +82,37 @@ async def attach(
     workspace: str | None = None,
     logs_dir: str | os.PathLike[str] = "logs",
     secrets: Mapping[str, str] | None = None,
+    profile: Profile | Plan | None = None,
 ) -> Run:
     """Watch a run that is already on *instance*, to its end; None as *run_id* means the current one.
 
-    A run whose processes died is started again, with *secrets* (None: those of its plan, from the environment).
+    A run whose processes died is started again. Which secrets are sent then is never the instance's word.
+
+    Args:
+        instance: The machine and how to reach it.
+        run_id: The run; None means the current one there.
+        workspace: The folder on the instance, if it has several.
+        logs_dir: Where new mirrors go.
+        secrets: Values by name that this instance may have; None looks up in this process's environment those that
+            *profile* names, else those that this machine recorded when it started the run (none for other runs).
+        profile: What the run was started with, where this machine has no record of it.
+
+    Returns:
+        The `Run`. One whose limit neither *profile* nor a record says is watched for 24 hours.
+
+    Raises:
+        ProfileError: the profile is wrong.
     """
-    values = dict(os.environ) if secrets is None else dict(secrets)
-    order = Order(plan=None, run_id=run_id, secrets=values, workspace=workspace, logs_dir=Path(logs_dir))
+    plan = compile_plan(profile) if isinstance(profile, Profile) else profile
+    order = Order(
+        plan=None,
+        run_id=run_id,
+        secrets=dict(secrets or {}),
+        environment=dict(os.environ) if secrets is None else {},
+        known=None if plan is None else Known.of(plan),
+        workspace=workspace,
+        logs_dir=Path(logs_dir),
+    )
     return Run(instance, order)
 
 
@@ -101,7 +125,7 @@ def known_instance(run_id: str) -> tuple[Instance, registry.RunRecord]:
 def _refuse_finished(run_id: str | None) -> None:
     if run_id is not None:
         record = registry.find(run_id)
-        if record is not None and record.verdict is not None:
+        if record is not None and record.verdict is not None and record.is_named_here:
             raise UsageError(
                 f"run `{run_id}` is finished ({record.verdict})", hint="choose another `--run-id`"
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from provision_collector import registry
@@ -46,3 +48,28 @@ def test_the_newest_run_comes_first_and_a_broken_record_is_no_run(tmp_path: Path
     assert [found.run for found in registry.all_runs()] == ["c", "a"]
     with pytest.raises(UsageError, match="knows no run `b`"):
         registry.known("b")
+
+
+def test_two_instances_with_a_run_of_one_id_have_a_record_each() -> None:
+    first, second = record("a"), record("a", started_unix=9)
+    elsewhere = registry.record_of(Instance("other", port=22))
+    joined = replace(second, instance=elsewhere, is_named_here=False)
+    registry.remember(first)
+    registry.remember(joined)
+
+    assert registry.known("a") == first
+    assert registry.find("a", Instance("other")) == joined, (
+        "port 22 and root are what is meant when none is given"
+    )
+    assert registry.find("a", Instance("other", user="alice")) is None
+    assert registry.find("a", Instance("h", port=22, instance_id="i-1")) is None
+
+    registry.remember(replace(joined, is_named_here=True))
+    assert registry.known("a").started_unix == 9, "the newest whose id was chosen here"
+
+
+@pytest.mark.parametrize(
+    "known", [None, {}, {"secrets": "x"}, {"secrets": [{"name": 1}], "services": {}}, []]
+)
+def test_a_record_that_tells_nothing_readable_of_a_run_counts_as_one_that_tells_nothing(known: Any) -> None:
+    assert replace(record("a"), known=known).what_is_known() is None

@@ -7,7 +7,14 @@ from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, gone_check_option, instance_of
+from .options import (
+    configure_logging,
+    connection_options,
+    gone_check_option,
+    instance_of,
+    variables_option,
+    workspace_of,
+)
 
 
 @click.command("attach")
@@ -15,6 +22,12 @@ from .options import configure_logging, connection_options, gone_check_option, i
 @connection_options
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
 @click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where new mirrors go.")
+@click.option(
+    "--profile",
+    metavar="NAME|PATH",
+    help="What the run was started with, if not from this machine: the secrets that may be sent and the limit.",
+)
+@variables_option
 @gone_check_option
 @click.option("--stop-on-exit", is_flag=True, help="Ctrl-C stops the run on the instance, too.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
@@ -26,6 +39,8 @@ def command(
     connection: dict[str, Any],
     workspace: str | None,
     logs_dir: str,
+    profile: str | None,
+    variables: tuple[tuple[str, str], ...],
     gone_check: str | None,
     stop_on_exit: bool,
     as_json: bool,
@@ -34,19 +49,21 @@ def command(
 ) -> None:
     """Follow RUN to its end, or with --host the current run of an instance.
 
-    The mirrors of an earlier watcher on this machine are continued where they end.
+    The mirrors of an earlier watcher on this machine are continued where they end. A run that another machine started
+    gets no secret from here without --profile, and is watched for 24 hours at most: attach again to go on.
     """
     configure_logging(verbose)
-    from .. import gone, registry
+    from .. import gone
+    from ..profile import load_profile
     from ..up import attach
     from .watch import mode_for, watch
 
     instance = instance_of(connection, run)
-    record = registry.find(run) if run else None
-    folder = workspace or (record.workspace if record is not None else None)
+    folder = workspace or workspace_of(run, instance)
+    started_with = load_profile(profile, overrides=dict(variables)) if profile is not None else None
     sys.exit(
         watch(
-            lambda: attach(instance, run_id=run, workspace=folder, logs_dir=logs_dir),
+            lambda: attach(instance, run_id=run, workspace=folder, logs_dir=logs_dir, profile=started_with),
             host=str(instance),
             mode=mode_for(json=as_json, quiet=quiet, verbose=verbose),
             stop_on_exit=stop_on_exit,

@@ -66,7 +66,10 @@ def command(
     if locked and profile is None:
         raise UsageError("`--locked` needs the profile whose lock it means", hint="give `--profile`")
     instance = instance_of(connection, run)
-    plan = plan_for(instance, run, profile, dict(variables), workspace)
+    there = plan_for(instance, run, profile, dict(variables), workspace)
+    plan = there.plan
+    if there.kept_back:
+        print(f"provision: warning: {there.kept_back}", file=sys.stderr)
     if locked:
         path = lock_path(str(profile))
         plan = apply_lock(plan, read_lock(path), where=path)

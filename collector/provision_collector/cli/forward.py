@@ -14,11 +14,14 @@ from ..errors import ProvisionError
 from .options import configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
-    from provision_agent.plan import Plan
-
     from ..forwarding import Port
     from ..instance import Instance
+    from ..planning.on_instance import PlanThere
     from ..run import Run
+
+NAME_LENGTH = 64
+NAMES_SHOWN = 20
+"""So many services of a run that another machine started are listed."""
 
 
 @click.command("forward")
@@ -55,6 +58,9 @@ def command(
 ) -> None:
     """Bring the ports of RUN's services (or of the current run of --host) to 127.0.0.1, until Ctrl-C.
 
+    The services are those of the profile that the run was started with from this machine. Of a run that another
+    machine started, name them: each then gets a free port here, unless --local says which.
+
     A lost connection is taken up again, for as long as --contact-timeout says.
     """
     configure_logging(verbose)
@@ -68,7 +74,11 @@ def command(
     else:
         from .verify import plan_for
 
-        ports = ports_of(plan_for(instance, run, None, {}, workspace), names)
+        there = plan_for(instance, run, None, {}, workspace)
+        if there.known is not None:
+            ports = ports_of(there.plan.name, there.known.services, names)
+        else:
+            ports, local = ports_of_a_stranger(there, instance, names), local or 0
     if local and len(ports) > 1:
         raise UsageError(
             f"`--local` is one port, and {len(ports)} services have one", hint="name one with `--service`"
@@ -76,29 +86,47 @@ def command(
     asyncio.run(_forward(instance, ports, local, as_json=as_json))
 
 
-def ports_of(plan: Plan, names: tuple[str, ...]) -> dict[str, int]:
-    """The services of *plan* that tell their port in `ready.url`, or those with these *names*.
+def ports_of(plan: str, known: Mapping[str, int], names: tuple[str, ...]) -> dict[str, int]:
+    """The ports that are *known* of services of the plan called *plan*, or those with these *names*.
 
     Raises:
         UsageError: there is none, or a name is not known.
     """
-    from urllib.parse import urlsplit
-
     from ..errors import UsageError
 
-    known = {
-        service.name: urlsplit(service.ready.url).port or 80
-        for service in plan.services
-        if service.ready is not None
-    }
     unknown = [name for name in names if name not in known]
     if unknown or not known:
-        told = f"no service `{unknown[0]}` of `{plan.name}`" if unknown else f"no service of `{plan.name}`"
+        told = f"no service `{unknown[0]}` of `{plan}`" if unknown else f"no service of `{plan}`"
         raise UsageError(
             f"{told} tells its port in `ready.url`",
             hint=f"there are {', '.join(known)}" if known else "give the port with `--remote`",
         )
     return {name: port for name, port in known.items() if not names or name in names}
+
+
+def ports_of_a_stranger(there: PlanThere, instance: Instance, names: tuple[str, ...]) -> dict[str, int]:
+    """The ports of the services *names* of a run of which only its instance tells.
+
+    Raises:
+        UsageError: no name is given, or one is not known.
+    """
+    from ..console import harmless
+    from ..errors import UsageError
+    from ..order import service_ports
+
+    ports = {harmless(name)[:NAME_LENGTH]: port for name, port in service_ports(there.plan).items()}
+    told = dict(list(ports.items())[:NAMES_SHOWN])
+    if not names:
+        listed = ", ".join(f"{name} ({port})" for name, port in told.items()) or "none"
+        raise UsageError(
+            f"run `{there.run}` on {instance} was not started from this machine, so only the instance says what its "
+            f"services are: {listed}",
+            hint="name those that you want: `--service NAME` (repeatable), or `--remote PORT`",
+        )
+    ports_of(
+        harmless(there.plan.name)[:NAME_LENGTH], {**told, **{n: ports[n] for n in names if n in ports}}, names
+    )
+    return {name: ports[name] for name in names}
 
 
 async def _forward(instance: Instance, ports: dict[str, int], local: int | None, *, as_json: bool) -> None:
@@ -122,6 +150,12 @@ class ServicePorts:
     def __init__(self, run: Run) -> None:
         from ..forwarding import Forwarding
 
+        self._ports = dict(run.known.services) if run.known is not None else {}
+        if not self._ports:
+            print(
+                "provision: warning: `--forward` brings nothing here: no service of the profile tells its port in `ready.url`",
+                file=sys.stderr,
+            )
         self._run = run
         self._forwarding = Forwarding(
             run.instance,
@@ -131,18 +165,17 @@ class ServicePorts:
         self._keeping: asyncio.Task[None] | None = None
 
     def take(self, event: Mapping[str, Any]) -> None:
-        """Look at what the run says; its services are known from its state."""
-        from urllib.parse import urlsplit
-
+        """Look at what the run says: which services are ready is the instance's word, their ports are the profile's."""
         from ..forwarding import Port
 
-        if event["event"] == "run_usable" and self._keeping is None:
+        if event["event"] == "run_usable" and self._keeping is None and self._ports:
             self._keeping = asyncio.create_task(self._keep())
         if self._keeping is None or event["event"] not in ("run_usable", "service_ready"):
             return
         for name, service in self._run.status["services"].items():
-            if service.get("url"):
-                self._forwarding.add(Port(name, urlsplit(service["url"]).port or 80))
+            if service.get("url") and name in self._ports:
+                here = self._ports.pop(name)  # once each, whatever else the instance says
+                self._forwarding.add(Port(name, _port_of(service["url"]) or here, like=here))
 
     async def stay(self, is_left: asyncio.Event) -> None:
         """Go on after the run has ended, until *is_left*, or until no port can be held any more."""
@@ -181,3 +214,13 @@ def _sentence(port: Port, here: int) -> str:
 def _say_lost() -> None:
     """Tell that the ports are out of reach for a moment."""
     print("provision: the connection was lost; taking it up again", file=sys.stderr)
+
+
+def _port_of(url: Any) -> int | None:
+    """The port in *url*, which an instance says: where an adopted service listens there."""
+    from urllib.parse import urlsplit
+
+    try:
+        return urlsplit(str(url)).port
+    except ValueError:
+        return None

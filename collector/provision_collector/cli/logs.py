@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..instance import Instance
-    from ..registry import RunFiles
+    from ..registry import RunFiles, RunRecord
 
 POLL_S = 0.1
 CHUNK_BYTES = 1 << 16
@@ -64,10 +64,11 @@ def command(
     records = [registry.known(run)] if run else registry.all_runs()[:1]
     if not records:
         raise UsageError("no run is known here", hint="`provision up` makes one; or give `--host`")
-    name, path = records[0].run, wanted(records[0].files)
+    record = records[0]
+    name, path = record.run, wanted(record.files)
     if not path.exists():
         raise UsageError(f"`{path}` is not there", hint=f"`provision attach {name}` fetches it")
-    _print(path, is_over=lambda: not follow or _is_over(name))
+    _print(path, is_over=lambda: not follow or _is_over(record))
 
 
 async def _print_from(
@@ -92,6 +93,8 @@ async def _print_from(
         if not follow:
             await run.caught_up()
         assert run.files is not None
+        for warning in run.warnings:
+            print(f"provision: warning: {warning}", file=sys.stderr)
         path, end = wanted(run.files), asyncio.create_task(run.outcome())
         await asyncio.to_thread(_print, path, is_over=lambda: not follow or end.done())
         end.cancel()
@@ -119,11 +122,11 @@ def _print(path: Path, *, is_over: Callable[[], bool]) -> None:
             time.sleep(POLL_S)
 
 
-def _is_over(run: str) -> bool:
+def _is_over(record: RunRecord) -> bool:
     from .. import registry
 
-    record = registry.find(run)
-    return record is None or record.verdict is not None
+    now = registry.find(record.run, record.to_instance())
+    return now is None or now.verdict is not None
 
 
 def _show(data: bytes) -> None:

@@ -151,6 +151,14 @@ def instance_of(connection: dict[str, Any], run: str | None = None) -> Instance:
     return replace(registry.known(run).to_instance(), **given)
 
 
+def workspace_of(run: str | None, instance: Instance) -> str | None:
+    """The folder of *run* on *instance*, if this machine knows that run there."""
+    from .. import registry
+
+    record = registry.find(run, instance) if run else None
+    return (record.workspace or None) if record is not None else None
+
+
 def configure_logging(verbose: bool) -> None:
     """Set up logging; imported late, so that `--help` stays quick."""
     from .. import log

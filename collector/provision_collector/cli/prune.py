@@ -45,6 +45,6 @@ def _here(keep: int, older_than_s: float | None) -> dict[str, Any]:
             continue
         for path in record.files.all():
             path.unlink(missing_ok=True)
-        registry.forget(record.run)
+        registry.forget(record)
         removed.append(record.run)
     return {"removed": removed}

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of
+from .options import configure_logging, connection_options, instance_of, workspace_of
 
 
 @click.command("stop")
@@ -26,15 +26,13 @@ def command(
     configure_logging(verbose)
     import asyncio
 
-    from .. import registry
     from ..instance_query import ask
     from .watch import print_outcome
 
     instance = instance_of(connection, run)
-    record = registry.find(run) if run else None
-    folder = workspace or (record.workspace if record is not None else None)
+    folder = workspace or workspace_of(run, instance)
     answer = asyncio.run(ask(instance, "stop", {"run": run, "workspace": folder}))
-    name = answer.get("run") or run or "the run"
+    name = run or answer.get("run") or "the run"
     if as_json:
         print_outcome(
             {

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, variables_option
+from .options import configure_logging, connection_options, instance_of, variables_option, workspace_of
+
+if TYPE_CHECKING:
+    from ..instance import Instance
+    from ..planning.on_instance import PlanThere
 
 
 @click.command("verify")
@@ -37,7 +41,7 @@ def command(
     from ..planning.sources import worst
 
     instance = instance_of(connection, run)
-    plan = plan_for(instance, run, profile, dict(variables), workspace)
+    plan = plan_for(instance, run, profile, dict(variables), workspace).plan
     passed, failed = asyncio.run(run_checks(instance, plan))
     code = worst(check["level"] for check in failed)
     levels = {check.name: check.level for check in plan.checks}
@@ -55,19 +59,19 @@ def command(
 
 
 def plan_for(
-    instance: Any, run: str | None, profile: str | None, variables: dict[str, str], workspace: str | None
-) -> Any:
+    instance: Instance, run: str | None, profile: str | None, variables: dict[str, str], workspace: str | None
+) -> PlanThere:
     """The plan of *profile*, or of a run: the one that was named, or the instance's current one."""
     import asyncio
 
-    from .. import registry
-    from ..planning.on_instance import plan_there
+    from ..order import Known
+    from ..planning.on_instance import PlanThere, plan_there
     from ..profile import compile_plan, load_profile
 
-    record = registry.find(run) if run else None
-    folder = workspace or (record.workspace if record is not None and record.workspace else None)
+    folder = workspace or workspace_of(run, instance)
     if profile is not None:
-        return compile_plan(load_profile(profile, overrides=variables), workspace=folder)
+        plan = compile_plan(load_profile(profile, overrides=variables), workspace=folder)
+        return PlanThere(run or "", plan, Known.of(plan))
     return asyncio.run(plan_there(instance, run=run, workspace=folder))
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 from provision_agent.plan import Download, Plan
 
+from .. import registry
+from ..dispatch import kept_back, plan_of, runs_of
 from ..errors import UsageError
 from ..instance import Instance
 from ..instance_query import ask
+from ..order import Known
 from .sources import worst
 
 VERIFY_WITHIN_S = 660.0
@@ -21,22 +24,42 @@ REPAIR = "repair"
 FINE = ("ok", "skipped", "substituted")
 
 
-async def plan_there(instance: Instance, *, run: str | None = None, workspace: str | None = None) -> Plan:
+@dataclass(frozen=True)
+class PlanThere:
+    """The plan of a run as its instance has it, without secrets other than those that this side knows."""
+
+    run: str
+    plan: Plan
+    known: Known | None
+    """What this side recorded when it started the run; None for a run of somebody else."""
+    kept_back: str = ""
+    """What to tell the user of secrets that only the instance names; empty when there are none."""
+
+
+async def plan_there(
+    instance: Instance, *, run: str | None = None, workspace: str | None = None
+) -> PlanThere:
     """The plan of a run on *instance*; None means the newest one that was no repair.
 
     Raises:
-        UsageError: there is no such run.
+        UsageError: there is no such run. AgentLostError: what the instance says of it cannot be understood.
     """
     request = {"run": run, "all": run is None, "workspace": workspace, "with_plan": True}
-    runs = (await ask(instance, "status", request))["runs"]
-    wanted = [found for found in runs if run is not None or REPAIR not in (found.get("labels") or {})]
+    runs = runs_of(await ask(instance, "status", request), asked=run)
+    wanted = [found for found in runs if run is not None or not _is_repair(found)]
     if not wanted:
         raise UsageError(
             f"there is no run {f'`{run}` ' if run else ''}on {instance} to take the plan from",
             hint="give `--profile`",
         )
-    newest = sorted(wanted, key=lambda found: float(found.get("started_unix") or 0.0))[-1]
-    return Plan.from_json(newest["plan"])
+    newest = max(wanted, key=lambda found: found["started_unix"])
+    plan, name = plan_of(newest), str(newest["run"])
+    record = registry.find(name, instance)
+    known = record.what_is_known() if record is not None else None
+    rules = known.secrets if known is not None else ()
+    names = {rule.name for rule in rules}
+    unknown = [rule.name for rule in plan.secrets if rule.name not in names]
+    return PlanThere(name, replace(plan, secrets=rules), known, kept_back(name, unknown) if unknown else "")
 
 
 async def run_checks(instance: Instance, plan: Plan) -> tuple[list[str], list[dict[str, Any]]]:
@@ -82,6 +105,11 @@ async def audit(
     request = {"plan": plan.to_json(), "secrets": dict(secrets), "is_quick": is_quick, "distrust": distrust}
     answer = await ask(instance, "audit", request, timeout_s=AUDIT_WITHIN_S)
     return Audit(answer["workspace"], tuple(answer["items"]), tuple(answer["extra"]))
+
+
+def _is_repair(found: Mapping[str, Any]) -> bool:
+    labels = found.get("labels")
+    return isinstance(labels, dict) and REPAIR in labels
 
 
 def _is_wrong(item: Download, wrong: Collection[tuple[str, str]]) -> bool:

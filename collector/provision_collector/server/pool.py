@@ -141,7 +141,8 @@ class Pool:
             prepare, request, profiles=rules.profiles, held=rules.secrets, scratch=rules.state_dir
         )
         row = _row(request, accepted)
-        if registry.find(row.run) is not None:
+        known = registry.find(row.run)
+        if known is not None and known.is_named_here:
             raise ConflictError(f"run `{row.run}` is known here from before", hint="choose another `run_id`")
         if not await self.store.add(row):
             found = await self.store.find(row.run)

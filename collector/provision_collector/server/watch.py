@@ -28,7 +28,7 @@ from ..order import Order
 from ..outcome import outcome_of
 from ..profile import values_of
 from ..registry import RunFiles, RunRecord
-from ..run import Run
+from ..run import Run, with_labels
 from .rules import Rules
 from .store import Row, Store
 from .story import Story
@@ -197,7 +197,7 @@ class Watch:
         await self._on_end(self)
 
     def _remember_gone(self, outcome: Mapping[str, Any]) -> None:
-        record = registry.find(self.row.joined or self.row.run)
+        record = registry.find(self.row.joined or self.row.run, self.instance)
         if outcome["verdict"] == "instance-gone" and record is not None and record.verdict is None:
             registry.remember(replace(record, verdict="instance-gone"))
 
@@ -233,14 +233,14 @@ class Watch:
 
     async def _ended_while_away(self) -> dict[str, Any] | None:
         """The outcome of a run that was mirrored to its end, though its stream does not tell yet."""
-        record = registry.find(self.row.joined or self.row.run)
+        record = registry.find(self.row.joined or self.row.run, self.instance)
         if record is None or record.verdict is None or not record.files.events.exists():
             return None
         tail = EventTail(record.files.events)
         while events := await asyncio.to_thread(tail.read_new):
             for event in events:
                 if not self.story.knows(event):
-                    await self._tell(event)
+                    await self._tell(with_labels(event, self.row.labels))
         outcome = self._outcome(record.verdict, protocol.exit_code(record.verdict), record.files)
         await asyncio.to_thread(scorecard.record, self.instance, record.files.events, outcome)
         await self.story.say_surely("outcome", **outcome)
