@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 PROVISION = str(Path(sys.executable).with_name("provision"))
 TOKEN = "benchmark-token-0123456789"

@@ -12,11 +12,11 @@ from typing import Any, Dict, FrozenSet, Iterator, List, Optional
 
 from . import when
 from .context import Context
+from .contract.failures import Failure
+from .contract.plan import Download, File, Plan, Repo
 from .downloads import Sources, existing, repositories, verify
 from .environment.git import Git
 from .facts import find_facts
-from .failures import Failure
-from .plan import Download, File, Plan, Repo
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .start import say
 

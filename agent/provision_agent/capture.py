@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 from . import process
 from .audit import HASHES_AT_ONCE, MODEL_SUFFIXES
 from .context import Context
+from .contract.failures import Failure
+from .contract.plan import Download
+from .contract.protocol import public_url
 from .detach import argv_of, processes
 from .downloads import Sources, existing, verify
 from .environment.git import Git
 from .environment.venv import interpreter_of
-from .failures import Failure
-from .plan import Download
-from .protocol import public_url
 from .query import quiet_context, read_request
 from .start import plan_of, say
 from .workspace import Workspace, known_workspaces

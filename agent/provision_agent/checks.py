@@ -15,10 +15,10 @@ from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
 from . import lines
 from .context import Context
+from .contract.failures import Failure
+from .contract.plan import Check
 from .environment import probe
 from .environment.venv import Venv
-from .failures import Failure
-from .plan import Check
 
 IMPORT_S = 120.0
 GLOB_S = 60.0

@@ -8,8 +8,8 @@ from typing import Optional
 
 from . import process
 from .context import Context
-from .failures import Failure, disk_failure
-from .plan import Command, File
+from .contract.failures import Failure, disk_failure
+from .contract.plan import Command, File
 from .state import write_atomically
 
 

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from . import protocol
+from .contract import protocol
 from .followed import Followed
 from .inotify import POLL_S, Inotify
 

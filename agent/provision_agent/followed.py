@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from . import protocol
+from .contract import protocol
 from .generations import Claim, beginning, copy_of, is_edited, later, locate
 from .inotify import Inotify
 from .log_file import Compressed, Source

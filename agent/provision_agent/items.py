@@ -10,10 +10,10 @@ from typing import Any, Callable, List, Mapping, Optional, Set, Tuple
 
 from . import checks, commands, services
 from .context import Context
+from .contract.failures import Failure
+from .contract.plan import Check, Command, Download, File, Plan, Python, Repo, Service
 from .downloads import existing
 from .environment import apt, nodes, orphans, packages, repos, venv
-from .failures import Failure
-from .plan import Check, Command, Download, File, Plan, Python, Repo, Service
 from .service_ready import wait_ready
 from .steps import Tally
 

@@ -14,9 +14,10 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List, Mapping, Optional, TypeVar
 from urllib.parse import quote
 
-from . import lines, protocol
+from . import lines
+from .contract import protocol
+from .contract.status import fold, new_status
 from .state import write_atomically
-from .status import fold, new_status
 from .workspace import Workspace
 
 RESERVE_BYTES = 1 << 20

@@ -17,10 +17,10 @@ from typing import Any, Dict, List, Mapping, Optional
 
 from . import process
 from .clock import RunClock
+from .contract.failures import Failure
+from .contract.plan import Hook, Plan
 from .detach import Identity, agent_argv
-from .failures import Failure
 from .journal import Journal, read_status
-from .plan import Hook, Plan
 from .start import read_run_record
 from .workspace import RENEW_EVERY_S, Workspace, WorkspaceLock
 

@@ -8,8 +8,8 @@ from typing import Callable
 
 from . import lines
 from .clock import RunClock
+from .contract.status import transfer_totals
 from .journal import Journal
-from .status import transfer_totals
 
 TICK_S = 1.0
 SUMMARY_EVERY_S = 10.0

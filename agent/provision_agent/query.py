@@ -17,12 +17,12 @@ from typing import Any, Dict, List, Mapping, Optional
 from . import facts
 from .checks import run_check
 from .context import Context
+from .contract.failures import Failure
+from .contract.plan import Plan
 from .detach import argv_of, processes
 from .environment.venv import find
-from .failures import Failure
 from .journal import read_status
 from .keeper import holder_facts
-from .plan import Plan
 from .start import plan_of, run_facts, say, stop_keeper
 from .state import StateFile
 from .workspace import Workspace, known_workspaces

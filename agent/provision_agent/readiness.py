@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Se
 from urllib.parse import SplitResult, quote, urlsplit
 
 from . import sockets
-from .plan import Ready
+from .contract.plan import Ready
 
 ANSWER_S = 5.0
 MAX_ANSWER_BYTES = 4 << 20

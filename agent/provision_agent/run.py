@@ -18,14 +18,14 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from . import facts, lines
 from .clock import RunClock
 from .context import Context
+from .contract.failures import Failure
+from .contract.plan import LEVELS, STEPS, Download, Plan
+from .contract.protocol import public_url
 from .downloads import Downloads, Sources, repositories
 from .environment import apt, forecast, nodes
-from .failures import Failure
 from .items import LOOK_AGAIN_S, Checkouts, Items
 from .journal import Journal
 from .keeper import Orphanage, close_run
-from .plan import LEVELS, STEPS, Download, Plan
-from .protocol import public_url
 from .pulse import Pulse
 from .start import read_run_record
 from .state import StateFile

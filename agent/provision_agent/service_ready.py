@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from . import readiness, sockets
 from .context import Context
+from .contract.failures import Failure
+from .contract.plan import Ready, Service
 from .detach import argv_of
-from .failures import Failure
-from .plan import Ready, Service
 from .service_files import ADOPTED, ServiceFiles, is_running
 
 POLL_S = 0.5

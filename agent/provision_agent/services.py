@@ -29,9 +29,9 @@ from . import (
     systemd,
 )
 from .context import Context
+from .contract.failures import Failure
+from .contract.plan import Service
 from .environment.venv import Venv
-from .failures import Failure
-from .plan import Service
 from .service_files import ADOPTED, ServiceFiles, is_running, watched
 from .state import write_atomically
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here

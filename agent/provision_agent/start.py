@@ -13,12 +13,12 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from . import protocol
 from .clock import RunClock
+from .contract import protocol
+from .contract.failures import Failure, disk_failure
+from .contract.plan import Plan, PlanFormatError, differences
 from .detach import Identity, agent_argv, spawn_detached
-from .failures import Failure, disk_failure
 from .journal import Journal, read_status
-from .plan import Plan, PlanFormatError, differences
 from .state import write_atomically
 from .workspace import Workspace, WorkspaceHeldError, WorkspaceLock, remember, resolve
 

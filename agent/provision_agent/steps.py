@@ -7,7 +7,7 @@ import time
 from typing import Any, Dict, Iterable, List, Set, Tuple
 
 from .context import Report
-from .failures import Failure
+from .contract.failures import Failure
 
 
 class Tally:

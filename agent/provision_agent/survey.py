@@ -17,16 +17,17 @@ from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from . import protocol, when
+from . import when
 from .context import Context
+from .contract import protocol
+from .contract.failures import Failure
+from .contract.plan import Download, HubRepository, Plan, Repo, repository_of
 from .downloads import Answer, Sources, addresses, existing, hosts, preflight, repositories
 from .downloads.names import NameTaken
 from .downloads.partfile import landed_bytes
 from .environment import forecast, probe, refs, venv, wheels
 from .environment.git import Git
 from .facts import find_facts
-from .failures import Failure
-from .plan import Download, HubRepository, Plan, Repo, repository_of
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .start import say
 

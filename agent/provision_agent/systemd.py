@@ -13,7 +13,7 @@ import shutil
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from . import process
-from .failures import Failure
+from .contract.failures import Failure
 
 ANSWER_S = 15.0
 STOP_S = 45.0

@@ -7,7 +7,7 @@ from typing import Any, Mapping, Optional
 
 from . import lines
 from .context import Context
-from .plan import Bound, When
+from .contract.plan import Bound, When
 
 
 def unmet(when: When, found: Mapping[str, Any], context: Context) -> Optional[str]:

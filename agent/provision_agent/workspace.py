@@ -14,9 +14,9 @@ import socket
 import time
 from typing import Any, Dict, List, Optional
 
-from . import protocol
+from .contract import protocol
+from .contract.failures import Failure
 from .detach import Identity, boot_id
-from .failures import Failure
 from .state import write_atomically
 
 RENEW_EVERY_S = 10.0

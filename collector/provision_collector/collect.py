@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision_agent import protocol
-from provision_agent.status import new_status
+from provision_agent.contract import protocol
+from provision_agent.contract.status import new_status
 
 from .errors import HostUnreachableError, LocalMachineError, ProvisionError
 from .events import LocalEvents

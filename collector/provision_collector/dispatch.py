@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from provision_agent import protocol
-from provision_agent.plan import Plan, PlanFormatError
+from provision_agent.contract import protocol
+from provision_agent.contract.plan import Plan, PlanFormatError
 
 from . import registry
 from .errors import (

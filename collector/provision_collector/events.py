@@ -14,8 +14,8 @@ from typing import Any
 
 import aiofiles
 import structlog
-from provision_agent import protocol
-from provision_agent.event_check import MAX_EVENT_BYTES, OUR_NAMES, Misfit, check_event, parse_event
+from provision_agent.contract import protocol
+from provision_agent.contract.event_check import MAX_EVENT_BYTES, OUR_NAMES, Misfit, check_event, parse_event
 
 from .errors import AgentLostError, ProvisionError, UsageError
 

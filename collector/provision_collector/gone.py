@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
-from provision_agent.protocol import VERDICTS
+from provision_agent.contract.protocol import VERDICTS
 
 from .local_command import argv_of, execute, facts_of
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from provision_agent.status import fold, new_status
+from provision_agent.contract.status import fold, new_status
 
 from .errors import LocalMachineError, ProvisionError
 from .events import EventTail, LocalEvents

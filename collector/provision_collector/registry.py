@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 from .errors import UsageError
 from .instance import Instance

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 from . import registry, scorecard
 from .dispatch import Dispatch

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from provision_agent import protocol
-from provision_agent.status import identity_of
+from provision_agent.contract import protocol
+from provision_agent.contract.status import identity_of
 
 from . import registry
 from .errors import ProvisionError

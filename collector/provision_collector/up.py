@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from provision_agent.plan import Plan
+from provision_agent.contract.plan import Plan
 
 from . import registry
 from .errors import UsageError

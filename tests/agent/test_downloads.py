@@ -9,8 +9,8 @@ import time
 
 from harness.downloads import eventually, quick
 from harness.file_server import Content, Fault, FileServer
+from provision_agent.contract.plan import Download, HostLimits, ItemLimits, Limits
 from provision_agent.downloads.partfile import PartFile
-from provision_agent.plan import Download, HostLimits, ItemLimits, Limits
 
 MIB = 1 << 20
 

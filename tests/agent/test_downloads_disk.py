@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from harness.file_server import Content, Fault
-from provision_agent.plan import Download
+from provision_agent.contract.plan import Download
 
 MIB = 1 << 20
 DISK = 16 * MIB
@@ -25,7 +25,7 @@ import json, os, shutil, sys
 from pathlib import Path
 root, sys.path, items = json.loads(sys.argv[1])
 from harness.downloads import Bench
-from provision_agent.plan import Download
+from provision_agent.contract.plan import Download
 from provision_agent.state import StateFile
 bench = Bench(Path(root))
 results = bench.fetch(*(Download(**item) for item in items))
@@ -44,7 +44,7 @@ import json, sys
 from pathlib import Path
 root, sys.path, items = json.loads(sys.argv[1])
 from harness.downloads import Bench
-from provision_agent.plan import Download
+from provision_agent.contract.plan import Download
 from provision_agent.downloads import preflight
 preflight.MARGIN_BYTES = 1 << 20
 found = Bench(Path(root)).preflight(*(Download(**item) for item in items))
@@ -61,7 +61,7 @@ RESERVE = """
 import json, os, shutil, sys
 root, sys.path, size = json.loads(sys.argv[1])
 from provision_agent.downloads.partfile import Identity, PartFile
-from provision_agent.failures import Failure
+from provision_agent.contract.failures import Failure
 part = PartFile(root + "/m")
 part.begin(Identity(1 << 20, None, None, ""))
 part.write(memoryview(bytes(1 << 20)), 0)

@@ -7,9 +7,9 @@ import time
 
 import pytest
 from harness.file_server import Content, Fault, FileServer
+from provision_agent.contract.failures import Failure
+from provision_agent.contract.plan import Download, repository_of
 from provision_agent.downloads import Sources, repositories
-from provision_agent.failures import Failure
-from provision_agent.plan import Download, repository_of
 
 SHA256 = "ab" * 32
 TREE = "/api/models/owner/name/tree/main"

@@ -13,10 +13,10 @@ import sys
 import pytest
 from harness.downloads import eventually
 from harness.file_server import Content, Fault
+from provision_agent.contract.plan import Download
 from provision_agent.downloads import partfile
 from provision_agent.downloads.extents import merged
 from provision_agent.downloads.partfile import Busy, Identity, PartFile
-from provision_agent.plan import Download
 
 MIB = 1 << 20
 BUFFER = MIB
@@ -27,7 +27,7 @@ import sys, json
 root, sys.path, files = json.loads(sys.argv[1])
 from pathlib import Path
 from harness.downloads import Bench
-from provision_agent.plan import Download, Limits
+from provision_agent.contract.plan import Download, Limits
 items = [Download(url=url, path=url.rpartition("/")[2], sha256=sha256) for url, sha256 in files.items()]
 results = Bench(Path(root)).fetch(*items, limits=Limits(connections=8)).values()
 print(*{result.state for result in results} - {"skipped"}, sum(result.bytes_downloaded for result in results))
@@ -324,7 +324,7 @@ import sys
 sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from harness.downloads import Bench
-from provision_agent.plan import Download
+from provision_agent.contract.plan import Download
 bench = Bench(Path({str(bench.root)!r}))
 results = bench.fetch(*(Download(url=url, path=str(n)) for n, url in enumerate({items!r})))
 assert all(result.state == "ok" for result in results.values())

@@ -10,9 +10,9 @@ import threading
 import pytest
 from harness.downloads import quick
 from harness.file_server import Content, Fault, FileServer
+from provision_agent.contract.failures import Failure
+from provision_agent.contract.plan import Download, SecretRule
 from provision_agent.downloads import Sources, addresses, refusals, sources
-from provision_agent.failures import Failure
-from provision_agent.plan import Download, SecretRule
 
 MIB = 1 << 20
 TOKEN = "hf_hush-hush"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from harness.environments import Surroundings
+from provision_agent.contract.plan import Layer, Python, Torch
 from provision_agent.environment import forecast
-from provision_agent.plan import Layer, Python, Torch
 
 GPU = [{"name": "card", "compute_capability": "8.9", "memory_bytes": 1}]
 NUMPY = Layer(packages=("numpy",))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from harness.environments import Surroundings
+from provision_agent.contract.failures import Failure
+from provision_agent.contract.plan import Repo
 from provision_agent.environment import nodes
 from provision_agent.environment.venv import Venv
-from provision_agent.failures import Failure
-from provision_agent.plan import Repo
 
 VENV = Venv("/venv/main", sys.executable, False)
 NODE = "ComfyUI/custom_nodes/faces"

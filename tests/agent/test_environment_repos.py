@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from harness.environments import Surroundings
 from harness.git_server import GitServer, Origin, git
+from provision_agent.contract.failures import Failure
+from provision_agent.contract.plan import Repo
 from provision_agent.environment import repos
-from provision_agent.failures import Failure
-from provision_agent.plan import Repo
 
 
 @pytest.fixture

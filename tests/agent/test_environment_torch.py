@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from harness.environments import Surroundings, copy_of_environment
 from harness.package_index import PackageIndex
+from provision_agent.contract.failures import Failure
+from provision_agent.contract.plan import Layer, Python, Torch
 from provision_agent.environment import installer, packages
 from provision_agent.environment.builds import candidates
 from provision_agent.environment.venv import Venv
-from provision_agent.failures import Failure
-from provision_agent.plan import Layer, Python, Torch
 
 
 def machine(cuda: str | None, *cards: str) -> dict[str, Any]:

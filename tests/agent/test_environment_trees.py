@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from harness.environments import Surroundings
+from provision_agent.contract.failures import Failure
 from provision_agent.environment import probe, requirements, trees
-from provision_agent.failures import Failure
 
 
 @pytest.fixture

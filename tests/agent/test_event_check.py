@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from provision_agent import protocol
-from provision_agent.event_check import (
+from provision_agent.contract import protocol
+from provision_agent.contract.event_check import (
     AGENT_VERDICTS,
     MAX_EVENT_BYTES,
     OUR_NAMES,
@@ -15,7 +15,7 @@ from provision_agent.event_check import (
     check_event,
     parse_event,
 )
-from provision_agent.status import fold, new_status, transfer_totals
+from provision_agent.contract.status import fold, new_status, transfer_totals
 
 HEAD = {"format": 1, "ts": "2026-01-31T23:59:59.123Z", "run": "r", "seq": 1}
 WORDS: list[Any] = [

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from provision_agent import facts
+from provision_agent.contract.failures import Failure
+from provision_agent.contract.plan import Torch
 from provision_agent.environment.builds import candidates
-from provision_agent.failures import Failure
-from provision_agent.plan import Torch
 
 SMI = """#!/bin/sh
 case "$1" in

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness.follower import Session, append
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 
 @pytest.fixture

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 from harness.follower import Session, append
-from provision_agent import generations, log_file, protocol
+from provision_agent import generations, log_file
+from provision_agent.contract import protocol
+from provision_agent.contract.protocol import rotated_name
 from provision_agent.followed import Followed
 from provision_agent.generations import Claim, is_edited, later, locate, siblings, written_before
 from provision_agent.inotify import Inotify
 from provision_agent.log_file import Source
-from provision_agent.protocol import rotated_name
 
 LONG = b"a line of this log, longer than nothing\n" * 40
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from provision_agent.plan import Download, Layer, Plan, PlanFormatError, Python, Service, Torch, differences
+from provision_agent.contract.plan import (
+    Download,
+    Layer,
+    Plan,
+    PlanFormatError,
+    Python,
+    Service,
+    Torch,
+    differences,
+)
 
 PLAN = Plan(
     name="x",

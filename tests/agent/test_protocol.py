@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from provision_agent import protocol
-from provision_agent.protocol import FrameReader, ProtocolError
+from provision_agent.contract import protocol
+from provision_agent.contract.protocol import FrameReader, ProtocolError
 
 NONCE = "0123"
 FRAMES = [

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from harness.environments import Surroundings
 from provision_agent import service_log, service_ready, services, supervisor
+from provision_agent.contract.failures import Failure
+from provision_agent.contract.plan import Ready, Service
 from provision_agent.detach import Identity
-from provision_agent.failures import Failure
-from provision_agent.plan import Ready, Service
 from provision_agent.service_ready import wait_ready
 
 SERVER = """
@@ -136,7 +136,7 @@ def test_a_service_is_ready_when_it_answers_as_wanted(here: Surroundings, port: 
 def test_the_service_survives_the_death_of_the_agent_that_started_it(here: Surroundings) -> None:
     code = (
         "import os, signal, sys; sys.path[:0] = sys.argv[1:3]\n"
-        "from harness.environments import Surroundings; from provision_agent import services; from provision_agent.plan import Service\n"
+        "from harness.environments import Surroundings; from provision_agent import services; from provision_agent.contract.plan import Service\n"
         "services.start(Service(name='ui', run=('sleep', '60')), Surroundings(sys.argv[3]).context, None)\n"
         "os.killpg(0, signal.SIGKILL)\n"
     )

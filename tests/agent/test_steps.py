@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from provision_agent.failures import Failure
+from provision_agent.contract.failures import Failure
 from provision_agent.steps import Tally
 
 ROUNDS = 1000

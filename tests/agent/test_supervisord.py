@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from harness.environments import Surroundings
 from provision_agent import services, supervisord
+from provision_agent.contract.plan import Service
 from provision_agent.detach import Identity
-from provision_agent.plan import Service
 
 CONFIG = """
 [supervisord]

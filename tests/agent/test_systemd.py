@@ -22,7 +22,7 @@ AGENT = """
 import json, sys
 from harness.environments import Surroundings
 from provision_agent import services
-from provision_agent.plan import Service
+from provision_agent.contract.plan import Service
 here = Surroundings(sys.argv[1])
 if sys.argv[2:] == ["stop"]:
     services.stop("ui", here.context)

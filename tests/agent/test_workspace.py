@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provision_agent.failures import Failure
+from provision_agent.contract.failures import Failure
 from provision_agent.state import StateFile
 from provision_agent.workspace import STALE_AFTER_S, Workspace, WorkspaceHeldError, WorkspaceLock, resolve
 

@@ -8,7 +8,7 @@ import re
 import threading
 
 import pytest
-from provision_agent.protocol import AGENT_EVENTS, COLLECTOR_EVENTS
+from provision_agent.contract.protocol import AGENT_EVENTS, COLLECTOR_EVENTS
 from provision_collector.console import choose_mode, view_for
 from provision_collector.console.live import LiveView
 from provision_collector.console.plain import PlainView

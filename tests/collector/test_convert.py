@@ -14,7 +14,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from provision_agent.plan import Plan
+from provision_agent.contract.plan import Plan
 from provision_collector.cli import main
 from provision_collector.convert import Converted, from_file, from_workflows
 from provision_collector.convert.capture import from_capture

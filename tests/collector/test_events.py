@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provision_agent.event_check import MAX_EVENT_BYTES
+from provision_agent.contract.event_check import MAX_EVENT_BYTES
 from provision_collector import scorecard
 from provision_collector.errors import AgentLostError, UsageError
 from provision_collector.events import CHUNK_BYTES, EventTail

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from provision_agent import protocol
-from provision_agent.protocol import FrameReader, ProtocolError
+from provision_agent.contract import protocol
+from provision_agent.contract.protocol import FrameReader, ProtocolError
 
 NONCE = "feed"
 FRAMES = st.lists(

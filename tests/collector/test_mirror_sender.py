@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from provision_agent import protocol
+from provision_agent.contract import protocol
 from provision_collector.mirror.sender import MODULES, follower_command, follower_program
 
 CANDIDATES = [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
-from provision_agent.plan import Download, Limits, Plan, Repo, SecretRule, Substitute
+from provision_agent.contract.plan import Download, Limits, Plan, Repo, SecretRule, Substitute
 from provision_collector.cli import main
 from provision_collector.cli.check import _print_sources
 from provision_collector.cli.plan import rate

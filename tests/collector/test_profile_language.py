@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from provision_agent import plan as plans
-from provision_agent.plan import Bound, HostLimits, Plan
+from provision_agent.contract import plan as plans
+from provision_agent.contract.plan import Bound, HostLimits, Plan
 from provision_collector.cli.profiles import as_yaml
 from provision_collector.errors import UsageError
 from provision_collector.profile import Profile, compile_plan, load_profile

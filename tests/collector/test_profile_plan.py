@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from provision_agent.plan import Plan
+from provision_agent.contract.plan import Plan
 from provision_collector.profile import Profile, compile_plan
 
 # what YAML can hold: no surrogates, none of the control characters that it forbids

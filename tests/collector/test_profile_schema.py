@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from provision_agent import protocol
+from provision_agent.contract import protocol
 from provision_collector.cli.profiles import as_json_file
 from provision_collector.profile import Profile, named_profiles, profiles_folder
 from provision_collector.profile.schema import events_schema, profile_schema

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from provision_agent.context import Context
+from provision_agent.contract.plan import Download, ItemLimits, Limits, SecretRule, Stall
 from provision_agent.downloads import Downloads, Preflight, Result, Sources
-from provision_agent.plan import Download, ItemLimits, Limits, SecretRule, Stall
 from provision_agent.state import StateFile
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from provision_agent import protocol
+from provision_agent.contract import protocol
 from provision_agent.detach import agent_argv
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import asyncssh
-from provision_agent import protocol
+from provision_agent.contract import protocol
 from provision_agent.start import ANSWER_MAGIC
 from provision_collector.instance import Instance
 

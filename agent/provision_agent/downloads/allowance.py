@@ -9,7 +9,7 @@ import time
 from typing import Callable, Optional
 
 from ..context import Context
-from ..failures import Failure
+from ..contract.failures import Failure
 from .hosts import Hosts
 
 SHORTEST_FILE_S = 900.0

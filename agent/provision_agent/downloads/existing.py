@@ -7,8 +7,8 @@ import os
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional
 
 from ..context import Context
-from ..failures import Failure
-from ..plan import Download
+from ..contract.failures import Failure
+from ..contract.plan import Download
 from . import verify
 
 

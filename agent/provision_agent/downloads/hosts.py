@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterator, Mapping, Optional
 
-from ..plan import HostLimits
+from ..contract.plan import HostLimits
 
 BUILT_IN: Dict[str, HostLimits] = {
     "civitai.com": HostLimits(files=1),

@@ -9,7 +9,7 @@ import time
 from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-from ..failures import Failure
+from ..contract.failures import Failure
 from . import wire
 from .response import Connection, Headers, RawResponse, Response
 from .wire import Origin, Stop, origin_of

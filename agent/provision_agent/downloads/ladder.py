@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Callable, List, Optional
 from urllib.parse import urlsplit
 
-from .. import protocol
-from ..backoff import full_jitter_s
-from ..failures import Failure
-from ..plan import Download
+from ..contract import protocol
+from ..contract.backoff import full_jitter_s
+from ..contract.failures import Failure
+from ..contract.plan import Download
 from . import addresses
 from .allowance import Allowance
 from .hosts import Hosts

@@ -6,7 +6,7 @@ import threading
 import time
 from urllib.parse import unquote, urlsplit
 
-from ..failures import Failure
+from ..contract.failures import Failure
 from .allowance import Allowance
 from .progress import Progress
 from .transfer import Transfer

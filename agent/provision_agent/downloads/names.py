@@ -10,9 +10,9 @@ import os
 import threading
 from typing import Dict, List, Optional, Set
 
-from ..failures import Failure
-from ..plan import Download
-from ..protocol import public_url
+from ..contract.failures import Failure
+from ..contract.plan import Download
+from ..contract.protocol import public_url
 
 
 class NameTaken(Failure):

@@ -14,7 +14,7 @@ import json
 import os
 from typing import Any, List, NamedTuple, Optional
 
-from ..failures import Failure, disk_failure
+from ..contract.failures import Failure, disk_failure
 from ..state import write_atomically
 from .extents import Span, merged
 

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Callable, Dict, List, Optional
 
-from ..failures import Failure
+from ..contract.failures import Failure
 from . import http
 from .extents import UNKNOWN, Claim
 from .hosts import Hosts, Rate

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..context import Context
-from ..failures import Failure
+from ..contract.failures import Failure
+from ..contract.plan import LEVELS
 from ..lines import size_text
-from ..plan import LEVELS
 from . import existing
 from .fetch import Fetch
 from .hosts import Hosts

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import Callable, Deque, Optional, Tuple
 
-from ..plan import Stall
+from ..contract.plan import Stall
 
 SPEAK_EVERY_S = 0.5
 SPEED_WINDOW_S = 3.0

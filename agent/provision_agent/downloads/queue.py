@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..context import Context
-from ..failures import Failure, disk_failure
-from ..plan import LEVELS, Download, Limits
+from ..contract.failures import Failure, disk_failure
+from ..contract.plan import LEVELS, Download, Limits
 from . import existing, preflight
 from .allowance import Stopped
 from .fetch import Fetch

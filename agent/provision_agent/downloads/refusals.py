@@ -14,8 +14,8 @@ import time
 from typing import Callable, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
-from .. import protocol
-from ..failures import Failure
+from ..contract import protocol
+from ..contract.failures import Failure
 from .addresses import CIVITAI_HOSTS, HubFile
 from .http import Headers
 

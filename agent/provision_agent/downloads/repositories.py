@@ -13,10 +13,10 @@ from fnmatch import fnmatchcase
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urljoin
 
-from ..backoff import full_jitter_s
 from ..context import Context
-from ..failures import Failure
-from ..plan import Download, HubRepository, repository_of
+from ..contract.backoff import full_jitter_s
+from ..contract.failures import Failure
+from ..contract.plan import Download, HubRepository, repository_of
 from . import addresses
 from .sources import LISTING_BYTES, MOST_BYTES, Sources
 

@@ -17,7 +17,7 @@ import time
 from typing import Any, Optional, Protocol
 from urllib.parse import urlsplit
 
-from ..failures import Failure
+from ..contract.failures import Failure
 from . import wire
 from .wire import Origin, Stop
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
-from ..failures import Failure
-from ..plan import SecretRule
+from ..contract.failures import Failure
+from ..contract.plan import SecretRule
 from . import addresses, http, refusals, verify
 from .wire import Origin, Stop, origin_of
 

@@ -10,8 +10,8 @@ import threading
 import time
 from typing import Callable, List, Optional
 
-from ..failures import Failure
-from ..plan import ItemLimits
+from ..contract.failures import Failure
+from ..contract.plan import ItemLimits
 from . import http, sources, verify
 from .extents import Claim, Extents
 from .hasher import Hasher

@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from typing import IO, Callable, List, NamedTuple, Optional
 
-from ..failures import Failure, disk_failure
+from ..contract.failures import Failure, disk_failure
 from ..lines import size_text
 
 COPY_BYTES = 1 << 20

@@ -13,7 +13,7 @@ import re
 import struct
 from typing import Callable, List, Optional
 
-from ..failures import Failure
+from ..contract.failures import Failure
 from .refusals import quoted
 
 MAX_SAFETENSORS_HEADER = 100_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Callable
 
-from ..failures import Failure
+from ..contract.failures import Failure
 from .allowance import Allowance
 from .hosts import Hosts
 from .ladder import Source

@@ -14,7 +14,7 @@ from typing import Dict, List, Sequence, Tuple
 
 from .. import process
 from ..context import Context
-from ..failures import Failure
+from ..contract.failures import Failure
 from .progress import Progress
 
 ITEM = "apt"

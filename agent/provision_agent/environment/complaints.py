@@ -7,7 +7,7 @@ import shlex
 from typing import List, Optional, Sequence, Tuple
 
 from .. import process
-from ..failures import Failure
+from ..contract.failures import Failure
 
 _NETWORK = re.compile(
     r"newconnectionerror|connection(reset|abort)?error|connection (refused|reset|broken|timed out)|read timed out|"

@@ -10,7 +10,7 @@ import os
 from typing import Any, Mapping
 
 from ..context import Context
-from ..plan import Layer, Python
+from ..contract.plan import Layer, Python
 
 VENV_BYTES = 50 << 20
 LAYER_BYTES = 100 << 20

@@ -10,7 +10,7 @@ from typing import Callable, Dict, List, Tuple
 
 from .. import process
 from ..context import Context
-from ..failures import Failure
+from ..contract.failures import Failure
 from . import orphans
 
 LOW_SPEED_BYTES_PER_S = 1000

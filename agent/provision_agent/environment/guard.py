@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Dict, Iterable, List, Mapping, Sequence, Set
 
 from ..context import Context
-from ..failures import Failure
-from ..plan import Python
+from ..contract.failures import Failure
+from ..contract.plan import Python
 from . import probe, torch
 from .installer import Installer
 from .probe import normalised

@@ -14,8 +14,8 @@ import time
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ..context import Context
-from ..failures import Failure
-from ..plan import Repo
+from ..contract.failures import Failure
+from ..contract.plan import Repo
 from . import probe, requirements
 from .progress import Progress
 from .venv import Venv

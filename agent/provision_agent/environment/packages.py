@@ -16,8 +16,8 @@ from dataclasses import asdict
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
 
 from ..context import Context
-from ..failures import Failure
-from ..plan import Layer, Python
+from ..contract.failures import Failure
+from ..contract.plan import Layer, Python
 from . import repair, requirements, torch
 from .guard import Guard
 from .installer import Installer

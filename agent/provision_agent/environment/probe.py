@@ -35,7 +35,7 @@ def ask(
             last words.
     """
     from .. import process
-    from ..failures import Failure
+    from ..contract.failures import Failure
 
     pieces: List[str] = []
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Dict, NamedTuple, Optional
 
-from ..failures import Failure
-from ..protocol import public_url
+from ..contract.failures import Failure
+from ..contract.protocol import public_url
 from .git import Git
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")

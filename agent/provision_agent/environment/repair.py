@@ -11,7 +11,7 @@ import re
 from typing import Any, Iterable, List, Mapping, Sequence
 
 from ..context import Context
-from ..failures import Failure
+from ..contract.failures import Failure
 from . import probe, trees, venv
 from .installer import Installer
 from .probe import normalised

@@ -12,8 +12,8 @@ import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ..context import Context
-from ..failures import Failure
-from ..plan import Torch
+from ..contract.failures import Failure
+from ..contract.plan import Torch
 from . import indexes, probe
 from .builds import Candidate, candidates, release
 from .installer import Installer

@@ -12,8 +12,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .. import process
 from ..context import Context
-from ..failures import Failure
-from ..plan import Python
+from ..contract.failures import Failure
+from ..contract.plan import Python
 from . import orphans, probe, trees
 from .progress import Progress
 

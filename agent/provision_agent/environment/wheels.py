@@ -15,10 +15,10 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urljoin, urlsplit
 
 from ..context import Context
+from ..contract.failures import Failure
+from ..contract.plan import Python, Torch
+from ..contract.protocol import public_url
 from ..downloads import Sources
-from ..failures import Failure
-from ..plan import Python, Torch
-from ..protocol import public_url
 from . import builds, forecast, indexes, requirements, torch, venv
 from .tags import Target, has_version, is_release, name_of
 

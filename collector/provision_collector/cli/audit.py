@@ -13,7 +13,7 @@ from .options import configure_logging, connection_options, instance_of, variabl
 from .verify import plan_for
 
 if TYPE_CHECKING:
-    from provision_agent.plan import Plan
+    from provision_agent.contract.plan import Plan
 
     from ..instance import Instance
     from ..planning.on_instance import Audit

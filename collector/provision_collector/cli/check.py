@@ -13,7 +13,7 @@ from ..errors import ProfileError, UsageError
 from .options import workflow_option
 
 if TYPE_CHECKING:
-    from provision_agent.plan import Plan
+    from provision_agent.contract.plan import Plan
 
     from ..profile import Profile
 

@@ -38,7 +38,7 @@ def command(
     import os
     from dataclasses import asdict
 
-    from provision_agent.plan import Plan
+    from provision_agent.contract.plan import Plan
 
     from ..console import harmless
     from ..planning.doctor import diagnose

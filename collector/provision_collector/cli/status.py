@@ -60,7 +60,7 @@ def _local(run: str | None) -> list[dict[str, Any]]:
 
 
 def _from_mirror(record: RunRecord) -> dict[str, Any]:
-    from provision_agent.status import fold, new_status
+    from provision_agent.contract.status import fold, new_status
 
     from .. import scorecard
     from ..errors import ProvisionError

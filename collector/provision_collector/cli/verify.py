@@ -76,7 +76,7 @@ def plan_for(
 
 
 def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int) -> dict[str, Any]:
-    from provision_agent.status import fold, new_status
+    from provision_agent.contract.status import fold, new_status
 
     from ..outcome import outcome_of
 

@@ -129,7 +129,7 @@ def _say_how_to_return(run: Run) -> None:
 
 def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]) -> dict[str, Any]:
     """The outcome of a run that never began, because of *error*."""
-    from provision_agent.status import new_status
+    from provision_agent.contract.status import new_status
 
     from ..outcome import outcome_of
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from provision_agent.plan import STEPS
+from provision_agent.contract.plan import STEPS
 from rich.cells import cell_len
 from rich.text import Text
 

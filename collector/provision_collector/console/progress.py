@@ -1,6 +1,6 @@
 """What the views know of one run: the fold of its events, this side's connection, and the time between.
 
-The fold is the agent's own (`provision_agent.status`); here is only what this machine adds. Times are
+The fold is the agent's own (`provision_agent.contract.status`); here is only what this machine adds. Times are
 taken from the events, and go on with the local clock, so that a wrong clock on the instance does no harm.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from provision_agent.status import GROUPS, fold, identity_of, new_status
+from provision_agent.contract.status import GROUPS, fold, identity_of, new_status
 
 from . import units
 from .text import harmless

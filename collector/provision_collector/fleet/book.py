@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 from .. import registry
 from ..errors import UsageError

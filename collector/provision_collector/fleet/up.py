@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from provision_agent.plan import Plan
+from provision_agent.contract.plan import Plan
 
 from ..errors import ProvisionError, UsageError
 from ..gone import leave_when_gone

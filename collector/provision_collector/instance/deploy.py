@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provision_agent import protocol
-from provision_agent.failures import HINTS
+from provision_agent.contract import protocol
+from provision_agent.contract.failures import HINTS
 
 from ..errors import HostUnreachableError, ProvisionError
 from .bundle import Bundle

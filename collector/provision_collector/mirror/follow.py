@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import structlog
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
 from ..instance import NO_PYTHON, Channel, Connection, no_python

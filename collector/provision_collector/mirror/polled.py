@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 from ..instance import Connection
 from .mirror import Mirror

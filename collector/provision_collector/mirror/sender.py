@@ -11,7 +11,7 @@ import provision_agent
 from ..instance import python_command
 
 OLDEST_PYTHON = (3, 6)
-MODULES = ("protocol", "inotify", "log_file", "writers", "generations", "followed", "follow")
+MODULES = ("contract.protocol", "inotify", "log_file", "writers", "generations", "followed", "follow")
 """In this order, each needs only those before it."""
 
 _LOADER = """
@@ -25,16 +25,20 @@ def take(size):
     return got
 head = b""
 while not head.endswith(b"\\n"): head += take(1)
-package = types.ModuleType("provision_agent")
-package.__path__ = []
-sys.modules["provision_agent"] = package
+def package(name):
+    if name not in sys.modules:
+        made = sys.modules[name] = types.ModuleType(name)
+        made.__path__ = []
+        if "." in name: setattr(package(name.rpartition(".")[0]), name.rpartition(".")[2], made)
+    return sys.modules[name]
+package("provision_agent")
 for name, size in json.loads(head.decode()):
     source = take(size).decode()
     if sys.version_info < (3, 7): source = source.replace("from __future__ import annotations", "")
     module = types.ModuleType("provision_agent." + name)
-    module.__package__ = "provision_agent"
+    module.__package__ = module.__name__.rpartition(".")[0]
     sys.modules[module.__name__] = module
-    setattr(package, name, module)
+    setattr(package(module.__package__), name.rpartition(".")[2], module)
     exec(compile(source, name + ".py", "exec"), module.__dict__)
 sys.exit(sys.modules["provision_agent.follow"].follow_main([]))
 """
@@ -49,6 +53,6 @@ def follower_command() -> str:
 def follower_program() -> bytes:
     """The follower's modules as the command wants them; a follow request comes next."""
     root = Path(provision_agent.__file__).parent
-    sources = [(name, (root / f"{name}.py").read_bytes()) for name in MODULES]
+    sources = [(name, root.joinpath(*name.split(".")).with_suffix(".py").read_bytes()) for name in MODULES]
     head = json.dumps([[name, len(source)] for name, source in sources]).encode()
     return head + b"\n" + b"".join(source for _, source in sources)

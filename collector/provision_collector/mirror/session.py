@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 from ..errors import HostUnreachableError, UsageError
 from .mirror import Mirror

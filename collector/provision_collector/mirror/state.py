@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 from ..errors import LocalMachineError
 

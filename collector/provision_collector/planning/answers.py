@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from provision_agent.plan import Plan
+from provision_agent.contract.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provision_agent.plan import Plan
+from provision_agent.contract.plan import Plan
 
 from ..instance import Instance
 from .answers import Survey

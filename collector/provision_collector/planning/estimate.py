@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from provision_agent.plan import Download, Plan, SecretRule
+from provision_agent.contract.plan import Download, Plan, SecretRule
 
 from .answers import Source, Survey
 

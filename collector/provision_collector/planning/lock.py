@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from provision_agent.plan import Download, Plan, Repo, repository_of
-from provision_agent.protocol import public_url
+from provision_agent.contract.plan import Download, Plan, Repo, repository_of
+from provision_agent.contract.protocol import public_url
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ProfileError

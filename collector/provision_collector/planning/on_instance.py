@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from provision_agent.plan import Download, Plan
+from provision_agent.contract.plan import Download, Plan
 
 from .. import registry
 from ..dispatch import kept_back, plan_of, runs_of

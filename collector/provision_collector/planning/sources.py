@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from provision_agent.failures import HINTS
-from provision_agent.plan import Download, Plan, Repo
+from provision_agent.contract.failures import HINTS
+from provision_agent.contract.plan import Download, Plan, Repo
 
 from .answers import Source, Survey
 from .estimate import host_of

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from provision_agent.plan import Plan
+from provision_agent.contract.plan import Plan
 
 from ..errors import ProvisionError
 from ..instance import Instance, build_bundle

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
-from provision_agent.plan import download_key
+from provision_agent.contract.plan import download_key
 
 from ..convert import Converted, from_workflows, literal
 from ..profile import Profile, load_profile

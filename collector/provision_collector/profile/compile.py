@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from provision_agent import plan
+from provision_agent.contract import plan
 
 from ..errors import UsageError
 from . import model, paths

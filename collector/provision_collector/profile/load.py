@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pydantic
-from provision_agent.plan import SecretRule
+from provision_agent.contract.plan import SecretRule
 
 from ..errors import ProfileError
 from .conflicts import conflicts

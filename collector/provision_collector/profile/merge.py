@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from provision_agent.plan import download_key
+from provision_agent.contract.plan import download_key
 
 from .paths import comparable
 from .tree import Node

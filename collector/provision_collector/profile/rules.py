@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from provision_agent.plan import repository_of
+from provision_agent.contract.plan import repository_of
 
 from .paths import comparable
 from .tree import Mark, Node, Oddity, Problem, quoted

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from provision_agent import protocol
-from provision_agent.plan import LEVELS
+from provision_agent.contract import protocol
+from provision_agent.contract.plan import LEVELS
 
 from .model import Document
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from provision_agent.plan import BUILT_IN_VARIABLES
+from provision_agent.contract.plan import BUILT_IN_VARIABLES
 
 from .tree import MAX_BYTES, Mark, Node, Problem
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, NamedTuple, cast
 
-from provision_agent.protocol import RUN_ID_PATTERN
+from provision_agent.contract.protocol import RUN_ID_PATTERN
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request

@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
-from provision_agent.plan import Plan
-from provision_agent.protocol import RUN_ID_PATTERN
+from provision_agent.contract.plan import Plan
+from provision_agent.contract.protocol import RUN_ID_PATTERN
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ..errors import ProfileError, UsageError

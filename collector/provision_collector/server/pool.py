@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
-from provision_agent.plan import Plan
+from provision_agent.contract.plan import Plan
 
 from .. import registry
 from ..errors import ProvisionError

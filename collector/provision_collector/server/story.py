@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from provision_agent import protocol
+from provision_agent.contract import protocol
 
 from .stream import StreamWriter, read_events
 from .view import View, tell, view_of

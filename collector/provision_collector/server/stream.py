@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from provision_agent.event_check import Misfit, parse_event
+from provision_agent.contract.event_check import Misfit, parse_event
 
 CHUNK_BYTES = 1 << 16
 _NO_END = 1 << 62

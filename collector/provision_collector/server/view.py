@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from provision_agent.event_check import Misfit, check_event
-from provision_agent.protocol import VERDICTS
-from provision_agent.status import fold, new_status, transfer_totals
+from provision_agent.contract.event_check import Misfit, check_event
+from provision_agent.contract.protocol import VERDICTS
+from provision_agent.contract.status import fold, new_status, transfer_totals
 
 STATES = ("accepted", "connecting", "running", "usable", "broken")
 """Those of a run that is going; a finished one's is its verdict."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from provision_agent import protocol
-from provision_agent.plan import Plan
+from provision_agent.contract import protocol
+from provision_agent.contract.plan import Plan
 
 from .. import registry, scorecard
 from ..errors import ProvisionError

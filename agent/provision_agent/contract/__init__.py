@@ -1,0 +1,1 @@
+"""What the two halves say to each other and to users. Pure: standard library only, imports nothing of ours."""
