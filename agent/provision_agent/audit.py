@@ -16,7 +16,7 @@ from .contract.failures import Failure
 from .contract.plan import Download, File, Plan, Repo
 from .downloads import Sources, existing, repositories, verify
 from .environment.git import Git
-from .facts import find_facts
+from .host.facts import find_facts
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .start import say
 

@@ -12,16 +12,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
-from . import process
 from .audit import HASHES_AT_ONCE, MODEL_SUFFIXES
 from .context import Context
 from .contract.failures import Failure
 from .contract.plan import Download
 from .contract.protocol import public_url
-from .detach import argv_of, processes
 from .downloads import Sources, existing, verify
 from .environment.git import Git
 from .environment.venv import interpreter_of
+from .host import process
+from .host.detach import argv_of, processes
 from .query import quiet_context, read_request
 from .start import plan_of, say
 from .workspace import Workspace, known_workspaces

@@ -6,10 +6,10 @@ import os
 import time
 from typing import Optional
 
-from . import process
 from .context import Context
 from .contract.failures import Failure, disk_failure
 from .contract.plan import Command, File
+from .host import process
 from .state import write_atomically
 
 

@@ -14,13 +14,13 @@ import threading
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from . import facts
 from .checks import run_check
 from .context import Context
 from .contract.failures import Failure
 from .contract.plan import Plan
-from .detach import argv_of, processes
 from .environment.venv import find
+from .host import facts
+from .host.detach import argv_of, processes
 from .journal import read_status
 from .keeper import holder_facts
 from .start import plan_of, run_facts, say, stop_keeper

@@ -15,7 +15,7 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from . import facts, lines
+from . import lines
 from .clock import RunClock
 from .context import Context
 from .contract.failures import Failure
@@ -23,6 +23,7 @@ from .contract.plan import LEVELS, STEPS, Download, Plan
 from .contract.protocol import public_url
 from .downloads import Downloads, Sources, repositories
 from .environment import apt, forecast, nodes
+from .host import facts
 from .items import LOOK_AGAIN_S, Checkouts, Items
 from .journal import Journal
 from .keeper import Orphanage, close_run

@@ -9,8 +9,9 @@ import re
 import shutil
 from typing import Any, Dict, List
 
-from . import detach, service_log
+from . import service_log
 from .context import Context
+from .host import detach
 
 TAIL_LINES = 20
 ADOPTED = "adopted"

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from . import readiness, sockets
+from . import readiness
 from .context import Context
 from .contract.failures import Failure
 from .contract.plan import Ready, Service
-from .detach import argv_of
+from .host import sockets
+from .host.detach import argv_of
 from .service_files import ADOPTED, ServiceFiles, is_running
 
 POLL_S = 0.5

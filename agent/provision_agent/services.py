@@ -16,22 +16,12 @@ import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
-from . import (
-    adoption,
-    commands,
-    detach,
-    process,
-    readiness,
-    service_log,
-    sockets,
-    supervisor,
-    supervisord,
-    systemd,
-)
+from . import adoption, commands, readiness, service_log, supervisor, supervisord, systemd
 from .context import Context
 from .contract.failures import Failure
 from .contract.plan import Service
 from .environment.venv import Venv
+from .host import detach, process, sockets
 from .service_files import ADOPTED, ServiceFiles, is_running, watched
 from .state import write_atomically
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here

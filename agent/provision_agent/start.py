@@ -17,7 +17,7 @@ from .clock import RunClock
 from .contract import protocol
 from .contract.failures import Failure, disk_failure
 from .contract.plan import Plan, PlanFormatError, differences
-from .detach import Identity, agent_argv, spawn_detached
+from .host.detach import Identity, agent_argv, spawn_detached
 from .journal import Journal, read_status
 from .state import write_atomically
 from .workspace import Workspace, WorkspaceHeldError, WorkspaceLock, remember, resolve

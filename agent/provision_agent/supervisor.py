@@ -15,7 +15,7 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional
 
-from . import detach, process
+from .host import detach, process
 from .service_log import BoundedLog
 from .state import write_atomically
 

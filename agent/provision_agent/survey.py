@@ -27,7 +27,7 @@ from .downloads.names import NameTaken
 from .downloads.partfile import landed_bytes
 from .environment import forecast, probe, refs, venv, wheels
 from .environment.git import Git
-from .facts import find_facts
+from .host.facts import find_facts
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .start import say
 

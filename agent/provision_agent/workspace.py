@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional
 
 from .contract import protocol
 from .contract.failures import Failure
-from .detach import Identity, boot_id
+from .host.detach import Identity, boot_id
 from .state import write_atomically
 
 RENEW_EVERY_S = 10.0

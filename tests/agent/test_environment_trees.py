@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from harness.environments import Surroundings
 from provision_agent.contract.failures import Failure
-from provision_agent.environment import probe, requirements, trees
+from provision_agent.environment import probe, requirements
+from provision_agent.host import remove_tree
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def here(tmp_path: Path) -> Surroundings:
 def test_a_removed_tree_is_gone(here: Surroundings) -> None:
     here.write("venv/lib/a.py")
 
-    assert trees.remove(os.path.join(here.workspace, "venv"), here.context) is None
+    assert remove_tree.remove(os.path.join(here.workspace, "venv"), here.context) is None
     assert [name for name in os.listdir(here.workspace) if name != ".provision"] == []
 
 
@@ -30,7 +31,7 @@ def test_a_link_is_removed_and_what_it_leads_to_stays(here: Surroundings) -> Non
     kept = here.write("real/a.py")
     os.symlink("real", os.path.join(here.workspace, "venv"))
 
-    assert trees.remove(os.path.join(here.workspace, "venv"), here.context) is None
+    assert remove_tree.remove(os.path.join(here.workspace, "venv"), here.context) is None
     assert os.path.exists(kept)
     assert not os.path.lexists(os.path.join(here.workspace, "venv"))
 
@@ -45,7 +46,7 @@ def test_who_holds_a_tree_is_named(here: Surroundings) -> None:
     try:
         assert holder.stdout is not None
         holder.stdout.readline()
-        assert any(f"({holder.pid})" in name for name in trees.holders(folder))
+        assert any(f"({holder.pid})" in name for name in remove_tree.holders(folder))
     finally:
         holder.kill()
         holder.communicate(timeout=10)
@@ -56,7 +57,7 @@ def test_a_tree_that_cannot_be_deleted_still_frees_its_name_and_is_reported(here
     if subprocess.run(["chattr", "+i", path], check=False, stderr=subprocess.DEVNULL).returncode != 0:
         pytest.skip("this file system or user cannot make a file immutable")
     try:
-        left = trees.remove(os.path.dirname(path), here.context, waits_s=(0.01,))
+        left = remove_tree.remove(os.path.dirname(path), here.context, waits_s=(0.01,))
     finally:
         found = next(Path(here.workspace).glob("*/a.py"))
         subprocess.run(["chattr", "-i", str(found)], check=True)
@@ -90,7 +91,7 @@ def test_who_keeps_a_tree_from_being_deleted_is_ended_only_when_that_was_asked(
         if holder.stdout.readline().strip() != b"0":
             pytest.skip("this file system or user cannot make a file immutable")
         context = replace(here.context, kill_holders=is_asked)
-        left = trees.remove(os.path.dirname(path), context, waits_s=(0.01,))
+        left = remove_tree.remove(os.path.dirname(path), context, waits_s=(0.01,))
         status = holder.poll()
     finally:
         holder.terminate()
@@ -117,7 +118,7 @@ def test_this_process_and_those_that_it_came_from_are_never_ended(here: Surround
         "context = replace(Surroundings(sys.argv[3]).context, kill_holders=True)\n"
         "trees.remove(sys.argv[3] + '/venv', context, waits_s=())\n"
     )
-    paths = [str(Path(trees.__file__).parents[2]), str(Path(__file__).parents[1])]
+    paths = [str(Path(remove_tree.__file__).parents[2]), str(Path(__file__).parents[1])]
     shell = ["sh", "-c", '"$@"; exit $?', "sh"]  # sits in the folder too, and waits for its child
     folder = os.path.dirname(path)
     try:

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from provision_agent import facts
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Torch
 from provision_agent.environment.builds import candidates
+from provision_agent.host import facts
 
 SMI = """#!/bin/sh
 case "$1" in

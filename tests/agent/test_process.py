@@ -8,9 +8,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from provision_agent import process
 from provision_agent.contract.failures import Failure
-from provision_agent.detach import Identity, spawn_detached
+from provision_agent.host import process
+from provision_agent.host.detach import Identity, spawn_detached
 
 
 def test_the_last_lines_and_the_status_are_kept() -> None:

@@ -19,7 +19,7 @@ from harness.environments import Surroundings
 from provision_agent import service_log, service_ready, services, supervisor
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Ready, Service
-from provision_agent.detach import Identity
+from provision_agent.host.detach import Identity
 from provision_agent.service_ready import wait_ready
 
 SERVER = """

@@ -18,7 +18,7 @@ import pytest
 from harness.environments import Surroundings
 from provision_agent import services, supervisord
 from provision_agent.contract.plan import Service
-from provision_agent.detach import Identity
+from provision_agent.host.detach import Identity
 
 CONFIG = """
 [supervisord]

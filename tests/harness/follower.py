@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from provision_agent.contract import protocol
-from provision_agent.detach import agent_argv
+from provision_agent.host.detach import agent_argv
 
 
 class Session:

@@ -34,8 +34,8 @@ def ask(
         Failure: `timed_out`; `command` when the interpreter cannot be started or died without an answer, with its
             last words.
     """
-    from .. import process
     from ..contract.failures import Failure
+    from ..host import process
 
     pieces: List[str] = []
 

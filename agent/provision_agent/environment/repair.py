@@ -12,7 +12,8 @@ from typing import Any, Iterable, List, Mapping, Sequence
 
 from ..context import Context
 from ..contract.failures import Failure
-from . import probe, trees, venv
+from ..host import remove_tree
+from . import probe, venv
 from .installer import Installer
 from .probe import normalised
 from .progress import Progress
@@ -146,7 +147,7 @@ def _recreate(
             hint="give `python.venv` a path of its own in the profile, and a new one is made there",
         )
     _warn(context, f"{name} is still broken: making {path} again from nothing")
-    left = trees.remove(path, context)
+    left = remove_tree.remove(path, context)
     if left is not None:
         _warn(context, left)
     venv.make(path, context, facts, progress)
@@ -155,7 +156,7 @@ def _recreate(
 
 def _remove(paths: Iterable[str], context: Context) -> None:
     for path in paths:
-        left = trees.remove(path, context)
+        left = remove_tree.remove(path, context)
         if left is not None:
             _warn(context, left)
 

@@ -10,11 +10,11 @@ import time
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from .. import process
 from ..context import Context
 from ..contract.failures import Failure
 from ..contract.plan import Python
-from . import orphans, probe, trees
+from ..host import process, remove_tree
+from . import orphans, probe
 from .progress import Progress
 
 ITEM = "venv"
@@ -129,7 +129,7 @@ def make(
         if problem is None:
             return
         problems.append(problem)
-        trees.remove(path, context)
+        remove_tree.remove(path, context)
     raise Failure(
         "command", f"cannot make the environment {path}: {'; '.join(problems)}", hint=_missing_venv_hint(base)
     )
@@ -180,7 +180,7 @@ def _clear(path: str, problem: str, context: Context, progress: Progress) -> Non
         )
     context.report("warning", message=f"the environment {path} is broken ({problem}): making it again")
     progress.say(f"removing the broken {path}")
-    left = trees.remove(path, context)
+    left = remove_tree.remove(path, context)
     if left is not None:
         context.report("warning", message=left)
 

@@ -13,7 +13,7 @@ import time
 from typing import Dict, List, Optional, Sequence
 
 from ..context import Context
-from ..detach import Identity
+from .detach import Identity
 
 RETRY_WAITS_S = (2.0, 4.0, 6.0)
 END_S = 10.0

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from .contract.failures import Failure
+from ..contract.failures import Failure
 
 TAIL_LINES = 20
 KILL_AFTER_S = 10.0

@@ -13,6 +13,8 @@ import sys
 import time
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
 
+import provision_agent
+
 _started: "List[subprocess.Popen[bytes]]" = []  # held, so that they are reaped and never waited for
 
 
@@ -108,8 +110,7 @@ def argv_of(pid: int) -> List[str]:
 
 def agent_argv(*arguments: str) -> List[str]:
     """The command that starts this same agent again: its .pyz, or its package in a checkout."""
-    package = os.path.dirname(os.path.abspath(__file__))
-    root = os.path.dirname(package)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(provision_agent.__file__)))
     if os.path.isfile(root):
         return [sys.executable, "-I", "-S", root, *arguments]
     code = f"import sys; sys.path.insert(0, {root!r}); from provision_agent.__main__ import main; sys.exit(main())"

@@ -16,9 +16,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from . import process, sockets, systemd
-from .contract.failures import Failure
-from .environment import probe
+from .. import systemd
+from ..contract.failures import Failure
+from ..environment import probe
+from . import process, sockets
 
 PROBE_S = 10.0
 _SMI_FIELDS = "name,compute_cap,memory.total,driver_version"

@@ -1,0 +1,1 @@
+"""The machine that the agent runs on: facts, processes, sockets, detached children."""
