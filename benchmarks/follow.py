@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from provision_agent.inotify import Inotify
+from provision_agent.tail.inotify import Inotify
 from provision_collector.collect import CollectOrder, LogToCollect, collect
 from provision_collector.demo.instance import EmbeddedInstance
 from provision_collector.instance import Instance

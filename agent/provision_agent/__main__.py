@@ -13,7 +13,7 @@ _COMMANDS = {
     "start": "start",
     "keep": "keeper",
     "run": "run",
-    "follow": "follow",
+    "follow": "tail.server",
     "status": "query",
     "stop": "query",
     "prune": "query",

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from harness.follower import Session, append
-from provision_agent import generations, log_file
 from provision_agent.contract import protocol
 from provision_agent.contract.protocol import rotated_name
-from provision_agent.followed import Followed
-from provision_agent.generations import Claim, is_edited, later, locate, siblings, written_before
-from provision_agent.inotify import Inotify
-from provision_agent.log_file import Source
+from provision_agent.tail import log_file, rotation
+from provision_agent.tail.inotify import Inotify
+from provision_agent.tail.log_file import Source
+from provision_agent.tail.log_tail import Followed
+from provision_agent.tail.rotation import Claim, is_edited, later, locate, siblings, written_before
 
 LONG = b"a line of this log, longer than nothing\n" * 40
 
@@ -115,7 +115,7 @@ def compress(path: Path) -> Path:
 
 def sent_in_order(session: Session, *generations: bytes, start: int = 0) -> None:
     """*generations* come, the first from *start*, and nothing is lost between them."""
-    first, *others = generations
+    first, *others = rotation
     assert session.data(len(first) - start) == (first[start:], start)
     for data in others:
         assert session.next(protocol.GENERATION).json()["lost_bytes"] == 0
@@ -320,7 +320,7 @@ def test_names_that_change_hands_while_they_are_opened_are_looked_at_again(log: 
         looked.append(len(chain))
         return [source for source in [*chain, Source.open(str(log))] if source is not None]
 
-    chain = generations._looked(str(log), look)
+    chain = rotation._looked(str(log), look)
 
     assert [source.size for source in chain] == [len(LONG), 7, 6]
     for source in chain:

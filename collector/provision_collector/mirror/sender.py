@@ -11,7 +11,15 @@ import provision_agent
 from ..instance import python_command
 
 OLDEST_PYTHON = (3, 6)
-MODULES = ("contract.protocol", "inotify", "log_file", "writers", "generations", "followed", "follow")
+MODULES = (
+    "contract.protocol",
+    "tail.inotify",
+    "tail.log_file",
+    "tail.writers",
+    "tail.rotation",
+    "tail.log_tail",
+    "tail.server",
+)
 """In this order, each needs only those before it."""
 
 _LOADER = """
@@ -40,7 +48,7 @@ for name, size in json.loads(head.decode()):
     sys.modules[module.__name__] = module
     setattr(package(module.__package__), name.rpartition(".")[2], module)
     exec(compile(source, name + ".py", "exec"), module.__dict__)
-sys.exit(sys.modules["provision_agent.follow"].follow_main([]))
+sys.exit(sys.modules["provision_agent.tail.server"].follow_main([]))
 """
 
 

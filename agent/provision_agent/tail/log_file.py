@@ -15,7 +15,7 @@ import time
 import zlib
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from .contract import protocol
+from ..contract import protocol
 
 CHUNK_BYTES = 256 * 1024
 EVIDENCE_BYTES = 1024

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from .contract import protocol
+from ..contract import protocol
 from .log_file import EVIDENCE_BYTES, Compressed, Identity, Source, nothing
 from .writers import oldest_writer_ns, process_start_ns
 

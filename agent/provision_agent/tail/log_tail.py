@@ -10,10 +10,10 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from .contract import protocol
-from .generations import Claim, beginning, copy_of, is_edited, later, locate
+from ..contract import protocol
 from .inotify import Inotify
 from .log_file import Compressed, Source
+from .rotation import Claim, beginning, copy_of, is_edited, later, locate
 
 GONE_AFTER_S = 5.0
 """A file that was there and is not, when the receiver comes back, may be a volume that is just being mounted."""

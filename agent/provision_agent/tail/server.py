@@ -14,9 +14,9 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from .contract import protocol
-from .followed import Followed
+from ..contract import protocol
 from .inotify import POLL_S, Inotify
+from .log_tail import Followed
 
 DEAD_MAN_S = 15.0
 
@@ -140,8 +140,8 @@ class Follower:
 
 
 def _run_status(workspace_root: str) -> Callable[[], Dict[str, Any]]:
-    from .keeper import holder_facts
-    from .workspace import Workspace
+    from ..keeper import holder_facts
+    from ..workspace import Workspace
 
     workspace = Workspace(workspace_root)
     asked_at, answer = float("-inf"), {}  # type: float, Dict[str, Any]
