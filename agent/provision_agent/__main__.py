@@ -22,7 +22,7 @@ _COMMANDS = {
     "sources": "survey",
     "audit": "audit",
     "capture": "capture",
-    "supervise": "services",
+    "supervise": "services.manager",
 }
 
 

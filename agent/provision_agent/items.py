@@ -8,13 +8,14 @@ from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any, Callable, List, Mapping, Optional, Set, Tuple
 
-from . import checks, commands, services
+from . import checks, commands
 from .context import Context
 from .contract.failures import Failure
 from .contract.plan import Check, Command, Download, File, Plan, Python, Repo, Service
 from .downloads import existing
 from .environment import apt, nodes, orphans, packages, repos, venv
-from .service_ready import wait_ready
+from .services import manager
+from .services.wait_ready import wait_ready
 from .steps import Tally
 
 LOOK_AGAIN_S = 0.2
@@ -160,7 +161,7 @@ class Items:
         models = [self._path_of(item) for item in self._plan.downloads if item.level == "critical"]
 
         def start() -> None:
-            services.start(service, self._context, self._venv)
+            manager.start(service, self._context, self._venv)
             wait_ready(service, self._context, models, has_gpu=bool(found.get("gpus")))
 
         self._attempt("services", service.name, service.level, "service", start)

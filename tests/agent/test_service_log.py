@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from provision_agent.service_log import BoundedLog, last_lines, set_previous_aside
+from provision_agent.services.log import BoundedLog, last_lines, set_previous_aside
 
 
 def kept(path: Path) -> bytes:

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 from harness.environments import Surroundings
-from provision_agent import service_log, service_ready, services, supervisor
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Ready, Service
 from provision_agent.host.detach import Identity
-from provision_agent.service_ready import wait_ready
+from provision_agent.services import log, manager, supervisor
+from provision_agent.services import wait_ready as service_ready
+from provision_agent.services.wait_ready import wait_ready
 
 SERVER = """
 import http.server, json, os, sys
@@ -47,7 +48,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Surroundin
     here.write("server.py", SERVER)
     yield here
     for name in ("ui", "other"):
-        services.stop(name, here.context)
+        manager.stop(name, here.context)
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def server(port: int, answer: Any = None, *, name: str = "ui", **fields: Any) ->
 
 
 def start_and_wait(service: Service, here: Surroundings) -> None:
-    services.start(service, here.context, None)
+    manager.start(service, here.context, None)
     wait_ready(service, here.context)
 
 
@@ -140,7 +141,7 @@ def test_the_service_survives_the_death_of_the_agent_that_started_it(here: Surro
         "services.start(Service(name='ui', run=('sleep', '60')), Surroundings(sys.argv[3]).context, None)\n"
         "os.killpg(0, signal.SIGKILL)\n"
     )
-    paths = [str(Path(services.__file__).parent.parent), str(Path(__file__).parent.parent)]
+    paths = [str(Path(manager.__file__).parent.parent), str(Path(__file__).parent.parent)]
     agent = subprocess.run(
         [sys.executable, "-c", code, *paths, here.workspace], start_new_session=True, timeout=20, check=False
     )
@@ -155,10 +156,10 @@ def test_the_service_survives_the_death_of_the_agent_that_started_it(here: Surro
 
 
 def test_the_same_service_is_adopted_and_a_changed_one_replaces_it(here: Surroundings, port: int) -> None:
-    first = services.start(server(port), here.context, None)
-    again = services.start(server(port, within_s=3.0), here.context, None)
+    first = manager.start(server(port), here.context, None)
+    again = manager.start(server(port, within_s=3.0), here.context, None)
     child = Identity.from_json(status_of(here)["child"])
-    other = services.start(server(port, {"new": 1}), here.context, None)
+    other = manager.start(server(port, {"new": 1}), here.context, None)
 
     assert again == first
     assert here.of("service_started")[1]["adopted"] is True
@@ -172,7 +173,7 @@ def test_a_port_that_a_stranger_holds_is_found_before_the_start_with_its_owner(
 ) -> None:
     here.write("portal.py", SERVER)
     with started_by_somebody_else(here, "portal.py", port) as pid, pytest.raises(Failure) as caught:
-        services.start(server(port), here.context, None)
+        manager.start(server(port), here.context, None)
 
     assert caught.value.class_ == "port_taken"
     assert f"portal.py (pid {pid})" in caught.value.message
@@ -184,7 +185,7 @@ def test_an_answer_from_another_process_is_not_the_service(here: Surroundings, p
     service = Service(
         name="ui", run=("sleep", "60"), ready=Ready(url=f"http://127.0.0.1:{port}/stats", within_s=1.5)
     )
-    services.start(service, here.context, None)
+    manager.start(service, here.context, None)
     with started_by_somebody_else(here, "server.py", port), pytest.raises(Failure) as caught:
         wait_ready(service, here.context)
 
@@ -223,7 +224,7 @@ MEMORY = {"name": "cpu", "type": "cpu", "vram_total": 0}
 def test_a_comfyui_that_sees_no_memory_on_a_gpu_instance_is_not_ready(
     devices: list[Any], here: Surroundings, port: int
 ) -> None:
-    services.start(answering(port, devices), here.context, None)
+    manager.start(answering(port, devices), here.context, None)
 
     with pytest.raises(Failure) as caught:
         wait_ready(answering(port, devices), here.context, has_gpu=True)
@@ -247,7 +248,7 @@ def test_devices_need_memory_only_where_a_gpu_is_to_be_used(
     devices: list[Any], words: tuple[str, ...], path: str, has_gpu: bool, here: Surroundings, port: int
 ) -> None:
     service = answering(port, devices, *words, path=path)
-    services.start(service, here.context, None)
+    manager.start(service, here.context, None)
 
     wait_ready(service, here.context, has_gpu=has_gpu)
 
@@ -256,7 +257,7 @@ def test_devices_need_memory_only_where_a_gpu_is_to_be_used(
 
 def test_a_longer_option_than_cpu_leaves_the_gpu_in_use(here: Surroundings, port: int) -> None:
     service = answering(port, [BLIND], "--cpu-vae")
-    services.start(service, here.context, None)
+    manager.start(service, here.context, None)
 
     with pytest.raises(Failure, match="sees no GPU"):
         wait_ready(service, here.context, has_gpu=True)
@@ -288,7 +289,7 @@ def test_a_comfyui_is_ready_when_it_offers_the_critical_models(here: Surrounding
     argv = (sys.executable, "main.py", str(port))
     ready = Ready(url=f"http://127.0.0.1:{port}/api/system_stats", within_s=2.0)
     service = Service(name="ui", run=argv, directory="ComfyUI", ready=ready)
-    services.start(service, here.context, None)
+    manager.start(service, here.context, None)
     elsewhere = ["ComfyUI/models/a_kind_of_its_own/x.pt", "ComfyUI/models/checkpoints/list.txt", "data/x.bin"]
     models = [f"ComfyUI/models/checkpoints/{name}.safetensors" for name in ("sd", "flux")]
     for path in elsewhere:
@@ -307,7 +308,7 @@ def test_a_crash_loop_is_given_up_and_fails_fast_with_the_last_lines(here: Surro
     ready = Ready(url=f"http://127.0.0.1:{port}/", within_s=600.0)
     code = "print(*range(30), sep='\\n'); print('no kernel image'); raise SystemExit(3)"
     service = program(code, restart="on_failure", ready=ready)
-    services.start(service, here.context, None)
+    manager.start(service, here.context, None)
 
     with pytest.raises(Failure) as caught:
         wait_ready(service, here.context)
@@ -333,7 +334,7 @@ def test_a_service_that_may_not_restart_fails_as_soon_as_it_ends(here: Surroundi
 
 
 def test_a_killed_service_is_started_again_by_its_supervisor_alone(here: Surroundings) -> None:
-    services.start(Service(name="ui", run=("sleep", "60"), restart="on_failure"), here.context, None)
+    manager.start(Service(name="ui", run=("sleep", "60"), restart="on_failure"), here.context, None)
     first = status_of(here)["child"]["pid"]
 
     os.kill(first, signal.SIGKILL)
@@ -344,7 +345,7 @@ def test_a_killed_service_is_started_again_by_its_supervisor_alone(here: Surroun
 
 def test_a_program_that_is_not_there_fails_at_once(here: Surroundings) -> None:
     with pytest.raises(Failure) as caught:
-        services.start(Service(name="ui", run=("no-such-program",)), here.context, None)
+        manager.start(Service(name="ui", run=("no-such-program",)), here.context, None)
 
     assert caught.value.class_ == "crashed"
     assert "no-such-program" in caught.value.message
@@ -352,7 +353,7 @@ def test_a_program_that_is_not_there_fails_at_once(here: Surroundings) -> None:
 
 def test_a_missing_working_directory_is_named(here: Surroundings) -> None:
     with pytest.raises(Failure) as caught:
-        services.start(Service(name="ui", run=("sleep", "1"), directory="ComfyUI"), here.context, None)
+        manager.start(Service(name="ui", run=("sleep", "1"), directory="ComfyUI"), here.context, None)
 
     assert caught.value.class_ == "missing"
     assert "`ComfyUI`" in caught.value.message
@@ -364,12 +365,12 @@ def test_stopping_leaves_nothing_of_it_not_even_children_that_ignore_term(here: 
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "print('child', child.pid, flush=True)\ntime.sleep(60)\n"
     )
-    services.start(program(code, restart="on_failure"), here.context, None)
+    manager.start(program(code, restart="on_failure"), here.context, None)
     until(lambda: log_of(here).endswith("\n"))
     grandchild = int(log_of(here).split()[1])
     identity = Identity.of(grandchild)
 
-    services.stop("ui", here.context)
+    manager.stop("ui", here.context)
 
     assert identity.wait(within_s=5.0)
     assert status_of(here)["state"] == "stopped"
@@ -386,7 +387,7 @@ def test_a_service_that_an_image_started_is_adopted_on_the_port_that_the_image_c
     with portal, started_by_somebody_else(here, "server.py", behind) as pid:
         for _ in range(2):
             start_and_wait(service, here)
-        services.stop("ui", here.context)
+        manager.stop("ui", here.context)
         assert _accepts(behind)
 
     assert [fields["pid"] for fields in here.of("service_started")] == [pid, pid]
@@ -398,7 +399,7 @@ def test_a_service_that_an_image_started_is_adopted_on_the_port_that_the_image_c
 def test_an_adopted_service_that_has_ended_is_started_by_the_next_run(here: Surroundings, port: int) -> None:
     service = server(port)
     with started_by_somebody_else(here, "server.py", port):
-        services.start(service, here.context, None)
+        manager.start(service, here.context, None)
     with pytest.raises(Failure) as caught:
         wait_ready(service, here.context)
 
@@ -421,7 +422,7 @@ def test_an_editor_with_the_services_file_open_is_not_the_service(here: Surround
     argv = ["tail", "-f", "server.py"]
     editor = subprocess.Popen(argv, cwd=here.workspace, stdout=subprocess.DEVNULL)
     try:
-        services.start(server(port), here.context, None)
+        manager.start(server(port), here.context, None)
     finally:
         editor.kill()
         editor.communicate(timeout=10)
@@ -432,7 +433,7 @@ def test_an_editor_with_the_services_file_open_is_not_the_service(here: Surround
 def test_a_talkative_service_keeps_a_small_log_whose_end_is_whole(
     here: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service_log, "MAX_BYTES", 10_000)
+    monkeypatch.setattr(log, "MAX_BYTES", 10_000)
     code = "for n in range(20_000): print(f'line {n}')\nraise SystemExit(3)"
     service = program(code, ready=Ready(url="http://127.0.0.1:1/", within_s=600.0))
     with pytest.raises(Failure) as caught:
@@ -449,7 +450,7 @@ def test_a_talkative_service_keeps_a_small_log_whose_end_is_whole(
 
 def test_the_log_of_a_new_start_begins_anew_and_the_one_before_is_kept(here: Surroundings) -> None:
     for word in ("first", "second"):
-        services.start(
+        manager.start(
             program(f"print('{word}', flush=True); import time; time.sleep(60)"), here.context, None
         )
         until(lambda word=word: log_of(here) == f"{word}\n")
@@ -465,10 +466,10 @@ def test_the_last_words_of_a_stopped_service_are_kept(here: Surroundings) -> Non
         "def bye(*_):\n    print('x' * 200_000); print('saved', flush=True); sys.exit()\n"
         "signal.signal(signal.SIGTERM, bye); print('up', flush=True)\nwhile True: time.sleep(1)\n"
     )
-    services.start(program(code), here.context, None)
+    manager.start(program(code), here.context, None)
     until(lambda: "up" in log_of(here))
 
-    services.stop("ui", here.context)
+    manager.stop("ui", here.context)
 
     assert log_of(here).endswith("x\nsaved\n")
     assert status_of(here)["state"] == "stopped"
@@ -484,7 +485,7 @@ def test_what_a_service_leaves_behind_is_ended_and_its_last_words_are_kept(here:
         "os.write(go, b'x')\n"
         "while True: time.sleep(1)\n"
     )
-    services.start(program(code), here.context, None)
+    manager.start(program(code), here.context, None)
 
     until(lambda: status_of(here)["state"] == "exited")
 
@@ -492,7 +493,7 @@ def test_what_a_service_leaves_behind_is_ended_and_its_last_words_are_kept(here:
 
 
 def test_a_service_that_closes_its_output_is_not_taken_for_ended(here: Surroundings) -> None:
-    services.start(program("import os, time; os.close(1); os.close(2); time.sleep(60)"), here.context, None)
+    manager.start(program("import os, time; os.close(1); os.close(2); time.sleep(60)"), here.context, None)
     child = Identity.from_json(status_of(here)["child"])
     watcher = Identity.from_json(status_of(here)["supervisor"])
 
@@ -508,7 +509,7 @@ def test_a_run_that_ends_does_not_wait_for_the_service(here: Surroundings, port:
     service = Service(
         name="ui", run=("sleep", "60"), ready=Ready(url=f"http://127.0.0.1:{port}/", within_s=600.0)
     )
-    services.start(service, here.context, None)
+    manager.start(service, here.context, None)
     here.context.cancelled.set()
 
     with pytest.raises(Failure) as caught:

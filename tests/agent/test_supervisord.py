@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 from harness.environments import Surroundings
-from provision_agent import services, supervisord
 from provision_agent.contract.plan import Service
 from provision_agent.host.detach import Identity
+from provision_agent.services import manager, supervisord
 
 CONFIG = """
 [supervisord]
@@ -97,7 +97,7 @@ def image(monkeypatch: pytest.MonkeyPatch) -> Iterator[Image]:
 def here(lasting_path: Path, image: Image) -> Iterator[Surroundings]:
     here = Surroundings(str(lasting_path / "100% and more"))  # supervisord expands and splits such things
     yield here
-    services.stop("ui", here.context)
+    manager.stop("ui", here.context)
 
 
 def until(holds: Callable[[], Any], *, within_s: float = 15.0) -> Any:
@@ -127,13 +127,13 @@ UI = Service(name="ui", run=("sleep", "600"), restart="on_failure")
 def test_supervisord_keeps_the_service_and_brings_it_back_with_the_container(
     here: Surroundings, image: Image
 ) -> None:
-    started = services.start(UI, here.context, None)
+    started = manager.start(UI, here.context, None)
     first = child_of(here)
     assert f"pid {started.pid}" in image.asked("status")
 
     image.restart()
     until(lambda: child_of(here) != first and child_of(here).is_alive())
-    again = services.start(UI, here.context, None)
+    again = manager.start(UI, here.context, None)
 
     assert again.pid != started.pid
     assert [fields["adopted"] for fields in here.of("service_started")] == [False, True]
@@ -141,7 +141,7 @@ def test_supervisord_keeps_the_service_and_brings_it_back_with_the_container(
 
 
 def test_a_supervisor_of_ours_that_was_killed_is_brought_back(here: Surroundings) -> None:
-    started = services.start(UI, here.context, None)
+    started = manager.start(UI, here.context, None)
 
     os.kill(started.pid, signal.SIGKILL)
 
@@ -154,13 +154,13 @@ def test_a_replaced_or_stopped_service_is_forgotten_and_the_images_own_programs_
     here: Surroundings, image: Image
 ) -> None:
     portal = image.asked("pid", "portal")
-    services.start(UI, here.context, None)
+    manager.start(UI, here.context, None)
     first = child_of(here)
-    services.start(Service(name="ui", run=("sleep", "601")), here.context, None)
+    manager.start(Service(name="ui", run=("sleep", "601")), here.context, None)
     second = child_of(here)
     assert (first.is_alive(), second.is_alive()) == (False, True)
 
-    services.stop("ui", here.context)
+    manager.stop("ui", here.context)
 
     assert not second.is_alive()
     assert list((image.folder / "etc" / "conf.d").iterdir()) == []
@@ -170,11 +170,11 @@ def test_a_replaced_or_stopped_service_is_forgotten_and_the_images_own_programs_
 
 def test_a_service_of_a_temporary_folder_is_none_of_its_business(tmp_path: Path, image: Image) -> None:
     here = Surroundings(str(tmp_path))
-    services.start(UI, here.context, None)
+    manager.start(UI, here.context, None)
 
     assert child_of(here).is_alive()
     assert "provision" not in image.asked("status")
-    services.stop("ui", here.context)
+    manager.stop("ui", here.context)
 
 
 def test_one_that_does_not_answer_or_reads_no_more_programs_is_none(here: Surroundings, image: Image) -> None:
@@ -186,5 +186,5 @@ def test_one_that_does_not_answer_or_reads_no_more_programs_is_none(here: Surrou
     image.stop()
 
     assert supervisord.find() is None
-    services.start(UI, here.context, None)
+    manager.start(UI, here.context, None)
     assert child_of(here).is_alive()

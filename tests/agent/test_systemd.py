@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from harness import systemd as harness
-from provision_agent import systemd
+from provision_agent.services import systemd
 
 USER = "nobody"
 SECRET = "hf_never_to_be_seen_again"

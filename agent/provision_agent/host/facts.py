@@ -16,9 +16,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from .. import systemd
 from ..contract.failures import Failure
 from ..environment import probe
+from ..services import systemd
 from . import process, sockets
 
 PROBE_S = 10.0

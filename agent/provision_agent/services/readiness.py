@@ -12,8 +12,8 @@ import time
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
 from urllib.parse import SplitResult, quote, urlsplit
 
-from .contract.plan import Ready
-from .host import sockets
+from ..contract.plan import Ready
+from ..host import sockets
 
 ANSWER_S = 5.0
 MAX_ANSWER_BYTES = 4 << 20

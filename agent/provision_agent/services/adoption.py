@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import Iterable, Optional, Sequence
 
-from .host import sockets
-from .host.detach import argv_of, processes
+from ..host import sockets
+from ..host.detach import argv_of, processes
 
 _WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 """Options of python that take the next word."""

@@ -9,9 +9,9 @@ import re
 import shutil
 from typing import Any, Dict, List
 
-from . import service_log
-from .context import Context
-from .host import detach
+from ..context import Context
+from ..host import detach
+from . import log
 
 TAIL_LINES = 20
 ADOPTED = "adopted"
@@ -62,7 +62,7 @@ class ServiceFiles:
         """The last lines that the service has written since it was started; none of one that was adopted."""
         if self.status().get("state") == ADOPTED:
             return []
-        return service_log.last_lines(self.log_path, TAIL_LINES)
+        return log.last_lines(self.log_path, TAIL_LINES)
 
 
 def is_running(status: Dict[str, Any]) -> bool:

@@ -9,13 +9,13 @@ from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
+from ..context import Context
+from ..contract.failures import Failure
+from ..contract.plan import Ready, Service
+from ..host import sockets
+from ..host.detach import argv_of
 from . import readiness
-from .context import Context
-from .contract.failures import Failure
-from .contract.plan import Ready, Service
-from .host import sockets
-from .host.detach import argv_of
-from .service_files import ADOPTED, ServiceFiles, is_running
+from .files import ADOPTED, ServiceFiles, is_running
 
 POLL_S = 0.5
 SAY_EVERY_S = 8.0

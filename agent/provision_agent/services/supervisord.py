@@ -12,8 +12,8 @@ import shlex
 import shutil
 from typing import List, NamedTuple, Optional, Sequence
 
-from .contract.failures import Failure
-from .host import process
+from ..contract.failures import Failure
+from ..host import process
 
 ANSWER_S = 15.0
 _USUAL = ("/etc/supervisord.conf", "/etc/supervisor/supervisord.conf")

@@ -16,14 +16,15 @@ import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
-from . import adoption, commands, readiness, service_log, supervisor, supervisord, systemd
-from .context import Context
-from .contract.failures import Failure
-from .contract.plan import Service
-from .environment.venv import Venv
-from .host import detach, process, sockets
-from .service_files import ADOPTED, ServiceFiles, is_running, watched
-from .state import write_atomically
+from .. import commands
+from ..context import Context
+from ..contract.failures import Failure
+from ..contract.plan import Service
+from ..environment.venv import Venv
+from ..host import detach, process, sockets
+from ..state import write_atomically
+from . import adoption, log, readiness, supervisor, supervisord, systemd
+from .files import ADOPTED, ServiceFiles, is_running, watched
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
 START_S = 15.0
@@ -66,7 +67,7 @@ def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
         raise Failure("missing", f"`{service.name}` runs in `{service.directory}`, which is not there")
     how = {"argv": argv, "directory": directory, "environment": _environment(service, venv)}
     _write_order(dict(how, restart=service.restart, note=note), files)
-    service_log.set_previous_aside(files.log_path)
+    log.set_previous_aside(files.log_path)
     watcher = _supervised(files, context)
     return _report_started(service, context, _first_status(files, watcher, context), adopted=False)
 
@@ -130,7 +131,7 @@ def _write_order(how: Dict[str, Any], files: ServiceFiles) -> None:
         how,
         backoff_s=supervisor.BACKOFF_S,
         log=files.log_path,
-        max_log_bytes=service_log.MAX_BYTES,
+        max_log_bytes=log.MAX_BYTES,
         status=files.status_path,
     )
     write_atomically(files.order_path, json.dumps(order).encode(), sync=False)

@@ -12,8 +12,8 @@ import os
 import shutil
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-from .contract.failures import Failure
-from .host import process
+from ..contract.failures import Failure
+from ..host import process
 
 ANSWER_S = 15.0
 STOP_S = 45.0

@@ -15,9 +15,9 @@ import subprocess
 import time
 from typing import Any, Dict, List, Optional
 
-from .host import detach, process
-from .service_log import BoundedLog
-from .state import write_atomically
+from ..host import detach, process
+from ..state import write_atomically
+from .log import BoundedLog
 
 BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
