@@ -10,9 +10,9 @@ import sys
 from typing import List, Optional
 
 _COMMANDS = {
-    "start": "start",
-    "keep": "keeper",
-    "run": "run",
+    "start": "run.start",
+    "keep": "run.keeper",
+    "run": "run.run",
     "follow": "tail.server",
     "status": "query",
     "stop": "query",

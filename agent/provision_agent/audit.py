@@ -10,15 +10,15 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, FrozenSet, Iterator, List, Optional
 
-from . import when
-from .context import Context
 from .contract.failures import Failure
 from .contract.plan import Download, File, Plan, Repo
 from .downloads import Sources, existing, repositories, verify
 from .environment.git import Git
 from .host.facts import find_facts
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
-from .start import say
+from .run import conditions
+from .run.context import Context
+from .run.start import say
 
 WITHIN_S = 1800.0
 HASHES_AT_ONCE = 4
@@ -75,7 +75,7 @@ class Audit:
             files = [
                 (
                     item,
-                    when.unmet(item.when, facts, standing) if item.when else None,
+                    conditions.unmet(item.when, facts, standing) if item.when else None,
                     pool.submit(self._download, item),
                 )
                 for item in self._files

@@ -13,7 +13,6 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
 from .audit import HASHES_AT_ONCE, MODEL_SUFFIXES
-from .context import Context
 from .contract.failures import Failure
 from .contract.plan import Download
 from .contract.protocol import public_url
@@ -23,8 +22,9 @@ from .environment.venv import interpreter_of
 from .host import process
 from .host.detach import argv_of, processes
 from .query import quiet_context, read_request
-from .start import plan_of, say
-from .workspace import Workspace, known_workspaces
+from .run.context import Context
+from .run.start import plan_of, say
+from .run.workspace import Workspace, known_workspaces
 
 WITHIN_S = 1800.0
 LOOKUP_S = 10.0

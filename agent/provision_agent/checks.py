@@ -13,12 +13,12 @@ import sys
 import time
 from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
-from . import lines
-from .context import Context
 from .contract.failures import Failure
 from .contract.plan import Check
 from .environment import probe
 from .environment.venv import Venv
+from .run import log_lines
+from .run.context import Context
 
 IMPORT_S = 120.0
 GLOB_S = 60.0
@@ -71,7 +71,7 @@ def _find_path(check: Check, path: str) -> Found:
     if status.st_size < check.min_size_bytes:
         message = f"`{check.path}` has {status.st_size} bytes, at least {check.min_size_bytes} are wanted"
         raise Failure("missing", message, found=f"{status.st_size} bytes")
-    return lines.size_text(status.st_size)
+    return log_lines.size_text(status.st_size)
 
 
 def _count_files(check: Check, context: Context) -> int:

@@ -15,17 +15,17 @@ import time
 from typing import Any, Dict, List, Mapping, Optional
 
 from .checks import run_check
-from .context import Context
 from .contract.failures import Failure
 from .contract.plan import Plan
 from .environment.venv import find
 from .host import facts
 from .host.detach import argv_of, processes
-from .journal import read_status
-from .keeper import holder_facts
-from .start import plan_of, run_facts, say, stop_keeper
-from .state import StateFile
-from .workspace import Workspace, known_workspaces
+from .run.context import Context
+from .run.journal import read_status
+from .run.keeper import holder_facts
+from .run.start import plan_of, run_facts, say, stop_keeper
+from .run.state import StateFile
+from .run.workspace import Workspace, known_workspaces
 
 STOP_WITHIN_S = 40.0
 VERIFY_WITHIN_S = 600.0

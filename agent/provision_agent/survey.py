@@ -17,8 +17,6 @@ from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from . import when
-from .context import Context
 from .contract import protocol
 from .contract.failures import Failure
 from .contract.plan import Download, HubRepository, Plan, Repo, repository_of
@@ -29,7 +27,9 @@ from .environment import forecast, probe, refs, venv, wheels
 from .environment.git import Git
 from .host.facts import find_facts
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
-from .start import say
+from .run import conditions
+from .run.context import Context
+from .run.start import say
 
 WITHIN_S = 75.0
 LOOKUP_S = 30.0
@@ -133,7 +133,7 @@ class Survey:
         git = shutil.which("git") is not None
         present = [self._present(item) for item in self._plan.downloads]
         unmet = [
-            when.unmet(item.when, facts, self._standing()) if item.when else None
+            conditions.unmet(item.when, facts, self._standing()) if item.when else None
             for item in self._plan.downloads
         ]
         missing = [0 if reason else have["missing_bytes"] for have, reason in zip(present, unmet)]

@@ -26,7 +26,7 @@ from pathlib import Path
 root, sys.path, items = json.loads(sys.argv[1])
 from harness.downloads import Bench
 from provision_agent.contract.plan import Download
-from provision_agent.state import StateFile
+from provision_agent.run.state import StateFile
 bench = Bench(Path(root))
 results = bench.fetch(*(Download(**item) for item in items))
 print(json.dumps({

@@ -13,7 +13,7 @@ from harness.downloads import Bench, quick
 from harness.file_server import Fault, FileServer
 from provision_agent.contract.plan import Download, Substitute, download_key
 from provision_agent.downloads import Result, Sources, repositories
-from provision_agent.state import StateFile
+from provision_agent.run.state import StateFile
 
 ONE, OTHER = Content.safetensors(300_000, seed=1), Content.safetensors(400_000, seed=2)
 SAME_SIZE = Content.safetensors(300_000, seed=3)

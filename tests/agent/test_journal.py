@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provision_agent.journal import Journal, read_status
-from provision_agent.workspace import Workspace, resolve
+from provision_agent.run.journal import Journal, read_status
+from provision_agent.run.workspace import Workspace, resolve
 
 SECRET = "hf_AbCdEf/123"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from provision_agent.lines import Lines, lines_of, validation_lines
+from provision_agent.run.log_lines import Lines, lines_of, validation_lines
 
 FAILURE = {"message": "it broke", "hint": "h", "retriable": False}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from provision_agent.contract.failures import Failure
-from provision_agent.steps import Tally
+from provision_agent.run.tally import Tally
 
 ROUNDS = 1000
 ITEMS = 100

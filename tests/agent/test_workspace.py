@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from provision_agent.contract.failures import Failure
-from provision_agent.state import StateFile
-from provision_agent.workspace import STALE_AFTER_S, Workspace, WorkspaceHeldError, WorkspaceLock, resolve
+from provision_agent.run.state import StateFile
+from provision_agent.run.workspace import STALE_AFTER_S, Workspace, WorkspaceHeldError, WorkspaceLock, resolve
 
 
 @pytest.fixture

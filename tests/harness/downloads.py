@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision_agent.context import Context
 from provision_agent.contract.plan import Download, ItemLimits, Limits, SecretRule, Stall
 from provision_agent.downloads import Downloads, Preflight, Result, Sources
-from provision_agent.state import StateFile
+from provision_agent.run.context import Context
+from provision_agent.run.state import StateFile
 
 
 @dataclass

@@ -13,8 +13,8 @@ import threading
 import time
 from typing import Any
 
-from provision_agent.context import Context
-from provision_agent.state import StateFile
+from provision_agent.run.context import Context
+from provision_agent.run.state import StateFile
 
 
 class Surroundings:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from typing import Callable, Optional
 
-from ..context import Context
 from ..contract.failures import Failure
+from ..run.context import Context
 from .hosts import Hosts
 
 SHORTEST_FILE_S = 900.0

@@ -6,9 +6,9 @@ import hashlib
 import os
 from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..contract.plan import Download
+from ..run.context import Context
 from . import verify
 
 

@@ -10,10 +10,10 @@ import time
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
-from ..context import Context
 from ..contract import protocol
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import LEVELS, Download
+from ..run.context import Context
 from . import existing, local, unpack, verify
 from .allowance import Allowance, Stopped, TimeUp
 from .extents import Extents

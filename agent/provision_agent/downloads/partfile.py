@@ -15,7 +15,7 @@ import os
 from typing import Any, List, NamedTuple, Optional
 
 from ..contract.failures import Failure, disk_failure
-from ..state import write_atomically
+from ..run.state import write_atomically
 from .extents import Span, merged
 
 FALLOC_KEEP_SIZE = 1

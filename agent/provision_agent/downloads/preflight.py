@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..contract.plan import LEVELS
-from ..lines import size_text
+from ..run.context import Context
+from ..run.log_lines import size_text
 from . import existing
 from .fetch import Fetch
 from .hosts import Hosts

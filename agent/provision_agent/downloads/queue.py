@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Sequence
 
-from ..context import Context
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import LEVELS, Download, Limits
+from ..run.context import Context
 from . import existing, preflight
 from .allowance import Stopped
 from .fetch import Fetch

@@ -15,7 +15,7 @@ import zlib
 from typing import IO, Callable, List, NamedTuple, Optional
 
 from ..contract.failures import Failure, disk_failure
-from ..lines import size_text
+from ..run.log_lines import size_text
 
 COPY_BYTES = 1 << 20
 _BROKEN = (

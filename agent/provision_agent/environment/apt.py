@@ -12,9 +12,9 @@ import shutil
 import time
 from typing import Dict, List, Sequence, Tuple
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..host import process
+from ..run.context import Context
 from .progress import Progress
 
 ITEM = "apt"

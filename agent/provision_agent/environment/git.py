@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import Callable, Dict, List, Tuple
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..host import process
+from ..run.context import Context
 from . import orphans
 
 LOW_SPEED_BYTES_PER_S = 1000

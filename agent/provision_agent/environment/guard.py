@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, List, Mapping, Sequence, Set
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..contract.plan import Python
+from ..run.context import Context
 from . import probe, torch
 from .installer import Installer
 from .probe import normalised

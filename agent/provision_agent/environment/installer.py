@@ -12,11 +12,11 @@ import shutil
 import time
 from typing import Dict, List, Mapping, Optional, Sequence
 
-from ..context import Context
 from ..contract import backoff
 from ..contract.failures import Failure
 from ..contract.plan import Python
 from ..host import process
+from ..run.context import Context
 from . import complaints, indexes, orphans, probe
 from .progress import Progress
 from .venv import Venv

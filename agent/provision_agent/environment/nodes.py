@@ -13,9 +13,9 @@ import re
 import time
 from typing import Any, Dict, Mapping, Optional, Tuple
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..contract.plan import Repo
+from ..run.context import Context
 from . import probe, requirements
 from .progress import Progress
 from .venv import Venv

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import Dict, Iterator
 
-from ..context import Context
 from ..host.detach import Identity
 from ..host.remove_tree import lineage
+from ..run.context import Context
 
 END_S = 10.0
 _MARK = "PROVISION_WORKS_IN"

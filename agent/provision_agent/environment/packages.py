@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..contract.plan import Layer, Python
+from ..run.context import Context
 from . import repair, requirements, torch
 from .guard import Guard
 from .installer import Installer

@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 from typing import Optional, Type
 
-from ..context import Context
+from ..run.context import Context
 
 EVERY_S = 8.0
 """Below the ten seconds after which people believe that a program hangs."""

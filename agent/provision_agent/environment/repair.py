@@ -10,9 +10,9 @@ import os
 import re
 from typing import Any, Iterable, List, Mapping, Sequence
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..host import remove_tree
+from ..run.context import Context
 from . import probe, venv
 from .installer import Installer
 from .probe import normalised

@@ -14,11 +14,11 @@ import shlex
 import time
 from typing import Dict, List, Optional
 
-from ..context import Context
 from ..contract import backoff
 from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..contract.protocol import public_url
+from ..run.context import Context
 from . import refs
 from .git import Git
 from .progress import Progress

@@ -11,9 +11,9 @@ import os
 import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..contract.plan import Torch
+from ..run.context import Context
 from . import indexes, probe
 from .builds import Candidate, candidates, release
 from .installer import Installer

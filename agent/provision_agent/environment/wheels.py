@@ -14,11 +14,11 @@ from html.parser import HTMLParser
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urljoin, urlsplit
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..contract.plan import Python, Torch
 from ..contract.protocol import public_url
 from ..downloads import Sources
+from ..run.context import Context
 from . import builds, forecast, indexes, requirements, torch, venv
 from .tags import Target, has_version, is_release, name_of
 

@@ -12,7 +12,7 @@ import shutil
 import time
 from typing import Dict, List, Optional, Sequence
 
-from ..context import Context
+from ..run.context import Context
 from .detach import Identity
 
 RETRY_WAITS_S = (2.0, 4.0, 6.0)

@@ -9,8 +9,8 @@ import re
 import shutil
 from typing import Any, Dict, List
 
-from ..context import Context
 from ..host import detach
+from ..run.context import Context
 from . import log
 
 TAIL_LINES = 20

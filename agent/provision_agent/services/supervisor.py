@@ -16,7 +16,7 @@ import time
 from typing import Any, Dict, List, Optional
 
 from ..host import detach, process
-from ..state import write_atomically
+from ..run.state import write_atomically
 from .log import BoundedLog
 
 BACKOFF_S = 1.0

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from ..context import Context
 from ..contract.failures import Failure
 from ..contract.plan import Ready, Service
 from ..host import sockets
 from ..host.detach import argv_of
+from ..run.context import Context
 from . import readiness
 from .files import ADOPTED, ServiceFiles, is_running
 

@@ -140,8 +140,8 @@ class Follower:
 
 
 def _run_status(workspace_root: str) -> Callable[[], Dict[str, Any]]:
-    from ..keeper import holder_facts
-    from ..workspace import Workspace
+    from ..run.keeper import holder_facts
+    from ..run.workspace import Workspace
 
     workspace = Workspace(workspace_root)
     asked_at, answer = float("-inf"), {}  # type: float, Dict[str, Any]

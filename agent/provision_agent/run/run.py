@@ -15,23 +15,23 @@ import traceback
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from . import lines
-from .clock import RunClock
+from ..contract.failures import Failure
+from ..contract.plan import LEVELS, STEPS, Download, Plan
+from ..contract.protocol import public_url
+from ..downloads import Downloads, Sources, repositories
+from ..environment import apt, forecast, nodes
+from ..host import facts
+from . import log_lines
+from .conditions import unmet
 from .context import Context
-from .contract.failures import Failure
-from .contract.plan import LEVELS, STEPS, Download, Plan
-from .contract.protocol import public_url
-from .downloads import Downloads, Sources, repositories
-from .environment import apt, forecast, nodes
-from .host import facts
-from .items import LOOK_AGAIN_S, Checkouts, Items
+from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
-from .pulse import Pulse
 from .start import read_run_record
 from .state import StateFile
-from .steps import Tally
-from .when import unmet
+from .step_runner import LOOK_AGAIN_S, Checkouts, Items
+from .tally import Tally
+from .ticker import Pulse
 from .workspace import Workspace, WorkspaceLock
 
 CLONES_AT_ONCE = 4
@@ -263,7 +263,7 @@ class Run:
 
     def _judge_critical(self) -> None:
         if self._selected("checks", ("critical",)):
-            self._journal.say(lines.validation_lines(self._tally.missing_checks("critical")))
+            self._journal.say(log_lines.validation_lines(self._tally.missing_checks("critical")))
 
     def _make_usable(self) -> None:
         """Start what belongs to `usable`, and say so when everything critical holds."""

@@ -13,11 +13,11 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from .clock import RunClock
-from .contract import protocol
-from .contract.failures import Failure, disk_failure
-from .contract.plan import Plan, PlanFormatError, differences
-from .host.detach import Identity, agent_argv, spawn_detached
+from ..contract import protocol
+from ..contract.failures import Failure, disk_failure
+from ..contract.plan import Plan, PlanFormatError, differences
+from ..host.detach import Identity, agent_argv, spawn_detached
+from .deadline import RunClock
 from .journal import Journal, read_status
 from .state import write_atomically
 from .workspace import Workspace, WorkspaceHeldError, WorkspaceLock, remember, resolve

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, Mapping
 
-from .host.detach import boot_id
+from ..host.detach import boot_id
 
 
 class RunClock:

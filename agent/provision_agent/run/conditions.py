@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any, Mapping, Optional
 
-from . import lines
+from ..contract.plan import Bound, When
+from . import log_lines
 from .context import Context
-from .contract.plan import Bound, When
 
 
 def unmet(when: When, found: Mapping[str, Any], context: Context) -> Optional[str]:
@@ -17,9 +17,9 @@ def unmet(when: When, found: Mapping[str, Any], context: Context) -> Optional[st
     if when.secret is not None and when.secret not in context.secrets:
         return f"the secret {when.secret} is not set"
     if when.gpu_memory is not None and not _holds(gpu_bytes, when.gpu_memory):
-        return f"GPU memory is {lines.size_text(gpu_bytes)}, not {when.gpu_memory.op} {lines.size_text(when.gpu_memory.value_bytes)}"
+        return f"GPU memory is {log_lines.size_text(gpu_bytes)}, not {when.gpu_memory.op} {log_lines.size_text(when.gpu_memory.value_bytes)}"
     if when.disk_free is not None and not _holds(free_bytes, when.disk_free):
-        return f"free disk is {lines.size_text(free_bytes)}, not {when.disk_free.op} {lines.size_text(when.disk_free.value_bytes)}"
+        return f"free disk is {log_lines.size_text(free_bytes)}, not {when.disk_free.op} {log_lines.size_text(when.disk_free.value_bytes)}"
     return None
 
 

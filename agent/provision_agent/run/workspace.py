@@ -14,9 +14,9 @@ import socket
 import time
 from typing import Any, Dict, List, Optional
 
-from .contract import protocol
-from .contract.failures import Failure
-from .host.detach import Identity, boot_id
+from ..contract import protocol
+from ..contract.failures import Failure
+from ..host.detach import Identity, boot_id
 from .state import write_atomically
 
 RENEW_EVERY_S = 10.0

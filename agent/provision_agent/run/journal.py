@@ -14,9 +14,9 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List, Mapping, Optional, TypeVar
 from urllib.parse import quote
 
-from . import lines
-from .contract import protocol
-from .contract.status import fold, new_status
+from ..contract import protocol
+from ..contract.status import fold, new_status
+from . import log_lines
 from .state import write_atomically
 from .workspace import Workspace
 
@@ -64,7 +64,7 @@ class Journal:
                 (key, value if key in _OUR_WORDS else self._clean(value)) for key, value in fields.items()
             )
             record["event"] = event
-            self._write_lines(lines.lines_of(record), now)
+            self._write_lines(log_lines.lines_of(record), now)
             if event == "run_finished":
                 record["sizes"] = {"core": self._core.size(), "errors": self._errors.size()}
             self._sequence += 1
@@ -77,10 +77,10 @@ class Journal:
         with self._lock:
             return question(self._status)
 
-    def say(self, text: lines.Lines) -> None:
+    def say(self, text: log_lines.Lines) -> None:
         """Write lines that belong to no single event."""
         with self._lock:
-            self._write_lines(lines.Lines(*(self._clean(list(part)) for part in text)), _now())
+            self._write_lines(log_lines.Lines(*(self._clean(list(part)) for part in text)), _now())
 
     def output(self, line: str) -> None:
         """A line of a child program's own output, for `agent.log`."""
@@ -93,7 +93,7 @@ class Journal:
         self._ticker.join(timeout=5)
         self._write_status()
 
-    def _write_lines(self, text: lines.Lines, now: str) -> None:
+    def _write_lines(self, text: log_lines.Lines, now: str) -> None:
         for line in text.core:
             self._core.append(f"{now} {_one_line(line)}\n")
         for line in text.errors:

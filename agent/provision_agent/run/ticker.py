@@ -6,9 +6,9 @@ import threading
 import time
 from typing import Callable
 
-from . import lines
-from .clock import RunClock
-from .contract.status import transfer_totals
+from ..contract.status import transfer_totals
+from . import log_lines
+from .deadline import RunClock
 from .journal import Journal
 
 TICK_S = 1.0
@@ -40,8 +40,8 @@ class Pulse:
             speed, landed_bytes, left_bytes = self._journal.look(transfer_totals)
             if time.monotonic() - self._said_at >= SUMMARY_EVERY_S and left_bytes:
                 self._said_at = time.monotonic()
-                landed, left, rate = (lines.size_text(size) for size in (landed_bytes, left_bytes, speed))
-                self._journal.say(lines.Lines([f"⬇️ {landed} landed, {left} to come, {rate}/s"], []))
+                landed, left, rate = (log_lines.size_text(size) for size in (landed_bytes, left_bytes, speed))
+                self._journal.say(log_lines.Lines([f"⬇️ {landed} landed, {left} to come, {rate}/s"], []))
             if speed and not self._is_warned and self._clock.elapsed_s() > RATE_SETTLES_AFTER_S:
                 self._warn(needed_s=left_bytes / speed)
 

@@ -8,15 +8,15 @@ from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any, Callable, List, Mapping, Optional, Set, Tuple
 
-from . import checks, commands
+from .. import checks, commands
+from ..contract.failures import Failure
+from ..contract.plan import Check, Command, Download, File, Plan, Python, Repo, Service
+from ..downloads import existing
+from ..environment import apt, nodes, orphans, packages, repos, venv
+from ..services import manager
+from ..services.wait_ready import wait_ready
 from .context import Context
-from .contract.failures import Failure
-from .contract.plan import Check, Command, Download, File, Plan, Python, Repo, Service
-from .downloads import existing
-from .environment import apt, nodes, orphans, packages, repos, venv
-from .services import manager
-from .services.wait_ready import wait_ready
-from .steps import Tally
+from .tally import Tally
 
 LOOK_AGAIN_S = 0.2
 

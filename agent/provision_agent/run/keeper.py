@@ -15,11 +15,11 @@ import threading
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from .clock import RunClock
-from .contract.failures import Failure
-from .contract.plan import Hook, Plan
-from .host import process
-from .host.detach import Identity, agent_argv
+from ..contract.failures import Failure
+from ..contract.plan import Hook, Plan
+from ..host import process
+from ..host.detach import Identity, agent_argv
+from .deadline import RunClock
 from .journal import Journal, read_status
 from .start import read_run_record
 from .workspace import RENEW_EVERY_S, Workspace, WorkspaceLock

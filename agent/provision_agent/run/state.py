@@ -11,7 +11,7 @@ import os
 import threading
 from typing import Any, Callable, Dict, Optional
 
-from .contract import protocol
+from ..contract import protocol
 
 
 class StateFile:

@@ -6,8 +6,8 @@ import threading
 import time
 from typing import Any, Dict, Iterable, List, Set, Tuple
 
+from ..contract.failures import Failure
 from .context import Report
-from .contract.failures import Failure
 
 
 class Tally:
