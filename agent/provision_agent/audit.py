@@ -13,12 +13,12 @@ from typing import Any, Dict, FrozenSet, Iterator, List, Optional
 from .contract.failures import Failure
 from .contract.plan import Download, File, Plan, Repo
 from .downloads import Sources, existing, repositories, verify
-from .environment.git import Git
 from .host.facts import find_facts
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .run import conditions
 from .run.context import Context
 from .run.start import say
+from .steps.git import Git
 
 WITHIN_S = 1800.0
 HASHES_AT_ONCE = 4

@@ -17,14 +17,14 @@ from .contract.failures import Failure
 from .contract.plan import Download
 from .contract.protocol import public_url
 from .downloads import Sources, existing, verify
-from .environment.git import Git
-from .environment.venv import interpreter_of
 from .host import process
 from .host.detach import argv_of, processes
 from .query import quiet_context, read_request
 from .run.context import Context
 from .run.start import plan_of, say
 from .run.workspace import Workspace, known_workspaces
+from .steps.git import Git
+from .steps.python.venv import interpreter_of
 
 WITHIN_S = 1800.0
 LOOKUP_S = 10.0

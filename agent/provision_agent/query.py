@@ -14,10 +14,8 @@ import threading
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from .checks import run_check
 from .contract.failures import Failure
 from .contract.plan import Plan
-from .environment.venv import find
 from .host import facts
 from .host.detach import argv_of, processes
 from .run.context import Context
@@ -26,6 +24,8 @@ from .run.keeper import holder_facts
 from .run.start import plan_of, run_facts, say, stop_keeper
 from .run.state import StateFile
 from .run.workspace import Workspace, known_workspaces
+from .steps.checks import run_check
+from .steps.python.venv import find
 
 STOP_WITHIN_S = 40.0
 VERIFY_WITHIN_S = 600.0

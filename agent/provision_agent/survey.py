@@ -23,13 +23,14 @@ from .contract.plan import Download, HubRepository, Plan, Repo, repository_of
 from .downloads import Answer, Sources, addresses, existing, hosts, preflight, repositories
 from .downloads.names import NameTaken
 from .downloads.partfile import landed_bytes
-from .environment import forecast, probe, refs, venv, wheels
-from .environment.git import Git
 from .host.facts import find_facts
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .run import conditions
 from .run.context import Context
 from .run.start import say
+from .steps import refs
+from .steps.git import Git
+from .steps.python import disk_estimate, probe, venv, wheels
 
 WITHIN_S = 75.0
 LOOKUP_S = 30.0
@@ -319,7 +320,7 @@ class Survey:
         """Version by name of what the plan's environment holds; empty where there is none, or it does not answer."""
         if self._plan.python is None:
             return {}
-        python = venv.interpreter_of(forecast.path_meant(self._plan.python, self._context, facts))
+        python = venv.interpreter_of(disk_estimate.path_meant(self._plan.python, self._context, facts))
         if not os.path.exists(python):
             return {}
         try:

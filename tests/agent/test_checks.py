@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from harness.environments import Surroundings
-from provision_agent.checks import run_check
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Check
-from provision_agent.environment.venv import Venv
+from provision_agent.steps.checks import run_check
+from provision_agent.steps.python.venv import Venv
 
 
 @pytest.fixture

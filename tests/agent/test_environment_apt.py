@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness.environments import Surroundings
 from provision_agent.contract.failures import Failure
-from provision_agent.environment import apt
+from provision_agent.steps import apt
 
 APT_GET = """#!/bin/sh
 echo "$*" >> "$FAKE/calls"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from harness.environments import Surroundings
 from provision_agent.contract.plan import Layer, Python, Torch
-from provision_agent.environment import forecast
+from provision_agent.steps.python import disk_estimate
 
 GPU = [{"name": "card", "compute_capability": "8.9", "memory_bytes": 1}]
 NUMPY = Layer(packages=("numpy",))
@@ -22,18 +22,22 @@ CASES: dict[str, tuple[Python, dict[str, Any], int]] = {
     "nothing there, a GPU": (
         Python(layers=(NUMPY, torch())),
         {"gpus": GPU},
-        forecast.VENV_BYTES + forecast.LAYER_BYTES + forecast.TORCH_CUDA_BYTES,
+        disk_estimate.VENV_BYTES + disk_estimate.LAYER_BYTES + disk_estimate.TORCH_CUDA_BYTES,
     ),
-    "nothing there, no GPU": (Python(layers=(torch(),)), {}, forecast.VENV_BYTES + forecast.TORCH_CPU_BYTES),
+    "nothing there, no GPU": (
+        Python(layers=(torch(),)),
+        {},
+        disk_estimate.VENV_BYTES + disk_estimate.TORCH_CPU_BYTES,
+    ),
     "CPU wanted on a GPU": (
         Python(layers=(torch("cpu"),)),
         {"gpus": GPU},
-        forecast.VENV_BYTES + forecast.TORCH_CPU_BYTES,
+        disk_estimate.VENV_BYTES + disk_estimate.TORCH_CPU_BYTES,
     ),
     "CUDA wanted by name": (
         Python(layers=(torch("cu128"),)),
         {},
-        forecast.VENV_BYTES + forecast.TORCH_CUDA_BYTES,
+        disk_estimate.VENV_BYTES + disk_estimate.TORCH_CUDA_BYTES,
     ),
     "torch is there": (
         Python(layers=(NUMPY, torch())),
@@ -43,7 +47,7 @@ CASES: dict[str, tuple[Python, dict[str, Any], int]] = {
     "the environment without torch": (
         Python(layers=(NUMPY, torch())),
         {"gpus": GPU, "venvs": [{"path": "{workspace}/venv", "torch": None}]},
-        forecast.TORCH_CUDA_BYTES,
+        disk_estimate.TORCH_CUDA_BYTES,
     ),
     "an image's own": (
         Python(layers=(torch(),)),
@@ -60,4 +64,4 @@ def test_what_is_still_to_come_is_counted_on_the_workspaces_file_system(name: st
     python, facts, expected = CASES[name]
     venvs = [dict(each, path=each["path"].format(workspace=tmp_path)) for each in facts.get("venvs", [])]
 
-    assert forecast.bytes_needed(python, here.context, dict(facts, venvs=venvs)) == expected
+    assert disk_estimate.bytes_needed(python, here.context, dict(facts, venvs=venvs)) == expected

@@ -9,8 +9,8 @@ import pytest
 from harness.environments import Surroundings
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Repo
-from provision_agent.environment import nodes
-from provision_agent.environment.venv import Venv
+from provision_agent.steps import nodes
+from provision_agent.steps.python.venv import Venv
 
 VENV = Venv("/venv/main", sys.executable, False)
 NODE = "ComfyUI/custom_nodes/faces"

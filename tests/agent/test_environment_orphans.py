@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from harness.environments import Surroundings
-from provision_agent.environment import orphans
 from provision_agent.host.detach import Identity
+from provision_agent.steps import orphans
 
 AGENT = """
 import os, signal, subprocess, sys

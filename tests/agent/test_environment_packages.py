@@ -16,9 +16,9 @@ from harness.environments import Surroundings, copy_of_environment
 from harness.package_index import PackageIndex
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Layer, Python
-from provision_agent.environment import installer, packages
-from provision_agent.environment.progress import EVERY_S, Progress
-from provision_agent.environment.venv import Venv
+from provision_agent.steps.progress import EVERY_S, Progress
+from provision_agent.steps.python import installer, packages
+from provision_agent.steps.python.venv import Venv
 
 NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
 

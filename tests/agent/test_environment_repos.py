@@ -11,7 +11,7 @@ from harness.environments import Surroundings
 from harness.git_server import GitServer, Origin, git
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Repo
-from provision_agent.environment import repos
+from provision_agent.steps import repos
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from harness.environments import Surroundings, copy_of_environment
 from harness.package_index import PackageIndex
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Layer, Python, Torch
-from provision_agent.environment import installer, packages
-from provision_agent.environment.builds import candidates
-from provision_agent.environment.venv import Venv
+from provision_agent.steps.python import installer, packages
+from provision_agent.steps.python.builds import candidates
+from provision_agent.steps.python.venv import Venv
 
 
 def machine(cuda: str | None, *cards: str) -> dict[str, Any]:

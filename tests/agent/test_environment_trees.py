@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from harness.environments import Surroundings
 from provision_agent.contract.failures import Failure
-from provision_agent.environment import probe, requirements
 from provision_agent.host import remove_tree
+from provision_agent.steps.python import probe, requirements
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from harness.environments import Surroundings, copy_of_environment
 from harness.package_index import FAKE_TORCH
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Python
-from provision_agent.environment import venv
+from provision_agent.steps.python import venv
 
 GPU = [{"name": "card", "compute_capability": "8.9", "memory_bytes": 1}]
 AUTO = Python(installer="pip")

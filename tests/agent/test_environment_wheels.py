@@ -15,10 +15,10 @@ import pytest
 from harness.package_index import PackageIndex
 from provision_agent.contract.plan import Layer, Plan, Python, Torch
 from provision_agent.downloads import Sources
-from provision_agent.environment import indexes
-from provision_agent.environment.tags import Target
-from provision_agent.environment.wheels import Wheels
 from provision_agent.host import detach
+from provision_agent.steps.python import indexes
+from provision_agent.steps.python.tags import Target
+from provision_agent.steps.python.wheels import Wheels
 
 HERE = Target((3, 11), "x86_64", (2, 36))
 ADA = {"gpus": [{"compute_capability": "8.9"}], "cuda": "12.8"}

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Torch
-from provision_agent.environment.builds import candidates
 from provision_agent.host import facts
+from provision_agent.steps.python.builds import candidates
 
 SMI = """#!/bin/sh
 case "$1" in

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..contract.failures import Failure
-from ..environment import probe
 from ..services import systemd
+from ..steps.python import probe
 from . import process, sockets
 
 PROBE_S = 10.0

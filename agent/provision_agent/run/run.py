@@ -19,8 +19,9 @@ from ..contract.failures import Failure
 from ..contract.plan import LEVELS, STEPS, Download, Plan
 from ..contract.protocol import public_url
 from ..downloads import Downloads, Sources, repositories
-from ..environment import apt, forecast, nodes
 from ..host import facts
+from ..steps import apt, nodes
+from ..steps.python import disk_estimate
 from . import log_lines
 from .conditions import unmet
 from .context import Context
@@ -198,7 +199,7 @@ class Run:
 
     def _environment_bytes(self) -> int:
         python = self._plan.python if "python" in self._plan.steps else None
-        return 0 if python is None else forecast.bytes_needed(python, self._context, self._facts)
+        return 0 if python is None else disk_estimate.bytes_needed(python, self._context, self._facts)
 
     def _apt_preflight(self) -> Dict[str, Failure]:
         try:

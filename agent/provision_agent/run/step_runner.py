@@ -8,13 +8,13 @@ from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any, Callable, List, Mapping, Optional, Set, Tuple
 
-from .. import checks, commands
 from ..contract.failures import Failure
 from ..contract.plan import Check, Command, Download, File, Plan, Python, Repo, Service
 from ..downloads import existing
-from ..environment import apt, nodes, orphans, packages, repos, venv
 from ..services import manager
 from ..services.wait_ready import wait_ready
+from ..steps import apt, checks, commands, nodes, orphans, repos
+from ..steps.python import packages, venv
 from .context import Context
 from .tally import Tally
 

@@ -16,13 +16,13 @@ import time
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
-from .. import commands
 from ..contract.failures import Failure
 from ..contract.plan import Service
-from ..environment.venv import Venv
 from ..host import detach, process, sockets
 from ..run.context import Context
 from ..run.state import write_atomically
+from ..steps import commands
+from ..steps.python.venv import Venv
 from . import adoption, log, readiness, supervisor, supervisord, systemd
 from .files import ADOPTED, ServiceFiles, is_running, watched
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here

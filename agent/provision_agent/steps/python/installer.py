@@ -12,13 +12,14 @@ import shutil
 import time
 from typing import Dict, List, Mapping, Optional, Sequence
 
-from ..contract import backoff
-from ..contract.failures import Failure
-from ..contract.plan import Python
-from ..host import process
-from ..run.context import Context
-from . import complaints, indexes, orphans, probe
-from .progress import Progress
+from ...contract import backoff
+from ...contract.failures import Failure
+from ...contract.plan import Python
+from ...host import process
+from ...run.context import Context
+from .. import orphans
+from ..progress import Progress
+from . import indexes, pip_errors, probe
 from .venv import Venv
 
 ATTEMPTS = 3
@@ -216,7 +217,7 @@ class Installer:
             cancelled=self._context.cancelled,
         )
         if done.status != 0:
-            raise complaints.failure(argv, done.status, output, timeout_s=self._python.timeout_s)
+            raise pip_errors.failure(argv, done.status, output, timeout_s=self._python.timeout_s)
 
     def _wait(self, attempt: int, failure: Failure, item: str, level: str) -> None:
         wait_s = backoff.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)

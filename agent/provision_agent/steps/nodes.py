@@ -16,9 +16,9 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..run.context import Context
-from . import probe, requirements
 from .progress import Progress
-from .venv import Venv
+from .python import probe, requirements
+from .python.venv import Venv
 
 IMPORT_S = 60.0
 FOLDER = "custom_nodes"

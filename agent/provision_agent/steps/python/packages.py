@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
 
-from ..contract.failures import Failure
-from ..contract.plan import Layer, Python
-from ..run.context import Context
+from ...contract.failures import Failure
+from ...contract.plan import Layer, Python
+from ...run.context import Context
+from ..progress import Progress
 from . import repair, requirements, torch
 from .guard import Guard
 from .installer import Installer
 from .probe import normalised
-from .progress import Progress
 from .venv import Venv
 
 LEVEL = "critical"

@@ -6,11 +6,11 @@ import os
 import time
 from typing import Optional
 
-from .contract.failures import Failure, disk_failure
-from .contract.plan import Command, File
-from .host import process
-from .run.context import Context
-from .run.state import write_atomically
+from ..contract.failures import Failure, disk_failure
+from ..contract.plan import Command, File
+from ..host import process
+from ..run.context import Context
+from ..run.state import write_atomically
 
 
 def write_file(file: File, context: Context) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..contract.failures import Failure
-from ..contract.plan import Torch
+from ...contract.failures import Failure
+from ...contract.plan import Torch
 
 BLACKWELL_NEEDS = (12, 8)
 """Cards of compute capability 10 and above run on no older driver."""

@@ -13,12 +13,12 @@ import sys
 import time
 from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
-from .contract.failures import Failure
-from .contract.plan import Check
-from .environment import probe
-from .environment.venv import Venv
-from .run import log_lines
-from .run.context import Context
+from ..contract.failures import Failure
+from ..contract.plan import Check
+from ..run import log_lines
+from ..run.context import Context
+from .python import probe
+from .python.venv import Venv
 
 IMPORT_S = 120.0
 GLOB_S = 60.0

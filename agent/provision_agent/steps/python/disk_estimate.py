@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any, Mapping
 
-from ..contract.plan import Layer, Python
-from ..run.context import Context
+from ...contract.plan import Layer, Python
+from ...run.context import Context
 
 VENV_BYTES = 50 << 20
 LAYER_BYTES = 100 << 20

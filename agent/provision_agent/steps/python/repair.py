@@ -10,13 +10,13 @@ import os
 import re
 from typing import Any, Iterable, List, Mapping, Sequence
 
-from ..contract.failures import Failure
-from ..host import remove_tree
-from ..run.context import Context
+from ...contract.failures import Failure
+from ...host import remove_tree
+from ...run.context import Context
+from ..progress import Progress
 from . import probe, venv
 from .installer import Installer
 from .probe import normalised
-from .progress import Progress
 
 ITEM = "environment"
 IMPORT_S = 90.0

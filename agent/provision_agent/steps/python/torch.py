@@ -11,14 +11,14 @@ import os
 import re
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from ..contract.failures import Failure
-from ..contract.plan import Torch
-from ..run.context import Context
+from ...contract.failures import Failure
+from ...contract.plan import Torch
+from ...run.context import Context
+from ..progress import Progress
 from . import indexes, probe
 from .builds import Candidate, candidates, release
 from .installer import Installer
 from .probe import normalised
-from .progress import Progress
 from .venv import is_chosen_of_image
 
 ITEM = "torch"

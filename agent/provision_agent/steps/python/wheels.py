@@ -14,12 +14,12 @@ from html.parser import HTMLParser
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urljoin, urlsplit
 
-from ..contract.failures import Failure
-from ..contract.plan import Python, Torch
-from ..contract.protocol import public_url
-from ..downloads import Sources
-from ..run.context import Context
-from . import builds, forecast, indexes, requirements, torch, venv
+from ...contract.failures import Failure
+from ...contract.plan import Python, Torch
+from ...contract.protocol import public_url
+from ...downloads import Sources
+from ...run.context import Context
+from . import builds, disk_estimate, indexes, requirements, torch, venv
 from .tags import Target, has_version, is_release, name_of
 
 LISTING_BYTES = 32 << 20
@@ -34,7 +34,7 @@ def ask(
 ) -> List[Dict[str, Any]]:
     """What the indexes have of the layers of *python*, in their order; see `Wheels`. torch also has ``present``: the
     version that is there already, which may do."""
-    path = forecast.path_meant(python, context, facts)
+    path = disk_estimate.path_meant(python, context, facts)
     target = Target.of(venv.version_at(path, context, facts))
     until = time.monotonic() + max(0.1, context.remaining_s())
     wheels = Wheels(access, indexes.configured(path), target, until=until)

@@ -6,8 +6,8 @@ import re
 import shlex
 from typing import List, Optional, Sequence, Tuple
 
-from ..contract.failures import Failure
-from ..host import process
+from ...contract.failures import Failure
+from ...host import process
 
 _NETWORK = re.compile(
     r"newconnectionerror|connection(reset|abort)?error|connection (refused|reset|broken|timed out)|read timed out|"

@@ -13,6 +13,8 @@ import sys
 import threading
 from typing import Any, Callable, Dict, List, Optional
 
+import provision_agent
+
 MARK = "@provision-answer "
 _PIECE = 3000  # with the mark below PIPE_BUF: one write, never interleaved
 
@@ -34,8 +36,8 @@ def ask(
         Failure: `timed_out`; `command` when the interpreter cannot be started or died without an answer, with its
             last words.
     """
-    from ..contract.failures import Failure
-    from ..host import process
+    from ...contract.failures import Failure
+    from ...host import process
 
     pieces: List[str] = []
 
@@ -43,8 +45,8 @@ def ask(
         if line.startswith(MARK):
             pieces.append(line[len(MARK) :])
 
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = f"import sys; sys.path.append({root!r}); from provision_agent.environment.probe import main; main(sys.argv[1:])"
+    root = os.path.dirname(os.path.dirname(os.path.abspath(provision_agent.__file__)))
+    code = f"import sys; sys.path.append({root!r}); from provision_agent.steps.python.probe import main; main(sys.argv[1:])"
     done = process.run(
         [python, "-I", "-c", code, question, *arguments],
         timeout_s=timeout_s,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Dict, Iterable, List, Mapping, Sequence, Set
 
-from ..contract.failures import Failure
-from ..contract.plan import Python
-from ..run.context import Context
+from ...contract.failures import Failure
+from ...contract.plan import Python
+from ...run.context import Context
+from ..progress import Progress
 from . import probe, torch
 from .installer import Installer
 from .probe import normalised
-from .progress import Progress
 
 LOOK_S = 60.0
 

@@ -10,12 +10,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from ..contract.failures import Failure
-from ..contract.plan import Python
-from ..host import process, remove_tree
-from ..run.context import Context
-from . import orphans, probe
-from .progress import Progress
+from ...contract.failures import Failure
+from ...contract.plan import Python
+from ...host import process, remove_tree
+from ...run.context import Context
+from .. import orphans
+from ..progress import Progress
+from . import probe
 
 ITEM = "venv"
 LEVEL = "critical"
