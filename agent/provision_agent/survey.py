@@ -21,8 +21,8 @@ from .contract import protocol
 from .contract.failures import Failure
 from .contract.plan import Download, HubRepository, Plan, Repo, repository_of
 from .downloads import Answer, Sources, addresses, existing, hosts, preflight, repositories
+from .downloads.engine.part_file import landed_bytes
 from .downloads.names import NameTaken
-from .downloads.partfile import landed_bytes
 from .host.facts import find_facts
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .run import conditions

@@ -60,7 +60,7 @@ print(json.dumps({
 RESERVE = """
 import json, os, shutil, sys
 root, sys.path, size = json.loads(sys.argv[1])
-from provision_agent.downloads.partfile import Identity, PartFile
+from provision_agent.downloads.engine.part_file import Identity, PartFile
 from provision_agent.contract.failures import Failure
 part = PartFile(root + "/m")
 part.begin(Identity(1 << 20, None, None, ""))

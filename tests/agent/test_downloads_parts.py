@@ -15,11 +15,11 @@ from harness.file_server import Content
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Download, HostLimits, Stall
 from provision_agent.downloads import unpack, verify
-from provision_agent.downloads.extents import Extents, gaps, merged
-from provision_agent.downloads.hasher import Hasher
+from provision_agent.downloads.engine.hasher import Hasher
+from provision_agent.downloads.engine.ranges import Extents, gaps, merged
+from provision_agent.downloads.engine.tuner import CONNECTIONS_MOST, Tuner
 from provision_agent.downloads.hosts import Hosts, Rate
 from provision_agent.downloads.progress import Progress
-from provision_agent.downloads.tuner import CONNECTIONS_MOST, Tuner
 
 MIB = 1 << 20
 

@@ -16,17 +16,17 @@ from ..contract.plan import LEVELS, Download
 from ..run.context import Context
 from . import existing, local, unpack, verify
 from .allowance import Allowance, Stopped, TimeUp
-from .extents import Extents
-from .hasher import Hasher
+from .engine.hasher import Hasher
+from .engine.part_file import Busy, Identity, PartFile
+from .engine.pool import Pool
+from .engine.ranges import Extents
+from .engine.transfer import Changed, Transfer
+from .engine.watch import Watch
 from .hosts import Hosts
 from .ladder import Ladder, Source
 from .names import Names, NameTaken
-from .partfile import Busy, Identity, PartFile
-from .pool import Pool
 from .progress import Progress
 from .sources import Answer, Sources
-from .transfer import Changed, Transfer
-from .watch import Watch
 
 LOCK_AGAIN_S = 0.5
 QUIET_WITHIN_S = 60.0

@@ -14,9 +14,9 @@ from ..contract.failures import Failure
 from ..contract.plan import Download
 from . import addresses
 from .allowance import Allowance
+from .engine.transfer import Changed, Expired, Unranged
 from .hosts import Hosts
 from .sources import Answer
-from .transfer import Changed, Expired, Unranged
 
 EXPIRED_AT_MOST = 3
 """How often in a row a fresh link is asked for without a byte in between."""

@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 from ..contract.failures import Failure
 from .allowance import Allowance
+from .engine.transfer import Transfer
 from .progress import Progress
-from .transfer import Transfer
 
 COPY_BYTES = 1 << 20
 

@@ -17,10 +17,10 @@ from ..contract.plan import LEVELS
 from ..run.context import Context
 from ..run.log_lines import size_text
 from . import existing
+from .engine.part_file import landed_bytes
 from .fetch import Fetch
 from .hosts import Hosts
 from .ladder import Source
-from .partfile import landed_bytes
 from .sources import Sources
 
 MARGIN_BYTES = 64 << 20

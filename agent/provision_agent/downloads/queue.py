@@ -18,13 +18,13 @@ from ..contract.plan import LEVELS, Download, Limits
 from ..run.context import Context
 from . import existing, preflight
 from .allowance import Stopped
+from .engine.pool import Pool
+from .engine.tuner import Tuner
 from .fetch import Fetch
 from .hosts import Hosts, Rate
 from .names import Names, NameTaken
-from .pool import Pool
 from .preflight import Preflight
 from .sources import Sources
-from .tuner import Tuner
 
 LOOK_AGAIN_S = 0.1
 STOP_WITHIN_S = 10.0

@@ -11,11 +11,11 @@ import threading
 import time
 from typing import Callable, Dict, List, Optional
 
-from ..contract.failures import Failure
-from . import http
-from .extents import UNKNOWN, Claim
-from .hosts import Hosts, Rate
-from .sources import Sources
+from ...contract.failures import Failure
+from .. import http
+from ..hosts import Hosts, Rate
+from ..sources import Sources
+from .ranges import UNKNOWN, Claim
 from .transfer import Transfer, carry
 from .tuner import Tuner
 

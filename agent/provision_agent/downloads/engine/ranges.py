@@ -10,7 +10,7 @@ import socket
 from bisect import insort
 from typing import Any, Iterable, List, Optional, Set, Tuple
 
-from . import wire
+from .. import wire
 
 UNKNOWN = 1 << 62
 """Stands for the end of a file whose length nobody told."""

@@ -14,9 +14,9 @@ import json
 import os
 from typing import Any, List, NamedTuple, Optional
 
-from ..contract.failures import Failure, disk_failure
-from ..run.state import write_atomically
-from .extents import Span, merged
+from ...contract.failures import Failure, disk_failure
+from ...run.state import write_atomically
+from .ranges import Span, merged
 
 FALLOC_KEEP_SIZE = 1
 _SYNCED = b"synced\n"

@@ -10,14 +10,14 @@ import threading
 import time
 from typing import Callable, List, Optional
 
-from ..contract.failures import Failure
-from ..contract.plan import ItemLimits
-from . import http, sources, verify
-from .extents import Claim, Extents
+from ...contract.failures import Failure
+from ...contract.plan import ItemLimits
+from .. import http, sources, verify
+from ..hosts import Rate
+from ..sources import Answer, Sources
 from .hasher import Hasher
-from .hosts import Rate
-from .partfile import PartFile
-from .sources import Answer, Sources
+from .part_file import PartFile
+from .ranges import Claim, Extents
 
 FIRST_BYTE_S = 30.0
 SILENCE_S = 15.0

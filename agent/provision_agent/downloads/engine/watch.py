@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Callable
 
-from ..contract.failures import Failure
-from .allowance import Allowance
-from .hosts import Hosts
-from .ladder import Source
+from ...contract.failures import Failure
+from ..allowance import Allowance
+from ..hosts import Hosts
+from ..ladder import Source
+from ..progress import Progress
 from .pool import Pool
-from .progress import Progress
 from .transfer import PROGRESS_BYTES, Changed, Transfer
 
 TICK_S = 0.25
