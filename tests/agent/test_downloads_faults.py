@@ -54,7 +54,7 @@ HEALED = {
 
 @pytest.mark.parametrize("name", HEALED)
 def test_the_file_arrives_right_in_spite_of(name, bench, server, monkeypatch):
-    monkeypatch.setattr("provision_agent.downloads.refusals.UNSAID_WAIT_S", 0.3)
+    monkeypatch.setattr("provision_agent.downloads.http.errors.UNSAID_WAIT_S", 0.3)
     content = Content.safetensors(24 * MIB + 5, seed=7)
     url = server.add("/m.safetensors", content, *HEALED[name])
 

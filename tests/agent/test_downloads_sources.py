@@ -12,7 +12,8 @@ from harness.downloads import quick
 from harness.file_server import Content, Fault, FileServer
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Download, SecretRule
-from provision_agent.downloads import Sources, addresses, refusals, sources
+from provision_agent.downloads import Sources, addresses, sources
+from provision_agent.downloads.http import errors
 
 MIB = 1 << 20
 TOKEN = "hf_hush-hush"
@@ -298,7 +299,7 @@ CLASSES = {
 def test_a_refusal_has_a_class_and_a_next_step(name):
     status, headers, token, class_, hint = CLASSES[name]
 
-    failure = refusals.refusal(
+    failure = errors.refusal(
         status, headers, b"code 429", url="https://huggingface.co/o/r/resolve/main/f", token=token, secrets=[]
     )
 
@@ -309,12 +310,12 @@ def test_a_refusal_has_a_class_and_a_next_step(name):
 WAITS = {
     "seconds": ({"Retry-After": "7"}, 7),
     "a date": ({"Retry-After": "Thu, 01 Jan 1970 00:00:30 GMT"}, 31),
-    "a date that has passed": ({"Retry-After": "Wed, 31 Dec 1969 23:00:00 GMT"}, refusals.MIN_WAIT_S),
-    "nonsense": ({"Retry-After": "soon"}, refusals.UNSAID_WAIT_S),
-    "nothing": ({}, refusals.UNSAID_WAIT_S),
+    "a date that has passed": ({"Retry-After": "Wed, 31 Dec 1969 23:00:00 GMT"}, errors.MIN_WAIT_S),
+    "nonsense": ({"Retry-After": "soon"}, errors.UNSAID_WAIT_S),
+    "nothing": ({}, errors.UNSAID_WAIT_S),
     "the hub's own": ({"RateLimit": '"resolvers";r=0;t=87', "Retry-After": "1"}, 88),
     "another draft's": ({"RateLimit-Reset": "4"}, 5),
-    "for ever": ({"Retry-After": "86400"}, refusals.MAX_WAIT_S),
+    "for ever": ({"Retry-After": "86400"}, errors.MAX_WAIT_S),
 }
 
 
@@ -322,7 +323,7 @@ WAITS = {
 def test_how_long_to_wait_is_read_from(name):
     headers, wait_s = WAITS[name]
 
-    assert refusals.asked_wait_s(headers, now=lambda: 0.0) == wait_s
+    assert errors.asked_wait_s(headers, now=lambda: 0.0) == wait_s
 
 
 ADDRESSES = {

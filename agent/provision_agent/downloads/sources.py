@@ -18,8 +18,9 @@ from urllib.parse import unquote, urlsplit
 
 from ..contract.failures import Failure
 from ..contract.plan import SecretRule
-from . import addresses, http, refusals, verify
-from .wire import Origin, Stop, origin_of
+from . import addresses, verify
+from .http import errors, request
+from .http.transport import Origin, Stop, origin_of
 
 HEAD_BYTES = 1024
 """How much of a file is read to know what it is; enough for a login page to give itself away."""
@@ -113,7 +114,7 @@ class Sources:
         connect_s: float,
         stop: Stop = lambda: False,
         on_socket: Callable[[socket.socket], None] = lambda opened: None,
-    ) -> "Tuple[http.Response, Answer]":
+    ) -> "Tuple[request.Response, Answer]":
         """Ask for bytes of *url*'s file, through all redirects.
 
         Args:
@@ -127,7 +128,7 @@ class Sources:
         """
         address = addresses.address_of(url)
         began = time.monotonic()
-        response, hops = http.follow(
+        response, hops = request.follow(
             address,
             lambda at, before: dict(range_header(span), **self._credentials(address, at, before)[0]),
             deadline=deadline,
@@ -156,17 +157,17 @@ class Sources:
         )
         return response, answer
 
-    def check(self, response: http.Response, *, url: str, token: Optional[str], deadline: float) -> None:
+    def check(self, response: request.Response, *, url: str, token: Optional[str], deadline: float) -> None:
         """Raise what an answer that brings no bytes means."""
         status = response.status
         if status == 200 or status == 206 or (status == 416 and size_of(response) == 0):
             if (response.headers.get("Content-Encoding") or "identity") != "identity":
                 raise Failure("not_a_model", "the server compresses the file on the way, though asked not to")
             if _is_login(url, response.url):
-                raise refusals.refusal(401, {}, b"", url=url, token=token, secrets=[])
+                raise errors.refusal(401, {}, b"", url=url, token=token, secrets=[])
             return
-        body = response.read(2 * refusals.QUOTED_BYTES, 2.0)
-        failure = refusals.refusal(
+        body = response.read(2 * errors.QUOTED_BYTES, 2.0)
+        failure = errors.refusal(
             status, response.headers, body, url=response.url, token=token, secrets=self.secret_values
         )
         wanted = addresses.hub_file(url)
@@ -181,7 +182,7 @@ class Sources:
         raise failure
 
     def _credentials(
-        self, address: str, at: str, hops: List[http.Hop]
+        self, address: str, at: str, hops: List[request.Hop]
     ) -> "Tuple[Dict[str, str], Optional[str]]":
         """Headers for *at*, the next URL on the way from *address*, and the name of the secret in them."""
         origin = origin_of(address)
@@ -203,7 +204,7 @@ class Sources:
 
     def _nearest(self, wanted: addresses.HubFile, deadline: float) -> Optional[str]:
         listing = self._fetch_small(wanted.listing, deadline)
-        return refusals.did_you_mean(wanted, listing) if listing else None
+        return errors.did_you_mean(wanted, listing) if listing else None
 
     def _listed_hash(self, url: str, answer: Answer, deadline: float) -> Optional[str]:
         """What Civitai's catalogue says about the file; its download link says nothing."""
@@ -217,7 +218,7 @@ class Sources:
     def _fetch_small(self, url: str, deadline: float) -> Optional[bytes]:
         """A catalogue's answer, None when there is none: it only makes an answer better, so its failures do not matter."""
         try:
-            response, _ = http.follow(
+            response, _ = request.follow(
                 url,
                 lambda at, before: self._credentials(url, at, before)[0],
                 deadline=min(deadline, time.monotonic() + 10.0),
@@ -238,7 +239,7 @@ def range_header(span: Optional[Tuple[int, Optional[int]]]) -> Dict[str, str]:
     return {"Range": f"bytes={span[0]}-{'' if span[1] is None else span[1] - 1}"}
 
 
-def size_of(response: http.Response) -> Optional[int]:
+def size_of(response: request.Response) -> Optional[int]:
     """The whole file's length, as a 200, 206 or 416 tells it; raises as `sane_size`."""
     match = re.fullmatch(r"bytes (?:\d+-\d+|\*)/(\d+)", response.headers.get("Content-Range") or "", re.ASCII)
     if match:
@@ -266,7 +267,7 @@ def sane_size(digits: str, url: str) -> int:
     return size
 
 
-def validator_of(headers: http.Headers) -> Optional[str]:
+def validator_of(headers: request.Headers) -> Optional[str]:
     """What tells this content from a later one; weak ETags promise too little."""
     etag = headers.get("ETag")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
@@ -285,9 +286,9 @@ def civitai_hash(listing: bytes, name: Optional[str], size_bytes: Optional[int])
     return found[1] if found else None
 
 
-def _learnt_hash(hops: List[http.Hop], response: http.Response) -> Optional[str]:
+def _learnt_hash(hops: List[request.Hop], response: request.Response) -> Optional[str]:
     """The sha256 that a model hub gives as the ETag of a large file."""
-    for url, headers in [*hops, http.Hop(response.url, response.headers)]:
+    for url, headers in [*hops, request.Hop(response.url, response.headers)]:
         linked = _HASH.fullmatch(headers.get("X-Linked-Etag") or "")
         if linked:
             return linked[1]
@@ -297,7 +298,7 @@ def _learnt_hash(hops: List[http.Hop], response: http.Response) -> Optional[str]
     return None
 
 
-def _usable_name(address: str, response: http.Response) -> Optional[str]:
+def _usable_name(address: str, response: request.Response) -> Optional[str]:
     try:
         return addresses.name_of(address, response.headers.get("Content-Disposition"))
     except Failure:

@@ -14,7 +14,7 @@ import struct
 from typing import Callable, List, Optional
 
 from ..contract.failures import Failure
-from .refusals import quoted
+from .http.errors import quoted
 
 MAX_SAFETENSORS_HEADER = 100_000_000
 TEXT_SUFFIXES = frozenset(

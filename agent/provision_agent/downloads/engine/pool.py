@@ -12,8 +12,8 @@ import time
 from typing import Callable, Dict, List, Optional
 
 from ...contract.failures import Failure
-from .. import http
 from ..hosts import Hosts, Rate
+from ..http import request
 from ..sources import Sources
 from .ranges import UNKNOWN, Claim
 from .transfer import Transfer, carry
@@ -142,7 +142,7 @@ class Pool:
 
     def _work(self, number: int) -> None:
         view = memoryview(bytearray(BUFFER if number < LARGE_BUFFERS else SMALL_BUFFER))
-        connection: Optional[http.Connection] = None
+        connection: Optional[request.Connection] = None
         try:
             while True:
                 claim = self._next(number)
@@ -165,10 +165,10 @@ class Pool:
             return None
 
     def _carry(
-        self, claim: Claim, view: memoryview, reuse: Optional[http.Connection]
-    ) -> Optional[http.Connection]:
+        self, claim: Claim, view: memoryview, reuse: Optional[request.Connection]
+    ) -> Optional[request.Connection]:
         failure: Optional[Failure] = None
-        kept: Optional[http.Connection] = None
+        kept: Optional[request.Connection] = None
         try:
             kept = carry(
                 claim,

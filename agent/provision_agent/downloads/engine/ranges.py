@@ -10,7 +10,7 @@ import socket
 from bisect import insort
 from typing import Any, Iterable, List, Optional, Set, Tuple
 
-from .. import wire
+from ..http import transport
 
 UNKNOWN = 1 << 62
 """Stands for the end of a file whose length nobody told."""
@@ -47,13 +47,13 @@ class Claim:
         """Remember the connection that fetches it, so that `abandon` can end that."""
         self._socket = opened
         if self.is_abandoned:
-            wire.shut(opened)
+            transport.shut(opened)
 
     def abandon(self) -> None:
         """Whoever fetches it stops at once, even while waiting for a byte."""
         self.is_abandoned = True
         if self._socket is not None:
-            wire.shut(self._socket)
+            transport.shut(self._socket)
 
     def sample(self, now: float) -> None:
         """Remember where it stands, for `rate`; called a few times a second."""

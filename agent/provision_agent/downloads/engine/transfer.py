@@ -12,8 +12,9 @@ from typing import Callable, List, Optional
 
 from ...contract.failures import Failure
 from ...contract.plan import ItemLimits
-from .. import http, sources, verify
+from .. import sources, verify
 from ..hosts import Rate
+from ..http import request
 from ..sources import Answer, Sources
 from .hasher import Hasher
 from .part_file import PartFile
@@ -117,9 +118,9 @@ def carry(
     access: Sources,
     rate: Rate,
     landed: Callable[[Claim, int, int], int],
-    reuse: Optional[http.Connection],
+    reuse: Optional[request.Connection],
     sleep: Callable[[float], object],
-) -> Optional[http.Connection]:
+) -> Optional[request.Connection]:
     """Fetch the stretch *claim* through one request.
 
     Args:
@@ -139,7 +140,7 @@ def carry(
     """
     transfer: Transfer = claim.owner
     answer = transfer.answer
-    response = http.request(
+    response = request.request(
         answer.location,
         dict(
             answer.headers, **sources.range_header(None if transfer.is_single else (claim.start, claim.end))
@@ -163,7 +164,7 @@ def carry(
 
 
 def _pour(
-    response: http.Response,
+    response: request.Response,
     claim: Claim,
     view: memoryview,
     rate: Rate,
@@ -200,14 +201,14 @@ def _pour(
         raise Failure("truncated", f"{transfer.answer.host} ended {claim.left} bytes early")
 
 
-def _check(response: http.Response, claim: Claim, access: Sources) -> None:
+def _check(response: request.Response, claim: Claim, access: Sources) -> None:
     """Raise unless *response* brings exactly the bytes of *claim*."""
     transfer: Transfer = claim.owner
     answer, size = transfer.answer, transfer.extents.size
-    moved = response.status in http.REDIRECTS or (
+    moved = response.status in request.REDIRECTS or (
         response.status in EXPIRED and answer.location != answer.url
     )
-    if moved and (response.status in http.REDIRECTS or answer.is_redirected):
+    if moved and (response.status in request.REDIRECTS or answer.is_redirected):
         raise Expired(f"{answer.host} answered {response.status}: the link has expired")
     if response.status == 416:
         raise Changed(f"{answer.host} has no bytes from {claim.start} on: the file changed there")

@@ -17,9 +17,9 @@ import time
 from typing import Any, Optional, Protocol
 from urllib.parse import urlsplit
 
-from ..contract.failures import Failure
-from . import wire
-from .wire import Origin, Stop
+from ...contract.failures import Failure
+from . import transport
+from .transport import Origin, Stop
 
 TICK_S = 0.5
 CHUNKED_BYTES = 64 * 1024
@@ -37,10 +37,10 @@ class Headers(Protocol):
 class _Reader:
     """What `http.client` reads a head from. `rest` is what came after it: the first bytes of the body."""
 
-    def __init__(self, opened: socket.socket, kept_open: Any, patience: wire.Patience) -> None:
+    def __init__(self, opened: socket.socket, kept_open: Any, patience: transport.Patience) -> None:
         self._socket = opened
         self._kept_open = kept_open
-        self.patience: Optional[wire.Patience] = patience
+        self.patience: Optional[transport.Patience] = patience
         """Of the head only; the body has the socket's own timeout."""
         self.rest = bytearray()
 
@@ -87,7 +87,7 @@ class _Reader:
 
 
 class RawResponse(http.client.HTTPResponse):
-    def __init__(self, patience: wire.Patience, sock: socket.socket, *rest: Any, **options: Any) -> None:
+    def __init__(self, patience: transport.Patience, sock: socket.socket, *rest: Any, **options: Any) -> None:
         super().__init__(sock, *rest, **options)
         # the library's own reader stays open: it is what keeps a `Connection: close` socket alive
         self.reader = _Reader(sock, self.fp, patience)
@@ -101,7 +101,7 @@ class Connection:
         self.origin = origin
         self.socket = opened
         self.client = http.client.HTTPConnection(origin.host, origin.port)
-        self.client.default_port = wire.DEFAULT_PORTS[origin.scheme]
+        self.client.default_port = transport.DEFAULT_PORTS[origin.scheme]
         self.client.auto_open = 0
         self.client.sock = opened
 

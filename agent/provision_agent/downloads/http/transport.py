@@ -17,7 +17,7 @@ import urllib.request
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from ..contract.failures import Failure
+from ...contract.failures import Failure
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 NEXT_ADDRESS_AFTER_S = 0.25

@@ -9,10 +9,10 @@ import time
 from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-from ..contract.failures import Failure
-from . import wire
+from ...contract.failures import Failure
+from . import transport
 from .response import Connection, Headers, RawResponse, Response
-from .wire import Origin, Stop, origin_of
+from .transport import Origin, Stop, origin_of
 
 MAX_REDIRECTS = 10
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -48,14 +48,16 @@ def request(
     if reuse is not None and reuse.origin == origin:
         try:
             on_socket(reuse.socket)
-            return _exchange(url, headers, reuse, wire.Patience(answer_s, stop))
+            return _exchange(url, headers, reuse, transport.Patience(answer_s, stop))
         except (OSError, http.client.HTTPException):
             pass  # a server may close an idle connection at any moment
     if reuse is not None:
         reuse.close()
-    connection = Connection(origin, wire.connect(origin, timeout_s=connect_s, stop=stop, on_socket=on_socket))
+    connection = Connection(
+        origin, transport.connect(origin, timeout_s=connect_s, stop=stop, on_socket=on_socket)
+    )
     try:
-        return _exchange(url, headers, connection, wire.Patience(answer_s, stop))
+        return _exchange(url, headers, connection, transport.Patience(answer_s, stop))
     except (OSError, http.client.HTTPException) as error:
         connection.close()
         raise _answer_failure(error, origin, answer_s) from None
@@ -118,7 +120,7 @@ def follow(
 
 
 def _exchange(
-    url: str, headers: Mapping[str, str], connection: Connection, patience: wire.Patience
+    url: str, headers: Mapping[str, str], connection: Connection, patience: transport.Patience
 ) -> Response:
     client = connection.client
     client.response_class = functools.partial(RawResponse, patience)  # type: ignore[assignment]
@@ -136,10 +138,10 @@ def _target(url: str, origin: Origin, headers: "dict[str, str]") -> str:
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     query = quote(parts.query, safe="/%:@!$&'()*+,;=~-._?")
     target = path + (f"?{query}" if query else "")
-    proxy = wire.proxy_for(origin) if origin.scheme == "http" else None
+    proxy = transport.proxy_for(origin) if origin.scheme == "http" else None
     if proxy is None:
         return target
-    authorization = wire.proxy_authorization(proxy)
+    authorization = transport.proxy_authorization(proxy)
     if authorization:
         headers["Proxy-Authorization"] = authorization
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, query, ""))
@@ -152,4 +154,4 @@ def _answer_failure(error: Exception, origin: Origin, answer_s: float) -> Failur
         )
     if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
         return Failure("upstream_down", f"{origin.host} answered what is no HTTP: {type(error).__name__}")
-    return wire.connection_failure(error, origin, answer_s)
+    return transport.connection_failure(error, origin, answer_s)

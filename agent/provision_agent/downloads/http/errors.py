@@ -14,10 +14,10 @@ import time
 from typing import Callable, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
-from ..contract import protocol
-from ..contract.failures import Failure
-from .addresses import CIVITAI_HOSTS, HubFile
-from .http import Headers
+from ...contract import protocol
+from ...contract.failures import Failure
+from ..addresses import CIVITAI_HOSTS, HubFile
+from .request import Headers
 
 MIN_WAIT_S, MAX_WAIT_S = 0.5, 120.0
 """However short or long a time a server names, it is asked again after this."""
