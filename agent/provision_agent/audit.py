@@ -12,7 +12,8 @@ from typing import Any, Dict, FrozenSet, Iterator, List, Optional
 
 from .contract.failures import Failure
 from .contract.plan import Download, File, Plan, Repo
-from .downloads import Sources, existing, repositories, verify
+from .downloads import Sources, existing, verify
+from .downloads.sources import repositories
 from .host.facts import find_facts
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .run import conditions

@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 from .contract import protocol
 from .contract.failures import Failure
 from .contract.plan import Download, HubRepository, Plan, Repo, repository_of
-from .downloads import Answer, Sources, addresses, existing, hosts, preflight, repositories
+from .downloads import Answer, Sources, existing, hosts, preflight
 from .downloads.engine.part_file import landed_bytes
 from .downloads.names import NameTaken
+from .downloads.sources import addresses, repositories
 from .host.facts import find_facts
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 from .run import conditions

@@ -12,7 +12,8 @@ from harness.content import Content
 from harness.downloads import Bench, quick
 from harness.file_server import Fault, FileServer
 from provision_agent.contract.plan import Download, Substitute, download_key
-from provision_agent.downloads import Result, Sources, repositories
+from provision_agent.downloads import Result, Sources
+from provision_agent.downloads.sources import repositories
 from provision_agent.run.state import StateFile
 
 ONE, OTHER = Content.safetensors(300_000, seed=1), Content.safetensors(400_000, seed=2)

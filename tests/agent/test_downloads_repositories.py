@@ -9,7 +9,8 @@ import pytest
 from harness.file_server import Content, Fault, FileServer
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Download, repository_of
-from provision_agent.downloads import Sources, repositories
+from provision_agent.downloads import Sources
+from provision_agent.downloads.sources import repositories
 
 SHA256 = "ab" * 32
 TREE = "/api/models/owner/name/tree/main"

@@ -12,8 +12,9 @@ from harness.downloads import quick
 from harness.file_server import Content, Fault, FileServer
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Download, SecretRule
-from provision_agent.downloads import Sources, addresses, sources
+from provision_agent.downloads import Sources
 from provision_agent.downloads.http import errors
+from provision_agent.downloads.sources import addresses, lookup
 
 MIB = 1 << 20
 TOKEN = "hf_hush-hush"
@@ -389,11 +390,11 @@ def test_civitais_catalogue_tells_the_hash_of_the_right_file_only():
         {"files": [file("a.pt", 10, "a"), file("b.pt", 20, "b"), file("c.pt", 20, "c")]}
     ).encode()
 
-    assert sources.civitai_hash(listing, "a.pt", 10 * 1024) == "a" * 64
-    assert sources.civitai_hash(listing, None, 10 * 1024) == "a" * 64
-    assert sources.civitai_hash(listing, "b.pt", 20 * 1024) == "b" * 64
-    assert sources.civitai_hash(listing, None, 20 * 1024) is None
-    assert sources.civitai_hash(b"not JSON", "a.pt", 1) is None
+    assert lookup.civitai_hash(listing, "a.pt", 10 * 1024) == "a" * 64
+    assert lookup.civitai_hash(listing, None, 10 * 1024) == "a" * 64
+    assert lookup.civitai_hash(listing, "b.pt", 20 * 1024) == "b" * 64
+    assert lookup.civitai_hash(listing, None, 20 * 1024) is None
+    assert lookup.civitai_hash(b"not JSON", "a.pt", 1) is None
 
 
 def test_a_redirect_to_a_login_page_means_that_a_token_is_missing(bench, server):

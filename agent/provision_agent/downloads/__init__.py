@@ -5,6 +5,6 @@
 
 from .preflight import Preflight
 from .queue import Downloads, Result
-from .sources import Answer, Sources
+from .sources.lookup import Answer, Sources
 
 __all__ = ["Answer", "Downloads", "Preflight", "Result", "Sources"]

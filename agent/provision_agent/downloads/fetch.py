@@ -14,7 +14,7 @@ from ..contract import protocol
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import LEVELS, Download
 from ..run.context import Context
-from . import existing, local, unpack, verify
+from . import existing, unpack, verify
 from .allowance import Allowance, Stopped, TimeUp
 from .engine.hasher import Hasher
 from .engine.part_file import Busy, Identity, PartFile
@@ -26,7 +26,8 @@ from .hosts import Hosts
 from .ladder import Ladder, Source
 from .names import Names, NameTaken
 from .progress import Progress
-from .sources import Answer, Sources
+from .sources import local
+from .sources.lookup import Answer, Sources
 
 LOCK_AGAIN_S = 0.5
 QUIET_WITHIN_S = 60.0

@@ -21,7 +21,7 @@ from .engine.part_file import landed_bytes
 from .fetch import Fetch
 from .hosts import Hosts
 from .ladder import Source
-from .sources import Sources
+from .sources.lookup import Sources
 
 MARGIN_BYTES = 64 << 20
 MARGIN_SHARE = 0.01

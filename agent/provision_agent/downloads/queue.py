@@ -24,7 +24,7 @@ from .fetch import Fetch
 from .hosts import Hosts, Rate
 from .names import Names, NameTaken
 from .preflight import Preflight
-from .sources import Sources
+from .sources.lookup import Sources
 
 LOOK_AGAIN_S = 0.1
 STOP_WITHIN_S = 10.0

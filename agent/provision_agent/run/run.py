@@ -18,7 +18,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ..contract.failures import Failure
 from ..contract.plan import LEVELS, STEPS, Download, Plan
 from ..contract.protocol import public_url
-from ..downloads import Downloads, Sources, repositories
+from ..downloads import Downloads, Sources
+from ..downloads.sources import repositories
 from ..host import facts
 from ..steps import apt, nodes
 from ..steps.python import disk_estimate

@@ -14,7 +14,7 @@ from typing import Callable, Dict, List, Optional
 from ...contract.failures import Failure
 from ..hosts import Hosts, Rate
 from ..http import request
-from ..sources import Sources
+from ..sources.lookup import Sources
 from .ranges import UNKNOWN, Claim
 from .transfer import Transfer, carry
 from .tuner import Tuner

@@ -12,10 +12,11 @@ from typing import Callable, List, Optional
 
 from ...contract.failures import Failure
 from ...contract.plan import ItemLimits
-from .. import sources, verify
+from .. import verify
 from ..hosts import Rate
 from ..http import request
-from ..sources import Answer, Sources
+from ..sources import lookup
+from ..sources.lookup import Answer, Sources
 from .hasher import Hasher
 from .part_file import PartFile
 from .ranges import Claim, Extents
@@ -142,9 +143,7 @@ def carry(
     answer = transfer.answer
     response = request.request(
         answer.location,
-        dict(
-            answer.headers, **sources.range_header(None if transfer.is_single else (claim.start, claim.end))
-        ),
+        dict(answer.headers, **lookup.range_header(None if transfer.is_single else (claim.start, claim.end))),
         connect_s=transfer.limits.connect_s,
         answer_s=FIRST_BYTE_S,
         stop=lambda: claim.is_abandoned,
@@ -215,12 +214,12 @@ def _check(response: request.Response, claim: Claim, access: Sources) -> None:
     access.check(
         response, url=answer.url, token=answer.token, deadline=time.monotonic() + transfer.limits.lookup_s
     )
-    found = sources.size_of(response)
+    found = lookup.size_of(response)
     if size is not None and found is not None and found != size:
         raise Changed(f"the file at {answer.host} changed from {size} to {found} bytes while it was fetched")
     if transfer.is_single:
         return  # all of it is in this one answer, so it cannot be mixed
-    new = sources.validator_of(response.headers)
+    new = lookup.validator_of(response.headers)
     if answer.sha256 is None and answer.validator and new and new != answer.validator:
         raise Changed(f"the file at {answer.host} changed while it was fetched")
     if response.status == 200:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from ...contract import protocol
 from ...contract.failures import Failure
-from ..addresses import CIVITAI_HOSTS, HubFile
+from ..sources.addresses import CIVITAI_HOSTS, HubFile
 from .request import Headers
 
 MIN_WAIT_S, MAX_WAIT_S = 0.5, 120.0

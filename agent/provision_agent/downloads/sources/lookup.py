@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
-from ..contract.failures import Failure
-from ..contract.plan import SecretRule
-from . import addresses, verify
-from .http import errors, request
-from .http.transport import Origin, Stop, origin_of
+from ...contract.failures import Failure
+from ...contract.plan import SecretRule
+from .. import verify
+from ..http import errors, request
+from ..http.transport import Origin, Stop, origin_of
+from . import addresses
 
 HEAD_BYTES = 1024
 """How much of a file is read to know what it is; enough for a login page to give itself away."""

@@ -6,10 +6,10 @@ import threading
 import time
 from urllib.parse import unquote, urlsplit
 
-from ..contract.failures import Failure
-from .allowance import Allowance
-from .engine.transfer import Transfer
-from .progress import Progress
+from ...contract.failures import Failure
+from ..allowance import Allowance
+from ..engine.transfer import Transfer
+from ..progress import Progress
 
 COPY_BYTES = 1 << 20
 

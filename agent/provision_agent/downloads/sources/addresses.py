@@ -10,8 +10,8 @@ import re
 from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
-from ..contract.failures import Failure
-from ..contract.plan import HubRepository
+from ...contract.failures import Failure
+from ...contract.plan import HubRepository
 
 HF_HOME = "https://huggingface.co"
 CIVITAI_HOSTS = ("civitai.com", "civitai.red", "civitai.green")

@@ -1,0 +1,1 @@
+"""What people write as a file's address, and what its source says about it."""
