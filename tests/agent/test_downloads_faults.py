@@ -323,7 +323,7 @@ def test_a_429_in_the_middle_lets_the_other_connections_go_on(bench, server):
 
 
 def test_waiting_for_throttles_has_a_bound(bench, server, monkeypatch):
-    monkeypatch.setattr("provision_agent.downloads.allowance.THROTTLED_AT_MOST_S", 1.5)
+    monkeypatch.setattr("provision_agent.downloads.time_budget.THROTTLED_AT_MOST_S", 1.5)
     url = server.add("/m.bin", Content(MIB), Fault(status=429, headers={"Retry-After": "1"}))
 
     result = bench.fetch_one(Download(url=url, path="m.bin"))

@@ -18,9 +18,9 @@ from ..run.context import Context
 from ..run.log_lines import size_text
 from . import existing
 from .engine.part_file import landed_bytes
-from .fetch import Fetch
+from .file import Fetch
 from .hosts import Hosts
-from .ladder import Source
+from .source_selector import Source
 from .sources.lookup import Sources
 
 MARGIN_BYTES = 64 << 20

@@ -17,14 +17,14 @@ from ..contract.failures import Failure, disk_failure
 from ..contract.plan import LEVELS, Download, Limits
 from ..run.context import Context
 from . import existing, preflight
-from .allowance import Stopped
 from .engine.pool import Pool
 from .engine.tuner import Tuner
-from .fetch import Fetch
+from .file import Fetch
 from .hosts import Hosts, Rate
 from .names import Names, NameTaken
 from .preflight import Preflight
 from .sources.lookup import Sources
+from .time_budget import Stopped
 
 LOOK_AGAIN_S = 0.1
 STOP_WITHIN_S = 10.0

@@ -6,10 +6,10 @@ import time
 from typing import Callable
 
 from ...contract.failures import Failure
-from ..allowance import Allowance
 from ..hosts import Hosts
-from ..ladder import Source
 from ..progress import Progress
+from ..source_selector import Source
+from ..time_budget import Allowance
 from .pool import Pool
 from .transfer import PROGRESS_BYTES, Changed, Transfer
 

@@ -7,9 +7,9 @@ import time
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
-from ..allowance import Allowance
 from ..engine.transfer import Transfer
 from ..progress import Progress
+from ..time_budget import Allowance
 
 COPY_BYTES = 1 << 20
 

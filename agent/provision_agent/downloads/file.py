@@ -15,7 +15,6 @@ from ..contract.failures import Failure, disk_failure
 from ..contract.plan import LEVELS, Download
 from ..run.context import Context
 from . import existing, unpack, verify
-from .allowance import Allowance, Stopped, TimeUp
 from .engine.hasher import Hasher
 from .engine.part_file import Busy, Identity, PartFile
 from .engine.pool import Pool
@@ -23,11 +22,12 @@ from .engine.ranges import Extents
 from .engine.transfer import Changed, Transfer
 from .engine.watch import Watch
 from .hosts import Hosts
-from .ladder import Ladder, Source
 from .names import Names, NameTaken
 from .progress import Progress
+from .source_selector import Ladder, Source
 from .sources import local
 from .sources.lookup import Answer, Sources
+from .time_budget import Allowance, Stopped, TimeUp
 
 LOCK_AGAIN_S = 0.5
 QUIET_WITHIN_S = 60.0

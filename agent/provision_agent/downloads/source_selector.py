@@ -12,11 +12,11 @@ from ..contract import protocol
 from ..contract.backoff import full_jitter_s
 from ..contract.failures import Failure
 from ..contract.plan import Download
-from .allowance import Allowance
 from .engine.transfer import Changed, Expired, Unranged
 from .hosts import Hosts
 from .sources import addresses
 from .sources.lookup import Answer
+from .time_budget import Allowance
 
 EXPIRED_AT_MOST = 3
 """How often in a row a fresh link is asked for without a byte in between."""
