@@ -14,18 +14,18 @@ import threading
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from .contract.failures import Failure
-from .contract.plan import Plan
-from .host import facts
-from .host.detach import argv_of, processes
-from .run.context import Context
-from .run.journal import read_status
-from .run.keeper import holder_facts
-from .run.start import plan_of, run_facts, say, stop_keeper
-from .run.state import StateFile
-from .run.workspace import Workspace, known_workspaces
-from .steps.checks import run_check
-from .steps.python.venv import find
+from ..contract.failures import Failure
+from ..contract.plan import Plan
+from ..host import facts
+from ..host.detach import argv_of, processes
+from ..run.context import Context
+from ..run.journal import read_status
+from ..run.keeper import holder_facts
+from ..run.start import plan_of, run_facts, say, stop_keeper
+from ..run.state import StateFile
+from ..run.workspace import Workspace, known_workspaces
+from ..steps.checks import run_check
+from ..steps.python.venv import find
 
 STOP_WITHIN_S = 40.0
 VERIFY_WITHIN_S = 600.0

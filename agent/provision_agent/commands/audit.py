@@ -10,16 +10,16 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, FrozenSet, Iterator, List, Optional
 
-from .contract.failures import Failure
-from .contract.plan import Download, File, Plan, Repo
-from .downloads import Sources, existing, verify
-from .downloads.sources import repositories
-from .host.facts import find_facts
+from ..contract.failures import Failure
+from ..contract.plan import Download, File, Plan, Repo
+from ..downloads import Sources, existing, verify
+from ..downloads.sources import repositories
+from ..host.facts import find_facts
+from ..run import conditions
+from ..run.context import Context
+from ..run.start import say
+from ..steps.git import Git
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
-from .run import conditions
-from .run.context import Context
-from .run.start import say
-from .steps.git import Git
 
 WITHIN_S = 1800.0
 HASHES_AT_ONCE = 4

@@ -12,19 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
+from ..contract.failures import Failure
+from ..contract.plan import Download
+from ..contract.protocol import public_url
+from ..downloads import Sources, existing, verify
+from ..host import process
+from ..host.detach import argv_of, processes
+from ..run.context import Context
+from ..run.start import plan_of, say
+from ..run.workspace import Workspace, known_workspaces
+from ..steps.git import Git
+from ..steps.python.venv import interpreter_of
 from .audit import HASHES_AT_ONCE, MODEL_SUFFIXES
-from .contract.failures import Failure
-from .contract.plan import Download
-from .contract.protocol import public_url
-from .downloads import Sources, existing, verify
-from .host import process
-from .host.detach import argv_of, processes
 from .query import quiet_context, read_request
-from .run.context import Context
-from .run.start import plan_of, say
-from .run.workspace import Workspace, known_workspaces
-from .steps.git import Git
-from .steps.python.venv import interpreter_of
 
 WITHIN_S = 1800.0
 LOOKUP_S = 10.0

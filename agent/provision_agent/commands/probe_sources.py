@@ -17,21 +17,21 @@ from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from .contract import protocol
-from .contract.failures import Failure
-from .contract.plan import Download, HubRepository, Plan, Repo, repository_of
-from .downloads import Answer, Sources, existing, hosts, preflight
-from .downloads.engine.part_file import landed_bytes
-from .downloads.names import NameTaken
-from .downloads.sources import addresses, repositories
-from .host.facts import find_facts
+from ..contract import protocol
+from ..contract.failures import Failure
+from ..contract.plan import Download, HubRepository, Plan, Repo, repository_of
+from ..downloads import Answer, Sources, existing, hosts, preflight
+from ..downloads.engine.part_file import landed_bytes
+from ..downloads.names import NameTaken
+from ..downloads.sources import addresses, repositories
+from ..host.facts import find_facts
+from ..run import conditions
+from ..run.context import Context
+from ..run.start import say
+from ..steps import refs
+from ..steps.git import Git
+from ..steps.python import disk_estimate, probe, venv, wheels
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
-from .run import conditions
-from .run.context import Context
-from .run.start import say
-from .steps import refs
-from .steps.git import Git
-from .steps.python import disk_estimate, probe, venv, wheels
 
 WITHIN_S = 75.0
 LOOKUP_S = 30.0
