@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     )
     from .instance import Instance
     from .profile import Profile
-    from .run import Run
-    from .up import attach, known_instance, start
+    from .run.run import Run
+    from .run.start import attach, known_instance, start
 
 __all__ = [
     "AgentLostError",
@@ -48,10 +48,10 @@ __all__ = [
 _HOMES = {
     "Instance": "instance",
     "Profile": "profile",
-    "Run": "run",
-    "attach": "up",
-    "known_instance": "up",
-    "start": "up",
+    "Run": "run.run",
+    "attach": "run.start",
+    "known_instance": "run.start",
+    "start": "run.start",
 }
 
 

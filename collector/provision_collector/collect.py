@@ -18,7 +18,6 @@ from provision_agent.contract import protocol
 from provision_agent.contract.status import new_status
 
 from .errors import HostUnreachableError, LocalMachineError, ProvisionError
-from .events import LocalEvents
 from .instance import Connection, Instance, Link, refusal
 from .mirror import (
     FollowSession,
@@ -31,7 +30,8 @@ from .mirror import (
     ShellSession,
 )
 from .mirror.sender import follower_command, follower_program
-from .outcome import outcome_of
+from .run.events import LocalEvents
+from .run.outcome import outcome_of
 
 DRAIN_S = 30.0
 """So long after the marker what is still in the remote log is waited for."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provision_collector import registry
 from provision_collector.errors import UsageError
 from provision_collector.instance import Instance
-from provision_collector.registry import RunFiles, RunRecord
+from provision_collector.run import registry
+from provision_collector.run.registry import RunFiles, RunRecord
 
 
 @pytest.fixture(autouse=True)

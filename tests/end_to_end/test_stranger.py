@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from harness.hostile import FINISHED, HostileInstance, event_line
-from provision_collector import Profile, attach, dispatch, registry, start
-from provision_collector import run as run_module
+from provision_collector import Profile, attach, start
 from provision_collector.profile import compile_plan
+from provision_collector.run import dispatch, registry
+from provision_collector.run import run as run_module
 
 from .conftest import PROVISION
 

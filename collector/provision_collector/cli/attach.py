@@ -55,7 +55,7 @@ def command(
     configure_logging(verbose)
     from .. import gone
     from ..profile import load_profile
-    from ..up import attach
+    from ..run.start import attach
     from .watch import mode_for, watch
 
     instance = instance_of(connection, run)

@@ -92,7 +92,7 @@ def _mend(
     instance: Instance, plan: Plan, secrets: dict[str, str], logs_dir: str, *, as_json: bool, verbose: bool
 ) -> int:
     from ..planning.on_instance import REPAIR
-    from ..up import start
+    from ..run.start import start
     from .watch import mode_for, watch
 
     return watch(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..forwarding import Port
     from ..instance import Instance
     from ..planning.on_instance import PlanThere
-    from ..run import Run
+    from ..run.run import Run
 
 NAME_LENGTH = 64
 NAMES_SHOWN = 20
@@ -112,7 +112,7 @@ def ports_of_a_stranger(there: PlanThere, instance: Instance, names: tuple[str, 
     """
     from ..console import harmless
     from ..errors import UsageError
-    from ..order import service_ports
+    from ..run.spec import service_ports
 
     ports = {harmless(name)[:NAME_LENGTH]: port for name, port in service_ports(there.plan).items()}
     told = dict(list(ports.items())[:NAMES_SHOWN])

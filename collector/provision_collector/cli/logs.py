@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..instance import Instance
-    from ..registry import RunFiles, RunRecord
+    from ..run.registry import RunFiles, RunRecord
 
 POLL_S = 0.1
 CHUNK_BYTES = 1 << 16
@@ -51,8 +51,8 @@ def command(
     file go the raw bytes; to a terminal the text, with control characters made harmless.
     """
     configure_logging(verbose)
-    from .. import registry
     from ..errors import UsageError
+    from ..run import registry
 
     def wanted(files: RunFiles) -> Path:
         return files.errors if wants_errors else files.events if wants_events or as_json else files.core
@@ -81,7 +81,7 @@ async def _print_from(
     follow: bool,
 ) -> None:
     """Feed the mirrors of a run on *instance* and print one of them: as far as it is now, or with *follow* to its end."""
-    from ..up import attach
+    from ..run.start import attach
     from .watch import say_errors
 
     async with await attach(instance, run_id=run_id, workspace=workspace, logs_dir=logs_dir) as run:
@@ -123,7 +123,7 @@ def _print(path: Path, *, is_over: Callable[[], bool]) -> None:
 
 
 def _is_over(record: RunRecord) -> bool:
-    from .. import registry
+    from ..run import registry
 
     now = registry.find(record.run, record.to_instance())
     return now is None or now.verdict is not None

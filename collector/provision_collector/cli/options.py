@@ -136,9 +136,9 @@ def instance_of(connection: dict[str, Any], run: str | None = None) -> Instance:
     """
     from dataclasses import replace
 
-    from .. import registry
     from ..errors import UsageError
     from ..instance import Instance
+    from ..run import registry
 
     given = {name: value for name, value in connection.items() if value is not None}
     host = given.pop("host", None)
@@ -153,7 +153,7 @@ def instance_of(connection: dict[str, Any], run: str | None = None) -> Instance:
 
 def workspace_of(run: str | None, instance: Instance) -> str | None:
     """The folder of *run* on *instance*, if this machine knows that run there."""
-    from .. import registry
+    from ..run import registry
 
     record = registry.find(run, instance) if run else None
     return (record.workspace or None) if record is not None else None

@@ -36,7 +36,7 @@ def _there(connection: dict[str, Any], keep: int, older_than_s: float | None) ->
 
 
 def _here(keep: int, older_than_s: float | None) -> dict[str, Any]:
-    from .. import registry
+    from ..run import registry
 
     limit = None if older_than_s is None else time.time() - older_than_s
     removed = []

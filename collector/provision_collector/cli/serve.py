@@ -100,10 +100,10 @@ def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool
 
 
 def _rules(options: dict[str, Any]) -> Rules:
-    from .. import registry
     from ..errors import UsageError
     from ..gone import gone_check
     from ..hooks import Hook
+    from ..run import registry
     from ..server.rules import Rules
 
     held = {}

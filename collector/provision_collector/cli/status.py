@@ -10,7 +10,7 @@ import click
 from .options import configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
-    from ..registry import RunRecord
+    from ..run.registry import RunRecord
 
 
 @click.command("status")
@@ -53,7 +53,7 @@ def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]
 
 
 def _local(run: str | None) -> list[dict[str, Any]]:
-    from .. import registry
+    from ..run import registry
 
     records = [registry.known(run)] if run else registry.all_runs()
     return [_from_mirror(record) for record in records]
@@ -64,7 +64,7 @@ def _from_mirror(record: RunRecord) -> dict[str, Any]:
 
     from .. import scorecard
     from ..errors import ProvisionError
-    from ..events import EventTail
+    from ..run.events import EventTail
 
     status = new_status(record.run)
     tail = EventTail(record.files.events)

@@ -122,7 +122,7 @@ def _prepared(
     from ..planning.lock import apply_lock, lock_path, read_lock
     from ..planning.wanted import wanted_profile
     from ..profile import compile_plan, secret_values
-    from ..up import start
+    from ..run.start import start
 
     instance = instance_of(connection)
     workflows, is_locked = options.pop("workflows"), options.pop("locked")

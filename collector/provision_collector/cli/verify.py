@@ -64,9 +64,9 @@ def plan_for(
     """The plan of *profile*, or of a run: the one that was named, or the instance's current one."""
     import asyncio
 
-    from ..order import Known
     from ..planning.on_instance import PlanThere, plan_there
     from ..profile import compile_plan, load_profile
+    from ..run.spec import Known
 
     folder = workspace or workspace_of(run, instance)
     if profile is not None:
@@ -78,7 +78,7 @@ def plan_for(
 def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int) -> dict[str, Any]:
     from provision_agent.contract.status import fold, new_status
 
-    from ..outcome import outcome_of
+    from ..run.outcome import outcome_of
 
     status = new_status(run or "")
     for event in events:

@@ -15,7 +15,7 @@ from ..errors import ProvisionError
 
 if TYPE_CHECKING:
     from ..console import View
-    from ..run import Run
+    from ..run.run import Run
 
 STOP_WITHIN_S = 90.0
 
@@ -131,7 +131,7 @@ def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]
     """The outcome of a run that never began, because of *error*."""
     from provision_agent.contract.status import new_status
 
-    from ..outcome import outcome_of
+    from ..run.outcome import outcome_of
 
     return outcome_of(
         new_status(""),

@@ -20,8 +20,8 @@ from provision_agent.contract.plan import Plan
 from ..errors import ProvisionError, UsageError
 from ..gone import leave_when_gone
 from ..hooks import Deliveries, Hook, Kind
-from ..order import Order, new_run_id
-from ..run import Run
+from ..run.run import Run
+from ..run.spec import Order, new_run_id
 from ..scorecard import key_of
 from .book import Book, Member
 from .targets import Target

@@ -8,12 +8,12 @@ from typing import Any
 
 from provision_agent.contract.plan import Download, Plan
 
-from .. import registry
-from ..dispatch import kept_back, plan_of, runs_of
 from ..errors import UsageError
 from ..instance import Instance
 from ..instance_query import ask
-from ..order import Known
+from ..run import registry
+from ..run.dispatch import kept_back, plan_of, runs_of
+from ..run.spec import Known
 from .sources import worst
 
 VERIFY_WITHIN_S = 660.0

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 
-from ..registry import RunFiles
+from ..run.registry import RunFiles
 from .store import Row
 
 POLL_S = 0.2

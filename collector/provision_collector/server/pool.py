@@ -13,13 +13,13 @@ from pathlib import Path
 import structlog
 from provision_agent.contract.plan import Plan
 
-from .. import registry
 from ..errors import ProvisionError
 from ..hooks import Deliveries
 from ..instance_query import ask
-from ..order import new_run_id
 from ..profile import values_of
-from ..registry import RunRecord
+from ..run import registry
+from ..run.registry import RunRecord
+from ..run.spec import new_run_id
 from .orders import Accepted, RunRequest, prepare
 from .rules import Rules
 from .store import Row, Store

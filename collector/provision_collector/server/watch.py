@@ -17,18 +17,19 @@ import structlog
 from provision_agent.contract import protocol
 from provision_agent.contract.plan import Plan
 
-from .. import registry, scorecard
+from .. import scorecard
 from ..errors import ProvisionError
-from ..events import EventTail
 from ..gone import leave_when_gone
 from ..hooks import Deliveries, Kind
 from ..instance import Instance
 from ..mirror import MirrorState
-from ..order import Order
-from ..outcome import outcome_of
 from ..profile import values_of
-from ..registry import RunFiles, RunRecord
-from ..run import Run, with_labels
+from ..run import registry
+from ..run.events import EventTail
+from ..run.outcome import outcome_of
+from ..run.registry import RunFiles, RunRecord
+from ..run.run import Run, with_labels
+from ..run.spec import Order
 from .rules import Rules
 from .store import Row, Store
 from .story import Story

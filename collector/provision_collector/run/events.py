@@ -17,7 +17,7 @@ import structlog
 from provision_agent.contract import protocol
 from provision_agent.contract.event_check import MAX_EVENT_BYTES, OUR_NAMES, Misfit, check_event, parse_event
 
-from .errors import AgentLostError, ProvisionError, UsageError
+from ..errors import AgentLostError, ProvisionError, UsageError
 
 CHUNK_BYTES = 1 << 20
 LIVE_BYTES = 1 << 16

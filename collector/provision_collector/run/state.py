@@ -10,9 +10,9 @@ from typing import Any
 
 from provision_agent.contract.status import fold, new_status
 
-from .errors import LocalMachineError, ProvisionError
+from ..errors import LocalMachineError, ProvisionError
+from ..mirror import Mirror
 from .events import EventTail, LocalEvents
-from .mirror import Mirror
 from .registry import RunFiles
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from provision_agent.contract import protocol
 
-from .errors import ProvisionError
+from ..errors import ProvisionError
 
 
 def outcome_of(

@@ -17,14 +17,15 @@ from typing import Any, Self
 import structlog
 from provision_agent.contract import protocol
 
-from . import registry, scorecard
+from .. import scorecard
+from ..errors import HostUnreachableError, ProvisionError
+from ..instance import Instance, Link
+from . import registry
 from .dispatch import Dispatch
-from .errors import HostUnreachableError, ProvisionError
-from .instance import Instance, Link
-from .order import Known, Order, new_run_id
 from .outcome import outcome_of
-from .progress import Progress
 from .registry import RunFiles, RunRecord
+from .spec import Known, Order, new_run_id
+from .state import Progress
 from .watcher import Watcher
 
 WORD_AFTER_DEADLINE_S = 30.0

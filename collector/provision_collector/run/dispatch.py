@@ -15,17 +15,11 @@ from typing import Any
 from provision_agent.contract import protocol
 from provision_agent.contract.plan import Plan, PlanFormatError
 
+from ..errors import AgentLostError, HostUnreachableError, ProvisionError, RefusedError, UsageError
+from ..instance import Deployment, Instance, Link, build_bundle, call, first_contact
+from ..profile.secrets import values_of
 from . import registry
-from .errors import (
-    AgentLostError,
-    HostUnreachableError,
-    ProvisionError,
-    RefusedError,
-    UsageError,
-)
-from .instance import Deployment, Instance, Link, build_bundle, call, first_contact
-from .order import LONGEST_UNKNOWN_RUN_S, Known, Order, agent_folders
-from .profile.secrets import values_of
+from .spec import LONGEST_UNKNOWN_RUN_S, Known, Order, agent_folders
 
 START_TIMEOUT_S = 90.0
 """Longer than a lock that is watched for a dead machine, and than a replaced run needs to stop."""

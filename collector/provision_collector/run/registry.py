@@ -18,9 +18,9 @@ from typing import Any
 import platformdirs
 from provision_agent.contract import protocol
 
-from .errors import UsageError
-from .instance import Instance
-from .order import Known
+from ..errors import UsageError
+from ..instance import Instance
+from .spec import Known
 
 
 @dataclass(frozen=True)

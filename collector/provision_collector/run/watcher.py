@@ -15,10 +15,9 @@ from typing import Any
 
 import structlog
 
-from .dispatch import Dispatch
-from .errors import AgentLostError, HostUnreachableError, ProvisionError, UsageError
-from .instance import Link
-from .mirror import (
+from ..errors import AgentLostError, HostUnreachableError, ProvisionError, UsageError
+from ..instance import Link
+from ..mirror import (
     FolderGoneError,
     FollowSession,
     LinkLostError,
@@ -27,7 +26,8 @@ from .mirror import (
     MirrorBusyError,
     MirrorState,
 )
-from .progress import Progress
+from .dispatch import Dispatch
+from .state import Progress
 
 AGENT_RESTARTS = 3
 AGENT_DEAD_AFTER_S = 3.0

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from provision_agent.contract.plan import Plan
 
+from ..errors import UsageError
+from ..instance import Instance
+from ..profile import Profile, compile_plan, secret_values
 from . import registry
-from .errors import UsageError
-from .instance import Instance
-from .order import Known, Order
-from .profile import Profile, compile_plan, secret_values
 from .run import Run
+from .spec import Known, Order
 
 
 async def start(

@@ -1,0 +1,1 @@
+"""One run as this machine sees it: started, watched, recorded, ended with an outcome."""
