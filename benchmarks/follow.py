@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from provision_agent.tail.inotify import Inotify
-from provision_collector.collect import CollectOrder, LogToCollect, collect
+from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.demo.instance import EmbeddedInstance
 from provision_collector.instance import Instance
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from provision_agent.contract import protocol
-from provision_collector.mirror.sender import MODULES, follower_command, follower_program
+from provision_collector.collect.sender import MODULES, follower_command, follower_program
 
 CANDIDATES = [
     shutil.which("python3"),

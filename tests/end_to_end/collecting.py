@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import pytest
 from harness import log_writer
 from harness.tcp_proxy import TcpProxy
-from provision_collector.collect import CollectOrder, LogToCollect, collect
+from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.instance import Instance
 
 from .conftest import Child, Finished, Here, eventually

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provision_collector.collect import CollectOrder, LogToCollect, collect
+from provision_collector.collect import marker_log
+from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.demo.instance import EmbeddedInstance
 from provision_collector.instance import Instance
-from provision_collector.mirror import marked
 
 from .collecting import END, Case, case_of, cases_of, kill
 from .conftest import Here, eventually
@@ -75,7 +75,7 @@ async def test_a_marker_that_was_already_there_counts_only_when_the_log_stays_un
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(marked, "STALE_AFTER_S", 2.0)
+    monkeypatch.setattr(marker_log, "STALE_AFTER_S", 2.0)
     instance = here.instance
     reached = Instance(instance.host, port=instance.port, user=instance.user, key=str(instance.key_path))
 

@@ -14,7 +14,7 @@ from typing import Any
 import asyncssh
 import pytest
 from harness.dropbear import Dropbear
-from provision_collector.collect import CollectOrder, LogToCollect, collect
+from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.instance import Instance
 
 from .collecting import END, LONG_S, Case, follower_pids, kill, until

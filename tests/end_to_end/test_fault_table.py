@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 from harness.network import Network
 from harness.tcp_proxy import TcpProxy
-from provision_collector.collect import CollectOrder, LogToCollect, collect
+from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.instance import connection
 
 from .collecting import (

@@ -16,7 +16,7 @@ import click
 from .options import configure_logging, connection_options, duration, instance_of
 
 if TYPE_CHECKING:
-    from ..collect import CollectOrder, LogToCollect
+    from ..collect.collect import CollectOrder, LogToCollect
     from ..mirror import Markers
 
 
@@ -117,7 +117,7 @@ def command(
     configure_logging(verbose)
     from dataclasses import replace
 
-    from ..collect import CollectOrder
+    from ..collect.collect import CollectOrder
     from ..errors import UsageError
 
     instance = instance_of(connection)
@@ -140,7 +140,7 @@ def command(
 def _pairs(
     remote_logs: tuple[str, ...], outputs: tuple[str, ...], logs_dir: Path, name: str
 ) -> tuple[LogToCollect, ...]:
-    from ..collect import LogToCollect
+    from ..collect.collect import LogToCollect
     from ..errors import UsageError
 
     if outputs and len(outputs) != len(remote_logs):
@@ -181,7 +181,7 @@ def _markers(success: tuple[str, ...], failure: tuple[str, ...], profile: str | 
 
 
 async def _collect(instance: Any, order: CollectOrder, *, as_json: bool) -> int:
-    from ..collect import collect
+    from ..collect.collect import collect
     from ..console import view_for
 
     leave, codes = asyncio.Event(), []

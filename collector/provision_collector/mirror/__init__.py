@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ..collect.marker_log import MarkedLog
+from ..collect.markers import MarkerFinder, Markers, Match
+from ..collect.polled import ShellSession
 from .follow import FollowSession
-from .marked import MarkedLog
-from .markers import MarkerFinder, Markers, Match
 from .mirror import Mirror, MirrorBusyError, MirrorFullError
-from .polled import ShellSession
 from .session import FolderGoneError, LinkLostError, Listener
 from .state import MirrorState, Position
 

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 from ..errors import LocalMachineError, ProvisionError
+from ..mirror.mirror import READ_BYTES, Mirror
+from ..mirror.state import MirrorState
 from .markers import MarkerFinder, Markers, Match
-from .mirror import READ_BYTES, Mirror
-from .state import MirrorState
 
 STALE_AFTER_S = 10.0
 """A marker that was there when the log was first seen counts only if nothing is written for so long."""

@@ -17,21 +17,12 @@ from typing import Any
 from provision_agent.contract import protocol
 from provision_agent.contract.status import new_status
 
-from .errors import HostUnreachableError, LocalMachineError, ProvisionError
-from .instance import Connection, Instance, Link, refusal
-from .mirror import (
-    FollowSession,
-    LinkLostError,
-    Listener,
-    MarkedLog,
-    Markers,
-    Match,
-    Mirror,
-    ShellSession,
-)
-from .mirror.sender import follower_command, follower_program
-from .run.events import LocalEvents
-from .run.outcome import outcome_of
+from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
+from ..instance import Connection, Instance, Link, refusal
+from ..mirror import FollowSession, LinkLostError, Listener, MarkedLog, Markers, Match, Mirror, ShellSession
+from ..run.events import LocalEvents
+from ..run.outcome import outcome_of
+from .sender import follower_command, follower_program
 
 DRAIN_S = 30.0
 """So long after the marker what is still in the remote log is waited for."""

@@ -15,9 +15,9 @@ from pathlib import PurePosixPath
 from provision_agent.contract import protocol
 
 from ..instance import Connection
-from .mirror import Mirror
-from .session import Listener, edited
-from .shell import Answer, RemoteShell
+from ..mirror.mirror import Mirror
+from ..mirror.session import Listener, edited
+from .shell_session import Answer, RemoteShell
 
 CHUNK_BYTES = 1 << 20
 EVIDENCE_BYTES = 4096

@@ -14,7 +14,7 @@ import time
 from typing import Any, NamedTuple
 
 from ..instance import Channel, Connection
-from .session import HELLO_TIMEOUT_S, LinkLostError
+from ..mirror.session import HELLO_TIMEOUT_S, LinkLostError
 
 ANSWER_TIMEOUT_S = 15.0
 MAX_ANSWER_BYTES = 4 << 20
