@@ -14,8 +14,8 @@ from ..errors import ProvisionError
 from .options import configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
-    from ..forwarding import Port
     from ..instance import Instance
+    from ..instance.forwarding import Port
     from ..planning.on_instance import PlanThere
     from ..run.run import Run
 
@@ -130,7 +130,7 @@ def ports_of_a_stranger(there: PlanThere, instance: Instance, names: tuple[str, 
 
 
 async def _forward(instance: Instance, ports: dict[str, int], local: int | None, *, as_json: bool) -> None:
-    from ..forwarding import Forwarding, Port
+    from ..instance.forwarding import Forwarding, Port
 
     def tell(port: Port, here: int) -> None:
         if as_json:
@@ -148,7 +148,7 @@ class ServicePorts:
     """Brings the ports of a run's services here, from the moment that it is usable."""
 
     def __init__(self, run: Run) -> None:
-        from ..forwarding import Forwarding
+        from ..instance.forwarding import Forwarding
 
         self._ports = dict(run.known.services) if run.known is not None else {}
         if not self._ports:
@@ -166,7 +166,7 @@ class ServicePorts:
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Look at what the run says: which services are ready is the instance's word, their ports are the profile's."""
-        from ..forwarding import Port
+        from ..instance.forwarding import Port
 
         if event["event"] == "run_usable" and self._keeping is None and self._ports:
             self._keeping = asyncio.create_task(self._keep())

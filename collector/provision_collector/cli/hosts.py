@@ -22,7 +22,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def list_(*, known_hosts: str | None, as_json: bool) -> None:
     """List the keys that were accepted on first sight."""
-    from ..instance.hostkeys import entries
+    from ..instance.host_keys import entries
 
     for name, algorithm, fingerprint in entries(_file(known_hosts)):
         row = {"host": name, "algorithm": algorithm, "fingerprint": fingerprint}
@@ -61,8 +61,8 @@ def forget(*, host: str, known_hosts: str | None, as_json: bool) -> None:
     """Forget the key and the scorecard of HOST: HOST, HOST:PORT, [HOST]:PORT, or the name that `hosts list` shows."""
     from ..errors import UsageError
     from ..instance import Instance
-    from ..instance.hostkeys import entry_name
-    from ..instance.hostkeys import forget as forget_names
+    from ..instance.host_keys import entry_name
+    from ..instance.host_keys import forget as forget_names
     from ..scorecard import forget as forget_scorecard
 
     names = {host, f"instance-{host}"}
@@ -81,6 +81,6 @@ def forget(*, host: str, known_hosts: str | None, as_json: bool) -> None:
 
 
 def _file(given: str | None) -> Path:
-    from ..instance.hostkeys import own_file
+    from ..instance.host_keys import own_file
 
     return Path(given).expanduser() if given else own_file()

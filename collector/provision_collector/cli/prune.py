@@ -29,7 +29,7 @@ def command(*, connection: dict[str, Any], keep: int, older_than_s: float | None
 def _there(connection: dict[str, Any], keep: int, older_than_s: float | None) -> dict[str, Any]:
     import asyncio
 
-    from ..instance_query import ask
+    from ..instance.query import ask
 
     answer = asyncio.run(ask(instance_of(connection), "prune", {"keep": keep, "older_than_s": older_than_s}))
     return {"removed": answer["removed"], "agents": answer["agents"]}

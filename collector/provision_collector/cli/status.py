@@ -38,7 +38,7 @@ def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]
 
     from .. import scorecard
     from ..errors import UsageError
-    from ..instance_query import ask
+    from ..instance.query import ask
 
     instance = instance_of(connection)
     runs = asyncio.run(ask(instance, "status", {"run": run, "all": run is None}))["runs"]

@@ -26,7 +26,7 @@ def command(
     configure_logging(verbose)
     import asyncio
 
-    from ..instance_query import ask
+    from ..instance.query import ask
     from .watch import print_outcome
 
     instance = instance_of(connection, run)

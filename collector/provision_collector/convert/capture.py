@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UsageError
 from ..instance import Instance
-from ..instance_query import ask
+from ..instance.query import ask
 from .converted import Converted, name_of
 from .snapshot import add_packages
 

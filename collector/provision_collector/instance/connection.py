@@ -26,7 +26,7 @@ from ..errors import (
     UsageError,
 )
 from .address import Instance
-from .hostkeys import HostKeys
+from .host_keys import HostKeys
 
 CONNECT_TIMEOUT_S = 10.0
 LOGIN_TIMEOUT_S = 15.0

@@ -10,7 +10,7 @@ from provision_agent.contract.plan import Download, Plan
 
 from ..errors import UsageError
 from ..instance import Instance
-from ..instance_query import ask
+from ..instance.query import ask
 from ..run import registry
 from ..run.dispatch import kept_back, plan_of, runs_of
 from ..run.spec import Known

@@ -18,7 +18,7 @@ from provision_agent.contract.plan import Plan
 
 from ..errors import ProvisionError
 from ..instance import Instance, build_bundle
-from ..instance_query import ask
+from ..instance.query import ask
 from .answers import Present, Source, Standing, Survey
 
 WITHIN_S = 100.0

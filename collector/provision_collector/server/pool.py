@@ -15,7 +15,7 @@ from provision_agent.contract.plan import Plan
 
 from ..errors import ProvisionError
 from ..hooks import Deliveries
-from ..instance_query import ask
+from ..instance.query import ask
 from ..profile import values_of
 from ..run import registry
 from ..run.registry import RunRecord

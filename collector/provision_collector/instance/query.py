@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .instance import Instance, build_bundle, call, first_contact
+from . import Instance, build_bundle, call, first_contact
 
 ANSWER_TIMEOUT_S = 90.0
 

@@ -7,8 +7,8 @@ import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .errors import UsageError
-from .instance import Connection, Instance, first_contact, regain
+from ..errors import UsageError
+from . import Connection, Instance, first_contact, regain
 
 
 @dataclass(frozen=True)
