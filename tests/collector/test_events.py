@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from provision_agent.contract.event_check import MAX_EVENT_BYTES
-from provision_collector import scorecard
 from provision_collector.errors import AgentLostError, UsageError
 from provision_collector.instance import Instance
+from provision_collector.pool import scorecard
+from provision_collector.pool.server.stream import read_events
+from provision_collector.pool.server.view import state_of, summary_of, view_of
 from provision_collector.run.events import CHUNK_BYTES, EventTail
-from provision_collector.server.stream import read_events
-from provision_collector.server.view import state_of, summary_of, view_of
 
 
 def line(seq: object, name: str = "warning", **fields: Any) -> bytes:

@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from provision_collector import hooks
 from provision_collector.errors import UsageError
-from provision_collector.gone import is_gone
-from provision_collector.local_command import facts_of
+from provision_collector.pool import hooks
+from provision_collector.pool.gone import is_gone
+from provision_collector.pool.local_command import facts_of
 
 
 class Receiver(HTTPServer):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provision_collector import scorecard
 from provision_collector.instance import Instance
+from provision_collector.pool import scorecard
 
 MACHINE = Instance("203.0.113.7", port=2222, instance_id="../i 7")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from provision_collector.errors import LocalMachineError, UsageError
-from provision_collector.server import store as module
-from provision_collector.server.store import Row, Store
+from provision_collector.pool.store import store as module
+from provision_collector.pool.store.store import Row, Store
 
 AMPLE = 1 << 20
 

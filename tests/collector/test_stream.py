@@ -7,7 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
-from provision_collector.server.stream import CHUNK_BYTES, StreamReader, StreamWriter, last_id_of, read_events
+from provision_collector.pool.server.stream import (
+    CHUNK_BYTES,
+    StreamReader,
+    StreamWriter,
+    last_id_of,
+    read_events,
+)
 
 
 @pytest.fixture

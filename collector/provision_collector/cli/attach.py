@@ -53,7 +53,7 @@ def command(
     gets no secret from here without --profile, and is watched for 24 hours at most: attach again to go on.
     """
     configure_logging(verbose)
-    from .. import gone
+    from ..pool import gone
     from ..profile import load_profile
     from ..run.start import attach
     from .watch import mode_for, watch

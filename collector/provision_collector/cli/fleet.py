@@ -17,7 +17,7 @@ from .options import configure_logging, duration, gone_check_option, login_optio
 from .up import STEP_NAMES
 
 if TYPE_CHECKING:
-    from ..fleet import Fleet, Member, Target
+    from ..pool.fleet import Fleet, Member, Target
 
 
 @click.group("fleet")
@@ -74,8 +74,8 @@ def up(
     is complete, and tries the rest once more. The exit code is the worst of them.
     """
     configure_logging(verbose)
-    from ..descriptors import allow_many_files
     from ..errors import UsageError
+    from ..pool.descriptors import allow_many_files
 
     allow_many_files()
     targets = _targets(file, hosts, options.pop("connection"), dict(options.pop("labels")))
@@ -111,7 +111,7 @@ def up(
 def status(*, name: str | None, as_json: bool) -> None:
     """Show the instances of the fleet NAME (of the one that changed last when left out)."""
     from ..errors import UsageError
-    from ..fleet import fleet_names, read_members
+    from ..pool.fleet import fleet_names, read_members
 
     names = [name] if name is not None else fleet_names()[:1]
     if not names:
@@ -129,8 +129,8 @@ def _targets(
 ) -> list[Target]:
     from dataclasses import replace
 
-    from ..fleet import Target, read_targets
     from ..instance import Instance
+    from ..pool.fleet import Target, read_targets
 
     given = {name: value for name, value in login.items() if value is not None}
     targets = read_targets(file, given) if file is not None else []
@@ -139,9 +139,9 @@ def _targets(
 
 
 def _fleet(targets: list[Target], options: dict[str, Any], file: Path | None, tell: _Teller) -> Fleet:
-    from ..fleet import Fleet, Rules
-    from ..gone import gone_check
-    from ..hooks import Hook
+    from ..pool.fleet import Fleet, Rules
+    from ..pool.gone import gone_check
+    from ..pool.hooks import Hook
     from ..profile import compile_plan, load_profile, secret_values
 
     profile = load_profile(options["profile"], overrides=dict(options["variables"]))

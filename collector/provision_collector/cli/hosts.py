@@ -33,7 +33,7 @@ def list_(*, known_hosts: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def scores(*, as_json: bool) -> None:
     """Show what the runs of each instance say about the machine: verdicts, speed, stalls."""
-    from ..scorecard import scorecards
+    from ..pool.scorecard import scorecards
 
     for card in scorecards():
         click.echo(json.dumps(card) if as_json else _in_words(card))
@@ -63,7 +63,7 @@ def forget(*, host: str, known_hosts: str | None, as_json: bool) -> None:
     from ..instance import Instance
     from ..instance.host_keys import entry_name
     from ..instance.host_keys import forget as forget_names
-    from ..scorecard import forget as forget_scorecard
+    from ..pool.scorecard import forget as forget_scorecard
 
     names = {host, f"instance-{host}"}
     try:

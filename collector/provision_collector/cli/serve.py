@@ -17,8 +17,8 @@ import click
 from .options import configure_logging
 
 if TYPE_CHECKING:
-    from ..server.app import Door
-    from ..server.rules import Rules
+    from ..pool.server.app import Door
+    from ..pool.server.rules import Rules
 
 TOKEN_VARIABLE = "PROVISION_TOKEN"  # noqa: S105 - a name
 SHORTEST_TOKEN = 16
@@ -71,10 +71,10 @@ def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool
     from ..errors import UsageError
 
     try:
-        from ..server.app import serve
+        from ..pool.server.app import serve
     except ImportError as missing:
         raise UsageError(f"`provision serve` needs `{missing.name}`", hint=install_hint("server")) from None
-    from ..descriptors import allow_many_files
+    from ..pool.descriptors import allow_many_files
 
     allow_many_files()
     rules = _rules(options)
@@ -101,10 +101,10 @@ def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool
 
 def _rules(options: dict[str, Any]) -> Rules:
     from ..errors import UsageError
-    from ..gone import gone_check
-    from ..hooks import Hook
+    from ..pool.gone import gone_check
+    from ..pool.hooks import Hook
+    from ..pool.server.rules import Rules
     from ..run import registry
-    from ..server.rules import Rules
 
     held = {}
     for name in options["names"]:
@@ -128,7 +128,7 @@ def _rules(options: dict[str, Any]) -> Rules:
 
 
 def _door(shown: str, token: str, options: dict[str, Any]) -> Door:
-    from ..server.app import LOOPBACK, Door
+    from ..pool.server.app import LOOPBACK, Door
 
     return Door(
         token=token,

@@ -36,9 +36,9 @@ def command(*, run: str | None, connection: dict[str, Any], as_json: bool, verbo
 def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]:
     import asyncio
 
-    from .. import scorecard
     from ..errors import UsageError
     from ..instance.query import ask
+    from ..pool import scorecard
 
     instance = instance_of(connection)
     runs = asyncio.run(ask(instance, "status", {"run": run, "all": run is None}))["runs"]
@@ -62,8 +62,8 @@ def _local(run: str | None) -> list[dict[str, Any]]:
 def _from_mirror(record: RunRecord) -> dict[str, Any]:
     from provision_agent.contract.status import fold, new_status
 
-    from .. import scorecard
     from ..errors import ProvisionError
+    from ..pool import scorecard
     from ..run.events import EventTail
 
     status = new_status(record.run)

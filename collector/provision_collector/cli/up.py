@@ -82,8 +82,8 @@ def command(
     configure_logging(verbose)
     if forward and detach:
         raise click.UsageError("`--detach` leaves and `--forward` stays: give one of them")
-    from .. import gone
     from ..errors import ProvisionError
+    from ..pool import gone
     from .watch import early_outcome, mode_for, print_outcome, watch
 
     asked = gone.gone_check(gone_check)

@@ -72,7 +72,7 @@ async def _watch(
     gone_check: Sequence[str] | None,
     forwards_ports: bool,
 ) -> int:
-    from ..gone import leave_when_gone
+    from ..pool.gone import leave_when_gone
     from .forward import ServicePorts
 
     run = await begin()

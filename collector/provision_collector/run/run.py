@@ -17,9 +17,9 @@ from typing import Any, Self
 import structlog
 from provision_agent.contract import protocol
 
-from .. import scorecard
 from ..errors import HostUnreachableError, ProvisionError
 from ..instance import Instance, Link
+from ..pool import scorecard
 from . import registry
 from .dispatch import Dispatch
 from .outcome import outcome_of

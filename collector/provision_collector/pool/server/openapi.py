@@ -9,7 +9,7 @@ from provision_agent.contract.protocol import RUN_ID_PATTERN
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from ..distribution import version
+from ...distribution import version
 from .api import Endpoint
 
 _REF = "#/components/schemas/{model}"

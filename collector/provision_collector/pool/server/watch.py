@@ -17,22 +17,22 @@ import structlog
 from provision_agent.contract import protocol
 from provision_agent.contract.plan import Plan
 
+from ...errors import ProvisionError
+from ...instance import Instance
+from ...mirror import MirrorState
+from ...profile import values_of
+from ...run import registry
+from ...run.events import EventTail
+from ...run.outcome import outcome_of
+from ...run.registry import RunFiles, RunRecord
+from ...run.run import Run, with_labels
+from ...run.spec import Order
 from .. import scorecard
-from ..errors import ProvisionError
 from ..gone import leave_when_gone
 from ..hooks import Deliveries, Kind
-from ..instance import Instance
-from ..mirror import MirrorState
-from ..profile import values_of
-from ..run import registry
-from ..run.events import EventTail
-from ..run.outcome import outcome_of
-from ..run.registry import RunFiles, RunRecord
-from ..run.run import Run, with_labels
-from ..run.spec import Order
+from ..store.store import Row, Store
 from .rules import Rules
-from .store import Row, Store
-from .story import Story
+from .run_log import Story
 from .view import View, is_over, summary_of
 
 STOP_RETRY_S = 10.0

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import structlog
 
-from .errors import UsageError
+from ..errors import UsageError
 
 WEBHOOK_SECRET = "PROVISION_WEBHOOK_SECRET"  # noqa: S105 - a name
 SERVER_TOKEN = "PROVISION_TOKEN"  # noqa: S105 - a name

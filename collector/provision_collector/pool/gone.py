@@ -12,7 +12,7 @@ from provision_agent.contract.protocol import VERDICTS
 from .local_command import argv_of, execute, facts_of
 
 if TYPE_CHECKING:
-    from .run.run import Run
+    from ..run.run import Run
 
 ASK_EVERY_S = 5.0
 ANSWER_WITHIN_S = 30.0

@@ -6,8 +6,8 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 
-from ..run.registry import RunFiles
-from .store import Row
+from ...run.registry import RunFiles
+from ..store.store import Row
 
 POLL_S = 0.2
 CHUNK_BYTES = 1 << 16

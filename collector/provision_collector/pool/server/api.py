@@ -18,13 +18,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ..scorecard import scorecards
+from ..store.store import Row
 from .answers import Json
 from .logs import MirroredLog
 from .orders import RunRequest, SecretsRequest
 from .pool import Pool
-from .shapes import Begun, Hosts, Runs, Status, Taken
+from .schemas import Begun, Hosts, Runs, Status, Taken
 from .sse import EventStream
-from .store import Row
 from .stream import last_id_of
 from .view import ENDED, STATES, break_, new_view, state_of, summary_of
 from .watch import Watch

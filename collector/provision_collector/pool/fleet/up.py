@@ -17,13 +17,13 @@ from typing import Any
 import structlog
 from provision_agent.contract.plan import Plan
 
-from ..errors import ProvisionError, UsageError
+from ...errors import ProvisionError, UsageError
+from ...run.run import Run
+from ...run.spec import Order, new_run_id
 from ..gone import leave_when_gone
 from ..hooks import Deliveries, Hook, Kind
-from ..run.run import Run
-from ..run.spec import Order, new_run_id
 from ..scorecard import key_of
-from .book import Book, Member
+from .fleet_state import Book, Member
 from .targets import Target
 from .verdicts import GOOD, fingerprint, worst
 

@@ -13,16 +13,16 @@ from pathlib import Path
 import structlog
 from provision_agent.contract.plan import Plan
 
-from ..errors import ProvisionError
+from ...errors import ProvisionError
+from ...instance.query import ask
+from ...profile import values_of
+from ...run import registry
+from ...run.registry import RunRecord
+from ...run.spec import new_run_id
 from ..hooks import Deliveries
-from ..instance.query import ask
-from ..profile import values_of
-from ..run import registry
-from ..run.registry import RunRecord
-from ..run.spec import new_run_id
+from ..store.store import Row, Store
 from .orders import Accepted, RunRequest, prepare
 from .rules import Rules
-from .store import Row, Store
 from .stream import read_events
 from .view import View, break_, new_view, summary_of, view_of
 from .watch import Watch

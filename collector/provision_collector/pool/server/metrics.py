@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..distribution import version
+from ...distribution import version
 from .view import ENDED, STATES, View, speed_of, state_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

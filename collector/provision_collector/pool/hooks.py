@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import structlog
 from provision_agent.contract.backoff import full_jitter_s
 
-from .errors import UsageError
+from ..errors import UsageError
 from .local_command import WEBHOOK_SECRET, argv_of, execute, facts_of
 
 Kind = Literal["usable", "finished"]

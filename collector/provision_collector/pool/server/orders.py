@@ -18,12 +18,12 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.protocol import RUN_ID_PATTERN
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from ..errors import ProfileError, UsageError
-from ..instance import Instance
-from ..planning.wanted import wanted_profile
-from ..profile import Profile, compile_plan, values_of
-from ..profile.tree import Problem, problem_lines, read_tree
-from ..profile.units import duration_s
+from ...errors import ProfileError, UsageError
+from ...instance import Instance
+from ...planning.wanted import wanted_profile
+from ...profile import Profile, compile_plan, values_of
+from ...profile.tree import Problem, problem_lines, read_tree
+from ...profile.units import duration_s
 
 _FILE = "profile.yaml"
 _LINE = r"^[^\x00-\x1f\x7f]*$"

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..errors import ProfileError, ProvisionError
+from ...errors import ProfileError, ProvisionError
 
 STATUS = {"conflict": 409, "busy": 503, "local": 507}
 """By verdict; every other error that is raised on purpose is the request's: 422."""

@@ -19,7 +19,7 @@ from typing import Any, Self
 import aiosqlite
 import structlog
 
-from ..errors import LocalMachineError, UsageError
+from ...errors import LocalMachineError, UsageError
 
 VERSION = 1
 RETRY_S = 2.0

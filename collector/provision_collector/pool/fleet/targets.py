@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from ..errors import UsageError
-from ..instance import Instance
+from ...errors import UsageError
+from ...instance import Instance
 
 _KEYS = frozenset(("host", "port", "user", "key", "instance_id", "labels"))
 _LONE_IPV6 = re.compile(r"\s*\[[0-9A-Fa-f:.%]+\](:\d+)?\s*$")

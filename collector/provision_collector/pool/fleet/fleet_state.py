@@ -17,8 +17,8 @@ from typing import Any
 
 from provision_agent.contract import protocol
 
-from ..errors import UsageError
-from ..run import registry
+from ...errors import UsageError
+from ...run import registry
 from ..scorecard import key_of
 from .targets import Target
 

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 from provision_agent.contract import protocol
 from provision_agent.contract.status import identity_of
 
-from .errors import ProvisionError
-from .instance import Instance
-from .run import registry
-from .run.events import EventTail
+from ..errors import ProvisionError
+from ..instance import Instance
+from ..run import registry
+from ..run.events import EventTail
 
 SAY_NOTHING = frozenset(("usage", "profile", "local", "refused", "cancelled", "host-key", "auth-refused"))
 KEPT_RUNS = 50

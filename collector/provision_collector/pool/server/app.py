@@ -19,15 +19,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..errors import ProvisionError
-from . import answers, site
+from ...errors import ProvisionError
+from ..store.store import Store
+from . import answers, web_page
 from .access import Access, Key
 from .api import ENDPOINTS, Context
 from .metrics import CONTENT_TYPE, exposition
 from .openapi import document
 from .pool import Pool
 from .rules import Rules
-from .store import Store
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 CLOSE_WITHIN_S = 5
@@ -71,7 +71,7 @@ def application(
         routes=[
             *(Route(e.path, e.handler, methods=[e.method]) for e in ENDPOINTS),
             *OWN_ROUTES,
-            *site.ROUTES,
+            *web_page.ROUTES,
         ],
         lifespan=lifespan,
         middleware=[cors, access] if door.origins else [access],

@@ -1,0 +1,1 @@
+"""Many runs: what hosts did before, who is told, the fleet and the server."""
