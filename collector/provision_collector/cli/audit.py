@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
 
     from ..instance import Instance
-    from ..planning.on_instance import Audit
+    from ..planning.audit import Audit
 
 
 @click.command("audit")
@@ -59,8 +59,8 @@ def command(
     import os
 
     from ..errors import UsageError
+    from ..planning.audit import audit, mending
     from ..planning.lock import apply_lock, lock_path, read_lock
-    from ..planning.on_instance import audit, mending
     from ..profile import values_of
 
     if locked and profile is None:
@@ -91,7 +91,7 @@ def command(
 def _mend(
     instance: Instance, plan: Plan, secrets: dict[str, str], logs_dir: str, *, as_json: bool, verbose: bool
 ) -> int:
-    from ..planning.on_instance import REPAIR
+    from ..planning.audit import REPAIR
     from ..run.start import start
     from .watch import mode_for, watch
 

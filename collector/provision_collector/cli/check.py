@@ -79,8 +79,8 @@ def _ask(profile: Profile, plan: Plan) -> tuple[int, list[dict[str, Any]]]:
     import asyncio
     import os
 
+    from ..planning.source_survey import survey
     from ..planning.sources import exit_code, rows_of
-    from ..planning.survey import survey
     from ..profile import secret_values
 
     secrets, warnings = secret_values(profile, os.environ)

@@ -16,7 +16,7 @@ from .options import configure_logging, connection_options, instance_of
 if TYPE_CHECKING:
     from ..instance import Instance
     from ..instance.forwarding import Port
-    from ..planning.on_instance import PlanThere
+    from ..planning.audit import PlanThere
     from ..run.run import Run
 
 NAME_LENGTH = 64

@@ -47,7 +47,7 @@ def command(
     from ..console.text import harmless
     from ..console.units import counted, size
     from ..planning.lock import lock_path, make_lock
-    from ..planning.survey import survey
+    from ..planning.source_survey import survey
     from ..planning.wanted import wanted_profile
     from ..profile import compile_plan, secret_values
     from .check import one_profile

@@ -101,7 +101,7 @@ def command(
     instance = instance_of(connection) if connection["host"] else None
     surveyed = None
     if not offline:
-        from ..planning.survey import survey
+        from ..planning.source_survey import survey
 
         measure = instance is not None and rate_bytes_per_s is None
         surveyed = asyncio.run(survey(plan, secrets, instance=instance, measure=measure))

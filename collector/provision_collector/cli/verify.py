@@ -12,7 +12,7 @@ from .options import configure_logging, connection_options, instance_of, variabl
 
 if TYPE_CHECKING:
     from ..instance import Instance
-    from ..planning.on_instance import PlanThere
+    from ..planning.audit import PlanThere
 
 
 @click.command("verify")
@@ -37,7 +37,7 @@ def command(
     configure_logging(verbose)
     import asyncio
 
-    from ..planning.on_instance import run_checks
+    from ..planning.audit import run_checks
     from ..planning.sources import worst
 
     instance = instance_of(connection, run)
@@ -64,7 +64,7 @@ def plan_for(
     """The plan of *profile*, or of a run: the one that was named, or the instance's current one."""
     import asyncio
 
-    from ..planning.on_instance import PlanThere, plan_there
+    from ..planning.audit import PlanThere, plan_there
     from ..profile import compile_plan, load_profile
     from ..run.spec import Known
 

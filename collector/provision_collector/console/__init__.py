@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 
-from .machine import JsonView, QuietView
+from .json_lines import JsonView, QuietView
 from .plain import PlainView
 from .progress import Progress
 from .text import harmless, print_anything

@@ -11,8 +11,8 @@ from provision_agent.contract.plan import Plan
 
 from ..instance import Instance
 from .answers import Survey
+from .source_survey import survey
 from .sources import exit_code, rows_of, worst
-from .survey import survey
 
 CLOCK_OFF_S = 60.0
 LOW_DISK_BYTES = 10 * 10**9

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from .merge import IDENTITY, identity
+from .compose import IDENTITY, identity
 from .paths import comparable
 from .tree import Node, Problem
 from .variables import suggestion

@@ -16,9 +16,9 @@ import pydantic
 from provision_agent.contract.plan import SecretRule
 
 from ..errors import ProfileError
+from .compose import merge
 from .conflicts import conflicts
 from .library import named_profiles
-from .merge import merge
 from .messages import problems_of
 from .model import Document, Markers
 from .rules import broken_rules
