@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
-from provision_agent.contract import protocol
+from provision_agent.contract import frames, version
 
 PROVISION = str(Path(sys.executable).with_name("provision"))
 TOKEN = "benchmark-token-0123456789"
@@ -48,7 +48,7 @@ class Played:
 
     def event(self, run: str, number: int, kind: str, /, **fields: Any) -> None:
         ts = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        told = {"format": protocol.FORMAT, "ts": ts, "run": run, "seq": number, "event": kind, **fields}
+        told = {"format": version.FORMAT, "ts": ts, "run": run, "seq": number, "event": kind, **fields}
         self.data += json.dumps(told).encode() + b"\n"
         change, self.change = self.change, asyncio.Event()
         change.set()
@@ -81,7 +81,7 @@ class Puppet:
         order = json.loads(await process.stdin.read())
         run = order["run"]
         answer = {
-            "format": protocol.FORMAT, "state": "started", "run": run, "workspace": f"/{run}",
+            "format": version.FORMAT, "state": "started", "run": run, "workspace": f"/{run}",
             "started_unix": order["started_unix"], "remaining_s": 3600.0,
             "files": {name: f"/{run}/{name}.log" for name in ("core", "errors", "events")},
         }  # fmt: skip
@@ -98,20 +98,20 @@ class Puppet:
         played, write = self._runs[run], process.stdout.write
         number = next(n for n, file in enumerate(head["files"]) if file["path"].endswith("/events.log"))
         offset = int(head["files"][number]["offset"])
-        write(protocol.magic(head["nonce"]))
-        write(protocol.pack(protocol.STATUS, 0, {"run": run, "keeper": True, "agent": True}))
+        write(frames.magic(head["nonce"]))
+        write(frames.pack(frames.STATUS, 0, {"run": run, "keeper": True, "agent": True}))
         gone = asyncio.ensure_future(process.stdin.read())
         beat_at = 0.0
         while not gone.done():
             change = played.change
             if new := bytes(played.data[offset : offset + 65536]):
-                write(protocol.data_head(number, 0, offset, len(new)) + new)
+                write(frames.data_head(number, 0, offset, len(new)) + new)
                 offset += len(new)
                 continue
             if time.monotonic() >= beat_at:
                 sizes = [offset if at == number else 0 for at in range(len(head["files"]))]
                 zeros = [0] * len(sizes)
-                write(protocol.pack(protocol.BEAT, 0, {"sizes": sizes, "unread": zeros, "late": zeros}))
+                write(frames.pack(frames.BEAT, 0, {"sizes": sizes, "unread": zeros, "late": zeros}))
                 beat_at = time.monotonic() + 1.0
             waiting = asyncio.ensure_future(change.wait())
             await asyncio.wait((waiting, gone), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)

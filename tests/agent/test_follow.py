@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness.follower import Session, append
-from provision_agent.contract import protocol
+from provision_agent.contract import frames
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_it_goes_on_at_the_offset_that_the_other_side_proves(log: Path) -> None:
     proof = hashlib.sha256(b"one\n").hexdigest()
     session = Session([{"path": str(log), "offset": 4, "proof": proof}])
 
-    assert session.next(protocol.RESUMED).json()["resumed"] is True
+    assert session.next(frames.RESUMED).json()["resumed"] is True
     assert session.data(4) == (b"two\n", 4)
     session.close()
 
@@ -39,14 +39,14 @@ def test_it_goes_on_at_the_offset_that_the_other_side_proves(log: Path) -> None:
 def test_a_proof_that_does_not_fit_is_said(log: Path) -> None:
     session = Session([{"path": str(log), "offset": 4, "proof": hashlib.sha256(b"xxx\n").hexdigest()}])
 
-    assert session.next(protocol.RESUMED).json()["resumed"] is False
+    assert session.next(frames.RESUMED).json()["resumed"] is False
     session.close()
 
 
 def test_a_file_that_is_born_later_is_followed(tmp_path: Path) -> None:
     path = tmp_path / "later.log"
     session = Session([{"path": str(path)}])
-    session.next(protocol.BEAT)
+    session.next(frames.BEAT)
 
     path.write_bytes(b"hello\n")
 
@@ -60,8 +60,8 @@ def test_a_truncated_file_begins_a_new_generation(log: Path) -> None:
 
     log.write_bytes(b"new\n")
 
-    assert session.next(protocol.GENERATION).json()["generation"] == 1
-    frame = session.next(protocol.DATA)
+    assert session.next(frames.GENERATION).json()["generation"] == 1
+    frame = session.next(frames.DATA)
     assert (frame.generation, frame.offset, frame.payload) == (1, 0, b"new\n")
     session.close()
 
@@ -87,7 +87,7 @@ def test_a_run_whose_folder_was_deleted_is_said_after_its_last_bytes(tmp_path: P
         log.write(b"two\n")
 
     assert session.data(4)[0] == b"two\n"
-    facts = session.next(protocol.ERROR).json()
+    facts = session.next(frames.ERROR).json()
     assert facts == {"cause": "folder-gone", "folder": str(core.parent)}
     session.close()
 
@@ -95,7 +95,7 @@ def test_a_run_whose_folder_was_deleted_is_said_after_its_last_bytes(tmp_path: P
 def test_a_folder_that_is_not_there_yet_is_waited_for_when_it_is_no_runs(tmp_path: Path) -> None:
     log = tmp_path / "later" / "a.log"
     session = Session([{"path": str(log)}])
-    session.next(protocol.BEAT)
+    session.next(frames.BEAT)
 
     log.parent.mkdir()
     log.write_bytes(b"hello\n")

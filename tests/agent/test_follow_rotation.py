@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from harness.follower import Session, append
-from provision_agent.contract import protocol
-from provision_agent.contract.protocol import rotated_name
+from provision_agent.contract import frames
+from provision_agent.contract.log_names import rotated_name
 from provision_agent.tail import log_file, rotation
 from provision_agent.tail.inotify import Inotify
 from provision_agent.tail.log_file import Source
@@ -32,7 +32,7 @@ def log(tmp_path: Path) -> Path:
 
 def claim(data: bytes, **more: Any) -> dict[str, Any]:
     """The entry of a receiver that has *data*."""
-    proof = hashlib.sha256(data[-protocol.PROOF_BYTES :]).hexdigest()
+    proof = hashlib.sha256(data[-frames.PROOF_BYTES :]).hexdigest()
     return {"offset": len(data), "proof": proof, **more}
 
 
@@ -60,7 +60,7 @@ def test_the_rest_of_a_renamed_file_comes_before_its_successor(log: Path) -> Non
     assert session.data(5) == (b"late\n", len(LONG))
     append(log, b"new\n")
 
-    facts = session.next(protocol.GENERATION).json()
+    facts = session.next(frames.GENERATION).json()
     assert (facts["generation"], facts["why"], facts["lost_bytes"]) == (1, "rotated", 0)
     assert session.data(4) == (b"new\n", 0)
     session.close()
@@ -74,7 +74,7 @@ def test_bytes_for_a_file_whose_successor_has_begun_are_counted_as_late(log: Pat
     session.data(4)
     append(log.with_name("a.log.1"), b"too late\n")
 
-    while session.next(protocol.BEAT).json()["late"] != [9]:
+    while session.next(frames.BEAT).json()["late"] != [9]:
         pass
     session.close()
 
@@ -84,7 +84,7 @@ def test_a_file_written_anew_and_longer_is_known_by_its_bytes(log: Path) -> None
     session.data(len(LONG))
     log.write_bytes(b"x" * 2 * len(LONG))
 
-    assert session.next(protocol.GENERATION).json()["why"] == "truncated"
+    assert session.next(frames.GENERATION).json()["why"] == "truncated"
     assert session.data(2 * len(LONG)) == (b"x" * 2 * len(LONG), 0)
     session.close()
 
@@ -99,10 +99,10 @@ def test_after_a_resume_every_rotated_file_comes_in_order(log: Path) -> None:
     append(log, b"fourth\n")
     session = Session([{"path": str(log), **entry}])
 
-    assert session.next(protocol.RESUMED).json()["resumed"] is True
+    assert session.next(frames.RESUMED).json()["resumed"] is True
     assert session.data(len(LONG) - 100) == (LONG[100:], 100)
     for data in (b"second\n", b"third\n", b"fourth\n"):
-        assert session.next(protocol.GENERATION).json()["lost_bytes"] == 0
+        assert session.next(frames.GENERATION).json()["lost_bytes"] == 0
         assert session.data(len(data)) == (data, 0)
     session.close()
 
@@ -118,7 +118,7 @@ def sent_in_order(session: Session, *generations: bytes, start: int = 0) -> None
     first, *others = rotation
     assert session.data(len(first) - start) == (first[start:], start)
     for data in others:
-        assert session.next(protocol.GENERATION).json()["lost_bytes"] == 0
+        assert session.next(frames.GENERATION).json()["lost_bytes"] == 0
         assert session.data(len(data)) == (data, 0)
 
 
@@ -133,7 +133,7 @@ def test_after_a_resume_files_that_were_compressed_meanwhile_are_read_where_the_
     compress(log.with_name("a.log.2"))
     session = Session([{"path": str(log), **entry}])
 
-    assert session.next(protocol.RESUMED).json()["resumed"] is True
+    assert session.next(frames.RESUMED).json()["resumed"] is True
     sent_in_order(session, LONG, b"second\n", b"third\n", start=100)
     session.close()
 
@@ -144,14 +144,14 @@ def test_a_rotated_file_that_is_compressed_at_once_is_sent_once(log: Path) -> No
     rotate(log)
     compress(log.with_name("a.log.1"))
     append(log, b"second\n")
-    assert session.next(protocol.GENERATION).json()["lost_bytes"] == 0
+    assert session.next(frames.GENERATION).json()["lost_bytes"] == 0
     assert session.data(7) == (b"second\n", 0)
     os.rename(log.with_name("a.log.1.gz"), log.with_name("a.log.2.gz"))
     rotate(log)
     compress(log.with_name("a.log.1"))
     append(log, b"third\n")
 
-    assert session.next(protocol.GENERATION).json()["generation"] == 2
+    assert session.next(frames.GENERATION).json()["generation"] == 2
     assert session.data(6) == (b"third\n", 0)
     session.close()
 
@@ -188,11 +188,11 @@ def test_of_a_broken_compressed_file_the_rest_is_a_gap_with_its_size(log: Path) 
         file.write(b"\xff" * 100_000)
     os.utime(packed, ns=(times, times))
     session = Session([{"path": str(log), **entry}])
-    session.next(protocol.RESUMED)
+    session.next(frames.RESUMED)
 
     got = 0
-    while (frame := next(session._frames)).kind != protocol.GENERATION:
-        got += len(frame.payload) if frame.kind == protocol.DATA else 0
+    while (frame := next(session._frames)).kind != frames.GENERATION:
+        got += len(frame.payload) if frame.kind == frames.DATA else 0
 
     assert got + frame.json()["lost_bytes"] == len(data) - 100
     assert session.data(4) == (b"new\n", 0)
@@ -221,7 +221,7 @@ def test_a_large_search_in_a_compressed_file_shows_life(log: Path, monkeypatch: 
 
     followed.begin()
 
-    assert protocol.data_head(0, 0, len(data) - 5, 0) in sent[:-1]
+    assert frames.data_head(0, 0, len(data) - 5, 0) in sent[:-1]
 
 
 def test_a_resume_of_nothing_that_is_left_is_a_gap_with_its_size(log: Path) -> None:
@@ -229,9 +229,9 @@ def test_a_resume_of_nothing_that_is_left_is_a_gap_with_its_size(log: Path) -> N
     log.write_bytes(b"something else entirely\n" * 100)
     session = Session([{"path": str(log), "generation": 4, **entry}])
 
-    said = session.next(protocol.RESUMED).json()
+    said = session.next(frames.RESUMED).json()
     assert (said["resumed"], said["edited"]) == (False, False)
-    facts = session.next(protocol.GENERATION).json()
+    facts = session.next(frames.GENERATION).json()
     assert (facts["generation"], facts["lost_bytes"]) == (5, len(LONG) - 100)
     assert session.data(6) == (b"something else entirely\n" * 100, 0)
     session.close()
@@ -243,7 +243,7 @@ def test_a_receiver_whose_bytes_were_edited_is_told(log: Path) -> None:
 
     assert is_edited(str(log), Claim.of(entry))
     session = Session([{"path": str(log), **entry}])
-    assert session.next(protocol.RESUMED).json()["edited"] is True
+    assert session.next(frames.RESUMED).json()["edited"] is True
     session.close()
 
 
@@ -274,12 +274,12 @@ def test_a_link_that_points_to_another_file_begins_a_generation(tmp_path: Path) 
 
 def test_a_question_is_answered_by_a_beat_at_once(log: Path) -> None:
     session = Session([{"path": str(log)}], heartbeat_s=30)
-    session.next(protocol.BEAT)
+    session.next(frames.BEAT)
     assert session.child.stdin is not None
     session.child.stdin.write(b"?")
     session.child.stdin.flush()
 
-    assert session.next(protocol.BEAT).json()["unread"] == [0]
+    assert session.next(frames.BEAT).json()["unread"] == [0]
     session.close()
 
 

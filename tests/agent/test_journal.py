@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provision_agent.run.journal import Journal, read_status
+from provision_agent.run.journal import Journal, read_state
 from provision_agent.run.workspace import Workspace, resolve
 
 SECRET = "hf_AbCdEf/123"
@@ -100,7 +100,8 @@ def test_the_status_is_the_fold_of_the_events(workspace: Workspace) -> None:
 
     with open(workspace.run_file("r", "status.json")) as file:
         written = json.load(file)
-    assert written == read_status(workspace, "r")
+    state = read_state(workspace, "r")
+    assert state is not None and written == state.to_json()
     assert written["downloads"]["a"]["bytes"] == 5
     assert written["state"] == "running"
 

@@ -62,7 +62,7 @@ def test_the_word_on_the_critical_checks() -> None:
 
 
 def test_every_event_of_the_protocol_has_lines_or_none_but_never_breaks() -> None:
-    from provision_agent.contract.protocol import AGENT_EVENTS
+    from provision_agent.contract.events import AGENT_EVENTS
 
     values: dict[str, Any] = {
         "facts": {}, "names": ["A"], "verdict": "complete", "step": "repos", "ok": 1, "failed": 0, "skipped": 0,

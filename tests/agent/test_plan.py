@@ -49,7 +49,7 @@ def test_unknown_fields_are_ignored_and_wrong_ones_named() -> None:
 
 
 def test_another_format_is_refused_by_naming_both() -> None:
-    with pytest.raises(PlanFormatError, match="format 0 and 1, not 9"):
+    with pytest.raises(PlanFormatError, match="format 1 and 2, not 9"):
         Plan.from_json(dict(PLAN.to_json(), format=9))
 
 

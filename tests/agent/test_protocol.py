@@ -5,20 +5,20 @@ from __future__ import annotations
 import random
 
 import pytest
-from provision_agent.contract import protocol
-from provision_agent.contract.protocol import FrameReader, ProtocolError
+from provision_agent.contract import frames, redaction, verdicts
+from provision_agent.contract.frames import FrameReader, ProtocolError
 
 NONCE = "0123"
 FRAMES = [
-    protocol.pack(protocol.RESUMED, 0, {"resumed": True}),
-    protocol.data_head(1, 2, 77, 5) + b"\x00\xffabc",
-    protocol.data_head(0, 0, 0, 0),
-    protocol.pack(protocol.BEAT, 0, {"sizes": [1, 2]}),
+    frames.pack(frames.RESUMED, 0, {"resumed": True}),
+    frames.data_head(1, 2, 77, 5) + b"\x00\xffabc",
+    frames.data_head(0, 0, 0, 0),
+    frames.pack(frames.BEAT, 0, {"sizes": [1, 2]}),
 ]
 
 
 def test_frames_come_out_whole_however_the_stream_is_cut() -> None:
-    stream = b"Welcome to Ubuntu\r\n" + protocol.magic(NONCE) + b"".join(FRAMES)
+    stream = b"Welcome to Ubuntu\r\n" + frames.magic(NONCE) + b"".join(FRAMES)
     for seed in range(200):
         rand = random.Random(seed)
         reader = FrameReader(NONCE)
@@ -48,13 +48,13 @@ def test_what_a_login_shell_prints_is_dropped_but_kept_for_the_error_message() -
     [
         b"\x00" * 6,
         b"D\x00\xff\xff\xff\xff",
-        protocol.pack(protocol.BEAT, 0, {})[:-2].replace(b"\x00\x00\x00\x02", b"\x7f\xff\xff\xff"),
+        frames.pack(frames.BEAT, 0, {})[:-2].replace(b"\x00\x00\x00\x02", b"\x7f\xff\xff\xff"),
         b"D\x00\x00\x00\x00\x01x",
     ],
 )
 def test_a_frame_that_cannot_be_ends_the_session_and_costs_no_memory(garbage: bytes) -> None:
     reader = FrameReader(NONCE)
-    list(reader.feed(protocol.magic(NONCE)))
+    list(reader.feed(frames.magic(NONCE)))
 
     with pytest.raises(ProtocolError):
         list(reader.feed(garbage))
@@ -82,19 +82,19 @@ URLS = {
 def test_a_public_url_opens_no_door(name: str) -> None:
     given, public = URLS[name]
 
-    assert protocol.public_url(given) == public
+    assert redaction.public_url(given) == public
 
 
 def test_redaction_finds_secrets_and_urls_in_prose() -> None:
     text = "cannot fetch https://a.org/x?token=abc: Bearer hf_secret refused"
 
-    assert protocol.redacted(text, ["hf_secret"]) == "cannot fetch https://a.org/x: Bearer *** refused"
+    assert redaction.redacted(text, ["hf_secret"]) == "cannot fetch https://a.org/x: Bearer *** refused"
 
 
 def test_every_verdict_says_what_to_do_next() -> None:
-    assert protocol.next_action("complete", []) == "none"
-    assert protocol.next_action("failed", ["stalled"]) == "retry"
-    assert protocol.next_action("failed", ["stalled", "gated"]) == "fix_credentials"
-    assert protocol.next_action("failed", ["not_found"]) == "fix_profile"
-    assert protocol.next_action("failed", ["not_found", "disk_full"]) == "replace_instance"
-    assert protocol.next_action("unreachable", []) == "replace_instance"
+    assert verdicts.next_action("complete", []) == "none"
+    assert verdicts.next_action("failed", ["stalled"]) == "retry"
+    assert verdicts.next_action("failed", ["stalled", "gated"]) == "fix_credentials"
+    assert verdicts.next_action("failed", ["not_found"]) == "fix_profile"
+    assert verdicts.next_action("failed", ["not_found", "disk_full"]) == "replace_instance"
+    assert verdicts.next_action("unreachable", []) == "replace_instance"

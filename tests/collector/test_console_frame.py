@@ -20,7 +20,8 @@ class Story:
 
     def agent(self, event: str, /, **fields: object) -> Story:
         ts = (BEGIN + timedelta(seconds=self.at)).isoformat()
-        self.progress.take({"event": event, "ts": ts, "run": "run-1", "level": "required", **fields})
+        head = {"format": 2, "seq": 1, "ts": ts, "run": "run-1"}
+        self.progress.take({**head, "event": event, "level": "required", **fields})
         return self
 
     def own(self, event: str, /, **fields: object) -> Story:

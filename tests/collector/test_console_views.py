@@ -8,7 +8,7 @@ import re
 import threading
 
 import pytest
-from provision_agent.contract.protocol import AGENT_EVENTS, COLLECTOR_EVENTS
+from provision_agent.contract.events import AGENT_EVENTS, COLLECTOR_EVENTS
 from provision_collector.console import choose_mode, view_for
 from provision_collector.console.live import LiveView
 from provision_collector.console.plain import PlainView
@@ -48,7 +48,8 @@ OUTCOME = {
 
 
 def agent(event: str, second: int = 0, /, **fields: object) -> dict[str, object]:
-    return {"event": event, "ts": TS.format(second), "run": "run-1", "level": "required", **fields}
+    head = {"format": 2, "seq": 1, "ts": TS.format(second), "run": "run-1"}
+    return {**head, "event": event, "level": "required", **fields}
 
 
 def failed(second: int = 0) -> dict[str, object]:

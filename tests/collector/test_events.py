@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from provision_agent.contract.event_check import MAX_EVENT_BYTES
+from provision_agent.contract.events import MAX_EVENT_BYTES, Event
 from provision_collector.errors import AgentLostError, UsageError
 from provision_collector.instance import Instance
 from provision_collector.pool import scorecard
 from provision_collector.pool.server.stream import read_events
-from provision_collector.pool.server.view import state_of, summary_of, view_of
+from provision_collector.pool.server.view import view_of
 from provision_collector.run.events import CHUNK_BYTES, EventTail
 
 
@@ -34,8 +34,8 @@ def mirror(folder: Path, *lines: bytes) -> Path:
     return path
 
 
-def numbers(events: list[dict[str, Any]]) -> list[int]:
-    return [event["seq"] for event in events]
+def numbers(events: list[Event]) -> list[int]:
+    return [event.seq for event in events]
 
 
 async def test_what_came_before_a_bad_event_is_read_and_then_every_call_raises(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_nothing_passes_as_this_sides_own(tmp_path: Path) -> None:
     )
     events = EventTail(path).read_new()
     assert numbers(events) == [1, 3]
-    assert all("from" not in event for event in events)
+    assert all("from" not in event.data for event in events)
 
 
 def test_a_scorecard_counts_what_came_before_a_bad_event(
@@ -141,8 +141,8 @@ def test_a_stream_of_an_earlier_release_breaks_its_own_view_and_raises_nothing(t
         line(9, "run_usable", after_s=2.5),
     )
     view = view_of("r", read_events(path))
-    summary = summary_of(view, 1_800_000_000.0)
-    assert (view["last_event_id"], view["usable_after_s"], view["outcome"]) == (12, 2.5, None)
-    assert (state_of(view), summary["state"]) == ("broken", "broken")
+    summary = view.summary(1_800_000_000.0)
+    assert (view.last_event_id, view.run_state.usable_after_s, view.outcome) == (12, 2.5, None)
+    assert (view.word, summary["state"]) == ("broken", "broken")
     assert summary["broken"].startswith("event 2 of this run cannot be read")
     json.dumps(summary, allow_nan=False)

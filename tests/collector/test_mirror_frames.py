@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from provision_agent.contract import protocol
-from provision_agent.contract.protocol import FrameReader, ProtocolError
+from provision_agent.contract import frames as wire
+from provision_agent.contract.frames import FrameReader, ProtocolError
 
 NONCE = "feed"
 FRAMES = st.lists(
     st.one_of(
         st.builds(
-            lambda file, generation, offset, data: protocol.data_head(file, generation, offset, len(data)) + data,
+            lambda file, generation, offset, data: wire.data_head(file, generation, offset, len(data)) + data,
             st.integers(0, 255), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1), st.binary(max_size=300),
         ),
         st.builds(
-            lambda kind, file, value: protocol.pack(kind, file, {"x": value}),
-            st.sampled_from([protocol.GENERATION, protocol.RESUMED, protocol.STATUS, protocol.BEAT]),
+            lambda kind, file, value: wire.pack(kind, file, {"x": value}),
+            st.sampled_from([wire.GENERATION, wire.RESUMED, wire.STATUS, wire.BEAT]),
             st.integers(0, 255), st.text(max_size=50),
         ),
     ),
@@ -26,7 +26,7 @@ FRAMES = st.lists(
 CUTS = st.lists(st.integers(1, 2000), max_size=20)
 
 
-def fed(reader: FrameReader, stream: bytes, cuts: list[int]) -> list[protocol.Frame]:
+def fed(reader: FrameReader, stream: bytes, cuts: list[int]) -> list[wire.Frame]:
     got, at = [], 0
     for cut in [*cuts, len(stream)]:
         got += list(reader.feed(stream[at : at + cut]))
@@ -39,12 +39,12 @@ def fed(reader: FrameReader, stream: bytes, cuts: list[int]) -> list[protocol.Fr
 def test_frames_come_out_as_they_went_in(frames: list[bytes], cuts: list[int], noise: bytes) -> None:
     reader = FrameReader(NONCE)
 
-    got = fed(reader, noise + protocol.magic(NONCE) + b"".join(frames), cuts)
+    got = fed(reader, noise + wire.magic(NONCE) + b"".join(frames), cuts)
 
     again = [
-        protocol.data_head(f.file, f.generation, f.offset, len(f.payload)) + f.payload
-        if f.kind == protocol.DATA
-        else protocol.pack(f.kind, f.file, f.json())
+        wire.data_head(f.file, f.generation, f.offset, len(f.payload)) + f.payload
+        if f.kind == wire.DATA
+        else wire.pack(f.kind, f.file, f.json())
         for f in got
     ]
     assert again == frames
@@ -56,9 +56,9 @@ def test_frames_come_out_as_they_went_in(frames: list[bytes], cuts: list[int], n
 def test_garbage_is_refused_or_kept_small_and_never_crashes(garbage: bytes, cuts: list[int]) -> None:
     reader = FrameReader(NONCE)
     try:
-        for frame in fed(reader, protocol.magic(NONCE) + garbage, cuts):
-            assert len(frame.payload) <= protocol.MAX_PAYLOAD_BYTES
-            if frame.kind != protocol.DATA:
+        for frame in fed(reader, wire.magic(NONCE) + garbage, cuts):
+            assert len(frame.payload) <= wire.MAX_PAYLOAD_BYTES
+            if frame.kind != wire.DATA:
                 frame.json()
     except ProtocolError:
         return
@@ -67,22 +67,22 @@ def test_garbage_is_refused_or_kept_small_and_never_crashes(garbage: bytes, cuts
 
 def test_a_promise_of_the_largest_frame_holds_no_more_than_that() -> None:
     reader = FrameReader(NONCE)
-    list(reader.feed(protocol.magic(NONCE) + protocol.data_head(0, 0, 0, protocol.MAX_PAYLOAD_BYTES - 12)))
-    rest = protocol.MAX_PAYLOAD_BYTES - 12
+    list(reader.feed(wire.magic(NONCE) + wire.data_head(0, 0, 0, wire.MAX_PAYLOAD_BYTES - 12)))
+    rest = wire.MAX_PAYLOAD_BYTES - 12
     assert list(reader.feed(b"x" * (rest - 1))) == []
-    assert len(reader.unread) <= protocol.MAX_PAYLOAD_BYTES + 64
+    assert len(reader.unread) <= wire.MAX_PAYLOAD_BYTES + 64
 
     got = list(reader.feed(b"x"))
 
-    assert len(got[0].payload) == protocol.MAX_PAYLOAD_BYTES - 12
+    assert len(got[0].payload) == wire.MAX_PAYLOAD_BYTES - 12
 
 
 def test_a_frame_that_says_it_is_longer_is_refused_before_its_bytes_come() -> None:
     reader = FrameReader(NONCE)
-    too_long = protocol.data_head(0, 0, 0, protocol.MAX_PAYLOAD_BYTES - 11)
+    too_long = wire.data_head(0, 0, 0, wire.MAX_PAYLOAD_BYTES - 11)
 
     with pytest.raises(ProtocolError, match="impossible"):
-        list(reader.feed(protocol.magic(NONCE) + too_long))
+        list(reader.feed(wire.magic(NONCE) + too_long))
 
 
 def test_noise_before_the_hello_is_bounded() -> None:

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from provision_agent.contract import protocol
+from provision_agent.contract import frames
 from provision_collector.collect.sender import MODULES, follower_command, follower_program
 
 CANDIDATES = [
@@ -45,13 +45,13 @@ def test_it_follows_on_this_python(version: tuple[int, int], tmp_path: Path) -> 
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(follower_program() + json.dumps(request).encode() + b"\n")
         child.stdin.flush()
-        reader, got = protocol.FrameReader("n"), []
-        while not any(frame.kind == protocol.DATA for frame in got):
+        reader, got = frames.FrameReader("n"), []
+        while not any(frame.kind == frames.DATA for frame in got):
             got += reader.feed(child.stdout.read1(65536))  # type: ignore[attr-defined]
         child.stdin.close()
 
         assert child.wait(timeout=10) == 0
-    assert [frame.payload for frame in got if frame.kind == protocol.DATA] == [b"hello\n"]
+    assert [frame.payload for frame in got if frame.kind == frames.DATA] == [b"hello\n"]
 
 
 def test_nothing_but_the_follower_is_sent() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from provision_agent.contract import protocol
+from provision_agent.contract import events, version
 from provision_collector.cli.profiles import as_json_file
 from provision_collector.profile import Profile, named_profiles, profiles_folder
 from provision_collector.profile.schema import events_schema, profile_schema
@@ -92,7 +92,7 @@ def test_every_key_has_a_description_for_editors() -> None:
     assert silent == []
 
 
-EVENT = {"format": protocol.FORMAT, "ts": "2026-01-02T03:04:05.678Z", "run": "r1", "seq": 1}
+EVENT = {"format": version.FORMAT, "ts": "2026-01-02T03:04:05.678Z", "run": "r1", "seq": 1}
 
 
 def test_the_event_schema_takes_events_and_asks_for_their_fields() -> None:
@@ -111,5 +111,5 @@ def test_the_event_schema_knows_every_event() -> None:
     text = json.dumps(events_schema())
 
     assert [
-        name for name in (*protocol.AGENT_EVENTS, *protocol.COLLECTOR_EVENTS) if f'"{name}"' not in text
+        name for name in (*events.AGENT_EVENTS, *events.COLLECTOR_EVENTS) if f'"{name}"' not in text
     ] == []

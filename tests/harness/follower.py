@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from provision_agent.contract import protocol
+from provision_agent.contract import frames
 from provision_agent.host.detach import agent_argv
 
 
@@ -40,27 +40,27 @@ class Session:
         self.child.stdin.flush()
         self._frames = self._read()
 
-    def _read(self) -> Iterator[protocol.Frame]:
-        reader = protocol.FrameReader("n")
+    def _read(self) -> Iterator[frames.Frame]:
+        reader = frames.FrameReader("n")
         assert self.child.stdout is not None and self.child.stdin is not None
         while True:
             chunk = self.child.stdout.read1(65536)  # type: ignore[attr-defined]
             if not chunk:
                 return
             for frame in reader.feed(chunk):
-                if frame.kind == protocol.BEAT:
+                if frame.kind == frames.BEAT:
                     self.child.stdin.write(b".")
                     self.child.stdin.flush()
                 yield frame
 
-    def next(self, kind: bytes) -> protocol.Frame:
+    def next(self, kind: bytes) -> frames.Frame:
         return next(frame for frame in self._frames if frame.kind == kind)
 
     def data(self, length: int) -> tuple[bytes, int]:
         """The next *length* bytes, and the offset of the first."""
         got, first = b"", None
         while len(got) < length:
-            frame = self.next(protocol.DATA)
+            frame = self.next(frames.DATA)
             first = frame.offset if first is None else first
             got += frame.payload
         return got, int(first or 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import asyncssh
-from provision_agent.contract import protocol
+from provision_agent.contract import frames
 from provision_agent.run.start import ANSWER_MAGIC
 from provision_collector.instance import Instance
 
@@ -137,7 +137,7 @@ class HostileInstance:
 
     async def _follow(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         request = json.loads(await process.stdin.readline())
-        process.stdout.write(protocol.magic(request["nonce"]))
+        process.stdout.write(frames.magic(request["nonce"]))
         for number, file in enumerate(request["files"]):
             resumed = {
                 "resumed": True,
@@ -146,15 +146,15 @@ class HostileInstance:
                 "dev": 1,
                 "ino": 10 + number,
             }
-            process.stdout.write(protocol.pack(protocol.RESUMED, number, {**resumed, "at": time.time()}))
+            process.stdout.write(frames.pack(frames.RESUMED, number, {**resumed, "at": time.time()}))
         offset = request["files"][2]["offset"]
         if rest := self.events[offset:]:
-            process.stdout.write(protocol.data_head(2, 0, offset, len(rest)) + rest)
+            process.stdout.write(frames.data_head(2, 0, offset, len(rest)) + rest)
         beat = {"sizes": [0, 0, 0], "unread": [0, 0, 0], "late": [0, 0, 0]}
         while True:
             alive = {"run": self._run, "keeper": self.is_agent_alive, "agent": self.is_agent_alive}
-            process.stdout.write(protocol.pack(protocol.BEAT, 0, beat))
-            process.stdout.write(protocol.pack(protocol.STATUS, 0, alive))
+            process.stdout.write(frames.pack(frames.BEAT, 0, beat))
+            process.stdout.write(frames.pack(frames.STATUS, 0, alive))
             await process.stdout.drain()
             await asyncio.sleep(BEAT_S)
 

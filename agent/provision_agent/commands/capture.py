@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ..contract.failures import Failure
 from ..contract.plan import Download
-from ..contract.protocol import public_url
+from ..contract.redaction import public_url
 from ..downloads import Sources, existing, verify
 from ..host import process
 from ..host.detach import argv_of, processes

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from ..contract import protocol
+from ..contract import redaction
 from ..contract.failures import Failure
 from ..contract.plan import Download, HubRepository, Plan, Repo, repository_of
 from ..downloads import Answer, Sources, existing, hosts, preflight
@@ -202,7 +202,7 @@ class Survey:
             return _refused(url, failure, began)
         self._answers[url] = answer
         return {
-            "url": protocol.public_url(url),
+            "url": redaction.public_url(url),
             "class": "ok",
             "size_bytes": answer.size_bytes,
             "sha256": answer.sha256,
@@ -254,7 +254,7 @@ class Survey:
             return _refused(url, failure, began)
         commit = repo.ref if is_commit else found.commit
         seconds = round(time.monotonic() - began, 3)
-        return {"url": protocol.public_url(url), "class": "ok", "commit": commit, "seconds": seconds}
+        return {"url": redaction.public_url(url), "class": "ok", "commit": commit, "seconds": seconds}
 
     def _read_some(self, answer: Answer, span: Tuple[int, int]) -> int:
         end = time.monotonic() + MEASURE_S
@@ -372,4 +372,4 @@ def _together(files: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
 
 def _refused(url: str, failure: Failure, began: float) -> Dict[str, Any]:
     seconds = round(time.monotonic() - began, 3)
-    return dict(failure.as_fields(), url=protocol.public_url(url), seconds=seconds)
+    return dict(failure.as_fields(), url=redaction.public_url(url), seconds=seconds)

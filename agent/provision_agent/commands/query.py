@@ -19,7 +19,7 @@ from ..contract.plan import Plan
 from ..host import facts
 from ..host.detach import argv_of, processes
 from ..run.context import Context
-from ..run.journal import read_status
+from ..run.journal import read_state
 from ..run.keeper import holder_facts
 from ..run.start import plan_of, run_facts, say, stop_keeper
 from ..run.state import StateFile
@@ -46,14 +46,14 @@ def stop_main(argv: List[str]) -> int:
     """``stop``: ``{workspace?, run?}`` -> ``{stopped, verdict, run}`` of the run that is going, if it is that one."""
     request = read_request()
     for workspace, run in _chosen(request):
-        status = read_status(workspace, run)
-        if run == workspace.current_run() and status is not None and status["verdict"] is None:
+        state = read_state(workspace, run)
+        if run == workspace.current_run() and state is not None and state.verdict is None:
             stopped = stop_keeper(workspace, within_s=STOP_WITHIN_S)
             say(
                 {
                     "stopped": stopped,
                     "run": run,
-                    "verdict": (read_status(workspace, run) or status)["verdict"],
+                    "verdict": (read_state(workspace, run) or state).verdict,
                 }
             )
             return 0
@@ -165,9 +165,10 @@ def _status(workspace: Workspace, run: str, *, with_plan: bool) -> Optional[Dict
     holder = holder_facts(
         workspace.lock_holder()
     )  # before the events: one that ends right now has its verdict there
-    status, plan = read_status(workspace, run), plan_of(workspace, run)
-    if status is None or plan is None:
+    state, plan = read_state(workspace, run), plan_of(workspace, run)
+    if state is None or plan is None:
         return None
+    status = state.to_json()
     lives = holder["run"] == run and (holder["keeper"] or holder["agent"])
     status.update(run_facts(workspace, run), is_alive=bool(lives), is_current=workspace.current_run() == run)
     if with_plan:

@@ -1,55 +1,138 @@
-"""What can go wrong with an item, as a class that programs act on and a hint that people follow."""
+"""What can go wrong, as classes that programs act on and hints that people follow; and the exception that carries one."""
 
 from __future__ import annotations
 
 import errno
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterable, NamedTuple, Optional
 
-HINTS: Dict[str, str] = {
-    "not_found": "check the URL's spelling in a browser, then correct the profile",
-    "gated": "accept the licence on the model's page with the account of your token, then run the same `provision up` again",
-    "unauthorized": "set the token that this host wants in your environment, then run the same `provision up` again",
-    "rate_limited": "wait and run the same `provision up` again; what has landed is kept",
-    "not_a_model": "open the URL in a browser: the server sends a page, not the file; correct the profile",
-    "checksum": "the source has other content than the profile says: correct `sha256`, or the URL",
-    "size": "the source has another size than the profile says: correct `size`, or the URL",
-    "truncated": "run the same `provision up` again: it goes on where the transfer ended",
-    "stalled": "run the same `provision up` again: it goes on where it stopped; add a `mirrors:` entry if it keeps stalling",
-    "timed_out": "run the same `provision up` again, or raise `limits.file` (`--set` or the item's own `limits:`)",
-    "disk_full": "free space on the instance or rent one with a larger disk, then run the same `provision up` again",
-    "read_only": "choose a folder that can be written with `--workspace`",
-    "unreachable": "try again; if it stays so, this instance's network cannot reach the source: use a mirror or another instance",
-    "tls": "check the URL's host name and the instance's clock and CA certificates (`SSL_CERT_FILE`)",
-    "upstream_down": "the source's server is in trouble: wait, or add a `mirrors:` entry",
-    "unsafe_path": "choose a path inside the workspace",
-    "command": "read the last lines above; repeat the command by hand on the instance",
-    "missing": "see the errors above it in the log: what should have made it failed or was skipped",
-    "conflict": "two items ask for the same thing in different ways: correct the profile",
-    "gpu": "rent an instance whose driver suits the wanted torch, or list an older torch version",
-    "network": "check the instance's network with `provision doctor`",
-    "crashed": "read the service's log on the instance",
-    "not_ready": "read the service's log on the instance, or raise `ready.within`",
-    "port_taken": "stop the other process, or give the service another port",
-    "bug": "please report this with the agent.log of the run",
+
+class FailureClass(NamedTuple):
+    """What one class means."""
+
+    hint: str
+    """What to do, when the failure has no better advice of its own."""
+    next: str
+    """What a program should do: a word of `verdicts.NEXT`."""
+    scope: str
+    """What it is about: ``item``, ``host`` (all items of that source), ``run`` (the instance as a whole)."""
+    is_retriable: bool = False
+    """The same again may help."""
+
+
+FAILURES: Dict[str, FailureClass] = {
+    "not_found": FailureClass(
+        "check the URL's spelling in a browser, then correct the profile", "fix_profile", "item"
+    ),
+    "gated": FailureClass(
+        "accept the licence on the model's page with the account of your token, then run the same `provision up` again",
+        "fix_credentials",
+        "item",
+    ),
+    "unauthorized": FailureClass(
+        "set the token that this host wants in your environment, then run the same `provision up` again",
+        "fix_credentials",
+        "host",
+    ),
+    "rate_limited": FailureClass(
+        "wait and run the same `provision up` again; what has landed is kept", "retry", "host", True
+    ),
+    "not_a_model": FailureClass(
+        "open the URL in a browser: the server sends a page, not the file; correct the profile",
+        "fix_profile",
+        "item",
+    ),
+    "checksum": FailureClass(
+        "the source has other content than the profile says: correct `sha256`, or the URL",
+        "fix_profile",
+        "item",
+    ),
+    "size": FailureClass(
+        "the source has another size than the profile says: correct `size`, or the URL", "fix_profile", "item"
+    ),
+    "truncated": FailureClass(
+        "run the same `provision up` again: it goes on where the transfer ended", "retry", "item", True
+    ),
+    "stalled": FailureClass(
+        "run the same `provision up` again: it goes on where it stopped; add a `mirrors:` entry if it keeps stalling",
+        "retry",
+        "item",
+        True,
+    ),
+    "timed_out": FailureClass(
+        "run the same `provision up` again, or raise `limits.file` (`--set` or the item's own `limits:`)",
+        "retry",
+        "item",
+        True,
+    ),
+    "disk_full": FailureClass(
+        "free space on the instance or rent one with a larger disk, then run the same `provision up` again",
+        "replace_instance",
+        "run",
+    ),
+    "read_only": FailureClass(
+        "choose a folder that can be written with `--workspace`", "replace_instance", "run"
+    ),
+    "unreachable": FailureClass(
+        "try again; if it stays so, this instance's network cannot reach the source: use a mirror or another instance",
+        "retry",
+        "host",
+        True,
+    ),
+    "tls": FailureClass(
+        "check the URL's host name and the instance's clock and CA certificates (`SSL_CERT_FILE`)",
+        "retry",
+        "host",
+    ),
+    "upstream_down": FailureClass(
+        "the source's server is in trouble: wait, or add a `mirrors:` entry", "retry", "host", True
+    ),
+    "unsafe_path": FailureClass("choose a path inside the workspace", "fix_profile", "item"),
+    "command": FailureClass(
+        "read the last lines above; repeat the command by hand on the instance", "fix_profile", "item"
+    ),
+    "missing": FailureClass(
+        "see the errors above it in the log: what should have made it failed or was skipped", "retry", "item"
+    ),
+    "conflict": FailureClass(
+        "two items ask for the same thing in different ways: correct the profile", "fix_profile", "item"
+    ),
+    "gpu": FailureClass(
+        "rent an instance whose driver suits the wanted torch, or list an older torch version",
+        "replace_instance",
+        "run",
+    ),
+    "network": FailureClass("check the instance's network with `provision doctor`", "retry", "run", True),
+    "crashed": FailureClass("read the service's log on the instance", "retry", "item"),
+    "not_ready": FailureClass(
+        "read the service's log on the instance, or raise `ready.within`", "retry", "item", True
+    ),
+    "port_taken": FailureClass("stop the other process, or give the service another port", "retry", "item"),
+    "bug": FailureClass("please report this with the agent.log of the run", "report_bug", "run"),
+    "no_python": FailureClass(
+        "on the instance: `apt-get update && apt-get install -y python3`, then the same command again",
+        "replace_instance",
+        "run",
+    ),
+    "protocol": FailureClass(
+        "the instance sends what no version of provision sends: update provision, or replace the instance",
+        "replace_instance",
+        "run",
+    ),
 }
-"""Every class, with what to do when the error has no better advice of its own."""
+"""Every class, by name."""
 
-RETRIABLE = frozenset(
-    (
-        "rate_limited",
-        "truncated",
-        "stalled",
-        "timed_out",
-        "unreachable",
-        "upstream_down",
-        "network",
-        "not_ready",
-    )
-)
+_NEXT_ORDER = ("replace_instance", "fix_credentials", "fix_profile", "report_bug")
+"""What to do first, when errors of several classes came together."""
+
+
+def next_of_classes(classes: Iterable[str]) -> Optional[str]:
+    """What a program should do about errors of these classes; None when none of them says."""
+    wanted = {FAILURES[name].next for name in classes if name in FAILURES}
+    return next((word for word in _NEXT_ORDER if word in wanted), None)
 
 
 class Failure(Exception):
-    """An item cannot be had. `class_` is a key of `HINTS`; `message` says what happened and why."""
+    """An item cannot be had. `class_` is a key of `FAILURES`; `message` says what happened and why."""
 
     def __init__(
         self,
@@ -63,8 +146,8 @@ class Failure(Exception):
         super().__init__(message)
         self.class_ = class_
         self.message = message
-        self.hint = hint or HINTS[class_]
-        self.retriable = class_ in RETRIABLE if retriable is None else retriable
+        self.hint = hint or FAILURES[class_].hint
+        self.retriable = FAILURES[class_].is_retriable if retriable is None else retriable
         self.is_reported = False
         """Its event is written: whoever counts it need not write another."""
         self.facts = facts

@@ -14,13 +14,11 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar, Union
 from urllib.parse import unquote
 
-from .protocol import public_url
+from .redaction import public_url
+from .steps import STEP_NAMES
+from .version import FORMAT, SUPPORTED_FORMATS
 
-FORMAT = 1
-"""Version of the plan's JSON; a reader takes this one and the one before."""
-
-STEPS = ("apt", "python", "repos", "downloads", "files", "commands", "checks", "services")
-LEVELS = ("critical", "required", "optional")
+STEPS = STEP_NAMES
 BUILT_IN_VARIABLES = ("workspace", "home", "run_id")
 """Known on the instance only; they stay ``${…}`` in a plan until `bind`."""
 
@@ -310,16 +308,17 @@ class Plan:
             PlanFormatError: another version, or a field of the wrong shape.
         """
         found = data.get("format")
-        if found not in (FORMAT, FORMAT - 1):
+        if found not in SUPPORTED_FORMATS:
             raise PlanFormatError(
-                f"this version reads plans of format {FORMAT - 1} and {FORMAT}, not {found}"
+                f"this version reads plans of format {SUPPORTED_FORMATS[0]} and {FORMAT}, not {found}"
             )
         return _build(cls, data, "plan")
 
     @property
     def hash(self) -> str:
-        """sha256 of the canonical JSON, hex: equal for equal work."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """sha256 of the canonical JSON without its format, hex: equal for equal work, whichever version wrote it."""
+        work = {name: value for name, value in self.to_json().items() if name != "format"}
+        canonical = json.dumps(work, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def bind(self, *, workspace: str, home: str, run_id: str) -> Plan:

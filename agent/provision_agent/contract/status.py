@@ -1,171 +1,320 @@
-"""The state of a run as a fold of its events: one truth for `status.json`, the live view and programs.
+"""The state of a run: the one fold of its events, for `status.json`, every view, the outcome, server and fleet.
 
-Pure, shared by both halves. Unknown events and fields are ignored, so that an older reader of a newer
-run still tells what it knows.
+Pure, shared by both halves. A fold takes O(1) for each event, whatever came before. Unknown events change nothing,
+so that an older reader of a newer run still tells what it knows.
 """
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Tuple
+import sys
+from dataclasses import fields
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
 
-from . import protocol
+from . import events
+from .events import Body, Event
+from .parsing import ParseError
+from .steps import GROUPS
+from .version import FORMAT
 
-GROUPS = {
-    "download": "downloads",
-    "repo": "repos",
-    "package": "packages",
-    "file": "files",
-    "command": "commands",
-    "check": "checks",
-    "service": "services",
+MAX_ITEMS = 100_000
+"""Of one run, all groups together."""
+MAX_UNPLANNED = 1000
+"""Items that the plan does not know: packages and what a source listed beside the plan."""
+MAX_WARNINGS = 1000
+SETTLED = ("done", "failed", "skipped")
+
+
+class ItemState:
+    """What is known of one item. Only what was told is kept: there may be a hundred thousand of them."""
+
+    __slots__ = ("facts", "item", "key", "state")
+
+    def __init__(self, key: str, item: str) -> None:
+        self.key = key
+        self.item = item
+        """Its final path or its name, as people see it."""
+        self.state = "queued"
+        self.facts: Dict[str, object] = {}
+
+    def text(self, name: str) -> str:
+        """The fact *name* as text; empty where it is not known."""
+        value = self.facts.get(name)
+        return "" if value is None else str(value)
+
+    def number(self, name: str) -> float:
+        """The fact *name* as a number; 0 where it is not known."""
+        value = self.facts.get(name)
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else 0
+
+    def count(self, name: str) -> Optional[int]:
+        """The fact *name* as a whole number; None where it is not known."""
+        value = self.facts.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def to_json(self) -> Dict[str, object]:
+        """As JSON values."""
+        return {"state": self.state, "item": self.item, **self.facts}
+
+
+class StepState:
+    """What is known of one step; `counts` has `ok failed skipped` once it ended."""
+
+    __slots__ = ("counts", "duration_s", "ended", "started", "state")
+
+    def __init__(self) -> None:
+        self.state = "queued"
+        self.started: Optional[str] = None
+        self.ended: Optional[str] = None
+        self.duration_s: Optional[float] = None
+        self.counts: Dict[str, int] = {}
+
+    def to_json(self) -> Dict[str, object]:
+        """As JSON values."""
+        times = {"started": self.started, "ended": self.ended, "duration_s": self.duration_s}
+        return {
+            "state": self.state,
+            **{name: value for name, value in times.items() if value is not None},
+            **self.counts,
+        }
+
+
+class ItemError(NamedTuple):
+    """Why an item, a step or the run failed."""
+
+    class_: str
+    item: str
+    level: Optional[str]
+    message: str
+    hint: Optional[str]
+    retriable: bool
+
+    def to_json(self) -> Dict[str, object]:
+        """As JSON values."""
+        return {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
+
+
+class Totals(NamedTuple):
+    """All downloads together."""
+
+    bytes_per_s: float
+    landed_bytes: int
+    left_bytes: int
+
+
+class RunState:
+    """The state of the run *run*; *planned* are the keys of its plan's items, where this process knows them."""
+
+    def __init__(self, run: str, *, planned: Optional[Callable[[str], bool]] = None) -> None:
+        self.run = run
+        self.state = "accepted"
+        """accepted, running, usable, or the verdict."""
+        self.seq = 0
+        self.updated: Optional[str] = None
+        self.started: Optional[str] = None
+        self.name = ""
+        self.plan_hash = ""
+        self.deadline_s: Optional[float] = None
+        self.labels: Dict[str, str] = {}
+        self.workspace = ""
+        self.facts: Dict[str, object] = {}
+        self.steps: Dict[str, StepState] = {}
+        self.items: Dict[str, Dict[str, ItemState]] = {group: {} for group in GROUPS.values()}
+        """By group (`downloads`, `repos`, …) and key."""
+        self.errors: Dict[str, ItemError] = {}
+        """By key, in the order in which they came."""
+        self.warnings: List[str] = []
+        self.usable_after_s: Optional[float] = None
+        self.verdict: Optional[str] = None
+        self.duration_s: Optional[float] = None
+        self.bytes_downloaded: Optional[int] = None
+        self._planned = planned
+        self._unplanned = 0
+        self._count = 0
+
+    def fold(self, event: Event) -> None:
+        """Take *event*, the next of this run's agent.
+
+        Raises:
+            ParseError: it names more items than a run may have.
+        """
+        kind = event.type
+        if kind is not None and kind.group:
+            self._fold_item(event, kind)
+        elif event.name in _FOLDS:
+            _FOLDS[event.name](self, event)
+        self.seq = event.seq
+        self.updated = event.ts
+
+    def totals(self) -> Totals:
+        """Bytes per second, bytes landed and bytes to come, over all downloads."""
+        speed, landed, left = 0.0, 0, 0
+        for item in self.items["downloads"].values():
+            here = int(item.number("bytes"))
+            landed += here
+            if item.state == "running":
+                speed += item.number("bytes_per_s")
+            if item.state not in SETTLED:
+                left += max(int(item.number("total_bytes")) - here, 0)
+        return Totals(speed, landed, left)
+
+    def to_json(self) -> Dict[str, object]:
+        """The whole state as JSON values, as `status.json` and the API have it."""
+        groups = {
+            group: {key: item.to_json() for key, item in items.items()} for group, items in self.items.items()
+        }
+        return {
+            "format": FORMAT,
+            "run": self.run,
+            "state": self.state,
+            "seq": self.seq,
+            "started": self.started,
+            "updated": self.updated,
+            "name": self.name,
+            "plan_hash": self.plan_hash,
+            "deadline_s": self.deadline_s,
+            "labels": self.labels,
+            "workspace": self.workspace,
+            "facts": self.facts,
+            "steps": {name: step.to_json() for name, step in self.steps.items()},
+            **groups,
+            "errors": [error.to_json() for error in self.errors.values()],
+            "warnings": self.warnings,
+            "usable_after_s": self.usable_after_s,
+            "verdict": self.verdict,
+            "duration_s": self.duration_s,
+            "bytes_downloaded": self.bytes_downloaded,
+        }
+
+    def _fold_item(self, event: Event, kind: events.EventType) -> None:
+        body, key = event.body, event.key
+        assert isinstance(body, events.Item)
+        item = self._item(kind.group, key, body.item)
+        item.state = kind.state or item.state
+        if body.item != item.item:
+            item.item = body.item  # a server has told the file's name
+        facts, data = item.facts, event.data
+        for name, attribute in _kept_fields(type(body)):
+            if name in data:
+                facts[name] = _shared(getattr(body, attribute))
+        if isinstance(body, events.ItemFailed):
+            self._add_error(key, body, body.item, body.level)
+        elif kind.state in ("done", "passed", "ready", "skipped"):
+            self.errors.pop(key, None)
+
+    def _item(self, group: str, key: str, label: str) -> ItemState:
+        found = self.items[group].get(key)
+        if found is None:
+            if self._planned is not None and not self._planned(key):
+                self._unplanned += 1
+            if self._unplanned > MAX_UNPLANNED:
+                raise ParseError(
+                    f"the run tells of more than {MAX_UNPLANNED} items that its plan does not have"
+                )
+            if self._count >= MAX_ITEMS:
+                raise ParseError(f"the run tells of more than {MAX_ITEMS} items")
+            self._count += 1
+            found = self.items[group][key] = ItemState(key, key if key == label else label)
+        return found
+
+    def _add_error(
+        self,
+        key: str,
+        failure: "Union[events.ItemFailed, events.StepFailed, events.FailureFields]",
+        item: str,
+        level: Optional[str],
+    ) -> None:
+        self.errors.pop(key, None)  # the newest is the last
+        self.errors[key] = ItemError(
+            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable)
+        )
+
+    # -- what single events change
+
+    def _run_started(self, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, events.RunStarted)
+        self.state = "running"
+        self.started = self.started or event.ts
+        self.name, self.plan_hash = body.name or self.name, body.plan_hash or self.plan_hash
+        self.deadline_s = body.deadline_s if body.deadline_s is not None else self.deadline_s
+        self.workspace = body.workspace or self.workspace
+        self.labels = dict(event.labels) or self.labels
+
+    def _facts_found(self, event: Event) -> None:
+        assert isinstance(event.body, events.FactsFound)
+        self.facts = event.body.facts or {}
+
+    def _preflight_failed(self, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, events.PreflightFailed)
+        item = body.item or "preflight"
+        self._add_error(event.key or item, body, item, body.level or "critical")
+
+    def _step_started(self, event: Event) -> None:
+        step = self._step(event)
+        step.state, step.started = "running", event.ts
+
+    def _step_finished(self, event: Event) -> None:
+        body, step = event.body, self._step(event)
+        assert isinstance(body, events.StepFinished)
+        step.state, step.ended, step.duration_s = "done", event.ts, body.duration_s
+        step.counts = {"ok": body.ok or 0, "failed": body.failed or 0, "skipped": body.skipped or 0}
+
+    def _step_failed(self, event: Event) -> None:
+        body, step = event.body, self._step(event)
+        assert isinstance(body, events.StepFailed)
+        step.state, step.ended = "failed", event.ts
+        self._add_error(body.step, body, body.step, body.level)
+
+    def _step(self, event: Event) -> StepState:
+        name = str(event.data.get("step"))
+        if name not in self.steps and len(self.steps) >= MAX_UNPLANNED:
+            raise ParseError(f"the run tells of more than {MAX_UNPLANNED} steps")
+        return self.steps.setdefault(name, StepState())
+
+    def _warning(self, event: Event) -> None:
+        assert isinstance(event.body, events.Warned)
+        if len(self.warnings) < MAX_WARNINGS:
+            self.warnings.append(event.body.message)
+
+    def _run_usable(self, event: Event) -> None:
+        assert isinstance(event.body, events.RunUsable)
+        self.state, self.usable_after_s = "usable", event.body.after_s
+
+    def _run_finished(self, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, events.RunFinished)
+        self.state = self.verdict = body.verdict
+        self.duration_s, self.bytes_downloaded = body.duration_s, body.bytes_downloaded
+
+
+_FOLDS: Mapping[str, Callable[[RunState, Event], None]] = {
+    "run_started": RunState._run_started,
+    "facts_found": RunState._facts_found,
+    "preflight_failed": RunState._preflight_failed,
+    "step_started": RunState._step_started,
+    "step_finished": RunState._step_finished,
+    "step_failed": RunState._step_failed,
+    "warning": RunState._warning,
+    "run_usable": RunState._run_usable,
+    "run_finished": RunState._run_finished,
 }
-_STATES = {
-    "queued": "queued",
-    "started": "running",
-    "sized": None,
-    "progress": "running",
-    "stalled": "stalled",
-    "retried": "retrying",
-    "waiting": "waiting",
-    "switched": "running",
-    "finished": "done",
-    "written": "done",
-    "passed": "passed",
-    "ready": "ready",
-    "failed": "failed",
-    "skipped": "skipped",
-}
-_KEPT = (
-    "item",
-    "level",
-    "bytes",
-    "total_bytes",
-    "bytes_per_s",
-    "wait_s",
-    "host",
-    "url",
-    "class",
-    "message",
-    "hint",
-    "retriable",
-    "found",
-    "commit",
-    "sha256",
-    "duration_s",
-    "pid",
-    "reason",
-    "attempt",
-    "resumed_bytes",
-)
 
 
-def new_status(run: str) -> Dict[str, Any]:
-    """The status of a run of which nothing is known yet."""
-    groups: Dict[str, Any] = {group: {} for group in GROUPS.values()}
-    return dict(
-        {"format": protocol.FORMAT, "run": run, "state": "accepted", "seq": 0, "started": None, "steps": {}},
-        **groups,
-        errors=[],
-        warnings=[],
-        usable_after_s=None,
-        verdict=None,
-    )
+def _shared(value: object) -> object:
+    """*value*; equal short texts, such as a level, a class or a host's address, are kept once."""
+    return sys.intern(value) if isinstance(value, str) and len(value) <= 64 else value
 
 
-def fold(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    """Take *event*, the next of this run's agent, into *status*."""
-    name = str(event.get("event", ""))
-    status["seq"] = event.get("seq", status["seq"])
-    status["updated"] = event.get("ts")
-    kind, _, what = name.partition("_")
-    if kind in GROUPS and what in _STATES:
-        _fold_item(status, kind, what, event)
-    elif kind == "step":
-        _fold_step(status, what, event)
-    elif name in _FOLDS:
-        _FOLDS[name](status, event)
+_KEPT_FIELDS: Dict[Type[Body], Tuple[Tuple[str, str], ...]] = {}
 
 
-def _fold_item(status: Dict[str, Any], kind: str, what: str, event: Mapping[str, Any]) -> None:
-    item = status[GROUPS[kind]].setdefault(str(identity_of(event)), {"state": "queued"})
-    item["state"] = _STATES[what] or item["state"]
-    item.update((key, event[key]) for key in _KEPT if key in event and (key != "item" or "key" in event))
-    if what == "failed":
-        _add_error(status, event)
-    elif what in ("finished", "passed", "ready", "written"):
-        _forget_errors(status, event)
-
-
-def identity_of(event: Mapping[str, Any]) -> Any:
-    """What stays the same of an item from its first event to its last: its `key`, or its name where it has none."""
-    return event.get("key", event.get("item", "?"))
-
-
-def _fold_step(status: Dict[str, Any], what: str, event: Mapping[str, Any]) -> None:
-    step = status["steps"].setdefault(str(event.get("step", "?")), {})
-    step["state"] = {"started": "running", "finished": "done", "failed": "failed"}.get(what, what)
-    step["started" if what == "started" else "ended"] = event.get("ts")
-    step.update((key, event[key]) for key in ("ok", "failed", "skipped", "duration_s") if key in event)
-    if what == "failed" and "class" in event:
-        _add_error(status, dict(event, item=event.get("step")))
-
-
-def _add_error(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    _forget_errors(status, event)
-    keys = ("class", "item", "level", "message", "hint", "retriable")
-    key = {"key": event["key"]} if "key" in event else {}
-    status["errors"].append({**{name: event.get(name) for name in keys}, **key})
-
-
-def _forget_errors(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    gone = identity_of(event)
-    status["errors"] = [error for error in status["errors"] if identity_of(error) != gone]
-
-
-def _run_started(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    status["state"] = "running"
-    status["started"] = status["started"] or event.get("ts")
-    for key in ("name", "plan_hash", "deadline_s", "labels", "workspace"):
-        status[key] = event.get(key, status.get(key))
-
-
-def _run_usable(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    status.update(state="usable", usable_after_s=event.get("after_s"))
-
-
-def _run_finished(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    status.update(
-        state=event.get("verdict"), verdict=event.get("verdict"), duration_s=event.get("duration_s")
-    )
-
-
-def _facts_found(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    status["facts"] = event.get("facts")
-
-
-def _preflight_failed(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    _add_error(status, dict(event, item=event.get("item", "preflight"), level="critical"))
-
-
-def _warning(status: Dict[str, Any], event: Mapping[str, Any]) -> None:
-    status["warnings"].append(event.get("message"))
-
-
-_FOLDS = {
-    "run_started": _run_started,
-    "run_usable": _run_usable,
-    "run_finished": _run_finished,
-    "facts_found": _facts_found,
-    "preflight_failed": _preflight_failed,
-    "warning": _warning,
-}
-
-
-def transfer_totals(status: Mapping[str, Any]) -> Tuple[float, int, int]:
-    """Bytes per second, bytes landed and bytes to come, over all files."""
-    items = list(status["downloads"].values())
-    speed = sum(float(item.get("bytes_per_s") or 0) for item in items if item["state"] == "running")
-    landed = sum(int(item.get("bytes") or 0) for item in items)
-    open_items = [item for item in items if item["state"] not in ("done", "failed", "skipped")]
-    left = sum(max(int(item.get("total_bytes") or 0) - int(item.get("bytes") or 0), 0) for item in open_items)
-    return speed, landed, left
+def _kept_fields(body: Type[Body]) -> Tuple[Tuple[str, str], ...]:
+    """The fields of *body* that an item keeps: their keys in JSON, and their names here."""
+    if body not in _KEPT_FIELDS:
+        _KEPT_FIELDS[body] = tuple(
+            (str(each.metadata.get("alias", each.name)), each.name)
+            for each in fields(body)
+            if each.name != "item"
+        )
+    return _KEPT_FIELDS[body]

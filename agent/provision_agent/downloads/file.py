@@ -10,9 +10,10 @@ import time
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
-from ..contract import protocol
+from ..contract import redaction
 from ..contract.failures import Failure, disk_failure
-from ..contract.plan import LEVELS, Download
+from ..contract.plan import Download
+from ..contract.steps import LEVELS
 from ..run.context import Context
 from . import existing, unpack, verify
 from .engine.hasher import Hasher
@@ -86,7 +87,7 @@ class Fetch:
     @property
     def public_url(self) -> str:
         """The source in use, or the last one, as it may be shown."""
-        return protocol.public_url(self.ladder.current.url)
+        return redaction.public_url(self.ladder.current.url)
 
     @property
     def label(self) -> str:
@@ -250,7 +251,7 @@ class Fetch:
         try:
             while holder is not None and not self._names.has_landed(holder):
                 if not self.is_waiting:
-                    reason = f"{protocol.public_url(holder.url)} has the same file name and goes first"
+                    reason = f"{redaction.public_url(holder.url)} has the same file name and goes first"
                     self.report("waiting", host="", wait_s=LOCK_AGAIN_S, reason=reason)
                 self.is_waiting, self.is_transferring = True, False
                 began_at = time.monotonic()

@@ -12,7 +12,7 @@ from typing import Dict, List, Optional, Set
 
 from ..contract.failures import Failure
 from ..contract.plan import Download
-from ..contract.protocol import public_url
+from ..contract.redaction import public_url
 
 
 class NameTaken(Failure):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from ..contract.failures import Failure
-from ..contract.plan import LEVELS
+from ..contract.steps import LEVELS
 from ..run.context import Context
 from ..run.log_lines import size_text
 from . import existing

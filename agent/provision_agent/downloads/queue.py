@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Optional, Sequence
 
 from ..contract.failures import Failure, disk_failure
-from ..contract.plan import LEVELS, Download, Limits
+from ..contract.plan import Download, Limits
+from ..contract.steps import LEVELS
 from ..run.context import Context
 from . import existing, preflight
 from .engine.pool import Pool

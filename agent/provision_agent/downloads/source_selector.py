@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Callable, List, Optional
 from urllib.parse import urlsplit
 
-from ..contract import protocol
+from ..contract import redaction
 from ..contract.backoff import full_jitter_s
 from ..contract.failures import Failure
 from ..contract.plan import Download
@@ -143,4 +143,4 @@ class Ladder:
     def _switch(self, source: Source, *, substitute: bool = False) -> None:
         if source is not self.current:
             self.current = source
-            self._report("switched", url=protocol.public_url(source.url), substitute=substitute)
+            self._report("switched", url=redaction.public_url(source.url), substitute=substitute)

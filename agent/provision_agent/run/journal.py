@@ -14,8 +14,10 @@ from datetime import datetime, timezone
 from typing import Any, Callable, Dict, List, Mapping, Optional, TypeVar
 from urllib.parse import quote
 
-from ..contract import protocol
-from ..contract.status import fold, new_status
+from ..contract import redaction, version
+from ..contract.events import Event, parse_event, read_event
+from ..contract.parsing import ParseError
+from ..contract.status import RunState
 from . import log_lines
 from .state import write_atomically
 from .workspace import Workspace
@@ -42,7 +44,7 @@ class Journal:
         self._errors = _AppendedFile(workspace.errors, workspace.reserve)
         self._events = _AppendedFile(workspace.run_file(run_id, "events.jsonl"), workspace.reserve)
         self._output = _AppendedFile(workspace.run_file(run_id, "agent.log"), workspace.reserve)
-        self._status = new_status(run_id)
+        self._state = RunState(run_id)
         self._sequence = self._replay(workspace.run_file(run_id, "events.jsonl"))
         self._is_dirty = threading.Event()
         self._closed = threading.Event()
@@ -55,7 +57,7 @@ class Journal:
         with self._lock:
             now = _now()
             record: Dict[str, Any] = {
-                "format": protocol.FORMAT,
+                "format": version.FORMAT,
                 "ts": now,
                 "run": self._run,
                 "seq": self._sequence + 1,
@@ -69,13 +71,13 @@ class Journal:
                 record["sizes"] = {"core": self._core.size(), "errors": self._errors.size()}
             self._sequence += 1
             self._events.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
-            fold(self._status, record)
+            self._state.fold(parse_event(record))
             self._is_dirty.set()
 
-    def look(self, question: Callable[[Mapping[str, Any]], T]) -> T:
+    def look(self, question: Callable[[RunState], T]) -> T:
         """What *question* makes of the status, which nobody changes meanwhile."""
         with self._lock:
-            return question(self._status)
+            return question(self._state)
 
     def say(self, text: log_lines.Lines) -> None:
         """Write lines that belong to no single event."""
@@ -85,7 +87,7 @@ class Journal:
     def output(self, line: str) -> None:
         """A line of a child program's own output, for `agent.log`."""
         with self._lock:
-            self._output.append(protocol.redacted(line, self._secrets) + "\n")
+            self._output.append(redaction.redacted(line, self._secrets) + "\n")
 
     def close(self) -> None:
         """Write the last status. Safe to repeat."""
@@ -103,17 +105,15 @@ class Journal:
         last = 0
         with open(path, "rb") as file:
             for line in file:
-                try:
-                    event = json.loads(line)
-                    last = int(event["seq"])
-                except (ValueError, KeyError, TypeError):
-                    continue
-                fold(self._status, event)
+                event = _readable(line)
+                if event is not None:
+                    last = event.seq
+                    self._state.fold(event)
         return last
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, str):
-            return protocol.redacted(value, self._secrets)
+            return redaction.redacted(value, self._secrets)
         if isinstance(value, dict):
             return {key: self._clean(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -128,7 +128,7 @@ class Journal:
     def _write_status(self) -> None:
         with self._lock:
             self._is_dirty.clear()
-            data = json.dumps(self._status, ensure_ascii=False).encode()
+            data = json.dumps(self._state.to_json(), ensure_ascii=False).encode()
         try:
             write_atomically(self._workspace.run_file(self._run, "status.json"), data, sync=False)
         except OSError:
@@ -201,18 +201,24 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def read_status(workspace: Workspace, run_id: str) -> Optional[Dict[str, Any]]:
-    """The status of a run from its events, whoever wrote them; None when it left none."""
-    status = new_status(run_id)
+def read_state(workspace: Workspace, run_id: str) -> Optional[RunState]:
+    """The state of a run from its events, whoever wrote them; None when it left none."""
+    state = RunState(run_id)
     try:
         with open(workspace.run_file(run_id, "events.jsonl"), "rb") as file:
             for line in file:
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue
-                if event.get("format") in protocol.SUPPORTED_FORMATS:
-                    fold(status, event)
+                event = _readable(line)
+                if event is not None:
+                    state.fold(event)
     except OSError:
         return None
-    return status
+    return state
+
+
+def _readable(line: bytes) -> Optional[Event]:
+    """The event in *line*; None where a killed agent tore it, or where somebody else wrote what is none."""
+    try:
+        found = read_event(line)
+        return None if found is None else parse_event(found)
+    except ParseError:
+        return None

@@ -20,7 +20,7 @@ from ..contract.plan import Hook, Plan
 from ..host import process
 from ..host.detach import Identity, agent_argv
 from .deadline import RunClock
-from .journal import Journal, read_status
+from .journal import Journal, read_state
 from .start import read_run_record
 from .workspace import RENEW_EVERY_S, Workspace, WorkspaceLock
 
@@ -123,8 +123,8 @@ class Keeper:
                 process.end_group(agent, kill_after_s=1.0)
 
     def _verdict(self) -> Optional[str]:
-        status = read_status(self._workspace, self._run)
-        return None if status is None else status["verdict"]
+        state = read_state(self._workspace, self._run)
+        return None if state is None else state.verdict
 
     def _close(self, verdict: str, class_: str = "", message: str = "") -> None:
         journal = Journal(self._workspace, self._run, secrets=self._secrets)

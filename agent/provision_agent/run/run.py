@@ -16,8 +16,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..contract.failures import Failure
-from ..contract.plan import LEVELS, STEPS, Download, Plan
-from ..contract.protocol import public_url
+from ..contract.plan import STEPS, Download, Plan
+from ..contract.redaction import public_url
+from ..contract.steps import LEVELS
 from ..downloads import Downloads, Sources
 from ..downloads.sources import repositories
 from ..host import facts
@@ -52,7 +53,7 @@ def run_main(argv: List[str]) -> int:
         plan_hash=unbound.hash,
         name=unbound.name,
         deadline_s=unbound.limits.run_s,
-        resumed=journal.look(lambda status: status["started"]) is not None,
+        resumed=journal.look(lambda state: state.started) is not None,
         restarts=restarts,
         labels=record.get("labels") or {},
         workspace=workspace.root,
@@ -136,7 +137,7 @@ class Run:
             self._tally.finish(*STEPS)
         self._is_over()
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
-        if verdict == "complete" and not self._journal.look(lambda status: status["usable_after_s"]):
+        if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
         self._journal.event(
             "run_finished",

@@ -13,12 +13,13 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
-from ..contract import protocol
+from ..contract import version
 from ..contract.failures import Failure, disk_failure
+from ..contract.frames import ANSWER_MAGIC
 from ..contract.plan import Plan, PlanFormatError, differences
 from ..host.detach import Identity, agent_argv, spawn_detached
 from .deadline import RunClock
-from .journal import Journal, read_status
+from .journal import Journal, read_state
 from .state import write_atomically
 from .workspace import Workspace, WorkspaceHeldError, WorkspaceLock, remember, resolve
 
@@ -26,8 +27,6 @@ TAKE_WITHIN_S = 30.0
 """How long a stopped run may need until its lock is free."""
 
 KEEPER_BEGINS_WITHIN_S = 10.0
-
-ANSWER_MAGIC = b"\n\x02provision-answer "
 
 
 def start_main(argv: List[str]) -> int:
@@ -53,7 +52,7 @@ def start_main(argv: List[str]) -> int:
 def say(answer: Mapping[str, Any]) -> None:
     """Write one answer line, marked so that what a login shell printed before it can be told apart."""
     sys.stdout.flush()
-    line = json.dumps(dict(answer, format=protocol.FORMAT), separators=(",", ":")).encode()
+    line = json.dumps(dict(answer, format=version.FORMAT), separators=(",", ":")).encode()
     os.write(1, ANSWER_MAGIC + line + b"\n")
 
 
@@ -68,7 +67,7 @@ def decide(order: Mapping[str, Any]) -> Dict[str, Any]:
     """
     plan = Plan.from_json(order["plan"])
     run_id = str(order["run"])
-    if not re.fullmatch(protocol.RUN_ID_PATTERN, run_id):
+    if not re.fullmatch(version.RUN_ID_PATTERN, run_id):
         return _answer(
             "usage", message=f"`{run_id}` is not a run id: letters, digits, `.`, `_`, `-`; 64 at most"
         )
@@ -154,7 +153,7 @@ def _begin(order: Mapping[str, Any], plan: Plan, workspace: Workspace, lock: Wor
 def _create(order: Mapping[str, Any], plan: Plan, workspace: Workspace, run_id: str) -> None:
     os.makedirs(workspace.run_directory(run_id), mode=0o700, exist_ok=True)
     clock = dict(RunClock.starting_now(plan.limits.run_s).as_json(), accepted_unix=order.get("started_unix"))
-    record = dict(clock, format=protocol.FORMAT, run=run_id, labels=order.get("labels") or {})
+    record = dict(clock, format=version.FORMAT, run=run_id, labels=order.get("labels") or {})
     record["kill_holders"] = bool(order.get("kill_holders"))
     write_atomically(workspace.run_file(run_id, "plan.json"), json.dumps(plan.to_json(), indent=1).encode())
     write_atomically(workspace.run_file(run_id, "run.json"), json.dumps(record).encode())
@@ -255,8 +254,8 @@ def plan_of(workspace: Workspace, run_id: Optional[str]) -> Optional[Plan]:
 
 
 def _verdict(workspace: Workspace, run_id: Optional[str]) -> Optional[str]:
-    status = read_status(workspace, run_id) if run_id else None
-    return None if status is None else status["verdict"]
+    state = read_state(workspace, run_id) if run_id else None
+    return None if state is None else state.verdict
 
 
 def _answer(

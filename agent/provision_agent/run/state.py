@@ -11,7 +11,7 @@ import os
 import threading
 from typing import Any, Callable, Dict, Optional
 
-from ..contract import protocol
+from ..contract import version
 
 
 class StateFile:
@@ -52,7 +52,7 @@ class StateFile:
         try:
             with open(self._path, encoding="utf-8") as file:
                 data = json.load(file)
-            if data["format"] not in protocol.SUPPORTED_FORMATS:
+            if data["format"] not in version.SUPPORTED_FORMATS:
                 raise ValueError("another format")
             return {str(key): dict(value) for key, value in data["items"].items()}
         except FileNotFoundError:
@@ -64,7 +64,7 @@ class StateFile:
 
     def _save(self) -> None:
         write_atomically(
-            self._path, json.dumps({"format": protocol.FORMAT, "items": self._records}, indent=1).encode()
+            self._path, json.dumps({"format": version.FORMAT, "items": self._records}, indent=1).encode()
         )
 
 

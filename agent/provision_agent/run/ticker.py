@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Callable
 
-from ..contract.status import transfer_totals
+from ..contract.status import RunState
 from . import log_lines
 from .deadline import RunClock
 from .journal import Journal
@@ -37,7 +37,7 @@ class Pulse:
         while (
             not self._stopped.wait(min(TICK_S, max(self._clock.remaining_s(), 0.0))) and not self._is_over()
         ):
-            speed, landed_bytes, left_bytes = self._journal.look(transfer_totals)
+            speed, landed_bytes, left_bytes = self._journal.look(RunState.totals)
             if time.monotonic() - self._said_at >= SUMMARY_EVERY_S and left_bytes:
                 self._said_at = time.monotonic()
                 landed, left, rate = (log_lines.size_text(size) for size in (landed_bytes, left_bytes, speed))

@@ -14,7 +14,7 @@ import socket
 import time
 from typing import Any, Dict, List, Optional
 
-from ..contract import protocol
+from ..contract import version
 from ..contract.failures import Failure
 from ..host.detach import Identity, boot_id
 from .state import write_atomically
@@ -198,7 +198,7 @@ class WorkspaceLock:
 
     def renew(self, **facts: Any) -> None:
         """Write the record again; *facts* (`run keeper agent`) stay until they are given anew."""
-        self._record.update(facts, format=protocol.FORMAT, hostname=socket.gethostname(), boot_id=boot_id())
+        self._record.update(facts, format=version.FORMAT, hostname=socket.gethostname(), boot_id=boot_id())
         self._record.update(renewed_unix=time.time())
         self._write(self._record)
 

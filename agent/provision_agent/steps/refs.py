@@ -6,7 +6,7 @@ import re
 from typing import Dict, NamedTuple, Optional
 
 from ..contract.failures import Failure
-from ..contract.protocol import public_url
+from ..contract.redaction import public_url
 from .git import Git
 
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")

@@ -17,7 +17,7 @@ from typing import Dict, List, Optional
 from ..contract import backoff
 from ..contract.failures import Failure
 from ..contract.plan import Repo
-from ..contract.protocol import public_url
+from ..contract.redaction import public_url
 from ..run.context import Context
 from . import refs
 from .git import Git

@@ -15,7 +15,7 @@ import time
 import zlib
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from ..contract import protocol
+from ..contract import frames
 
 CHUNK_BYTES = 256 * 1024
 EVIDENCE_BYTES = 1024
@@ -89,7 +89,7 @@ class Source:
         """Whether the bytes before *offset* have the sha256 *proof*; nothing is proved by nothing."""
         if offset == 0 or proof is None or self.size < offset:
             return False
-        start = max(0, offset - protocol.PROOF_BYTES)
+        start = max(0, offset - frames.PROOF_BYTES)
         return self.sha256(start, offset - start) == proof
 
     def sha256(self, offset: int, size: int) -> str:

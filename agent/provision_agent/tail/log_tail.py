@@ -10,7 +10,7 @@ import os
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from ..contract import protocol
+from ..contract import frames
 from .inotify import Inotify
 from .log_file import Compressed, Source
 from .rotation import Claim, beginning, copy_of, is_edited, later, locate
@@ -67,7 +67,7 @@ class Followed:
             "at": time.time(),
             **({} if self._current is None else self._current.facts()),
         }
-        self._write(protocol.pack(protocol.RESUMED, self._number, facts))
+        self._write(frames.pack(frames.RESUMED, self._number, facts))
 
     def size(self) -> int:
         """Bytes in the file that is being sent; 0 while it is not there."""
@@ -152,7 +152,7 @@ class Followed:
     def _refuse(self) -> bool:
         self._is_refused = True
         facts = {"resumed": False, "edited": True, "size": 0, "offset": self._claim.offset}
-        self._write(protocol.pack(protocol.RESUMED, self._number, facts))
+        self._write(frames.pack(frames.RESUMED, self._number, facts))
         return False
 
     # -- from one file to the next
@@ -233,13 +233,13 @@ class Followed:
     def _send_data(self, source: Source, data: bytes) -> bool:
         if not data:
             return False
-        head = protocol.data_head(self._number, self._generation, source.offset - len(data), len(data))
+        head = frames.data_head(self._number, self._generation, source.offset - len(data), len(data))
         self._write(head + data)
         return True
 
     def _show_life(self, offset: int) -> None:
         """No bytes, in their place: the search in a large compressed file is no silence."""
-        self._write(protocol.data_head(self._number, self._generation, offset, 0))
+        self._write(frames.data_head(self._number, self._generation, offset, 0))
 
     def _announce(self, why: str, lost_bytes: Optional[int]) -> None:
         facts: Dict[str, Any] = {
@@ -249,7 +249,7 @@ class Followed:
             "at": time.time(),
             **({} if self._current is None else self._current.facts()),
         }
-        self._write(protocol.pack(protocol.GENERATION, self._number, facts))
+        self._write(frames.pack(frames.GENERATION, self._number, facts))
 
     def _watch_folders(self) -> None:
         for path in dict.fromkeys((self._path, os.path.realpath(self._path))):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
-from ..contract import protocol
+from ..contract import frames, log_names
 from .log_file import EVIDENCE_BYTES, Compressed, Identity, Source, nothing
 from .writers import oldest_writer_ns, process_start_ns
 
@@ -68,7 +68,7 @@ def siblings(path: str) -> List[Sibling]:
     found: Dict[str, Sibling] = {}
     for target in dict.fromkeys((path, os.path.realpath(path))):
         folder, name = os.path.split(target)
-        is_rotated = protocol.rotated_name(name)
+        is_rotated = log_names.rotated_name(name)
         try:
             with os.scandir(folder or ".") as entries:
                 for entry in entries:
@@ -82,7 +82,7 @@ def siblings(path: str) -> List[Sibling]:
         for each in found.values()
         if not each.is_compressed or (each.path[:-3] not in found and each.size >= 0)
     ]
-    kept.sort(key=lambda sibling: (sibling.modified_ns, protocol.rotation_age(sibling.path)))
+    kept.sort(key=lambda sibling: (sibling.modified_ns, log_names.rotation_age(sibling.path)))
     return kept[-MAX_SIBLINGS:]
 
 
@@ -195,11 +195,11 @@ def _later(path: str, found: Source) -> List[Source]:
     chain: List[Source] = []
     rotated = siblings(path)
     name = next((sibling.path for sibling in rotated if sibling.identity == found.identity), path)
-    age = (os.fstat(found.descriptor).st_mtime_ns, protocol.rotation_age(name))
+    age = (os.fstat(found.descriptor).st_mtime_ns, log_names.rotation_age(name))
     for sibling in rotated:
         if (
             sibling.identity == found.identity
-            or (sibling.modified_ns, protocol.rotation_age(sibling.path)) <= age
+            or (sibling.modified_ns, log_names.rotation_age(sibling.path)) <= age
         ):
             continue
         source = sibling.open()
@@ -268,5 +268,5 @@ def _is_copy(source: Source, original: Source) -> bool:
     may_be_equal = size < EVIDENCE_BYTES and not isinstance(source, Compressed)  # short ones, by chance
     if source.size != size or may_be_equal:
         return False
-    start = max(0, size - protocol.PROOF_BYTES)
+    start = max(0, size - frames.PROOF_BYTES)
     return source.at(start, size - start) == original.at(start, size - start)

@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
-from ..contract import protocol
+from ..contract import frames
 from .inotify import POLL_S, Inotify
 from .log_tail import Followed
 
@@ -25,7 +25,7 @@ def follow_main(argv: List[str]) -> int:
     """``follow``: one JSON request line on stdin, then a byte for each heartbeat; ``?`` asks for a beat at once."""
     request = json.loads(_read_line(0))
     stream = Stream(0, 1)
-    stream.write(protocol.magic(request["nonce"]))
+    stream.write(frames.magic(request["nonce"]))
     status = _run_status(request["workspace"]) if request.get("workspace") else dict
     return Follower(request, stream, status).follow()
 
@@ -113,16 +113,16 @@ class Follower:
             status = self._status()
             now = time.monotonic()
             if status != last_status:
-                self._stream.write(protocol.pack(protocol.STATUS, 0, status))
+                self._stream.write(frames.pack(frames.STATUS, 0, status))
                 last_status = status
             if now >= beat_at or self._stream.is_asked:
                 gone = None if has_moved else self._gone_folder()
                 if gone is not None:
-                    facts = {"cause": protocol.FOLDER_GONE, "folder": gone}
-                    self._stream.write(protocol.pack(protocol.ERROR, 0, facts))
+                    facts = {"cause": frames.FOLDER_GONE, "folder": gone}
+                    self._stream.write(frames.pack(frames.ERROR, 0, facts))
                     return 0
                 self._stream.is_asked = False
-                self._stream.write(protocol.pack(protocol.BEAT, 0, self._beat()))
+                self._stream.write(frames.pack(frames.BEAT, 0, self._beat()))
                 beat_at = now + self._heartbeat_s
             wait_s = 0.0 if has_moved else min(self._watch.wait_s, max(beat_at - now, 0.0))
             if not self._stream.is_alive(wait_s, self._watch):

@@ -172,10 +172,10 @@ class ServicePorts:
             self._keeping = asyncio.create_task(self._keep())
         if self._keeping is None or event["event"] not in ("run_usable", "service_ready"):
             return
-        for name, service in self._run.status["services"].items():
-            if service.get("url") and name in self._ports:
+        for name, service in self._run.state.items["services"].items():
+            if service.text("url") and name in self._ports:
                 here = self._ports.pop(name)  # once each, whatever else the instance says
-                self._forwarding.add(Port(name, _port_of(service["url"]) or here, like=here))
+                self._forwarding.add(Port(name, _port_of(service.text("url")) or here, like=here))
 
     async def stay(self, is_left: asyncio.Event) -> None:
         """Go on after the run has ended, until *is_left*, or until no port can be held any more."""

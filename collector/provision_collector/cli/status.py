@@ -60,20 +60,21 @@ def _local(run: str | None) -> list[dict[str, Any]]:
 
 
 def _from_mirror(record: RunRecord) -> dict[str, Any]:
-    from provision_agent.contract.status import fold, new_status
+    from provision_agent.contract.parsing import ParseError
+    from provision_agent.contract.status import RunState
 
     from ..errors import ProvisionError
     from ..pool import scorecard
     from ..run.events import EventTail
 
-    status = new_status(record.run)
+    state, broken = RunState(record.run), {}
     tail = EventTail(record.files.events)
     try:
         while events := tail.read_new():
             for event in events:
-                fold(status, event)
-    except ProvisionError as error:  # the other runs are listed all the same
-        status.update(state=status["verdict"] or "broken", broken=str(error))
+                state.fold(event)
+    except (ProvisionError, ParseError) as error:  # the other runs are listed all the same
+        broken = {"state": state.verdict or "broken", "broken": str(error)}
     instance = record.to_instance()
     facts = {
         "host": str(instance),
@@ -86,7 +87,14 @@ def _from_mirror(record: RunRecord) -> dict[str, Any]:
         "errors": str(record.files.errors),
         "events": str(record.files.events),
     }
-    return dict(status, **facts, logs=logs, workspace=record.workspace, started_unix=record.started_unix)
+    return dict(
+        state.to_json(),
+        **broken,
+        **facts,
+        logs=logs,
+        workspace=record.workspace,
+        started_unix=record.started_unix,
+    )
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

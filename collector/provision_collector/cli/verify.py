@@ -76,16 +76,17 @@ def plan_for(
 
 
 def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int) -> dict[str, Any]:
-    from provision_agent.contract.status import fold, new_status
+    from provision_agent.contract.events import parse_event
+    from provision_agent.contract.status import RunState
 
     from ..run.outcome import outcome_of
 
-    status = new_status(run or "")
+    state = RunState(run or "")
     for event in events:
-        fold(status, event)
+        state.fold(parse_event(event))
     verdict = {0: "complete", 1: "failed", 5: "incomplete"}[code]
     return outcome_of(
-        status, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
+        state, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
     )
 
 

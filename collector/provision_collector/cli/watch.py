@@ -105,7 +105,7 @@ async def _watch(
         await ports.stay(is_left)
     if leaving:
         await leaving[0]
-        if run.status["verdict"] is None and run.may_go_on:
+        if run.state.verdict is None and run.may_go_on:
             _say_how_to_return(run)
     return int(outcome["exit_code"])
 
@@ -129,12 +129,12 @@ def _say_how_to_return(run: Run) -> None:
 
 def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]) -> dict[str, Any]:
     """The outcome of a run that never began, because of *error*."""
-    from provision_agent.contract.status import new_status
+    from provision_agent.contract.status import RunState
 
     from ..run.outcome import outcome_of
 
     return outcome_of(
-        new_status(""),
+        RunState(""),
         host=host,
         verdict=error.verdict,
         exit_code=error.exit_code,

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision_agent.contract import protocol
-from provision_agent.contract.status import new_status
+from provision_agent.contract import verdicts
+from provision_agent.contract.status import RunState
 
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
 from ..instance import Connection, Instance, Link, refusal
@@ -287,14 +287,14 @@ class _Collection(Listener):
         return error
 
     def _outcome(self, error: ProvisionError | None) -> dict[str, Any]:
-        verdict, code = "cancelled", protocol.VERDICTS["cancelled"]
+        verdict, code = "cancelled", verdicts.exit_code("cancelled")
         if error is not None:
             verdict, code = error.verdict, error.exit_code
         elif self._match is not None:
             verdict = "complete" if self._match[1].kind == "success" else "failed"
-            code = protocol.VERDICTS[verdict]
+            code = verdicts.exit_code(verdict)
         outcome = outcome_of(
-            new_status(self._order.contract_id),
+            RunState(self._order.contract_id),
             host=str(self._instance),
             verdict=verdict,
             exit_code=code,
@@ -313,5 +313,5 @@ class _Collection(Listener):
 class CollectTimeoutError(ProvisionError):
     """The time that the caller gave is over, and no marker was seen."""
 
-    exit_code = protocol.VERDICTS["timeout"]
+    exit_code = verdicts.exit_code("timeout")
     verdict = "timeout"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-from provision_agent.contract import protocol
+from provision_agent.contract import log_names
 
 from ..instance import Connection
 from ..mirror.mirror import Mirror
@@ -203,10 +203,10 @@ class _Polled:
     async def _rotated(self) -> list[tuple[str, Answer]]:
         """The log's rotated files, the oldest first."""
         log = PurePosixPath(self._path)
-        pattern = protocol.rotated_name(log.name)
+        pattern = log_names.rotated_name(log.name)
         found = await self._shell.list(str(log.parent))
         ours = [(path, each) for path, each in found if pattern.match(PurePosixPath(path).name)]
-        return sorted(ours, key=lambda pair: (pair[1].modified_s, protocol.rotation_age(pair[0])))
+        return sorted(ours, key=lambda pair: (pair[1].modified_s, log_names.rotation_age(pair[0])))
 
     async def _refuse_if_edited(self) -> None:
         """A mirror whose middle is in the log and whose end is not was changed here."""

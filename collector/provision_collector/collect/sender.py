@@ -12,7 +12,9 @@ from ..instance import python_command
 
 OLDEST_PYTHON = (3, 6)
 MODULES = (
-    "contract.protocol",
+    "contract.version",
+    "contract.frames",
+    "contract.log_names",
     "tail.inotify",
     "tail.log_file",
     "tail.writers",

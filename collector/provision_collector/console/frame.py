@@ -7,9 +7,10 @@ or scrolls the picture. Words and marks carry the meaning; colour only repeats i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from provision_agent.contract.plan import STEPS
+from provision_agent.contract.status import ItemState, StepState
+from provision_agent.contract.steps import STEPS
 from rich.cells import cell_len
 from rich.text import Text
 
@@ -59,15 +60,15 @@ def _spaced(lines: list[Text], spare: int) -> list[Text]:
 
 
 def _head(progress: Progress, width: int) -> list[Text]:
-    name = harmless(progress.status.get("name") or "provision")
+    name = harmless(progress.state.name or "provision")
     lines = [_justified(Text.assemble((name, "bold"), " on ", progress.host), _time(progress), width)]
-    run = harmless(progress.status["run"])
+    run = harmless(progress.state.run)
     link = Text(progress.connection, style="dim" if progress.is_connected else "yellow")
     if not progress.is_connected or cell_len(run) + 3 + len(link) > width:
         lines.append(link)
     else:
         lines.append(Text.assemble((run, "dim"), (" · ", "dim"), link))
-    steps = progress.status["steps"]
+    steps = progress.state.steps
     in_order = [*(name for name in STEPS if name in steps), *(name for name in steps if name not in STEPS)]
     return lines + _flowed((_step(progress, name, steps[name]) for name in in_order), width)
 
@@ -75,21 +76,17 @@ def _head(progress: Progress, width: int) -> list[Text]:
 def _time(progress: Progress) -> Text:
     text = Text(units.clock(progress.offset_s), style="bold")
     left_s = progress.deadline_left_s
-    if left_s is not None and progress.status["verdict"] is None:
+    if left_s is not None and progress.state.verdict is None:
         text.append(f" · {units.coarse(left_s)} left", style="dim" if left_s > 60 else "yellow")
     return text
 
 
-def _step(progress: Progress, name: str, step: dict[str, Any]) -> Text:
-    mark, style = _STEP_MARKS.get(step.get("state", ""), ("·", "dim"))
-    if step.get("failed"):
+def _step(progress: Progress, name: str, step: StepState) -> Text:
+    mark, style = _STEP_MARKS.get(step.state, ("·", "dim"))
+    if step.counts.get("failed"):
         mark, style = _failure_mark(progress)
-    took_s = step.get("duration_s")
-    took = (
-        units.duration(units.number(took_s))
-        if took_s is not None
-        else units.waiting(progress.age_s(step.get("started")))
-    )
+    took_s = step.duration_s
+    took = units.duration(took_s) if took_s is not None else units.waiting(progress.age_s(step.started))
     return Text.assemble((f"{mark} ", style), harmless(name), (f" {took}", "dim"))
 
 
@@ -111,40 +108,40 @@ def _rows(progress: Progress, width: int, room: int) -> list[Text]:
     return [*rows[: max(room - 1, 0)], Text(f"  … and {hidden} more", style="dim")][: max(room, 0)]
 
 
-def _name(key: str, item: dict[str, Any]) -> str:
+def _name(item: ItemState) -> str:
     """The file's own name; the last part of its URL as long as no server has told one."""
-    label = str(item.get("item") or key)
+    label = item.item
     return harmless(label.rstrip("/").rpartition("/")[2])
 
 
-def _file(progress: Progress, key: str, item: dict[str, Any], columns: _Columns) -> Text:
-    mark, style = _MARKS[item["state"]]
-    name = shortened(_name(key, item), columns.name)
+def _file(progress: Progress, key: str, item: ItemState, columns: _Columns) -> Text:
+    mark, style = _MARKS[item.state]
+    name = shortened(_name(item), columns.name)
     row = Text.assemble((f"{mark} ", style), name + " " * (columns.name - cell_len(name) + _GAP))
-    done, total = units.number(item.get("bytes")), units.number(item.get("total_bytes"))
+    done, total = item.number("bytes"), item.number("total_bytes")
     trouble = _trouble(progress, key, item)
     if trouble:
         percent = f"{_percent(done, total)}  " if done and total and not columns.is_narrow else ""
         words = trouble.partition(" (")[0] if columns.is_narrow else trouble
-        return row.append(percent).append(words, style="cyan" if item["state"] == "running" else "yellow")
-    bytes_per_s = units.number(item.get("bytes_per_s"))
+        return row.append(percent).append(words, style="cyan" if item.state == "running" else "yellow")
+    bytes_per_s = item.number("bytes_per_s")
     left_s = time_left_s(done, total, bytes_per_s)
     return row.append(_movement(done, total, bytes_per_s, left_s, columns))
 
 
-def _trouble(progress: Progress, key: str, item: dict[str, Any]) -> str:
+def _trouble(progress: Progress, key: str, item: ItemState) -> str:
     """Why this file is not moving just now; empty if it is."""
-    passed_s, wait_s = progress.since_s("download", key), units.number(item.get("wait_s"))
+    passed_s, wait_s = progress.since_s("download", key), item.number("wait_s")
     left = units.waiting(wait_s - passed_s)
-    if item["state"] == "waiting":
-        host = harmless(item.get("host") or "host")
+    if item.state == "waiting":
+        host = harmless(item.text("host") or "host")
         return f"waiting {left} ({host} limit)" if wait_s - passed_s >= 0.5 else f"waiting for {host}"
-    if item["state"] == "retrying":
+    if item.state == "retrying":
         when = f"in {left}" if wait_s > passed_s else "now"
-        return f"retrying {when} ({harmless(item.get('class') or 'error')})"
-    if item["state"] == "stalled":
+        return f"retrying {when} ({harmless(item.text('class') or 'error')})"
+    if item.state == "stalled":
         return "stalled, trying another way"
-    done, total = units.number(item.get("bytes")), units.number(item.get("total_bytes"))
+    done, total = item.number("bytes"), item.number("total_bytes")
     if total and done >= total:
         return "verifying…"
     return "" if done else "starting…"
@@ -163,14 +160,14 @@ def _movement(done: float, total: float, bytes_per_s: float, left_s: float | Non
     return text.append(f"{left:>{_GAP + _LEFT}}", style="dim")
 
 
-def _other(progress: Progress, kind: str, item: str, state: dict[str, Any], width: int) -> Text:
-    mark, style = _MARKS[state["state"]]
+def _other(progress: Progress, kind: str, item: str, state: ItemState, width: int) -> Text:
+    mark, style = _MARKS[state.state]
     since = units.waiting(progress.since_s(kind, item))
     words = {"service": f"starting, {since}", "command": f"running, {since}"}.get(kind) or (
-        harmless(state.get("message") or since)
+        harmless(state.text("message") or since)
     )
-    if state["state"] == "retrying":
-        words = f"retrying ({harmless(state.get('class') or 'error')})"
+    if state.state == "retrying":
+        words = f"retrying ({harmless(state.text('class') or 'error')})"
     name = shortened(harmless(item), max(width // 3, 12))
     return Text.assemble((f"{mark} ", style), f"{kind} {name}", (f"  {words}", "dim"))
 
@@ -187,7 +184,7 @@ def _foot(progress: Progress, width: int) -> list[Text]:
         known = float(totals.total_bytes) if totals.is_whole else 0.0
         lines.append(row.append(_movement(totals.bytes, known, totals.bytes_per_s, totals.left_s, columns)))
     for name, service in progress.items("service", "ready"):
-        url = harmless(service.get("url") or "")
+        url = harmless(service.text("url") or "")
         lines.append(Text.assemble(("✓ ", "green"), f"service {harmless(name)} ready  {url}"))
     return lines
 
@@ -216,7 +213,7 @@ def _counts(progress: Progress, totals: Totals) -> Iterable[Text]:
 
 def _failure_mark(progress: Progress) -> tuple[str, str]:
     """As alarming as the worst error so far: a missing optional file is no reason to worry."""
-    is_harmless = all(error.get("level") == "optional" for error in progress.status["errors"])
+    is_harmless = all(error.level == "optional" for error in progress.state.errors.values())
     return ("!", "yellow") if is_harmless else ("✗", "red")
 
 
@@ -226,7 +223,7 @@ def _columns(progress: Progress, width: int) -> _Columns:
     free = width - 2 - _GAP - _AMOUNT - _GAP - _SPEED - _GAP - _LEFT
     if width < _WITH_BAR:
         return _Columns(free, 0, False)
-    names = (cell_len(_name(key, item)) for key, item in progress.items("download"))
+    names = (cell_len(_name(item)) for key, item in progress.items("download"))
     longest = max(names, default=0)
     bar = min(max(free // 3, free - _GAP - longest), 40)
     return _Columns(min(free - _GAP - bar, max(longest, _NAME)), bar, False)

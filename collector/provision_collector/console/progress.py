@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from provision_agent.contract.status import GROUPS, fold, identity_of, new_status
+from provision_agent.contract.events import parse_event
+from provision_agent.contract.parsing import ParseError
+from provision_agent.contract.status import ItemState, RunState
+from provision_agent.contract.steps import GROUPS
 
 from . import units
 from .text import harmless
@@ -52,7 +55,7 @@ class Progress:
 
     def __init__(self, host: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.host = harmless(host)
-        self.status: dict[str, Any] = new_status("")
+        self.state = RunState("")
         self.is_connected = False
         self._link: Mapping[str, Any] = {"event": "connecting"}
         self._link_since = clock()
@@ -67,37 +70,41 @@ class Progress:
     def take(self, event: Mapping[str, Any]) -> None:
         """Fold the next *event* of either side."""
         if event.get("run"):
-            self.status["run"] = str(event["run"])
+            self.state.run = str(event["run"])
         if event.get("from") == "collector":
             self._take_own(event)
             return
-        was_started = self.status["started"]
-        fold(self.status, event)
+        was_started = self.state.started
+        try:
+            known = parse_event(event)
+            self.state.fold(known)
+        except ParseError:
+            return  # the outcome says so
         if event.get("event") == "preflight_passed":
             self._to_fetch_bytes = int(number(event.get("bytes_to_fetch")))
-        self._take_time(event, just_started=not was_started and bool(self.status["started"]))
+        self._take_time(event, just_started=not was_started and bool(self.state.started))
         if "item" in event and event["event"] != "download_progress":
-            self._changed[f"{event['event'].partition('_')[0]}:{identity_of(event)}"] = self._clock()
+            self._changed[f"{event['event'].partition('_')[0]}:{known.key}"] = self._clock()
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the run started on the instance; 0 before."""
-        if not self.status["started"]:
+        if not self.state.started:
             return 0.0
-        running_on = 0.0 if self.status["verdict"] else self._clock() - self._run_s_seen
+        running_on = 0.0 if self.state.verdict else self._clock() - self._run_s_seen
         return self._run_s + running_on
 
     @property
     def offset_s(self) -> float:
         """Seconds since the user pressed enter, or since the run started where that was before."""
-        if not self.status["started"]:
+        if not self.state.started:
             return self._clock() - self._began
         return self._before_run_s + self.elapsed_s
 
     @property
     def deadline_left_s(self) -> float | None:
         """Seconds until the run ends by itself; None before it started."""
-        deadline_s = number(self.status.get("deadline_s"))
+        deadline_s = self.state.deadline_s or 0.0
         return max(deadline_s - self.elapsed_s, 0.0) if deadline_s else None
 
     @property
@@ -117,32 +124,32 @@ class Progress:
 
     def age_s(self, ts: object) -> float:
         """Seconds since the event of this run that carried *ts*."""
-        at, started = parsed_time(ts), parsed_time(self.status["started"])
+        at, started = parsed_time(ts), parsed_time(self.state.started)
         return max(self.elapsed_s - (at - started).total_seconds(), 0.0) if at and started else 0.0
 
     def since_s(self, kind: str, item: str) -> float:
         """Seconds since the state of *item* was last told, progress aside."""
         return self._clock() - self._changed.get(f"{kind}:{item}", self._clock())
 
-    def items(self, kind: str, *states: str) -> list[tuple[str, dict[str, Any]]]:
+    def items(self, kind: str, *states: str) -> list[tuple[str, ItemState]]:
         """The items of *kind* (``download``, ``check``, …) in one of *states*, by key, in the order they appeared."""
         return [
-            pair for pair in self.status[GROUPS[kind]].items() if not states or pair[1]["state"] in states
+            pair for pair in self.state.items[GROUPS[kind]].items() if not states or pair[1].state in states
         ]
 
     def totals(self) -> Totals:
         """The downloads added up. Skipped files count as files only: they move no byte."""
         files = [item for _, item in self.items("download")]
-        moving = [item for item in files if item["state"] not in ("failed", "skipped")]
+        moving = [item for item in files if item.state not in ("failed", "skipped")]
         sizes = [
-            number(item.get("total_bytes")) or (number(item.get("bytes")) if item["state"] in DONE else None)
+            item.number("total_bytes") or (item.number("bytes") if item.state in DONE else None)
             for item in moving
         ]
         known_bytes = sum(int(known) for known in sizes if known)
         is_whole = None not in sizes or self._to_fetch_bytes > known_bytes
         total_bytes = known_bytes if None not in sizes else max(known_bytes, self._to_fetch_bytes)
-        landed_bytes = sum(int(number(item.get("bytes"))) for item in moving)
-        running = [_movement(item) for item in moving if item["state"] == "running"]
+        landed_bytes = sum(int(item.number("bytes")) for item in moving)
+        running = [_movement(item) for item in moving if item.state == "running"]
         bytes_per_s = sum(speed for _, _, speed in running)
         left_s = time_left_s(landed_bytes, total_bytes, bytes_per_s) if is_whole else None
         slowest_s = max((time_left_s(*movement) or 0.0 for movement in running), default=0.0)
@@ -150,7 +157,7 @@ class Progress:
             files=len(files),
             done=sum(is_there(item) for item in files),
             failed=len(self.items("download", "failed")),
-            skipped=sum(item["state"] == "skipped" and not is_there(item) for item in files),
+            skipped=sum(item.state == "skipped" and not is_there(item) for item in files),
             bytes=landed_bytes,
             total_bytes=total_bytes,
             bytes_per_s=bytes_per_s,
@@ -166,7 +173,7 @@ class Progress:
     def _take_time(self, event: Mapping[str, Any], *, just_started: bool) -> None:
         if just_started:
             self._before_run_s = self._clock() - self._began
-        at, started = parsed_time(event.get("ts")), parsed_time(self.status["started"])
+        at, started = parsed_time(event.get("ts")), parsed_time(self.state.started)
         if at and started:
             self._run_s = max((at - started).total_seconds(), 0.0)
             self._run_s_seen = self._clock()
@@ -177,13 +184,13 @@ def cause_text(cause: object) -> str:
     return _CAUSES.get(str(cause), harmless(cause))
 
 
-def is_there(item: Mapping[str, Any]) -> bool:
+def is_there(item: ItemState) -> bool:
     """The item has been made, or was found made already."""
-    return item["state"] in DONE or (item["state"] == "skipped" and item.get("reason") == "verified")
+    return item.state in DONE or (item.state == "skipped" and item.text("reason") == "verified")
 
 
-def _movement(item: Mapping[str, Any]) -> tuple[float, float, float]:
-    return number(item.get("bytes")), number(item.get("total_bytes")), number(item.get("bytes_per_s"))
+def _movement(item: ItemState) -> tuple[float, float, float]:
+    return item.number("bytes"), item.number("total_bytes"), item.number("bytes_per_s")
 
 
 def time_left_s(done: float, total: float, bytes_per_s: float) -> float | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from provision_agent.contract.frames import NO_PYTHON
+
 from .address import Instance
 from .bundle import Bundle, build_bundle
 from .channel import Channel
 from .connection import Connection, connect
 from .contact import first_contact, refusal, regain
-from .deploy import NO_PYTHON, Deployment, call, no_python, python_command
+from .deploy import Deployment, call, no_python, python_command
 from .link import Link
 
 __all__ = [

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provision_agent.contract import protocol
-from provision_agent.contract.failures import HINTS
+from provision_agent.contract import version
+from provision_agent.contract.failures import FAILURES
+from provision_agent.contract.frames import AGENT_MAGIC, ANSWER_MAGIC, NO_PYTHON
 
 from ..errors import HostUnreachableError, ProvisionError
 from .bundle import Bundle
@@ -26,9 +27,6 @@ HELLO_TIMEOUT_S = 30.0
 """Until the first word of ours comes back; login shells of rented images load conda and nvm first."""
 MAX_ANSWER_BYTES = 32 << 20
 
-_AGENT_MAGIC = b"\n\x02provision-agent "
-_ANSWER_MAGIC = b"\n\x02provision-answer "
-NO_PYTHON = b"\n\x02provision-no-python"
 
 _PYTHONS = (
     "python3",
@@ -134,21 +132,21 @@ async def call(
     }
     try:
         channel.write(json.dumps(head).encode() + b"\n")
-        hello = await talk.next(_AGENT_MAGIC, HELLO_TIMEOUT_S)
+        hello = await talk.next(AGENT_MAGIC, HELLO_TIMEOUT_S)
         if "error" not in hello:
             if not hello.keys() >= {"have", "python", "path"}:
                 raise talk.nonsense()
             channel.write(b"" if hello["have"] else bundle.data)
             channel.write(json.dumps(request).encode())
             channel.end_input()
-            answer = await talk.next(_ANSWER_MAGIC, timeout_s)
+            answer = await talk.next(ANSWER_MAGIC, timeout_s)
     finally:
         channel.abort()
     if "error" in hello:
         raise _not_stored(hello)
-    if answer.get("format") not in protocol.SUPPORTED_FORMATS:
+    if answer.get("format") not in version.SUPPORTED_FORMATS:
         raise ProvisionError(
-            f"the agent speaks format {answer.get('format')}, this side {protocol.SUPPORTED_FORMATS[0]} to {protocol.FORMAT}",
+            f"the agent speaks format {answer.get('format')}, this side {version.SUPPORTED_FORMATS[0]} to {version.FORMAT}",
             hint="use one version of provision for one instance",
         )
     return Deployment(str(hello["python"]), str(hello["path"])), answer
@@ -156,7 +154,9 @@ async def call(
 
 def _not_stored(said: Mapping[str, Any]) -> ProvisionError:
     class_ = "disk_full" if said.get("full") else "read_only"
-    return ProvisionError(f"the agent cannot be stored: {said['error']}", hint=HINTS[class_], cause=class_)
+    return ProvisionError(
+        f"the agent cannot be stored: {said['error']}", hint=FAILURES[class_].hint, cause=class_
+    )
 
 
 class _Talk:
@@ -182,7 +182,7 @@ class _Talk:
                     if NO_PYTHON in self._buffer:
                         raise no_python()
                     if self.channel.ended.is_set():
-                        trouble = self._cut(_AGENT_MAGIC)
+                        trouble = self._cut(AGENT_MAGIC)
                         raise _not_stored(json.loads(trouble)) if trouble else self._ended()
                     await self._something_happened()
         except TimeoutError:

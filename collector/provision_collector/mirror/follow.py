@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import structlog
-from provision_agent.contract import protocol
+from provision_agent.contract import frames, version
 
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
 from ..instance import NO_PYTHON, Channel, Connection, no_python
@@ -63,7 +63,7 @@ class FollowSession:
         self._has_history = has_history
         self._heartbeat_s = heartbeat_s
         self._nonce = secrets.token_hex(8)
-        self._reader = protocol.FrameReader(self._nonce)
+        self._reader = frames.FrameReader(self._nonce)
         self._error: Exception | None = None
         self._heard = asyncio.Event()
         self._channel: Channel | None = None
@@ -129,7 +129,7 @@ class FollowSession:
             for mirror, path in zip(self._mirrors, self._paths, strict=True)
         ]
         return {
-            "format": protocol.FORMAT,
+            "format": version.FORMAT,
             "nonce": self._nonce,
             "workspace": self._workspace,
             "heartbeat_s": self._heartbeat_s,
@@ -187,7 +187,7 @@ class FollowSession:
         try:
             for frame in self._reader.feed(data):
                 self._take_frame(frame)
-        except protocol.ProtocolError as error:
+        except frames.ProtocolError as error:
             self._fail(LinkLostError(f"garbled: {str(error)[:200]}"))
         except ProvisionError as error:
             self._fail(error)
@@ -201,24 +201,24 @@ class FollowSession:
         if self._channel is not None:
             self._channel.pause()
 
-    def _take_frame(self, frame: protocol.Frame) -> None:
-        if frame.kind == protocol.DATA:
+    def _take_frame(self, frame: frames.Frame) -> None:
+        if frame.kind == frames.DATA:
             mirror = self._mirrors[frame.file]
             if mirror.append(frame.generation, frame.offset, frame.payload):
                 self._empty_generations = 0
                 self._listener.on_bytes(mirror)
-        elif frame.kind == protocol.BEAT:
+        elif frame.kind == frames.BEAT:
             self._take_beat(frame.json())
-        elif frame.kind == protocol.STATUS:
+        elif frame.kind == frames.STATUS:
             self._listener.on_status(frame.json())
-        elif frame.kind == protocol.GENERATION:
+        elif frame.kind == frames.GENERATION:
             self._begin_generation(self._mirrors[frame.file], frame.json())
-        elif frame.kind == protocol.RESUMED:
+        elif frame.kind == frames.RESUMED:
             self._check_resumed(self._mirrors[frame.file], frame.json())
-        elif frame.json().get("cause") == protocol.FOLDER_GONE:
+        elif frame.json().get("cause") == frames.FOLDER_GONE:
             raise FolderGoneError(str(frame.json().get("folder", "")))
         else:
-            raise protocol.ProtocolError(str(frame.json().get("message", "the follower failed")))
+            raise frames.ProtocolError(str(frame.json().get("message", "the follower failed")))
 
     def _take_beat(self, facts: Mapping[str, Any]) -> None:
         for number, mirror in enumerate(self._mirrors):
@@ -234,12 +234,12 @@ class FollowSession:
         if number == mirror.generation:
             mirror.identify(facts)  # it was born
         elif number != mirror.generation + 1:
-            raise protocol.ProtocolError(f"generation {number} does not follow {mirror.generation}")
+            raise frames.ProtocolError(f"generation {number} does not follow {mirror.generation}")
         else:
             lost_bytes = whole_number(facts.get("lost_bytes"))
             self._empty_generations += 1
             if self._empty_generations > MAX_EMPTY_GENERATIONS:
-                raise protocol.ProtocolError("generations without end and without a byte")
+                raise frames.ProtocolError("generations without end and without a byte")
             mirror.begin_generation(number, facts)
             log.info("mirror_generation_began", file=mirror.name, why=facts.get("why"))
             if lost_bytes != 0:

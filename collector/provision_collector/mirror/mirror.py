@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from provision_agent.contract.protocol import PROOF_BYTES
+from provision_agent.contract.frames import PROOF_BYTES
 
 from ..errors import LocalMachineError, UsageError
 from .state import MirrorState, Position

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from provision_agent.contract import protocol
+from provision_agent.contract import frames
 
 from ..errors import HostUnreachableError, UsageError
 from .mirror import Mirror
@@ -33,7 +33,7 @@ class FolderGoneError(HostUnreachableError):
         super().__init__(
             f"the folder of the run is gone from the instance{folder and f': `{folder}`'}",
             hint="`provision up` with the same profile provisions it anew; what is on the disk is verified, not fetched again",
-            cause=protocol.FOLDER_GONE,
+            cause=frames.FOLDER_GONE,
         )
 
 

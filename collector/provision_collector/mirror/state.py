@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from provision_agent.contract import protocol
+from provision_agent.contract import version
 
 from ..errors import LocalMachineError
 
@@ -79,7 +79,7 @@ class MirrorState:
         """Read what is on the disk now; to be called with the mirror's lock held. An unreadable file is set aside."""
         try:
             data = json.loads(self._path.read_text())
-            if data["format"] in protocol.SUPPORTED_FORMATS:
+            if data["format"] in version.SUPPORTED_FORMATS:
                 self._positions = {str(name): _position(entry) for name, entry in data["files"].items()}
                 self.gaps = list(data.get("gaps", []))
         except FileNotFoundError:
@@ -94,9 +94,9 @@ class MirrorState:
             LocalMachineError: this disk does not take it.
         """
         with self._saving:
-            version = self._version
+            saved = self._version
             data = {
-                "format": protocol.FORMAT,
+                "format": version.FORMAT,
                 "files": {name: asdict(position) for name, position in dict(self._positions).items()},
                 "gaps": list(self.gaps),
             }
@@ -107,7 +107,7 @@ class MirrorState:
                     f"cannot write `{self._path}`: {error.strerror}",
                     hint="make room, then the same command again: the mirror continues where it stopped",
                 ) from None
-            self._durable_version = version if durably else self._durable_version
+            self._durable_version = saved if durably else self._durable_version
 
     def _replace(self, text: str, *, durably: bool) -> None:
         temporary = self._path.with_name(self._path.name + ".tmp")

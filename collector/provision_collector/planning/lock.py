@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provision_agent.contract.plan import Download, Plan, Repo, repository_of
-from provision_agent.contract.protocol import public_url
+from provision_agent.contract.redaction import public_url
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ProfileError

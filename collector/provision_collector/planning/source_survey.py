@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from provision_agent.contract.frames import ANSWER_MAGIC
 from provision_agent.contract.plan import Plan
 
 from ..errors import ProvisionError
@@ -22,7 +23,6 @@ from ..instance.query import ask
 from .answers import Present, Source, Standing, Survey
 
 WITHIN_S = 100.0
-_ANSWER = b"\x02provision-answer "
 
 
 async def survey(
@@ -87,7 +87,7 @@ async def ask_here(subcommand: str, request: Mapping[str, Any], *, timeout_s: fl
                 await child.wait()
     finally:
         os.unlink(path)
-    line = out.partition(_ANSWER)[2]
+    line = out.partition(ANSWER_MAGIC)[2]
     if child.returncode != 0 or not line:
         raise RuntimeError(f"the agent ended with {child.returncode} here: {err.decode()[-2000:]}")
     return dict(json.loads(line))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from provision_agent.contract.failures import HINTS
+from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.plan import Download, Plan, Repo
 
 from .answers import Source, Survey
@@ -93,5 +93,7 @@ def _row(
         "sha256": source.sha256,
         "commit": source.commit,
         "message": message,
-        "hint": "" if class_ == "ok" else source.hint or HINTS.get(class_, ""),
+        "hint": ""
+        if class_ == "ok"
+        else source.hint or (FAILURES[class_].hint if class_ in FAILURES else ""),
     }

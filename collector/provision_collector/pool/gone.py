@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
-from provision_agent.contract.protocol import VERDICTS
+from provision_agent.contract.verdicts import exit_code
 
 from .local_command import argv_of, execute, facts_of
 
@@ -47,5 +47,5 @@ async def leave_when_gone(
         await asyncio.sleep(every_s)
         facts = facts_of(run.id, str(run.instance), run.instance.instance_id, run.labels)
         if not run.has_contact and await is_gone(command, facts):
-            await run.leave("instance-gone", VERDICTS["instance-gone"])
+            await run.leave("instance-gone", exit_code("instance-gone"))
             return

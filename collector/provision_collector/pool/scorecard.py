@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from provision_agent.contract import protocol
-from provision_agent.contract.status import identity_of
+from provision_agent.contract import version
+from provision_agent.contract.events import Event
 
 from ..errors import ProvisionError
 from ..instance import Instance
@@ -58,7 +58,7 @@ def record(instance: Instance, events: Path, outcome: Mapping[str, Any]) -> None
         runs = [*runs, entry][-KEPT_RUNS:]
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text(
-            json.dumps({"format": protocol.FORMAT, "instance": key, "host": str(instance), "runs": runs})
+            json.dumps({"format": version.FORMAT, "instance": key, "host": str(instance), "runs": runs})
         )
         temporary.chmod(0o600)
         temporary.replace(path)
@@ -119,28 +119,28 @@ def _sources(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _measured(events: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _measured(events: Iterable[Event]) -> dict[str, Any]:
     """Bytes and seconds per source host: the time in which at least one file came from it counts once."""
     begun: dict[str, tuple[float, str]] = {}
     spans: dict[str, list[tuple[float, float]]] = {}
     landed: dict[str, int] = {}
     stalls = 0
     for event in events:
-        name, item = event["event"], str(identity_of(event))
+        name, item = event.name, event.key
         if name in ("download_started", "download_switched"):
-            since = _unix(event["ts"]) if name == "download_started" or item not in begun else begun[item][0]
-            begun[item] = (since, _host_of(event.get("url")))
+            since = _unix(event.ts) if name == "download_started" or item not in begun else begun[item][0]
+            begun[item] = (since, _host_of(event.data.get("url")))
         elif name == "download_stalled":
             stalls += 1
         elif name == "download_finished" and item in begun:
             since, host = begun.pop(item)
-            spans.setdefault(host, []).append((since, _unix(event["ts"])))
-            landed[host] = landed.get(host, 0) + int(event.get("bytes") or 0)
+            spans.setdefault(host, []).append((since, _unix(event.ts)))
+            landed[host] = landed.get(host, 0) + int(str(event.data.get("bytes") or 0))
     sources = {host: {"bytes": landed[host], "seconds": round(_union_s(spans[host]), 3)} for host in landed}
     return {"sources": sources, "stalls": stalls}
 
 
-def _events_of(path: Path) -> Iterator[dict[str, Any]]:
+def _events_of(path: Path) -> Iterator[Event]:
     tail = EventTail(path)
     with suppress(ProvisionError):  # what comes before an event that cannot be read still counts
         while events := tail.read_new():

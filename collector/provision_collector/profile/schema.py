@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from provision_agent.contract import protocol
-from provision_agent.contract.plan import LEVELS
+from provision_agent.contract import events, version
+from provision_agent.contract.steps import LEVELS
 
 from .model import Document
 
@@ -87,16 +87,16 @@ def _or_null(schema: Schema) -> Schema:
 
 def events_schema() -> Schema:
     """The JSON Schema of one event, the agent's or this side's. Further fields and events may come."""
-    known = {**protocol.AGENT_EVENTS, **protocol.COLLECTOR_EVENTS}
+    known = {**events.AGENT_EVENTS, **events.COLLECTOR_EVENTS}
     return {
         "$schema": DIALECT,
         "title": "provision event",
         "description": "One line of a run's events. Ignore fields and events that you do not know.",
         "type": "object",
         "properties": {
-            "format": {"const": protocol.FORMAT},
+            "format": {"const": version.FORMAT},
             "ts": {"type": "string", "format": "date-time", "description": "UTC, with milliseconds."},
-            "run": {"type": "string", "pattern": f"^{protocol.RUN_ID_PATTERN}$"},
+            "run": {"type": "string", "pattern": f"^{version.RUN_ID_PATTERN}$"},
             "seq": {"type": "integer", "minimum": 1, "description": "Per writer, from 1, without a gap."},
             "event": {"type": "string"},
             "from": {"const": "collector", "description": "Written by this side, not by the agent."},

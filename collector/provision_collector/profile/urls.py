@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from provision_agent.contract.protocol import public_url
+from provision_agent.contract.redaction import public_url
 
 SECRET_PARAMETERS = ("token", "api_key", "apikey", "access_token")
 

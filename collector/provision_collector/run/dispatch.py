@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from provision_agent.contract import protocol
+from provision_agent.contract import version
 from provision_agent.contract.plan import Plan, PlanFormatError
 
 from ..errors import AgentLostError, HostUnreachableError, ProvisionError, RefusedError, UsageError
@@ -287,7 +287,7 @@ def _refuse(answer: Mapping[str, Any]) -> None:
 def _check(answer: Mapping[str, Any], *, asked: str | None) -> None:
     """Believe an answer about a run only if it is about the one that was *asked* for; its id becomes part of paths here."""
     run, started_unix, files = answer.get("run"), answer.get("started_unix"), answer.get("files")
-    if not isinstance(run, str) or not re.fullmatch(protocol.RUN_ID_PATTERN, run):
+    if not isinstance(run, str) or not re.fullmatch(version.RUN_ID_PATTERN, run):
         raise _nonsense("what it calls the run is no run id")
     if asked is not None and run != asked:
         raise _nonsense(f"it was asked for run `{asked}` and speaks of `{run}`")

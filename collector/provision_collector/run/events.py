@@ -14,8 +14,17 @@ from typing import Any
 
 import aiofiles
 import structlog
-from provision_agent.contract import protocol
-from provision_agent.contract.event_check import MAX_EVENT_BYTES, OUR_NAMES, Misfit, check_event, parse_event
+from provision_agent.contract.events import (
+    COLLECTOR_NAMES,
+    MAX_EVENT_BYTES,
+    Event,
+    UnknownFormatError,
+    last_sequence,
+    parse_event,
+    read_event,
+)
+from provision_agent.contract.parsing import ParseError
+from provision_agent.contract.version import FORMAT
 
 from ..errors import AgentLostError, ProvisionError, UsageError
 
@@ -39,7 +48,7 @@ class EventTail:
         self._error: ProvisionError | None = None
         self._is_forger = False
 
-    def read_new(self) -> list[dict[str, Any]]:
+    def read_new(self) -> list[Event]:
         """The events that were completed since the last call, at most one chunk of them; empty when there are none.
 
         Raises:
@@ -57,7 +66,7 @@ class EventTail:
             if (events := self._cut(chunk)) is not None:
                 return events
 
-    async def read_later(self) -> list[dict[str, Any]]:
+    async def read_later(self) -> list[Event]:
         """As `read_new`, for readers on the event loop: who lags behind waits for the disk elsewhere, and nobody else does."""
         try:
             behind_bytes = os.stat(self._path).st_size - self._offset
@@ -71,20 +80,23 @@ class EventTail:
         is_idle = not behind_bytes and self._error is None
         return [] if is_idle else self.read_new()  # just written: it is still in memory
 
-    def _cut(self, chunk: bytes) -> list[dict[str, Any]] | None:
+    def _cut(self, chunk: bytes) -> list[Event] | None:
         """The events in *chunk*; None when it has whole lines and none of them counts."""
         whole = chunk[: chunk.rfind(b"\n") + 1]
-        events: list[dict[str, Any]] = []
+        events: list[Event] = []
         lines = chunk.split(b"\n")
         if len(lines[-1]) <= MAX_EVENT_BYTES:
             lines.pop()  # more of it may come
         for line in lines:
             try:
                 event = self._event(line)
-            except Misfit as misfit:
-                self._error = self._misfit(misfit)
-            except UsageError as error:
-                self._error = error
+            except UnknownFormatError as error:
+                self._error = UsageError(
+                    f"this run writes events of {error}",
+                    hint="watch it with the version of provision that started it",
+                )
+            except ParseError as error:
+                self._error = self._misfit(error)
             if self._error is not None:
                 if events:
                     return events
@@ -94,26 +106,19 @@ class EventTail:
                 events.append(event)
         return events if events or not whole else None
 
-    def _event(self, line: bytes) -> dict[str, Any] | None:
-        event = parse_event(line)
-        if event is None:
+    def _event(self, line: bytes) -> Event | None:
+        found = read_event(line)
+        if found is None:
             return None  # torn by a killed agent, which ended it with a newline and went on
-        version = event.get("format")
-        if type(version) is int and version not in protocol.SUPPORTED_FORMATS:
-            raise UsageError(
-                f"this run writes events of format {version}; this version of provision reads "
-                f"{protocol.SUPPORTED_FORMATS[0]} and {protocol.FORMAT}",
-                hint="watch it with the version of provision that started it",
-            )
-        check_event(event)
-        origin = event.pop("from", None)
-        is_ours = event["event"] in OUR_NAMES
+        origin = found.pop("from", None)
+        event = parse_event(found)
+        is_ours = event.name in COLLECTOR_NAMES
         if (is_ours or origin is not None) and not self._is_forger:
             self._is_forger = True
             log.warning("event_not_ours", path=str(self._path), at=self._offset)
         return None if is_ours else event
 
-    def _misfit(self, misfit: Misfit) -> AgentLostError:
+    def _misfit(self, misfit: ParseError) -> AgentLostError:
         return AgentLostError(
             f"the instance wrote an event that no agent writes: {misfit} (byte {self._offset} of `{self._path}`)",
             hint="do not trust this instance: end the run with `provision stop`, or replace the instance",
@@ -145,7 +150,7 @@ class LocalEvents:
         """Record one event; returns it as written."""
         self._sequence += 1
         record: dict[str, Any] = {
-            "format": protocol.FORMAT,
+            "format": FORMAT,
             "ts": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "run": self.run,
             "seq": self._sequence,
@@ -177,6 +182,6 @@ def _last_sequence(path: Path) -> int:
     try:
         with path.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
-            return protocol.last_sequence(file.read()) or 0
+            return last_sequence(file.read()) or 0
     except FileNotFoundError:
         return 0

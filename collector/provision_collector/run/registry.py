@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from provision_agent.contract import protocol
+from provision_agent.contract import version
 
 from ..errors import UsageError
 from ..instance import Instance
@@ -32,7 +32,7 @@ class RunFiles:
     @classmethod
     def of(cls, logs_dir: Path, run: str, started_unix: int) -> RunFiles:
         """The files of *run* under *logs_dir*."""
-        if not re.fullmatch(protocol.RUN_ID_PATTERN, run):
+        if not re.fullmatch(version.RUN_ID_PATTERN, run):
             raise UsageError(
                 f"`{run}` is not a run id"
             )  # it may come from the instance: it must not leave the folder
@@ -80,7 +80,7 @@ class RunRecord:
     earlier version."""
     is_named_here: bool = True
     """This side chose the run's id; else an instance said it."""
-    format: int = protocol.FORMAT
+    format: int = version.FORMAT
 
     @property
     def files(self) -> RunFiles:
@@ -154,7 +154,7 @@ def find(run: str, instance: Instance | None = None) -> RunRecord | None:
 
 def all_of(run: str) -> list[RunRecord]:
     """Every record of a run with the id *run*: one per instance that has such a run."""
-    if not re.fullmatch(protocol.RUN_ID_PATTERN, run):
+    if not re.fullmatch(version.RUN_ID_PATTERN, run):
         raise UsageError(f"`{run}` is not a run id: letters, digits, `.`, `_`, `-`; 64 at most")
     folder = state_directory() / "runs"
     found = [_read(path) for path in (folder / f"{run}.json", *folder.glob(f"{run}@*.json"))]

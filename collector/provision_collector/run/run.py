@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from provision_agent.contract import protocol
+from provision_agent.contract import verdicts
+from provision_agent.contract.status import RunState
 
 from ..errors import HostUnreachableError, ProvisionError
 from ..instance import Instance, Link
@@ -82,7 +83,12 @@ class Run:
     @property
     def status(self) -> Mapping[str, Any]:
         """The state of the run, folded from its events: the fields of `status.json`."""
-        return self._progress.status
+        return self._progress.state.to_json()
+
+    @property
+    def state(self) -> RunState:
+        """The state of the run, folded from its events."""
+        return self._progress.state
 
     @property
     def is_started(self) -> bool:
@@ -187,12 +193,12 @@ class Run:
         error: ProvisionError | None = None
         try:
             await self._work()
-            verdict = str(self.status["verdict"])
-            code = protocol.exit_code(verdict)
+            verdict = str(self.state.verdict)
+            code = verdicts.exit_code(verdict)
         except ProvisionError as problem:
             error, verdict, code = problem, problem.verdict, problem.exit_code
         except TimeoutError:
-            verdict, code = "timeout", protocol.exit_code("timeout")
+            verdict, code = "timeout", verdicts.exit_code("timeout")
         except asyncio.CancelledError:
             if self._leaving is None:
                 raise
@@ -231,7 +237,7 @@ class Run:
         assert files is not None
         paths = {"core": files.core, "errors": files.errors, "events": files.events}
         outcome = outcome_of(
-            self.status,
+            self.state,
             host=str(self.instance),
             verdict=verdict,
             exit_code=code,
@@ -256,7 +262,7 @@ class Run:
                 started_unix=self._dispatch.started_unix,
                 instance=registry.record_of(self.instance),
                 workspace=self._dispatch.workspace,
-                profile=self._order.profile or str(self.status.get("name") or ""),
+                profile=self._order.profile or self.state.name,
                 labels=self.labels,
                 verdict=verdict,
                 known=None if self.known is None else self.known.to_json(),

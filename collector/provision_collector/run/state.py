@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from provision_agent.contract.status import fold, new_status
+from provision_agent.contract.events import Event, RunFinished
+from provision_agent.contract.parsing import ParseError
+from provision_agent.contract.status import RunState
 
-from ..errors import LocalMachineError, ProvisionError
+from ..errors import AgentLostError, LocalMachineError, ProvisionError
 from ..mirror import Mirror
 from .events import EventTail, LocalEvents
 from .registry import RunFiles
@@ -22,7 +24,7 @@ class Progress:
     def __init__(self, run: str) -> None:
         self.run = run
         self.files: RunFiles | None = None
-        self.status: dict[str, Any] = new_status(run)
+        self.state = RunState(run)
         self.outcome: dict[str, Any] | None = None
         self.own_warnings: list[str] = []
         """What this side warned of."""
@@ -34,7 +36,7 @@ class Progress:
     @property
     def is_finished(self) -> bool:
         """The run has its verdict; its last bytes may still be on their way."""
-        return self.status["verdict"] is not None
+        return self.state.verdict is not None
 
     def bind(self, run: str, files: RunFiles) -> None:
         """It turned out to be *run*, and its files lie at *files*. Raises LocalMachineError when they cannot."""
@@ -44,7 +46,7 @@ class Progress:
             raise LocalMachineError(f"cannot write to `{files.core.parent}`: {error.strerror}") from None
         self.files = files
         self.run = self._local.run = run
-        self.status["run"] = run
+        self.state.run = run
         self._tail = EventTail(files.events)
         self.changed()
 
@@ -65,11 +67,20 @@ class Progress:
         assert self._tail is not None
         while events := self._tail.read_new():
             for event in events:
-                fold(self.status, event)
-                if event["event"] == "run_finished":
-                    self._final_sizes = event.get("sizes") or {}
-                    self.status["bytes_downloaded"] = event.get("bytes_downloaded")
+                self._take(event)
         self.changed()
+
+    def _take(self, event: Event) -> None:
+        try:
+            self.state.fold(event)
+        except ParseError as error:
+            raise AgentLostError(
+                f"the instance writes what no agent writes: {error}",
+                hint="do not trust this instance: end the run with `provision stop`, or replace the instance",
+                cause="protocol",
+            ) from None
+        if isinstance(event.body, RunFinished):
+            self._final_sizes = event.body.sizes or {}
 
     def is_fed(self, mirrors: Sequence[Mirror]) -> bool:
         """The run has ended and *mirrors* hold all that it wrote."""
@@ -118,7 +129,7 @@ class Progress:
                 ours = [event for event in self._local.all[seen:] if event["event"] != "outcome"]
                 theirs = await _readable(tail)
                 seen += len(ours)
-                for event in (*ours, *({**event, "run": self.run} for event in theirs)):
+                for event in (*ours, *({**event.data, "run": self.run} for event in theirs)):
                     yield dict(event)
                 is_moving = bool(theirs)
             if is_over:
@@ -129,7 +140,7 @@ class Progress:
             await change.wait()
 
 
-async def _readable(tail: EventTail | None) -> list[dict[str, Any]]:
+async def _readable(tail: EventTail | None) -> list[Event]:
     try:
         return await tail.read_later() if tail is not None else []
     except ProvisionError:

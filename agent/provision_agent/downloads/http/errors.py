@@ -14,7 +14,7 @@ import time
 from typing import Callable, Dict, List, Optional, Tuple
 from urllib.parse import urlsplit
 
-from ...contract import protocol
+from ...contract import redaction
 from ...contract.failures import Failure
 from ..sources.addresses import CIVITAI_HOSTS, HubFile
 from .request import Headers
@@ -92,7 +92,7 @@ def quoted(body: bytes, secrets: List[str]) -> str:
     """The first bytes of *body* as one harmless line, '' when they are no text."""
     if b"\0" in body:
         return ""
-    text = protocol.redacted(body.decode("utf-8", "replace"), secrets)
+    text = redaction.redacted(body.decode("utf-8", "replace"), secrets)
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:QUOTED_BYTES]
 
 

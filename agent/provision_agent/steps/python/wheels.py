@@ -16,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ...contract.failures import Failure
 from ...contract.plan import Python, Torch
-from ...contract.protocol import public_url
+from ...contract.redaction import public_url
 from ...downloads import Sources
 from ...run.context import Context
 from . import builds, disk_estimate, indexes, requirements, torch, venv

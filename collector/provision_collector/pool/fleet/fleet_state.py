@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provision_agent.contract import protocol
+from provision_agent.contract import version
 
 from ...errors import UsageError
 from ...run import registry
@@ -99,7 +99,7 @@ class Book:
     def save(self) -> None:
         """Write what is known."""
         data = {
-            "format": protocol.FORMAT,
+            "format": version.FORMAT,
             "fleet": self._name,
             "plan_hash": self._plan_hash,
             "members": [vars(member) for member in self.members.values()],
@@ -156,7 +156,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """What stands in the file; None when there is none, or it cannot be read: then the fleet begins anew."""
     try:
         data = dict(json.loads(path.read_text()))
-        is_known = data["format"] in protocol.SUPPORTED_FORMATS and isinstance(data["members"], list)
+        is_known = data["format"] in version.SUPPORTED_FORMATS and isinstance(data["members"], list)
         return data if is_known and "plan_hash" in data else None
     except (OSError, ValueError, KeyError):
         return None

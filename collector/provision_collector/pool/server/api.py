@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, NamedTuple, cast
 
-from provision_agent.contract.protocol import RUN_ID_PATTERN
+from provision_agent.contract.version import RUN_ID_PATTERN
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,7 +26,7 @@ from .pool import Pool
 from .schemas import Begun, Hosts, Runs, Status, Taken
 from .sse import EventStream
 from .stream import last_id_of
-from .view import ENDED, STATES, break_, new_view, state_of, summary_of
+from .view import ENDED, STATES, View
 from .watch import Watch
 
 BODY_WITHIN_S = 30.0
@@ -95,8 +95,8 @@ async def list_runs(request: Request) -> Response:
     rows: list[dict[str, Any]] = []
     if state is None or state == "going" or state in STATES:
         views = chain(((watch.row, watch.view) for watch in pool.all_going()), pool.all_broken())
-        wanted = ((row, view) for row, view in views if state in (None, "going", state_of(view)))
-        rows += [_listed(row, summary_of(view, now)) for row, view in islice(wanted, limit)]
+        wanted = ((row, view) for row, view in views if state in (None, "going", view.word))
+        rows += [_listed(row, view.summary(now)) for row, view in islice(wanted, limit)]
     if state is None or state == "finished" or state in ENDED:
         verdict = state if state in ENDED else None
         finished = await pool.store.finished(verdict=verdict, limit=limit)
@@ -110,12 +110,12 @@ async def get_run(request: Request) -> Response:
     row, _ = await _found(request)
     pool, now = _context(request).pool, time.time()
     view = await pool.view_of(row.run)
-    listed = _listed(row, summary_of(view, now))
+    listed = _listed(row, view.summary(now))
     facts = {
         name: listed[name] for name in ("host", "instance_id", "profile", "labels", "created_unix", "joined")
     }
     shown = {name: listed[name] for name in ("state", "broken", "seconds_left")}
-    return Json({**view, **facts, **shown, "run": row.run, "links": _links(row.run)})
+    return Json({**view.to_json(), **facts, **shown, "run": row.run, "links": _links(row.run)})
 
 
 async def stream_events(request: Request) -> Response:
@@ -256,9 +256,9 @@ def _readable(row: Row) -> dict[str, Any]:
         for name in ("usable_after_s", "duration_s"):
             float(summary.get(name) or 0.0)
     except (TypeError, ValueError, OverflowError):
-        view = new_view(row.run)
-        break_(view, "its numbers were not kept as numbers")
-        return {**summary_of(view, 0.0), "state": row.verdict, "verdict": row.verdict}
+        view = View(row.run)
+        view.break_("its numbers were not kept as numbers")
+        return {**view.summary(0.0), "state": row.verdict, "verdict": row.verdict}
     return summary
 
 

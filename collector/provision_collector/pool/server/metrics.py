@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from ...distribution import version
-from .view import ENDED, STATES, View, speed_of, state_of
+from .view import ENDED, STATES, View
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -36,18 +36,18 @@ class _Now(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield InfoMetricFamily("provision_build", "What is running.", {"version": version()})
-        states = Counter(state_of(view) for view in self._going)
+        states = Counter(view.word for view in self._going)
         runs = GaugeMetricFamily("provision_runs", "Runs that are going, by state.", labels=["state"])
         for state in STATES:
             runs.add_metric([state], states[state])
         yield runs
         yield _counter("provision_runs_ended", "Runs that have ended.", "verdict", self._ended, ENDED)
         yield _counter("provision_events", "Events that were told.", "event", self._events)
-        lost = sum(1 for view in self._going if view["contact"] not in (None, "connected"))
+        lost = sum(1 for view in self._going if view.contact not in (None, "connected"))
         yield GaugeMetricFamily(
             "provision_runs_out_of_contact", "Runs whose instance cannot be reached now.", lost
         )
-        speed = sum(map(speed_of, self._going))
+        speed = sum(view.run_state.totals().bytes_per_s for view in self._going)
         yield GaugeMetricFamily(
             "provision_download_bytes_per_second", "What all instances download now.", speed
         )

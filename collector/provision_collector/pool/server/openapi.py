@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from provision_agent.contract.protocol import RUN_ID_PATTERN
+from provision_agent.contract.version import RUN_ID_PATTERN
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 from provision_agent.contract.plan import Plan
-from provision_agent.contract.protocol import RUN_ID_PATTERN
+from provision_agent.contract.version import RUN_ID_PATTERN
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ...errors import ProfileError, UsageError

@@ -24,7 +24,7 @@ from ..store.store import Row, Store
 from .orders import Accepted, RunRequest, prepare
 from .rules import Rules
 from .stream import read_events
-from .view import View, break_, new_view, summary_of, view_of
+from .view import View, view_of
 from .watch import Watch
 
 MAX_GOING = 2000
@@ -108,7 +108,7 @@ class Pool:
         """Give a run that could not be taken up its *verdict*; any other is left as it is."""
         if run in self._broken:
             row, why = self._broken.pop(run)
-            summary = {**summary_of(_broken_view(row, why), 0.0), "state": verdict, "verdict": verdict}
+            summary = {**_broken_view(row, why).summary(0.0), "state": verdict, "verdict": verdict}
             await self.store.update(row, verdict=verdict, summary=summary)
             self.runs_ended[verdict] += 1
 
@@ -179,8 +179,8 @@ class Pool:
 
 
 def _broken_view(row: Row, why: str) -> View:
-    view = new_view(row.run)
-    break_(view, why)
+    view = View(row.run)
+    view.break_(why)
     return view
 
 

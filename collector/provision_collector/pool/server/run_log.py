@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from provision_agent.contract import protocol
+from provision_agent.contract import events, version
 
 from .stream import StreamWriter, read_events
-from .view import View, tell, view_of
+from .view import View, view_of
 
 RETRY_S = 2.0
-_KNOWN = frozenset((*protocol.AGENT_EVENTS, *protocol.COLLECTOR_EVENTS))
+_KNOWN = frozenset((*events.AGENT_EVENTS, *events.COLLECTOR_EVENTS))
 """Names that are counted; an instance may make up any number of others."""
 
 log = structlog.get_logger()
@@ -47,7 +47,7 @@ class Story:
         """Whether *event*, which its run tells again from the beginning, was told already."""
         if event.get("from") == "collector":
             return bool(event["event"] == "run_accepted")  # the first word is the server's own
-        return int(event["seq"]) <= int(self.view["seq"])
+        return int(event["seq"]) <= self.view.run_state.seq
 
     def say(self, event: str, /, **facts: Any) -> None:
         """Tell an event of this server's own. Raises OSError when it cannot be written."""
@@ -73,13 +73,13 @@ class Story:
 
     def _own(self, event: str, facts: Mapping[str, Any]) -> dict[str, Any]:
         ts = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head = {"format": protocol.FORMAT, "ts": ts, "run": self.run, "seq": 0, "event": event}
+        head = {"format": version.FORMAT, "ts": ts, "run": self.run, "seq": 0, "event": event}
         return {**facts, **head, "from": "collector"}
 
     def _write(self, event: Mapping[str, Any]) -> None:
         if event.get("from") == "collector":  # one sequence over all servers that told this story
-            event = {**event, "seq": self.view["collector_seq"] + 1}
+            event = {**event, "seq": self.view.collector_seq + 1}
         self.stream.append({**event, **self._labels})
         name = str(event["event"])
         self._told[name if name in _KNOWN else "other"] += 1
-        tell(self.view, event)
+        self.view.tell(event)

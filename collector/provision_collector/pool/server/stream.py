@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from provision_agent.contract.event_check import Misfit, parse_event
+from provision_agent.contract.events import read_event
+from provision_agent.contract.parsing import ParseError
 
 CHUNK_BYTES = 1 << 16
 _NO_END = 1 << 62
@@ -114,8 +115,8 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 
 def _event(line: bytes) -> dict[str, Any]:
     try:
-        return parse_event(line) or {}
-    except Misfit:
+        return read_event(line) or {}
+    except ParseError:
         return {}
 
 

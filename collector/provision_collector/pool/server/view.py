@@ -6,90 +6,162 @@ is shown as `broken`; no event of one run is the end of a list or of a server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from provision_agent.contract.event_check import Misfit, check_event
-from provision_agent.contract.protocol import VERDICTS
-from provision_agent.contract.status import fold, new_status, transfer_totals
+from provision_agent.contract.events import parse_event
+from provision_agent.contract.parsing import ParseError
+from provision_agent.contract.status import RunState
+from provision_agent.contract.verdicts import VERDICTS
 
 STATES = ("accepted", "connecting", "running", "usable", "broken")
 """Those of a run that is going; a finished one's is its verdict."""
-ENDED = tuple(dict.fromkeys((*VERDICTS, "usage", "profile", "local", "bug")))
-
-View = dict[str, Any]
+ENDED = tuple(VERDICTS)
 
 
-def new_view(run: str) -> View:
-    """The view of a run of which the stream tells nothing yet."""
-    more: View = {
-        "last_event_id": 0,
-        "collector_seq": 0,
-        "contact": None,
-        "reconnects": 0,
-        "secrets_needed": [],
-        "gaps": [],
-        "outcome": None,
-        "broken": None,
-    }
-    return {**new_status(run), **more, "seq": 0}
+class View:
+    """What the stream of *run* has told so far; at first nothing."""
 
+    def __init__(self, run: str) -> None:
+        self.run_state = RunState(run)
+        """The fold of the agent's events."""
+        self.state = "accepted"
+        self.last_event_id = 0
+        self.collector_seq = 0
+        self.contact: str | None = None
+        self.reconnects = 0
+        self.secrets_needed: list[str] = []
+        self.gaps: list[dict[str, Any]] = []
+        self.outcome: dict[str, Any] | None = None
+        self.broken: str | None = None
 
-def view_of(run: str, events: Iterable[Mapping[str, Any]]) -> View:
-    """The view after *events* of a stream, whichever release wrote it."""
-    view = new_view(run)
-    for event in events:
+    @property
+    def is_over(self) -> bool:
+        """Whether the outcome is there."""
+        return self.outcome is not None
+
+    @property
+    def word(self) -> str:
+        """The word for the run now: a verdict, `broken`, or how far it is."""
+        return "broken" if self.broken is not None and not self.is_over else self.state
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Take *event*, the next of the stream. Never raises: what cannot be taken breaks this view only."""
+        self.last_event_id += 1
         try:
-            _check(event)
-        except Misfit as misfit:
-            view["last_event_id"] += 1
-            break_(view, str(misfit))
-        else:
-            tell(view, event)
-    return view
+            if event.get("from") == "collector":
+                self._take_own(event)
+            else:
+                self._take_agents(event)
+        except ParseError as error:
+            self.break_(str(error))
+        except Exception as bug:
+            self.break_(f"{type(bug).__name__} at `{str(event.get('event'))[:64]}`")
 
+    def break_(self, why: str) -> None:
+        """Show the run as broken, because of *why*; the first reason stays."""
+        if self.broken is None:
+            self.broken = (
+                f"event {self.last_event_id} of this run cannot be read and is left out: {why}; "
+                "`stop` and `release` still end the run"
+            )
 
-def tell(view: View, event: Mapping[str, Any]) -> None:
-    """Take *event*, the next of the stream, into *view*. Never raises: what cannot be taken breaks this view only."""
-    view["last_event_id"] += 1
-    try:
-        _tell(view, event)
-    except Exception as bug:
-        break_(view, f"{type(bug).__name__} at `{str(event.get('event'))[:64]}`")
+    def seconds_left(self, now_unix: float) -> float | None:
+        """Until the run's deadline; None when there is none yet or the run is over."""
+        told = self.run_state
+        if self.is_over or not told.deadline_s or not told.started:
+            return None
+        started = datetime.fromisoformat(told.started).timestamp()
+        return max(started + told.deadline_s - now_unix, 0.0)
 
+    def summary(self, now_unix: float) -> dict[str, Any]:
+        """The few numbers of a run that a list shows."""
+        told = self.run_state
+        totals = told.totals()
+        files = told.items["downloads"].values()
+        return {
+            "state": self.word,
+            "broken": self.broken,
+            "verdict": self.outcome["verdict"] if self.outcome is not None else None,
+            "next": self.outcome["next"] if self.outcome is not None else None,
+            "contact": self.contact,
+            "files": {
+                "settled": sum(1 for file in files if file.state in ("done", "skipped")),
+                "all": len(files),
+            },
+            "bytes": totals.landed_bytes,
+            "bytes_left": totals.left_bytes,
+            "bytes_per_s": 0.0 if self.is_over else totals.bytes_per_s,
+            "usable_after_s": told.usable_after_s,
+            "duration_s": told.duration_s,
+            "seconds_left": self.seconds_left(now_unix),
+            "errors": len(self.outcome["errors"] if self.outcome is not None else told.errors),
+        }
 
-def break_(view: View, why: str) -> None:
-    """Show the run as broken, because of *why*; the first reason stays."""
-    if view["broken"] is None:
-        view["broken"] = (
-            f"event {view['last_event_id']} of this run cannot be read and is left out: {why}; "
-            "`stop` and `release` still end the run"
-        )
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as ``GET /api/runs/{run}`` has it."""
+        return {
+            **self.run_state.to_json(),
+            "state": self.state,
+            "verdict": self.outcome["verdict"] if self.outcome is not None else None,
+            "last_event_id": self.last_event_id,
+            "collector_seq": self.collector_seq,
+            "contact": self.contact,
+            "reconnects": self.reconnects,
+            "secrets_needed": self.secrets_needed,
+            "gaps": self.gaps,
+            "outcome": self.outcome,
+            "broken": self.broken,
+        }
 
+    def _take_agents(self, event: Mapping[str, Any]) -> None:
+        if not event:
+            raise ParseError("a line is no event")
+        known = parse_event(event)
+        self.run_state.fold(known)
+        if known.name != "run_finished":  # the end is the outcome, here as in the stream
+            self.state = self.run_state.state if self.run_state.state != "accepted" else self.state
+        if known.name in ("run_started", "secrets_needed"):
+            names = known.data.get("names")
+            self.secrets_needed = [str(name) for name in names] if isinstance(names, list) else []
 
-def state_of(view: View) -> str:
-    """The word for the run now: a verdict, `broken`, or how far it is."""
-    return "broken" if view["broken"] is not None and not is_over(view) else str(view["state"])
+    def _take_own(self, event: Mapping[str, Any]) -> None:
+        if type(event.get("seq")) is not int or not isinstance(event.get("event"), str):
+            raise ParseError("`seq` or `event` is missing")
+        self.collector_seq = event["seq"]
+        if event["event"] in _TAKEN:
+            _TAKEN[event["event"]](self, event)
 
+    def _connecting(self, event: Mapping[str, Any]) -> None:
+        self.contact = str(event.get("cause"))
+        self._reach()
 
-def speed_of(view: View) -> float:
-    """Bytes per second that the run downloads now."""
-    try:
-        return transfer_totals(view)[0]
-    except (TypeError, ValueError, LookupError, OverflowError):
-        return 0.0
+    def _connected(self, event: Mapping[str, Any]) -> None:
+        self.contact = "connected"
+        self._reach()
 
+    def _reach(self) -> None:
+        if self.state == "accepted":
+            self.state = "connecting"
 
-def _check(event: Mapping[str, Any]) -> None:
-    """Raise Misfit unless *event* of a stream, of either side, can be taken."""
-    if not event:
-        raise Misfit("a line is no event")
-    if event.get("from") != "collector":
-        check_event(event)
-    elif type(event.get("seq")) is not int or not isinstance(event.get("event"), str):
-        raise Misfit("`seq` or `event` is missing")
-    elif event["event"] == "outcome":
+    def _connection_lost(self, event: Mapping[str, Any]) -> None:
+        self.reconnects += self.contact == "connected"
+        self.contact = str(event.get("cause"))
+
+    def _secrets_needed(self, event: Mapping[str, Any]) -> None:
+        self.secrets_needed = list(event.get("names") or [])
+
+    def _agent_restarted(self, event: Mapping[str, Any]) -> None:
+        self.secrets_needed = []
+
+    def _warning(self, event: Mapping[str, Any]) -> None:
+        self.run_state.warnings.append(str(event.get("message")))
+
+    def _gap(self, event: Mapping[str, Any]) -> None:
+        self.gaps.append({"file": event.get("file"), "bytes": event.get("bytes")})
+
+    def _outcome(self, event: Mapping[str, Any]) -> None:
         errors = event.get("errors")
         is_ours = event.get("verdict") in ENDED and isinstance(event.get("next"), str)
         if (
@@ -97,123 +169,27 @@ def _check(event: Mapping[str, Any]) -> None:
             or not isinstance(errors, list)
             or not all(isinstance(error, dict) for error in errors)
         ):
-            raise Misfit("`outcome` is none of a server's")
+            raise ParseError("`outcome` is none of a server's")
+        outside = ("format", "ts", "seq", "event", "from")
+        self.outcome = {key: value for key, value in event.items() if key not in outside}
+        self.state = str(event["verdict"])
 
 
-def _tell(view: View, event: Mapping[str, Any]) -> None:
-    if event.get("from") == "collector":
-        view["collector_seq"] = event["seq"]
-        _COLLECTOR.get(str(event["event"]), _nothing)(view, event)
-        return
-    state = view["state"]
-    fold(view, event)
-    if event["event"] == "run_finished":
-        view["state"] = state  # the end is the outcome, here as in the stream
-    elif event["event"] == "run_started":
-        view["secrets_needed"] = []
-    elif event["event"] == "secrets_needed":
-        view["secrets_needed"] = list(event.get("names") or [])
-
-
-def is_over(view: View) -> bool:
-    """Whether the outcome is there."""
-    return view["outcome"] is not None
-
-
-def seconds_left(view: View, now_unix: float) -> float | None:
-    """Until the run's deadline; None when there is none yet or the run is over."""
-    if is_over(view) or not view.get("deadline_s") or not view.get("started"):
-        return None
-    started = datetime.fromisoformat(str(view["started"]).replace("Z", "+00:00")).timestamp()
-    return max(started + float(view["deadline_s"]) - now_unix, 0.0)
-
-
-def summary_of(view: View, now_unix: float) -> dict[str, Any]:
-    """The few numbers of a run that a list shows. Never raises: a view without numbers is `broken`."""
-    try:
-        return _summary_of(view, now_unix)
-    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
-        break_(view, f"its numbers do not add up ({type(error).__name__})")
-        return {
-            **_summary_of(new_view(str(view["run"])), now_unix),
-            "state": "broken",
-            "broken": view["broken"],
-        }
-
-
-def _summary_of(view: View, now_unix: float) -> dict[str, Any]:
-    speed, landed, left = transfer_totals(view)
-    files = list(view["downloads"].values())
-    return {
-        "state": state_of(view),
-        "broken": view["broken"],
-        "verdict": view["outcome"]["verdict"] if is_over(view) else None,
-        "next": view["outcome"]["next"] if is_over(view) else None,
-        "contact": view["contact"],
-        "files": {
-            "settled": sum(1 for file in files if file["state"] in ("done", "skipped")),
-            "all": len(files),
-        },
-        "bytes": landed,
-        "bytes_left": left,
-        "bytes_per_s": 0.0 if is_over(view) else speed,
-        "usable_after_s": view["usable_after_s"],
-        "duration_s": view.get("duration_s"),
-        "seconds_left": seconds_left(view, now_unix),
-        "errors": len(view["outcome"]["errors"] if is_over(view) else view["errors"]),
-    }
-
-
-def _nothing(view: View, event: Mapping[str, Any]) -> None:
-    pass
-
-
-def _connecting(view: View, event: Mapping[str, Any]) -> None:
-    view["contact"] = str(event.get("cause"))
-    if view["state"] == "accepted":
-        view["state"] = "connecting"
-
-
-def _connected(view: View, event: Mapping[str, Any]) -> None:
-    view["contact"] = "connected"
-    if view["state"] == "accepted":
-        view["state"] = "connecting"
-
-
-def _connection_lost(view: View, event: Mapping[str, Any]) -> None:
-    view["reconnects"] += view["contact"] == "connected"
-    view["contact"] = str(event.get("cause"))
-
-
-def _secrets_needed(view: View, event: Mapping[str, Any]) -> None:
-    view["secrets_needed"] = list(event.get("names") or [])
-
-
-def _agent_restarted(view: View, event: Mapping[str, Any]) -> None:
-    view["secrets_needed"] = []
-
-
-def _warning(view: View, event: Mapping[str, Any]) -> None:
-    view["warnings"].append(event.get("message"))
-
-
-def _gap(view: View, event: Mapping[str, Any]) -> None:
-    view["gaps"].append({"file": event.get("file"), "bytes": event.get("bytes")})
-
-
-def _outcome(view: View, event: Mapping[str, Any]) -> None:
-    outside = ("format", "ts", "seq", "event", "from")
-    view["outcome"] = {key: value for key, value in event.items() if key not in outside}
-    view["state"] = view["verdict"] = event["verdict"]
-
-
-_COLLECTOR = {
-    "connecting": _connecting,
-    "connected": _connected,
-    "connection_lost": _connection_lost,
-    "secrets_needed": _secrets_needed,
-    "agent_restarted": _agent_restarted,
-    "gap": _gap,
-    "warning": _warning,
-    "outcome": _outcome,
+_TAKEN: dict[str, Callable[[View, Mapping[str, Any]], None]] = {
+    "connecting": View._connecting,
+    "connected": View._connected,
+    "connection_lost": View._connection_lost,
+    "secrets_needed": View._secrets_needed,
+    "agent_restarted": View._agent_restarted,
+    "gap": View._gap,
+    "warning": View._warning,
+    "outcome": View._outcome,
 }
+
+
+def view_of(run: str, events: Iterable[Mapping[str, Any]]) -> View:
+    """The view after *events* of a stream, whichever release wrote it."""
+    view = View(run)
+    for event in events:
+        view.tell(event)
+    return view

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from provision_agent.contract import protocol
+from provision_agent.contract import verdicts
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
@@ -33,7 +33,7 @@ from ..hooks import Deliveries, Kind
 from ..store.store import Row, Store
 from .rules import Rules
 from .run_log import Story
-from .view import View, is_over, summary_of
+from .view import View
 
 STOP_RETRY_S = 10.0
 
@@ -100,7 +100,7 @@ class Watch:
     async def release(self) -> None:
         """The instance is gone: end the run here."""
         if self._run is not None:
-            await self._run.leave("instance-gone", protocol.VERDICTS["instance-gone"])
+            await self._run.leave("instance-gone", verdicts.exit_code("instance-gone"))
 
     async def warn(self, message: str) -> None:
         """Tell the clients something that ends nothing."""
@@ -115,7 +115,7 @@ class Watch:
     # -- the way to the outcome
 
     async def _course(self, *, is_new: bool) -> None:
-        outcome = self.view["outcome"]
+        outcome = self.view.outcome
         try:
             if outcome is None and not is_new:
                 outcome = await self._ended_while_away()
@@ -146,7 +146,7 @@ class Watch:
             for task in (gone_check, pump, ended):
                 task.cancel()
             await asyncio.gather(gone_check, pump, ended, return_exceptions=True)
-        return dict(self.view["outcome"])
+        return dict(self.view.outcome or {})
 
     def _order(self, *, is_new: bool) -> Order:
         row = self.row
@@ -191,7 +191,7 @@ class Watch:
         facts = {"outcome": outcome, "verdict": outcome["verdict"], "next": outcome["next"]}
         await self._tell_hooks("finished", facts)
         await asyncio.to_thread(self._remember_gone, outcome)
-        summary = summary_of(self.view, time.time())
+        summary = self.view.summary(time.time())
         await self._store.update(self.row, verdict=outcome["verdict"], summary=summary)
         self._end_stopping()
         self.story.end()
@@ -218,11 +218,11 @@ class Watch:
             self._stopping.cancel()
 
     async def _stop(self) -> None:
-        while not is_over(self.view):
+        while not self.view.is_over:
             run = self._run
             if run is not None:
                 try:
-                    if self.view["contact"] == "connected":
+                    if self.view.contact == "connected":
                         await run.started()  # it may be beginning on the instance right now
                     await run.stop()
                     return
@@ -240,9 +240,9 @@ class Watch:
         tail = EventTail(record.files.events)
         while events := await asyncio.to_thread(tail.read_new):
             for event in events:
-                if not self.story.knows(event):
-                    await self._tell(with_labels(event, self.row.labels))
-        outcome = self._outcome(record.verdict, protocol.exit_code(record.verdict), record.files)
+                if not self.story.knows(event.data):
+                    await self._tell(with_labels(event.data, self.row.labels))
+        outcome = self._outcome(record.verdict, verdicts.exit_code(record.verdict), record.files)
         await asyncio.to_thread(scorecard.record, self.instance, record.files.events, outcome)
         await self.story.say_surely("outcome", **outcome)
         return outcome
@@ -258,13 +258,13 @@ class Watch:
     ) -> dict[str, Any]:
         logs = {} if files is None else {"core": files.core, "errors": files.errors, "events": files.events}
         return outcome_of(
-            self.view,
+            self.view.run_state,
             host=str(self.instance),
             verdict=verdict,
             exit_code=exit_code,
             labels=self.row.labels,
             logs={name: str(path) for name, path in logs.items()},
             gaps=MirrorState(files.state).gaps if files is not None else [],
-            reconnects=self.view["reconnects"],
+            reconnects=self.view.reconnects,
             error=error,
         )

@@ -6,16 +6,16 @@ import json
 from typing import Any
 
 import pytest
-from provision_agent.contract import protocol
-from provision_agent.contract.event_check import (
+from provision_agent.contract import events, verdicts
+from provision_agent.contract.events import (
     AGENT_VERDICTS,
     MAX_EVENT_BYTES,
-    OUR_NAMES,
-    Misfit,
-    check_event,
-    parse_event,
 )
-from provision_agent.contract.status import fold, new_status, transfer_totals
+from provision_agent.contract.events import COLLECTOR_NAMES as OUR_NAMES
+from provision_agent.contract.events import parse_event as check_event
+from provision_agent.contract.events import read_event as parse_event
+from provision_agent.contract.parsing import ParseError as Misfit
+from provision_agent.contract.status import RunState
 
 HEAD = {"format": 1, "ts": "2026-01-31T23:59:59.123Z", "run": "r", "seq": 1}
 WORDS: list[Any] = [
@@ -144,9 +144,9 @@ def test_events_and_fields_of_a_newer_agent_pass_as_data() -> None:
     told = event("of_tomorrow", item={"any": ["thing", 1.5, None]}, bytes="lots", names=5)
     check_event(told)
     check_event(event("download_started", item="a", of_tomorrow=[{"deep": [1]}]))
-    status = new_status("r")
-    fold(status, told)
-    assert status["downloads"] == {}
+    status = RunState("r")
+    status.fold(check_event(told))
+    assert status.items["downloads"] == {}
 
 
 def test_every_event_of_the_protocol_fits_with_the_values_that_the_agent_writes() -> None:
@@ -156,7 +156,7 @@ def test_every_event_of_the_protocol_fits_with_the_values_that_the_agent_writes(
         "disks": [{"path": "/", "free_bytes": 1}],
     }  # fmt: skip
     whole = {"bytes", "total_bytes", "bytes_to_fetch", "attempt", "pid", "ok", "failed", "skipped"}
-    for name, fields in protocol.AGENT_EVENTS.items():
+    for name, fields in events.AGENT_EVENTS.items():
         told = {
             field: values.get(field, 3 if field in whole else 1.5 if field.endswith("_s") else "x")
             for field in fields
@@ -168,7 +168,7 @@ def test_every_event_of_the_protocol_fits_with_the_values_that_the_agent_writes(
 
 
 def test_whatever_fits_can_be_folded_and_added_up() -> None:
-    names = [*protocol.AGENT_EVENTS, "step_exploded", "repo_ready", "file_progress"]
+    names = [*events.AGENT_EVENTS, "step_exploded", "repo_ready", "file_progress"]
     for name in names:
         needed = {"item": "a", "step": "s", "message": "m", "names": [], "after_s": 1, "verdict": "complete"}
         for field in ("item", "step", "message", "names", "after_s", "verdict", "bytes", "total_bytes", "bytes_per_s",
@@ -176,18 +176,19 @@ def test_whatever_fits_can_be_folded_and_added_up() -> None:
             for value in WORDS:
                 told = event(name, **{**needed, field: value})
                 try:
-                    check_event(told)
+                    fits = check_event(told)
                 except Misfit:
                     continue
-                status = new_status("r")
-                fold(status, told)
-                transfer_totals(status)
+                status = RunState("r")
+                status.fold(fits)
+                status.totals()
+                status.to_json()
 
 
 def test_the_names_of_this_side_are_known_and_no_verdict_of_it_is_the_instances() -> None:
     assert {"outcome", "connected", "connection_lost", "gap", "run_accepted", "agent_restarted"} <= OUR_NAMES
-    assert OUR_NAMES.isdisjoint(protocol.AGENT_EVENTS)
-    assert set(AGENT_VERDICTS) <= set(protocol.VERDICTS)
+    assert OUR_NAMES.isdisjoint(events.AGENT_EVENTS)
+    assert set(AGENT_VERDICTS) <= set(verdicts.VERDICTS)
 
 
 def test_a_line_is_read_as_it_was_written() -> None:

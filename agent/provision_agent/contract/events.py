@@ -1,0 +1,580 @@
+"""Every event: its name, who writes it, and its fields with types and bounds. The only schema of events.
+
+`parse_event` is the door for every event that somebody else wrote. What does not fit is the writer's fault
+(`ParseError`); unknown fields, and events of unknown names, pass as data within general bounds. Pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import MISSING, dataclass, fields
+from datetime import datetime
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type
+from urllib.parse import urlsplit
+
+from .parsing import NotJsonError, ParseError, bounded, check_json, kind_of, parse, read_json
+from .steps import GROUPS
+from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
+
+MAX_EVENT_BYTES = 256 * 1024
+"""A longer line is no event; the agent's longest have a few kB."""
+MAX_DEPTH = 12
+AGENT_VERDICTS = ("complete", "incomplete", "failed", "timeout", "cancelled")
+"""How the instance can say that a run ended; every other verdict is the collector's."""
+AGENT, COLLECTOR, BOTH = "agent", "collector", "both"
+
+JsonObject = Mapping[str, object]
+
+
+def _field(**limits: Any) -> Any:
+    """A field that its writer always writes; a reader does without, as it must with events of other versions."""
+    return bounded(None, always=True, **limits)
+
+
+def _extra(**limits: Any) -> Any:
+    """A field that is written where it applies."""
+    return bounded(None, **limits)
+
+
+_SHORT: Dict[str, Any] = {"max_chars": 256}
+_LINE: Dict[str, Any] = {"max_chars": 8192}
+_SECONDS: Dict[str, Any] = {"low": 0, "high": 1e11}
+_SPEED: Dict[str, Any] = {"low": 0, "high": 1e15}
+_COUNT: Dict[str, Any] = {"low": 0}
+
+
+@dataclass(frozen=True)
+class Body:
+    """The fields of an event of an unknown name: none that we know."""
+
+
+@dataclass(frozen=True)
+class RunStarted(Body):
+    plan_hash: Optional[str] = _field(**_SHORT)
+    name: Optional[str] = _field(**_SHORT)
+    deadline_s: Optional[float] = _field(**_SECONDS)
+    resumed: Optional[bool] = _field()
+    restarts: Optional[int] = _extra(**_COUNT)
+    workspace: Optional[str] = _extra(**_LINE)
+    pid: Optional[int] = _extra(**_COUNT)
+
+
+@dataclass(frozen=True)
+class FactsFound(Body):
+    facts: Optional[Dict[str, object]] = _field()
+
+
+@dataclass(frozen=True)
+class PreflightPassed(Body):
+    bytes_to_fetch: Optional[int] = _field(**_COUNT)
+    disks: object = _field()
+
+
+@dataclass(frozen=True)
+class FailureFields(Body):
+    """Why something failed: its class, what happened, what to do, whether the same again may help."""
+
+    class_: Optional[str] = _field(alias="class", **_SHORT)
+    message: Optional[str] = _field()
+    hint: Optional[str] = _field()
+    retriable: Optional[bool] = _field()
+    level: Optional[str] = _extra(**_SHORT)
+
+
+@dataclass(frozen=True)
+class PreflightFailed(FailureFields):
+    item: Optional[str] = _extra(**_LINE)
+
+
+@dataclass(frozen=True)
+class Step(Body):
+    step: str = bounded(**_SHORT)
+
+
+@dataclass(frozen=True)
+class StepFinished(Step):
+    ok: Optional[int] = _field(**_COUNT)
+    failed: Optional[int] = _field(**_COUNT)
+    skipped: Optional[int] = _field(**_COUNT)
+    duration_s: Optional[float] = _field(**_SECONDS)
+
+
+@dataclass(frozen=True)
+class StepFailed(Step):
+    class_: Optional[str] = _field(alias="class", **_SHORT)
+    message: Optional[str] = _field()
+    hint: Optional[str] = _field()
+    retriable: Optional[bool] = _field()
+    level: Optional[str] = _extra(**_SHORT)
+
+
+@dataclass(frozen=True)
+class Item(Body):
+    """An event of one item: its final path or its name, and its level. A download's also carries its `key`."""
+
+    item: str = bounded(**_LINE)
+    level: Optional[str] = _field(**_SHORT)
+
+
+@dataclass(frozen=True)
+class ItemFailed(Item):
+    class_: Optional[str] = _field(alias="class", **_SHORT)
+    message: Optional[str] = _field()
+    hint: Optional[str] = _field()
+    retriable: Optional[bool] = _field()
+    url: Optional[str] = _extra()
+    found: object = _extra()
+    min_count: Optional[int] = _extra(**_COUNT)
+    limit_s: Optional[float] = _extra(**_SECONDS)
+
+
+@dataclass(frozen=True)
+class ItemRetried(Item):
+    attempt: Optional[int] = _field(**_COUNT)
+    wait_s: Optional[float] = _field(**_SECONDS)
+    class_: Optional[str] = _field(alias="class", **_SHORT)
+
+
+@dataclass(frozen=True)
+class ItemSkipped(Item):
+    reason: Optional[str] = _field()
+
+
+@dataclass(frozen=True)
+class ItemProgress(Item):
+    message: Optional[str] = _field()
+
+
+@dataclass(frozen=True)
+class ItemFinished(Item):
+    duration_s: Optional[float] = _field(**_SECONDS)
+
+
+@dataclass(frozen=True)
+class ItemFound(Item):
+    url: Optional[str] = _field()
+
+
+@dataclass(frozen=True)
+class DownloadSized(Item):
+    total_bytes: Optional[int] = _field(**_COUNT)
+    resumed_bytes: Optional[int] = _extra(**_COUNT)
+
+
+@dataclass(frozen=True)
+class DownloadProgress(Item):
+    bytes: Optional[int] = _field(**_COUNT)
+    total_bytes: Optional[int] = _field(**_COUNT)
+    bytes_per_s: Optional[float] = _field(**_SPEED)
+
+
+@dataclass(frozen=True)
+class DownloadStalled(Item):
+    bytes_per_s: Optional[float] = _field(**_SPEED)
+    for_s: Optional[float] = _field(**_SECONDS)
+
+
+@dataclass(frozen=True)
+class DownloadWaiting(Item):
+    host: Optional[str] = _field(**_LINE)
+    wait_s: Optional[float] = _field(**_SECONDS)
+    reason: Optional[str] = _extra()
+
+
+@dataclass(frozen=True)
+class DownloadSwitched(Item):
+    url: Optional[str] = _field()
+    substitute: Optional[bool] = _field()
+
+
+@dataclass(frozen=True)
+class DownloadFinished(ItemFinished):
+    bytes: Optional[int] = _field(**_COUNT)
+    sha256: Optional[str] = _field(**_SHORT)
+    copied: Optional[bool] = _extra()
+
+
+@dataclass(frozen=True)
+class RepoFinished(ItemFinished):
+    commit: Optional[str] = _field(**_SHORT)
+
+
+@dataclass(frozen=True)
+class CheckPassed(Item):
+    found: object = _field()
+
+
+@dataclass(frozen=True)
+class CheckFailed(ItemFailed):
+    found: object = _field()
+
+
+@dataclass(frozen=True)
+class ServiceStarted(Item):
+    pid: Optional[int] = _field(**_COUNT)
+    adopted: Optional[bool] = _extra()
+
+
+def _wanted_address(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_fit = parts.port != 0 and bool(parts.hostname)
+    except ValueError:
+        is_fit = False
+    return "" if is_fit else "a URL"
+
+
+@dataclass(frozen=True)
+class ServiceReady(Item):
+    url: Optional[str] = _field(check=_wanted_address, **_LINE)
+
+
+@dataclass(frozen=True)
+class Warned(Body):
+    message: str = bounded()
+
+
+@dataclass(frozen=True)
+class DeadlineAtRisk(Body):
+    remaining_s: Optional[float] = _field(**_SECONDS)
+    needed_s: Optional[float] = _field(**_SECONDS)
+    timeout_s: Optional[float] = _extra(**_SECONDS)
+
+
+@dataclass(frozen=True)
+class SecretsNeeded(Body):
+    names: Tuple[str, ...] = bounded(max_entries=256, **_SHORT)
+
+
+@dataclass(frozen=True)
+class RunUsable(Body):
+    after_s: float = bounded(**_SECONDS)
+
+
+@dataclass(frozen=True)
+class RunFinished(Body):
+    verdict: str = bounded(one_of=AGENT_VERDICTS)
+    duration_s: Optional[float] = _field(**_SECONDS)
+    sizes: Optional[Dict[str, int]] = _field(max_entries=16, **_COUNT)
+    bytes_downloaded: Optional[int] = _extra(**_COUNT)
+    errors_log: Optional[str] = _extra(**_LINE)
+
+
+@dataclass(frozen=True)
+class HostNamed(Body):
+    host: Optional[str] = _field(**_LINE)
+
+
+@dataclass(frozen=True)
+class Connecting(HostNamed):
+    waited_s: Optional[float] = _field(**_SECONDS)
+    cause: Optional[str] = _field()
+
+
+@dataclass(frozen=True)
+class ConnectionLost(Body):
+    cause: Optional[str] = _field()
+    retry_in_s: Optional[float] = _field(**_SECONDS)
+
+
+@dataclass(frozen=True)
+class AgentRestarted(Body):
+    restarts: Optional[int] = _field(**_COUNT)
+
+
+@dataclass(frozen=True)
+class Gap(Body):
+    file: Optional[str] = _field(**_LINE)
+    bytes: Optional[int] = _field(**_COUNT)
+
+
+@dataclass(frozen=True)
+class LogNamed(Body):
+    file: Optional[str] = _field(**_LINE)
+
+
+@dataclass(frozen=True)
+class MarkerFound(LogNamed):
+    kind: Optional[str] = _field(**_SHORT)
+    line: Optional[str] = _field()
+
+
+@dataclass(frozen=True)
+class OutcomeTold(Body):
+    verdict: Optional[str] = _field(**_SHORT)
+    exit_code: Optional[int] = _field(low=0, high=255)
+    next: Optional[str] = _field(**_SHORT)
+
+
+class EventType(NamedTuple):
+    """What an event's name means."""
+
+    body: Type[Body]
+    writer: str
+    """`AGENT`, `COLLECTOR` or `BOTH`."""
+    text: str
+    """One sentence for people."""
+    group: str = ""
+    """The kind of its item: one of `GROUPS`; empty for an event of no item."""
+    state: Optional[str] = None
+    """The state that its item is in from now on; None leaves it."""
+
+    @property
+    def always(self) -> Tuple[str, ...]:
+        """The fields, by their keys, that its writer always writes."""
+        keys = (
+            str(each.metadata.get("alias", each.name))
+            for each in fields(self.body)
+            if each.metadata.get("always") or each.default is MISSING
+        )
+        return (*keys, *(("key",) if self.group == "downloads" else ()))
+
+
+_STATES: Dict[str, Optional[str]] = {
+    "queued": "queued",
+    "started": "running",
+    "sized": None,
+    "progress": "running",
+    "stalled": "stalled",
+    "retried": "retrying",
+    "waiting": "waiting",
+    "switched": "running",
+    "finished": "done",
+    "written": "done",
+    "passed": "passed",
+    "ready": "ready",
+    "failed": "failed",
+    "skipped": "skipped",
+}
+
+EVENTS: Dict[str, EventType] = {
+    "run_started": EventType(RunStarted, AGENT, "The agent began, or went on with, the run."),
+    "facts_found": EventType(
+        FactsFound, AGENT, "What the instance is: cards, driver, memory, disks, pythons."
+    ),
+    "preflight_passed": EventType(
+        PreflightPassed, AGENT, "Every source was asked; the first large byte may come."
+    ),
+    "preflight_failed": EventType(
+        PreflightFailed, AGENT, "Something critical cannot be had, or does not fit."
+    ),
+    "step_started": EventType(Step, AGENT, "A step began."),
+    "step_finished": EventType(
+        StepFinished, AGENT, "A step ended, with the number of its items that are there, failed, skipped."
+    ),
+    "step_failed": EventType(StepFailed, AGENT, "A step, or the run, failed as a whole."),
+    "warning": EventType(Warned, BOTH, "Something that people should know and that decides nothing."),
+    "deadline_at_risk": EventType(
+        DeadlineAtRisk, AGENT, "At this speed the downloads end after the deadline."
+    ),
+    "secrets_needed": EventType(SecretsNeeded, BOTH, "Secrets that are not set."),
+    "run_usable": EventType(
+        RunUsable, AGENT, "All that is critical is there and checked, and critical services are ready."
+    ),
+    "run_finished": EventType(RunFinished, AGENT, "The verdict. Nothing comes after it."),
+    "run_accepted": EventType(HostNamed, COLLECTOR, "The order is taken; the instance is asked next."),
+    "connecting": EventType(Connecting, COLLECTOR, "The instance does not answer yet, and why."),
+    "connected": EventType(HostNamed, COLLECTOR, "The SSH session is there."),
+    "connection_lost": EventType(ConnectionLost, COLLECTOR, "The connection broke; the run goes on."),
+    "agent_restarted": EventType(
+        AgentRestarted, COLLECTOR, "Agent and keeper were gone and were started again."
+    ),
+    "gap": EventType(Gap, COLLECTOR, "Bytes of a log that cannot be had any more."),
+    "log_missing": EventType(LogNamed, COLLECTOR, "A log that is to be mirrored is not there yet."),
+    "log_found": EventType(LogNamed, COLLECTOR, "A log that was missing is there."),
+    "marker_found": EventType(MarkerFound, COLLECTOR, "A line that says how somebody else's script ended."),
+    "outcome": EventType(OutcomeTold, COLLECTOR, "How it ended, as one object for programs. The last event."),
+}
+"""Every event that we know, by name."""
+
+
+def _of_items(kind: str, **bodies: Tuple[Type[Body], str]) -> None:
+    for what, (body, text) in bodies.items():
+        EVENTS[f"{kind}_{what}"] = EventType(body, AGENT, text, GROUPS[kind], _STATES[what])
+
+
+_of_items(
+    "download",
+    queued=(Item, "The file waits for its turn."),
+    started=(ItemFound, "The file's first source is asked."),
+    sized=(DownloadSized, "The file's size is known, or known to be unknown."),
+    progress=(DownloadProgress, "Bytes landed; at most two a second for each file."),
+    stalled=(DownloadStalled, "Too few bytes landed over the window of `limits.stall`."),
+    retried=(ItemRetried, "The same source is tried again."),
+    waiting=(DownloadWaiting, "A host, or another process, makes the file wait."),
+    switched=(DownloadSwitched, "Another source is used from now on."),
+    finished=(DownloadFinished, "The file is verified and has its final name."),
+    failed=(ItemFailed, "The file cannot be had."),
+    skipped=(ItemSkipped, "The file is there already, or is not wanted here."),
+)
+_of_items(
+    "repo",
+    started=(ItemFound, "The repository is cloned or updated."),
+    progress=(ItemProgress, "What git says."),
+    retried=(ItemRetried, "The same repository is tried again."),
+    finished=(RepoFinished, "The wanted commit is checked out."),
+    failed=(ItemFailed, "The wanted commit cannot be had."),
+    skipped=(ItemSkipped, "The wanted commit is there already."),
+)
+_of_items(
+    "package",
+    started=(Item, "A package, layer or requirements file is being installed."),
+    progress=(ItemProgress, "What the installer says."),
+    retried=(ItemRetried, "The installation is tried again."),
+    finished=(ItemFinished, "It is installed."),
+    failed=(ItemFailed, "It cannot be installed."),
+    skipped=(ItemSkipped, "It is there already."),
+)
+_of_items(
+    "file",
+    written=(Item, "A file of the profile was written."),
+    failed=(ItemFailed, "A file of the profile cannot be written."),
+)
+_of_items(
+    "command",
+    started=(Item, "A command of the profile began."),
+    finished=(ItemFinished, "A command of the profile ended well."),
+    failed=(ItemFailed, "A command of the profile failed."),
+)
+_of_items(
+    "check",
+    passed=(CheckPassed, "What the check looks for is there."),
+    failed=(CheckFailed, "What the check looks for is not there."),
+)
+_of_items(
+    "service",
+    started=(ServiceStarted, "The service runs, or ran already."),
+    progress=(ItemProgress, "What it waits for."),
+    ready=(ServiceReady, "The service answers as its profile says."),
+    failed=(ItemFailed, "The service does not run or does not answer."),
+    skipped=(ItemSkipped, "The service was not to be started."),
+)
+
+
+def _wanted_time(value: str) -> str:
+    wanted = "a time as 2026-01-31T23:59:59.000Z"
+    try:  # a day and an hour that exist, and an offset that leaves the year as it is
+        year = datetime(*(int(part) for part in re.split("[-T:]", value[:19]))).year  # type: ignore[arg-type]
+    except ValueError:
+        return wanted
+    is_fit = 1970 <= year < 9999 and (value[-1] == "Z" or (value[-5:-3] < "24" and value[-2:] < "60"))
+    return "" if is_fit else wanted
+
+
+_TIME_PATTERN = (
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
+_NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
+
+
+@dataclass(frozen=True)
+class _Head:
+    format: int = bounded(low=0)
+    ts: str = bounded(max_chars=40, pattern=_TIME_PATTERN, check=_wanted_time)
+    run: str = bounded(pattern=RUN_ID_PATTERN)
+    seq: int = bounded(low=1)
+    event: str = bounded(pattern=_NAME_PATTERN)
+    key: Optional[str] = bounded(None, max_chars=8192)
+    labels: Optional[Dict[str, str]] = bounded(None, max_entries=256, max_chars=8192)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event that fits. `data` is the JSON object as it came, `body` what its name says of it."""
+
+    name: str
+    seq: int
+    ts: str
+    run: str
+    body: Body
+    data: JsonObject
+
+    @property
+    def type(self) -> Optional[EventType]:
+        """What its name means; None for an unknown one."""
+        return EVENTS.get(self.name)
+
+    @property
+    def key(self) -> str:
+        """The identity of its item, the same from the item's first event to its last."""
+        return str(self.data.get("key") or self.data.get("item") or self.data.get("step") or "")
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels of its run, where it carries any."""
+        labels = self.data.get("labels")
+        return labels if isinstance(labels, dict) else {}
+
+
+class UnknownFormatError(ParseError):
+    """The other side speaks a version that this one does not read."""
+
+    def __init__(self, found: object) -> None:
+        text = str(found) if isinstance(found, int) and not isinstance(found, bool) else kind_of(found)
+        super().__init__(
+            f"format {text}; this version of provision reads {SUPPORTED_FORMATS[0]} and {FORMAT}"
+        )
+        self.found = text
+
+
+def read_event(line: bytes) -> Optional[Dict[str, object]]:
+    """The JSON object in *line* of an events file; None for a torn line, which a killed agent leaves behind.
+
+    Raises:
+        ParseError: it is too long or nested too deep, holds a number that is none, or is JSON and no object.
+    """
+    try:
+        value = read_json(line, max_bytes=MAX_EVENT_BYTES, what="a line")
+    except NotJsonError:
+        return None
+    if not isinstance(value, dict):
+        raise ParseError(f"a line is {kind_of(value)}, and an object belongs there")
+    return value
+
+
+def parse_event(data: JsonObject) -> Event:
+    """The event in *data*, of either writer.
+
+    Raises:
+        UnknownFormatError: it was written by a version that this one does not read.
+        ParseError: it is no event, or a field of it has another type or is out of its bounds.
+    """
+    check_json(data, "an event", max_depth=MAX_DEPTH)
+    found = data.get("format")
+    if isinstance(found, int) and not isinstance(found, bool) and found not in SUPPORTED_FORMATS:
+        raise UnknownFormatError(found)
+    head = parse(_Head, data, str(data.get("event"))[:64])
+    known = EVENTS.get(head.event)
+    kind: Type[Body] = (
+        known.body if known is not None else _UNKNOWN_STEP if head.event.startswith("step_") else Body
+    )
+    body = parse(kind, data, head.event)
+    return Event(head.event, head.seq, head.ts, head.run, body, data)
+
+
+_UNKNOWN_STEP = Step
+
+
+def last_sequence(tail: bytes) -> Optional[int]:
+    """The `seq` of the last whole event in *tail*, the end of an events file; None if there is none."""
+    for line in reversed(tail.split(b"\n")):
+        try:
+            return int(json.loads(line)["seq"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+AGENT_EVENTS: Dict[str, Tuple[str, ...]] = {
+    name: kind.always for name, kind in EVENTS.items() if kind.writer != COLLECTOR
+}
+"""The events of the agent, with the fields that each always has besides `format ts run seq event`."""
+
+COLLECTOR_EVENTS: Dict[str, Tuple[str, ...]] = {
+    name: kind.always for name, kind in EVENTS.items() if kind.writer != AGENT
+}
+"""The events of the collector, likewise."""
+
+COLLECTOR_NAMES = frozenset(COLLECTOR_EVENTS) - frozenset(AGENT_EVENTS) | {"instance-gone", "instance_gone"}
+"""Events that only the collector tells: from an instance they mean nothing."""

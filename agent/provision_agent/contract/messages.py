@@ -1,0 +1,307 @@
+"""What the halves ask each other and answer, as dataclasses: one JSON object each, `parse` is the door for both sides.
+
+A request goes to the agent's stdin, an answer comes back as one line after `frames.ANSWER_MAGIC`. Fields are only
+ever added; a reader ignores those that it does not know. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
+
+from .events import UnknownFormatError
+from .parsing import bounded, parse, read_object
+from .steps import LEVELS
+from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
+
+MAX_MESSAGE_BYTES = 64 << 20
+MAX_PATH_CHARS = 4096
+MAX_SECRETS = 200
+MAX_RUNS = 10_000
+
+T = TypeVar("T")
+Json = Dict[str, object]
+
+
+def _path(default: Any = ...) -> Any:
+    return bounded(max_chars=MAX_PATH_CHARS) if default is ... else bounded(default, max_chars=MAX_PATH_CHARS)
+
+
+def _object() -> Any:
+    return bounded(factory=dict)
+
+
+def _seconds(default: Any = ...) -> Any:
+    limits = {"low": 0, "high": 1e10}
+    return bounded(**limits) if default is ... else bounded(default, **limits)
+
+
+def read_message(kind: Type[T], data: bytes) -> T:
+    """The message *kind* in *data*; without any data the message of all defaults.
+
+    Raises:
+        ParseError: it is no such message.
+    """
+    return parse(kind, read_object(data or b"{}", max_bytes=MAX_MESSAGE_BYTES, what="the request"), "request")
+
+
+def read_answer(kind: Type[T], data: Mapping[str, object]) -> T:
+    """The answer *kind* in *data*.
+
+    Raises:
+        UnknownFormatError: another version speaks.
+        ParseError: it is no such answer.
+    """
+    if data.get("format") not in SUPPORTED_FORMATS:
+        raise UnknownFormatError(data.get("format"))
+    return parse(kind, data, "answer")
+
+
+# -- start
+
+
+@dataclass(frozen=True)
+class StartRequest:
+    """Begin, join or go on with a run; secrets are in memory and on stdin only."""
+
+    run: str
+    plan: Json
+    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
+    labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
+    started_unix: Optional[float] = _seconds(None)
+    replace: bool = False
+    kill_holders: bool = False
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where the files of a run lie on the instance."""
+
+    core: str = _path()
+    errors: str = _path()
+    events: str = _path()
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """What a watcher needs to know of a run."""
+
+    run: str = bounded(pattern=RUN_ID_PATTERN)
+    workspace: str = _path()
+    files: RunFiles = bounded()
+    started_unix: float = _seconds()
+    """When it was accepted, by the clock of whoever started it."""
+    remaining_s: Optional[float] = bounded(None, low=-1e10, high=1e10)
+    """Until its deadline, by its own word."""
+    plan_hash: str = bounded("", max_chars=64)
+
+
+@dataclass(frozen=True)
+class StartAnswer:
+    """What became of a `StartRequest`: started, resumed, attached, or refused, usage, failed with the reason."""
+
+    state: str = bounded(one_of=("started", "resumed", "attached", "refused", "usage", "failed"))
+    run: str = bounded("", max_chars=64)
+    class_: str = bounded("", max_chars=64, alias="class")
+    message: str = ""
+    hint: str = ""
+    differences: Tuple[str, ...] = bounded((), max_entries=10_000)
+    format: int = FORMAT
+
+    @property
+    def is_accepted(self) -> bool:
+        """The run goes on: the rest of the answer is a `RunPlace`."""
+        return self.state in ("started", "resumed", "attached")
+
+
+# -- status, stop, prune, verify, facts
+
+
+@dataclass(frozen=True)
+class StatusRequest:
+    """Of which runs: one, those of one workspace, or the current one of each."""
+
+    run: Optional[str] = bounded(None, max_chars=64)
+    workspace: Optional[str] = _path(None)
+    all: bool = False
+    with_plan: bool = False
+
+
+@dataclass(frozen=True)
+class RunFound(RunPlace):
+    """A run as the instance has it; `status.RunState` reads the rest of the same object."""
+
+    verdict: Optional[str] = bounded(None, max_chars=64)
+    started: Optional[str] = bounded(None, max_chars=40)
+    is_alive: bool = False
+    is_current: bool = False
+    labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
+    plan: Optional[Json] = None
+
+
+@dataclass(frozen=True)
+class StatusAnswer:
+    """Runs, each an object that `RunFound` and `status.RunState` read."""
+
+    runs: Tuple[Json, ...] = bounded((), max_entries=MAX_RUNS)
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """Which run is to end; None: the current one."""
+
+    run: Optional[str] = bounded(None, max_chars=64)
+    workspace: Optional[str] = _path(None)
+
+
+@dataclass(frozen=True)
+class StopAnswer:
+    """`stopped`: nothing of it is left; False also when there was none."""
+
+    stopped: bool
+    run: Optional[str] = bounded(None, max_chars=64)
+    verdict: Optional[str] = bounded(None, max_chars=64)
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class PruneRequest:
+    """Keep the newest `keep` runs of each workspace, and of the older ones those that are younger than `older_than_s`."""
+
+    keep: int = bounded(low=0)
+    older_than_s: Optional[float] = _seconds(None)
+    workspace: Optional[str] = _path(None)
+
+
+@dataclass(frozen=True)
+class PruneAnswer:
+    """The ids of removed runs and the names of removed agent files."""
+
+    removed: Tuple[str, ...] = ()
+    agents: Tuple[str, ...] = ()
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class VerifyRequest:
+    """Run the checks of this plan, now."""
+
+    plan: Json
+
+
+@dataclass(frozen=True)
+class CheckFailed:
+    """A check that does not hold, and why."""
+
+    item: str = _path()
+    level: str = bounded(one_of=LEVELS)
+    class_: str = bounded("", max_chars=64, alias="class")
+    message: str = ""
+    hint: Optional[str] = None
+    retriable: bool = False
+    found: object = None
+
+
+@dataclass(frozen=True)
+class VerifyAnswer:
+    """The names of the checks that hold, and the others."""
+
+    passed: Tuple[str, ...] = ()
+    failed: Tuple[CheckFailed, ...] = ()
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class FactsRequest:
+    """Facts of the instance, and of the disk that *workspace* is on."""
+
+    workspace: Optional[str] = _path(None)
+
+
+@dataclass(frozen=True)
+class FactsAnswer:
+    """What the instance is, and its clock."""
+
+    facts: Json
+    unix: float = _seconds()
+    format: int = FORMAT
+
+
+# -- sources, audit, capture
+
+
+@dataclass(frozen=True)
+class SourcesRequest:
+    """Ask every source of a plan.
+
+    `is_instance` adds what the instance is and what is there of each item; with it `packages` what the package indexes
+    have for it; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
+    """
+
+    plan: Json
+    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
+    is_instance: bool = False
+    packages: bool = False
+    measure: bool = False
+    pin: bool = False
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """Compare the disk with a plan.
+
+    `is_quick` believes the record of a file that was not touched since; `distrust` lets no record vouch for a wrong file.
+    """
+
+    plan: Json
+    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
+    is_quick: bool = False
+    distrust: bool = False
+
+
+@dataclass(frozen=True)
+class AuditItem:
+    """One item of the plan as it is on the disk."""
+
+    item: str = _path()
+    kind: str = bounded(max_chars=64)
+    level: str = bounded(one_of=LEVELS)
+    state: str = bounded(max_chars=64)
+    message: Optional[str] = None
+    path: Optional[str] = _path(None)
+    key: Optional[str] = bounded(None, max_chars=8192)
+    size_bytes: Optional[int] = None
+    sha256: Optional[str] = bounded(None, max_chars=64)
+    commit: Optional[str] = bounded(None, max_chars=64)
+
+
+@dataclass(frozen=True)
+class AuditAnswer:
+    """Every item, and the files that nobody named."""
+
+    workspace: str = _path()
+    items: Tuple[AuditItem, ...] = ()
+    extra: Tuple[str, ...] = ()
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class CaptureRequest:
+    """What runs here? `catalogue` is a server that knows models by their hash."""
+
+    comfyui: Optional[str] = _path(None)
+    catalogue: str = _path("")
+
+
+@dataclass(frozen=True)
+class FollowedFile:
+    """One file to follow, from `offset` of its generation on; `proof` is the sha256 of what lies before."""
+
+    path: str = _path()
+
+
+def finite_remaining_s(value: Optional[float], limit_s: float) -> float:
+    """How long to wait for a run that says *value* seconds remain, when this side's own limit is *limit_s*."""
+    return limit_s if value is None or not math.isfinite(value) or value < 0 else min(value, limit_s)
