@@ -403,18 +403,18 @@ def test_preflight_is_bounded_by_the_lookup_even_if_nobody_answers(bench, server
 
 
 def test_preflight_refuses_what_cannot_fit_with_numbers_and_what_to_drop(bench, server):
-    url = server.add("/m.bin", Content(10))
     items = [
-        Download(url=url, path="needed", size_bytes=10 * MIB, level="critical"),
-        Download(url=url, path="huge", size_bytes=1 << 50, level="optional"),
+        Download(url=server.add("/m.bin", Content(10)), path="needed", size_bytes=10 * MIB, level="critical"),
+        Download(url=server.add("/h.bin", Content(10)), path="huge/", size_bytes=1 << 50, level="optional"),
     ]
 
     found = bench.preflight(*items)
 
-    assert found.too_big is not None
-    assert found.too_big.class_ == "disk_full"
-    assert "GB are needed" in found.too_big.message
-    assert "`huge`" in found.too_big.hint
+    assert found.too_big is None, "what is optional and cannot fit fails alone"
+    assert set(found.failures) == {items[1].key}
+    failure = found.failures[items[1].key]
+    assert (failure.class_, "GB would be needed" in failure.message) == ("disk_full", True)
+    assert "huge/ from http" in failure.message
 
 
 def test_the_same_url_twice_is_fetched_once_whatever_the_levels(bench, server):

@@ -115,7 +115,7 @@ def compress(path: Path) -> Path:
 
 def sent_in_order(session: Session, *generations: bytes, start: int = 0) -> None:
     """*generations* come, the first from *start*, and nothing is lost between them."""
-    first, *others = rotation
+    first, *others = generations
     assert session.data(len(first) - start) == (first[start:], start)
     for data in others:
         assert session.next(frames.GENERATION).json()["lost_bytes"] == 0

@@ -207,11 +207,11 @@ def _leave_out(found: Preflight, fetch: Fetch, disk: _Disk, missing: int, *, bes
     """*fetch* is not begun: there is no room for it."""
     needed = disk.needed_bytes(missing) if beside else _Disk(disk.folder).needed_bytes(missing)
     message = (
-        f"`{fetch.item.path}` ({size_text(missing)}) has no room on `{disk.folder}`{beside}: "
+        f"`{fetch.item.label}` ({size_text(missing)}) has no room on `{disk.folder}`{beside}: "
         f"{size_text(needed)} would be needed, {size_text(disk.free_bytes)} are free"
     )
     facts: Dict[str, Any] = {"needed_bytes": needed, "free_bytes": disk.free_bytes, "path": disk.folder}
-    fetch.refusal = found.failures[fetch.item.path] = Failure("disk_full", message, **facts)
+    fetch.refusal = found.failures[fetch.key] = Failure("disk_full", message, **facts)
 
 
 def _missing_bytes(final: str, size: int) -> int:
@@ -232,7 +232,7 @@ def _too_big(disk: _Disk, absent: Sequence[Fetch]) -> Failure:
     for fetch in sorted(candidates, key=lambda each: size_of(each) or 0, reverse=True):
         if short <= 0:
             break
-        dropped.append(f"`{fetch.item.path}` ({size_text(size_of(fetch) or 0)})")
+        dropped.append(f"`{fetch.item.label}` ({size_text(size_of(fetch) or 0)})")
         short -= int((size_of(fetch) or 0) * (1 + MARGIN_SHARE))
     if dropped and short <= 0:
         hint += f"; making {', '.join(dropped)} optional would do"
