@@ -78,12 +78,14 @@ def plan_for(
 def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int) -> dict[str, Any]:
     from provision_agent.contract.events import parse_event
     from provision_agent.contract.status import RunState
+    from provision_agent.contract.version import FORMAT
 
     from ..run.outcome import outcome_of
 
     state = RunState(run or "")
-    for event in events:
-        state.fold(parse_event(event))
+    head = {"format": FORMAT, "ts": "2026-01-01T00:00:00Z", "run": run or "verify"}
+    for number, event in enumerate(events, 1):
+        state.fold(parse_event({**head, "seq": number, **event}))
     verdict = {0: "complete", 1: "failed", 5: "incomplete"}[code]
     return outcome_of(
         state, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
