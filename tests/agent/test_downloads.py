@@ -317,7 +317,7 @@ def test_a_file_url_is_copied_and_verified_like_any_other(bench, tmp_path):
 
 def test_a_whole_line_is_used_by_growing_when_connections_are_slow(bench, monkeypatch):
     """64 connections of 2 MiB/s bring what 32 cannot; the machine that tests may be busy with other things."""
-    monkeypatch.setattr("provision_agent.downloads.engine.pool.BACKLOG", 1 << 40)
+    monkeypatch.setattr("provision_agent.downloads.engine.transfer.BACKLOG", 1 << 40)
     with FileServer(bytes_per_s=2 * MIB) as server:
         items = [Download(url=server.add(f"/{n}", Content(48 * MIB, n)), path=f"{n}.bin") for n in range(6)]
 
