@@ -42,6 +42,7 @@ COMMANDS = {
 _LOCAL_TROUBLE = (
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE
 )  # fmt: skip
+_POSIX_MODULES = ("fcntl", "pwd", "resource", "termios")
 
 
 class LazyGroup(click.Group):
@@ -69,8 +70,6 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that docs/SCRIPTING.md promises."""
-    if sys.platform == "win32":
-        sys.exit("provision runs on Linux, macOS and WSL: start it inside WSL")
     if sys.stdout is None:  # closed by the caller
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
@@ -88,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in _POSIX_MODULES:
+            hint = "start it inside WSL; here `check`, `profiles`, and `plan` without `--host` work"
+            complain(ProvisionError("this command works on Linux, macOS and WSL only", hint=hint))
+            sys.exit(2)
         if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
             hint = "choose another folder with `--logs-dir`, or make room"
             complain(ProvisionError(f"this machine: {error}", hint=hint))
