@@ -63,7 +63,7 @@ _CONNECTION = (
         "--contact-timeout", "contact_timeout_s", type=duration, help="How long to try to come back (10m)."
     ),
 )
-_NAMES = (
+CONNECTION_OPTIONS = (
     "host",
     "port",
     "user",
@@ -79,12 +79,12 @@ _NAMES = (
 
 def connection_options(command: Command) -> Command:
     """Add the connection options; the command gets them as one dictionary, *connection*."""
-    return _gathered(command, _CONNECTION, _NAMES)
+    return _gathered(command, _CONNECTION, CONNECTION_OPTIONS)
 
 
 def login_options(command: Command) -> Command:
     """Add the connection options without ``--host``, for a command that takes several hosts."""
-    return _gathered(command, _CONNECTION[1:], _NAMES[1:])
+    return _gathered(command, _CONNECTION[1:], CONNECTION_OPTIONS[1:])
 
 
 def _gathered(command: Command, options: Sequence[Command], names: Sequence[str]) -> Command:
@@ -124,7 +124,9 @@ def workflow_option(command: Command) -> Command:
 def gone_check_option(command: Command) -> Command:
     """Add ``--gone-check``; the command gets the text as *gone_check*."""
     return click.option(
-        "--gone-check", metavar="COMMAND", help="Asked without contact; exit status 0: the instance is gone."
+        "--gone-check",
+        metavar="COMMAND",
+        help="Run while the instance is unreachable; exit status 0 means that it no longer exists.",
     )(command)
 
 

@@ -43,7 +43,9 @@ SHORTEST_TOKEN = 16
     help="A secret in this server's environment that profiles may use; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--gone-check", metavar="COMMAND", help="Asked without contact; exit status 0: the instance is gone."
+    "--gone-check",
+    metavar="COMMAND",
+    help="Run while the instance is unreachable; exit status 0 means that it no longer exists.",
 )
 @click.option(
     "--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when a run is usable; repeatable."
