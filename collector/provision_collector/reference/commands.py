@@ -81,10 +81,11 @@ def _name(option: click.Option) -> str:
     """Its names, and what it takes."""
     names = sorted(option.opts, key=len)
     flags = " / ".join(", ".join(each) for each in (names, option.secondary_opts) if each)
-    return flags if option.is_flag or option.count else f"{flags} {option.metavar or _takes(option.type)}"
+    return flags if option.is_flag or option.count else f"{flags} {option.metavar or _takes(option)}"
 
 
-def _takes(kind: click.ParamType) -> str:
+def _takes(option: click.Option) -> str:
+    kind = option.type
     if isinstance(kind, click.Choice):
         return "|".join(map(str, kind.choices))
     return "N" if isinstance(kind, click.IntRange) else kind.name.upper()
