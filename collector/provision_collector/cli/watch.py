@@ -76,6 +76,7 @@ async def _watch(
     from .forward import ServicePorts
 
     run = await begin()
+    view.follow(run.state)
     leaving: list[asyncio.Task[None]] = []
     is_over, is_left = asyncio.Event(), asyncio.Event()
 

@@ -7,12 +7,15 @@ lines at the same time, so that ``provision up > run.txt`` has both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
+
+from provision_agent.contract.status import RunState
 
 from .json_lines import JsonView, QuietView
 from .plain import PlainView
 from .progress import Progress
 from .text import harmless, print_anything
+from .values import Object
 from .view import View
 
 Mode = Literal["live", "plain", "json", "quiet"]
@@ -60,11 +63,15 @@ class _Both(View):
             view.__enter__()
         return self
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def follow(self, state: RunState) -> None:
+        for view in self._views:
+            view.follow(state)
+
+    def event(self, event: Object) -> None:
         for view in self._views:
             view.event(event)
 
-    def outcome(self, outcome: Mapping[str, Any]) -> None:
+    def outcome(self, outcome: Object) -> None:
         for view in self._views:
             view.outcome(outcome)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from provision_agent.contract.status import ItemState, StepState
-from provision_agent.contract.steps import STEPS
+from provision_agent.contract.steps import GROUPS, STEPS
 from rich.cells import cell_len
 from rich.text import Text
 
@@ -97,7 +97,8 @@ def _rows(progress: Progress, width: int, room: int) -> list[Text]:
     columns = _columns(progress, width)
     others = [
         _other(progress, kind, item, state, width)
-        for kind in ("package", "repo", "command", "service")
+        for kind in GROUPS
+        if kind != "download"
         for item, state in progress.items(kind, *ACTIVE)
     ]
     files = [_file(progress, key, item, columns) for key, item in progress.items("download", *ACTIVE)]
