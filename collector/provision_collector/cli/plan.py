@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+from provision_agent.contract.steps import STEP_NAMES
 
 from .options import configure_logging, connection_options, instance_of, variables_option, workflow_option
-from .up import STEP_NAMES
 
 if TYPE_CHECKING:
     from ..planning.estimate import Estimate
