@@ -9,26 +9,18 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
-from provision_agent.contract.steps import STEP_NAMES
 
-from .options import (
-    Connection,
-    configure_logging,
-    duration,
-    gone_check_option,
-    login_options,
-    pair,
-    variables_option,
-)
+from .options import Connection, configure_logging, gone_check_option, login_options, variables_option
+from .run_options import RunOptions, compiled, run_options
 
 if TYPE_CHECKING:
     from ..pool.fleet import Fleet, Member, Target
 
 
-class Options(TypedDict):
+class Options(RunOptions):
     """What `fleet up` is told besides the instances."""
 
     profile: str
@@ -37,13 +29,6 @@ class Options(TypedDict):
     parallel: int
     canary: int
     stop_after: int | None
-    workspace: str | None
-    logs_dir: str
-    timeout_s: float | None
-    strict: bool | None
-    replace: bool
-    skip: tuple[str, ...]
-    only: tuple[str, ...]
     gone_check: str | None
     on_usable: tuple[str, ...]
     on_finished: tuple[str, ...]
@@ -72,22 +57,7 @@ def command() -> None:
     help="So many first; the rest when they are good.",
 )
 @click.option("--stop-after", type=click.IntRange(1), metavar="N", help="Stop the rest when N fail alike.")
-@click.option("--workspace", metavar="PATH", help="The folder on the instances (/workspace).")
-@click.option(
-    "--label", "labels", type=pair, multiple=True, metavar="K=V", help="Echoed in events and outcomes."
-)
-@click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go.")
-@click.option(
-    "--timeout", "timeout_s", type=duration, help="Each run's deadline; else the profile's `limits.run`."
-)
-@click.option(
-    "--strict/--permissive", default=None, help="Stop a run at its first critical failure, or go on."
-)
-@click.option("--replace", is_flag=True, help="Stop other plans' runs first; verified files stay.")
-@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Leave out a step.")
-@click.option(
-    "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
-)
+@run_options
 @gone_check_option
 @click.option("--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when an instance is usable.")
 @click.option("--on-finished", multiple=True, metavar="COMMAND|URL", help="Told how a run ended.")
@@ -179,17 +149,9 @@ def _fleet(targets: list[Target], options: Options, file: Path | None, tell: _Te
     from ..pool.fleet import Fleet, Rules
     from ..pool.gone import gone_check
     from ..pool.hooks import Hook
-    from ..profile import compile_plan, load_profile, secret_values
+    from ..profile import load_profile, secret_values
 
     profile = load_profile(options["profile"], overrides=dict(options["variables"]))
-    plan = compile_plan(
-        profile,
-        workspace=options["workspace"],
-        timeout_s=options["timeout_s"],
-        strict=options["strict"],
-        skip=options["skip"],
-        only=options["only"],
-    )
     secrets, warnings = secret_values(profile, os.environ)
     for warning in warnings if not tell.is_quiet else ():
         print(f"provision: warning: {warning}", file=sys.stderr)
@@ -206,7 +168,7 @@ def _fleet(targets: list[Target], options: Options, file: Path | None, tell: _Te
     )
     return Fleet(
         options["name"] or (file.stem if file is not None else profile.name),
-        plan,
+        compiled(profile, options),
         targets,
         secrets=secrets,
         logs_dir=Path(options["logs_dir"]),

@@ -6,22 +6,20 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
-from provision_agent.contract.steps import STEP_NAMES
 
 from .options import (
     Connection,
     configure_logging,
     connection_options,
-    duration,
     gone_check_option,
     instance_of,
-    pair,
     variables_option,
     workflow_option,
 )
+from .run_options import RunOptions, compiled, run_options
 
 if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
@@ -30,17 +28,10 @@ if TYPE_CHECKING:
     from ..run.run import Run
 
 
-class RunOptions(TypedDict):
-    """The options that go to the run as they are: see `provision_collector.start`."""
+class UpOptions(RunOptions):
+    """The options that go to `start` as they are."""
 
     run_id: str | None
-    logs_dir: str
-    workspace: str | None
-    timeout_s: float | None
-    strict: bool | None
-    skip: tuple[str, ...]
-    only: tuple[str, ...]
-    replace: bool
     kill_holders: bool
 
 
@@ -55,25 +46,12 @@ Begin = Callable[[], Awaitable["Run"]]
 @click.option(
     "--locked", is_flag=True, help="Only what the profile's lock says, byte for byte (`provision lock`)."
 )
-@click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
+@run_options
 @click.option("--run-id", metavar="ID", help="Name the run; generated when left out.")
-@click.option(
-    "--label", "labels", type=pair, multiple=True, metavar="K=V", help="Echoed in events and the outcome."
-)
-@click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go.")
-@click.option(
-    "--timeout", "timeout_s", type=duration, help="The run's deadline; else the profile's `limits.run`."
-)
-@click.option("--strict/--permissive", default=None, help="Stop at the first critical failure, or go on.")
-@click.option("--replace", is_flag=True, help="Stop another plan's run first; verified files stay.")
 @click.option(
     "--kill-holders",
     is_flag=True,
     help="End the processes on the instance that keep a broken environment from being deleted.",
-)
-@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Leave out a step.")
-@click.option(
-    "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
 )
 @click.option(
     "--forward", is_flag=True, help="Bring the services' ports to this machine once usable, until Ctrl-C."
@@ -99,7 +77,7 @@ def command(
     as_json: bool,
     quiet: bool,
     verbose: bool,
-    **options: Unpack[RunOptions],
+    **options: Unpack[UpOptions],
 ) -> None:
     """Push the agent to an instance, run a profile there, mirror its logs, end with the verdict.
 
@@ -144,14 +122,14 @@ def command(
 
 
 def _wanted(
-    name: str, variables: dict[str, str], workflows: tuple[str, ...], options: RunOptions, *, is_locked: bool
+    name: str, variables: dict[str, str], workflows: tuple[str, ...], options: UpOptions, *, is_locked: bool
 ) -> tuple[Profile | Plan, dict[str, str], list[str]]:
     """What the instance must have, the secrets for it, and what a person should know of both."""
     import os
 
     from ..planning.lock import apply_lock, lock_path, read_lock
     from ..planning.wanted import wanted_profile
-    from ..profile import compile_plan, secret_values
+    from ..profile import secret_values
 
     profile, unresolved = wanted_profile(name, overrides=variables, workflows=workflows)
     secrets, warnings = secret_values(profile, os.environ)
@@ -159,15 +137,7 @@ def _wanted(
     if not is_locked:
         return profile, secrets, problems
     path = lock_path(name)
-    plan = compile_plan(
-        profile,
-        workspace=options["workspace"],
-        timeout_s=options["timeout_s"],
-        strict=options["strict"],
-        skip=options["skip"],
-        only=options["only"],
-    )
-    return apply_lock(plan, read_lock(path), where=path), secrets, problems
+    return apply_lock(compiled(profile, options), read_lock(path), where=path), secrets, problems
 
 
 async def _detach(begin: Begin, *, as_json: bool) -> int:
