@@ -257,3 +257,12 @@ def test_help_of_a_command_imports_nothing_heavy():
     )
 
     assert not HEAVY & {room_of(name) for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize("half", SEES, ids=lambda half: half.name)
+def test_every_room_stands_in_the_architecture_and_has_a_docstring(half):
+    page = (Path(__file__).parents[2] / "docs" / "ARCHITECTURE.md").read_text()
+    rooms = [path.parent for path in half.glob("*/__init__.py")]
+
+    assert [room.name for room in rooms if f"`{room.name}/`" not in page] == []
+    assert [str(path) for path in MODULES if not ast.get_docstring(tree_of(path))] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -49,3 +50,17 @@ def test_every_event_is_documented_with_the_fields_that_it_always_has():
 
 def test_text_cannot_end_a_cell_of_a_table():
     assert table(("a", "b"), [("x|y", "one\ntwo")])[2] == "| x\\|y | one two |"
+
+
+def test_every_link_of_a_document_leads_somewhere():
+    pages = [*DOCS.glob("*.md"), *DOCS.parent.glob("*.md")]
+    links = [
+        (page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    ]
+
+    assert len(links) > 30
+    assert [
+        f"{page.name}: {link}"
+        for page, link in links
+        if "://" not in link and not (page.parent / link).exists()
+    ] == []

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, variables_option
+from .options import Connection, configure_logging, connection_options, instance_of, variables_option
 
 
 @click.command("doctor")
@@ -22,7 +21,7 @@ from .options import configure_logging, connection_options, instance_of, variabl
 def command(
     *,
     run: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workspace: str | None,

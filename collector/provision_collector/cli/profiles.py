@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .check import overrides
-from .options import configure_logging, connection_options, instance_of
+from .options import Connection, configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
     from ..convert import Converted
@@ -110,7 +110,7 @@ def import_(file: Path, output: Path | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def capture_(
-    connection: dict[str, Any],
+    connection: Connection,
     comfyui: str | None,
     name: str | None,
     output: Path | None,
