@@ -10,6 +10,7 @@ import threading
 import pytest
 from provision_agent.contract.events import AGENT_EVENTS, COLLECTOR_EVENTS, parse_event
 from provision_agent.contract.status import RunState
+from provision_agent.contract.steps import GROUPS, STEPS
 from provision_collector.console import choose_mode, view_for
 from provision_collector.console.live import LiveView
 from provision_collector.console.plain import PlainView
@@ -95,6 +96,25 @@ def test_plain_says_a_finished_download_with_its_time_size_and_speed():
     )
 
     assert lines == ["00:42  ✓ download finished  models/x.safetensors  6.9 GB in 42 s (164 MB/s)"]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_plain_says_what_a_step_does(name):
+    assert Plain().tell(3, "step_started", step=name) == [
+        f"00:03    step started  {name}  {STEPS[name].text}"
+    ]
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_plain_says_how_any_kind_of_item_ends(kind):
+    plain = Plain()
+
+    assert plain.tell(3, f"{kind}_finished", item="a", duration_s=2.0)[0].startswith(
+        f"00:03  ✓ {kind} finished  a"
+    )
+    assert plain.tell(3, f"{kind}_skipped", item="a", reason="verified")[0].startswith(
+        f"00:03  ✓ {kind} there already  a"
+    )
 
 
 def test_plain_shows_a_failure_with_its_class_and_what_to_do():

@@ -55,6 +55,8 @@ COMMANDS = {
     "the schema of events": ("profiles", "schema", "--events"),
     "check": ("check", "PROFILE"),
     "check of a built-in profile": ("check", "comfyui", "--json"),
+    "a profile of a workflow": ("profiles", "from-workflow", "WORKFLOW"),
+    "a profile of a script": ("profiles", "import", "SCRIPT"),
     "plan without asking": ("plan", "PROFILE", "--offline"),
     "plan": ("plan", "PROFILE", "--json"),
 }
@@ -62,12 +64,14 @@ COMMANDS = {
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_profiles_are_checked_and_planned_without_posix_modules(name, tmp_path):
-    profile = tmp_path / "elsewhere.yaml"
-    profile.write_text(PROFILE)
+    files = {"PROFILE": tmp_path / "a.yaml", "WORKFLOW": tmp_path / "a.json", "SCRIPT": tmp_path / "a.sh"}
+    files["PROFILE"].write_text(PROFILE)
+    files["WORKFLOW"].write_text('{"1": {"class_type": "KSampler", "inputs": {}}}')
+    files["SCRIPT"].write_text("wget -O /workspace/a.bin http://127.0.0.1:9/a.bin\n")
 
-    done = elsewhere(PROVISION, *(str(profile) if word == "PROFILE" else word for word in COMMANDS[name]))
+    done = elsewhere(PROVISION, *(str(files.get(word, word)) for word in COMMANDS[name]))
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert done.stdout
 
 

@@ -1,4 +1,4 @@
-"""`provision doctor`: everything that a run would stand on, looked at before anything long starts."""
+"""`provision doctor`: check everything that a run needs before anything long starts."""
 
 from __future__ import annotations
 

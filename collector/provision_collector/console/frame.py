@@ -42,7 +42,13 @@ class _Columns(NamedTuple):
 
 
 def frame(progress: Progress, width: int, height: int) -> list[Text]:
-    """The lines to show now, from top to bottom."""
+    """The lines to show now, from top to bottom.
+
+    Args:
+        progress: The run.
+        width: Columns of the terminal; no line is wider.
+        height: Lines of the terminal; there are never more.
+    """
     head, foot = _head(progress, width), _foot(progress, width)
     spare = height - len(head) - len(foot)
     rows = _rows(progress, width, spare - 3 if spare > ROOMY else spare)

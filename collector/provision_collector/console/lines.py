@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from provision_agent.contract.steps import GROUPS
+from provision_agent.contract.steps import GROUPS, STEPS
 
 from . import units
 from .progress import Progress, cause_text
@@ -37,7 +37,7 @@ class Line(NamedTuple):
 
 
 def line_of(event: Object, progress: Progress) -> Line | None:
-    """The line for *event*, after *progress* has taken it; None if it is not worth one."""
+    """The line for *event*, after *progress* has taken it; None if people do not need to know of it."""
     name = str(event.get("event"))
     kind, _, what = name.partition("_")
     if name in _LINES:
@@ -137,7 +137,8 @@ def _run_started(event: Object, progress: Progress) -> Line:
 
 
 def _step_started(event: Object, progress: Progress) -> Line:
-    return Line("step started", text(event, "step"))
+    step = STEPS.get(str(event.get("step")))
+    return Line("step started", text(event, "step"), step.text if step is not None else "")
 
 
 def _step_finished(event: Object, progress: Progress) -> Line:

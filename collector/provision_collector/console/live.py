@@ -1,4 +1,4 @@
-"""A calm picture of the run at the foot of the terminal; what must not be missed scrolls by above it.
+"""The live view: a picture of the run at the foot of the terminal; what must not be missed is printed above it.
 
 Drawn a few times a second and only when it has changed, from a thread of its own: a slow terminal never
 holds up the run. `close` leaves the terminal as it was.

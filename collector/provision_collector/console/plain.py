@@ -1,4 +1,4 @@
-"""One line for each fact, with the time since the start: for pipes, logs and people who like it plain.
+"""The plain view: one line for each event that matters, with the time since the start, for pipes and logs.
 
 A line is written whole and flushed; what is told often (progress) comes at most every ten seconds.
 """

@@ -1,4 +1,4 @@
-"""What every view of a run is: told each event, then the outcome, and a context manager around both."""
+"""What every view of a run can do: show each event, then the outcome, and clean up after itself."""
 
 from __future__ import annotations
 
