@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,9 +67,6 @@ YET = {
     "host.facts > services.systemd",
     "host.facts > steps.python.probe",
     "host.remove_tree > run.context",
-    "mirror > collect.marker_log",
-    "mirror > collect.markers",
-    "mirror > collect.polled",
     "run.run > pool.scorecard",
     "tail.server > run.keeper",
     "tail.server > run.workspace",
@@ -173,6 +171,25 @@ def test_every_room_sees_only_the_rooms_below_it(half):
                 wrong.add(f"{me} > {found}")
 
     assert sorted(wrong - YET) == []
+
+
+@pytest.mark.parametrize("half", SEES, ids=lambda half: half.name)
+def test_modules_never_import_each_other_in_a_circle(half):
+    """Whichever is imported first; a room counts as imported with each module in it that another room imports."""
+    graph: dict[str, set[str]] = {}
+    for path in half.rglob("*.py"):
+        me = name_of(path)
+        for node in tree_of(path).body:
+            for name, is_ours in (
+                imported(path, node) if isinstance(node, ast.Import | ast.ImportFrom) else ()
+            ):
+                found = module_in(half, name).split(".") if is_ours else []
+                whole = {".".join(found[: at + 1]) for at in range(len(found))}
+                graph.setdefault(me, set()).update(
+                    each for each in whole if not f"{me}.".startswith(f"{each}.")
+                )
+
+    list(graphlib.TopologicalSorter(graph).static_order())
 
 
 def test_the_contract_imports_nothing_of_ours_not_even_later():

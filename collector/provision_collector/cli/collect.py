@@ -17,8 +17,8 @@ from .options import Connection, configure_logging, connection_options, duration
 
 if TYPE_CHECKING:
     from ..collect.collect import CollectOrder, LogToCollect
+    from ..collect.markers import Markers
     from ..instance import Instance
-    from ..mirror import Markers
 
 
 class Limits(TypedDict):
@@ -177,8 +177,8 @@ def _file_name(remote: str) -> str:
 
 
 def _markers(success: tuple[str, ...], failure: tuple[str, ...], profile: str | None) -> Markers:
+    from ..collect.markers import Markers
     from ..errors import UsageError
-    from ..mirror import Markers
 
     if not all(text.strip() and "\n" not in text for text in (*success, *failure)):
         raise UsageError("a marker is a part of one line", hint="give some text with `--marker-success`")
