@@ -147,7 +147,7 @@ def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]
     )
 
 
-def print_outcome(outcome: dict[str, Any]) -> None:
+def print_outcome(outcome: Mapping[str, object]) -> None:
     """The outcome as the only JSON line, for commands that end before there is a run."""
     import json
 
