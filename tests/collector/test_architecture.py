@@ -75,7 +75,17 @@ YET = {
 
 LONGER_YET = {"contract.events", "contract.plan", "downloads.file"}
 
-HEAVY = {"asyncssh", "cryptography", "pydantic", "rich", "sqlalchemy", "starlette", "structlog", "yaml"}
+HEAVY = {
+    "asyncssh",
+    "cryptography",
+    "httpx",
+    "pydantic",
+    "rich",
+    "sqlalchemy",
+    "starlette",
+    "structlog",
+    "yaml",
+}
 MAX_LINES, MAX_FUNCTION_LINES, MAX_FILES = 400, 60, 4
 
 

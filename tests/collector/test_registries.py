@@ -102,3 +102,15 @@ def test_a_kind_of_source_is_documented():
     text = document("PROFILE.md")
     for kind in SOURCE_KINDS.values():
         assert [form.start for form in kind.forms if form.start not in text] == []
+
+
+def test_the_page_knows_every_verdict_every_next_step_and_every_event_of_an_item():
+    if importlib.util.find_spec("provision_collector.pool.server.page_words") is None:
+        pytest.skip("the page has no words of the registries yet")
+    from provision_collector.pool.server.page_words import page_words
+
+    words = str(page_words())
+    of_items = [name for name, kind in EVENTS.items() if kind.group]
+    next_steps = [word for word, text in NEXT.items() if text]
+
+    assert [name for name in (*VERDICTS, *next_steps, *of_items) if f'"{name}"' not in words] == []
