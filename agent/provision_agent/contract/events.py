@@ -469,7 +469,9 @@ _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
+    """The fields that every event has; `key` and `labels` where they apply."""
+
     format: int = bounded(low=0)
     ts: str = bounded(max_chars=40, pattern=_TIME_PATTERN, check=_wanted_time)
     run: str = bounded(pattern=RUN_ID_PATTERN)
@@ -544,7 +546,7 @@ def parse_event(data: JsonObject) -> Event:
     found = data.get("format")
     if isinstance(found, int) and not isinstance(found, bool) and found not in SUPPORTED_FORMATS:
         raise UnknownFormatError(found)
-    head = parse(_Head, data, str(data.get("event"))[:64])
+    head = parse(Head, data, str(data.get("event"))[:64])
     known = EVENTS.get(head.event)
     kind: Type[Body] = (
         known.body if known is not None else _UNKNOWN_STEP if head.event.startswith("step_") else Body

@@ -7,6 +7,7 @@ so that an older reader of a newer run still tells what it knows.
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import fields
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
 
@@ -127,6 +128,8 @@ class RunState:
         self.verdict: Optional[str] = None
         self.duration_s: Optional[float] = None
         self.bytes_downloaded: Optional[int] = None
+        self.lock = threading.Lock()
+        """Held by `fold`; whoever reads from another thread holds it, too."""
         self._planned = planned
         self._unplanned = 0
         self._count = 0
@@ -138,12 +141,13 @@ class RunState:
             ParseError: it names more items than a run may have.
         """
         kind = event.type
-        if kind is not None and kind.group:
-            self._fold_item(event, kind)
-        elif event.name in _FOLDS:
-            _FOLDS[event.name](self, event)
-        self.seq = event.seq
-        self.updated = event.ts
+        with self.lock:
+            if kind is not None and kind.group:
+                self._fold_item(event, kind)
+            elif event.name in _FOLDS:
+                _FOLDS[event.name](self, event)
+            self.seq = event.seq
+            self.updated = event.ts
 
     def totals(self) -> Totals:
         """Bytes per second, bytes landed and bytes to come, over all downloads."""

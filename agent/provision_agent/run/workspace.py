@@ -7,7 +7,6 @@ by a record that is renewed between machines that share a network volume.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -177,6 +176,8 @@ class WorkspaceLock:
 
     @staticmethod
     def _flock(descriptor: int, workspace: Workspace) -> None:
+        import fcntl  # here: sources are also asked from machines that have no such module
+
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

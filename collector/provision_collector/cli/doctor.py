@@ -1,14 +1,13 @@
-"""`provision doctor`: everything that a run would stand on, looked at before anything long starts."""
+"""`provision doctor`: check everything that a run needs before anything long starts."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, variables_option
+from .options import Connection, configure_logging, connection_options, instance_of, variables_option
 
 
 @click.command("doctor")
@@ -22,7 +21,7 @@ from .options import configure_logging, connection_options, instance_of, variabl
 def command(
     *,
     run: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workspace: str | None,

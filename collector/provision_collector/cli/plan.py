@@ -6,12 +6,19 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from provision_agent.contract.steps import STEP_NAMES
 
-from .options import configure_logging, connection_options, instance_of, variables_option, workflow_option
-from .up import STEP_NAMES
+from .options import (
+    Connection,
+    configure_logging,
+    connection_options,
+    instance_of,
+    variables_option,
+    workflow_option,
+)
 
 if TYPE_CHECKING:
     from ..planning.estimate import Estimate
@@ -45,8 +52,8 @@ def rate(text: str) -> float:
 @variables_option
 @workflow_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
-@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="As of `up`.")
-@click.option("--only", type=click.Choice(STEP_NAMES), multiple=True, help="As of `up`.")
+@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Same as for `up`.")
+@click.option("--only", type=click.Choice(STEP_NAMES), multiple=True, help="Same as for `up`.")
 @click.option(
     "--rate",
     "rate_bytes_per_s",
@@ -63,7 +70,7 @@ def rate(text: str) -> float:
 def command(
     *,
     name: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workflows: tuple[str, ...],

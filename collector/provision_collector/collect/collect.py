@@ -19,9 +19,12 @@ from provision_agent.contract.status import RunState
 
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
 from ..instance import Connection, Instance, Link, refusal
-from ..mirror import FollowSession, LinkLostError, Listener, MarkedLog, Markers, Match, Mirror, ShellSession
+from ..mirror import FollowSession, LinkLostError, Listener, Mirror
 from ..run.events import LocalEvents
 from ..run.outcome import outcome_of
+from .marker_log import MarkedLog
+from .markers import Markers, Match
+from .polled import ShellSession
 from .sender import follower_command, follower_program
 
 DRAIN_S = 30.0

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from ..collect.marker_log import MarkedLog
-from ..collect.markers import MarkerFinder, Markers, Match
-from ..collect.polled import ShellSession
 from .follow import FollowSession
 from .mirror import Mirror, MirrorBusyError, MirrorFullError
 from .session import FolderGoneError, LinkLostError, Listener
@@ -15,14 +12,9 @@ __all__ = [
     "FollowSession",
     "LinkLostError",
     "Listener",
-    "MarkedLog",
-    "MarkerFinder",
-    "Markers",
-    "Match",
     "Mirror",
     "MirrorBusyError",
     "MirrorFullError",
     "MirrorState",
     "Position",
-    "ShellSession",
 ]

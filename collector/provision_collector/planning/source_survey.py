@@ -19,7 +19,6 @@ from provision_agent.contract.plan import Plan
 
 from ..errors import ProvisionError
 from ..instance import Instance, build_bundle
-from ..instance.query import ask
 from .answers import Present, Source, Standing, Survey
 
 WITHIN_S = 100.0
@@ -55,6 +54,8 @@ async def survey(
         "pin": pin,
     }
     if instance is not None:
+        from ..instance.query import ask
+
         answer = await ask(instance, "sources", request, timeout_s=WITHIN_S)
     else:
         answer = await ask_here("sources", request, timeout_s=WITHIN_S)
