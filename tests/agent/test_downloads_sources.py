@@ -14,7 +14,8 @@ from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Download, SecretRule
 from provision_agent.downloads import Sources
 from provision_agent.downloads.http import errors
-from provision_agent.downloads.sources import addresses, lookup
+from provision_agent.downloads.sources import addresses, civitai
+from provision_agent.downloads.sources.http import KIND
 
 MIB = 1 << 20
 TOKEN = "hf_hush-hush"
@@ -300,9 +301,9 @@ CLASSES = {
 def test_a_refusal_has_a_class_and_a_next_step(name):
     status, headers, token, class_, hint = CLASSES[name]
 
-    failure = errors.refusal(
-        status, headers, b"code 429", url="https://huggingface.co/o/r/resolve/main/f", token=token, secrets=[]
-    )
+    url = "https://huggingface.co/o/r/resolve/main/f"
+    refused = errors.Refused(status, headers, url, "code 429", token)
+    failure = addresses.kind_that_answered(url, headers).refusal(refused, url, lambda other: None)
 
     assert failure.class_ == class_
     assert hint in failure.hint
@@ -369,7 +370,7 @@ NAMES = {
 
 @pytest.mark.parametrize("disposition", NAMES)
 def test_a_name_is_the_servers_or_the_urls(disposition):
-    assert addresses.name_of("https://x.test/a/m.bin?b", disposition) == NAMES[disposition]
+    assert KIND.name("https://x.test/a/m.bin?b", disposition) == NAMES[disposition]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +378,7 @@ def test_a_name_is_the_servers_or_the_urls(disposition):
 )
 def test_a_name_that_is_a_path_or_hides_is_refused(name):
     with pytest.raises(Failure) as raised:
-        addresses.name_of("https://x.test/", f'attachment; filename="{name}"')
+        KIND.name("https://x.test/", f'attachment; filename="{name}"')
 
     assert raised.value.class_ == "unsafe_path"
 
@@ -390,11 +391,11 @@ def test_civitais_catalogue_tells_the_hash_of_the_right_file_only():
         {"files": [file("a.pt", 10, "a"), file("b.pt", 20, "b"), file("c.pt", 20, "c")]}
     ).encode()
 
-    assert lookup.civitai_hash(listing, "a.pt", 10 * 1024) == "a" * 64
-    assert lookup.civitai_hash(listing, None, 10 * 1024) == "a" * 64
-    assert lookup.civitai_hash(listing, "b.pt", 20 * 1024) == "b" * 64
-    assert lookup.civitai_hash(listing, None, 20 * 1024) is None
-    assert lookup.civitai_hash(b"not JSON", "a.pt", 1) is None
+    assert civitai.listed_sha256(listing, "a.pt", 10 * 1024) == "a" * 64
+    assert civitai.listed_sha256(listing, None, 10 * 1024) == "a" * 64
+    assert civitai.listed_sha256(listing, "b.pt", 20 * 1024) == "b" * 64
+    assert civitai.listed_sha256(listing, None, 20 * 1024) is None
+    assert civitai.listed_sha256(b"not JSON", "a.pt", 1) is None
 
 
 def test_a_redirect_to_a_login_page_means_that_a_token_is_missing(bench, server):

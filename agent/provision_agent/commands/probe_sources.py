@@ -6,7 +6,6 @@ by side; the whole survey ends within `WITHIN_S`, whatever they do.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -19,7 +18,8 @@ from urllib.parse import urlsplit
 
 from ..contract import redaction
 from ..contract.failures import Failure
-from ..contract.plan import Download, HubRepository, Plan, Repo, repository_of
+from ..contract.plan import Download, Plan, Repo
+from ..contract.source_kinds import means_many_files
 from ..downloads import Answer, Sources, existing, hosts, preflight
 from ..downloads.engine.part_file import landed_bytes
 from ..downloads.names import NameTaken
@@ -176,19 +176,16 @@ class Survey:
     # -- one source
 
     def _ask_once(self, url: str, item: Download) -> "Future[Dict[str, Any]]":
-        asked = (
-            url if repository_of(url) is None else f"{url} {item.key}"
-        )  # patterns differ from item to item
+        asked = f"{url} {item.key}" if means_many_files(url) else url  # patterns differ from item to item
         if asked not in self._told:
             self._told[asked] = self._pool.submit(self._ask, url, item)
         return self._told[asked]
 
     def _ask(self, url: str, item: Download) -> Dict[str, Any]:
         began = time.monotonic()
-        repository = repository_of(url)
-        if repository is not None:
-            return self._ask_repository(url, repository, item)
         try:
+            if means_many_files(url):
+                return self._ask_repository(url, item)
             host = urlsplit(addresses.address_of(url)).hostname or ""
             turn = self._hosts.lookups(host)
             if not turn.acquire(timeout=max(0.0, self._context.remaining_s())):
@@ -212,11 +209,13 @@ class Survey:
             "seconds": round(time.monotonic() - began, 3),
         }
 
-    def _ask_repository(self, url: str, repository: HubRepository, item: Download) -> Dict[str, Any]:
+    def _ask_repository(self, url: str, item: Download) -> Dict[str, Any]:
         began = time.monotonic()
         try:
+            listing = addresses.kind_for(url).listing(url)
+            assert listing is not None
             within_s = max(0.1, min(LOOKUP_S, item.limits.lookup_s, self._context.remaining_s()))
-            files = repositories.files_of(item, repository, self._access, deadline=began + within_s)
+            files = repositories.files_of(item, listing, self._access, deadline=began + within_s)
         except Failure as failure:
             return _refused(url, failure, began)
         self._files[item.key] = files
@@ -226,19 +225,8 @@ class Survey:
 
     def _pinned(self, url: str) -> Optional[str]:
         """*url* with the commit that its branch or tag stands for now, where a model hub says which; else None."""
-        file = addresses.hub_file(url)
-        if file is None or _COMMIT.fullmatch(file.revision):
-            return None
-        deadline = time.monotonic() + min(10.0, max(0.1, self._context.remaining_s()))
-        try:
-            response, _ = self._access.open(file.commit, span=None, deadline=deadline, connect_s=5.0)
-            try:
-                commit = json.loads(response.read(8 << 20, 5.0)).get("sha")
-            finally:
-                response.close()
-        except (Failure, ValueError, AttributeError):
-            return None  # the hash pins the content all the same
-        return file._replace(revision=commit).url if _COMMIT.fullmatch(str(commit)) else None
+        deadline = time.monotonic() + self._context.bounded(10.0)
+        return addresses.kind_for(url).pinned(url, self._access.fetcher(deadline))
 
     def _ask_repo(self, url: str, repo: Repo) -> Dict[str, Any]:
         began = time.monotonic()

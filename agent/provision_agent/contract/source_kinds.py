@@ -6,7 +6,7 @@ To add one: an entry here, and a module of the same name in `downloads/sources/`
 from __future__ import annotations
 
 import re
-from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from .plan import HostLimits
@@ -21,6 +21,8 @@ class Form(NamedTuple):
     """What all of it looks like."""
     example: str
     """How to say so, as Markdown."""
+    many: str = ""
+    """What an address looks like that means all files of a place; empty: there is no such."""
 
     @property
     def scheme(self) -> str:
@@ -76,6 +78,7 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
                 "hf://",
                 r"hf://((datasets|spaces)/)?[^/@]+/[^/@]+(@[^/]+)?(/.*)?",
                 "`hf://OWNER/REPO/PATH`, `hf://OWNER/REPO@COMMIT/PATH`, or `hf://OWNER/REPO` for all of it",
+                many=r"hf://((datasets|spaces)/)?[^/@]+/[^/@]+(@[^/]+)?(/|/.+/)?",
             ),
         ),
         hosts=(Host("huggingface.co", wants="HF_TOKEN"),),
@@ -142,12 +145,20 @@ def is_known(url: str) -> bool:
     return form is not None and re.fullmatch(form.pattern, url) is not None
 
 
-def speaker_of(headers: Mapping[str, str]) -> Optional[str]:
-    """The name of the kind whose language the sender of *headers* speaks; None when nothing tells."""
-    return next(
-        (name for name, kind in SOURCE_KINDS.items() if any(map(headers.get, kind.headers))),
-        None,
-    )
+def means_many_files(url: str) -> bool:
+    """True when *url* means all files of a place, such as a whole repository, and not one file."""
+    form = forms().get(url.partition(":")[0])
+    return form is not None and bool(form.many) and re.fullmatch(form.many, url) is not None
+
+
+def speaker_of(header: Callable[[str], Optional[str]]) -> Optional[str]:
+    """The name of the kind whose language the sender of an answer speaks; None when nothing tells.
+
+    Args:
+        header: Gives the value of one header field of the answer, None when it has none.
+    """
+    spoken = (name for name, kind in SOURCE_KINDS.items() if any(map(header, kind.headers)))
+    return next(spoken, None)
 
 
 def host_of(url: str) -> str:
@@ -158,9 +169,16 @@ def host_of(url: str) -> str:
     return "this disk" if url.startswith("file:") else _hostname(url) or url
 
 
-def host_limits() -> Dict[str, HostLimits]:
-    """The built-in limits, by host; they hold for names below it too."""
-    return {host.name: host.limits for _, host in _hosts() if host.limits != HostLimits()}
+def host_limits(own: Optional[Mapping[str, HostLimits]] = None) -> Dict[str, HostLimits]:
+    """The limits by host, which hold for names below it too: the built-in ones, where *own* says nothing else."""
+    merged = {host.name: host.limits for _, host in _hosts() if host.limits != HostLimits()}
+    for name, given in (own or {}).items():
+        built_in = merged.get(name, HostLimits())
+        merged[name] = HostLimits(
+            files=given.files if given.files is not None else built_in.files,
+            connections=given.connections if given.connections is not None else built_in.connections,
+        )
+    return merged
 
 
 def secret_for(host: str) -> Optional[str]:
