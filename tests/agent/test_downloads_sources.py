@@ -10,6 +10,7 @@ import threading
 import pytest
 from harness.downloads import quick
 from harness.file_server import Content, Fault, FileServer
+from provision_agent.contract import source_kinds
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Download, SecretRule
 from provision_agent.downloads import Sources
@@ -444,3 +445,57 @@ def test_a_size_that_no_file_has_is_the_sources_lie_and_costs_its_own_item_only(
     assert results["lie.bin"].failure.class_ == "size"
     assert "no file is that large" in results["lie.bin"].failure.message
     assert (results["honest.safetensors"].state, results["mirrored.safetensors"].state) == ("ok", "ok")
+
+
+@pytest.fixture
+def buckets(server, monkeypatch):
+    """A server with the interface of Google Cloud Storage."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url(""))
+    return server
+
+
+def test_an_object_of_a_public_bucket_arrives_by_its_short_address(bench, buckets):
+    content = Content.safetensors(2 * MIB, seed=9)
+    buckets.add("/models/sd/v%201.safetensors", content)
+
+    result = bench.fetch_one(
+        Download(url="gs://models/sd/v 1.safetensors", path="models/", sha256=content.sha256)
+    )
+
+    assert result.state == "ok"
+    assert bench.files() == ["models/v 1.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("status", "class_", "hint"), [(403, "unauthorized", "make it public"), (404, "not_found", "spelling")]
+)
+def test_an_object_that_a_bucket_does_not_give_has_a_class_and_a_next_step(
+    status, class_, hint, bench, buckets
+):
+    buckets.add("/models/m.bin", Content(1), Fault(status=status))
+
+    failure = bench.fetch_one(Download(url="gs://models/m.bin", path="m.bin")).failure
+
+    assert failure.class_ == class_
+    assert hint in failure.hint
+
+
+def test_a_bucket_without_a_key_is_no_file():
+    with pytest.raises(Failure) as raised:
+        Sources((), {}).ask("gs://models/", within_s=1.0)
+
+    assert raised.value.class_ == "not_found"
+    assert "`gs://BUCKET/KEY`" in raised.value.hint
+
+
+@pytest.mark.parametrize("name", source_kinds.SOURCE_KINDS)
+def test_every_kind_of_source_has_a_module_that_answers_for_it(name):
+    kind = source_kinds.SOURCE_KINDS[name]
+    written = [form.start + "1/2/3" for form in kind.forms] + [
+        f"https://{host.name}/m" for host in kind.hosts
+    ]
+
+    assert written
+    for url in written:
+        assert source_kinds.kind_of(url) == name
+        assert type(addresses.kind_for(url)).__module__.rpartition(".")[2] == name

@@ -112,6 +112,17 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
         )
     ),
     "github": SourceKind(hosts=(Host("github.com"),)),
+    "bucket": SourceKind(
+        forms=(
+            Form(
+                "gs://",
+                r"gs://[a-z0-9][a-z0-9._-]+/[^/].*",
+                "`gs://BUCKET/KEY`, a public object of Google Cloud Storage",
+            ),
+        ),
+        hosts=(Host("storage.googleapis.com"),),
+        endpoint_variable="STORAGE_EMULATOR_HOST",
+    ),
 }
 """Every kind, by name; `downloads/sources/` has a module of that name for each."""
 
