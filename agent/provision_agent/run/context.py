@@ -42,4 +42,8 @@ class Context:
 
     def wait(self, wait_s: float) -> bool:
         """Wait for *wait_s*, or until the run ends; True when it has."""
-        return self.cancelled.wait(min(wait_s, max(0.0, self.remaining_s()))) or self.remaining_s() <= 0
+        return self.cancelled.wait(min(wait_s, max(0.0, self.remaining_s()))) or self.is_over()
+
+    def is_over(self) -> bool:
+        """True once the run ends, whatever ends it."""
+        return self.cancelled.is_set() or self.remaining_s() <= 0

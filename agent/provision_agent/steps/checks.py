@@ -95,7 +95,7 @@ def _count_files(check: Check, context: Context) -> int:
 
 def _matches(check: Check, context: Context) -> Iterator[str]:
     """Every path that a pattern of *check* fits, folders too; a path may come more than once."""
-    end = time.monotonic() + min(GLOB_S, context.remaining_s())
+    end = time.monotonic() + context.bounded(GLOB_S)
 
     def entries(folder: str) -> List[str]:
         if time.monotonic() > end or context.cancelled.is_set():
@@ -144,7 +144,7 @@ def _is_new(folder: str, seen: Set[Tuple[int, int]]) -> bool:
 
 def _import(check: Check, context: Context, venv: Optional[Venv]) -> int:
     python = sys.executable if venv is None else venv.python
-    timeout_s = max(0.1, min(IMPORT_S, context.remaining_s()))
+    timeout_s = context.bounded(IMPORT_S)
     try:
         reasons = probe.ask(
             python, "imports", *check.imports, timeout_s=timeout_s, cancelled=context.cancelled

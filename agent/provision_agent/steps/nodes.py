@@ -54,7 +54,7 @@ def check(repo: Repo, venv: Venv, context: Context, item: str) -> None:
                 "node",
                 folder,
                 application,
-                timeout_s=max(0.1, min(IMPORT_S, context.remaining_s())),
+                timeout_s=context.bounded(IMPORT_S),
                 cancelled=context.cancelled,
                 environment=_OFFLINE,
             )

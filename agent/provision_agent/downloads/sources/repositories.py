@@ -97,7 +97,7 @@ def _patiently(item: Download, listing: Listing, access: Sources, context: Conte
         attempts,
         errors=Failure,
         wait=context.wait,
-        may_help=lambda failure: failure.retriable and context.remaining_s() > 0,
+        may_help=lambda failure: failure.retriable and not context.is_over(),
         before_wait=report,
         asked_s=lambda failure: failure.wait_s,
     )

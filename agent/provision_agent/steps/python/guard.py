@@ -93,7 +93,7 @@ class Guard:
             self._tools.venv.python,
             "damage",
             *wanted,
-            timeout_s=max(0.1, min(LOOK_S, self._context.remaining_s())),
+            timeout_s=self._context.bounded(LOOK_S),
             cancelled=self._context.cancelled,
         )
         return {name: [*found["missing"], *found["changed"]] for name, found in damage.items()}

@@ -95,7 +95,7 @@ def _broken(tools: Installer, context: Context, names: Sequence[str]) -> "dict[s
     if not present:
         return {}
     python = tools.venv.python
-    limit = max(0.1, min(IMPORT_S, context.remaining_s()))
+    limit = context.bounded(IMPORT_S)
     damage = probe.ask(python, "damage", *present, timeout_s=limit, cancelled=context.cancelled)
     missing = {name: found["missing"] for name, found in damage.items() if found["missing"]}
     broken = {name: f"misses {', '.join(files[:2])}" for name, files in missing.items()}
@@ -162,7 +162,7 @@ def _remove(paths: Iterable[str], context: Context) -> None:
 
 
 def _site_packages(tools: Installer, context: Context) -> List[str]:
-    limit = max(0.1, min(venv.PROBE_S, context.remaining_s()))
+    limit = context.bounded(venv.PROBE_S)
     answer = probe.ask(tools.venv.python, "interpreter", timeout_s=limit, cancelled=context.cancelled)
     return list(answer["site_packages"])
 
