@@ -30,7 +30,7 @@ from ..run.context import Context
 from ..run.start import say
 from ..steps import refs
 from ..steps.git import Git
-from ..steps.python import disk_estimate, probe, venv, wheels
+from ..steps.python import answers, disk_estimate, probe, venv, wheels
 from .query import nearest_folder, quiet_context, read_request, standing_workspace
 
 WITHIN_S = 75.0
@@ -313,9 +313,7 @@ class Survey:
         if not os.path.exists(python):
             return {}
         try:
-            return dict(
-                probe.ask(python, "installed", timeout_s=max(0.1, min(30.0, self._context.remaining_s())))
-            )
+            return probe.ask(python, answers.Installed, timeout_s=self._context.bounded(30.0)).versions
         except Failure:
             return {}
 

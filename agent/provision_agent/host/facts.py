@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..contract.failures import Failure
+from ..contract.parsing import to_json
 from ..services import systemd
-from ..steps.python import probe
+from ..steps.python import answers, probe
 from . import process, sockets
 
 PROBE_S = 10.0
@@ -69,7 +70,8 @@ def _guarded(ask: Callable[[], Any], default: Any) -> Any:
 def _gpus() -> Dict[str, Any]:
     smi = _guarded(_ask_smi, {"gpus": [], "driver": None, "cuda": None})
     library = _guarded(
-        lambda: probe.ask(sys.executable, "gpus", timeout_s=PROBE_S), {"gpus": [], "cuda": None}
+        lambda: to_json(probe.ask(sys.executable, answers.Gpus, timeout_s=PROBE_S)),
+        {"gpus": [], "cuda": None},
     )
     return {
         "gpus": library["gpus"] or smi["gpus"],

@@ -17,7 +17,7 @@ from ..contract.failures import Failure
 from ..contract.plan import Check
 from ..run import log_lines
 from ..run.context import Context
-from .python import probe
+from .python import answers, probe
 from .python.venv import Venv
 
 IMPORT_S = 120.0
@@ -146,15 +146,15 @@ def _import(check: Check, context: Context, venv: Optional[Venv]) -> int:
     python = sys.executable if venv is None else venv.python
     timeout_s = context.bounded(IMPORT_S)
     try:
-        reasons = probe.ask(
-            python, "imports", *check.imports, timeout_s=timeout_s, cancelled=context.cancelled
+        answer = probe.ask(
+            python, answers.Imports, *check.imports, timeout_s=timeout_s, cancelled=context.cancelled
         )
     except Failure as failure:
         class_ = "missing" if failure.class_ == "command" else failure.class_
         raise Failure(class_, f"cannot import {', '.join(check.imports)}: {failure.message}") from None
-    failed = {module: reason for module, reason in reasons.items() if reason}
+    failed = {module: reason for module, reason in answer.reasons.items() if reason}
     if not failed:
-        return len(reasons)
+        return len(answer.reasons)
     message = "; ".join(f"cannot import `{module}`: {reason}" for module, reason in failed.items())
     raise Failure(
         "missing",

@@ -18,7 +18,7 @@ from ...host import process
 from ...run.context import Context
 from .. import orphans
 from ..progress import Progress
-from . import indexes, pip_errors, probe
+from . import answers, indexes, pip_errors, probe
 from .venv import Venv
 
 SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
@@ -57,14 +57,13 @@ class Installer:
     def installed(self) -> Dict[str, str]:
         """Version of every installed distribution by its normalised name."""
         if self._versions is None:
-            self._versions = dict(
-                probe.ask(
-                    self.venv.python,
-                    "installed",
-                    timeout_s=self._context.bounded(QUICK_S),
-                    cancelled=self._context.cancelled,
-                )
+            told = probe.ask(
+                self.venv.python,
+                answers.Installed,
+                timeout_s=self._context.bounded(QUICK_S),
+                cancelled=self._context.cancelled,
             )
+            self._versions = told.versions
         return self._versions
 
     def install(

@@ -15,7 +15,7 @@ from ...contract.failures import Failure
 from ...contract.plan import Torch
 from ...run.context import Context
 from ..progress import Progress
-from . import indexes, probe
+from . import answers, indexes, probe
 from .builds import Candidate, candidates, release
 from .installer import Installer
 from .probe import normalised
@@ -171,16 +171,16 @@ class TorchLayer:
         timeout_s = self._context.bounded(VERIFY_S)
         python, cancelled = self._tools.venv.python, self._context.cancelled
         try:
-            answer = probe.ask(python, "torch", timeout_s=timeout_s, cancelled=cancelled)
+            answer = probe.ask(python, answers.Torch, timeout_s=timeout_s, cancelled=cancelled)
         except Failure as failure:
             return failure.message
-        version = answer["version"]
-        if version is not None and self._needs_gpu and not answer["cuda"] and not answer["is_available"]:
+        version = answer.version
+        if version is not None and self._needs_gpu and not answer.cuda and not answer.is_available:
             return f"torch {version} is a CPU build, and this instance has a GPU"
-        if answer["error"]:
-            return str(answer["error"])
-        if self._needs_gpu and answer["ran_on"] != "cuda":
-            return f"torch {version} (CUDA {answer['cuda']}) does not see the GPU"
+        if answer.error:
+            return answer.error
+        if self._needs_gpu and answer.ran_on != "cuda":
+            return f"torch {version} (CUDA {answer.cuda}) does not see the GPU"
         return None
 
     def _repair(self, problem: str, arguments: List[str], progress: Progress) -> Optional[str]:
@@ -198,5 +198,5 @@ class TorchLayer:
 
     def _record(self, candidate: Candidate, arguments: List[str]) -> None:
         options = arguments[:2] if arguments[0] == "--index-url" else []
-        record: Dict[str, Any] = {"options": options, "names": names(self._wanted), "tag": candidate.tag}
+        record: Dict[str, object] = {"options": options, "names": names(self._wanted), "tag": candidate.tag}
         self._context.state.put("torch", self._tools.venv.path, record)
