@@ -8,6 +8,9 @@ from typing import Any, Callable, Mapping, Protocol
 
 from .state import StateFile
 
+SHORTEST_WAIT_S = 0.1
+"""What a wait is given even after the deadline: enough to see that something is there already."""
+
 
 class Report(Protocol):
     """Write one event; the journal makes the log lines from it. Thread-safe, returns when it is on disk."""
@@ -35,3 +38,7 @@ class Context:
     """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
+
+    def bounded(self, limit_s: float) -> float:
+        """How long a step may wait: *limit_s*, or until the run's deadline if that is earlier; always a moment."""
+        return max(SHORTEST_WAIT_S, min(limit_s, self.remaining_s()))
