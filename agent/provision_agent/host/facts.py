@@ -21,6 +21,7 @@ from ..contract.parsing import to_json
 from ..services import systemd
 from ..steps.python import answers, probe
 from . import process, sockets
+from .folders import nearest_folder
 
 PROBE_S = 10.0
 _SMI_FIELDS = "name,compute_cap,memory.total,driver_version"
@@ -111,9 +112,7 @@ def _kernel_driver() -> Optional[str]:
 def _disks(workspace: str) -> List[Dict[str, Any]]:
     seen: Dict[int, Dict[str, Any]] = {}
     for path in (workspace, os.path.expanduser("~"), "/tmp", "/"):  # noqa: S108
-        existing = path
-        while not os.path.isdir(existing):
-            existing = os.path.dirname(existing) or "/"
+        existing = nearest_folder(path)
         usage = shutil.disk_usage(existing)
         fact = {"path": path, "total_bytes": usage.total, "free_bytes": usage.free}
         seen.setdefault(os.stat(existing).st_dev, fact)

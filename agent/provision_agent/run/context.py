@@ -8,6 +8,9 @@ from typing import Any, Callable, Mapping, Protocol
 
 from .state import StateFile
 
+SHORTEST_WAIT_S = 0.1
+"""What a wait is given even after the deadline: enough to see that something is there already."""
+
 
 class Report(Protocol):
     """Write one event; the journal makes the log lines from it. Thread-safe, returns when it is on disk."""
@@ -37,8 +40,8 @@ class Context:
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
 
     def bounded(self, limit_s: float) -> float:
-        """*limit_s*, or what is left of the run if that is less; at least 0.1 s."""
-        return max(0.1, min(limit_s, self.remaining_s()))
+        """How long a step may wait: *limit_s*, or until the run's deadline if that is earlier; always a moment."""
+        return max(SHORTEST_WAIT_S, min(limit_s, self.remaining_s()))
 
     def wait(self, wait_s: float) -> bool:
         """Wait for *wait_s*, or until the run ends; True when it has."""
