@@ -20,7 +20,6 @@ from ..contract import redaction
 from ..contract.failures import Failure
 from ..contract.findings import Disk, ItemTold, PackageTold, Present, SourcesAnswer, SourceTold, Standing
 from ..contract.messages import SourcesRequest
-from ..contract.parsing import parse
 from ..contract.plan import Download, Plan, Repo
 from ..contract.source_kinds import means_many_files
 from ..downloads import Answer, Sources, existing, hosts, preflight
@@ -163,8 +162,7 @@ class Survey:
         python = self._plan.python
         if not self._asks_indexes or python is None or "python" not in self._plan.steps:
             return []
-        rows = wheels.ask(python, facts, self._access, self._context, self._pool)
-        return [parse(PackageTold, row, "packages") for row in rows]
+        return wheels.ask(python, facts, self._access, self._context, self._pool)
 
     # -- one source
 

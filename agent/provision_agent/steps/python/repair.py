@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Iterable, List, Mapping, Sequence
+from typing import Iterable, List, Sequence
 
 from ...contract.failures import Failure
+from ...contract.findings import Facts
 from ...host import remove_tree
 from ...run.context import Context
 from ..progress import Progress
@@ -26,7 +27,7 @@ ALWAYS_WATCHED = ("numpy",)
 def mend(
     tools: Installer,
     context: Context,
-    facts: Mapping[str, Any],
+    facts: Facts,
     progress: Progress,
     *,
     watched: Iterable[str],
@@ -135,9 +136,7 @@ def _reinstall(
     return name not in _broken(tools, context, [name])
 
 
-def _recreate(
-    name: str, tools: Installer, context: Context, facts: Mapping[str, Any], progress: Progress
-) -> None:
+def _recreate(name: str, tools: Installer, context: Context, facts: Facts, progress: Progress) -> None:
     path = tools.venv.path
     if not venv.is_ours(path, context):
         raise Failure(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ...contract.failures import Failure
+from ...contract.findings import Facts
 from ...contract.plan import Torch
 from ...run.context import Context
 from ..progress import Progress
@@ -69,12 +70,12 @@ def sources(candidate: Candidate, settings: Mapping[str, str]) -> List[Source]:
 class TorchLayer:
     """One torch layer of a plan on its way into one environment."""
 
-    def __init__(self, wanted: Torch, tools: Installer, context: Context, facts: Mapping[str, Any]) -> None:
+    def __init__(self, wanted: Torch, tools: Installer, context: Context, facts: Facts) -> None:
         self._wanted = wanted
         self._tools = tools
         self._context = context
         self._facts = facts
-        self._needs_gpu = bool(facts.get("gpus")) and wanted.accelerator != "cpu"
+        self._needs_gpu = bool(facts.gpus) and wanted.accelerator != "cpu"
         self._is_of_image = is_chosen_of_image(tools.venv.path, context)
 
     def is_satisfied(self) -> bool:
