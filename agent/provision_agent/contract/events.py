@@ -456,6 +456,18 @@ _of_items(
 )
 
 
+for _kind in GROUPS:
+    if not any(name.startswith(f"{_kind}_") for name in EVENTS):  # of a step that has no events of its own
+        _of_items(
+            _kind,
+            started=(Item, f"A {_kind} of the profile began."),
+            progress=(ItemProgress, f"How far a {_kind} of the profile is."),
+            finished=(ItemFinished, f"A {_kind} of the profile is done."),
+            failed=(ItemFailed, f"A {_kind} of the profile failed."),
+            skipped=(ItemSkipped, f"A {_kind} of the profile is done already, or is not wanted here."),
+        )
+
+
 def _wanted_time(value: str) -> str:
     wanted = "a time as 2026-01-31T23:59:59.000Z"
     try:  # a day and an hour that exist, and an offset that leaves the year as it is

@@ -165,7 +165,7 @@ def magic(nonce: str) -> bytes:
     return b"\n\x02provision-follow " + nonce.encode() + b"\n"
 
 
-def pack(kind: bytes, file: int, payload: Mapping[str, Any]) -> bytes:
+def pack(kind: bytes, file: int, payload: Mapping[str, object]) -> bytes:
     """A frame with a JSON payload."""
     body = json.dumps(payload, separators=(",", ":")).encode()
     return _HEAD.pack(kind, file, len(body)) + body

@@ -26,6 +26,11 @@ GLOB_S = 60.0
 Found = Union[int, str]
 
 
+def do(check: Check, context: Context, venv: Optional[Venv]) -> None:
+    """As `run_check`, for a run."""
+    run_check(check, context, venv)
+
+
 def run_check(check: Check, context: Context, venv: Optional[Venv]) -> Found:
     """Look for what *check* wants, and report ``check_passed`` or ``check_failed``.
 
@@ -46,6 +51,7 @@ def run_check(check: Check, context: Context, venv: Optional[Venv]) -> Found:
         failure.facts.setdefault("found", "nothing")
         failure.facts["min_count"] = check.min_count
         context.report("check_failed", item=check.name, level=check.level, **failure.as_fields())
+        failure.is_reported = True
         raise
     context.report("check_passed", item=check.name, level=check.level, found=found)
     return found
