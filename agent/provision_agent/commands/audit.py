@@ -147,7 +147,7 @@ class Audit:
         if item.substitute is not None and (final is None or not os.path.exists(final)):
             other = self._path(item.substitute.path)
             if other.endswith("/") and existing.is_substitute(record, item):
-                other = str(record["path"])
+                other = record.path
             if os.path.isfile(other):
                 message = f"`{item.substitute.path}` stands in for it"
                 return self._of_download(item, "substituted", path=other, message=message)
@@ -164,10 +164,10 @@ class Audit:
         if item.size_bytes not in (None, found.st_size):
             message = f"it has {found.st_size} bytes, not {item.size_bytes}"
             return replace(about, state="wrong_size", message=message)
-        wanted = item.sha256 or record.get("sha256")
+        wanted = item.sha256 or record.sha256
         if wanted is None:
             return replace(about, message="there; nothing says what it must hold")
-        is_untouched = existing.is_as_recorded(record, found) and record.get("sha256") == wanted
+        is_untouched = record.fits(found) and record.sha256 == wanted
         has = wanted if self._is_quick and is_untouched else verify.sha256_of(final)
         if has != wanted:
             message = f"its sha256 is {str(has)[:12]}…, not {wanted[:12]}…"
@@ -216,7 +216,7 @@ class Audit:
             return self._path(item.path)
         record = existing.record_of(self._context, item)
         is_ours = record and not existing.is_substitute(record, item)
-        return str(record["path"]) if is_ours else None
+        return record.path if is_ours else None
 
     def _path(self, path: str) -> str:
         return os.path.join(self._context.workspace, path)

@@ -169,7 +169,7 @@ def _models(comfyui: str, context: Context, catalogue: str) -> List[CapturedMode
     records = {}
     for item in known.values():
         record = existing.record_of(context, item)
-        records[str(record.get("path"))] = (item, record)
+        records[record.path] = (item, record)
     with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
         return list(
             pool.map(
@@ -189,14 +189,14 @@ def _model_files(comfyui: str) -> Iterator[str]:
 def _model(
     path: str,
     context: Context,
-    records: Mapping[str, Tuple[Download, Mapping[str, object]]],
+    records: Mapping[str, Tuple[Download, existing.FileRecord]],
     known: Mapping[str, Download],
     catalogue: str,
 ) -> CapturedModel:
     relative = os.path.relpath(path, context.workspace)
-    item, record = records.get(path, (known.get(relative), {}))
+    item, record = records.get(path, (known.get(relative), existing.FileRecord()))
     found = os.stat(path)
-    recorded = record.get("sha256") if existing.is_as_recorded(record, found) else None
+    recorded = record.sha256 if record.fits(found) else None
     sha256 = str(recorded or verify.sha256_of(path))
     model = CapturedModel(relative, found.st_size, sha256)
     if item is not None and item.sha256 in (None, sha256):

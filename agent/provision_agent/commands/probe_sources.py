@@ -272,7 +272,7 @@ class Survey:
         is_ours = bool(record) and not existing.is_substitute(record, item)
         path = item.path + (name or "") if item.path.endswith("/") else item.path
         if path.endswith("/") and is_ours:
-            path = str(record["path"])
+            path = record.path
         if path.endswith("/"):
             return Present("absent", size or 0)
         final = os.path.join(self._context.workspace, path)
@@ -281,9 +281,9 @@ class Survey:
         except OSError:
             landed = landed_bytes(final)
             return Present("partial" if landed else "absent", max(0, (size or 0) - landed))
-        is_recorded = existing.is_as_recorded(record, found) and item.sha256 in (None, record.get("sha256"))
+        is_recorded = record.fits(found) and item.sha256 in (None, record.sha256)
         if is_recorded or size == found.st_size:
-            sha256 = record.get("sha256") if is_recorded else None
+            sha256 = record.sha256 if is_recorded else None
             return Present("there", 0, size_bytes=found.st_size, sha256=sha256)
         return Present("other", size or 0)
 

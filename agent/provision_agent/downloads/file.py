@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, Optional, Tuple
+from dataclasses import replace
+from typing import Optional, Tuple
 from urllib.parse import urlsplit
 
 from ..contract import redaction
@@ -118,17 +119,16 @@ class Fetch:
 
     def _recorded_path(self) -> Optional[str]:
         record = existing.record_of(self._context, self.item)
-        path = str(record.get("path", ""))
         try:
-            is_there = existing.is_as_recorded(record, os.stat(path))
+            is_there = record.fits(os.stat(record.path))
         except OSError:
             return None
-        return os.path.relpath(path, self._context.workspace) if is_there else None
+        return os.path.relpath(record.path, self._context.workspace) if is_there else None
 
     def _is_recorded_substitute(self) -> bool:
         return existing.is_substitute(existing.record_of(self._context, self.item), self.item)
 
-    def report(self, event: str, **fields: Any) -> None:
+    def report(self, event: str, **fields: object) -> None:
         """Say something about this item."""
         names = {"item": self.label, "key": self.key, "level": self.item.level}
         self._context.report(f"download_{event}", **names, **fields)
@@ -273,17 +273,17 @@ class Fetch:
         found = os.stat(final)
         wanted = self._sha256 or answer.sha256
         size = self._size if self._size is not None else answer.size_bytes
-        is_ours = ours.get("path") == final and existing.is_as_recorded(ours, found)
+        is_ours = ours.path == final and ours.fits(found)
         if size not in (None, found.st_size):
             raise NameTaken(path, holder, self.item, f"{found.st_size} and {size} bytes")
-        if is_ours and wanted in (None, ours.get("sha256")):
-            sha256 = ours.get("sha256")
+        if is_ours and wanted in (None, ours.sha256):
+            sha256 = ours.sha256
         elif wanted is not None:
             sha256 = wanted
             if wanted != self._content_of(holder, final):
                 raise NameTaken(path, holder, self.item, "their sha256 differ")
-        elif existing.is_from(theirs, source.url):
-            sha256 = theirs.get("sha256")
+        elif theirs.is_from(source.url):
+            sha256 = theirs.sha256
         else:
             return False
         record = existing.remember(
@@ -292,7 +292,7 @@ class Fetch:
             final,
             sha256=sha256,
             url=source.url,
-            unpacked=bool(ours.get("unpacked")) and is_ours,
+            unpacked=ours.unpacked and is_ours,
         )
         self._unpack(final, record)
         self.path = final
@@ -301,8 +301,8 @@ class Fetch:
     def _content_of(self, holder: Download, final: str) -> Optional[str]:
         """The sha256 of the file of *holder*, without reading it again where that is not needed."""
         record = existing.record_of(self._context, holder)
-        if record.get("sha256") and existing.is_as_recorded(record, os.stat(final)):
-            return str(record["sha256"])
+        if record.sha256 and record.fits(os.stat(final)):
+            return record.sha256
         return verify.sha256_of(final, stop=self._allowance.is_stopped)
 
     # -- the transfer
@@ -413,13 +413,13 @@ class Fetch:
             raise Failure(failure.class_, failure.message, hint=failure.hint, retriable=may_heal) from None
         return sha256
 
-    def _unpack(self, final: str, record: Dict[str, Any]) -> None:
-        if self.item.unpack == "no" or record.get("unpacked"):
+    def _unpack(self, final: str, record: existing.FileRecord) -> None:
+        if self.item.unpack == "no" or record.unpacked:
             return
         unpack.unpack(final, os.path.dirname(final), self.item.unpack, stop=self._allowance.is_stopped)
         if self._allowance.is_stopped():
             raise Stopped
-        self._context.state.put("download", self.key, dict(record, unpacked=True))
+        existing.keep(self._context, self.item, replace(record, unpacked=True))
 
     def _is_there(self, path: str, answer: Optional[Answer]) -> bool:
         """Is the file already there and right? Without *answer*, as far as that can be told without the network."""

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from ..contract.failures import Failure
 from ..contract.steps import LEVELS
@@ -28,13 +28,21 @@ MARGIN_SHARE = 0.01
 """What must stay free besides the files themselves: logs, state, the file system's own needs."""
 
 
+@dataclass(frozen=True)
+class Room:
+    """What is needed on one file system, with a margin, and what is free."""
+
+    path: str
+    needed_bytes: int
+    free_bytes: int
+
+
 @dataclass
 class Preflight:
     """What is known before the first large byte."""
 
     bytes_to_fetch: int = 0
-    disks: List[Dict[str, Any]] = field(default_factory=list)
-    """Per file system: `path`, `needed_bytes` (with a margin) and `free_bytes`."""
+    disks: List[Room] = field(default_factory=list)
     failures: Dict[str, Failure] = field(default_factory=dict)
     """By item: every source says no, or there is no room for it."""
     too_big: Optional[Failure] = None
@@ -124,10 +132,10 @@ def _is_recorded(fetch: Fetch, context: Context) -> bool:
     """Cheaply: an earlier run verified the file and it has not been touched since."""
     record = existing.record_of(context, fetch.item)
     try:
-        found = os.stat(str(record.get("path", "")))
+        found = os.stat(record.path)
     except OSError:
         return False
-    return existing.is_as_recorded(record, found) and fetch.item.sha256 in (None, record.get("sha256"))
+    return record.fits(found) and fetch.item.sha256 in (None, record.sha256)
 
 
 class _Disk:
@@ -198,8 +206,7 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context, also_by
             disk.bytes += missing
     for disk in disks.all.values():
         found.bytes_to_fetch += disk.bytes
-        about = {"needed_bytes": disk.needed_bytes(), "free_bytes": disk.free_bytes}
-        found.disks.append({"path": disk.folder, **about})
+        found.disks.append(Room(disk.folder, disk.needed_bytes(), disk.free_bytes))
     found.bytes_to_fetch -= also_bytes
 
 
@@ -210,8 +217,8 @@ def _leave_out(found: Preflight, fetch: Fetch, disk: _Disk, missing: int, *, bes
         f"`{fetch.item.path}` ({size_text(missing)}) has no room on `{disk.folder}`{beside}: "
         f"{size_text(needed)} would be needed, {size_text(disk.free_bytes)} are free"
     )
-    facts: Dict[str, Any] = {"needed_bytes": needed, "free_bytes": disk.free_bytes, "path": disk.folder}
-    fetch.refusal = found.failures[fetch.item.path] = Failure("disk_full", message, **facts)
+    failure = Failure("disk_full", message, needed_bytes=needed, free_bytes=disk.free_bytes, path=disk.folder)
+    fetch.refusal = found.failures[fetch.item.path] = failure
 
 
 def _missing_bytes(final: str, size: int) -> int:

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download, Limits
@@ -135,7 +135,7 @@ class Downloads:
             for fetch in self._fetches.values():
                 fetch.report("queued")
 
-    def _urgency(self, fetch: Fetch) -> Any:
+    def _urgency(self, fetch: Fetch) -> Tuple[int, int, int]:
         return LEVELS.index(fetch.item.level), -(preflight.size_of(fetch) or 0), fetch.rank[1]
 
     def _conduct(self, waiting: List[Fetch]) -> None:
@@ -253,19 +253,15 @@ class Downloads:
         record = existing.record_of(self._context, twin.item)
         if not record or os.path.lexists(final) or self._names.holder(fetch.item) is not None:
             return None
-        is_proven = fetch.item.sha256 is not None and fetch.item.sha256 == record["sha256"]
-        if not is_proven and (fetch.item.sha256 or record["url"] not in existing.sources_of(fetch.item)):
+        is_proven = fetch.item.sha256 is not None and fetch.item.sha256 == record.sha256
+        if not is_proven and (fetch.item.sha256 or record.url not in existing.sources_of(fetch.item)):
             return None
         began_at = time.monotonic()
         fetch.report("started", url=fetch.public_url)
         _link_or_copy(twin.path, final)
-        made = existing.remember(
-            self._context, fetch.item, final, sha256=record["sha256"], url=fetch.item.url
-        )
+        made = existing.remember(self._context, fetch.item, final, sha256=record.sha256, url=fetch.item.url)
         duration_s = round(time.monotonic() - began_at, 3)
-        fetch.report(
-            "finished", bytes=made["size"], sha256=made["sha256"], duration_s=duration_s, copied=True
-        )
+        fetch.report("finished", bytes=made.size, sha256=made.sha256, duration_s=duration_s, copied=True)
         return "ok"
 
 

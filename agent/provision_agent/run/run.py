@@ -15,6 +15,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure
 from ..contract.messages import read_message
+from ..contract.parsing import to_json
 from ..contract.plan import STEPS, Download, Plan
 from ..contract.redaction import public_url
 from ..contract.steps import LEVELS
@@ -185,7 +186,9 @@ class Run:
             names = {"item": critical[key], "key": key} if key in critical else {"item": key}
             self._journal.event("preflight_failed", **names, level="critical", **failure.as_fields())
         if not hopeless:
-            self._journal.event("preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=found.disks)
+            self._journal.event(
+                "preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=to_json(found.disks)
+            )
         if found.too_big is None and not (hopeless and self._plan.strict):
             return not self._is_over()
         for key, failure in hopeless.items():

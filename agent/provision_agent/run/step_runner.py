@@ -175,8 +175,8 @@ class Items:
 
     def _path_of(self, item: Download) -> str:
         """The path of a file; of one that took its server's name, as it was recorded."""
-        record = existing.record_of(self._context, item) if item.path.endswith("/") else {}
-        return os.path.relpath(record["path"], self._context.workspace) if record else item.path
+        record = existing.record_of(self._context, item) if item.path.endswith("/") else None
+        return os.path.relpath(record.path, self._context.workspace) if record else item.path
 
     def _attempt(
         self,
