@@ -30,7 +30,7 @@ def failing(times: int):
     return work
 
 
-def driven(work, schedule: Schedule, *, stop_after: int = 99, **more):
+def driven(work, schedule: Schedule, *, stop_after: int = 99, may_help=lambda error: True):
     """Run *work* with a thread's driver: the result or the last error, and the waits."""
     waits: list[float] = []
 
@@ -44,9 +44,8 @@ def driven(work, schedule: Schedule, *, stop_after: int = 99, **more):
             Attempts(schedule, rand=half),
             errors=Trouble,
             wait=wait,
-            may_help=more.pop("may_help", lambda error: True),
+            may_help=may_help,
             before_wait=lambda error, wait_s: None,
-            **more,
         )
     except Trouble as error:
         result = error.args[0]
@@ -74,6 +73,27 @@ def test_work_is_tried_as_often_as_the_schedule_says():
     assert driven(failing(2), Schedule(attempts=3, base_s=1.0)) == (3, [0.5, 1.0])
     assert driven(failing(3), Schedule(attempts=3, base_s=1.0)) == (3, [0.5, 1.0])  # the third error
     assert driven(failing(1), Schedule(attempts=1)) == (1, [])
+
+
+def test_the_wait_that_an_error_names_is_kept():
+    class Later(Trouble):
+        wait_s = 7.0
+
+    def work() -> None:
+        raise Later
+
+    waits: list[float] = []
+    with pytest.raises(Later):
+        retry.call(
+            work,
+            Attempts(Schedule(attempts=2), rand=half),
+            errors=Trouble,
+            wait=lambda wait_s: waits.append(wait_s) or False,
+            may_help=lambda error: True,
+            before_wait=lambda error, wait_s: None,
+        )
+
+    assert waits == [7.0]
 
 
 def test_an_error_that_the_same_again_cannot_mend_is_raised_at_once():

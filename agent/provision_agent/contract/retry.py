@@ -87,10 +87,15 @@ class Attempts:
         self._began_at = clock()
         self.failures = 0
 
-    def after_failure(self, asked_s: Optional[float] = None) -> Optional[float]:
-        """Count one more failure: how long to wait now; None: give up. *asked_s* as `Schedule.wait_s`."""
+    def after_failure(self, error: Optional[Exception] = None) -> Optional[float]:
+        """Count one more failure: how long to wait now; None: give up.
+
+        Args:
+            error: Its `wait_s`, where it has one, is the wait that the other side asked for.
+        """
         self.failures += 1
         passed_s = self._clock() - self._began_at
+        asked_s: Optional[float] = getattr(error, "wait_s", None)
         return self._schedule.wait_s(self.failures, passed_s=passed_s, asked_s=asked_s, rand=self._rand)
 
 
@@ -102,16 +107,14 @@ def call(
     wait: Callable[[float], bool],
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
-    asked_s: Callable[[E], Optional[float]] = lambda error: None,
 ) -> T:
     """The result of *work*, tried again while that may help. For a thread.
 
     Args:
-        errors: What counts as a failure; anything else passes through.
+        errors: What counts as a failure; anything else passes through. See `Attempts.after_failure`.
         wait: Waits so many seconds, or until nobody wants the result any more: True then.
         may_help: May the same again do better after this error?
         before_wait: Is told the error and the seconds until the next attempt.
-        asked_s: The wait that the other side asked for in this error, if it did.
 
     Raises:
         Exception: the last error, one of *errors*.
@@ -120,7 +123,7 @@ def call(
         try:
             return work()
         except errors as error:
-            wait_s = attempts.after_failure(asked_s(error)) if may_help(error) else None
+            wait_s = attempts.after_failure(error) if may_help(error) else None
             if wait_s is None:
                 raise
             before_wait(error, wait_s)
@@ -135,7 +138,6 @@ async def call_async(
     errors: Type[E],
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
-    asked_s: Callable[[E], Optional[float]] = lambda error: None,
     sleep: Optional[Callable[[float], Awaitable[None]]] = None,
 ) -> T:
     """As `call`, for asyncio; whoever cancels the task ends the wait.
@@ -149,7 +151,7 @@ async def call_async(
         try:
             return await work()
         except errors as error:
-            wait_s = attempts.after_failure(asked_s(error)) if may_help(error) else None
+            wait_s = attempts.after_failure(error) if may_help(error) else None
             if wait_s is None:
                 raise
             before_wait(error, wait_s)

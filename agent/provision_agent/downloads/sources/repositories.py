@@ -99,7 +99,6 @@ def _patiently(item: Download, listing: Listing, access: Sources, context: Conte
         wait=context.wait,
         may_help=lambda failure: failure.retriable and not context.is_over(),
         before_wait=report,
-        asked_s=lambda failure: failure.wait_s,
     )
 
 
