@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import asdict, dataclass
-from typing import Callable, FrozenSet, Mapping, Optional
+from typing import Callable, FrozenSet, Mapping, NamedTuple, Optional
 
 from ..contract.failures import Failure
 from ..contract.parsing import ParseError, bounded, parse
@@ -37,6 +37,16 @@ class FileRecord:
     def is_from(self, url: str) -> bool:
         """Did the file come from *url*?"""
         return self.url == _digest(url)
+
+
+class Wanted(NamedTuple):
+    """What a file must be, as far as it is known, and where it would come from."""
+
+    size_bytes: Optional[int]
+    sha256: Optional[str]
+    """None: the hash of the first download counts."""
+    url: str
+    """A record of another source says nothing about this one."""
 
 
 def record_of(context: Context, item: Download) -> FileRecord:
@@ -84,18 +94,11 @@ def verified(
     context: Context,
     item: Download,
     final: str,
+    wanted: Wanted,
     *,
-    size_bytes: Optional[int],
-    sha256: Optional[str],
-    url: str,
     stop: Callable[[], bool],
 ) -> Optional[FileRecord]:
     """The record of the file at *final* if it is the right one; a new one where need be.
-
-    Args:
-        size_bytes: The size that it must have, as far as known.
-        sha256: The hash that it must have, as far as known; else the one of the first download counts.
-        url: Where it would come from; a record of another source says nothing about this one.
 
     Returns:
         None when it is not there, is another content, or begins or ends as its kind must not.
@@ -105,21 +108,22 @@ def verified(
         found = os.stat(final)
     except OSError:
         return None
-    if not os.path.isfile(final) or size_bytes not in (None, found.st_size):
+    if not os.path.isfile(final) or wanted.size_bytes not in (None, found.st_size):
         return None
-    wanted = sha256 or (record.sha256 if record.is_from(url) else None)
+    sha256 = wanted.sha256 or (record.sha256 if record.is_from(wanted.url) else None)
     is_untouched = record.fits(found)
-    if is_untouched and record.path == final and wanted == record.sha256:
+    if is_untouched and record.path == final and sha256 == record.sha256:
         if context.state.get("download", item.key) is None:
             keep(context, item, record)
         return record
-    if wanted is None and size_bytes is None:
+    if sha256 is None and wanted.size_bytes is None:
         return None  # nothing is known that it could be held against
     if not _is_intact(final, found.st_size):
         return None
-    if wanted is not None and verify.sha256_of(final, stop=stop) != wanted:
+    if sha256 is not None and verify.sha256_of(final, stop=stop) != sha256:
         return None
-    return remember(context, item, final, sha256=wanted, url=url, unpacked=record.unpacked and is_untouched)
+    is_unpacked = record.unpacked and is_untouched
+    return remember(context, item, final, sha256=sha256, url=wanted.url, unpacked=is_unpacked)
 
 
 def keep(context: Context, item: Download, record: FileRecord) -> None:
@@ -135,6 +139,16 @@ def remember(
     record = FileRecord(final, found.st_size, found.st_mtime_ns, sha256, _digest(url), unpacked)
     keep(context, item, record)
     return record
+
+
+def recorded_path(context: Context, item: Download) -> Optional[str]:
+    """Where an earlier run brought *item*, relative to the workspace; None when it did not, or the file was touched."""
+    record = record_of(context, item)
+    try:
+        is_there = record.fits(os.stat(record.path))
+    except OSError:
+        return None
+    return os.path.relpath(record.path, context.workspace) if is_there else None
 
 
 def _is_intact(final: str, size_bytes: int) -> bool:

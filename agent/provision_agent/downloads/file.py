@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from typing import Optional, Tuple
+from typing import NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ..contract import redaction
@@ -16,15 +16,16 @@ from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
 from ..contract.steps import LEVELS
 from ..run.context import Context
-from . import existing, unpack, verify
+from . import existing, same_name, unpack, verify
 from .engine.hasher import Hasher
 from .engine.part_file import Busy, Identity, PartFile
 from .engine.pool import Pool
 from .engine.ranges import Extents
 from .engine.transfer import Changed, Transfer
 from .engine.watch import Watch
+from .existing import Wanted
 from .hosts import Hosts
-from .names import Names, NameTaken
+from .names import Names, NameTaken, unsafe_path
 from .progress import Progress
 from .source_selector import Ladder, Source
 from .sources import local
@@ -35,23 +36,29 @@ LOCK_AGAIN_S = 0.5
 QUIET_WITHIN_S = 60.0
 
 
+class Shared(NamedTuple):
+    """What all files of a run have in common."""
+
+    context: Context
+    access: Sources
+    hosts: Hosts
+    pool: Pool
+    names: Names
+
+
 class Fetch:
     """Fetches one item of the plan. `run` is called once; the rest may be read from other threads."""
 
     def __init__(
         self,
         item: Download,
+        shared: Shared,
         *,
         order: int,
-        context: Context,
-        access: Sources,
-        hosts: Hosts,
-        pool: Pool,
-        names: Names,
     ) -> None:
         self.item = item
         self.key = item.key
-        self.refusal = unsafe_path(item, context.workspace)
+        self.refusal = unsafe_path(item, shared.context.workspace)
         """Why it is not even looked at."""
         self.rank = (LEVELS.index(item.level), order)
         self.ladder = Ladder(item, self.report)
@@ -61,18 +68,14 @@ class Fetch:
         """True while another item fetches a file of the same final name."""
         self.path: Optional[str] = None
         """Where the file is, when it is there."""
-        self._context = context
-        self._access = access
-        self._hosts = hosts
-        self._pool = pool
-        self._names = names
+        self._context, self._access, self._hosts, self._pool, self._names = shared
         self._label: Optional[str] = None if item.path.endswith("/") else item.path
         self._instead_of: Optional[Failure] = None
         self._rival: Optional[Download] = None
         self._limits = item.limits
         self._wanted_path = item.path
         self._size, self._sha256 = item.size_bytes, item.sha256
-        self._allowance = Allowance(context, hosts, item.limits.file_s)
+        self._allowance = Allowance(shared.context, shared.hosts, item.limits.file_s)
         self._progress = Progress(self.report, item.limits.stall)
         self._part: Optional[PartFile] = None
         self._transfer: Optional[Transfer] = None
@@ -106,7 +109,7 @@ class Fetch:
         """Where the file will be, as far as that is known before it is fetched."""
         if not self.item.path.endswith("/"):
             return self.item.path
-        recorded = self._recorded_path()
+        recorded = existing.recorded_path(self._context, self.item)
         if recorded is not None:
             return recorded
         names = (source.answer.name for source in self.ladder.sources if source.answer is not None)
@@ -115,15 +118,7 @@ class Fetch:
 
     def has_file(self) -> bool:
         """Has an earlier run brought it, and has nobody touched it since?"""
-        return self._recorded_path() is not None
-
-    def _recorded_path(self) -> Optional[str]:
-        record = existing.record_of(self._context, self.item)
-        try:
-            is_there = record.fits(os.stat(record.path))
-        except OSError:
-            return None
-        return os.path.relpath(record.path, self._context.workspace) if is_there else None
+        return existing.recorded_path(self._context, self.item) is not None
 
     def _is_recorded_substitute(self) -> bool:
         return existing.is_substitute(existing.record_of(self._context, self.item), self.item)
@@ -196,7 +191,7 @@ class Fetch:
         if self.item.path.endswith("/"):
             self._label = path
         self._rival = self._await_name(path)
-        if self._rival is not None and self._is_shared(self._rival, path, source, answer):
+        if self._rival is not None and self._is_shared(self._rival, path, self._wanted(answer)):
             return self._skip(path)
         if self._part is None and (self._is_there(path, answer) or not self._take_part(path, answer)):
             return self._skip(path)
@@ -262,48 +257,21 @@ class Fetch:
             self.is_waiting, self.is_transferring = False, True
         return holder
 
-    def _is_shared(self, holder: Download, path: str, source: Source, answer: Answer) -> bool:
-        """Is the file of *holder* at *path* ours too? False when only its bytes can tell.
+    def _is_shared(self, holder: Download, path: str, wanted: Wanted) -> bool:
+        """Is the file of *holder* at *path* ours too? False when only its bytes can tell. Raises NameTaken."""
+        stop = self._allowance.is_stopped
+        record = same_name.adopt(self._context, self.item, holder, path, wanted, stop=stop)
+        if record is not None:
+            self._unpack(record.path, record)
+            self.path = record.path
+        return record is not None
 
-        Raises:
-            NameTaken: it surely is not.
-        """
-        final = os.path.join(self._context.workspace, path)
-        theirs, ours = (existing.record_of(self._context, item) for item in (holder, self.item))
-        found = os.stat(final)
-        wanted = self._sha256 or answer.sha256
-        size = self._size if self._size is not None else answer.size_bytes
-        is_ours = ours.path == final and ours.fits(found)
-        if size not in (None, found.st_size):
-            raise NameTaken(path, holder, self.item, f"{found.st_size} and {size} bytes")
-        if is_ours and wanted in (None, ours.sha256):
-            sha256 = ours.sha256
-        elif wanted is not None:
-            sha256 = wanted
-            if wanted != self._content_of(holder, final):
-                raise NameTaken(path, holder, self.item, "their sha256 differ")
-        elif theirs.is_from(source.url):
-            sha256 = theirs.sha256
-        else:
-            return False
-        record = existing.remember(
-            self._context,
-            self.item,
-            final,
-            sha256=sha256,
-            url=source.url,
-            unpacked=ours.unpacked and is_ours,
-        )
-        self._unpack(final, record)
-        self.path = final
-        return True
-
-    def _content_of(self, holder: Download, final: str) -> Optional[str]:
-        """The sha256 of the file of *holder*, without reading it again where that is not needed."""
-        record = existing.record_of(self._context, holder)
-        if record.sha256 and record.fits(os.stat(final)):
-            return record.sha256
-        return verify.sha256_of(final, stop=self._allowance.is_stopped)
+    def _wanted(self, answer: Optional[Answer]) -> Wanted:
+        """What the file must be, by the plan or else by what the source in use says."""
+        size, sha256 = self._size, self._sha256
+        if answer is not None:
+            size, sha256 = answer.size_bytes if size is None else size, sha256 or answer.sha256
+        return Wanted(size, sha256, self.ladder.current.url)
 
     # -- the transfer
 
@@ -379,7 +347,8 @@ class Fetch:
             self._part.remove()
         self._part.close(sync=False)
         self._part = None
-        if rival is not None and self._content_of(rival, final) != sha256:
+        stop = self._allowance.is_stopped
+        if rival is not None and same_name.content_of(self._context, rival, final, stop=stop) != sha256:
             raise NameTaken(self._wanted_path, rival, self.item, "their bytes differ")
         record = existing.remember(self._context, self.item, final, sha256=sha256, url=source.url)
         self._unpack(final, record)
@@ -426,16 +395,8 @@ class Fetch:
         if self._rival is not None:
             return False  # what is there is another's
         final = os.path.join(self._context.workspace, path)
-        size = self._size if self._size is not None else answer.size_bytes if answer else None
-        record = existing.verified(
-            self._context,
-            self.item,
-            final,
-            size_bytes=size,
-            sha256=self._sha256 or (answer.sha256 if answer else None),
-            url=self.ladder.current.url,
-            stop=self._allowance.is_stopped,
-        )
+        stop = self._allowance.is_stopped
+        record = existing.verified(self._context, self.item, final, self._wanted(answer), stop=stop)
         if record is not None:
             self.path = final
             self._unpack(final, record)
@@ -473,12 +434,3 @@ def _signature(path: str) -> Optional[Tuple[int, int]]:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
-
-
-def unsafe_path(item: Download, workspace: str) -> Optional[Failure]:
-    """Why the item's path (or its substitute's) cannot be used: it leads out of the workspace."""
-    for path in (item.path, item.substitute.path if item.substitute else ""):
-        inside = path[len(workspace) :].lstrip("/") if path.startswith(workspace.rstrip("/") + "/") else path
-        if inside.startswith("/") or ".." in inside.split("/") or "\0" in inside:
-            return Failure("unsafe_path", f"`{path}` leads out of the workspace")
-    return None

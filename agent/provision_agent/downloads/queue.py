@@ -20,7 +20,7 @@ from ..run.context import Context
 from . import existing, preflight
 from .engine.pool import Pool
 from .engine.tuner import Tuner
-from .file import Fetch
+from .file import Fetch, Shared
 from .hosts import Hosts, Rate
 from .names import Names, NameTaken
 from .preflight import Preflight
@@ -59,9 +59,10 @@ class Downloads:
         self._is_queued = False
         self._fetches: Dict[str, Fetch] = {}
         self._names = Names(context.workspace)
+        shared = Shared(context, sources, self._hosts, self._pool, self._names)
         for order, item in enumerate(items):
             if item.key not in self._fetches:
-                self._fetches[item.key] = self._fetch(item, order)
+                self._fetches[item.key] = Fetch(item, shared, order=order)
 
     def preflight(self, *, also_bytes: int = 0) -> Preflight:
         """Ask every source about every file, and look whether all of them fit on the disk. Fetches nothing.
@@ -188,17 +189,6 @@ class Downloads:
         return self._is_stopped or self._context.is_over()
 
     # -- one file
-
-    def _fetch(self, item: Download, order: int) -> Fetch:
-        return Fetch(
-            item,
-            order=order,
-            context=self._context,
-            access=self._access,
-            hosts=self._hosts,
-            pool=self._pool,
-            names=self._names,
-        )
 
     def _is_settled(self, item: Download) -> bool:
         return all(key in self._results for key in (item.key, *self._names.rivals(item)))
