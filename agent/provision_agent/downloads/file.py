@@ -27,7 +27,7 @@ from .existing import Wanted
 from .hosts import Hosts
 from .names import Names, NameTaken, unsafe_path
 from .progress import Progress
-from .source_selector import Ladder, Source
+from .source_selector import Source, SourceSelector
 from .sources import local
 from .sources.lookup import Answer, Sources
 from .time_budget import Allowance, Stopped, TimeUp
@@ -61,7 +61,7 @@ class Fetch:
         self.refusal = unsafe_path(item, shared.context.workspace)
         """Why it is not even looked at."""
         self.rank = (LEVELS.index(item.level), order)
-        self.ladder = Ladder(item, self.report)
+        self.selector = SourceSelector(item, self.report)
         self.is_transferring = True
         """False once only hashing, unpacking and naming are left: another file may begin."""
         self.is_waiting = False
@@ -91,7 +91,7 @@ class Fetch:
     @property
     def public_url(self) -> str:
         """The source in use, or the last one, as it may be shown."""
-        return redaction.public_url(self.ladder.current.url)
+        return redaction.public_url(self.selector.current.url)
 
     @property
     def label(self) -> str:
@@ -112,7 +112,7 @@ class Fetch:
         recorded = existing.recorded_path(self._context, self.item)
         if recorded is not None:
             return recorded
-        names = (source.answer.name for source in self.ladder.sources if source.answer is not None)
+        names = (source.answer.name for source in self.selector.sources if source.answer is not None)
         name = next((name for name in names if name), None)
         return None if name is None else self.item.path + name
 
@@ -155,7 +155,7 @@ class Fetch:
 
     def _from_some_source(self) -> str:
         while True:
-            source = self.ladder.choose()
+            source = self.selector.choose()
             if source is None:
                 source = self._take_substitute()
             try:
@@ -167,13 +167,13 @@ class Fetch:
                 self._withdraw()
                 if isinstance(failure, Changed) and self._part is not None:
                     self._part.discard()
-                self.ladder.judge(
+                self.selector.judge(
                     source, failure, is_crowded=is_crowded, hosts=self._hosts, allowance=self._allowance
                 )
 
     def _take_substitute(self) -> Source:
-        worst = self.ladder.worst()
-        path = self.ladder.take_substitute()
+        worst = self.selector.worst()
+        path = self.selector.take_substitute()
         if path is None:
             raise worst
         self._instead_of = worst
@@ -181,7 +181,7 @@ class Fetch:
             self._part.remove()
             self._part = None
         self._wanted_path, self._size, self._sha256 = path, None, None
-        return self.ladder.current
+        return self.selector.current
 
     # -- one source
 
@@ -271,7 +271,7 @@ class Fetch:
         size, sha256 = self._size, self._sha256
         if answer is not None:
             size, sha256 = answer.size_bytes if size is None else size, sha256 or answer.sha256
-        return Wanted(size, sha256, self.ladder.current.url)
+        return Wanted(size, sha256, self.selector.current.url)
 
     # -- the transfer
 

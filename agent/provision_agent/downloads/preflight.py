@@ -74,27 +74,27 @@ def look_up(
 
 def _refusal_of_all(fetch: Fetch, context: Context) -> Optional[Failure]:
     """Why nobody has the file; None while somebody may, or while it seems to be there already."""
-    if fetch.ladder.substitute or any(source.failure is None for source in fetch.ladder.sources):
+    if fetch.selector.substitute or any(source.failure is None for source in fetch.selector.sources):
         return None
     try:
         size = os.stat(os.path.join(context.workspace, fetch.item.path)).st_size
     except OSError:
-        return fetch.ladder.worst()
+        return fetch.selector.worst()
     is_likely = fetch.item.size_bytes == size or (fetch.item.size_bytes is None and fetch.item.sha256)
-    return None if is_likely else fetch.ladder.worst()
+    return None if is_likely else fetch.selector.worst()
 
 
 def size_of(fetch: Fetch) -> Optional[int]:
     """The size of a file, as the plan or a source that answered has it."""
     if fetch.item.size_bytes is not None:
         return fetch.item.size_bytes
-    answers = (source.answer for source in fetch.ladder.sources if source.answer is not None)
+    answers = (source.answer for source in fetch.selector.sources if source.answer is not None)
     return next((answer.size_bytes for answer in answers if answer.size_bytes is not None), None)
 
 
 def _ask(fetch: Fetch, access: Sources, hosts: Hosts, context: Context) -> None:
     deadline = time.monotonic() + fetch.item.limits.lookup_s
-    for source in list(fetch.ladder.sources):
+    for source in list(fetch.selector.sources):
         if _ask_source(fetch, source, access, hosts, context, deadline):
             break
     size = size_of(fetch)

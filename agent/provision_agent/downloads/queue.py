@@ -160,9 +160,9 @@ class Downloads:
         busy = [fetch for fetch in self._running if fetch.is_transferring]
         if len(busy) >= self._tuner.files and not self._has_idle_connections(busy):
             return None
-        hosts = [fetch.ladder.current.host for fetch in busy]
+        hosts = [fetch.selector.current.host for fetch in busy]
         for fetch in waiting:
-            host = fetch.ladder.current.host
+            host = fetch.selector.current.host
             cap = self._hosts.files_cap(host)
             has_twin = any(twin in self._running and not twin.is_waiting for twin in self._twins(fetch))
             holder = self._names.holder(fetch.item)

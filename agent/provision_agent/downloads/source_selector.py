@@ -50,7 +50,7 @@ class Source:
         self.failures = self.expired = 0
 
 
-class Ladder:
+class SourceSelector:
     """Holds the source in `current` use. Used by the file's driver; the preflight fills in answers before."""
 
     def __init__(self, item: Download, report: Callable[..., None]) -> None:

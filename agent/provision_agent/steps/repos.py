@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import time
-from typing import Dict, List, Optional
+from typing import Dict, List, Mapping, Optional
 
 from ..contract import retry
 from ..contract.failures import Failure
@@ -87,14 +87,14 @@ class _Checkout:
         except OSError as error:
             raise Failure("read_only", f"cannot make `{repo.path}`: {error.strerror}") from None
         self._git = Git(path, context, progress.line)
+        self._elsewhere = Git(context.workspace, context, progress.line)
+        """Asks sources, whatever is in the folder."""
 
     def head(self) -> str:
         """The commit that is checked out; empty when there is none."""
-        return (
-            self._git.line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-            if self._is_repository()
-            else ""
-        )
+        if not self._is_repository():
+            return ""
+        return self._git.line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 
     def reason_to_keep(self) -> Optional[str]:
         """Why nothing needs to be done, or nothing may be done; None when there is work."""
@@ -110,8 +110,7 @@ class _Checkout:
 
     def is_as_recorded(self) -> bool:
         """True when the folder is still what an earlier run made of the same ref."""
-        record = self._context.state.get("repo", self._repo.path) or {}
-        return self._is_whole() and record == self._record(self.head())
+        return self._is_whole() and self._recorded() == self._record(self.head())
 
     def from_any_source(self) -> bool:
         """Try every source in turn, several rounds while that may help; False when it was there already."""
@@ -152,9 +151,7 @@ class _Checkout:
         raise last
 
     def _from(self, url: str) -> bool:
-        target = refs.resolve(
-            url, self._repo.ref, Git(self._context.workspace, self._context, self._progress.line)
-        )
+        target = refs.resolve(url, self._repo.ref, self._elsewhere)
         if self._is_whole() and self.head().startswith(target.commit) and not self._needs_submodules():
             self._remember()
             return False
@@ -194,17 +191,16 @@ class _Checkout:
 
     def _target(self) -> refs.Target:
         """What the first source that can be asked has for the ref."""
-        git = Git(self._context.workspace, self._context, self._progress.line)
         for url in (self._repo.url, *self._repo.mirrors):
             try:
-                return refs.resolve(url, self._repo.ref, git)
+                return refs.resolve(url, self._repo.ref, self._elsewhere)
             except Failure as failure:
                 last = failure
         raise last
 
     def _is_on(self, branch: Optional[str]) -> bool:
         """True when *branch* is what is checked out, at whatever commit: nobody pins a commit with it."""
-        record = self._context.state.get("repo", self._repo.path) or {}
+        record = self._recorded()
         is_ours = record.get("ref") == self._repo.ref and record.get("commit") == self.head()
         return branch is not None and (is_ours or self._git.line("symbolic-ref", "--short", "HEAD") == branch)
 
@@ -214,10 +210,8 @@ class _Checkout:
         again = "then run the same `provision up` again"
         if self._changed_files():
             return f"on the instance: `{git} stash` keeps the changes, `{git} reset --hard` discards them; {again}"
-        keep = f"`{git} branch mine && {git} checkout --detach`"
-        return (
-            f"on the instance: {keep} keeps the commits as branch `mine` and lets the pinned one in; {again}"
-        )
+        keep = f"`{git} branch mine && {git} checkout --detach` keeps the commits as branch `mine`"
+        return f"on the instance: {keep} and lets the pinned one in; {again}"
 
     def _changed_files(self) -> List[str]:
         """The tracked files, and submodules, that differ from the commit; the mode of a file is no difference."""
@@ -257,7 +251,7 @@ class _Checkout:
 
     def _is_known(self, commit: str) -> bool:
         """True when *commit* came from a source: nobody's own work is lost with it."""
-        record = self._context.state.get("repo", self._repo.path) or {}
+        record = self._recorded()
         places = list(_FROM_ELSEWHERE)
         if not self._git.succeeds("symbolic-ref", "--quiet", "HEAD"):
             places.append("refs/heads")  # no branch is at stake: one that holds it goes on holding it
@@ -388,6 +382,9 @@ class _Checkout:
 
     def _remember(self) -> None:
         self._context.state.put("repo", self._repo.path, self._record(self.head()))
+
+    def _recorded(self) -> Mapping[str, object]:
+        return self._context.state.get("repo", self._repo.path) or {}
 
     def _record(self, commit: str) -> Dict[str, object]:
         return {"url": public_url(self._repo.url), "ref": self._repo.ref, "commit": commit}

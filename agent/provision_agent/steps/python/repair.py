@@ -1,6 +1,6 @@
 """Finds what an interrupted install left in an environment, and mends it: clean, reinstall, recreate.
 
-Runs before anything is installed. Each rung of the ladder is a warning; a rung that fails is no error as long as
+Runs before anything is installed. Each attempt is a warning; one that fails is no error as long as
 there is a next one.
 """
 
@@ -39,7 +39,7 @@ def mend(
         tools: Of the environment.
         context: Of the run.
         facts: For making the environment again.
-        progress: Told each rung.
+        progress: Told each attempt.
         watched: Distributions whose every file is looked for.
         later: Those of them that a layer installs anyway: removing them is enough.
 
