@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 import time
 
@@ -380,7 +381,7 @@ def test_preflight_says_what_is_to_come_and_who_says_no(bench, server):
         "gated": "unauthorized",
     }
     assert found.too_big is None
-    assert found.disks[0]["free_bytes"] > found.disks[0]["needed_bytes"] > 5 * MIB
+    assert found.disks[0].free_bytes > found.disks[0].needed_bytes > 5 * MIB
     assert [event["event"] for event in bench.events[:4]] == ["download_queued"] * 4
     assert sum(server.bytes_sent(path) for path in ("/sized", "/yes")) < 5000
 
@@ -403,18 +404,19 @@ def test_preflight_is_bounded_by_the_lookup_even_if_nobody_answers(bench, server
 
 
 def test_preflight_refuses_what_cannot_fit_with_numbers_and_what_to_drop(bench, server):
+    half = int(0.6 * shutil.disk_usage(bench.root).free)  # each fits, both do not
     items = [
-        Download(url=server.add("/m.bin", Content(10)), path="needed", size_bytes=10 * MIB, level="critical"),
-        Download(url=server.add("/h.bin", Content(10)), path="huge/", size_bytes=1 << 50, level="optional"),
+        Download(url=server.add("/0", Content(10)), path="needed", size_bytes=10 * MIB, level="critical"),
+        Download(url=server.add("/1", Content(10)), path="large", size_bytes=half),
+        Download(url=server.add("/2", Content(10)), path="huge", size_bytes=half + MIB),
     ]
 
     found = bench.preflight(*items)
 
-    assert found.too_big is None, "what is optional and cannot fit fails alone"
-    assert set(found.failures) == {items[1].key}
-    failure = found.failures[items[1].key]
-    assert (failure.class_, "GB would be needed" in failure.message) == ("disk_full", True)
-    assert "huge/ from http" in failure.message
+    assert found.too_big is not None
+    assert found.too_big.class_ == "disk_full"
+    assert "GB are needed" in found.too_big.message
+    assert "`huge`" in found.too_big.hint
 
 
 def test_the_same_url_twice_is_fetched_once_whatever_the_levels(bench, server):

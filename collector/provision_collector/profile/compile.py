@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from provision_agent.contract import plan
+from provision_agent.contract import plan, source_kinds
 
 from ..errors import UsageError
 from . import model, paths
@@ -17,11 +17,6 @@ from .load import Profile
 from .variables import suggestion
 
 DEFAULT_WORKSPACE = "/workspace"
-BUILT_IN_HOSTS = {
-    "civitai.com": plan.HostLimits(files=1),
-    "dropbox.com": plan.HostLimits(connections=1),
-}
-"""These throttle or refuse whoever asks for more at once."""
 
 T = TypeVar("T")
 
@@ -92,19 +87,15 @@ def _steps(skip: Sequence[str], only: Sequence[str]) -> tuple[str, ...]:
 
 
 def _limits(limits: model.Limits, timeout_s: float | None) -> plan.Limits:
-    hosts = dict(BUILT_IN_HOSTS)
-    for name, given in limits.hosts.items():
-        built_in = hosts.get(name.lower(), plan.HostLimits())
-        hosts[name.lower()] = plan.HostLimits(
-            files=given.files if given.files is not None else built_in.files,
-            connections=given.connections if given.connections is not None else built_in.connections,
-        )
+    own = {
+        name.lower(): plan.HostLimits(given.files, given.connections) for name, given in limits.hosts.items()
+    }
     return plan.Limits(
         run_s=limits.run if timeout_s is None else timeout_s,
         files=limits.files,
         connections=limits.connections,
         rate_bytes_per_s=limits.rate,
-        hosts=hosts,
+        hosts=source_kinds.host_limits(own),
     )
 
 

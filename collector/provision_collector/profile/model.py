@@ -179,7 +179,7 @@ class Download(Item):
     """One file, or a whole repository of a model hub."""
 
     url: f.Url
-    """Where it is: https, http, file, hf or civitai; hf://OWNER/REPO, perhaps with a folder/, is a whole repository."""
+    """Where it is: a URL, or a short form such as hf://OWNER/REPO/PATH; hf://OWNER/REPO, perhaps with a folder/, is a whole repository."""
     mirrors: tuple[f.Url, ...] = ()
     """Tried in order; must be the same content."""
     substitute: Substitute | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from provision_agent.contract.plan import repository_of
+from provision_agent.contract.source_kinds import means_many_files
 
 from .paths import comparable
 from .tree import Mark, Node, Oddity, Problem, quoted
@@ -85,7 +85,7 @@ def _repository(download: Node) -> Iterator[Problem]:
     url, path = download.text("url"), download.text("path")
     if url is None:
         return
-    is_repository = repository_of(url) is not None
+    is_repository = means_many_files(url)
     nothing = OF_ONE_FILE if is_repository else OF_MANY_FILES
     for key in nothing:
         if download.get(key) is not None:
