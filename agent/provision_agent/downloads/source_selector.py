@@ -9,9 +9,9 @@ from typing import Callable, List, Optional
 from urllib.parse import urlsplit
 
 from ..contract import redaction
-from ..contract.backoff import full_jitter_s
 from ..contract.failures import Failure
 from ..contract.plan import Download
+from ..contract.retry import full_jitter_s
 from .engine.transfer import Changed, Expired, Unranged
 from .hosts import Hosts
 from .sources import addresses

@@ -35,3 +35,11 @@ class Context:
     """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
+
+    def bounded(self, limit_s: float) -> float:
+        """*limit_s*, or what is left of the run if that is less; at least 0.1 s."""
+        return max(0.1, min(limit_s, self.remaining_s()))
+
+    def wait(self, wait_s: float) -> bool:
+        """Wait for *wait_s*, or until the run ends; True when it has."""
+        return self.cancelled.wait(min(wait_s, max(0.0, self.remaining_s()))) or self.remaining_s() <= 0

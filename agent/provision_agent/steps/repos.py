@@ -14,7 +14,7 @@ import shlex
 import time
 from typing import Dict, List, Optional
 
-from ..contract import backoff
+from ..contract import retry
 from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..contract.redaction import public_url
@@ -139,7 +139,7 @@ class _Checkout:
         raise AssertionError("the last round returns or raises")
 
     def _wait(self, attempt: int, failure: Failure) -> None:
-        wait_s = backoff.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)
+        wait_s = retry.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)
         fields = {"attempt": attempt + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
         self._context.report("repo_retried", item=self._repo.path, level=self._repo.level, **fields)
         self._context.cancelled.wait(min(wait_s, max(0.0, self._context.remaining_s())))

@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urljoin
 
-from ...contract.backoff import full_jitter_s
 from ...contract.failures import Failure
 from ...contract.plan import Download, HubRepository, repository_of
+from ...contract.retry import full_jitter_s
 from ...run.context import Context
 from . import addresses
 from .lookup import LISTING_BYTES, MOST_BYTES, Sources

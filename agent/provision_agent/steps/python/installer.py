@@ -12,7 +12,7 @@ import shutil
 import time
 from typing import Dict, List, Mapping, Optional, Sequence
 
-from ...contract import backoff
+from ...contract import retry
 from ...contract.failures import Failure
 from ...contract.plan import Python
 from ...host import process
@@ -220,7 +220,7 @@ class Installer:
             raise pip_errors.failure(argv, done.status, output, timeout_s=self._python.timeout_s)
 
     def _wait(self, attempt: int, failure: Failure, item: str, level: str) -> None:
-        wait_s = backoff.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)
+        wait_s = retry.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)
         fields = {"attempt": attempt + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
         self._context.report("package_retried", item=item, level=level, message=failure.message, **fields)
         self._context.cancelled.wait(min(wait_s, max(0.0, self._context.remaining_s())))
