@@ -28,6 +28,7 @@ from provision_agent.contract.messages import (
 )
 from provision_agent.contract.parsing import ParseError, parse
 from provision_agent.contract.plan import Plan, PlanFormatError
+from provision_agent.contract.retry import Attempts, Schedule, call_async
 
 from ..errors import (
     AgentLostError,
@@ -141,14 +142,13 @@ class Dispatch:
             HostUnreachableError: as `Link` and `call` say.
         """
         plan = self.order.plan
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                await (self._join() if plan is None or self.order.resume else self._start(plan))
-                return
-            except HostUnreachableError as lost:
-                if lost.cause != "reset" or attempt == ATTEMPTS:
-                    raise
-                self._link.lose(str(lost), heard_at=None)
+        await call_async(
+            lambda: self._join() if plan is None or self.order.resume else self._start(plan),
+            Attempts(Schedule(ATTEMPTS, base_s=0.0)),  # the link waits before it is opened again
+            errors=HostUnreachableError,
+            may_help=lambda lost: lost.cause == "reset",
+            before_wait=lambda lost, wait_s: self._link.lose(str(lost), heard_at=None),
+        )
 
     async def again(self) -> None:
         """Start the agent of this run again, as `take_place`. Raises AgentLostError when the run is not there any more."""
