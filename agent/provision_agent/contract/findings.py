@@ -91,8 +91,8 @@ class Facts:
 class SourceTold:
     """What one source said. `class_` is ``ok``, or the class of failure."""
 
-    url: str = ""
     class_: str = bounded(max_chars=64, alias="class")
+    url: str = ""
     message: str = ""
     hint: str = ""
     retriable: bool = False
