@@ -41,9 +41,9 @@ WORDS = {
     "verify": ("--profile", "p.yaml"),
     "audit": ("--profile", "p.yaml"),
     "plan": ("p.yaml",),
-    "capture": ("-o", "out.yaml"),
 }
 ASKED = {"plan": "sources"}
+SUBCOMMANDS = {"capture": ("profiles", "capture")}
 
 
 @pytest.mark.parametrize("said", FRAMES)
@@ -76,7 +76,7 @@ async def test_an_answer_that_no_agent_gives_ends_the_command_with_one_sentence(
     ) as there:
         child = await asyncio.create_subprocess_exec(
             PROVISION,
-            asked,
+            *SUBCOMMANDS.get(asked, (asked,)),
             *there.options,
             *WORDS.get(asked, ()),
             cwd=tmp_path,

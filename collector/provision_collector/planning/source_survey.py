@@ -64,13 +64,11 @@ async def survey(
         answer, standing = await ask(instance, "sources", request, read_sources, timeout_s=WITHIN_S)
     else:
         answer, standing = await ask_here("sources", request, read_sources, timeout_s=WITHIN_S)
-    told = (
-        len(answer.downloads),
-        len(answer.repos),
-        len(plan.downloads) if standing is None else len(standing.present),
-    )
-    if told != (len(plan.downloads), len(plan.repos), len(plan.downloads)):
-        raise ProtocolFaultError("an answer about other items than those of the plan")
+    counts = [(len(answer.downloads), len(plan.downloads)), (len(answer.repos), len(plan.repos))]
+    if standing is not None:
+        counts += [(len(standing.present), len(plan.downloads)), (len(standing.commits), len(plan.repos))]
+    if (standing is None) != (instance is None) or any(told != wanted for told, wanted in counts):
+        raise ProtocolFaultError("it answers about other items than those of the plan")
     return _survey(answer, standing)
 
 
