@@ -87,15 +87,18 @@ class Attempts:
         self._began_at = clock()
         self.failures = 0
 
-    def after_failure(self, error: Optional[Exception] = None) -> Optional[float]:
+    def after_failure(
+        self, error: Optional[Exception] = None, *, asked_s: Optional[float] = None
+    ) -> Optional[float]:
         """Count one more failure: how long to wait now; None: give up.
 
         Args:
             error: Its `wait_s`, where it has one, is the wait that the other side asked for.
+            asked_s: That wait, where the error does not carry it.
         """
         self.failures += 1
         passed_s = self._clock() - self._began_at
-        asked_s: Optional[float] = getattr(error, "wait_s", None)
+        asked_s = getattr(error, "wait_s", asked_s)
         return self._schedule.wait_s(self.failures, passed_s=passed_s, asked_s=asked_s, rand=self._rand)
 
 
@@ -138,11 +141,13 @@ async def call_async(
     errors: Type[E],
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
+    asked_s: Callable[[E], Optional[float]] = lambda error: None,
     sleep: Optional[Callable[[float], Awaitable[None]]] = None,
 ) -> T:
     """As `call`, for asyncio; whoever cancels the task ends the wait.
 
     Args:
+        asked_s: The wait that this error asks for, in place of the schedule's own; None: it asks for none.
         sleep: Waits so many seconds; None: `asyncio.sleep`.
     """
     import asyncio  # only here: the agent has no loop, and starts faster without it
@@ -151,7 +156,7 @@ async def call_async(
         try:
             return await work()
         except errors as error:
-            wait_s = attempts.after_failure(error) if may_help(error) else None
+            wait_s = attempts.after_failure(error, asked_s=asked_s(error)) if may_help(error) else None
             if wait_s is None:
                 raise
             before_wait(error, wait_s)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .connection import Connection, connect
     from .contact import first_contact, refusal, regain
-    from .deploy import Deployment, call, no_python, python_command
+    from .deploy import Deployment, as_answer, call, no_python, python_command, understood
     from .link import Link
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Deployment",
     "Instance",
     "Link",
+    "as_answer",
     "build_bundle",
     "call",
     "connect",
@@ -36,6 +37,7 @@ __all__ = [
     "python_command",
     "refusal",
     "regain",
+    "understood",
 ]
 
 _MODULES = {
@@ -50,6 +52,8 @@ _MODULES = {
     "no_python": "deploy",
     "python_command": "deploy",
     "Link": "link",
+    "as_answer": "deploy",
+    "understood": "deploy",
 }
 
 
