@@ -91,7 +91,9 @@ async def test_a_detached_program_outlives_the_cut_and_ends_when_the_instance_is
 @pytest.mark.skipif(find_sshd() is None, reason="this machine has no sshd")
 async def test_the_pids_are_the_listener_and_its_sessions(tmp_path):
     async with EmbeddedInstance(tmp_path / "instance", server="sshd") as instance:
-        async with asyncio.timeout(20):  # the listener forks, and reaps who asked it before, when it comes to it
+        async with asyncio.timeout(
+            20
+        ):  # the listener forks, and reaps who asked it before, when it comes to it
             while len(alone := instance.pids) != 1:
                 await asyncio.sleep(0.02)
             async with login(instance) as connection:

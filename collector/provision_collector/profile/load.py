@@ -80,7 +80,7 @@ class Profile:
     def secret_rules(self) -> tuple[SecretRule, ...]:
         """The secrets that it wants, and who may see them."""
         return tuple(
-            SecretRule(name=name, hosts=tuple(host.lower() for host in rule.hosts), aliases=rule.aliases)
+            SecretRule(name=name, hosts=rule.hosts, aliases=rule.aliases)
             for name, rule in self.document.secrets.items()
         )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from .model import Document
+from .notes import fields_of
 from .tree import Mark, Node, Oddity, Problem, quoted
 from .variables import suggestion
 
@@ -112,19 +113,9 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Document
     for part in loc:
-        for name, field in model.model_fields.items():
-            if part == (field.alias or name):
-                model = _model_in(field.annotation) or model
-                break
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The first model that *annotation* mentions, as `Repo` in ``tuple[Repo, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model_in(argument) for argument in get_args(annotation))
-    return next((model for model in found if model is not None), None)
+        found = next((field.part for field in fields_of(model) if field.key == part), None)
+        model = found or model
+    return [field.key for field in fields_of(model)]
 
 
 def _walk(node: Node, loc: tuple[int | str, ...]) -> Node:

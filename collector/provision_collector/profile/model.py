@@ -1,16 +1,19 @@
-"""The language of profiles, as pydantic models: names, types and defaults. What keys mean together is in `rules`.
+"""The language of profiles, as pydantic models: names, types, defaults, descriptions; the only list of its fields.
 
-The models are strict and know nothing of YAML, marks, `extends` or `${}`; what they say about a key becomes
-an editor's help through the JSON Schema.
+The compiler, the rules, the JSON Schema and the reference page read it. A value reaches the plan's field of the
+same name, with the unit of its kind added (`size` becomes `size_bytes`), unless `InPlan` or `NOT_IN_PLAN` says
+otherwise. The models are strict and know nothing of YAML, marks, `extends` or `${}`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from . import fields as f
+from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, InPlan, part_in
 
 SUCCESS_MARKERS = ("✅ PROVISIONING COMPLETE", "✅ ComfyUI setup complete")
 FAILURE_MARKERS = ("FATAL:", "CRITICAL ERROR:")
@@ -24,6 +27,15 @@ class Part(BaseModel):
         frozen=True,
         use_attribute_docstrings=True,
     )
+
+    is_merged: ClassVar[bool] = True
+    """Does `extends` lay it over the base key by key? Otherwise it replaces the base's as a whole."""
+    one_of: ClassVar[tuple[str, ...]] = ()
+    """Exactly one of these keys is given."""
+    only_with: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Keys that mean something only beside one of others."""
+    when_empty: ClassVar[str] = ""
+    """What to write, if an empty mapping is a mistake."""
 
 
 class Stall(Part):
@@ -57,6 +69,8 @@ class ItemLimits(Part):
 class HostLimits(Part):
     """What one source host is asked for at once."""
 
+    when_empty = "give `files`, `connections` or both"
+
     files: f.Count | None = None
     """Files at once."""
     connections: f.Count | None = None
@@ -88,11 +102,13 @@ class Secret(Part):
 class Torch(Part):
     """PyTorch, from the index that suits driver and card."""
 
-    version: f.Versions
+    version: Annotated[f.Versions, InPlan("versions")]
     """Candidates in order of preference; the first that suits driver and card is taken."""
     accelerator: f.Accelerator = "auto"
     """auto, cpu, or a CUDA build such as cu128."""
-    with_: Annotated[tuple[f.Package, ...], Field(alias="with")] = ()
+    with_: Annotated[
+        tuple[f.Package, ...], Field(alias="with"), InPlan("extras"), Example("[torchvision]")
+    ] = ()
     """Packages from the same index, in versions that fit."""
 
 
@@ -105,10 +121,13 @@ def _layer(value: object) -> object:
 class Layer(Part):
     """One install step: a list of packages, torch, or a requirements file."""
 
+    one_of = ("packages", "torch", "requirements")
+
     packages: tuple[f.LayerEntry, ...] = ()
     """Before the first package, options of the installer: [--no-deps, xformers]."""
     torch: Torch | None = None
-    requirements: f.FilePath | None = None
+    """PyTorch, in the build that driver and card want."""
+    requirements: Annotated[f.FilePath, Example("ComfyUI/requirements.txt")] | None = None
     """A requirements file on the instance, such as ComfyUI/requirements.txt."""
 
 
@@ -125,14 +144,19 @@ class Python(Part):
     """As pip means them."""
     layers: tuple[Annotated[Layer, BeforeValidator(_layer)], ...] = ()
     """Installed in this order."""
-    remove: tuple[f.Package, ...] = ()
+    remove: f.Packages = ()
     """Removed before the first layer."""
-    protect: tuple[f.Package, ...] = ()
+    protect: f.Packages = ()
     """No later step may replace these."""
 
 
 class Item(Part):
     """Something that the instance must have."""
+
+    identity: ClassVar[str] = "path"
+    """The key that says which item it is: of two with the same, the later one replaces the earlier one."""
+    is_folder: ClassVar[bool] = False
+    """May others lie below its `path`?"""
 
     level: f.Level = "required"
     """critical items come first and decide `usable`, required ones decide `complete`, optional ones only warn."""
@@ -141,17 +165,19 @@ class Item(Part):
 class Repo(Item):
     """A git checkout."""
 
+    is_folder = True
+
     url: f.RepoUrl
     """Where to clone from."""
     mirrors: tuple[f.RepoUrl, ...] = ()
     """Tried in order when the URL does not answer."""
-    path: f.ItemPath
+    path: f.FolderPath
     """The folder, under the workspace."""
     ref: f.Ref | None = None
     """A branch, a tag or a commit; the default branch otherwise."""
     submodules: StrictBool = False
     """Also fetch the submodules."""
-    install: f.FilePath | None = None
+    install: Annotated[f.FilePath, Example("requirements.txt")] | None = None
     """A requirements file inside the checkout that is installed."""
 
 
@@ -167,16 +193,23 @@ class Substitute(Part):
 class When(Part):
     """Conditions; all that are given must hold, or the item is skipped."""
 
+    when_empty = "give `gpu_memory`, `secret` or `disk_free`, or remove `when`"
+
     gpu_memory: f.Condition | None = None
     """Memory of the GPU, such as ">=24GiB"."""
-    secret: f.SecretName | None = None
+    secret: f.SecretUse | None = None
     """This secret is set."""
-    disk_free: f.Condition | None = None
+    disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
     """Free space in the workspace, such as ">=100GiB"."""
 
 
 class Download(Item):
     """One file, or a whole repository of a model hub."""
+
+    of_one_file: ClassVar[tuple[str, ...]] = ("mirrors", "substitute", "size", "sha256", "unpack")
+    """Keys that mean nothing for a whole repository."""
+    of_a_repository: ClassVar[tuple[str, ...]] = ("include", "exclude")
+    """Keys that mean nothing for one file."""
 
     url: f.Url
     """Where it is: https, http, file, hf or civitai; hf://OWNER/REPO, perhaps with a folder/, is a whole repository."""
@@ -196,9 +229,9 @@ class Download(Item):
     """Laid over the profile's limits."""
     unpack: Annotated[f.Unpack, Field(json_schema_extra={"default": False})] = "no"
     """false, true (by content), zip or tar; into the folder of `path`. The archive is kept."""
-    include: tuple[f.Filled, ...] = ()
+    include: Annotated[tuple[f.Filled, ...], Example('["*.safetensors"]')] = ()
     """Of a whole repository only files that match one of these, such as *.safetensors."""
-    exclude: tuple[f.Filled, ...] = ()
+    exclude: Annotated[tuple[f.Filled, ...], Example('["*.bin"]')] = ()
     """Of a whole repository no file that matches one of these."""
 
 
@@ -207,7 +240,7 @@ class File(Item):
 
     path: f.FilePath
     """Under the workspace."""
-    content: f.Text
+    content: Annotated[f.Text, Example('"models: /data/models\\n"')]
     """The whole content; `${name}` is filled in, `$${` is a literal `${`."""
     mode: f.Mode = "0644"
     """Octal digits, in quotes."""
@@ -215,6 +248,8 @@ class File(Item):
 
 class Command(Item):
     """One program, run to its end after repos and downloads: argv, no shell; python is the environment's."""
+
+    identity = "name"
 
     name: f.Filled
     """What it is called in events and logs."""
@@ -224,7 +259,7 @@ class Command(Item):
     """Where it runs, under the workspace."""
     environment: f.Environment = {}
     """Variables added to its environment."""
-    secrets: tuple[f.SecretName, ...] = ()
+    secrets: tuple[f.SecretUse, ...] = ()
     """Secrets that it gets as environment variables."""
     timeout: f.Duration = 600.0
     """Then it is ended, with all that it started."""
@@ -232,6 +267,13 @@ class Command(Item):
 
 class Check(Item):
     """What must be there: one of `path`, `glob` and `imports`."""
+
+    identity = "name"
+    one_of = ("path", "glob", "imports")
+    only_with: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "min_count": ("glob",),
+        "min_size": ("glob", "path"),
+    }
 
     name: f.Filled
     """What it is called in events and logs."""
@@ -256,12 +298,14 @@ class Ready(Part):
     """From its start."""
     successes: f.Count = 2
     """Good answers in a row."""
-    json_: Annotated[dict[str, Any], Field(alias="json")] = {}
+    json_: Annotated[dict[str, object], Field(alias="json"), Example("{devices: not_empty}")] = {}
     """Fields of the answer: a value that must be equal, or not_empty."""
 
 
 class Service(Item):
     """A program that outlives the run."""
+
+    identity = "name"
 
     name: f.Filled
     """What it is called in events and logs."""
@@ -282,9 +326,11 @@ class Service(Item):
 class Hook(Part):
     """A command that the instance runs after `failed` or `timeout`, even if nobody listens."""
 
+    is_merged = False
+
     run: f.Argv
     """Program and arguments; ${run_id} says which run it was."""
-    secrets: tuple[f.SecretName, ...] = ()
+    secrets: tuple[f.SecretUse, ...] = ()
     """Secrets that it gets as environment variables."""
     timeout: f.Duration = 300.0
     """Then it is ended."""
@@ -302,23 +348,23 @@ class Markers(Part):
 class Document(Part):
     """What a GPU instance must have: a provision profile."""
 
-    version: f.Version
+    version: Annotated[f.Version, NOT_IN_PLAN, AS_WRITTEN]
     """Version of this language: 1."""
-    name: f.Name = "profile"
+    name: Annotated[f.Name, AS_WRITTEN] = "profile"
     """The file's name if not given."""
-    description: f.Text = ""
+    description: Annotated[f.Text, NOT_IN_PLAN] = ""
     """One line for people."""
     workspace: f.Workspace = "/workspace"
     """Where everything goes; relative paths are under it."""
-    variables: dict[str, f.Word] = {}
+    variables: Annotated[dict[str, f.Word], NOT_IN_PLAN, AS_WRITTEN, Example("{model: flux1-dev}")] = {}
     """Values for ${name}; `--set NAME=VALUE` overrides them. workspace, home and run_id are built in."""
-    secrets: dict[f.SecretName, Secret] = {}
+    secrets: Annotated[dict[f.SecretName, Secret], NOT_IN_PLAN, AS_WRITTEN] = {}
     """From the caller's environment; sent on stdin, kept in memory only."""
     strict: StrictBool = False
     """Stop at the first critical failure and start no service."""
     limits: Limits = Limits()
     """What the run and its downloads may take."""
-    apt: tuple[f.AptPackage, ...] = ()
+    apt: f.AptPackages = ()
     """Debian packages."""
     python: Python | None = None
     """The virtual environment."""
@@ -336,5 +382,13 @@ class Document(Part):
     """Programs that outlive the run."""
     on_failure: Hook | None = None
     """Run on the instance after `failed` or `timeout`."""
-    markers: Markers = Markers()
+    markers: Annotated[Markers, NOT_IN_PLAN, AS_WRITTEN] = Markers()
     """Lines that end `provision collect`."""
+
+
+SECTIONS: dict[str, type[Item]] = {
+    name: part
+    for name, field in Document.model_fields.items()
+    if (part := part_in(field.annotation)) is not None and issubclass(part, Item)
+}
+"""The lists of items, by their key."""

@@ -76,6 +76,10 @@ class Node:
         """The items of a list; empty for anything else."""
         return list(self.value) if isinstance(self.value, list) else []
 
+    def entries(self) -> list[Node]:
+        """The values of a mapping; empty for anything else."""
+        return list(self.value.values()) if isinstance(self.value, dict) else []
+
     def text(self, key: str) -> str | None:
         """The string under *key*, or None."""
         node = self.get(key)
