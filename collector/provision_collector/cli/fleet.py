@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from provision_agent.contract.steps import STEP_NAMES
 
 from .options import configure_logging, duration, gone_check_option, login_options, pair, variables_option
-from .up import STEP_NAMES
 
 if TYPE_CHECKING:
     from ..pool.fleet import Fleet, Member, Target

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from .check import overrides
-from .options import configure_logging, connection_options, instance_of
+from .options import configure_logging, connection_options, instance_of, variables_option
 
 if TYPE_CHECKING:
     from ..convert import Converted
@@ -44,14 +43,14 @@ def list_(as_json: bool) -> None:
 @command.command("show")
 @click.argument("name", metavar="NAME|PATH")
 @click.option("--resolved", is_flag=True, help="With everything that it extends, and variables filled in.")
-@click.option("--set", "variables", metavar="NAME=VALUE", multiple=True, help="A variable of the profile.")
+@variables_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(name: str, resolved: bool, variables: tuple[str, ...], as_json: bool) -> None:
+def show(name: str, resolved: bool, variables: tuple[tuple[str, str], ...], as_json: bool) -> None:
     """Print a profile: as it is written, or resolved."""
     from ..profile import load_profile
     from ..profile.source import read_text
 
-    profile = load_profile(name, overrides=overrides(variables))
+    profile = load_profile(name, overrides=dict(variables))
     content: Any = profile.resolved() if resolved else read_text(profile.sources[-1])
     if as_json:
         facts = {"name": profile.name, "sources": profile.sources, "profile": content}

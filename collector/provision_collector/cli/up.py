@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import click
+from provision_agent.contract.steps import STEP_NAMES
 
 from .options import (
     configure_logging,
@@ -19,8 +20,6 @@ from .options import (
     variables_option,
     workflow_option,
 )
-
-STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "checks", "services")
 
 
 @click.command("up")
@@ -120,7 +119,7 @@ def _prepared(
     import os
 
     from ..planning.lock import apply_lock, lock_path, read_lock
-    from ..planning.wanted import wanted_profile
+    from ..planning.prepare import wanted_profile
     from ..profile import compile_plan, secret_values
     from ..run.start import start
 

@@ -59,18 +59,24 @@ def command(
 
 
 def plan_for(
-    instance: Instance, run: str | None, profile: str | None, variables: dict[str, str], workspace: str | None
+    instance: Instance,
+    run: str | None,
+    profile: str | None,
+    variables: dict[str, str],
+    workspace: str | None,
+    *,
+    locked: bool = False,
 ) -> PlanThere:
-    """The plan of *profile*, or of a run: the one that was named, or the instance's current one."""
+    """The plan of *profile* (*locked*: as its lock has it), or of a run: the one that was named, or the instance's current one."""
     import asyncio
 
     from ..planning.audit import PlanThere, plan_there
-    from ..profile import compile_plan, load_profile
+    from ..planning.prepare import prepare
     from ..run.spec import Known
 
     folder = workspace or workspace_of(run, instance)
     if profile is not None:
-        plan = compile_plan(load_profile(profile, overrides=variables), workspace=folder)
+        plan = prepare(profile, overrides=variables, workspace=folder, locked=locked).plan
         return PlanThere(run or "", plan, Known.of(plan))
     return asyncio.run(plan_there(instance, run=run, workspace=folder))
 

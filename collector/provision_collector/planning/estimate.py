@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from provision_agent.contract.plan import Download, Plan, SecretRule
+from provision_agent.contract.plan import Bound, Download, Plan, SecretRule
 
 from .answers import Source, Survey
 
@@ -19,6 +19,8 @@ MARGIN_SHARE = 0.01
 MARGIN_BYTES = 64 << 20
 """What a run's preflight wants free besides the files themselves."""
 REFUSED = ("gated", "unauthorized")
+AT_ONCE = ("apt", "python", "repos", "downloads")
+"""Steps that do not wait for others; every other one comes after them."""
 
 
 @dataclass(frozen=True)
@@ -215,18 +217,15 @@ def _may_work(sources: Sequence[Source]) -> bool:
 
 
 def _when(item: Download) -> str:
-    when = item.when
-    assert when is not None
-    parts = [
-        f"gpu_memory {when.gpu_memory.op} {when.gpu_memory.value_bytes / 2**30:.4g} GiB"
-        if when.gpu_memory
-        else "",
-        f"secret {when.secret}" if when.secret else "",
-        f"disk_free {when.disk_free.op} {when.disk_free.value_bytes / 2**30:.4g} GiB"
-        if when.disk_free
-        else "",
+    given = vars(item.when).items() if item.when is not None else ()
+    told = [
+        f"{name} {value.op} {value.value_bytes / 2**30:.4g} GiB"
+        if isinstance(value, Bound)
+        else f"{name} {value}"
+        for name, value in given
+        if value is not None
     ]
-    return "only when " + ", ".join(part for part in parts if part)
+    return "only when " + ", ".join(told)
 
 
 def _there(file: File) -> int:
@@ -262,14 +261,16 @@ def _then(plan: Plan) -> Iterable[str]:
     installs = sum(repo.install is not None for repo in plan.repos)
     if {"repos", "python"} <= set(plan.steps) and installs:
         yield f"requirements of repos ({installs})"
-    for step, items in (
-        ("files", plan.files),
-        ("commands", plan.commands),
-        ("checks", plan.checks),
-        ("services", plan.services),
-    ):
-        if step in plan.steps and items:
+    for step in plan.steps:
+        items = items_of(plan, step)
+        if step not in AT_ONCE and items:
             yield f"{step} ({len(items)})"
+
+
+def items_of(plan: Plan, step: str) -> tuple[object, ...]:
+    """What *plan* lists for *step*; nothing for the environment, which is one thing."""
+    items = getattr(plan, step)
+    return items if isinstance(items, tuple) else ()
 
 
 # -- what stands in the way
