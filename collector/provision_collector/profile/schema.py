@@ -29,7 +29,7 @@ _NULL: Schema = {"type": "null"}
 _VARIABLE: Schema = {"type": "string", "pattern": r"\$\{", "description": "Text with a ${variable} in it."}
 EXTENDS: Schema = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-    "description": "A built-in name, a relative path, or a list. Scalars override, lists append, items with the same path or name replace, null removes.",
+    "description": "The profiles that this one is laid over: built-in names or relative paths. Single values override, lists append, items with the same path or name replace, null removes.",
 }
 
 
