@@ -48,6 +48,7 @@ def list_(as_json: bool) -> None:
 def show(name: str, resolved: bool, variables: tuple[tuple[str, str], ...], as_json: bool) -> None:
     """Print a profile: as it is written, or resolved."""
     from ..profile import load_profile
+    from ..profile.schema import for_editors
     from ..profile.source import read_text
 
     profile = load_profile(name, overrides=dict(variables))
@@ -56,7 +57,7 @@ def show(name: str, resolved: bool, variables: tuple[tuple[str, str], ...], as_j
         facts = {"name": profile.name, "sources": profile.sources, "profile": content}
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
-        click.echo(as_yaml(content) if resolved else content, nl=False)
+        click.echo(for_editors(as_yaml(content) if resolved else content), nl=False)
 
 
 @command.command("schema")

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ..profile.paths import file_path
+from ..profile.schema import for_editors
 from ..profile.urls import download_url, repo_url
 
 COMFYUI = "ComfyUI"
@@ -86,9 +87,10 @@ class Converted:
         """The profile as a file, what is unresolved in comments on top."""
         lines = [comment, *(f"open: {sentence}" for sentence in self.unresolved)]
         head = "".join(f"# {line}\n" for text in lines for line in text.splitlines())
-        return head + yaml.dump(
+        body = yaml.dump(
             literal(self.profile), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
         )
+        return for_editors(head + body)
 
     def _items(self, key: str) -> list[Any]:
         items: list[Any] = self.profile.setdefault(key, [])
