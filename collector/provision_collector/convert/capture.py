@@ -92,7 +92,7 @@ def _add_torch(packages: list[str], made: Converted) -> None:
     layer: dict[str, Any] = {"torch": {"version": versions["torch"]}}
     if others:
         layer["torch"]["with"] = others
-    made.profile.setdefault("python", {}).setdefault("layers", []).insert(0, layer)
+    made.layers().insert(0, layer)
 
 
 def _add_model(model: Mapping[str, Any], made: Converted) -> None:

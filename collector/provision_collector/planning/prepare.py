@@ -107,7 +107,7 @@ def wanted_profile(
             "version": 1,
             "name": profile.name,
             "extends": os.path.abspath(profile.sources[-1]),
-            **literal(added),
+            **{key: literal(items) for key, items in added.items()},
         },
         sort_keys=False,
     )
@@ -121,9 +121,9 @@ def _beyond(profile: Profile, converted: Converted) -> dict[str, object]:
     added = {
         "downloads": [
             item
-            for item in converted.profile.get("downloads", [])
-            if download_key(item["path"], item["url"]) not in downloads
+            for item in converted.listed("downloads")
+            if download_key(str(item["path"]), str(item["url"])) not in downloads
         ],
-        "repos": [repo for repo in converted.profile.get("repos", []) if repo["path"] not in repos],
+        "repos": [repo for repo in converted.listed("repos") if repo["path"] not in repos],
     }
     return {key: items for key, items in added.items() if items}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -47,12 +46,12 @@ def _problem(error: ErrorDetails, document: Node) -> Problem:
     return Problem(node.mark, _type_or_range(kind, context, _key_name(loc), node))
 
 
-def _type_or_range(kind: str, context: dict[str, Any], key: str, node: Node) -> str:
+def _type_or_range(kind: str, context: Mapping[str, object], key: str, node: Node) -> str:
     if kind == "wrong_type" or kind in _EXPECTED:
-        expected = context["expected"] if kind == "wrong_type" else _EXPECTED[kind]
+        expected = str(context["expected"]) if kind == "wrong_type" else _EXPECTED[kind]
         return f"{key} must be {expected}, not {_described(node, expected)}"
     if kind == "literal_error":
-        return _not_one_of(context["expected"], key, node)
+        return _not_one_of(str(context["expected"]), key, node)
     if kind == "too_short":
         return f"{key} must not be empty"
     if kind == "greater_than_equal":
@@ -76,7 +75,7 @@ def _described(node: Node, expected: str) -> str:
     return f"`{node.raw}`"
 
 
-def _meaning(value: Any) -> str:
+def _meaning(value: object) -> str:
     if isinstance(value, Oddity):
         return value.meaning
     if isinstance(value, bool):
