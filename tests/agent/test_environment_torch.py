@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_an_accelerator_in_the_profile_is_taken_as_it_is() -> None:
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(installer, "WAIT_BASE_S", 0.01)
+    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("FAKE_GPU", "1")
     with PackageIndex() as index:

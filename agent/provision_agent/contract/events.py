@@ -20,6 +20,7 @@ from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
 MAX_EVENT_BYTES = 256 * 1024
 """A longer line is no event; the agent's longest have a few kB."""
 MAX_DEPTH = 12
+MAX_KEY_CHARS = 8192
 AGENT_VERDICTS = ("complete", "incomplete", "failed", "timeout", "cancelled")
 """How the instance can say that a run ended; every other verdict is the collector's."""
 AGENT, COLLECTOR, BOTH = "agent", "collector", "both"
@@ -38,7 +39,7 @@ def _extra(**limits: Any) -> Any:
 
 
 _SHORT: Dict[str, Any] = {"max_chars": 256}
-_LINE: Dict[str, Any] = {"max_chars": 8192}
+_LINE: Dict[str, Any] = {"max_chars": MAX_KEY_CHARS}
 _SECONDS: Dict[str, Any] = {"low": 0, "high": 1e11}
 _SPEED: Dict[str, Any] = {"low": 0, "high": 1e15}
 _COUNT: Dict[str, Any] = {"low": 0}
@@ -348,6 +349,9 @@ _STATES: Dict[str, Optional[str]] = {
     "skipped": "skipped",
 }
 
+ITEM_STATES = frozenset(filter(None, _STATES.values()))
+"""All that an item can be in."""
+
 EVENTS: Dict[str, EventType] = {
     "run_started": EventType(RunStarted, AGENT, "The agent began, or went on with, the run."),
     "facts_found": EventType(
@@ -475,7 +479,7 @@ class _Head:
     run: str = bounded(pattern=RUN_ID_PATTERN)
     seq: int = bounded(low=1)
     event: str = bounded(pattern=_NAME_PATTERN)
-    key: Optional[str] = bounded(None, max_chars=8192)
+    key: Optional[str] = bounded(None, max_chars=MAX_KEY_CHARS)
     labels: Optional[Dict[str, str]] = bounded(None, max_entries=256, max_chars=8192)
 
 

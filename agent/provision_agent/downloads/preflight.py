@@ -111,7 +111,7 @@ def _ask_source(
         )
     except Failure as failure:
         if failure.class_ == "rate_limited":
-            hosts.pause(str(failure.facts.get("host")), float(failure.facts.get("wait_s", 0.0)))
+            hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)
         if not failure.retriable:
             source.failure = failure
         return failure.retriable

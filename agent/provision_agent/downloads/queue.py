@@ -98,7 +98,7 @@ class Downloads:
         wanted = [fetch.item for fetch in self._fetches.values() if level in (None, fetch.item.level)]
         with self._changed:
             while any(not self._is_settled(item) for item in wanted):
-                if self._context.cancelled.is_set() or self._is_stopped or self._context.remaining_s() <= 0:
+                if self._is_over():
                     return False
                 self._changed.wait(min(0.25, max(0.0, self._context.remaining_s())))
         return True
@@ -185,7 +185,7 @@ class Downloads:
         ]
 
     def _is_over(self) -> bool:
-        return self._is_stopped or self._context.cancelled.is_set() or self._context.remaining_s() <= 0
+        return self._is_stopped or self._context.is_over()
 
     # -- one file
 

@@ -6,7 +6,6 @@ SIGKILL is the only exception, and the next start goes on from what the disk hol
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ..contract.failures import Failure
+from ..contract.messages import read_message
 from ..contract.plan import STEPS, Download, Plan
 from ..contract.redaction import public_url
 from ..contract.steps import LEVELS
@@ -30,7 +30,7 @@ from .context import Context
 from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
-from .start import read_run_record
+from .record import Handed, read_plan, read_record
 from .state import StateFile
 from .step_runner import LOOK_AGAIN_S, Checkouts, Items
 from .tally import Tally
@@ -43,11 +43,10 @@ CLONES_AT_ONCE = 4
 def run_main(argv: List[str]) -> int:
     """``run <workspace> <run> <restarts> <lock descriptor>``: secrets as one JSON line on stdin."""
     workspace, run_id, restarts = Workspace(argv[0]), argv[1], int(argv[2])
-    secrets: Dict[str, str] = json.loads(sys.stdin.buffer.readline())["secrets"]
-    record = read_run_record(workspace, run_id)
+    secrets = read_message(Handed, sys.stdin.buffer.readline()).secrets
+    record = read_record(workspace, run_id)
     journal = Journal(workspace, run_id, secrets=secrets)
-    with open(workspace.run_file(run_id, "plan.json"), encoding="utf-8") as file:
-        unbound = Plan.from_json(json.load(file))
+    unbound = read_plan(workspace, run_id)
     journal.event(
         "run_started",
         plan_hash=unbound.hash,
@@ -55,13 +54,12 @@ def run_main(argv: List[str]) -> int:
         deadline_s=unbound.limits.run_s,
         resumed=journal.look(lambda state: state.started) is not None,
         restarts=restarts,
-        labels=record.get("labels") or {},
+        labels=record.labels,
         workspace=workspace.root,
         pid=os.getpid(),
     )
     plan = unbound.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id=run_id)
-    clock, may_kill = RunClock.from_json(record), bool(record.get("kill_holders"))
-    run = Run(plan, workspace, run_id, journal, clock, secrets, kill_holders=may_kill)
+    run = Run(plan, workspace, run_id, journal, record.clock, secrets, kill_holders=record.kill_holders)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
     orphan = Orphanage(workspace, WorkspaceLock(workspace, int(argv[3])), run_id)

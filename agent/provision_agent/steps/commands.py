@@ -46,7 +46,7 @@ def run_command(command: Command, context: Context, python: Optional[str]) -> No
     started = time.monotonic()
     finished = process.run(
         with_python(command.run, python),
-        timeout_s=min(command.timeout_s, max(context.remaining_s(), 0.1)),
+        timeout_s=context.bounded(command.timeout_s),
         directory=os.path.join(context.workspace, command.directory),
         environment=environment,
         on_line=context.output,

@@ -14,7 +14,7 @@ import shlex
 import time
 from typing import Dict, List, Optional
 
-from ..contract import backoff
+from ..contract import retry
 from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..contract.redaction import public_url
@@ -23,10 +23,8 @@ from . import refs
 from .git import Git
 from .progress import Progress
 
-ROUNDS = 3
+ROUNDS = retry.Schedule(attempts=3, base_s=2.0, cap_s=20.0)
 FETCH_S = 900.0
-WAIT_BASE_S = 2.0
-WAIT_CAP_S = 20.0
 MARKER = "provision-incomplete"
 """A file in .git while the first checkout of a folder is under way."""
 _STALE_LOCK_S = 600.0
@@ -118,31 +116,40 @@ class _Checkout:
     def from_any_source(self) -> bool:
         """Try every source in turn, several rounds while that may help; False when it was there already."""
         sources = [self._repo.url, *self._repo.mirrors]
-        for attempt in range(1, ROUNDS + 1):
-            failures: Dict[str, Failure] = {}
-            for url in sources:
-                try:
-                    return self._from(url)
-                except Failure as failure:
-                    failures[url] = failure
-                    self._progress.say(f"{public_url(url)}: {failure.message}")
-                    if (
-                        failure.class_ in ("conflict", "disk_full", "read_only")
-                        or self._context.cancelled.is_set()
-                    ):
-                        raise
-            last = failures[sources[-1]]
-            sources = [url for url in sources if failures[url].retriable]
-            if not sources or attempt == ROUNDS:
-                raise last
-            self._wait(attempt, last)
-        raise AssertionError("the last round returns or raises")
+        attempts = retry.Attempts(ROUNDS)
 
-    def _wait(self, attempt: int, failure: Failure) -> None:
-        wait_s = backoff.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)
-        fields = {"attempt": attempt + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
-        self._context.report("repo_retried", item=self._repo.path, level=self._repo.level, **fields)
-        self._context.cancelled.wait(min(wait_s, max(0.0, self._context.remaining_s())))
+        def report(failure: Failure, wait_s: float) -> None:
+            fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
+            self._context.report("repo_retried", item=self._repo.path, level=self._repo.level, **fields)
+
+        return retry.call(
+            lambda: self._round(sources),
+            attempts,
+            errors=Failure,
+            wait=self._context.wait,
+            may_help=lambda failure: (
+                failure.meaning.helps_elsewhere and bool(sources) and not self._context.is_over()
+            ),
+            before_wait=report,
+        )
+
+    def _round(self, sources: List[str]) -> bool:
+        """Try each of *sources* once, in turn; those for which another time will not help are taken out.
+
+        Raises:
+            Failure: the last one's, or at once what no other source can mend.
+        """
+        for url in list(sources):
+            try:
+                return self._from(url)
+            except Failure as failure:
+                last = failure
+                self._progress.say(f"{public_url(url)}: {failure.message}")
+                if not failure.meaning.helps_elsewhere or self._context.cancelled.is_set():
+                    raise
+                if not failure.retriable:
+                    sources.remove(url)
+        raise last
 
     def _from(self, url: str) -> bool:
         target = refs.resolve(

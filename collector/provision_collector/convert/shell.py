@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from provision_agent.contract.source_kinds import forms
+
 from ..profile.urls import SECRET_PARAMETERS
 from .converted import BASE, COMFYUI, MODELS, Converted, name_of, repo_path
 from .documents import Item, items
@@ -26,6 +28,7 @@ FOLDERS = {
 OTHER_FOLDERS = {"WORKFLOWS": f"{COMFYUI}/user/default/workflows", "INPUT": f"{COMFYUI}/input"}
 SECRETS = {"huggingface.co": "HF_TOKEN", "civitai.com": "CIVITAI_TOKEN"}
 
+_ADDRESS = re.compile(rf"({'|'.join(forms())}|git|ssh)[:@]")
 _ARRAY = re.compile(r"^[ \t]*(?:declare -a |local -a |export )?([A-Za-z_]\w*)\+?=\(", re.M)
 _SCALAR = re.compile(
     r"^[ \t]*(?:export |readonly |local )?([A-Za-z_]\w*)=(\"[^\"\n]*\"|'[^'\n]*'|[^\s();&|\"']*)[ \t]*(?:#.*)?$",
@@ -97,8 +100,8 @@ def _expanded(entry: str, values: dict[str, str], depth: int = 0) -> str:
 
 def _add(array: str, entry: str, made: Converted) -> None:
     parts = [part.strip() for part in entry.split("|")]
-    urls = [_without_token(part) for part in parts if re.match(r"(https?|hf|civitai|git|ssh)[:@]", part)]
-    names = [part for part in parts if part and not re.match(r"(https?|hf|civitai|git|ssh)[:@]", part)]
+    urls = [_without_token(part) for part in parts if _ADDRESS.match(part)]
+    names = [part for part in parts if part and not _ADDRESS.match(part)]
     folder = FOLDERS.get(re.sub(r"_?(MODELS?|FILES?)$|S$", "", array.upper())) or FOLDERS.get(
         re.sub(r"S$", "", re.sub(r"_?MODELS?$", "", array.upper()))
     )

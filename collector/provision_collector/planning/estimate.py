@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from provision_agent.contract.plan import Bound, Download, Plan, SecretRule
+from provision_agent.contract.source_kinds import host_of
 
 from .answers import Source, Survey
 
@@ -146,13 +146,6 @@ def estimate_of(
         repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
         was_asked=surveyed is not None,
     )
-
-
-def host_of(url: str) -> str:
-    """The host that *url* names, as people know it."""
-    short = {"hf": "huggingface.co", "civitai": "civitai.com", "file": "this disk"}
-    scheme = url.partition(":")[0]
-    return short.get(scheme) or urlsplit(url).hostname or url
 
 
 # -- files

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from provision_agent.contract.plan import Download, Plan, Repo, repository_of
+from provision_agent.contract.plan import Download, Plan, Repo
 from provision_agent.contract.redaction import public_url
+from provision_agent.contract.source_kinds import means_many_files
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ProfileError
@@ -171,7 +172,7 @@ def _locked(item: Download, file: LockedFile) -> Download:
 
 
 def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned]) -> LockedFile | None:
-    if repository_of(item.url) is not None:
+    if means_many_files(item.url):
         unpinned.append(
             Unpinned(item.label, f"a lock pins single files: list those of {item.url} that you need")
         )

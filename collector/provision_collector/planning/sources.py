@@ -7,9 +7,9 @@ from typing import Any
 
 from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.plan import Download, Plan, Repo
+from provision_agent.contract.source_kinds import host_of
 
 from .answers import Source, Survey
-from .estimate import host_of
 
 STATES = {
     "ok": "ok",

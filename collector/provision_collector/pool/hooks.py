@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 import structlog
-from provision_agent.contract.backoff import full_jitter_s
+from provision_agent.contract.retry import full_jitter_s
 
 from ..errors import UsageError
 from .local_command import WEBHOOK_SECRET, argv_of, execute, facts_of

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from provision_agent.contract import plan
+from provision_agent.contract import plan, source_kinds
 
 from ..errors import UsageError
 from . import model, paths
@@ -20,11 +20,6 @@ from .notes import Annotation, classes_in, fields_of
 from .variables import suggestion
 
 DEFAULT_WORKSPACE = "/workspace"
-BUILT_IN_HOSTS = {
-    "civitai.com": model.HostLimits(files=1),
-    "dropbox.com": model.HostLimits(connections=1),
-}
-"""These throttle or refuse whoever asks for more at once."""
 
 T = TypeVar("T")
 AnyPart = TypeVar("AnyPart", bound=model.Part)
@@ -57,14 +52,17 @@ def compile_plan(
     """
     document = profile.document
     folder = _workspace(workspace) if workspace is not None else document.workspace
-    given: dict[str, object] = {
-        "workspace": folder,
-        "strict": document.strict if strict is None else strict,
-        "limits": _limits(document.limits, timeout_s),
-        "downloads": tuple(_with_limits(item, document.limits) for item in document.downloads),
-    }
+    downloads = tuple(_with_limits(item, document.limits) for item in document.downloads)
+    made = _in_plan(document.model_copy(update={"downloads": downloads}), plan.Plan)
     return dataclasses.replace(
-        _in_plan(document.model_copy(update=given), plan.Plan),
+        made,
+        workspace=folder,
+        strict=made.strict if strict is None else strict,
+        limits=dataclasses.replace(
+            made.limits,
+            run_s=made.limits.run_s if timeout_s is None else timeout_s,
+            hosts=source_kinds.host_limits(made.limits.hosts),
+        ),
         workspace_fallback=workspace is None and folder == DEFAULT_WORKSPACE,
         steps=_steps(skip, only),
         secrets=profile.secret_rules,
@@ -87,13 +85,6 @@ def _steps(skip: Sequence[str], only: Sequence[str]) -> tuple[str, ...]:
             )
     wanted = {*only, "checks"} if only else set(plan.STEPS)
     return tuple(step for step in plan.STEPS if step in wanted and step not in skip)
-
-
-def _limits(limits: model.Limits, timeout_s: float | None) -> model.Limits:
-    hosts = dict(BUILT_IN_HOSTS)
-    for name, given in limits.hosts.items():
-        hosts[name] = _laid_over(hosts.get(name, model.HostLimits()), given)
-    return limits.model_copy(update={"hosts": hosts, "run": limits.run if timeout_s is None else timeout_s})
 
 
 def _with_limits(item: model.Download, general: model.Limits) -> model.Download:

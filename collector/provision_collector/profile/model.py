@@ -212,7 +212,7 @@ class Download(Item):
     """Keys that mean nothing for one file."""
 
     url: f.Url
-    """Where it is: `https://…`, `hf://OWNER/REPO/FILE`, `civitai:VERSION`, `file:///…`; `hf://OWNER/REPO` is a whole repository."""
+    """Where it is: a URL, or a short form such as `hf://OWNER/REPO/FILE`; `hf://OWNER/REPO` is a whole repository."""
     mirrors: tuple[f.Url, ...] = ()
     """Other sources of the same content, tried in order."""
     substitute: Substitute | None = None

@@ -1,6 +1,6 @@
 """The tables of docs/PROFILE.md, made from the models; the text around them is written by hand.
 
-A block between ``<!-- fields: Download -->`` (or ``<!-- steps -->``) and ``<!-- end -->`` is made anew, everything else stays.
+A block between ``<!-- fields: Download -->`` (``<!-- steps -->``, ``<!-- sources -->``) and ``<!-- end -->`` is made anew, everything else stays.
 ``python -m provision_collector.profile.reference docs/PROFILE.md`` writes the file.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
+from provision_agent.contract.source_kinds import SOURCE_KINDS
 from provision_agent.contract.steps import STEPS
 from pydantic import BaseModel
 
@@ -20,7 +21,7 @@ from .model import Document, Part
 from .notes import Annotation, Example, FieldNotes, Kind, fields_of
 from .schema import EXTENDS
 
-_BLOCK = re.compile(r"(<!-- (fields: \w+|steps) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (fields: \w+|steps|sources) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _BYTES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 
@@ -34,8 +35,8 @@ def filled(page: str) -> str:
     models = {model.__name__: model for model in all_parts()}
 
     def block(match: re.Match[str]) -> str:
-        _, _, name = match[2].partition(": ")
-        lines = _table(models[name]) if name else _steps()
+        what, _, name = match[2].partition(": ")
+        lines = _table(models[name]) if name else _steps() if what == "steps" else _sources()
         return match[1] + "".join(f"{line}\n" for line in lines) + match[3]
 
     return _BLOCK.sub(block, page)
@@ -115,6 +116,14 @@ def _steps() -> Iterator[str]:
     yield "| step | what it does |"
     yield "| --- | --- |"
     yield from (_row(f"`{name}`", step.text) for name, step in STEPS.items())
+
+
+def _sources() -> Iterator[str]:
+    yield "| source | `url` | links that it understands besides |"
+    yield "| --- | --- | --- |"
+    for name, kind in SOURCE_KINDS.items():
+        written = "; ".join(form.example for form in kind.forms)
+        yield _row(name.replace("_", " "), written, ", ".join(host.name for host in kind.hosts))
 
 
 def _row(*cells: str) -> str:

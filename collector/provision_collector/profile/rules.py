@@ -1,13 +1,14 @@
 """What the keys of one item mean together: a check is one thing, a critical service starts early.
 
-Which keys go together is said in `model`; here is how it is told. Works on the tree, not on the models, so that it finds its problems also in an item that has others.
+Which keys go together is said in `model`; here is how it is told. Works on the tree, not on the models, so that it
+finds its problems also in an item that has others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from provision_agent.contract.plan import repository_of
+from provision_agent.contract.source_kinds import means_many_files
 
 from .model import Check, Download, Layer, Part, Service
 from .paths import comparable
@@ -73,7 +74,7 @@ def _repository(download: Node) -> Iterator[Problem]:
     url, path = download.text("url"), download.text("path")
     if url is None:
         return
-    is_repository = repository_of(url) is not None
+    is_repository = means_many_files(url)
     nothing = Download.of_one_file if is_repository else Download.of_a_repository
     for key in nothing:
         if download.get(key) is not None:

@@ -196,7 +196,7 @@ def _digest(value: Any) -> str:
 @contextmanager
 def _one_at_a_time(context: Context) -> Iterator[None]:
     while not _installing.acquire(timeout=0.5):
-        if context.cancelled.is_set() or context.remaining_s() <= 0:
+        if context.is_over():
             raise Failure("timed_out", "stopped while another install was running", retriable=True)
     try:
         yield

@@ -14,7 +14,7 @@ from ...contract.failures import Failure
 from ...host import remove_tree
 from ...run.context import Context
 from ..progress import Progress
-from . import probe, venv
+from . import answers, probe, venv
 from .installer import Installer
 from .probe import normalised
 
@@ -95,15 +95,14 @@ def _broken(tools: Installer, context: Context, names: Sequence[str]) -> "dict[s
     if not present:
         return {}
     python = tools.venv.python
-    limit = max(0.1, min(IMPORT_S, context.remaining_s()))
-    damage = probe.ask(python, "damage", *present, timeout_s=limit, cancelled=context.cancelled)
-    missing = {name: found["missing"] for name, found in damage.items() if found["missing"]}
+    limit = context.bounded(IMPORT_S)
+    damage = probe.ask(python, answers.Damage, *present, timeout_s=limit, cancelled=context.cancelled)
+    missing = {name: harm.missing for name, harm in damage.harmed.items() if harm.missing}
     broken = {name: f"misses {', '.join(files[:2])}" for name, files in missing.items()}
     if "numpy" in present and "numpy" not in broken:
         try:
-            reason = probe.ask(python, "imports", "numpy", timeout_s=limit, cancelled=context.cancelled)[
-                "numpy"
-            ]
+            told = probe.ask(python, answers.Imports, "numpy", timeout_s=limit, cancelled=context.cancelled)
+            reason = told.reasons.get("numpy", "")
         except Failure as failure:
             reason = failure.message
         if reason:
@@ -162,9 +161,9 @@ def _remove(paths: Iterable[str], context: Context) -> None:
 
 
 def _site_packages(tools: Installer, context: Context) -> List[str]:
-    limit = max(0.1, min(venv.PROBE_S, context.remaining_s()))
-    answer = probe.ask(tools.venv.python, "interpreter", timeout_s=limit, cancelled=context.cancelled)
-    return list(answer["site_packages"])
+    limit = context.bounded(venv.PROBE_S)
+    answer = probe.ask(tools.venv.python, answers.Interpreter, timeout_s=limit, cancelled=context.cancelled)
+    return list(answer.site_packages)
 
 
 def _warn(context: Context, message: str) -> None:

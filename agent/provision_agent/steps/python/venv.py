@@ -16,7 +16,7 @@ from ...host import process, remove_tree
 from ...run.context import Context
 from .. import orphans
 from ..progress import Progress
-from . import probe
+from . import answers, probe
 
 ITEM = "venv"
 LEVEL = "critical"
@@ -95,11 +95,11 @@ def health(path: str, context: Context, *, needs_pip: bool) -> Optional[str]:
         return "it has no bin/python" if not os.path.islink(python) else "its bin/python is a link to nothing"
     try:
         answer = probe.ask(
-            python, "interpreter", timeout_s=_bound_s(PROBE_S, context), cancelled=context.cancelled
+            python, answers.Interpreter, timeout_s=context.bounded(PROBE_S), cancelled=context.cancelled
         )
     except Failure as failure:
         return failure.message
-    return "it has no pip" if needs_pip and not answer["has_pip"] else None
+    return "it has no pip" if needs_pip and not answer.has_pip else None
 
 
 def make(
@@ -117,7 +117,7 @@ def make(
         progress.say(f"making {path} with {os.path.basename(argv[0])}")
         done = process.run(
             argv,
-            timeout_s=_bound_s(CREATE_S, context),
+            timeout_s=context.bounded(CREATE_S),
             environment=process.child_environment(orphans.mark(context)),
             on_line=progress.line,
             cancelled=context.cancelled,
@@ -162,13 +162,16 @@ def _runs_torch(path: str, context: Context, progress: Progress) -> bool:
     progress.say(f"does the torch of {path} run on this GPU?")
     try:
         answer = probe.ask(
-            interpreter_of(path), "torch", timeout_s=_bound_s(TORCH_S, context), cancelled=context.cancelled
+            interpreter_of(path),
+            answers.Torch,
+            timeout_s=context.bounded(TORCH_S),
+            cancelled=context.cancelled,
         )
     except Failure as failure:
         progress.say(f"no: {failure.message}")
         return False
-    progress.say("yes" if answer["ran_on"] == "cuda" else f"no: {answer['error'] or 'it sees no GPU'}")
-    return bool(answer["ran_on"] == "cuda")
+    progress.say("yes" if answer.ran_on == "cuda" else f"no: {answer.error or 'it sees no GPU'}")
+    return answer.ran_on == "cuda"
 
 
 def _clear(path: str, problem: str, context: Context, progress: Progress) -> None:
@@ -211,7 +214,7 @@ def version_at(path: str, context: Context, facts: Mapping[str, Any]) -> str:
     """The version of the python at *path*, or of the one that an environment there would be made with."""
     try:
         python = interpreter_of(path)
-        return str(probe.ask(python, "interpreter", timeout_s=_bound_s(PROBE_S, context))["version"])
+        return probe.ask(python, answers.Interpreter, timeout_s=context.bounded(PROBE_S)).version
     except Failure:
         base = base_python(facts)
         return next(str(found["version"]) for found in facts["pythons"] if found["path"] == base)
@@ -229,7 +232,3 @@ def _uses_uv(python: Python, facts: Mapping[str, Any]) -> bool:
 
 def _record(context: Context, path: str, *, is_ours: bool) -> Dict[str, Any]:
     return dict(context.state.get("venv", path) or {}, is_ours=is_ours)
-
-
-def _bound_s(own_s: float, context: Context) -> float:
-    return max(0.1, min(own_s, context.remaining_s()))

@@ -24,6 +24,7 @@ from .tags import Target, has_version, is_release, name_of
 
 LISTING_BYTES = 32 << 20
 ASK_S = 20.0
+ALL_S = 3600.0
 LEVEL = "critical"
 _HINT = "list another version in the profile, or an index that has it (`PIP_EXTRA_INDEX_URL`)"
 _PINNED = re.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*===?\s*([^\s;,*#]+)\s*(?:[;#].*)?")
@@ -36,7 +37,7 @@ def ask(
     version that is there already, which may do."""
     path = disk_estimate.path_meant(python, context, facts)
     target = Target.of(venv.version_at(path, context, facts))
-    until = time.monotonic() + max(0.1, context.remaining_s())
+    until = time.monotonic() + context.bounded(ALL_S)
     wheels = Wheels(access, indexes.configured(path), target, until=until)
     asked: List["Future[Dict[str, Any]]"] = []
     for layer in python.layers:
