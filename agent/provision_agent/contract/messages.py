@@ -54,7 +54,7 @@ def _bytes(default: Any = None) -> Any:
 
 
 def _seconds(default: Any = ...) -> Any:
-    limits = {"low": 0, "high": 1e10}
+    limits = {"low": 0, "high": 1e13}
     return bounded(**limits) if default is ... else bounded(default, **limits)
 
 
@@ -123,7 +123,7 @@ class RunPlace:
     files: RunFiles = bounded()
     started_unix: float = _seconds()
     """When it was accepted, by the clock of whoever started it."""
-    remaining_s: Optional[float] = bounded(None, low=-1e10, high=1e10)
+    remaining_s: Optional[float] = bounded(None, low=-1e13, high=1e13)
     """Until its deadline, by its own word."""
     plan_hash: str = bounded("", max_chars=64)
 

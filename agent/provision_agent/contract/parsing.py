@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import re
+import types
 import typing
 from typing import (
     Any,
@@ -212,6 +213,8 @@ class _Field(NamedTuple):
 
 
 _FIELDS: Dict[Any, Tuple[_Field, ...]] = {}
+_UNIONS = (Union, getattr(types, "UnionType", Union))
+"""``Optional[int]``, and ``int | None`` where the interpreter has it."""
 
 
 def _fields_of(kind: Any) -> Tuple[_Field, ...]:
@@ -235,7 +238,7 @@ def _check_of(hint: Any, bounds: Bounds) -> Check:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or hint is object:
         return lambda value, where: check_json(value, where, bounds=bounds)
-    if origin is Union:
+    if origin in _UNIONS:
         return _union(
             tuple(_check_of(each, bounds) for each in arguments if each is not type(None)), arguments
         )

@@ -103,7 +103,7 @@ def _print(found: Audit, *, is_repaired: bool) -> None:
     from ..console import harmless
 
     for item in found.wrong:
-        print(harmless(f"{item['state']:13}  {item['level']:8}  {item['item']}: {item['message']}"))
+        print(harmless(f"{item.state:13}  {item.level:8}  {item.item}: {item.message}"))
     for path in found.extra:
         print(harmless(f"{'extra':13}  {'':8}  {path}"))
     right = len(found.items) - len(found.wrong)

@@ -17,7 +17,7 @@ from .options import configure_logging, connection_options, duration, instance_o
 
 if TYPE_CHECKING:
     from ..collect.collect import CollectOrder, LogToCollect
-    from ..mirror import Markers
+    from ..collect.markers import Markers
 
 
 def size(text: str) -> int:
@@ -167,8 +167,8 @@ def _file_name(remote: str) -> str:
 
 
 def _markers(success: tuple[str, ...], failure: tuple[str, ...], profile: str | None) -> Markers:
+    from ..collect.markers import Markers
     from ..errors import UsageError
-    from ..mirror import Markers
 
     if not all(text.strip() and "\n" not in text for text in (*success, *failure)):
         raise UsageError("a marker is a part of one line", hint="give some text with `--marker-success`")

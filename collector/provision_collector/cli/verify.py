@@ -37,16 +37,18 @@ def command(
     configure_logging(verbose)
     import asyncio
 
+    from provision_agent.contract.parsing import to_json
+
     from ..planning.audit import run_checks
     from ..planning.sources import worst
 
     instance = instance_of(connection, run)
     plan = plan_for(instance, run, profile, dict(variables), workspace).plan
-    passed, failed = asyncio.run(run_checks(instance, plan))
-    code = worst(check["level"] for check in failed)
+    answer = asyncio.run(run_checks(instance, plan))
+    code = worst(check.level for check in answer.failed)
     levels = {check.name: check.level for check in plan.checks}
-    events = [{"event": "check_passed", "item": name, "level": levels[name]} for name in passed]
-    events += [{"event": "check_failed", **check} for check in failed]
+    events = [{"event": "check_passed", "item": name, "level": levels[name]} for name in answer.passed]
+    events += [{"event": "check_failed", **to_json(check)} for check in answer.failed]
     if as_json:
         for event in events:
             print(json.dumps(event, ensure_ascii=False))
@@ -91,8 +93,10 @@ def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int
     for event in events:
         state.fold(parse_event(event))
     verdict = {0: "complete", 1: "failed", 5: "incomplete"}[code]
-    return outcome_of(
-        state, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
+    return dict(
+        outcome_of(
+            state, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
+        )
     )
 
 

@@ -133,16 +133,18 @@ def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]
 
     from ..run.outcome import outcome_of
 
-    return outcome_of(
-        RunState(""),
-        host=host,
-        verdict=error.verdict,
-        exit_code=error.exit_code,
-        labels=labels,
-        logs={},
-        gaps=[],
-        reconnects=0,
-        error=error,
+    return dict(
+        outcome_of(
+            RunState(""),
+            host=host,
+            verdict=error.verdict,
+            exit_code=error.exit_code,
+            labels=labels,
+            logs={},
+            gaps=[],
+            reconnects=0,
+            error=error,
+        )
     )
 
 

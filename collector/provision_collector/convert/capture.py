@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from provision_agent.contract.findings import CaptureAnswer
+from provision_agent.contract.messages import CaptureRequest
+from provision_agent.contract.parsing import to_json
+
 from ..errors import UsageError
-from ..instance import Instance
+from ..instance import Instance, as_answer
 from ..instance.query import ask
 from .converted import Converted, name_of
 from .snapshot import add_packages
@@ -30,14 +34,14 @@ async def capture(
     Raises:
         UsageError: there is none.
     """
-    request = {"comfyui": comfyui, "catalogue": catalogue}
-    found = await ask(instance, "capture", request, timeout_s=WITHIN_S)
-    if found["comfyui"] is None:
+    request = CaptureRequest(comfyui=comfyui, catalogue=catalogue)
+    found = await ask(instance, "capture", request, as_answer(CaptureAnswer), timeout_s=WITHIN_S)
+    if found.comfyui is None:
         raise UsageError(
-            f"there is no ComfyUI on {instance} in {', '.join(found['looked_at'])}",
+            f"there is no ComfyUI on {instance} in {', '.join(found.looked_at)}",
             hint="give its folder with `--comfyui`",
         )
-    return found
+    return dict(to_json(found))
 
 
 def from_capture(found: Mapping[str, Any], name: str) -> Converted:

@@ -9,7 +9,7 @@ from .bundle import Bundle, build_bundle
 from .channel import Channel
 from .connection import Connection, connect
 from .contact import first_contact, refusal, regain
-from .deploy import Deployment, call, no_python, python_command
+from .deploy import Deployment, as_answer, call, no_python, python_command, understood
 from .link import Link
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Deployment",
     "Instance",
     "Link",
+    "as_answer",
     "build_bundle",
     "call",
     "connect",
@@ -28,4 +29,5 @@ __all__ = [
     "python_command",
     "refusal",
     "regain",
+    "understood",
 ]

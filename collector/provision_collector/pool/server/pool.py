@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
+from provision_agent.contract.messages import StopAnswer, StopRequest
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
+from ...instance import as_answer
 from ...instance.query import ask
 from ...profile import values_of
 from ...run import registry
@@ -121,7 +123,8 @@ class Pool:
         instance = RunRecord(run="", stem="", started_unix=0, instance=row.instance).to_instance()
         record = registry.find(row.joined or row.run)
         workspace = record.workspace if record is not None else None
-        await ask(instance, "stop", {"run": row.joined or row.run, "workspace": workspace})
+        request = StopRequest(run=row.joined or row.run, workspace=workspace)
+        await ask(instance, "stop", request, as_answer(StopAnswer), workspace=workspace)
         await self.end_broken(run, "cancelled")
 
     async def accept(self, request: RunRequest) -> tuple[Row, bool]:

@@ -257,7 +257,7 @@ class Watch:
         self, verdict: str, exit_code: int, files: RunFiles | None, error: ProvisionError | None = None
     ) -> dict[str, Any]:
         logs = {} if files is None else {"core": files.core, "errors": files.errors, "events": files.events}
-        return outcome_of(
+        outcome = outcome_of(
             self.view.run_state,
             host=str(self.instance),
             verdict=verdict,
@@ -268,3 +268,4 @@ class Watch:
             reconnects=self.view.reconnects,
             error=error,
         )
+        return dict(outcome)
