@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -16,7 +16,23 @@ from .options import variables_option, workflow_option
 if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
 
+    from ..planning.sources import Row
     from ..profile import Profile
+
+
+class Counts(TypedDict):
+    """What a profile asks for, in numbers, as `check --json` and `profiles list --json` print it."""
+
+    name: str
+    downloads: int
+    bytes: int
+    unknown_sizes: int
+    repos: int
+    checks: int
+    services: int
+    critical: int
+    secrets: list[str]
+    plan_hash: str
 
 
 @click.command("check")
@@ -49,16 +65,16 @@ def command(
             )
         raise
     facts = counts(prepared.profile, prepared.plan)
-    if workflows:
-        facts["unresolved"] = list(prepared.unresolved)
-    code, rows = 0, []
+    code = 0
+    rows: list[Row] = []
     if online:
         print_warnings(prepared.warnings)
         rows = rows_of(prepared.plan, prepared.ask())
         code = exit_code(rows)
     if as_json:
-        asked = {"sources": rows} if online else {}
-        click.echo(json.dumps({"valid": True, **facts, **asked}, ensure_ascii=False))
+        more = {"unresolved": list(prepared.unresolved)} if workflows else {}
+        asked = {"sources": [row.to_json() for row in rows]} if online else {}
+        click.echo(json.dumps({"valid": True, **facts, **more, **asked}, ensure_ascii=False))
     else:
         click.echo(sentence(facts))
         _print_sources(rows)
@@ -85,33 +101,33 @@ def print_warnings(warnings: Iterable[str]) -> None:
         print(f"provision: warning: {warning}", file=sys.stderr)
 
 
-def _print_sources(rows: list[dict[str, Any]]) -> None:
+def _print_sources(rows: list[Row]) -> None:
     from ..console.text import harmless
 
     if not rows:
         return
-    state = max(len(row["state"]) for row in rows)
-    host = max(len(row["host"]) for row in rows)
+    state = max(len(row.state) for row in rows)
+    host = max(len(row.host) for row in rows)
     print(f"\n{'STATE':{state}}  {'LEVEL':8}  {'SOURCE':{host}}  ITEM")
     for row in rows:
-        why = f"\n{'':{state}}  {row['message']}; {row['hint']}" if row["message"] else ""
-        role = "" if row["role"] == "url" else f"  ({row['role']})"
+        why = f"\n{'':{state}}  {row.message}; {row.hint}" if row.message else ""
+        role = "" if row.role == "url" else f"  ({row.role})"
         print(
             harmless(
-                f"{row['state']:{state}}  {row['level']:8}  {row['host']:{host}}  {row['item']}{role}{why}",
+                f"{row.state:{state}}  {row.level:8}  {row.host:{host}}  {row.item}{role}{why}",
                 keep="\n",
             )
         )
 
 
-def as_fields(problem: str) -> dict[str, Any]:
+def as_fields(problem: str) -> dict[str, object]:
     """A problem's line for programs: `file line column message`."""
     match = re.fullmatch(r"(?s)(.*?):(\d+):(\d+): (.*)", problem)
     assert match is not None
     return {"file": match[1], "line": int(match[2]), "column": int(match[3]), "message": match[4]}
 
 
-def counts(profile: Profile, plan: Plan) -> dict[str, Any]:
+def counts(profile: Profile, plan: Plan) -> Counts:
     """What *profile* asks for, in numbers."""
     from ..planning.estimate import items_of
 
@@ -131,7 +147,7 @@ def counts(profile: Profile, plan: Plan) -> dict[str, Any]:
     }
 
 
-def sentence(facts: dict[str, Any]) -> str:
+def sentence(facts: Counts) -> str:
     """*facts* on one line for people."""
     from ..profile.units import as_text
 

@@ -162,11 +162,10 @@ def _sums(found: Estimate) -> Iterator[str]:
     )
     yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{there}")
     for disk in found.disks:
-        free = "" if disk["free_bytes"] is None else f", {size(disk['free_bytes'])} free"
-        short = disk["free_bytes"] is not None and disk["needed_bytes"] > disk["free_bytes"]
+        free = "" if disk.free_bytes is None else f", {size(disk.free_bytes)} free"
         yield _row(
             "disk",
-            f"{size(disk['needed_bytes'])} needed on {disk['path']}{free}{': TOO SMALL' if short else ''}",
+            f"{size(disk.needed_bytes)} needed on {disk.path}{free}{': TOO SMALL' if disk.is_too_small else ''}",
         )
     if found.complete_s is None or found.usable_s is None:
         yield _row(
@@ -204,7 +203,7 @@ def _troubles(found: Estimate) -> Iterator[str]:
         for file in found.files
         if file.message
     ]
-    told += [(f"repo: {repo['message']}", repo["path"]) for repo in found.repos_failing]
+    told += [(f"repo: {repo.message}", repo.path) for repo in found.repos_failing]
     for reason, items in _by_reason(told).items():
         label, _, message = reason.partition(": ")
         others = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
