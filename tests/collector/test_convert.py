@@ -14,6 +14,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from provision_agent.contract.findings import CaptureAnswer
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Plan
 from provision_collector.cli import main
 from provision_collector.convert import Converted, from_file, from_workflows
@@ -575,7 +577,7 @@ def test_a_capture_keeps_torchs_version_and_leaves_its_build_to_the_next_card() 
         "service": ["-u", "/workspace/ComfyUI/main.py", "--port", "18188"],
     }
 
-    converted = from_capture(found, "203.0.113.7")
+    converted = from_capture(parse(CaptureAnswer, found), "203.0.113.7")
     plan = plan_of(converted)
 
     assert plan.python is not None
@@ -587,6 +589,17 @@ def test_a_capture_keeps_torchs_version_and_leaves_its_build_to_the_next_card() 
     assert plan.repos[0].install is None, "its requirements are among the packages"
     assert any("mine" in sentence for sentence in converted.unresolved)
     assert any("changes of its own" in sentence for sentence in converted.unresolved)
+
+
+def test_a_process_without_a_script_is_no_service() -> None:
+    found = parse(
+        CaptureAnswer, {"comfyui": "ComfyUI", "workspace": "/w", "service": ["-u", "/opt/other.py"]}
+    )
+
+    converted = from_capture(found, "h")
+
+    assert not plan_of(converted).services
+    assert any("its service is not in the profile" in sentence for sentence in converted.unresolved)
 
 
 # -- the published command

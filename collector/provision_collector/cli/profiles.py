@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,12 +53,12 @@ def show(name: str, resolved: bool, variables: tuple[tuple[str, str], ...], as_j
     from ..profile.source import read_text
 
     profile = load_profile(name, overrides=dict(variables))
-    content: Any = profile.resolved() if resolved else read_text(profile.sources[-1])
+    content = profile.resolved() if resolved else read_text(profile.sources[-1])
     if as_json:
         facts = {"name": profile.name, "sources": profile.sources, "profile": content}
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
-        click.echo(for_editors(as_yaml(content) if resolved else content), nl=False)
+        click.echo(for_editors(content if isinstance(content, str) else as_yaml(content)), nl=False)
 
 
 @command.command("schema")
@@ -130,7 +131,7 @@ def capture_(
     asked = "" if offline else catalogue or CATALOGUE
     found = asyncio.run(capture(instance, comfyui=comfyui, catalogue=asked))
     converted = from_capture(found, name or instance.host)
-    _give(converted, f"captured from {instance}:{found['workspace']}", output, as_json)
+    _give(converted, f"captured from {instance}:{found.workspace}", output, as_json)
     if output is not None:
         _lock(output)
 
@@ -171,11 +172,11 @@ def _give(converted: Converted, comment: str, output: Path | None, as_json: bool
     )  # whatever came in, a profile that is wrong says so
 
 
-def as_yaml(content: Any) -> str:
+def as_yaml(content: Mapping[str, object]) -> str:
     """*content* as YAML that reads back the same, keys in their own order."""
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=110)
 
 
-def as_json_file(content: Any) -> str:
+def as_json_file(content: object) -> str:
     """*content* as a JSON file that people may read."""
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
