@@ -591,6 +591,14 @@ def test_a_capture_keeps_torchs_version_and_leaves_its_build_to_the_next_card() 
     assert any("changes of its own" in sentence for sentence in converted.unresolved)
 
 
+def test_what_is_converted_tells_editors_its_schema_first() -> None:
+    text = Converted({"version": 1, "name": "x"}).to_yaml(comment="from y")
+    schema, comment, *_ = text.splitlines()
+
+    assert Path(schema.removeprefix("# yaml-language-server: $schema=")).is_file()
+    assert comment == "# from y"
+
+
 def test_a_process_without_a_script_is_no_service() -> None:
     found = parse(
         CaptureAnswer, {"comfyui": "ComfyUI", "workspace": "/w", "service": ["-u", "/opt/other.py"]}
