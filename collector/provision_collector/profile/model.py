@@ -350,7 +350,7 @@ class Document(Part):
 
     version: Annotated[f.Version, NOT_IN_PLAN, AS_WRITTEN]
     """The version of this language."""
-    name: Annotated[f.Name, AS_WRITTEN] = "profile"
+    name: Annotated[f.Name, AS_WRITTEN, Field(json_schema_extra={"default": None})] = "profile"
     """What it is called; the file's name if this is left out."""
     description: Annotated[f.Text, NOT_IN_PLAN] = ""
     """One line for people."""

@@ -154,7 +154,8 @@ def _words(annotation: Annotation) -> str:
     if arguments:
         return _words(next(each for each in arguments if each is not type(None)))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"[{annotation.__name__.lower()}](#{_anchor(annotation)})"
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", annotation.__name__).lower()
+        return f"[{words}](#{_anchor(annotation)})"
     return {bool: "`true` or `false`", str: "name", object: "any value"}[annotation]  # type: ignore[index]
 
 
