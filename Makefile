@@ -58,6 +58,7 @@ schema: setup ## Write the profile's JSON Schema anew
 
 docs: setup ## Write the generated documents anew
 	@$(BIN)/python -m provision_collector.reference docs
+	@$(BIN)/python -m provision_collector.profile.reference docs/PROFILE.md
 
 agent: setup ## Write the agent's single file to dist/
 	@mkdir -p dist

@@ -14,7 +14,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type
 from urllib.parse import urlsplit
 
 from .parsing import NotJsonError, ParseError, bounded, check_json, kind_of, parse, read_json
-from .steps import GROUPS
+from .steps import GROUPS, LEVELS
 from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
 
 MAX_EVENT_BYTES = 256 * 1024
@@ -115,7 +115,7 @@ class Item(Body):
     """An event of one item: its final path or its name, and its level. A download's also carries its `key`."""
 
     item: str = bounded(**_LINE)
-    level: Optional[str] = _field(**_SHORT)
+    level: Optional[str] = _field(one_of=LEVELS)
 
 
 @dataclass(frozen=True)

@@ -51,24 +51,17 @@ def command(
     everything could be pinned.
     """
     configure_logging(verbose)
-    import asyncio
-    import os
-
     from ..console.text import harmless
     from ..planning.lock import lock_path, make_lock
-    from ..planning.source_survey import survey
-    from ..planning.wanted import wanted_profile
-    from ..profile import compile_plan, secret_values
-    from .check import one_profile
+    from ..planning.prepare import prepare
+    from .check import one_profile, print_warnings
 
     wanted = one_profile("lock", name, profile)
-    loaded, _ = wanted_profile(wanted, overrides=dict(variables), workflows=workflows)
-    plan = compile_plan(loaded, workspace=workspace)
-    secrets, warnings = secret_values(loaded, os.environ)
-    for warning in warnings:
-        print(f"provision: warning: {warning}", file=sys.stderr)
+    prepared = prepare(wanted, overrides=dict(variables), workflows=workflows, workspace=workspace)
+    print_warnings(prepared.warnings)
     instance = instance_of(connection) if connection["host"] else None
-    lock, unpinned = make_lock(plan, asyncio.run(survey(plan, secrets, instance=instance, pin=True)))
+    plan = prepared.plan
+    lock, unpinned = make_lock(plan, prepared.ask(instance=instance, pin=True))
     path = Path(output) if output else lock_path(wanted)
     if not unpinned:
         path.write_text(lock.to_text(), encoding="utf-8")

@@ -106,12 +106,21 @@ def _gathered(command: Command, options: Sequence[Option], names: Sequence[str])
     return decorated
 
 
+def _variable(text: str) -> tuple[str, str]:
+    from ..errors import UsageError
+
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"`--set {text}` is not NAME=VALUE", hint="--set comfyui_ref=v0.3.60")
+    return name, value
+
+
 def variables_option(command: Command) -> Command:
     """Add ``--set``; the command gets the pairs as *variables*."""
     return click.option(
         "--set",
         "variables",
-        type=pair,
+        type=_variable,
         multiple=True,
         metavar="NAME=VALUE",
         help="Set a variable of the profile.",

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .check import overrides
-from .options import Connection, configure_logging, connection_options, instance_of
+from .options import Connection, configure_logging, connection_options, instance_of, variables_option
 
 if TYPE_CHECKING:
     from ..convert import Converted
@@ -43,20 +42,21 @@ def list_(as_json: bool) -> None:
 @command.command("show")
 @click.argument("name", metavar="NAME|PATH")
 @click.option("--resolved", is_flag=True, help="With everything that it extends, and variables filled in.")
-@click.option("--set", "variables", metavar="NAME=VALUE", multiple=True, help="A variable of the profile.")
+@variables_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(name: str, resolved: bool, variables: tuple[str, ...], as_json: bool) -> None:
+def show(name: str, resolved: bool, variables: tuple[tuple[str, str], ...], as_json: bool) -> None:
     """Print a profile: as it is written, or resolved."""
     from ..profile import load_profile
+    from ..profile.schema import for_editors
     from ..profile.source import read_text
 
-    profile = load_profile(name, overrides=overrides(variables))
+    profile = load_profile(name, overrides=dict(variables))
     content: object = profile.resolved() if resolved else read_text(profile.sources[-1])
     if as_json:
         facts = {"name": profile.name, "sources": profile.sources, "profile": content}
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
-        click.echo(as_yaml(content) if resolved else str(content), nl=False)
+        click.echo(for_editors(content if isinstance(content, str) else as_yaml(content)), nl=False)
 
 
 @command.command("schema")
@@ -129,7 +129,7 @@ def capture_(
     asked = "" if offline else catalogue or CATALOGUE
     found = asyncio.run(capture(instance, comfyui=comfyui, catalogue=asked))
     converted = from_capture(found, name or instance.host)
-    _give(converted, f"captured from {instance}:{found['workspace']}", output, as_json)
+    _give(converted, f"captured from {instance}:{found.workspace}", output, as_json)
     if output is not None:
         _lock(output)
 

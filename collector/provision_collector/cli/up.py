@@ -128,7 +128,7 @@ def _wanted(
     import os
 
     from ..planning.lock import apply_lock, lock_path, read_lock
-    from ..planning.wanted import wanted_profile
+    from ..planning.prepare import wanted_profile
     from ..profile import secret_values
 
     profile, unresolved = wanted_profile(name, overrides=variables, workflows=workflows)

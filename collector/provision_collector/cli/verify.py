@@ -61,33 +61,39 @@ def command(
 
 
 def plan_for(
-    instance: Instance, run: str | None, profile: str | None, variables: dict[str, str], workspace: str | None
+    instance: Instance,
+    run: str | None,
+    profile: str | None,
+    variables: dict[str, str],
+    workspace: str | None,
+    *,
+    locked: bool = False,
 ) -> PlanThere:
-    """The plan of *profile*, or of a run: the one that was named, or the instance's current one."""
+    """The plan of *profile* (*locked*: as its lock has it), or of a run: the one that was named, or the instance's current one."""
     import asyncio
 
     from ..planning.audit import PlanThere, plan_there
-    from ..profile import compile_plan, load_profile
+    from ..planning.prepare import prepare
     from ..run.spec import Known
 
     folder = workspace or workspace_of(run, instance)
     if profile is not None:
-        plan = compile_plan(load_profile(profile, overrides=variables), workspace=folder)
+        plan = prepare(profile, overrides=variables, workspace=folder, locked=locked).plan
         return PlanThere(run or "", plan, Known.of(plan))
     return asyncio.run(plan_there(instance, run=run, workspace=folder))
 
 
 def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int) -> dict[str, Any]:
-    from provision_agent.contract.events import parse_event
+    from provision_agent.contract.events import EVENTS, Event
+    from provision_agent.contract.parsing import parse
     from provision_agent.contract.status import RunState
-    from provision_agent.contract.version import FORMAT
 
     from ..run.outcome import outcome_of
 
     state = RunState(run or "")
-    head = {"format": FORMAT, "ts": "2026-01-01T00:00:00Z", "run": run or "verify"}
-    for number, event in enumerate(events, 1):
-        state.fold(parse_event({**head, "seq": number, **event}))
+    for number, event in enumerate(events, start=1):  # of no run: they have no time and stand in no file
+        name = str(event["event"])
+        state.fold(Event(name, number, "", run or "", parse(EVENTS[name].body, event, name), event))
     verdict = {0: "complete", 1: "failed", 5: "incomplete"}[code]
     return dict(
         outcome_of(

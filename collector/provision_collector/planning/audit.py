@@ -29,6 +29,8 @@ from .sources import worst
 VERIFY_WITHIN_S = 660.0
 AUDIT_WITHIN_S = 1900.0
 MENDABLE = ("missing", "partial", "wrong_size", "wrong_hash", "wrong_commit", "wrong_content")
+MENDED = ("repos", "downloads", "files")
+"""Steps whose items an audit compares with the disk."""
 REPAIR = "repair"
 """The label of a run that mends what an audit found: its plan is a part of another run's."""
 FINE = ("ok", "skipped", "substituted")
@@ -155,20 +157,16 @@ def mending(plan: Plan, found: Audit) -> Plan | None:
     if not wrong:
         return None
     folders = {item.path for item in plan.downloads if item.path.endswith("/") and _is_wrong(item, wrong)}
-    return replace(
-        plan,
+    return Plan(
+        name=plan.name,
         workspace=found.workspace,
-        workspace_fallback=False,
-        steps=("repos", "downloads", "files"),
-        apt=(),
-        python=None,
+        strict=plan.strict,
+        limits=plan.limits,
+        secrets=plan.secrets,
+        steps=MENDED,
         repos=tuple(repo for repo in plan.repos if ("repo", repo.path) in wrong),
         downloads=tuple(
             item for item in plan.downloads if _is_wrong(item, wrong) or _may_meet(item, folders)
         ),
         files=tuple(file for file in plan.files if ("file", file.path) in wrong),
-        commands=(),
-        checks=(),
-        services=(),
-        on_failure=None,
     )

@@ -14,8 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from provision_agent.contract import findings
-from provision_agent.contract.findings import ItemTold, SourcesAnswer, read_sources
+from provision_agent.contract.findings import ItemTold, SourcesAnswer, Standing, read_sources
 from provision_agent.contract.frames import ANSWER_MAGIC
 from provision_agent.contract.messages import SourcesRequest
 from provision_agent.contract.parsing import to_json
@@ -23,7 +22,7 @@ from provision_agent.contract.plan import Plan
 
 from ..errors import ProtocolFaultError, ProvisionError
 from ..instance import Instance, build_bundle, understood
-from .answers import Present, Source, Standing, Survey
+from .answers import Source, Survey
 
 WITHIN_S = 100.0
 
@@ -113,11 +112,11 @@ def _stored_agent() -> str:
     return path
 
 
-def _survey(answer: SourcesAnswer, standing: findings.Standing | None) -> Survey:
+def _survey(answer: SourcesAnswer, standing: Standing | None) -> Survey:
     return Survey(
         downloads=tuple(_sources(item) for item in answer.downloads),
         repos=tuple(_sources(repo) for repo in answer.repos),
-        standing=None if standing is None else _standing(standing),
+        standing=standing,
         rate_bytes_per_s=answer.rate_bytes_per_s,
         taken=answer.taken,
     )
@@ -126,20 +125,3 @@ def _survey(answer: SourcesAnswer, standing: findings.Standing | None) -> Survey
 def _sources(item: ItemTold) -> tuple[Source, ...]:
     names = ("url", "class_", "message", "hint", "size_bytes", "sha256", "name", "pinned_url", "commit")
     return tuple(Source(**{name: getattr(told, name) for name in names}) for told in item.sources)
-
-
-def _standing(told: findings.Standing) -> Standing:
-    return Standing(
-        workspace=told.workspace,
-        can_write=told.can_write,
-        facts=told.facts,
-        unix=told.unix,
-        present=tuple(
-            Present(item.state, item.missing_bytes, item.size_bytes, item.sha256) for item in told.present
-        ),
-        unmet=told.unmet,
-        commits=told.commits,
-        disks=tuple(to_json(disk) for disk in told.disks),
-        installed=told.installed,
-        packages=tuple(to_json(package) for package in told.packages),
-    )

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from ...errors import ProfileError, UsageError
 from ...instance import Instance
-from ...planning.wanted import wanted_profile
+from ...planning.prepare import wanted_profile
 from ...profile import Profile, compile_plan, values_of
 from ...profile.tree import Problem, problem_lines, read_tree
 from ...profile.units import duration_s
