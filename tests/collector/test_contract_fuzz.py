@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 import tracemalloc
 import types
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from random import Random
 from typing import Any
@@ -17,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from provision_agent.contract import events, findings, frames, messages, parsing, plan, status, status_json
-from provision_agent.contract.parsing import ParseError, parse, to_json
+from provision_agent.contract.parsing import NO_OTHER_BOUNDS, Bounds, ParseError, parse, to_json
 
 EXAMPLES, SOAK_EXAMPLES = 2_000, 100_000
 SLOWEST_S = 1.0
@@ -35,7 +37,7 @@ WORDS = (
 )
 NUMBERS = (0, 1, 2, -1, 2**53, 2**63, 10**400, 1e308, -0.0, float("nan"), float("inf"), 0.5)
 
-JUNK_SHARE = 0.04
+JUNK_SHARE = 0.02
 
 
 def junk(rng: Random, depth: int = 0) -> Any:
@@ -71,28 +73,44 @@ def kinds_of(*modules: types.ModuleType) -> list[type]:
     return [kind for kind in found if dataclasses.is_dataclass(kind) and kind.__module__ in names]
 
 
-def near(hint: Any, rng: Random) -> Any:
-    """Something near to what *hint* wants: mostly of its type, not always within its bounds."""
+def near(hint: Any, rng: Random, bounds: Bounds = NO_OTHER_BOUNDS) -> Any:
+    """Something near to what *hint* wants: mostly of its type and within its bounds, never surely."""
     if rng.random() < JUNK_SHARE:
         return junk(rng)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return {key: near(each, rng) for key, each in shape(hint) if rng.random() < 0.8}
+        return {
+            key: near(each, rng, limits)
+            for key, each, limits, is_needed in shape(hint)
+            if is_needed or rng.random() < 0.5
+        }
     if origin is typing.Union:
-        return None if rng.random() < 0.2 else near(arguments[0], rng)
+        return None if rng.random() < 0.2 else near(arguments[0], rng, bounds)
     if origin is tuple:
-        return [near(arguments[0], rng) for _ in range(rng.randrange(3))]
+        return [near(arguments[0], rng, bounds) for _ in range(rng.randrange(3))]
     if origin is dict:
-        return {text(rng): near(arguments[1], rng) for _ in range(rng.randrange(3))}
-    return {str: text, int: number, float: number, bool: lambda rng: rng.random() < 0.5}.get(hint, junk)(rng)
+        return {text(rng): near(arguments[1], rng, bounds) for _ in range(rng.randrange(3))}
+    if hint is str and (bounds.one_of or bounds.pattern):
+        fitting = [word for word in WORDS if re.fullmatch(bounds.pattern or ".*", word)]
+        return rng.choice(bounds.one_of or fitting or WORDS)
+    if hint in (int, float):
+        high = 1000 if bounds.high is None else bounds.high
+        return rng.choice((rng.randrange(int(bounds.low or 0), int(min(high, 1000)) + 1), bounds.low or 0))
+    return {str: text, bool: lambda rng: rng.random() < 0.5}.get(hint, junk)(rng)
 
 
 @cache
-def shape(kind: type) -> list[tuple[str, Any]]:
-    """The keys of a dataclass in JSON, and what belongs there."""
+def shape(kind: type) -> list[tuple[str, Any, Bounds, bool]]:
+    """The keys of a dataclass in JSON, what belongs there, and whether it must be there."""
     hints = typing.get_type_hints(kind)
     return [
-        (field.metadata.get("alias", field.name), hints[field.name]) for field in dataclasses.fields(kind)
+        (
+            field.metadata.get("alias", field.name),
+            hints[field.name],
+            field.metadata.get("bounds", NO_OTHER_BOUNDS),
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING,
+        )
+        for field in dataclasses.fields(kind)
     ]
 
 
@@ -127,20 +145,24 @@ def read_back(kind: type) -> Callable[[Any], None]:
 
 def any_message(data: tuple[type, Any]) -> None:
     kind, told = data
-    read_back(kind)(told)
-    messages.read_answer(kind, {**told, "format": 2})
-    findings.read_sources({**told, "format": 2})
+    for read in (
+        read_back(kind),
+        lambda told: messages.read_answer(kind, {**told, "format": 2}),
+        lambda told: findings.read_sources({**told, "format": 2}),
+    ):
+        with suppress(ParseError):
+            read(told)
 
 
 def a_plan(data: Any) -> None:
-    found = plan.Plan.from_json({"format": 2, "name": "x", **data})
+    found = plan.Plan.from_json({**data, "format": 2, "name": "x"})
     assert plan.Plan.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))).hash == found.hash
     found.knows("x")
     found.bind(workspace="/w", home="/h", run_id="r")
 
 
 def a_state(data: Any) -> None:
-    found = status.RunState.from_json({"run": "r", **data})
+    found = status.RunState.from_json({**data, "run": "r"})
     told = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert status.RunState.from_json(told).to_json() == found.to_json()
     found.totals()
