@@ -114,9 +114,9 @@ def test_this_process_and_those_that_it_came_from_are_never_ended(here: Surround
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from dataclasses import replace\n"
-        "from harness.environments import Surroundings; from provision_agent.environment import trees\n"
+        "from harness.environments import Surroundings; from provision_agent.host import remove_tree\n"
         "context = replace(Surroundings(sys.argv[3]).context, kill_holders=True)\n"
-        "trees.remove(sys.argv[3] + '/venv', context, waits_s=())\n"
+        "remove_tree.remove(sys.argv[3] + '/venv', context, waits_s=())\n"
     )
     paths = [str(Path(remove_tree.__file__).parents[2]), str(Path(__file__).parents[1])]
     shell = ["sh", "-c", '"$@"; exit $?', "sh"]  # sits in the folder too, and waits for its child
