@@ -6,7 +6,7 @@ from provision_agent.contract.frames import NO_PYTHON
 
 from .address import Instance
 from .bundle import Bundle, build_bundle
-from .channel import Channel
+from .channel import Channel, any_of
 from .connection import Connection, connect
 from .contact import first_contact, refusal, regain
 from .deploy import Deployment, as_answer, call, no_python, python_command, understood
@@ -20,6 +20,7 @@ __all__ = [
     "Deployment",
     "Instance",
     "Link",
+    "any_of",
     "as_answer",
     "build_bundle",
     "call",
