@@ -78,14 +78,16 @@ def plan_for(
 
 
 def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int) -> dict[str, Any]:
-    from provision_agent.contract.events import parse_event
+    from provision_agent.contract.events import EVENTS, Event
+    from provision_agent.contract.parsing import parse
     from provision_agent.contract.status import RunState
 
     from ..run.outcome import outcome_of
 
     state = RunState(run or "")
-    for event in events:
-        state.fold(parse_event(event))
+    for number, event in enumerate(events, start=1):  # of no run: they have no time and stand in no file
+        name = str(event["event"])
+        state.fold(Event(name, number, "", run or "", parse(EVENTS[name].body, event, name), event))
     verdict = {0: "complete", 1: "failed", 5: "incomplete"}[code]
     return dict(
         outcome_of(
