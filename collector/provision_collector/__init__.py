@@ -6,7 +6,7 @@ The public API is what stands in `__all__`; everything else may change without n
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .errors import (
@@ -55,7 +55,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
     return getattr(importlib.import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)

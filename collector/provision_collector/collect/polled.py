@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from provision_agent.contract import log_names
 
-from ..instance import Connection
+from ..instance import Connection, any_of
 from ..mirror.mirror import FileFacts, Mirror
 from ..mirror.session import Listener, edited
 from ..mirror.wire import Begun
@@ -67,19 +67,11 @@ class ShellSession:
                 moved = [await log.poll() for log in self._logs]
                 if not any(moved):
                     await self._listener.on_beat([log.unread for log in self._logs])
-                    await self._pause(done)
+                    await any_of(self._asked, done, self._shell.ended, timeout_s=self._poll_s)
         finally:
             self._shell.close()
             for log in self._logs:
                 await log.mirror.seal()
-
-    async def _pause(self, done: asyncio.Event) -> None:
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._asked, done, self._shell.ended)]
-        try:
-            await asyncio.wait(waits, timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
 
 class _Polled:

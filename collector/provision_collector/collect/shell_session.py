@@ -13,7 +13,7 @@ import shlex
 import time
 from typing import NamedTuple
 
-from ..instance import Channel, Connection
+from ..instance import Channel, Connection, any_of
 from ..mirror.mirror import FileFacts
 from ..mirror.session import HELLO_TIMEOUT_S, LinkLostError
 
@@ -116,7 +116,7 @@ class RemoteShell:
                     if self.ended.is_set():
                         raise LinkLostError("the connection was lost")
                     self._arrived.clear()
-                    await self._something()
+                    await any_of(self._arrived, self.ended)
                     limit.reschedule(asyncio.get_running_loop().time() + timeout_s)
         except TimeoutError:
             raise LinkLostError(
@@ -125,14 +125,6 @@ class RemoteShell:
         found = bytes(self._buffer[:at])
         del self._buffer[: at + len(mark)]
         return found
-
-    async def _something(self) -> None:
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._arrived, self.ended)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     def _take(self, data: bytes) -> None:
         self._buffer += data

@@ -14,7 +14,7 @@ from .address import Instance
 from .bundle import Bundle, build_bundle
 
 if TYPE_CHECKING:
-    from .channel import Channel
+    from .channel import Channel, any_of
     from .connection import Connection, connect
     from .contact import first_contact, refusal, regain
     from .deploy import Deployment, as_answer, call, no_python, python_command, understood
@@ -28,6 +28,7 @@ __all__ = [
     "Deployment",
     "Instance",
     "Link",
+    "any_of",
     "as_answer",
     "build_bundle",
     "call",
@@ -52,6 +53,7 @@ _MODULES = {
     "no_python": "deploy",
     "python_command": "deploy",
     "Link": "link",
+    "any_of": "channel",
     "as_answer": "deploy",
     "understood": "deploy",
 }

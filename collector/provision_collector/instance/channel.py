@@ -15,6 +15,16 @@ WINDOW_BYTES = 8 << 20
 """Bytes under way: at 200 ms of round trip it still carries 34 MB/s, at 50 ms 70."""
 
 
+async def any_of(*events: asyncio.Event, timeout_s: float | None = None) -> None:
+    """Wait until one of *events* is set, or so many seconds; None: as long as it takes."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
 class _Session(asyncssh.SSHClientSession[bytes]):
     def __init__(
         self, on_bytes: Callable[[bytes], None], on_stderr: Callable[[bytes], None], ended: asyncio.Event

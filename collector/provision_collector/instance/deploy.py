@@ -241,13 +241,16 @@ class _Talk:
 
     async def next(self, mark: bytes, timeout_s: float) -> bytes:
         """The line after the next *mark*."""
+        from .channel import any_of
+
         assert self.channel is not None
         try:
             async with asyncio.timeout(timeout_s):
                 while (line := self._cut(mark)) is None:
                     if self.channel.ended.is_set() or self._is_flood:
                         raise self._ended()
-                    await self._something_happened()
+                    self._arrived.clear()
+                    await any_of(self._arrived, self.channel.ended)
         except TimeoutError:
             raise HostUnreachableError(
                 f"the instance did not answer within {timeout_s:.0f} s{self._noise()}",
@@ -255,16 +258,6 @@ class _Talk:
                 hint="see whether `ssh` to it is as slow, and what its shell prints at login",
             ) from None
         return line
-
-    async def _something_happened(self) -> None:
-        assert self.channel is not None
-        self._arrived.clear()
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._arrived, self.channel.ended)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
 
     def _cut(self, mark: bytes) -> bytes | None:
         """The line after *mark*, without what came before; each byte is looked at once, however they arrive."""
