@@ -3,6 +3,8 @@
 // Events are folded into plain objects as they come and drawn at most a few times a second, so that a thousand
 // events a second cost what ten do. Text from instances only ever becomes text nodes.
 
+import { EVENTS, GOING, NEXT, TONES } from "./words.js"; // of the registries that the server has
+
 const DRAW_EVERY_MS = 200;
 const LIST_EVERY_MS = 2000;
 const LIST_MOST = 200;
@@ -12,14 +14,6 @@ const LOG_LINES = 20000;
 const LOG_SHOWN = 1500;
 const CHART_POINTS = 120;
 const DATED = /^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)\.\d+Z /;
-const GOING = ["accepted", "connecting", "running", "usable", "broken"];
-const NEXT = {
-  retry: "Ask for the same again: what has landed is kept.",
-  replace_instance: "Destroy this instance and take another one.",
-  fix_profile: "Correct the profile, then ask again.",
-  fix_credentials: "Correct the key or the token, then ask again.",
-  report_bug: "Please report this, with the log.",
-};
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, className = "", text = "") => {
@@ -48,12 +42,7 @@ function duration(seconds) {
   return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} m`;
 }
 
-function tone(state) {
-  if (["complete", "done", "passed", "ready", "usable"].includes(state)) return "good";
-  if (["incomplete", "cancelled", "contact-lost", "stalled", "retrying", "waiting", "skipped"].includes(state)) return "warn";
-  if (state === "broken") return "bad";
-  return [...GOING, "queued"].includes(state) ? "busy" : "bad";
-}
+const tone = (state) => TONES[state] ?? "bad";
 
 // -- asking
 
@@ -199,22 +188,17 @@ function newStory() {
   };
 }
 
-const FILE_STATES = { queued: "queued", started: "running", progress: "running", stalled: "stalled", retried: "retrying",
-  waiting: "waiting", switched: "running", finished: "done", failed: "failed", skipped: "skipped" };
-const CHECK_STATES = { passed: "passed", ready: "ready", failed: "failed", started: "started", skipped: "skipped" };
-
 function tell(story, event) {
   const at_ms = Date.parse(event.ts);
   story.first_ms ??= at_ms;
   story.last_ms = at_ms;
   const [kind, what] = splitName(event.event);
-  if (kind === "download") tellFile(story, what, event, at_ms);
+  const [group, state] = Object.hasOwn(EVENTS, event.event) ? EVENTS[event.event] : [];
+  if (group === "downloads") tellFile(story, state, event, at_ms);
   else if (kind === "step") tellStep(story, what, event, at_ms);
-  else if ((kind === "check" || kind === "service") && CHECK_STATES[what]) {
-    story.checks.set(`${kind} ${event.item}`, { kind, ...event, state: CHECK_STATES[what] });
-  }
+  else if (group === "checks" || group === "services") story.checks.set(`${kind} ${event.item}`, { kind, ...event, state });
   if (what === "failed") story.errors.set(event.item ?? event.step ?? kind, event);
-  else if (["finished", "passed", "ready", "written"].includes(what)) story.errors.delete(event.item ?? event.step);
+  else if (["done", "passed", "ready"].includes(state)) story.errors.delete(event.item ?? event.step);
   OTHERS[event.event]?.(story, event, at_ms);
 }
 
@@ -223,11 +207,11 @@ function splitName(name) {
   return at < 0 ? [name, ""] : [name.slice(0, at), name.slice(at + 1)];
 }
 
-function tellFile(story, what, event, at_ms) {
+function tellFile(story, state, event, at_ms) {
   const file = story.files.get(event.item) ?? { state: "queued", bytes: 0, total: null, speed: 0 };
   story.files.set(event.item, file);
   story.dirty.add(event.item);
-  file.state = FILE_STATES[what] ?? file.state;
+  file.state = state ?? file.state;
   if (event.total_bytes != null) file.total = event.total_bytes;
   if (event.bytes != null && event.bytes !== file.bytes) {
     const second = Math.floor(at_ms / 1000);
@@ -235,7 +219,7 @@ function tellFile(story, what, event, at_ms) {
     story.landed.set(second, (story.landed.get(second) ?? 0) + delta);
     file.bytes = event.bytes;
   }
-  file.speed = what === "progress" ? event.bytes_per_s ?? 0 : file.state === "running" ? file.speed : 0;
+  file.speed = file.state !== "running" ? 0 : event.bytes_per_s ?? file.speed;
   file.level = event.level ?? file.level;
   file.told = event.message ?? event.reason ?? event.class ?? "";
 }
@@ -481,8 +465,8 @@ function drawChecks(story) {
   if (isShown($("checks"), checks)) return;
   $("checks").replaceChildren(...checks.map((check) => {
     const row = make("li");
-    const mark = { good: "✓", bad: "✗", warn: "–", busy: "…" }[check.state === "started" ? "busy" : tone(check.state)];
-    row.append(make("span", check.state === "started" ? "busy" : tone(check.state), `${mark} `));
+    const mark = { good: "✓", bad: "✗", warn: "–", busy: "…" }[tone(check.state)];
+    row.append(make("span", tone(check.state), `${mark} `));
     row.append(clean(`${check.item}: ${check.state}${check.kind === "service" ? " (service)" : ""}`));
     return row;
   }));
