@@ -13,7 +13,7 @@ import provision_collector
 AGENT = Path(provision_agent.__file__).parent
 COLLECTOR = Path(provision_collector.__file__).parent
 PURE = {"contract"}
-HEAVY = {"asyncssh", "pydantic", "structlog", "yaml", "rich", "cryptography"}
+HEAVY = {"asyncssh", "httpx", "pydantic", "structlog", "yaml", "rich", "cryptography"}
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:

@@ -195,12 +195,8 @@ def _context(request: Request) -> Context:
 
 async def _found(request: Request) -> tuple[Row, Watch | None]:
     run = request.path_params["run"]
-    pool = _context(request).pool
-    if re.fullmatch(RUN_ID_PATTERN, run):
-        watch = pool.going(run)
-        row = watch.row if watch is not None else await pool.store.find(run)
-        if row is not None:
-            return row, watch
+    if re.fullmatch(RUN_ID_PATTERN, run) and (found := await _context(request).pool.find(run)) is not None:
+        return found
     raise HTTPException(404, "there is no such run")
 
 

@@ -91,6 +91,17 @@ class Pool:
         """The watch of a run that is not finished."""
         return self._watches.get(run)
 
+    async def find(self, run: str) -> tuple[Row, Watch | None] | None:
+        """What is known of *run*, and its watch while it is not finished; None when there is no such run."""
+        if (watch := self._watches.get(run)) is not None:
+            return watch.row, watch
+        row = await self.store.find(run)
+        if row is None or row.verdict is not None or run in self._broken:
+            return None if row is None else (row, None)
+        async with self._accepting:  # it is just being begun
+            watch = self._watches.get(run)
+        return (watch.row, watch) if watch is not None else (row, None)
+
     def all_going(self) -> Iterator[Watch]:
         """Every unfinished run, newest first."""
         return reversed(list(self._watches.values()))
