@@ -18,6 +18,7 @@ from provision_collector.instance import Instance
 from provision_collector.pool.fleet.fleet_state import FleetState, read_members
 from provision_collector.pool.fleet.targets import Target
 from provision_collector.pool.server.answers import InvalidBodyError, read_body
+from provision_collector.pool.server.disk import DiskThread
 from provision_collector.pool.server.orders import RunRequest
 from provision_collector.pool.server.page_words import page_words
 from provision_collector.pool.server.run_log import RunLog
@@ -106,7 +107,7 @@ async def test_a_slow_disk_keeps_one_run_waiting_and_nobody_else(
         write(self, events)
 
     monkeypatch.setattr(StreamWriter, "write", slowly)
-    log = RunLog("r", tmp_path / "streams/r.jsonl", labels={"pool": "a"}, told=Counter())
+    log = RunLog("r", tmp_path / "streams/r.jsonl", labels={"pool": "a"}, told=Counter(), disk=DiskThread())
     for seq in range(1, 101):
         await log.tell(event(seq))
     saying = asyncio.create_task(log.say("warning", message="m"))

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import structlog
 from provision_agent.contract.events import EVENTS
 from provision_agent.contract.version import FORMAT
 
+from .disk import DiskThread
 from .stream import JsonObject, StreamWriter, read_events
 from .view import view_of
 
@@ -33,14 +35,18 @@ class RunLog:
     Args:
         labels: Those of the order; every event carries them, whatever labels it brings.
         told: Counts the events by name; names that are not of `EVENTS` count as `other`.
+        disk: Writes the stream.
     """
 
-    def __init__(self, run: str, path: Path, *, labels: Mapping[str, str], told: Counter[str]) -> None:
+    def __init__(
+        self, run: str, path: Path, *, labels: Mapping[str, str], told: Counter[str], disk: DiskThread
+    ) -> None:
         self.run = run
         self._labels = {"labels": dict(labels)} if labels else {}
         self.stream = StreamWriter(path)
         self.view = view_of(run, read_events(path))
         self._told = told
+        self._disk = disk
         self._waiting: list[JsonObject] = []
         self._writing: asyncio.Task[None] | None = None
         self._is_ending = False
@@ -88,7 +94,7 @@ class RunLog:
             while self._waiting:
                 events = self._numbered(self._waiting)
                 try:
-                    await asyncio.to_thread(self.stream.write, events)
+                    await self._disk.run(partial(self.stream.write, events))
                 except OSError as error:  # nobody has seen these events, so they can wait
                     log.warning("stream_not_written", run=self.run, why=error.strerror)
                     if self._is_ending:

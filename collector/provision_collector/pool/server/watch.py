@@ -9,8 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -32,6 +31,7 @@ from ..gone import leave_when_gone
 from ..hooks import HookQueue, Kind
 from ..store.rows import Row
 from ..store.store import Store
+from .disk import DiskThread
 from .rules import Rules
 from .run_log import RunLog
 from .stream import JsonObject
@@ -55,6 +55,7 @@ class Shared:
     """Events by name, since this process began."""
     on_end: Callable[[Watch], Awaitable[None]]
     """Called when an outcome is told and remembered."""
+    disk: DiskThread = field(default_factory=DiskThread)
 
     def stream_of(self, run: str) -> Path:
         """Where the stream of *run* lies."""
@@ -88,8 +89,15 @@ class Watch:
             secrets: Values by the names that its profile uses.
             is_new: No server has ordered it yet.
         """
-        make = partial(RunLog, row.run, shared.stream_of(row.run), labels=row.labels, told=shared.told)
-        watch = cls(row, plan, secrets, await asyncio.to_thread(make), shared)
+        run_log = await asyncio.to_thread(
+            RunLog,
+            row.run,
+            shared.stream_of(row.run),
+            labels=row.labels,
+            told=shared.told,
+            disk=shared.disk,
+        )
+        watch = cls(row, plan, secrets, run_log, shared)
         if not watch.log.is_begun:
             first = watch.log.say("run_accepted", host=str(row.instance), labels=row.labels)
             await asyncio.wait({asyncio.create_task(first)}, timeout=FIRST_EVENT_WITHIN_S)
