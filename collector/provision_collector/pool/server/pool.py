@@ -95,7 +95,7 @@ class Pool:
         """What is known of *run*, and its watch while it is not finished; None when there is no such run."""
         if (watch := self._watches.get(run)) is not None:
             return watch.row, watch
-        row = await self.store.find(run)
+        row = await self.store.find(run, with_plan=False)
         if row is None or row.verdict is not None or run in self._broken:
             return None if row is None else (row, None)
         async with self._accepting:  # it is just being begun
@@ -146,8 +146,10 @@ class Pool:
             ProfileError, UsageError: it cannot be carried out. ConflictError: the id means another run. BusyError.
         """
         async with self._accepting:
-            if request.run_id is not None and (found := await self.store.find(request.run_id)) is not None:
-                return _same(found, request), False
+            if request.run_id is not None:
+                found = await self.store.find(request.run_id, with_plan=False)
+                if found is not None:
+                    return _same(found, request), False
             if len(self._watches) >= MAX_GOING:
                 raise BusyError(
                     f"{MAX_GOING} runs are going on this server", hint="ask again when some have ended"
@@ -165,7 +167,8 @@ class Pool:
                 raise ConflictError(
                     f"run `{row.run}` is known here from before", hint="choose another `run_id`"
                 )
-            await self.store.add(row)
+            is_added = await self.store.add(row)
+            assert is_added, "its id was free, and one request is accepted at a time"
             watch = await Watch.open(row, accepted.plan, accepted.secrets, self._shared, is_new=True)
             self._watches[row.run] = watch
         for warning in accepted.warnings:

@@ -95,7 +95,7 @@ class Store:
 
     async def add(self, row: Row) -> bool:
         """Record a new run; False when its id is taken. Raises LocalMachineError when it cannot be written."""
-        values = [_to_sql(name, getattr(row, name)) for name in _COLUMNS]
+        values = await asyncio.to_thread(lambda: [_to_sql(name, getattr(row, name)) for name in _COLUMNS])
         marks = ", ".join("?" * len(_COLUMNS))
         try:
             await self._database.execute(
@@ -118,9 +118,9 @@ class Store:
         values = [_to_sql(name, value) for name, value in changes.items()]
         await self._surely(f"UPDATE runs SET {sets} WHERE run = ?", [*values, row.run])  # noqa: S608
 
-    async def find(self, run: str) -> Row | None:
-        """The run with this id."""
-        found = await self._select("WHERE run = ?", [run])
+    async def find(self, run: str, *, with_plan: bool = True) -> Row | None:
+        """The run with this id, with an empty plan where nobody needs it."""
+        found = await self._select("WHERE run = ?", [run], with_plan=with_plan)
         return found[0] if found else None
 
     async def unfinished(self) -> list[Row]:
@@ -131,7 +131,7 @@ class Store:
         """The newest runs that ended, with *verdict* or any; without their plans, which no list shows."""
         where, values = ("= ?", [verdict]) if verdict is not None else ("IS NOT NULL", [])
         rest = f"WHERE verdict {where} ORDER BY created_unix DESC LIMIT ?"
-        return await self._select(rest, [*values, limit], has_plans=False)
+        return await self._select(rest, [*values, limit], with_plan=False)
 
     async def forget(self, *, keep: int) -> list[str]:
         """Remove all but the newest *keep* finished runs; returns the ids of those that went."""
@@ -156,10 +156,10 @@ class Store:
                 log.warning("store_not_written", why=str(error))
                 await asyncio.sleep(RETRY_S)
 
-    async def _select(self, rest: str, values: Sequence[Value], *, has_plans: bool = True) -> list[Row]:
-        columns = [name if has_plans or name != "plan" else "'{}'" for name in _COLUMNS]
+    async def _select(self, rest: str, values: Sequence[Value], *, with_plan: bool = True) -> list[Row]:
+        columns = [name if with_plan or name != "plan" else "'{}'" for name in _COLUMNS]
         rows = await self._database.execute_fetchall(f"SELECT {', '.join(columns)} FROM runs {rest}", values)  # noqa: S608
-        return [_row_of(row) for row in rows]
+        return await asyncio.to_thread(lambda: [_row_of(row) for row in rows])
 
     # -- hooks that are owed
 
