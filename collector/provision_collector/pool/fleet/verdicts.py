@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from provision_agent.contract.events import JsonObject
 
 GOOD = (0, 5)
 """Codes of instances that can be used."""
-
-JsonObject = Mapping[str, object]
 
 
 def fingerprint(outcome: JsonObject) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar, cast
 
+from provision_agent.contract.events import JsonObject
 from provision_agent.contract.version import RUN_ID_PATTERN
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,7 +23,7 @@ from .answers import Json, adapter_of, read_body
 from .logs import MirroredLog
 from .orders import RunRequest, SecretsRequest
 from .pool import Pool
-from .schemas import Begun, Hosts, JsonObject, Links, Listed, Runs, Status, Taken
+from .schemas import Begun, Hosts, Links, Listed, Runs, Status, Taken
 from .sse import EventStream
 from .stream import last_id_of
 from .view import View

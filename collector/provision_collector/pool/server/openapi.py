@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from provision_agent.contract.events import JsonObject
 from provision_agent.contract.version import RUN_ID_PATTERN
 from pydantic import TypeAdapter
 from pydantic.json_schema import JsonSchemaMode
@@ -11,7 +12,7 @@ from pydantic.json_schema import JsonSchemaMode
 from ...distribution import version
 from .answers import adapter_of
 from .api import Endpoint
-from .schemas import Error, Health, JsonObject
+from .schemas import Error, Health
 
 _REF = "#/components/schemas/{model}"
 _EVENT = {

@@ -15,11 +15,11 @@ from itertools import islice
 from pathlib import Path
 
 import structlog
-from provision_agent.contract.events import EVENTS
+from provision_agent.contract.events import EVENTS, JsonObject
 from provision_agent.contract.version import FORMAT
 
 from .disk import DiskThread
-from .stream import JsonObject, StreamWriter, read_events
+from .stream import StreamWriter, read_events
 from .view import view_of
 
 RETRY_S = 2.0

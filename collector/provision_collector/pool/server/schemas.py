@@ -5,10 +5,10 @@ Fields are only ever added.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from provision_agent.contract.events import JsonObject
 from pydantic import Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -16,7 +16,6 @@ from pydantic_core import CoreSchema
 from ..scorecard import Scorecard
 from ..store.rows import Next, State, Summary
 
-JsonObject = Mapping[str, object]
 Items = dict[str, JsonObject]
 
 

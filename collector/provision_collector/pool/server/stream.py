@@ -10,15 +10,14 @@ import asyncio
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from provision_agent.contract.events import read_event
+from provision_agent.contract.events import JsonObject, read_event
 from provision_agent.contract.parsing import ParseError
 
 from ...storage import open_private, private_folder
 
-JsonObject = Mapping[str, object]
 CHUNK_BYTES = 1 << 16
 _NO_END = 1 << 62
 

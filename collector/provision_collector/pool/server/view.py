@@ -7,16 +7,14 @@ an event is left out and the run is shown as `broken`; no event of one run is th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from provision_agent.contract.events import parse_event
+from provision_agent.contract.events import JsonObject, parse_event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
 
 from ..store.rows import ENDED, FileCount, Summary
-
-JsonObject = Mapping[str, object]
 
 
 class View:

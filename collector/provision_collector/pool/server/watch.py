@@ -15,6 +15,7 @@ from typing import Self
 
 import structlog
 from provision_agent.contract import verdicts
+from provision_agent.contract.events import JsonObject
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
@@ -34,7 +35,6 @@ from ..store.store import Store
 from .disk import DiskThread
 from .rules import Rules
 from .run_log import RunLog
-from .stream import JsonObject
 from .view import View
 
 STOP_RETRY_S = 10.0
