@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # the tests mostly wait, for processes and timeouts
 JOBS ?= 4
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-oldest lint type check soak bench format schema agent build clean
+.PHONY: help setup demo test test-oldest lint type check soak bench format schema docs agent build clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,10 @@ format: setup ## Format the code
 
 schema: setup ## Write the profile's JSON Schema anew
 	$(BIN)/provision profiles schema > provision_profiles/profile.schema.json
+
+docs: setup ## Write the generated documents anew
+	@$(BIN)/python -m provision_collector.reference docs
+	@$(BIN)/python -m provision_collector.profile.reference docs/PROFILE.md
 
 agent: setup ## Write the agent's single file to dist/
 	@mkdir -p dist

@@ -6,6 +6,7 @@ which are medians of the ratios within each round: the seconds are those of this
 
     python benchmarks/downloads.py            all modes, about ten minutes on two quiet cores
     python benchmarks/downloads.py --quick    one round with small files, to see that it runs
+    python benchmarks/downloads.py --published    what docs/BENCHMARKS.md has: 2 GiB, five rounds; an hour
 
 Peers that are missing are said and left out: `apt install aria2 curl wget axel`; `hf` is installed for the run.
 """
@@ -26,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from downloads_peers import HUB_REPO, ROOT, Job, Measured, Peer, install_hf, missing, peers, run
+from downloads_peers import HUB_REPO, ROOT, Job, Measured, Peer, install_tools, missing, peers, run
 
 MIB = 1 << 20
 CAP = ["--bytes-per-s", str(20 * MIB)]
@@ -46,8 +47,12 @@ class Mode(NamedTuple):
     is_tls: bool = False
     line_bytes_per_s: int | None = None
     """What all connections together can bring, where the server knows."""
+    rtt_s: float | None = None
+    """The line is a relay in front of the server, and so long."""
 
 
+SHAPED = [(25, 0.03), (25, 0.15), (125, 0.03), (125, 0.15), (300, 0.03), (300, 0.15)]
+"""MB per second, and seconds of a round trip."""
 MODES = {
     "plain": Mode("Plain HTTP", EQUAL, 5, []),
     "tls": Mode("TLS", EQUAL, 5, [], is_tls=True),
@@ -66,7 +71,24 @@ MODES = {
         [*CAP, "--line-bytes-per-s", str(LINE)],
         line_bytes_per_s=LINE,
     ),
+    "small": Mode(
+        "18 MB on a line of 1.2 MB/s", [17], 1, ["--line-bytes-per-s", "1200000"], line_bytes_per_s=1_200_000
+    ),
+    **{
+        f"line-{mb}-{int(rtt_s * 1000)}": Mode(
+            f"A line of {mb} MB/s in all, {rtt_s * 1000:.0f} ms away, TLS",
+            MIXED,
+            1 if mb < 100 else 3,
+            [],
+            is_tls=True,
+            line_bytes_per_s=mb * 10**6,
+            rtt_s=rtt_s,
+        )
+        for mb, rtt_s in SHAPED
+    },
 }
+LINE_PEERS = ("aria2c", "curl", "provision", "rclone")
+"""What takes part on the shaped lines: there the line is the limit, and each run takes up to a minute."""
 
 
 @contextmanager
@@ -86,9 +108,25 @@ def served(folder: Path, certificate: str, mode: Mode) -> Iterator[str]:
     with subprocess.Popen(argv, cwd=ROOT / "tests", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdin is not None and server.stdout is not None
         port = json.loads(server.stdout.readline())["port"]
-        yield f"{'https' if mode.is_tls else 'http'}://127.0.0.1:{port}"
+        with relayed(mode, port) as port:
+            yield f"{'https' if mode.is_tls else 'http'}://127.0.0.1:{port}"
         server.stdin.close()
         server.wait(timeout=10)
+
+
+@contextmanager
+def relayed(mode: Mode, port: int) -> Iterator[int]:
+    """The line in front of the server, if there is one; yields the port to speak to."""
+    if mode.rtt_s is None:
+        yield port
+        return
+    argv = [sys.executable, str(ROOT / "benchmarks" / "downloads_line.py"), "--to", str(port)]
+    argv += ["--bytes-per-s", str(mode.line_bytes_per_s), "--rtt-s", str(mode.rtt_s)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as line:
+        assert line.stdin is not None and line.stdout is not None
+        yield int(json.loads(line.stdout.readline())["port"])
+        line.stdin.close()
+        line.wait(timeout=10)
 
 
 def measure(
@@ -145,8 +183,8 @@ def table(mode: Mode, results: dict[str, list[Measured]], sizes_bytes: list[int]
     if mode.line_bytes_per_s:
         lines += [f"All bytes ÷ the line: {total_bytes / mode.line_bytes_per_s:.2f} s.", ""]
     lines += [
-        "| | runs | wall s | × aria2c | CPU s/GB | × aria2c | peak MB | × aria2c |",
-        "|---|" + "---:|" * 7,
+        "| | runs | wall s | × aria2c | CPU s/GB | × aria2c | peak MB | × aria2c | cores |",
+        "|---|" + "---:|" * 8,
     ]
     base = next(iter(results.values()))
     for name, runs in results.items():
@@ -158,6 +196,7 @@ def table(mode: Mode, results: dict[str, list[Measured]], sizes_bytes: list[int]
             ]  # fewer rounds, perhaps
             digits = 0 if field == "rss_bytes" else 2
             cells += [f"{statistics.median(values) / unit:.{digits}f}", f"{statistics.median(ratios):.2f}"]
+        cells.append(f"{statistics.median(each.cpu_s / each.wall_s for each in runs):.2f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -165,6 +204,7 @@ def table(mode: Mode, results: dict[str, list[Measured]], sizes_bytes: list[int]
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one round, files an eighth as large")
+    parser.add_argument("--published", action="store_true", help="2 GiB and five rounds; lines as they are")
     parser.add_argument("--rounds", type=int, help="in every mode")
     parser.add_argument("--scale", type=float, default=1.0, help="of the files' sizes")
     parser.add_argument("--mode", action="append", choices=list(MODES), help="repeatable; default: all")
@@ -181,7 +221,8 @@ def main() -> None:
     ):
         work = Path(folder)
         make_certificate(folder, "127.0.0.1")
-        base, *others = peers(install_hf(Path(environment) / "hf"))
+        install_tools(Path(environment) / "tools")
+        base, *others = peers(Path(environment) / "tools")
         if missing(base):
             raise SystemExit("aria2c is what all are compared with: install it first (`apt install aria2`)")
         for peer in others:
@@ -193,8 +234,13 @@ def main() -> None:
         )
         for name in options.mode or MODES:
             mode = MODES[name]
+            is_line = mode.line_bytes_per_s is not None
             rounds = options.rounds or (1 if options.quick else mode.rounds)
-            results = measure(mode, chosen, rounds, work, scale)
+            if options.published and not is_line:
+                rounds = options.rounds or 5
+            factor = scale * (2.0 if options.published and not is_line else 1.0)
+            taking_part = [p for p in chosen if mode.rtt_s is None or p.name.startswith(LINE_PEERS)]
+            results = measure(mode, taking_part, rounds, work, factor)
             sizes_bytes = [path.stat().st_size for path in (work / "files").iterdir()]
             print(table(mode, results, sizes_bytes), flush=True)
         os.chdir(ROOT)

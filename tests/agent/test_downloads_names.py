@@ -12,7 +12,7 @@ from harness.content import Content
 from harness.downloads import Bench, quick
 from harness.file_server import Fault, FileServer
 from provision_agent.contract.plan import Download, Substitute, download_key
-from provision_agent.downloads import Result, Sources
+from provision_agent.downloads import Result, Sources, existing
 from provision_agent.downloads.sources import repositories
 from provision_agent.run.state import StateFile
 
@@ -264,3 +264,15 @@ def test_of_many_pairs_of_one_name_each_keeps_one_file_and_all_end(bench, server
 
     assert set(states(results, *items)) == {"failed"}
     assert len(bench.files()) == 20
+
+
+@pytest.mark.parametrize("broken", [{"path": 5}, {"mtime_ns": "yesterday"}, {"sha256": "0" * 1000}])
+def test_a_record_that_cannot_be_read_is_none_and_the_file_is_looked_at_anew(broken, bench, server):
+    item = Download(url=server.add("/m.bin", Content(1000)), path="m.bin", size_bytes=1000)
+    bench.fetch_one(item)
+    record = bench.context.state.get("download", item.key)
+    bench.context.state.put("download", item.key, {**record, **broken})
+
+    assert not existing.record_of(bench.context, item)
+    assert bench.fetch_one(item).state == "skipped"
+    assert existing.record_of(bench.context, item).path == str(bench.path("m.bin"))

@@ -146,6 +146,26 @@ FORMATS = {
     "cut in the header": ("m.safetensors", safetensors(TENSOR)[:40], "truncated"),
     "a header that is too long": ("m.safetensors", struct.pack("<Q", 1 << 40) + b"{}", "not_a_model"),
     "a header that is no JSON": ("m.safetensors", safetensors(b"{no}"), "not_a_model"),
+    "a header with an end at infinity": (
+        "m.safetensors",
+        safetensors(b'{"t": {"data_offsets": [0, Infinity]}}'),
+        "not_a_model",
+    ),
+    "a header nested without end": (
+        "m.safetensors",
+        safetensors(b'{"t": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+        "not_a_model",
+    ),
+    "a header of other things": (
+        "m.safetensors",
+        safetensors(b'{"t": {"data_offsets": "0:4"}}'),
+        "not_a_model",
+    ),
+    "a header with half a range": (
+        "m.safetensors",
+        safetensors(b'{"t": {"data_offsets": []}}'),
+        "not_a_model",
+    ),
     "an empty safetensors": ("m.safetensors", b"", "not_a_model"),
     "gguf": ("m.gguf", b"GGUF\3\0\0\0", None),
     "no gguf": ("m.gguf", b"\0" * 8, "not_a_model"),

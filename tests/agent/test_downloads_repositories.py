@@ -10,7 +10,7 @@ from harness.file_server import Content, Fault, FileServer
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Download, repository_of
 from provision_agent.downloads import Sources
-from provision_agent.downloads.sources import repositories
+from provision_agent.downloads.sources import hugging_face, repositories
 
 SHA256 = "ab" * 32
 TREE = "/api/models/owner/name/tree/main"
@@ -36,7 +36,9 @@ def listed(
 ) -> list[Download]:
     item = Download(url=url, path=path, level="critical", **patterns)
     access = Sources((), {})
-    return repositories.files_of(item, repository_of(url), access, deadline=time.monotonic() + 10)
+    listing = hugging_face.KIND.listing(url)
+    assert listing is not None
+    return repositories.files_of(item, listing, access, deadline=time.monotonic() + 10)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +74,22 @@ def test_every_page_is_read_and_what_the_listing_knows_of_a_file_is_demanded_of_
     assert second.level == "critical"
 
 
-@pytest.mark.parametrize("size", [2**63, 10**400, -1, True, 1.5, float("nan"), "5", None])
+@pytest.mark.parametrize("size", [2**53 - 1, -1, True, 1.5, "5", None])
 def test_a_size_that_no_file_can_have_is_not_taken_from_a_listing(size: object, hub: FileServer) -> None:
     hub.add(TREE, page(file("a.bin", size=size), file("b.bin", lfs={"oid": SHA256, "size": size})))
 
     assert [each.size_bytes for each in listed()] == [None, None]
+
+
+@pytest.mark.parametrize("size", [2**63, 10**400, float("nan")])
+def test_a_listing_with_numbers_that_are_none_is_the_hubs_fault(size: object, hub: FileServer) -> None:
+    hub.add(TREE, page(file("a.bin", size=size)))
+
+    with pytest.raises(Failure) as raised:
+        listed()
+
+    assert raised.value.class_ == "upstream_down"
+    assert raised.value.retriable
 
 
 def test_patterns_go_across_folders_and_what_is_excluded_is_out(hub: FileServer) -> None:

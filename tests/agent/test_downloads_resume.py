@@ -14,7 +14,7 @@ import pytest
 from harness.downloads import eventually
 from harness.file_server import Content, Fault
 from provision_agent.contract.plan import Download
-from provision_agent.downloads.engine import part_file
+from provision_agent.downloads.engine import part_file as partfile
 from provision_agent.downloads.engine.part_file import Busy, Identity, PartFile
 from provision_agent.downloads.engine.ranges import merged
 
@@ -266,7 +266,7 @@ def test_a_part_is_continued_only_with_what_is_surely_its_own(name, part):
 
 
 def test_after_a_crash_of_the_machine_only_what_was_synced_counts(part, monkeypatch):
-    monkeypatch.setattr(part_file, "_boot_id", lambda: "another boot")
+    monkeypatch.setattr(partfile, "_boot_id", lambda: "another boot")
 
     assert landed(part) == []
 
@@ -279,7 +279,7 @@ def test_what_was_synced_outlives_a_crash_of_the_machine(tmp_path, monkeypatch):
     with open(tmp_path / "m.bin.part.journal", "ab") as file:
         file.write(b"1048576 1048576\n")
     os.truncate(tmp_path / "m.bin.part", 4 * MIB)
-    monkeypatch.setattr(part_file, "_boot_id", lambda: "another boot")
+    monkeypatch.setattr(partfile, "_boot_id", lambda: "another boot")
 
     assert landed(str(tmp_path / "m.bin")) == [(0, MIB)]
 

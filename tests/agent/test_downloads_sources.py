@@ -10,11 +10,13 @@ import threading
 import pytest
 from harness.downloads import quick
 from harness.file_server import Content, Fault, FileServer
+from provision_agent.contract import source_kinds
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Download, SecretRule
 from provision_agent.downloads import Sources
 from provision_agent.downloads.http import errors
-from provision_agent.downloads.sources import addresses, lookup
+from provision_agent.downloads.sources import addresses, civitai
+from provision_agent.downloads.sources.http import KIND
 
 MIB = 1 << 20
 TOKEN = "hf_hush-hush"
@@ -300,9 +302,9 @@ CLASSES = {
 def test_a_refusal_has_a_class_and_a_next_step(name):
     status, headers, token, class_, hint = CLASSES[name]
 
-    failure = errors.refusal(
-        status, headers, b"code 429", url="https://huggingface.co/o/r/resolve/main/f", token=token, secrets=[]
-    )
+    url = "https://huggingface.co/o/r/resolve/main/f"
+    refused = errors.Refused(status, headers, url, "code 429", token)
+    failure = addresses.kind_that_answered(url, headers).refusal(refused, url, lambda other: None)
 
     assert failure.class_ == class_
     assert hint in failure.hint
@@ -369,7 +371,7 @@ NAMES = {
 
 @pytest.mark.parametrize("disposition", NAMES)
 def test_a_name_is_the_servers_or_the_urls(disposition):
-    assert addresses.name_of("https://x.test/a/m.bin?b", disposition) == NAMES[disposition]
+    assert KIND.name("https://x.test/a/m.bin?b", disposition) == NAMES[disposition]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +379,7 @@ def test_a_name_is_the_servers_or_the_urls(disposition):
 )
 def test_a_name_that_is_a_path_or_hides_is_refused(name):
     with pytest.raises(Failure) as raised:
-        addresses.name_of("https://x.test/", f'attachment; filename="{name}"')
+        KIND.name("https://x.test/", f'attachment; filename="{name}"')
 
     assert raised.value.class_ == "unsafe_path"
 
@@ -390,11 +392,11 @@ def test_civitais_catalogue_tells_the_hash_of_the_right_file_only():
         {"files": [file("a.pt", 10, "a"), file("b.pt", 20, "b"), file("c.pt", 20, "c")]}
     ).encode()
 
-    assert lookup.civitai_hash(listing, "a.pt", 10 * 1024) == "a" * 64
-    assert lookup.civitai_hash(listing, None, 10 * 1024) == "a" * 64
-    assert lookup.civitai_hash(listing, "b.pt", 20 * 1024) == "b" * 64
-    assert lookup.civitai_hash(listing, None, 20 * 1024) is None
-    assert lookup.civitai_hash(b"not JSON", "a.pt", 1) is None
+    assert civitai.listed_sha256(listing, "a.pt", 10 * 1024) == "a" * 64
+    assert civitai.listed_sha256(listing, None, 10 * 1024) == "a" * 64
+    assert civitai.listed_sha256(listing, "b.pt", 20 * 1024) == "b" * 64
+    assert civitai.listed_sha256(listing, None, 20 * 1024) is None
+    assert civitai.listed_sha256(b"not JSON", "a.pt", 1) is None
 
 
 def test_a_redirect_to_a_login_page_means_that_a_token_is_missing(bench, server):
@@ -443,3 +445,57 @@ def test_a_size_that_no_file_has_is_the_sources_lie_and_costs_its_own_item_only(
     assert results["lie.bin"].failure.class_ == "size"
     assert "no file is that large" in results["lie.bin"].failure.message
     assert (results["honest.safetensors"].state, results["mirrored.safetensors"].state) == ("ok", "ok")
+
+
+@pytest.fixture
+def buckets(server, monkeypatch):
+    """A server with the interface of Google Cloud Storage."""
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url(""))
+    return server
+
+
+def test_an_object_of_a_public_bucket_arrives_by_its_short_address(bench, buckets):
+    content = Content.safetensors(2 * MIB, seed=9)
+    buckets.add("/models/sd/v%201.safetensors", content)
+
+    result = bench.fetch_one(
+        Download(url="gs://models/sd/v 1.safetensors", path="models/", sha256=content.sha256)
+    )
+
+    assert result.state == "ok"
+    assert bench.files() == ["models/v 1.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("status", "class_", "hint"), [(403, "unauthorized", "make it public"), (404, "not_found", "spelling")]
+)
+def test_an_object_that_a_bucket_does_not_give_has_a_class_and_a_next_step(
+    status, class_, hint, bench, buckets
+):
+    buckets.add("/models/m.bin", Content(1), Fault(status=status))
+
+    failure = bench.fetch_one(Download(url="gs://models/m.bin", path="m.bin")).failure
+
+    assert failure.class_ == class_
+    assert hint in failure.hint
+
+
+def test_a_bucket_without_a_key_is_no_file():
+    with pytest.raises(Failure) as raised:
+        Sources((), {}).ask("gs://models/", within_s=1.0)
+
+    assert raised.value.class_ == "not_found"
+    assert "`gs://BUCKET/KEY`" in raised.value.hint
+
+
+@pytest.mark.parametrize("name", source_kinds.SOURCE_KINDS)
+def test_every_kind_of_source_has_a_module_that_answers_for_it(name):
+    kind = source_kinds.SOURCE_KINDS[name]
+    written = [form.start + "1/2/3" for form in kind.forms] + [
+        f"https://{host.name}/m" for host in kind.hosts
+    ]
+
+    assert written
+    for url in written:
+        assert source_kinds.kind_of(url) == name
+        assert type(addresses.kind_for(url)).__module__.rpartition(".")[2] == name

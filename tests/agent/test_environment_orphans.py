@@ -15,8 +15,8 @@ from provision_agent.steps import orphans
 AGENT = """
 import os, signal, subprocess, sys
 sys.path[:0] = sys.argv[1:3]
-from harness.environments import Surroundings; from provision_agent import process
-from provision_agent.environment import orphans
+from harness.environments import Surroundings; from provision_agent.host import process
+from provision_agent.steps import orphans
 marked = process.child_environment(orphans.mark(Surroundings(sys.argv[3]).context))
 install = subprocess.Popen(["sh", "-c", "sleep 60; :"], env=marked, stdout=subprocess.DEVNULL, start_new_session=True)
 service = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, start_new_session=True)

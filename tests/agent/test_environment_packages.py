@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(installer, "WAIT_BASE_S", 0.01)
+    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
     with PackageIndex() as index:
         monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("PIP_INDEX_URL", index.url)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from provision_agent.steps import repos
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
-    monkeypatch.setattr(repos, "WAIT_BASE_S", 0.01)
+    monkeypatch.setattr(repos, "ROUNDS", replace(repos.ROUNDS, base_s=0.01))
     return Surroundings(str(tmp_path / "workspace"))
 
 

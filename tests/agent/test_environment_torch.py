@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from harness.environments import Surroundings, copy_of_environment
 from harness.package_index import PackageIndex
 from provision_agent.contract.failures import Failure
+from provision_agent.contract.findings import Facts
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Layer, Python, Torch
 from provision_agent.steps.python import installer, packages
 from provision_agent.steps.python.builds import candidates
@@ -51,14 +54,14 @@ def test_the_build_follows_from_driver_and_card(
 ) -> None:
     cuda, cards, versions, tags = case
 
-    found = candidates(Torch(versions=tuple(versions)), machine(cuda, *cards))
+    found = candidates(Torch(versions=tuple(versions)), parse(Facts, machine(cuda, *cards)))
 
     assert [candidate.tag for candidate in found][: len(tags)] == tags
 
 
 def test_a_blackwell_card_with_an_old_driver_is_refused_with_the_reason() -> None:
     with pytest.raises(Failure) as caught:
-        candidates(Torch(versions=("2.9.1",)), machine("12.4", "12.0"))
+        candidates(Torch(versions=("2.9.1",)), parse(Facts, machine("12.4", "12.0")))
 
     assert caught.value.class_ == "gpu"
     assert "sm_120 needs a driver for CUDA 12.8, this one ends at 12.4" in caught.value.message
@@ -66,7 +69,7 @@ def test_a_blackwell_card_with_an_old_driver_is_refused_with_the_reason() -> Non
 
 
 def test_an_accelerator_in_the_profile_is_taken_as_it_is() -> None:
-    found = candidates(Torch(versions=("2.9.1",), accelerator="cu118"), machine("13.0", "12.0"))
+    found = candidates(Torch(versions=("2.9.1",), accelerator="cu118"), parse(Facts, machine("13.0", "12.0")))
 
     assert [candidate.tag for candidate in found] == ["cu118"]
 
@@ -75,7 +78,7 @@ def test_an_accelerator_in_the_profile_is_taken_as_it_is() -> None:
 def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
     for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr(installer, "WAIT_BASE_S", 0.01)
+    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("FAKE_GPU", "1")
     with PackageIndex() as index:

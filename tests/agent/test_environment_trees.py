@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from harness.environments import Surroundings
 from provision_agent.contract.failures import Failure
 from provision_agent.host import remove_tree
-from provision_agent.steps.python import probe, requirements
+from provision_agent.steps.python import answers, probe, requirements
 
 
 @pytest.fixture
@@ -114,9 +115,9 @@ def test_this_process_and_those_that_it_came_from_are_never_ended(here: Surround
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from dataclasses import replace\n"
-        "from harness.environments import Surroundings; from provision_agent.environment import trees\n"
+        "from harness.environments import Surroundings; from provision_agent.host import remove_tree\n"
         "context = replace(Surroundings(sys.argv[3]).context, kill_holders=True)\n"
-        "trees.remove(sys.argv[3] + '/venv', context, waits_s=())\n"
+        "remove_tree.remove(sys.argv[3] + '/venv', context, waits_s=())\n"
     )
     paths = [str(Path(remove_tree.__file__).parents[2]), str(Path(__file__).parents[1])]
     shell = ["sh", "-c", '"$@"; exit $?', "sh"]  # sits in the folder too, and waits for its child
@@ -163,12 +164,44 @@ def test_a_requirements_file_has_changed_when_one_that_it_includes_has(here: Sur
 
 
 def test_a_long_answer_arrives_whole_among_chatter(tmp_path: Path) -> None:
-    answer = probe.ask(sys.executable, "damage", *(f"no-such-{n}" for n in range(10)), timeout_s=20)
-    installed = probe.ask(sys.executable, "imports", *("x" * 50 + str(n) for n in range(200)), timeout_s=20)
+    answer = probe.ask(sys.executable, answers.Damage, *(f"no-such-{n}" for n in range(10)), timeout_s=20)
+    modules = ["x" * 50 + str(n) for n in range(200)]
+    reasons = probe.ask(sys.executable, answers.Imports, *modules, timeout_s=20).reasons
 
-    assert answer == {}
-    assert len(installed) == 200
-    assert "No module named" in installed["x" * 50 + "199"]
+    assert answer.harmed == {}
+    assert list(reasons) == modules
+    assert "No module named" in reasons["x" * 50 + "199"]
+
+
+def test_an_error_that_is_no_text_or_endless_is_an_answer_all_the_same(here: Surroundings) -> None:
+    """Foreign modules say what they like."""
+    folder = os.path.dirname(here.write("odd/__init__.py", "raise OSError('\\udcff' + 'x' * 10**6)"))
+
+    told = probe.ask(sys.executable, answers.Node, folder, here.workspace, timeout_s=20)
+
+    assert told.error.startswith("OSError: ?xxx")
+    assert len(told.error) <= 4000
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ('{"versions": {"numpy": 1}}', "must be text"),
+        ('["numpy"]', "must be an object"),
+        ('{"versions": NaN}', "NaN"),
+        ('{"versions"', "last output: "),
+    ],
+)
+def test_an_interpreter_that_answers_something_else_is_said_so(said: str, wrong: str, tmp_path: Path) -> None:
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ncat <<'END'\n{probe.MARK}{json.dumps(said)}\nEND\n")
+    program.chmod(0o755)
+
+    with pytest.raises(Failure) as caught:
+        probe.ask(str(program), answers.Installed, timeout_s=20)
+
+    assert caught.value.class_ == "command"
+    assert wrong in caught.value.message
 
 
 def test_an_interpreter_that_hangs_costs_its_bound(tmp_path: Path) -> None:
@@ -177,6 +210,6 @@ def test_an_interpreter_that_hangs_costs_its_bound(tmp_path: Path) -> None:
     program.chmod(0o755)
 
     with pytest.raises(Failure) as caught:
-        probe.ask(str(program), "interpreter", timeout_s=0.3)
+        probe.ask(str(program), answers.Interpreter, timeout_s=0.3)
 
     assert caught.value.class_ == "timed_out"

@@ -12,6 +12,7 @@ import pytest
 from harness.environments import Surroundings, copy_of_environment
 from harness.package_index import FAKE_TORCH
 from provision_agent.contract.failures import Failure
+from provision_agent.contract.findings import Facts, Interpreter
 from provision_agent.contract.plan import Python
 from provision_agent.steps.python import venv
 
@@ -124,10 +125,7 @@ def test_a_python_without_its_venv_module_is_named_with_the_command_that_install
 
 
 def test_an_old_python_of_the_agent_makes_room_for_a_newer_one() -> None:
-    pythons = [
-        {"path": "/usr/bin/python3", "version": "3.8.10"},
-        {"path": "/usr/bin/python3.11", "version": "3.11"},
-    ]
+    old, new = Interpreter("/usr/bin/python3", "3.8.10"), Interpreter("/usr/bin/python3.11", "3.11")
 
-    assert venv.base_python({"pythons": pythons}) == "/usr/bin/python3.11"
-    assert venv.base_python({"pythons": pythons[:1]}) == "/usr/bin/python3"
+    assert venv.base_python(Facts(pythons=(old, new))) == new.path
+    assert venv.base_python(Facts(pythons=(old,))) == old.path

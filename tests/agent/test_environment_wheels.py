@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from harness.package_index import PackageIndex
+from provision_agent.contract.findings import Facts, Gpu, PackageTold
 from provision_agent.contract.plan import Layer, Plan, Python, Torch
 from provision_agent.downloads import Sources
 from provision_agent.host import detach
@@ -21,7 +21,7 @@ from provision_agent.steps.python.tags import Target
 from provision_agent.steps.python.wheels import Wheels
 
 HERE = Target((3, 11), "x86_64", (2, 36))
-ADA = {"gpus": [{"compute_capability": "8.9"}], "cuda": "12.8"}
+ADA = Facts(gpus=(Gpu("RTX 4090", "8.9"),), cuda="12.8")
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def wheels(*, target: Target = HERE, **settings: str) -> Wheels:
     return Wheels(Sources((), {}), named, target, until=time.monotonic() + 20)
 
 
-def classes(row: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(told["title"], told["class"]) for told in row["asked"]]
+def classes(row: PackageTold) -> list[tuple[str, str]]:
+    return [(told.title, told.class_) for told in row.asked]
 
 
 def test_the_torch_that_a_run_would_install_is_named_with_what_was_refused_before_it(
@@ -54,56 +54,52 @@ def test_the_torch_that_a_run_would_install_is_named_with_what_was_refused_befor
 
     row = wheels().of_torch(Torch(versions=("2.9.1", "2.7.1")), ADA)
 
-    assert row["chosen"] == "torch 2.7.1+cu128"
-    assert "the driver runs CUDA up to 12.8, the card is sm_89" in row["why"]
+    assert row.chosen == "torch 2.7.1+cu128"
+    assert "the driver runs CUDA up to 12.8, the card is sm_89" in row.why
     assert classes(row) == [
         ("torch 2.9.1+cu128", "unauthorized"),
         ("torch 2.9.1+cu126", "unauthorized"),
         ("torch 2.7.1+cu128", "ok"),
     ]
-    assert row["asked"][-1]["size_bytes"] > 100
+    assert row.asked[-1].size_bytes > 100
     assert index.requests.count("/whl/cu128/torch/") == 1
 
 
 def test_a_card_that_no_build_suits_is_refused_without_asking_anybody(index: PackageIndex) -> None:
-    row = wheels().of_torch(
-        Torch(versions=("2.5.1",)), {"gpus": [{"compute_capability": "12.0"}], "cuda": "12.8"}
-    )
+    row = wheels().of_torch(Torch(versions=("2.5.1",)), Facts(gpus=(Gpu("RTX 5090", "12.0"),), cuda="12.8"))
 
-    assert (row["chosen"], row["asked"][0]["class"]) == (None, "gpu")
+    assert (row.chosen, row.asked[0].class_) == (None, "gpu")
     assert index.requests == []
 
 
 def test_the_index_that_the_owner_configured_is_asked_first(index: PackageIndex, tmp_path: Path) -> None:
     index.add_torch("2.9.1+cpu", index="mirror")
 
-    row = wheels(index_url=f"{index.base}/mirror").of_torch(Torch(versions=("2.9.1",)), {"gpus": []})
+    row = wheels(index_url=f"{index.base}/mirror").of_torch(Torch(versions=("2.9.1",)), Facts())
 
-    assert (row["chosen"], row["asked"][0]["url"]) == ("torch 2.9.1+cpu", f"{index.base}/mirror")
+    assert (row.chosen, row.asked[0].url) == ("torch 2.9.1+cpu", f"{index.base}/mirror")
 
 
 def test_a_package_is_there_at_its_version_or_the_version_is_named(index: PackageIndex) -> None:
     index.add("numpy", "2.1.0")
     ask = wheels(index_url=index.url).of_package
-    found = {
-        line: ask(line)["asked"][0] for line in ("numpy", "NumPy==2.1", "numpy==2.1.9", "nunpy", "numpy<3")
-    }
+    found = {line: ask(line).asked[0] for line in ("numpy", "NumPy==2.1", "numpy==2.1.9", "nunpy", "numpy<3")}
 
-    assert {line: told["class"] for line, told in found.items()} == {
+    assert {line: told.class_ for line, told in found.items()} == {
         "numpy": "ok",
         "NumPy==2.1": "ok",
         "numpy==2.1.9": "not_found",
         "nunpy": "not_found",
         "numpy<3": "ok",
     }
-    assert found["numpy==2.1.9"]["message"] == "it has no numpy 2.1.9"
-    assert "another version" in found["numpy==2.1.9"]["hint"]
+    assert found["numpy==2.1.9"].message == "it has no numpy 2.1.9"
+    assert "another version" in found["numpy==2.1.9"].hint
 
 
 def test_an_index_that_nobody_serves_costs_its_bound_and_is_called_so(index: PackageIndex) -> None:
-    told = wheels(index_url="http://user:secret@127.0.0.1:9/simple").of_package("numpy")["asked"][0]
+    told = wheels(index_url="http://user:secret@127.0.0.1:9/simple").of_package("numpy").asked[0]
 
-    assert (told["class"], told["url"]) == ("unreachable", "http://127.0.0.1:9/simple")
+    assert (told.class_, told.url) == ("unreachable", "http://127.0.0.1:9/simple")
 
 
 def test_the_survey_of_an_instance_says_what_a_run_would_install(index: PackageIndex, tmp_path: Path) -> None:
@@ -138,8 +134,8 @@ def test_what_a_folder_of_wheels_may_have_is_not_called_missing_for_certain(inde
     nowhere = wheels(index_url=index.url).of_package("einops")
     perhaps = wheels(index_url=index.url, find_links="/opt/wheels").of_package("einops")
 
-    assert (nowhere["chosen"], nowhere["is_certain"]) == (None, True)
-    assert (perhaps["chosen"], perhaps["is_certain"]) == (None, False)
+    assert (nowhere.chosen, nowhere.is_certain) == (None, True)
+    assert (perhaps.chosen, perhaps.is_certain) == (None, False)
 
 
 FILES = {

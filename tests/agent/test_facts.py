@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from provision_agent.contract.failures import Failure
+from provision_agent.contract.findings import Facts
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Torch
 from provision_agent.host import facts
 from provision_agent.steps.python.builds import candidates
@@ -135,9 +137,9 @@ def test_the_drivers_own_library_answers_first_and_the_build_of_torch_follows(
     wanted = Torch(versions=("2.9.1", "2.7.1", "2.5.1"))
     if tag is None:
         with pytest.raises(Failure, match=r"needs a driver for CUDA 12\.8, this one ends at 12\.4"):
-            candidates(wanted, found)
+            candidates(wanted, parse(Facts, found))
     else:
-        assert candidates(wanted, found)[0].tag == tag
+        assert candidates(wanted, parse(Facts, found))[0].tag == tag
 
 
 def test_a_library_whose_driver_is_gone_leaves_the_word_to_nvidia_smi(

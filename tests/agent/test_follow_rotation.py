@@ -115,7 +115,7 @@ def compress(path: Path) -> Path:
 
 def sent_in_order(session: Session, *generations: bytes, start: int = 0) -> None:
     """*generations* come, the first from *start*, and nothing is lost between them."""
-    first, *others = rotation
+    first, *others = generations
     assert session.data(len(first) - start) == (first[start:], start)
     for data in others:
         assert session.next(frames.GENERATION).json()["lost_bytes"] == 0
@@ -158,7 +158,7 @@ def test_a_rotated_file_that_is_compressed_at_once_is_sent_once(log: Path) -> No
 
 def test_what_was_unread_of_a_truncated_file_is_read_from_its_compressed_copy(log: Path) -> None:
     sent: list[bytes] = []
-    followed = Followed(0, {"path": str(log)}, sent.append, Inotify())
+    followed = Followed(0, frames.FollowedFile(str(log)), sent.append, Inotify())
     followed.begin()
     while followed.unread():
         followed.send()
@@ -217,7 +217,7 @@ def test_a_large_search_in_a_compressed_file_shows_life(log: Path, monkeypatch: 
     compress(log.with_name("a.log.1"))
     log.write_bytes(b"new\n")
     sent: list[bytes] = []
-    followed = Followed(0, {"path": str(log), **entry}, sent.append, Inotify())
+    followed = Followed(0, frames.FollowedFile(str(log), **entry), sent.append, Inotify())
 
     followed.begin()
 
@@ -241,7 +241,7 @@ def test_a_receiver_whose_bytes_were_edited_is_told(log: Path) -> None:
     samples = [(at, 20, hashlib.sha256(LONG[at : at + 20]).hexdigest()) for at in (0, 100, 200)]
     entry = claim(LONG[:300] + b"mine", samples=samples)
 
-    assert is_edited(str(log), Claim.of(entry))
+    assert is_edited(str(log), Claim.of(frames.FollowedFile(str(log), **entry)))
     session = Session([{"path": str(log), **entry}])
     assert session.next(frames.RESUMED).json()["edited"] is True
     session.close()
@@ -251,7 +251,7 @@ def test_an_inode_that_is_used_again_does_not_pass_for_the_old_file(log: Path) -
     entry = claim(LONG[:100], **identity(log))
     log.write_bytes(b"y" * 5000)
 
-    assert locate(str(log), Claim.of(entry)) is None
+    assert locate(str(log), Claim.of(frames.FollowedFile(str(log), **entry))) is None
 
 
 def test_a_link_that_points_to_another_file_begins_a_generation(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_an_older_file_belongs_to_the_log_when_its_writer_still_lives(log: Path)
 
 def test_what_was_written_just_before_the_successor_began_is_not_left_behind(log: Path) -> None:
     sent: list[bytes] = []
-    followed = Followed(0, {"path": str(log)}, sent.append, Inotify())
+    followed = Followed(0, frames.FollowedFile(str(log)), sent.append, Inotify())
     followed.begin()
     while followed.unread():
         followed.send()

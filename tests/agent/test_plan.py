@@ -44,7 +44,7 @@ def test_the_instance_fills_in_what_only_it_knows() -> None:
 
 def test_unknown_fields_are_ignored_and_wrong_ones_named() -> None:
     assert Plan.from_json(dict(PLAN.to_json(), later="thing")) == PLAN
-    with pytest.raises(PlanFormatError, match=r"`plan\.downloads\[0\]\.path` must be str"):
+    with pytest.raises(PlanFormatError, match=r"`downloads\[0\]\.path` of `plan` must be text"):
         Plan.from_json(dict(PLAN.to_json(), downloads=[{"url": "https://example.org", "path": 3}]))
 
 

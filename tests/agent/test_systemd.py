@@ -21,13 +21,13 @@ SECRET = "hf_never_to_be_seen_again"
 AGENT = """
 import json, sys
 from harness.environments import Surroundings
-from provision_agent import services
+from provision_agent.services import manager
 from provision_agent.contract.plan import Service
 here = Surroundings(sys.argv[1])
 if sys.argv[2:] == ["stop"]:
-    services.stop("ui", here.context)
+    manager.stop("ui", here.context)
 else:
-    services.start(Service(name="ui", run=tuple(sys.argv[2:]), restart="on_failure"), here.context, None)
+    manager.start(Service(name="ui", run=tuple(sys.argv[2:]), restart="on_failure"), here.context, None)
 print(json.dumps(here.events))
 """
 MANAGER = """
@@ -106,7 +106,7 @@ class Machine:
         return [*become, "env", *([] if "PYTHONPATH" in own else [runtime]), *named, *argv]
 
 
-_CODE = [Path(path).resolve().parent.parent for path in (systemd.__file__, __file__)]
+_CODE = [Path(systemd.__file__).resolve().parents[2], Path(__file__).resolve().parents[1]]
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ def own_machine(lasting_path: Path, booted: harness.Systemd) -> Machine:
     account = pwd.getpwnam(USER)
     copy = lasting_path / "code"  # the checkout may lie where another user cannot look
     without = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(systemd.__file__).parent, copy / "provision_agent", ignore=without)
+    shutil.copytree(Path(systemd.__file__).parents[1], copy / "provision_agent", ignore=without)
     shutil.copytree(Path(harness.__file__).parent, copy / "harness", ignore=without)
     machine.code = [copy]
     for path in (lasting_path, *lasting_path.rglob("*")):

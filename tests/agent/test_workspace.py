@@ -29,7 +29,7 @@ def test_the_second_to_ask_is_told_who_holds_the_lock(workspace: Workspace) -> N
     with pytest.raises(WorkspaceHeldError) as held:
         WorkspaceLock.take(workspace)
 
-    assert held.value.holder["run"] == "r1"
+    assert held.value.holder.run == "r1"
     assert not held.value.is_elsewhere
     lock.release()
     WorkspaceLock.take(workspace).release()
@@ -42,7 +42,7 @@ def test_another_machine_on_the_same_volume_is_refused_by_name(workspace: Worksp
         WorkspaceLock.take(workspace)
 
     assert held.value.is_elsewhere
-    assert held.value.holder["hostname"] == "gpu-7"
+    assert held.value.holder.hostname == "gpu-7"
 
 
 def test_a_lock_that_nobody_renews_any_more_is_taken(workspace: Workspace) -> None:

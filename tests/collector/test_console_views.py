@@ -8,7 +8,9 @@ import re
 import threading
 
 import pytest
-from provision_agent.contract.events import AGENT_EVENTS, COLLECTOR_EVENTS
+from provision_agent.contract.events import AGENT_EVENTS, COLLECTOR_EVENTS, parse_event
+from provision_agent.contract.status import RunState
+from provision_agent.contract.steps import GROUPS, STEPS
 from provision_collector.console import choose_mode, view_for
 from provision_collector.console.live import LiveView
 from provision_collector.console.plain import PlainView
@@ -94,6 +96,25 @@ def test_plain_says_a_finished_download_with_its_time_size_and_speed():
     )
 
     assert lines == ["00:42  ✓ download finished  models/x.safetensors  6.9 GB in 42 s (164 MB/s)"]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_plain_says_what_a_step_does(name):
+    assert Plain().tell(3, "step_started", step=name) == [
+        f"00:03    step started  {name}  {STEPS[name].text}"
+    ]
+
+
+@pytest.mark.parametrize("kind", GROUPS)
+def test_plain_says_how_any_kind_of_item_ends(kind):
+    plain = Plain()
+
+    assert plain.tell(3, f"{kind}_finished", item="a", duration_s=2.0)[0].startswith(
+        f"00:03  ✓ {kind} finished  a"
+    )
+    assert plain.tell(3, f"{kind}_skipped", item="a", reason="verified")[0].startswith(
+        f"00:03  ✓ {kind} there already  a"
+    )
 
 
 def test_plain_shows_a_failure_with_its_class_and_what_to_do():
@@ -279,6 +300,36 @@ def test_live_tells_an_error_once_above_the_picture_and_harmlessly():
     assert "next: check the URL" in written
     assert "\x1b[2J" not in written
     assert written.rstrip().endswith("✅ complete: everything needed is there and checked")
+
+
+def test_a_view_that_follows_a_run_shows_what_the_run_knows_and_folds_nothing():
+    state, (view, _), plain = RunState("run-1"), live(), Plain()
+    known = agent("download_progress", item="known.safetensors", bytes=5, total_bytes=10, bytes_per_s=1)
+    state.fold(parse_event(known))
+    for each in (view, plain.view):
+        each.follow(state)
+        each.event(agent("download_progress", item="unknown.safetensors", bytes=1, total_bytes=10))
+    view.draw()
+
+    assert [line.plain.split()[1] for line in view._drawn if "safetensors" in line.plain] == [
+        "known.safetensors"
+    ]
+    assert list(state.items["downloads"]) == ["known.safetensors"]
+    assert "0 of 1 file  5/10 B" in plain.tell(20, "download_progress", item="known.safetensors")[0]
+
+
+def test_the_picture_is_not_drawn_while_another_thread_folds():
+    state, (view, _) = RunState("run-1"), live()
+    view.follow(state)
+    drawing = threading.Thread(target=view.draw)
+    with state.lock:
+        drawing.start()
+        drawing.join(0.1)
+        was_waiting = drawing.is_alive()
+    drawing.join(10)
+
+    assert was_waiting
+    assert view._drawn
 
 
 def test_live_gives_the_cursor_back_also_after_a_crash():

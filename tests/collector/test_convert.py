@@ -14,6 +14,8 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from provision_agent.contract.findings import CaptureAnswer
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Plan
 from provision_collector.cli import main
 from provision_collector.convert import Converted, from_file, from_workflows
@@ -21,7 +23,8 @@ from provision_collector.convert.capture import from_capture
 from provision_collector.convert.image import PNG
 from provision_collector.convert.manifest import from_manifest
 from provision_collector.convert.shell import from_script
-from provision_collector.errors import UsageError
+from provision_collector.convert.snapshot import from_snapshot
+from provision_collector.errors import ProfileError, UsageError
 from provision_collector.profile import Profile, compile_plan
 
 H = "https://huggingface.co/a/b/resolve/main"
@@ -505,6 +508,59 @@ def test_a_file_that_is_nothing_known_is_refused_with_what_would_be(tmp_path: Pa
     assert error.value.hint
 
 
+FOREIGN = {
+    "an alias bomb": "version: 1\na: &a [x, x, x, x, x, x, x, x]\n"
+    + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 8)}]\n" for n in range(12)),
+    "an alias that contains itself": "version: 1\na: &a [*a]\n",
+    "a day that does not exist": "version: 1\nsettings: {log: 2024-02-31}\n",
+    "deep YAML": "version: 1\na: " + "[" * 3000,
+    "deep JSON": '{"version": 1, "a": ' + "[" * 200 + "]" * 200 + "}",
+    "very deep JSON": "[" * 100_000,
+    "a huge number": '{"version": 1, "a": ' + "9" * 5000 + "}",
+    "a tag": "version: 1\na: !!python/object/apply:os.system [x]\n",
+    "lists for mappings": '{"git_custom_nodes": ["a"], "cnr_custom_nodes": [1], "pips": ["a"], "file_custom_nodes": {"a": 1}}',
+    "words for nodes": '{"git_custom_nodes": {"https://github.com/a/b": "x"}, "file_custom_nodes": ["x", 1], "comfyui": ["x"]}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_no_document_breaks_an_import(tmp_path: Path, case: str) -> None:
+    """It becomes a profile that names what it could not use, or is refused with its place or with what would be read."""
+    path = tmp_path / "x.yaml"
+    path.write_text(FOREIGN[case])
+    try:
+        converted = from_file(path)
+    except UsageError as error:
+        assert error.hint
+    except ProfileError as error:
+        assert all(problem.startswith(f"{path}:") for problem in error.problems)
+    else:
+        assert converted.unresolved
+        converted.to_yaml(comment="")
+
+
+def test_permissions_without_quotes_are_taken_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text("version: 1\nwrite_files: [{path: /workspace/a, content: x, permissions: 0600}]\n")
+
+    assert plan_of(from_file(path)).files[0].mode == "0600"
+
+
+SNAPSHOT_KEYS = ["comfyui", "git_custom_nodes", "cnr_custom_nodes", "file_custom_nodes", "pips", "custom_nodes", "models", "python", "hash", "disabled", "filename", "source", "download_url", "url", "sha256", "size"]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.dictionaries(st.sampled_from(SNAPSHOT_KEYS), JSON | st.lists(st.dictionaries(st.sampled_from(SNAPSHOT_KEYS), JSON), max_size=2), max_size=6))  # fmt: skip
+def test_whatever_a_snapshot_or_an_archive_holds_nothing_breaks(
+    data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from_snapshot(data, "any").to_yaml(comment="")
+    path = tmp_path_factory.getbasetemp() / "any.cpack.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("snapshot.json", json.dumps(data))
+    from_file(path).to_yaml(comment="")
+
+
 # -- captures
 
 
@@ -521,7 +577,7 @@ def test_a_capture_keeps_torchs_version_and_leaves_its_build_to_the_next_card() 
         "service": ["-u", "/workspace/ComfyUI/main.py", "--port", "18188"],
     }
 
-    converted = from_capture(found, "203.0.113.7")
+    converted = from_capture(parse(CaptureAnswer, found), "203.0.113.7")
     plan = plan_of(converted)
 
     assert plan.python is not None
@@ -533,6 +589,25 @@ def test_a_capture_keeps_torchs_version_and_leaves_its_build_to_the_next_card() 
     assert plan.repos[0].install is None, "its requirements are among the packages"
     assert any("mine" in sentence for sentence in converted.unresolved)
     assert any("changes of its own" in sentence for sentence in converted.unresolved)
+
+
+def test_what_is_converted_tells_editors_its_schema_first() -> None:
+    text = Converted({"version": 1, "name": "x"}).to_yaml(comment="from y")
+    schema, comment, *_ = text.splitlines()
+
+    assert Path(schema.removeprefix("# yaml-language-server: $schema=")).is_file()
+    assert comment == "# from y"
+
+
+def test_a_process_without_a_script_is_no_service() -> None:
+    found = parse(
+        CaptureAnswer, {"comfyui": "ComfyUI", "workspace": "/w", "service": ["-u", "/opt/other.py"]}
+    )
+
+    converted = from_capture(found, "h")
+
+    assert not plan_of(converted).services
+    assert any("its service is not in the profile" in sentence for sentence in converted.unresolved)
 
 
 # -- the published command

@@ -7,8 +7,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from provision_collector.collect.markers import MAX_LINE_BYTES
-from provision_collector.mirror import MarkerFinder, Markers
+from provision_collector.collect.markers import MAX_LINE_BYTES, MarkerFinder, Markers
 
 GOOD = "✅ PROVISIONING COMPLETE"
 DEFAULT = Markers()

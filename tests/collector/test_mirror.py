@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from provision_collector.errors import LocalMachineError, UsageError
-from provision_collector.mirror import Mirror, MirrorBusyError, MirrorFullError, MirrorState
+from provision_collector.mirror import FileFacts, Mirror, MirrorBusyError, MirrorFullError, MirrorState
 
 
 def opened(folder: Path) -> Mirror:
@@ -119,24 +119,18 @@ def test_a_mirror_stops_at_the_size_that_it_may_have_and_goes_on_with_more(tmp_p
 
 def test_what_it_claims_finds_the_file_again(tmp_path: Path) -> None:
     mirror = opened(tmp_path)
-    mirror.begin_generation(1, {"dev": 3, "ino": 4, "at": 5.0})
+    mirror.begin_generation(1, FileFacts(3, 4, 5.0))
     mirror.append(1, 0, b"abc" * 100)
     mirror.close()
 
     mirror = opened(tmp_path)
-    claim = mirror.claim()
+    claim = mirror.claim("/m.log")
 
-    assert (claim["offset"], claim["generation"], claim["dev"], claim["ino"], claim["since"]) == (
-        300,
-        1,
-        3,
-        4,
-        5.0,
-    )
-    assert claim["proof"] == hashlib.sha256(b"abc" * 100).hexdigest()
+    assert (claim.offset, claim.generation, claim.dev, claim.ino, claim.since) == (300, 1, 3, 4, 5.0)
+    assert claim.proof == hashlib.sha256(b"abc" * 100).hexdigest()
     assert all(
         hashlib.sha256((b"abc" * 100)[at : at + size]).hexdigest() == proof
-        for at, size, proof in claim["samples"]
+        for at, size, proof in claim.samples
     )
     mirror.close()
 
@@ -152,7 +146,7 @@ async def test_a_mirror_whose_record_is_unreadable_must_match_and_the_record_is_
 
     mirror = opened(tmp_path)
 
-    assert mirror.claim()["must_match"] is True
+    assert mirror.claim("/m.log").must_match is True
     assert (tmp_path / "m.state.json.unreadable").exists()
     mirror.close()
 

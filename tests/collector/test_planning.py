@@ -11,12 +11,14 @@ from pathlib import Path
 
 import click
 import pytest
-from provision_agent.contract.plan import Download, Limits, Plan, Repo, SecretRule, Substitute
+from provision_agent.contract.findings import Disk, Present, Standing
+from provision_agent.contract.plan import Download, Limits, Plan, Python, Repo, SecretRule, Substitute
 from provision_collector.cli import main
 from provision_collector.cli.check import _print_sources
 from provision_collector.cli.plan import rate
-from provision_collector.errors import ProfileError
-from provision_collector.planning.answers import Present, Source, Standing, Survey
+from provision_collector.errors import ProfileError, ProtocolFaultError
+from provision_collector.planning.answers import Source, Survey
+from provision_collector.planning.doctor import judged_machine
 from provision_collector.planning.estimate import estimate_of
 from provision_collector.planning.lock import apply_lock, lock_path, make_lock, read_lock
 from provision_collector.planning.sources import exit_code, rows_of
@@ -46,7 +48,7 @@ def said(*sources: Source, standing: Standing | None = None, rate: float | None 
 def standing(
     *present: Present, unmet: tuple[str | None, ...] = (), free: int = 10**12, needed: int = 0
 ) -> Standing:
-    disk = {"path": "/w", "needed_bytes": needed, "free_bytes": free}
+    disk = Disk("/w", free, needed_bytes=needed)
     return Standing("/w", True, {}, 0.0, present, unmet or (None,) * len(present), (), (disk,), {})
 
 
@@ -343,3 +345,36 @@ def test_a_lock_lies_beside_its_profile() -> None:
     assert lock_path("a/b.yaml") == Path("a/b.lock.json")
     assert lock_path("./c.yml") == Path("c.lock.json")
     assert lock_path("comfyui") == Path("comfyui.lock.json")
+
+
+# -- doctor
+
+
+def doctor_says(**facts: object) -> dict[str, str]:
+    """The state of each thing that `doctor` judges by the facts of an instance."""
+    here = replace(standing(), facts=facts)
+    found = judged_machine(Plan("p", python=Python()), here, now_unix=0.0, took_s=0.1)
+    return {finding.name: finding.state for finding in found}
+
+
+def test_doctor_wants_a_python_that_todays_torch_runs_on() -> None:
+    assert doctor_says(pythons=[{"path": "/p", "version": "3.9.2"}])["python"] == "failed"
+    assert (
+        doctor_says(pythons=[{"path": "/p", "version": "3.9"}, {"path": "/q", "version": "3.12.1"}])["python"]
+        == "ok"
+    )
+
+
+@pytest.mark.parametrize("version", ["", "three", "3", "3.x", "9" * 60])
+def test_a_version_that_is_none_is_no_python_and_breaks_nothing(version: str) -> None:
+    assert doctor_says(pythons=[{"path": "/p", "version": version}])["python"] == "failed"
+
+
+def test_a_card_without_a_known_memory_is_a_card() -> None:
+    assert doctor_says(gpus=[{"name": "H100", "memory_bytes": None}])["gpu"] == "ok"
+
+
+@pytest.mark.parametrize("facts", [{"gpus": "many"}, {"pythons": [1]}, {"disks": {"path": "/"}}], ids=str)
+def test_facts_of_another_shape_are_the_instances_fault(facts: dict[str, object]) -> None:
+    with pytest.raises(ProtocolFaultError, match="cannot be understood"):
+        doctor_says(**facts)

@@ -102,8 +102,18 @@ def test_the_list_names_every_profile(provision) -> None:
 
 def test_show_prints_the_file_as_it_is_written(provision) -> None:
     file = load_profile("comfyui").sources[-1]
+    first, rest = provision("profiles", "show", "comfyui").out.split("\n", 1)
 
-    assert provision("profiles", "show", "comfyui").out == Path(file).read_text(encoding="utf-8")
+    assert rest == Path(file).read_text(encoding="utf-8")
+    schema = Path(first.removeprefix("# yaml-language-server: $schema="))
+    assert json.loads(schema.read_text(encoding="utf-8"))["title"] == "provision profile"
+
+
+def test_a_file_that_names_its_schema_itself_is_shown_as_it_is(provision, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("# mine\n# yaml-language-server: $schema=./mine.json\nversion: 1\n")
+
+    assert provision("profiles", "show", str(path)).out == path.read_text()
 
 
 def test_show_resolved_prints_a_profile_of_the_same_plan(provision, tmp_path: Path) -> None:

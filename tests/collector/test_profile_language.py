@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from provision_agent.contract import plan as plans
 from provision_agent.contract.plan import Bound, HostLimits, Plan
+from provision_agent.contract.source_kinds import host_limits
 from provision_collector.cli.profiles import as_yaml
 from provision_collector.errors import UsageError
 from provision_collector.profile import Profile, compile_plan, load_profile
@@ -71,9 +72,7 @@ def test_a_profile_of_nothing_has_every_default() -> None:
     assert plan_of("") == Plan(
         name="profile",
         workspace_fallback=True,
-        limits=plans.Limits(
-            hosts={"civitai.com": HostLimits(files=1), "dropbox.com": HostLimits(connections=1)}
-        ),
+        limits=plans.Limits(hosts=host_limits()),
     )
 
 
@@ -83,6 +82,7 @@ def test_gentle_hosts_stay_gentle_beside_those_of_the_profile() -> None:
     ).limits.hosts
 
     assert hosts == {
+        **host_limits(),
         "civitai.com": HostLimits(files=1, connections=3),
         "dropbox.com": HostLimits(files=2, connections=1),
         "h": HostLimits(connections=4),

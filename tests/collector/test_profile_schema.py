@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 from provision_agent.contract import events, version
+from provision_agent.contract.parsing import ParseError
 from provision_collector.cli.profiles import as_json_file
 from provision_collector.profile import Profile, named_profiles, profiles_folder
 from provision_collector.profile.schema import events_schema, profile_schema
@@ -92,6 +93,13 @@ def test_every_key_has_a_description_for_editors() -> None:
     assert silent == []
 
 
+def test_null_is_taken_only_where_it_removes_what_a_base_has() -> None:
+    item = {"url": "https://h/a", "path": "a", "limits": {"file": None}}
+
+    assert shown_problems({"version": 1, "limits": {"file": None, "stall": {"for": None}}}) == []
+    assert shown_problems({"version": 1, "downloads": [item]}) != []
+
+
 EVENT = {"format": version.FORMAT, "ts": "2026-01-02T03:04:05.678Z", "run": "r1", "seq": 1}
 
 
@@ -113,3 +121,52 @@ def test_the_event_schema_knows_every_event() -> None:
     assert [
         name for name in (*events.AGENT_EVENTS, *events.COLLECTOR_EVENTS) if f'"{name}"' not in text
     ] == []
+
+
+ODD_VALUES = (
+    -1,
+    0,
+    256,
+    1.5,
+    2e15 + 0.5,
+    "",
+    "x",
+    "x" * 300,
+    "x" * 9000,
+    True,
+    None,
+    ["a"],
+    [1],
+    {},
+    {"a": -1},
+    {"a": "b"},
+)
+NOT_IN_A_SCHEMA = ("service_ready.url",)
+"""Whether a text is a URL of a host is the parser's own check."""
+
+
+def taken_by_the_parser(data: dict[str, Any]) -> bool:
+    try:
+        events.parse_event(data)
+    except ParseError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", events.EVENTS)
+def test_the_event_schema_and_the_parser_agree_about_every_value(name: str) -> None:
+    [then] = [
+        one["then"]["properties"]
+        for one in events_schema()["allOf"]  # type: ignore[attr-defined]
+        if one["if"]["properties"]["event"]["const"] == name
+    ]
+    needed = {"item": "a", "step": "a", "message": "m", "names": [], "after_s": 1, "verdict": "complete"}
+    whole = {**EVENT, "event": name, **{key: value for key, value in needed.items() if key in then}}
+    assert taken_by_the_parser(whole)
+
+    for key in then.keys() - {"key"}:
+        validator = jsonschema.Draft202012Validator(then[key])
+        for value in ODD_VALUES:
+            if f"{name}.{key}" not in NOT_IN_A_SCHEMA:
+                shown = f"{key}: {str(value)[:20]!r}"
+                assert validator.is_valid(value) == taken_by_the_parser({**whole, key: value}), shown

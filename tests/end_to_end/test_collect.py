@@ -195,7 +195,7 @@ def test_the_default_output_is_named_after_the_contract(case: Case) -> None:
     assert path.parent.name == "logs"
     assert path.name.startswith("provision_8154_")
     assert (case.here.folder / path).read_bytes() == case.record.read_bytes()
-    assert json.loads((case.here.folder / f"{path}.state.json").read_text())["format"] == 1
+    assert json.loads((case.here.folder / f"{path}.state.json").read_text())["format"] == 2
 
 
 WRONG = {

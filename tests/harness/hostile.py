@@ -106,6 +106,10 @@ class HostileInstance:
         }
         return {"runs": [self.run_facts(plan=plan, **{**state, **more})]}
 
+    def first_frames(self) -> bytes:
+        """What it says before anything else to who follows."""
+        return b""
+
     def secrets_got(self) -> list[str]:
         """Every value of a secret that reached it."""
         return [value for _, request in self.requests for value in (request.get("secrets") or {}).values()]
@@ -137,7 +141,7 @@ class HostileInstance:
 
     async def _follow(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         request = json.loads(await process.stdin.readline())
-        process.stdout.write(frames.magic(request["nonce"]))
+        process.stdout.write(frames.magic(request["nonce"]) + self.first_frames())
         for number, file in enumerate(request["files"]):
             resumed = {
                 "resumed": True,

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, FrozenSet, Iterator, List, Optional
+from dataclasses import replace
+from typing import FrozenSet, Iterator, List, Optional
 
 from ..contract.failures import Failure
+from ..contract.messages import AuditAnswer, AuditItem, AuditRequest
 from ..contract.plan import Download, File, Plan, Repo
 from ..downloads import Sources, existing, verify
 from ..downloads.sources import repositories
 from ..host.facts import find_facts
+from ..host.folders import nearest_folder
 from ..run import conditions
+from ..run.answering import answer
 from ..run.context import Context
-from ..run.start import say
 from ..steps.git import Git
-from .query import nearest_folder, quiet_context, read_request, standing_workspace
+from .query import quiet_context, standing_workspace
 
 WITHIN_S = 1800.0
 HASHES_AT_ONCE = 4
@@ -29,25 +32,23 @@ MODEL_SUFFIXES = frozenset(
 
 
 def audit_main(argv: List[str]) -> int:
-    """``audit``: ``{plan, secrets?, is_quick?, distrust?}`` -> ``{workspace, items: [{item kind level state …}], extra}``.
+    """``audit``: every item of a plan as it is on the disk, and what nobody named: see `AuditRequest`."""
+    return answer(AuditRequest, _audit)
 
-    ``is_quick`` believes the record of a file that has not been touched since it was verified; ``distrust`` lets no
-    record vouch for a wrong file any more.
-    """
-    request = read_request()
-    plan = Plan.from_json(request["plan"])
+
+def _audit(request: AuditRequest) -> AuditAnswer:
+    plan = Plan.from_json(request.plan)
     root = standing_workspace(plan).root
     of_one_run = frozenset(file.path for file in plan.files if "${run_id}" in file.content)
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="audit")
-    context = quiet_context(root, within_s=WITHIN_S, secrets=request.get("secrets"))
-    audit = Audit(plan, context, is_quick=bool(request.get("is_quick")), of_one_run=of_one_run)
-    items = list(audit.items())
-    if request.get("distrust"):
+    context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets)
+    audit = Audit(plan, context, is_quick=request.is_quick, of_one_run=of_one_run)
+    items = tuple(audit.items())
+    if request.distrust:
         for item in items:
-            if item["state"] == "wrong_hash":
-                os.utime(item["path"])
-    say({"workspace": root, "items": items, "extra": sorted(audit.extra())})
-    return 0
+            if item.state == "wrong_hash" and item.path is not None:
+                os.utime(item.path)
+    return AuditAnswer(root, items, tuple(sorted(audit.extra())))
 
 
 class Audit:
@@ -63,7 +64,7 @@ class Audit:
         access = Sources(plan.secrets, context.secrets)
         self._files, self._unlisted = repositories.expand(plan.downloads, access, context)
 
-    def items(self) -> Iterator[Dict[str, Any]]:
+    def items(self) -> Iterator[AuditItem]:
         """Every download, repo and small file of the plan, with its ``state``."""
         facts = find_facts(self._context.workspace) if any(item.when for item in self._files) else {}
         standing = quiet_context(
@@ -82,19 +83,15 @@ class Audit:
                 for item in self._files
             ]
             for item, unmet, found in files:
-                about = {"state": "skipped", "message": unmet} if unmet else found.result()
-                yield dict(about, **self._named(item), kind="download", level=item.level)
+                yield self._of_download(item, "skipped", message=unmet) if unmet else found.result()
         for item, failure in self._unlisted:
-            about = {"state": "unknown", "message": failure.message}
-            yield dict(about, **self._named(item), kind="download", level=item.level)
+            yield self._of_download(item, "unknown", message=failure.message)
         for repo in self._plan.repos:
             try:
-                about = self._repo(repo)
+                yield self._repo(repo)
             except Failure as failure:
-                about = {"state": "unknown", "message": failure.message}
-            yield dict(about, item=repo.path, kind="repo", level=repo.level)
-        for file in self._plan.files:
-            yield dict(self._file(file), item=file.path, kind="file", level=file.level)
+                yield AuditItem(repo.path, "repo", repo.level, "unknown", failure.message)
+        yield from map(self._file, self._plan.files)
 
     def extra(self) -> Iterator[str]:
         """Model files beside the plan's own, and checkouts beside its checkouts, that it does not name."""
@@ -118,90 +115,100 @@ class Audit:
 
     # -- one item
 
-    def _named(self, item: Download) -> Dict[str, str]:
-        """The item's name for people, its key, and the key of the plan's item that it belongs to."""
+    def _of_download(
+        self,
+        item: Download,
+        state: str,
+        *,
+        message: str = "",
+        path: Optional[str] = None,
+        size_bytes: Optional[int] = None,
+        sha256: Optional[str] = None,
+    ) -> AuditItem:
+        """With its name for people, its key, and the key of the plan's item that it belongs to."""
         final = self._final(item)
         name = os.path.relpath(final, self._context.workspace) if final is not None else None
-        of = item.of if isinstance(item, repositories.RepositoryFile) else item.key
-        return {
-            "item": name if name and item.path.endswith("/") else item.label,
-            "key": item.key,
-            "of": of,
-        }
+        return AuditItem(
+            item=name if name and item.path.endswith("/") else item.label,
+            kind="download",
+            level=item.level,
+            state=state,
+            message=message,
+            path=path,
+            key=item.key,
+            of=item.of if isinstance(item, repositories.RepositoryFile) else item.key,
+            size_bytes=size_bytes,
+            sha256=sha256,
+        )
 
-    def _download(self, item: Download) -> Dict[str, Any]:
+    def _download(self, item: Download) -> AuditItem:
         final = self._final(item)
         record = existing.record_of(self._context, item)
         if item.substitute is not None and (final is None or not os.path.exists(final)):
             other = self._path(item.substitute.path)
             if other.endswith("/") and existing.is_substitute(record, item):
-                other = str(record["path"])
+                other = record.path
             if os.path.isfile(other):
-                return {
-                    "state": "substituted",
-                    "path": other,
-                    "message": f"`{item.substitute.path}` stands in for it",
-                }
+                message = f"`{item.substitute.path}` stands in for it"
+                return self._of_download(item, "substituted", path=other, message=message)
         if final is None:
-            return {
-                "state": "missing",
-                "path": self._path(item.path),
-                "message": "no run has brought it, so its name is not known",
-            }
+            message = "no run has brought it, so its name is not known"
+            return self._of_download(item, "missing", path=self._path(item.path), message=message)
         try:
             found = os.stat(final)
         except OSError:
-            part = os.path.exists(final + ".part")
-            return {
-                "state": "partial" if part else "missing",
-                "path": final,
-                "message": "a part of it is there" if part else "it is not there",
-            }
-        about: Dict[str, Any] = {"path": final, "size_bytes": found.st_size}
+            if os.path.exists(final + ".part"):
+                return self._of_download(item, "partial", path=final, message="a part of it is there")
+            return self._of_download(item, "missing", path=final, message="it is not there")
+        about = self._of_download(item, "ok", path=final, size_bytes=found.st_size)
         if item.size_bytes not in (None, found.st_size):
             message = f"it has {found.st_size} bytes, not {item.size_bytes}"
-            return dict(about, state="wrong_size", message=message)
-        wanted = item.sha256 or record.get("sha256")
+            return replace(about, state="wrong_size", message=message)
+        wanted = item.sha256 or record.sha256
         if wanted is None:
-            return dict(about, state="ok", message="there; nothing says what it must hold", sha256=None)
-        is_untouched = existing.is_as_recorded(record, found) and record.get("sha256") == wanted
+            return replace(about, message="there; nothing says what it must hold")
+        is_untouched = record.fits(found) and record.sha256 == wanted
         has = wanted if self._is_quick and is_untouched else verify.sha256_of(final)
         if has != wanted:
             message = f"its sha256 is {str(has)[:12]}…, not {wanted[:12]}…"
-            return dict(about, state="wrong_hash", message=message, sha256=has)
-        return dict(about, state="ok", message="", sha256=has)
+            return replace(about, state="wrong_hash", message=message, sha256=has)
+        return replace(about, sha256=has)
 
-    def _repo(self, repo: Repo) -> Dict[str, Any]:
+    def _repo(self, repo: Repo) -> AuditItem:
         path = self._path(repo.path)
+        about = AuditItem(repo.path, "repo", repo.level, "ok", path=path)
         if not os.path.exists(os.path.join(path, ".git")):
-            return {"state": "missing", "path": path, "message": "there is no checkout"}
+            return replace(about, state="missing", message="there is no checkout")
         git = Git(path, self._context, lambda line: None)
         head = git.line("rev-parse", "--verify", "--quiet", "HEAD")
-        about = {"path": path, "commit": head}
+        about = replace(about, commit=head)
         record = self._context.state.get("repo", repo.path) or {}
         wanted = repo.ref if _is_commit(repo.ref) else record.get("commit")
         if wanted and head != wanted:
-            return dict(about, state="wrong_commit", message=f"it is at {head[:12]}, not {wanted[:12]}")
+            message = f"it is at {head[:12]}, not {wanted[:12]}"
+            return replace(about, state="wrong_commit", message=message)
         changed = [
             line
             for line in git.run("status", "--porcelain", "--untracked-files=no")
             if line[:2].strip() and line[2:3] == " "
         ]
         if changed:
-            return dict(
-                about, state="changed", message=f"{len(changed)} tracked file(s) were changed by hand"
-            )
-        return dict(about, state="ok", message="")
+            message = f"{len(changed)} tracked file(s) were changed by hand"
+            return replace(about, state="changed", message=message)
+        return about
 
-    def _file(self, file: File) -> Dict[str, Any]:
-        path = self._path(file.path)
+    def _file(self, file: File) -> AuditItem:
+        about = AuditItem(file.path, "file", file.level, "ok", path=self._path(file.path))
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape", newline="") as opened:
+            with open(str(about.path), encoding="utf-8", errors="surrogateescape", newline="") as opened:
                 is_same = file.path in self._of_one_run or opened.read() == file.content
         except OSError:
-            return {"state": "missing", "path": path, "message": "it is not there"}
-        message = "" if is_same else "its content is not the plan's"
-        return {"state": "ok" if is_same else "wrong_content", "path": path, "message": message}
+            return replace(about, state="missing", message="it is not there")
+        return (
+            about
+            if is_same
+            else replace(about, state="wrong_content", message="its content is not the plan's")
+        )
 
     def _final(self, item: Download) -> Optional[str]:
         """Where the file is; one that took its server's name, as the run that fetched it recorded, else None."""
@@ -209,7 +216,7 @@ class Audit:
             return self._path(item.path)
         record = existing.record_of(self._context, item)
         is_ours = record and not existing.is_substitute(record, item)
-        return str(record["path"]) if is_ours else None
+        return record.path if is_ours else None
 
     def _path(self, path: str) -> str:
         return os.path.join(self._context.workspace, path)

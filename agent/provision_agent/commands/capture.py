@@ -9,22 +9,26 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from dataclasses import replace
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ..contract.failures import Failure
+from ..contract.findings import CaptureAnswer, CapturedModel, CapturedRepo
+from ..contract.messages import CaptureRequest
 from ..contract.plan import Download
 from ..contract.redaction import public_url
 from ..downloads import Sources, existing, verify
 from ..host import process
 from ..host.detach import argv_of, processes
+from ..run.answering import answer
 from ..run.context import Context
-from ..run.start import plan_of, say
+from ..run.record import plan_of
 from ..run.workspace import Workspace, known_workspaces
 from ..steps.git import Git
 from ..steps.python.venv import interpreter_of
 from .audit import HASHES_AT_ONCE, MODEL_SUFFIXES
-from .query import quiet_context, read_request
+from .query import quiet_context
 
 WITHIN_S = 1800.0
 LOOKUP_S = 10.0
@@ -40,35 +44,32 @@ print(json.dumps(sorted({line(each) for each in importlib.metadata.distributions
 
 
 def capture_main(argv: List[str]) -> int:
-    """``capture``: ``{comfyui?, catalogue?}`` -> ``{workspace, comfyui, repos, loose, models, python, packages, service}``.
+    """``capture``: the ComfyUI that is here, as a `CaptureAnswer`."""
+    return answer(CaptureRequest, _capture)
 
-    ``comfyui`` is None when none was found; the places that were looked at are in ``looked_at``.
-    """
-    request = read_request()
-    looked_at = [request["comfyui"]] if request.get("comfyui") else list(_places())
+
+def _capture(request: CaptureRequest) -> CaptureAnswer:
+    looked_at = tuple([request.comfyui] if request.comfyui else _places())
     found = next((path for path in looked_at if os.path.isfile(os.path.join(path, "main.py"))), None)
     if found is None:
-        say({"comfyui": None, "looked_at": looked_at})
-        return 0
+        return CaptureAnswer(None, looked_at)
     comfyui = os.path.realpath(found)
     root = os.path.dirname(comfyui)
     context = quiet_context(root, within_s=WITHIN_S)
     running = _running(comfyui)
     python = _interpreter(root, running)
     repos, loose = _repos(comfyui, context)
-    say(
-        {
-            "workspace": root,
-            "comfyui": os.path.basename(comfyui),
-            "repos": repos,
-            "loose": loose,
-            "models": _models(comfyui, context, str(request.get("catalogue") or "")),
-            "python": python,
-            "packages": _packages(python, context),
-            "service": running[1:] if running else None,
-        }
+    return CaptureAnswer(
+        comfyui=os.path.basename(comfyui),
+        looked_at=looked_at,
+        workspace=root,
+        repos=tuple(repos),
+        loose=tuple(loose),
+        models=tuple(_models(comfyui, context, request.catalogue)),
+        python=python,
+        packages=tuple(_packages(python, context)),
+        service=tuple(running[1:]) if running else None,
     )
-    return 0
 
 
 def _places() -> Iterator[str]:
@@ -127,7 +128,7 @@ def _packages(python: Optional[str], context: Context) -> List[str]:
     return [name + at + (public_url(url) if at else "") for name, at, url in found]
 
 
-def _repos(comfyui: str, context: Context) -> "Tuple[List[Dict[str, Any]], List[str]]":
+def _repos(comfyui: str, context: Context) -> Tuple[List[CapturedRepo], List[str]]:
     """The checkouts, ComfyUI's own first, and the custom nodes that are none."""
     repos, loose = [], []
     nodes = os.path.join(comfyui, "custom_nodes")
@@ -136,7 +137,7 @@ def _repos(comfyui: str, context: Context) -> "Tuple[List[Dict[str, Any]], List[
         relative = os.path.relpath(path, context.workspace)
         name = os.path.basename(path)
         if os.path.exists(os.path.join(path, ".git")):
-            repos.append(dict(_repo(path, context), path=relative))
+            repos.append(replace(_repo(path, context), path=relative))
         elif path == comfyui or (
             not name.startswith((".", "__"))
             and name != "example_node.py.example"
@@ -147,27 +148,28 @@ def _repos(comfyui: str, context: Context) -> "Tuple[List[Dict[str, Any]], List[
     return repos, loose
 
 
-def _repo(path: str, context: Context) -> Dict[str, Any]:
+def _repo(path: str, context: Context) -> CapturedRepo:
     git = Git(path, context, lambda line: None)
     changed = [line for line in git.run("status", "--porcelain", "--untracked-files=no") if line[2:3] == " "]
-    return {
-        "url": public_url(git.line("config", "--get", "remote.origin.url")),
-        "commit": git.line("rev-parse", "--verify", "--quiet", "HEAD"),
-        "is_changed": bool(changed),
-        "has_requirements": os.path.isfile(os.path.join(path, "requirements.txt")),
-        "has_submodules": os.path.isfile(os.path.join(path, ".gitmodules")),
-    }
+    return CapturedRepo(
+        path=path,
+        url=public_url(git.line("config", "--get", "remote.origin.url")),
+        commit=git.line("rev-parse", "--verify", "--quiet", "HEAD"),
+        is_changed=bool(changed),
+        has_requirements=os.path.isfile(os.path.join(path, "requirements.txt")),
+        has_submodules=os.path.isfile(os.path.join(path, ".gitmodules")),
+    )
 
 
 # -- models
 
 
-def _models(comfyui: str, context: Context, catalogue: str) -> List[Dict[str, Any]]:
+def _models(comfyui: str, context: Context, catalogue: str) -> List[CapturedModel]:
     known = _known_sources(context.workspace)
     records = {}
     for item in known.values():
         record = existing.record_of(context, item)
-        records[str(record.get("path"))] = (item, record)
+        records[record.path] = (item, record)
     with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
         return list(
             pool.map(
@@ -187,27 +189,19 @@ def _model_files(comfyui: str) -> Iterator[str]:
 def _model(
     path: str,
     context: Context,
-    records: Mapping[str, Tuple[Download, Mapping[str, Any]]],
+    records: Mapping[str, Tuple[Download, existing.FileRecord]],
     known: Mapping[str, Download],
     catalogue: str,
-) -> Dict[str, Any]:
+) -> CapturedModel:
     relative = os.path.relpath(path, context.workspace)
-    item, record = records.get(path, (known.get(relative), {}))
+    item, record = records.get(path, (known.get(relative), existing.FileRecord()))
     found = os.stat(path)
-    sha256 = record.get("sha256") if existing.is_as_recorded(record, found) else None
-    sha256 = sha256 or verify.sha256_of(path)
-    about: Dict[str, Any] = {
-        "path": relative,
-        "size_bytes": found.st_size,
-        "sha256": sha256,
-        "url": None,
-        "mirrors": [],
-    }
+    recorded = record.sha256 if record.fits(found) else None
+    sha256 = str(recorded or verify.sha256_of(path))
+    model = CapturedModel(relative, found.st_size, sha256)
     if item is not None and item.sha256 in (None, sha256):
-        about.update(url=item.url, mirrors=list(item.mirrors), level=item.level)
-    elif catalogue and sha256:
-        about.update(url=_from_catalogue(catalogue, sha256))
-    return about
+        return replace(model, url=item.url, mirrors=item.mirrors, level=item.level)
+    return replace(model, url=_from_catalogue(catalogue, sha256)) if catalogue else model
 
 
 def _known_sources(root: str) -> Dict[str, Download]:

@@ -6,7 +6,6 @@ by side; the whole survey ends within `WITHIN_S`, whatever they do.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,24 +13,27 @@ import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..contract import redaction
 from ..contract.failures import Failure
-from ..contract.plan import Download, HubRepository, Plan, Repo, repository_of
+from ..contract.findings import Disk, ItemTold, PackageTold, Present, SourcesAnswer, SourceTold, Standing
+from ..contract.messages import SourcesRequest
+from ..contract.plan import Download, Plan, Repo
+from ..contract.source_kinds import means_many_files
 from ..downloads import Answer, Sources, existing, hosts, preflight
 from ..downloads.engine.part_file import landed_bytes
 from ..downloads.names import NameTaken
 from ..downloads.sources import addresses, repositories
 from ..host.facts import find_facts
-from ..run import conditions
+from ..host.folders import nearest_folder
+from ..run import answering, conditions
 from ..run.context import Context
-from ..run.start import say
 from ..steps import refs
 from ..steps.git import Git
-from ..steps.python import disk_estimate, probe, venv, wheels
-from .query import nearest_folder, quiet_context, read_request, standing_workspace
+from ..steps.python import answers, disk_estimate, probe, venv, wheels
+from .query import quiet_context, standing_workspace
 
 WITHIN_S = 75.0
 LOOKUP_S = 30.0
@@ -44,28 +46,19 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def sources_main(argv: List[str]) -> int:
-    """``sources``: ``{plan, secrets?, is_instance?, packages?, measure?, pin?}`` -> ``{downloads, repos, …}``.
+    """``sources``: what every source of a plan has; of an instance also how it stands: see `SourcesRequest`."""
+    return answering.answer(SourcesRequest, _sources)
 
-    ``is_instance`` adds ``workspace facts disks`` and what is there of each item; with it ``packages`` what the indexes
-    have for this instance, see `wheels.py`; ``measure`` the bytes per second that the sources give here; ``pin`` the
-    commits that moving names of a model hub stand for, and with ``is_instance`` the versions that are ``installed`` in
-    the plan's environment.
-    """
-    request = read_request()
-    plan = Plan.from_json(request["plan"])
-    secrets = dict(request.get("secrets") or {})
-    is_instance = bool(request.get("is_instance"))
-    root = standing_workspace(plan).root if is_instance else tempfile.gettempdir()
+
+def _sources(request: SourcesRequest) -> answering.Answer:
+    plan = Plan.from_json(request.plan)
+    root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
-    context = quiet_context(root, within_s=WITHIN_S, secrets=secrets, has_state=is_instance)
-    survey = Survey(plan, context, packages=bool(request.get("packages")), pin=bool(request.get("pin")))
-    answer = survey.ask()
-    if is_instance:
-        answer.update(survey.look())
-    if request.get("measure"):
-        answer["rate_bytes_per_s"] = survey.measure()
-    say(answer)
-    return 0
+    context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets, has_state=request.is_instance)
+    survey = Survey(plan, context, packages=request.packages, pin=request.pin)
+    told = survey.ask()
+    standing = [survey.look()] if request.is_instance else []
+    return (replace(told, rate_bytes_per_s=survey.measure() if request.measure else None), *standing)
 
 
 class Survey:
@@ -81,9 +74,9 @@ class Survey:
         self._answers: Dict[str, Answer] = {}
         self._files: Dict[str, List[Download]] = {}
         self._pool = ThreadPoolExecutor(max_workers=AT_ONCE)
-        self._told: Dict[str, "Future[Dict[str, Any]]"] = {}
+        self._told: Dict[str, "Future[SourceTold]"] = {}
 
-    def ask(self) -> Dict[str, Any]:
+    def ask(self) -> SourcesAnswer:
         """Every source of every download and repo, in the plan's order: first the URL, then the mirrors, then the substitute."""
         repos = [
             (repo, [self._pool.submit(self._ask_repo, url, repo) for url in (repo.url, *repo.mirrors)])
@@ -92,21 +85,19 @@ class Survey:
         downloads = [
             (item, [self._ask_once(url, item) for url in _urls_of(item)]) for item in self._plan.downloads
         ]
-        return {
-            "downloads": [
-                {"path": item.path, "key": item.key, "sources": [told.result() for told in asked]}
+        return SourcesAnswer(
+            tuple(
+                ItemTold(item.path, tuple(told.result() for told in asked), item.key)
                 for item, asked in downloads
-            ],
-            "repos": [
-                {"path": repo.path, "sources": [told.result() for told in asked]} for repo, asked in repos
-            ],
-            "taken": self._taken(),
-        }
+            ),
+            tuple(ItemTold(repo.path, tuple(told.result() for told in asked)) for repo, asked in repos),
+            self._taken(),
+        )
 
-    def _taken(self) -> Dict[str, List[str]]:
+    def _taken(self) -> Dict[str, Tuple[str, ...]]:
         """By item's key, why it cannot be had: another item's file has the same final name and is not the same."""
         first: Dict[str, Tuple[Download, Download]] = {}
-        taken: Dict[str, List[str]] = {}
+        taken: Dict[str, Tuple[str, ...]] = {}
         always = [
             item for item in self._plan.downloads if item.when is None
         ]  # of others perhaps only one is wanted
@@ -117,7 +108,7 @@ class Survey:
                 if holder is not item and not file.path.endswith("/") and difference:
                     message = NameTaken(file.path, other, file, difference, is_there=False).message
                     for key in (holder.key, item.key):
-                        taken.setdefault(key, []).append(message)
+                        taken[key] = (*taken.get(key, ()), message)
         return taken
 
     def _told_of(self, item: Download) -> Download:
@@ -129,28 +120,28 @@ class Survey:
         size = item.size_bytes if item.size_bytes is not None else answer.size_bytes
         return replace(item, path=item.path + name, size_bytes=size, sha256=item.sha256 or answer.sha256)
 
-    def look(self) -> Dict[str, Any]:
+    def look(self) -> Standing:
         """What this instance is, and what of the plan it has."""
         facts = find_facts(self._context.workspace)
         git = shutil.which("git") is not None
-        present = [self._present(item) for item in self._plan.downloads]
-        unmet = [
+        present = tuple(self._present(item) for item in self._plan.downloads)
+        unmet = tuple(
             conditions.unmet(item.when, facts, self._standing()) if item.when else None
             for item in self._plan.downloads
-        ]
-        missing = [0 if reason else have["missing_bytes"] for have, reason in zip(present, unmet)]
-        return {
-            "packages": self._packages(facts),
-            "workspace": self._context.workspace,
-            "can_write": os.access(nearest_folder(self._context.workspace), os.W_OK),
-            "facts": facts,
-            "unix": time.time(),
-            "present": present,
-            "unmet": unmet,
-            "commits": [self._head(repo) if git else "" for repo in self._plan.repos],
-            "disks": self._disks(missing),
-            "installed": self._installed(facts) if self._pin else {},
-        }
+        )
+        missing = [0 if reason else have.missing_bytes for have, reason in zip(present, unmet)]
+        return Standing(
+            workspace=self._context.workspace,
+            can_write=os.access(nearest_folder(self._context.workspace), os.W_OK),
+            facts=facts,
+            unix=time.time(),
+            present=present,
+            unmet=unmet,
+            commits=tuple(self._head(repo) if git else "" for repo in self._plan.repos),
+            disks=tuple(self._disks(missing)),
+            installed=self._installed(facts) if self._pin else {},
+            packages=tuple(self._packages(facts)),
+        )
 
     def measure(self) -> Optional[float]:
         """Bytes per second that the largest file's source gives within `MEASURE_S`; None when no file is large enough."""
@@ -167,7 +158,7 @@ class Survey:
         landed = sum(count.result() for count in counts)
         return landed / (time.monotonic() - began) if landed else None
 
-    def _packages(self, facts: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    def _packages(self, facts: Mapping[str, object]) -> List[PackageTold]:
         python = self._plan.python
         if not self._asks_indexes or python is None or "python" not in self._plan.steps:
             return []
@@ -175,72 +166,59 @@ class Survey:
 
     # -- one source
 
-    def _ask_once(self, url: str, item: Download) -> "Future[Dict[str, Any]]":
-        asked = (
-            url if repository_of(url) is None else f"{url} {item.key}"
-        )  # patterns differ from item to item
+    def _ask_once(self, url: str, item: Download) -> "Future[SourceTold]":
+        asked = f"{url} {item.key}" if means_many_files(url) else url  # patterns differ from item to item
         if asked not in self._told:
             self._told[asked] = self._pool.submit(self._ask, url, item)
         return self._told[asked]
 
-    def _ask(self, url: str, item: Download) -> Dict[str, Any]:
+    def _ask(self, url: str, item: Download) -> SourceTold:
         began = time.monotonic()
-        repository = repository_of(url)
-        if repository is not None:
-            return self._ask_repository(url, repository, item)
         try:
+            if means_many_files(url):
+                return self._ask_repository(url, item)
             host = urlsplit(addresses.address_of(url)).hostname or ""
             turn = self._hosts.lookups(host)
             if not turn.acquire(timeout=max(0.0, self._context.remaining_s())):
                 raise Failure("unreachable", f"{host} answers too slowly to be asked about every file")
             try:
-                within_s = max(0.1, min(LOOKUP_S, item.limits.lookup_s, self._context.remaining_s()))
+                within_s = self._context.bounded(min(LOOKUP_S, item.limits.lookup_s))
                 answer = self._access.ask(url, within_s=within_s, connect_s=item.limits.connect_s)
             finally:
                 turn.release()
         except Failure as failure:
             return _refused(url, failure, began)
         self._answers[url] = answer
-        return {
-            "url": redaction.public_url(url),
-            "class": "ok",
-            "size_bytes": answer.size_bytes,
-            "sha256": answer.sha256,
-            "name": answer.name,
-            "host": answer.host,
-            "pinned_url": self._pinned(url) if self._pin else None,
-            "seconds": round(time.monotonic() - began, 3),
-        }
+        return SourceTold(
+            "ok",
+            redaction.public_url(url),
+            size_bytes=answer.size_bytes,
+            sha256=answer.sha256,
+            name=answer.name,
+            host=answer.host,
+            pinned_url=self._pinned(url) if self._pin else None,
+            seconds=_since(began),
+        )
 
-    def _ask_repository(self, url: str, repository: HubRepository, item: Download) -> Dict[str, Any]:
+    def _ask_repository(self, url: str, item: Download) -> SourceTold:
         began = time.monotonic()
         try:
-            within_s = max(0.1, min(LOOKUP_S, item.limits.lookup_s, self._context.remaining_s()))
-            files = repositories.files_of(item, repository, self._access, deadline=began + within_s)
+            listing = addresses.kind_for(url).listing(url)
+            assert listing is not None
+            within_s = self._context.bounded(min(LOOKUP_S, item.limits.lookup_s))
+            files = repositories.files_of(item, listing, self._access, deadline=began + within_s)
         except Failure as failure:
             return _refused(url, failure, began)
         self._files[item.key] = files
         size = sum(file.size_bytes or 0 for file in files)
-        seconds = round(time.monotonic() - began, 3)
-        return {"url": url, "class": "ok", "size_bytes": size, "files": len(files), "seconds": seconds}
+        return SourceTold("ok", url, size_bytes=size, files=len(files), seconds=_since(began))
 
     def _pinned(self, url: str) -> Optional[str]:
         """*url* with the commit that its branch or tag stands for now, where a model hub says which; else None."""
-        file = addresses.hub_file(url)
-        if file is None or _COMMIT.fullmatch(file.revision):
-            return None
-        deadline = time.monotonic() + min(10.0, max(0.1, self._context.remaining_s()))
-        try:
-            response, _ = self._access.open(file.commit, span=None, deadline=deadline, connect_s=5.0)
-            try:
-                commit = json.loads(response.read(8 << 20, 5.0)).get("sha")
-            finally:
-                response.close()
-        except (Failure, ValueError, AttributeError):
-            return None  # the hash pins the content all the same
-        return file._replace(revision=commit).url if _COMMIT.fullmatch(str(commit)) else None
+        deadline = time.monotonic() + self._context.bounded(10.0)
+        return addresses.kind_for(url).pinned(url, self._access.fetcher(deadline))
 
-    def _ask_repo(self, url: str, repo: Repo) -> Dict[str, Any]:
+    def _ask_repo(self, url: str, repo: Repo) -> SourceTold:
         began = time.monotonic()
         try:
             if shutil.which("git") is None:
@@ -253,8 +231,7 @@ class Survey:
         except Failure as failure:
             return _refused(url, failure, began)
         commit = repo.ref if is_commit else found.commit
-        seconds = round(time.monotonic() - began, 3)
-        return {"url": redaction.public_url(url), "class": "ok", "commit": commit, "seconds": seconds}
+        return SourceTold("ok", redaction.public_url(url), commit=commit, seconds=_since(began))
 
     def _read_some(self, answer: Answer, span: Tuple[int, int]) -> int:
         end = time.monotonic() + MEASURE_S
@@ -283,8 +260,8 @@ class Survey:
             has_state=False,
         )
 
-    def _present(self, item: Download) -> Dict[str, Any]:
-        """``there`` (right as far as can be told without reading it), ``partial``, ``other`` or ``absent``."""
+    def _present(self, item: Download) -> Present:
+        """Right as far as can be told without reading it."""
         if item.key in self._files:
             return _together([self._present(file) for file in self._files[item.key]])
         answers = [self._answers[url] for url in (item.url, *item.mirrors) if url in self._answers]
@@ -295,21 +272,20 @@ class Survey:
         is_ours = bool(record) and not existing.is_substitute(record, item)
         path = item.path + (name or "") if item.path.endswith("/") else item.path
         if path.endswith("/") and is_ours:
-            path = str(record["path"])
+            path = record.path
         if path.endswith("/"):
-            return {"state": "absent", "missing_bytes": size or 0, "sha256": None}
+            return Present("absent", size or 0)
         final = os.path.join(self._context.workspace, path)
         try:
             found = os.stat(final)
         except OSError:
             landed = landed_bytes(final)
-            state = "partial" if landed else "absent"
-            return {"state": state, "missing_bytes": max(0, (size or 0) - landed), "sha256": None}
-        is_recorded = existing.is_as_recorded(record, found) and item.sha256 in (None, record.get("sha256"))
+            return Present("partial" if landed else "absent", max(0, (size or 0) - landed))
+        is_recorded = record.fits(found) and item.sha256 in (None, record.sha256)
         if is_recorded or size == found.st_size:
-            sha256 = record.get("sha256") if is_recorded else None
-            return {"state": "there", "missing_bytes": 0, "sha256": sha256, "size_bytes": found.st_size}
-        return {"state": "other", "missing_bytes": size or 0, "sha256": None}
+            sha256 = record.sha256 if is_recorded else None
+            return Present("there", 0, size_bytes=found.st_size, sha256=sha256)
+        return Present("other", size or 0)
 
     def _head(self, repo: Repo) -> str:
         path = os.path.join(self._context.workspace, repo.path)
@@ -317,7 +293,7 @@ class Survey:
             return ""
         return Git(path, self._context, lambda line: None).line("rev-parse", "--verify", "--quiet", "HEAD")
 
-    def _installed(self, facts: Mapping[str, Any]) -> Dict[str, str]:
+    def _installed(self, facts: Mapping[str, object]) -> Dict[str, str]:
         """Version by name of what the plan's environment holds; empty where there is none, or it does not answer."""
         if self._plan.python is None:
             return {}
@@ -325,28 +301,27 @@ class Survey:
         if not os.path.exists(python):
             return {}
         try:
-            return dict(
-                probe.ask(python, "installed", timeout_s=max(0.1, min(30.0, self._context.remaining_s())))
-            )
+            return probe.ask(python, answers.Installed, timeout_s=self._context.bounded(30.0)).versions
         except Failure:
             return {}
 
-    def _disks(self, missing: Sequence[int]) -> List[Dict[str, Any]]:
+    def _disks(self, missing: Sequence[int]) -> List[Disk]:
         """Per file system what the run needs, with the margin that its preflight asks for, and what is free."""
-        found: Dict[int, Dict[str, Any]] = {}
+        needed: Dict[str, int] = {}
+        folders: Dict[int, str] = {}
         for item, bytes_ in zip(self._plan.downloads, missing):
             folder = nearest_folder(os.path.join(self._context.workspace, os.path.dirname(item.path)))
-            disk = found.setdefault(
-                os.stat(folder).st_dev,
-                {"path": folder, "needed_bytes": 0, "free_bytes": shutil.disk_usage(folder).free},
+            folder = folders.setdefault(os.stat(folder).st_dev, folder)
+            needed[folder] = needed.get(folder, 0) + bytes_
+        return [
+            Disk(
+                folder,
+                shutil.disk_usage(folder).free,
+                needed_bytes=bytes_
+                and bytes_ + int(bytes_ * preflight.MARGIN_SHARE) + preflight.MARGIN_BYTES,
             )
-            disk["needed_bytes"] += bytes_
-        for disk in found.values():
-            if disk["needed_bytes"]:
-                disk["needed_bytes"] += (
-                    int(disk["needed_bytes"] * preflight.MARGIN_SHARE) + preflight.MARGIN_BYTES
-                )
-        return list(found.values())
+            for folder, bytes_ in needed.items()
+        ]
 
 
 def _difference(one: Download, other: Download) -> str:
@@ -362,14 +337,22 @@ def _urls_of(item: Download) -> List[str]:
     return [item.url, *item.mirrors, *([item.substitute.url] if item.substitute else [])]
 
 
-def _together(files: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+def _together(files: Sequence[Present]) -> Present:
     """What is there of a repository, from what is there of its files."""
-    states = {file["state"] for file in files}
-    missing_bytes = sum(file["missing_bytes"] for file in files)
-    state = states.pop() if len(states) == 1 else "partial"
-    return {"state": state, "missing_bytes": missing_bytes, "sha256": None}
+    states = {file.state for file in files}
+    return Present(states.pop() if len(states) == 1 else "partial", sum(file.missing_bytes for file in files))
 
 
-def _refused(url: str, failure: Failure, began: float) -> Dict[str, Any]:
-    seconds = round(time.monotonic() - began, 3)
-    return dict(failure.as_fields(), url=redaction.public_url(url), seconds=seconds)
+def _refused(url: str, failure: Failure, began: float) -> SourceTold:
+    return SourceTold(
+        failure.class_,
+        redaction.public_url(url),
+        message=failure.message,
+        hint=failure.hint,
+        retriable=failure.retriable,
+        seconds=_since(began),
+    )
+
+
+def _since(began: float) -> float:
+    return round(time.monotonic() - began, 3)

@@ -6,22 +6,38 @@ Each reads one JSON object on stdin (an empty one will do) and answers with one 
 from __future__ import annotations
 
 import glob
-import json
 import os
 import shutil
-import sys
 import threading
 import time
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ..contract.failures import Failure
+from ..contract.messages import (
+    CheckFailed,
+    FactsAnswer,
+    FactsRequest,
+    PruneAnswer,
+    PruneRequest,
+    RunFound,
+    StatusAnswer,
+    StatusRequest,
+    StopAnswer,
+    StopRequest,
+    VerifyAnswer,
+    VerifyRequest,
+    joined,
+)
+from ..contract.parsing import ParseError
 from ..contract.plan import Plan
 from ..host import facts
 from ..host.detach import argv_of, processes
+from ..host.folders import nearest_folder
+from ..run.answering import answer
 from ..run.context import Context
 from ..run.journal import read_state
-from ..run.keeper import holder_facts
-from ..run.start import plan_of, run_facts, say, stop_keeper
+from ..run.record import place_of, plan_of
+from ..run.start import stop_keeper
 from ..run.state import StateFile
 from ..run.workspace import Workspace, known_workspaces
 from ..steps.checks import run_check
@@ -32,76 +48,84 @@ VERIFY_WITHIN_S = 600.0
 
 
 def status_main(argv: List[str]) -> int:
-    """``status``: ``{workspace?, run?}`` -> ``{runs: [status…]}``, each with its workspace and whether it lives."""
-    request = read_request()
-    runs = [
-        _status(workspace, run, with_plan=bool(request.get("with_plan")))
-        for workspace, run in _chosen(request)
-    ]
-    say({"runs": [run for run in runs if run is not None]})
-    return 0
+    """``status``: the runs that a `StatusRequest` asks for, each with its state, its place and whether it lives."""
+    return answer(StatusRequest, _status)
 
 
 def stop_main(argv: List[str]) -> int:
-    """``stop``: ``{workspace?, run?}`` -> ``{stopped, verdict, run}`` of the run that is going, if it is that one."""
-    request = read_request()
-    for workspace, run in _chosen(request):
-        state = read_state(workspace, run)
-        if run == workspace.current_run() and state is not None and state.verdict is None:
-            stopped = stop_keeper(workspace, within_s=STOP_WITHIN_S)
-            say(
-                {
-                    "stopped": stopped,
-                    "run": run,
-                    "verdict": (read_state(workspace, run) or state).verdict,
-                }
-            )
-            return 0
-    say({"stopped": False, "run": request.get("run"), "verdict": None})
-    return 0
+    """``stop``: end the run that is going, if it is the one that a `StopRequest` means."""
+    return answer(StopRequest, _stop)
 
 
 def facts_main(argv: List[str]) -> int:
-    """``facts``: ``{workspace?}`` -> the instance's ``facts``, and its clock as ``unix``."""
-    found = facts.find_facts(os.path.expanduser(read_request().get("workspace") or "/"))
-    say({"facts": found, "unix": time.time()})
-    return 0
+    """``facts``: the instance's facts, and its clock."""
+    return answer(FactsRequest, _facts)
 
 
 def prune_main(argv: List[str]) -> int:
-    """``prune``: ``{workspace?, keep, older_than_s?}`` -> ``{removed: [run…], agents: [file…]}``.
-
-    Never the current run, and no agent that a process runs by.
-    """
-    request = read_request()
-    removed: List[str] = []
-    workspaces = _workspaces(request.get("workspace"))
-    for workspace in workspaces:
-        removed += _prune_runs(workspace, int(request["keep"]), request.get("older_than_s"))
-    agents = _prune_agents(
-        [*(workspace.tool for workspace in workspaces), os.path.expanduser("~/.provision")]
-    )
-    say({"removed": removed, "agents": agents})
-    return 0
+    """``prune``: remove old runs' records. Never the current run, and no agent that a process runs by."""
+    return answer(PruneRequest, _prune)
 
 
 def verify_main(argv: List[str]) -> int:
-    """``verify``: ``{plan}`` -> ``{passed: […], failed: [{item, level, …}]}``: the plan's checks, now."""
-    plan = Plan.from_json(read_request()["plan"])
+    """``verify``: the checks of a plan, now."""
+    return answer(VerifyRequest, _verify)
+
+
+def _status(request: StatusRequest) -> StatusAnswer:
+    pairs = _chosen(request.run, request.workspace, is_all=request.all)
+    runs = (_run_found(workspace, run, with_plan=request.with_plan) for workspace, run in pairs)
+    return StatusAnswer(tuple(run for run in runs if run is not None))
+
+
+def _stop(request: StopRequest) -> StopAnswer:
+    for workspace, run in _chosen(request.run, request.workspace):
+        state = read_state(workspace, run)
+        if run == workspace.current_run() and state is not None and state.verdict is None:
+            stopped = stop_keeper(workspace, within_s=STOP_WITHIN_S)
+            return StopAnswer(stopped, run, (read_state(workspace, run) or state).verdict)
+    return StopAnswer(False, request.run)
+
+
+def _facts(request: FactsRequest) -> FactsAnswer:
+    found = facts.find_facts(os.path.expanduser(request.workspace or "/"))
+    return FactsAnswer(found, unix=time.time())
+
+
+def _prune(request: PruneRequest) -> PruneAnswer:
+    workspaces = _workspaces(request.workspace)
+    removed = [
+        run for workspace in workspaces for run in _prune_runs(workspace, request.keep, request.older_than_s)
+    ]
+    tools = [*(workspace.tool for workspace in workspaces), os.path.expanduser("~/.provision")]
+    return PruneAnswer(tuple(removed), tuple(_prune_agents(tools)))
+
+
+def _verify(request: VerifyRequest) -> VerifyAnswer:
+    plan = Plan.from_json(request.plan)
     workspace = standing_workspace(plan)
     plan = plan.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id="verify")
     context = quiet_context(workspace.root, within_s=VERIFY_WITHIN_S)
     venv = find(plan.python, context) if plan.python is not None else None
     passed: List[str] = []
-    failed: List[Dict[str, Any]] = []
+    failed: List[CheckFailed] = []
     for check in plan.checks:
         try:
             run_check(check, context, venv)
             passed.append(check.name)
         except Failure as failure:
-            failed.append(dict(failure.as_fields(), item=check.name, level=check.level))
-    say({"passed": passed, "failed": failed})
-    return 0
+            failed.append(
+                CheckFailed(
+                    item=check.name,
+                    level=check.level,
+                    class_=failure.class_,
+                    message=failure.message,
+                    hint=failure.hint,
+                    retriable=failure.retriable,
+                    found=failure.facts.get("found"),
+                )
+            )
+    return VerifyAnswer(tuple(passed), tuple(failed))
 
 
 def quiet_context(
@@ -133,47 +157,44 @@ def standing_workspace(plan: Plan) -> Workspace:
     return next(in_use, None) or next(usable, candidates[0])
 
 
-def nearest_folder(path: str) -> str:
-    """The closest folder above *path* that exists; *path* itself if it does."""
-    while not os.path.isdir(path):
-        path = os.path.dirname(path) or "/"
-    return path
-
-
-def read_request() -> Dict[str, Any]:
-    """The one JSON object on stdin; empty when there is none."""
-    return dict(json.loads(sys.stdin.buffer.read() or b"{}"))
-
-
 def _workspaces(root: Optional[str]) -> List[Workspace]:
     roots = [os.path.abspath(os.path.expanduser(root))] if root else known_workspaces()
     return [Workspace(path) for path in roots]
 
 
-def _chosen(request: Mapping[str, Any]) -> "List[tuple[Workspace, str]]":
+def _chosen(
+    wanted: Optional[str], root: Optional[str], *, is_all: bool = False
+) -> Iterator[Tuple[Workspace, str]]:
     """The asked run wherever it is; without a run id, the current run of each workspace."""
-    wanted = request.get("run")
-    pairs = []
-    for workspace in _workspaces(request.get("workspace")):
+    for workspace in _workspaces(root):
         current = workspace.current_run()
-        runs = workspace.run_ids() if wanted or request.get("all") else ([current] if current else [])
-        pairs += [(workspace, run) for run in runs if not wanted or run == wanted]
-    return pairs
+        runs = workspace.run_ids() if wanted or is_all else ([current] if current else [])
+        yield from ((workspace, run) for run in runs if not wanted or run == wanted)
 
 
-def _status(workspace: Workspace, run: str, *, with_plan: bool) -> Optional[Dict[str, Any]]:
-    holder = holder_facts(
-        workspace.lock_holder()
-    )  # before the events: one that ends right now has its verdict there
+def _run_found(workspace: Workspace, run: str, *, with_plan: bool) -> Optional[Dict[str, object]]:
+    holder = workspace.lock_holder()
+    lives = holder.run == run and holder.is_alive  # asked before the events: one that ends right now is there
     state, plan = read_state(workspace, run), plan_of(workspace, run)
     if state is None or plan is None:
         return None
-    status = state.to_json()
-    lives = holder["run"] == run and (holder["keeper"] or holder["agent"])
-    status.update(run_facts(workspace, run), is_alive=bool(lives), is_current=workspace.current_run() == run)
-    if with_plan:
-        status["plan"] = plan.to_json()
-    return status
+    try:
+        place = place_of(workspace, run, plan)
+    except (OSError, ParseError):
+        return None  # a folder that is being made, or deleted
+    found = RunFound(
+        **vars(place),
+        verdict=state.verdict,
+        started=state.started,
+        is_alive=lives,
+        is_current=workspace.current_run() == run,
+        labels=state.labels,
+        plan=plan.to_json() if with_plan else None,
+    )
+    told = joined(state.to_json(), found)
+    if not with_plan:
+        del told["plan"]
+    return told
 
 
 def _prune_runs(workspace: Workspace, keep: int, older_than_s: Optional[float]) -> List[str]:

@@ -14,12 +14,13 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type
 from urllib.parse import urlsplit
 
 from .parsing import NotJsonError, ParseError, bounded, check_json, kind_of, parse, read_json
-from .steps import GROUPS
+from .steps import GROUPS, LEVELS
 from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
 
 MAX_EVENT_BYTES = 256 * 1024
 """A longer line is no event; the agent's longest have a few kB."""
 MAX_DEPTH = 12
+MAX_KEY_CHARS = 8192
 AGENT_VERDICTS = ("complete", "incomplete", "failed", "timeout", "cancelled")
 """How the instance can say that a run ended; every other verdict is the collector's."""
 AGENT, COLLECTOR, BOTH = "agent", "collector", "both"
@@ -38,7 +39,7 @@ def _extra(**limits: Any) -> Any:
 
 
 _SHORT: Dict[str, Any] = {"max_chars": 256}
-_LINE: Dict[str, Any] = {"max_chars": 8192}
+_LINE: Dict[str, Any] = {"max_chars": MAX_KEY_CHARS}
 _SECONDS: Dict[str, Any] = {"low": 0, "high": 1e11}
 _SPEED: Dict[str, Any] = {"low": 0, "high": 1e15}
 _COUNT: Dict[str, Any] = {"low": 0}
@@ -114,7 +115,7 @@ class Item(Body):
     """An event of one item: its final path or its name, and its level. A download's also carries its `key`."""
 
     item: str = bounded(**_LINE)
-    level: Optional[str] = _field(**_SHORT)
+    level: Optional[str] = _field(one_of=LEVELS)
 
 
 @dataclass(frozen=True)
@@ -348,6 +349,9 @@ _STATES: Dict[str, Optional[str]] = {
     "skipped": "skipped",
 }
 
+ITEM_STATES = frozenset(filter(None, _STATES.values()))
+"""All that an item can be in."""
+
 EVENTS: Dict[str, EventType] = {
     "run_started": EventType(RunStarted, AGENT, "The agent began, or went on with, the run."),
     "facts_found": EventType(
@@ -452,6 +456,18 @@ _of_items(
 )
 
 
+for _kind in GROUPS:
+    if not any(name.startswith(f"{_kind}_") for name in EVENTS):  # of a step that has no events of its own
+        _of_items(
+            _kind,
+            started=(Item, f"A {_kind} of the profile began."),
+            progress=(ItemProgress, f"How far a {_kind} of the profile is."),
+            finished=(ItemFinished, f"A {_kind} of the profile is done."),
+            failed=(ItemFailed, f"A {_kind} of the profile failed."),
+            skipped=(ItemSkipped, f"A {_kind} of the profile is done already, or is not wanted here."),
+        )
+
+
 def _wanted_time(value: str) -> str:
     wanted = "a time as 2026-01-31T23:59:59.000Z"
     try:  # a day and an hour that exist, and an offset that leaves the year as it is
@@ -469,13 +485,15 @@ _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
 
 
 @dataclass(frozen=True)
-class _Head:
+class Head:
+    """The fields that every event has; `key` and `labels` where they apply."""
+
     format: int = bounded(low=0)
     ts: str = bounded(max_chars=40, pattern=_TIME_PATTERN, check=_wanted_time)
     run: str = bounded(pattern=RUN_ID_PATTERN)
     seq: int = bounded(low=1)
     event: str = bounded(pattern=_NAME_PATTERN)
-    key: Optional[str] = bounded(None, max_chars=8192)
+    key: Optional[str] = bounded(None, max_chars=MAX_KEY_CHARS)
     labels: Optional[Dict[str, str]] = bounded(None, max_entries=256, max_chars=8192)
 
 
@@ -544,7 +562,7 @@ def parse_event(data: JsonObject) -> Event:
     found = data.get("format")
     if isinstance(found, int) and not isinstance(found, bool) and found not in SUPPORTED_FORMATS:
         raise UnknownFormatError(found)
-    head = parse(_Head, data, str(data.get("event"))[:64])
+    head = parse(Head, data, str(data.get("event"))[:64])
     known = EVENTS.get(head.event)
     kind: Type[Body] = (
         known.body if known is not None else _UNKNOWN_STEP if head.event.startswith("step_") else Body

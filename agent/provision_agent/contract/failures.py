@@ -17,6 +17,15 @@ class FailureClass(NamedTuple):
     """What it is about: ``item``, ``host`` (all items of that source), ``run`` (the instance as a whole)."""
     is_retriable: bool = False
     """The same again may help."""
+    helps_elsewhere: bool = True
+    """Another source of the same thing may do better."""
+    helps_afresh: bool = False
+    """Bytes may have been spoilt on the way: the same again from the beginning may help, once."""
+
+    @property
+    def is_of_instance(self) -> bool:
+        """Nothing helps here, whatever is asked for: only another instance does."""
+        return self.next == "replace_instance"
 
 
 FAILURES: Dict[str, FailureClass] = {
@@ -34,7 +43,10 @@ FAILURES: Dict[str, FailureClass] = {
         "host",
     ),
     "rate_limited": FailureClass(
-        "wait and run the same `provision up` again; what has landed is kept", "retry", "host", True
+        "wait and run the same `provision up` again; what has landed is kept",
+        "retry",
+        "host",
+        is_retriable=True,
     ),
     "not_a_model": FailureClass(
         "open the URL in a browser: the server sends a page, not the file; correct the profile",
@@ -45,38 +57,47 @@ FAILURES: Dict[str, FailureClass] = {
         "the source has other content than the profile says: correct `sha256`, or the URL",
         "fix_profile",
         "item",
+        helps_afresh=True,
     ),
     "size": FailureClass(
         "the source has another size than the profile says: correct `size`, or the URL", "fix_profile", "item"
     ),
     "truncated": FailureClass(
-        "run the same `provision up` again: it goes on where the transfer ended", "retry", "item", True
+        "run the same `provision up` again: it goes on where the transfer ended",
+        "retry",
+        "item",
+        is_retriable=True,
+        helps_afresh=True,
     ),
     "stalled": FailureClass(
         "run the same `provision up` again: it goes on where it stopped; add a `mirrors:` entry if it keeps stalling",
         "retry",
         "item",
-        True,
+        is_retriable=True,
     ),
     "timed_out": FailureClass(
         "run the same `provision up` again, or raise `limits.file` (`--set` or the item's own `limits:`)",
         "retry",
         "item",
-        True,
+        is_retriable=True,
     ),
     "disk_full": FailureClass(
         "free space on the instance or rent one with a larger disk, then run the same `provision up` again",
         "replace_instance",
         "run",
+        helps_elsewhere=False,
     ),
     "read_only": FailureClass(
-        "choose a folder that can be written with `--workspace`", "replace_instance", "run"
+        "choose a folder that can be written with `--workspace`",
+        "replace_instance",
+        "run",
+        helps_elsewhere=False,
     ),
     "unreachable": FailureClass(
         "try again; if it stays so, this instance's network cannot reach the source: use a mirror or another instance",
         "retry",
         "host",
-        True,
+        is_retriable=True,
     ),
     "tls": FailureClass(
         "check the URL's host name and the instance's clock and CA certificates (`SSL_CERT_FILE`)",
@@ -84,9 +105,14 @@ FAILURES: Dict[str, FailureClass] = {
         "host",
     ),
     "upstream_down": FailureClass(
-        "the source's server is in trouble: wait, or add a `mirrors:` entry", "retry", "host", True
+        "the source's server is in trouble: wait, or add a `mirrors:` entry",
+        "retry",
+        "host",
+        is_retriable=True,
     ),
-    "unsafe_path": FailureClass("choose a path inside the workspace", "fix_profile", "item"),
+    "unsafe_path": FailureClass(
+        "choose a path inside the workspace", "fix_profile", "item", helps_elsewhere=False
+    ),
     "command": FailureClass(
         "read the last lines above; repeat the command by hand on the instance", "fix_profile", "item"
     ),
@@ -94,29 +120,39 @@ FAILURES: Dict[str, FailureClass] = {
         "see the errors above it in the log: what should have made it failed or was skipped", "retry", "item"
     ),
     "conflict": FailureClass(
-        "two items ask for the same thing in different ways: correct the profile", "fix_profile", "item"
+        "two items ask for the same thing in different ways: correct the profile",
+        "fix_profile",
+        "item",
+        helps_elsewhere=False,
     ),
     "gpu": FailureClass(
         "rent an instance whose driver suits the wanted torch, or list an older torch version",
         "replace_instance",
         "run",
+        helps_elsewhere=False,
     ),
-    "network": FailureClass("check the instance's network with `provision doctor`", "retry", "run", True),
+    "network": FailureClass(
+        "check the instance's network with `provision doctor`", "retry", "run", is_retriable=True
+    ),
     "crashed": FailureClass("read the service's log on the instance", "retry", "item"),
     "not_ready": FailureClass(
-        "read the service's log on the instance, or raise `ready.within`", "retry", "item", True
+        "read the service's log on the instance, or raise `ready.within`", "retry", "item", is_retriable=True
     ),
     "port_taken": FailureClass("stop the other process, or give the service another port", "retry", "item"),
-    "bug": FailureClass("please report this with the agent.log of the run", "report_bug", "run"),
+    "bug": FailureClass(
+        "please report this with the agent.log of the run", "report_bug", "run", helps_elsewhere=False
+    ),
     "no_python": FailureClass(
         "on the instance: `apt-get update && apt-get install -y python3`, then the same command again",
         "replace_instance",
         "run",
+        helps_elsewhere=False,
     ),
     "protocol": FailureClass(
         "the instance sends what no version of provision sends: update provision, or replace the instance",
         "replace_instance",
         "run",
+        helps_elsewhere=False,
     ),
 }
 """Every class, by name."""
@@ -141,24 +177,29 @@ class Failure(Exception):
         *,
         hint: Optional[str] = None,
         retriable: Optional[bool] = None,
-        **facts: Any,
+        **facts: object,
     ) -> None:
         super().__init__(message)
         self.class_ = class_
         self.message = message
-        self.hint = hint or FAILURES[class_].hint
-        self.retriable = FAILURES[class_].is_retriable if retriable is None else retriable
+        self.meaning = FAILURES[class_]
+        self.hint = hint or self.meaning.hint
+        self.retriable = self.meaning.is_retriable if retriable is None else retriable
         self.is_reported = False
         """Its event is written: whoever counts it need not write another."""
-        self.facts = facts
+        self.facts: Dict[str, Any] = facts
         """More fields for the event, such as `wait_s` or `found`."""
 
-    def as_fields(self) -> Dict[str, Any]:
+    @property
+    def wait_s(self) -> Optional[float]:
+        """How long the other side wants to be left alone; None when it does not say."""
+        wait_s = self.facts.get("wait_s")
+        return float(wait_s) if wait_s is not None else None
+
+    def as_fields(self) -> Dict[str, object]:
         """The fields of a ``…_failed`` event."""
-        return dict(
-            {"class": self.class_, "message": self.message, "hint": self.hint, "retriable": self.retriable},
-            **self.facts,
-        )
+        own = {"class": self.class_, "message": self.message, "hint": self.hint, "retriable": self.retriable}
+        return {**own, **self.facts}
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, Iterator, Mapping, NamedTuple
+from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+
+from .version import FORMAT
 
 AGENT_MAGIC = b"\n\x02provision-agent "
 """Before the bootstrap's JSON line: whether it has the agent, and which python runs it."""
@@ -23,6 +25,11 @@ MAX_PAYLOAD_BYTES = 1 << 20
 
 PROOF_BYTES = 64 * 1024
 """How many bytes before its offset a mirror proves that it has, by their sha256, before it is continued."""
+
+MAX_FILES = 256
+"""In one session; a frame's head has one byte for the number of its file."""
+
+MAX_SAMPLES = 256
 
 _HEAD = struct.Struct(">cBI")
 _POSITION = struct.Struct(">IQ")
@@ -58,12 +65,107 @@ class Frame(NamedTuple):
         return value
 
 
+class FollowedFile(NamedTuple):
+    """One log in a `FollowRequest`: where it is, and what the receiver has of it. All but `path` may be left out."""
+
+    path: str
+    history: bool = False
+    """Rotated files that are older than the receiver's first sight of it belong to it."""
+    offset: int = 0
+    generation: int = 0
+    proof: Optional[str] = None
+    """The sha256 of the last `PROOF_BYTES` before `offset`."""
+    dev: Optional[int] = None
+    ino: Optional[int] = None
+    since: float = 0.0
+    """When (the instance's clock) its generation was begun; a copy of it cannot be older."""
+    samples: Tuple[Tuple[int, int, str], ...] = ()
+    """``(offset, length, sha256)`` of a few parts all over what the receiver has."""
+    known_bytes: Optional[int] = None
+    """The file's size when it was last heard of."""
+    must_match: bool = False
+    """The receiver's bytes are nobody's but this file's, or it is not followed."""
+
+
+class FollowRequest(NamedTuple):
+    """What `follow` is asked: one JSON line on its stdin."""
+
+    nonce: str
+    files: Tuple[FollowedFile, ...]
+    workspace: Optional[str] = None
+    """Whose run's status is told too."""
+    heartbeat_s: float = 2.0
+
+    def to_line(self) -> bytes:
+        """As the agent reads it."""
+        request = dict(self._asdict(), files=[entry._asdict() for entry in self.files], format=FORMAT)
+        return json.dumps(request, separators=(",", ":")).encode() + b"\n"
+
+
+def read_follow_request(line: bytes) -> FollowRequest:
+    """The request in *line*.
+
+    Raises:
+        ProtocolError: it is none, or something in it is out of its bounds.
+    """
+    try:
+        request = json.loads(line.decode("utf-8"))
+        entries = request["files"]
+        if not isinstance(entries, list) or len(entries) > MAX_FILES:
+            raise ValueError(f"`files` must be a list of at most {MAX_FILES}")
+        return FollowRequest(
+            nonce=_text(request["nonce"], 64),
+            files=tuple(_read_entry(entry) for entry in entries),
+            workspace=None if request.get("workspace") is None else _text(request["workspace"]),
+            heartbeat_s=_number(request.get("heartbeat_s", 2.0), low=0.01, high=3600.0),
+        )
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
+        raise ProtocolError(f"a follow request that cannot be read: {str(error)[:200]}") from None
+
+
+def _read_entry(entry: Mapping[str, Any]) -> FollowedFile:
+    has_identity = entry.get("ino") is not None
+    samples = entry.get("samples") or ()
+    if len(samples) > MAX_SAMPLES:
+        raise ValueError(f"more than {MAX_SAMPLES} samples")
+    return FollowedFile(
+        path=_text(entry["path"]),
+        history=bool(entry.get("history")),
+        offset=_count(entry.get("offset", 0)),
+        generation=_count(entry.get("generation", 0)),
+        proof=None if entry.get("proof") is None else _text(entry["proof"]),
+        dev=_count(entry["dev"]) if has_identity else None,
+        ino=_count(entry["ino"]) if has_identity else None,
+        since=_number(entry.get("since") or 0.0, low=0.0, high=1e11),
+        samples=tuple((_count(at), _count(size), _text(proof)) for at, size, proof in samples),
+        known_bytes=None if entry.get("known_bytes") is None else _count(entry["known_bytes"]),
+        must_match=bool(entry.get("must_match")),
+    )
+
+
+def _text(value: Any, max_chars: int = 4096) -> str:
+    if not isinstance(value, str) or len(value) > max_chars:
+        raise ValueError(f"text of at most {max_chars} characters is missing")
+    value.encode("utf-8")
+    return value
+
+
+def _count(value: Any) -> int:
+    return int(_number(value, low=0, high=2**64))
+
+
+def _number(value: Any, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"a number from {low:g} to {high:g} is missing")
+    return value
+
+
 def magic(nonce: str) -> bytes:
     """What stands before the first frame, so that whatever a login shell printed can be dropped."""
     return b"\n\x02provision-follow " + nonce.encode() + b"\n"
 
 
-def pack(kind: bytes, file: int, payload: Mapping[str, Any]) -> bytes:
+def pack(kind: bytes, file: int, payload: Mapping[str, object]) -> bytes:
     """A frame with a JSON payload."""
     body = json.dumps(payload, separators=(",", ":")).encode()
     return _HEAD.pack(kind, file, len(body)) + body

@@ -1,7 +1,8 @@
 """What the halves ask each other and answer, as dataclasses: one JSON object each, `parse` is the door for both sides.
 
 A request goes to the agent's stdin, an answer comes back as one line after `frames.ANSWER_MAGIC`. Fields are only
-ever added; a reader ignores those that it does not know. Pure.
+ever added; a reader ignores those that it does not know. What an instance is and has is in `findings`; `follow` is in
+`frames`, which runs on older Pythons. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
 from .events import UnknownFormatError
-from .parsing import bounded, parse, read_object
+from .parsing import ParseError, bounded, parse, read_object, to_json
 from .steps import LEVELS
 from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
 
@@ -19,21 +20,41 @@ MAX_MESSAGE_BYTES = 64 << 20
 MAX_PATH_CHARS = 4096
 MAX_SECRETS = 200
 MAX_RUNS = 10_000
+MAX_VALUES = 5_000_000
+"""Of one plan, or of all runs in an answer: a hundred thousand items, every default spelled out."""
 
 T = TypeVar("T")
 Json = Dict[str, object]
+
+
+class RequestFailedError(ParseError):
+    """The other side did not do what it was asked: `class_` is one of `FAILURES`, `hint` says what to do."""
+
+    def __init__(self, class_: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.class_ = class_
+        self.hint = hint
 
 
 def _path(default: Any = ...) -> Any:
     return bounded(max_chars=MAX_PATH_CHARS) if default is ... else bounded(default, max_chars=MAX_PATH_CHARS)
 
 
-def _object() -> Any:
-    return bounded(factory=dict)
+def _plan(default: Any = ...) -> Any:
+    limits = {"max_entries": MAX_VALUES, "max_chars": MAX_MESSAGE_BYTES}
+    return bounded(**limits) if default is ... else bounded(default, **limits)
+
+
+def _class() -> Any:
+    return bounded("", max_chars=64, alias="class")
+
+
+def _bytes(default: Any = None) -> Any:
+    return bounded(default, low=0)
 
 
 def _seconds(default: Any = ...) -> Any:
-    limits = {"low": 0, "high": 1e10}
+    limits = {"low": 0, "high": 1e13}
     return bounded(**limits) if default is ... else bounded(default, **limits)
 
 
@@ -51,11 +72,20 @@ def read_answer(kind: Type[T], data: Mapping[str, object]) -> T:
 
     Raises:
         UnknownFormatError: another version speaks.
+        RequestFailedError: it says that it could not be done. (A `StartAnswer` says so itself.)
         ParseError: it is no such answer.
     """
     if data.get("format") not in SUPPORTED_FORMATS:
         raise UnknownFormatError(data.get("format"))
+    if kind is not StartAnswer and data.get("state") == "failed" and "class" in data:
+        failed = parse(StartAnswer, data, "answer")
+        raise RequestFailedError(failed.class_, failed.message, failed.hint)
     return parse(kind, data, "answer")
+
+
+def joined(*parts: object) -> Json:
+    """One JSON object with the fields of all *parts*: an answer may consist of several dataclasses."""
+    return {name: value for part in parts for name, value in to_json(part).items()}
 
 
 # -- start
@@ -66,7 +96,7 @@ class StartRequest:
     """Begin, join or go on with a run; secrets are in memory and on stdin only."""
 
     run: str
-    plan: Json
+    plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
     started_unix: Optional[float] = _seconds(None)
@@ -93,7 +123,7 @@ class RunPlace:
     files: RunFiles = bounded()
     started_unix: float = _seconds()
     """When it was accepted, by the clock of whoever started it."""
-    remaining_s: Optional[float] = bounded(None, low=-1e10, high=1e10)
+    remaining_s: Optional[float] = bounded(None, low=-1e13, high=1e13)
     """Until its deadline, by its own word."""
     plan_hash: str = bounded("", max_chars=64)
 
@@ -104,9 +134,10 @@ class StartAnswer:
 
     state: str = bounded(one_of=("started", "resumed", "attached", "refused", "usage", "failed"))
     run: str = bounded("", max_chars=64)
-    class_: str = bounded("", max_chars=64, alias="class")
+    class_: str = _class()
     message: str = ""
     hint: str = ""
+    retriable: bool = False
     differences: Tuple[str, ...] = bounded((), max_entries=10_000)
     format: int = FORMAT
 
@@ -138,14 +169,15 @@ class RunFound(RunPlace):
     is_alive: bool = False
     is_current: bool = False
     labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
-    plan: Optional[Json] = None
+    plan: Optional[Json] = _plan(None)
 
 
 @dataclass(frozen=True)
 class StatusAnswer:
     """Runs, each an object that `RunFound` and `status.RunState` read."""
 
-    runs: Tuple[Json, ...] = bounded((), max_entries=MAX_RUNS)
+    runs: Tuple[Json, ...] = bounded(max_entries=MAX_VALUES, max_chars=MAX_MESSAGE_BYTES)
+    format: int = FORMAT
 
 
 @dataclass(frozen=True)
@@ -170,7 +202,7 @@ class StopAnswer:
 class PruneRequest:
     """Keep the newest `keep` runs of each workspace, and of the older ones those that are younger than `older_than_s`."""
 
-    keep: int = bounded(low=0)
+    keep: int = bounded(low=0)  # required: nobody deletes by leaving something out
     older_than_s: Optional[float] = _seconds(None)
     workspace: Optional[str] = _path(None)
 
@@ -179,7 +211,7 @@ class PruneRequest:
 class PruneAnswer:
     """The ids of removed runs and the names of removed agent files."""
 
-    removed: Tuple[str, ...] = ()
+    removed: Tuple[str, ...] = bounded()
     agents: Tuple[str, ...] = ()
     format: int = FORMAT
 
@@ -188,7 +220,7 @@ class PruneAnswer:
 class VerifyRequest:
     """Run the checks of this plan, now."""
 
-    plan: Json
+    plan: Json = _plan()
 
 
 @dataclass(frozen=True)
@@ -197,7 +229,7 @@ class CheckFailed:
 
     item: str = _path()
     level: str = bounded(one_of=LEVELS)
-    class_: str = bounded("", max_chars=64, alias="class")
+    class_: str = _class()
     message: str = ""
     hint: Optional[str] = None
     retriable: bool = False
@@ -208,21 +240,21 @@ class CheckFailed:
 class VerifyAnswer:
     """The names of the checks that hold, and the others."""
 
-    passed: Tuple[str, ...] = ()
-    failed: Tuple[CheckFailed, ...] = ()
+    passed: Tuple[str, ...] = bounded()
+    failed: Tuple[CheckFailed, ...] = bounded()
     format: int = FORMAT
 
 
 @dataclass(frozen=True)
 class FactsRequest:
-    """Facts of the instance, and of the disk that *workspace* is on."""
+    """Facts of the instance, and of the disk that `workspace` is on."""
 
     workspace: Optional[str] = _path(None)
 
 
 @dataclass(frozen=True)
 class FactsAnswer:
-    """What the instance is, and its clock."""
+    """What the instance is, and its clock. `findings.Facts` reads what is relied on in `facts`."""
 
     facts: Json
     unix: float = _seconds()
@@ -234,13 +266,13 @@ class FactsAnswer:
 
 @dataclass(frozen=True)
 class SourcesRequest:
-    """Ask every source of a plan.
+    """Ask every source of a plan; the answer is a `findings.SourcesAnswer`.
 
     `is_instance` adds what the instance is and what is there of each item; with it `packages` what the package indexes
     have for it; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
     """
 
-    plan: Json
+    plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     is_instance: bool = False
     packages: bool = False
@@ -255,7 +287,7 @@ class AuditRequest:
     `is_quick` believes the record of a file that was not touched since; `distrust` lets no record vouch for a wrong file.
     """
 
-    plan: Json
+    plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     is_quick: bool = False
     distrust: bool = False
@@ -269,10 +301,14 @@ class AuditItem:
     kind: str = bounded(max_chars=64)
     level: str = bounded(one_of=LEVELS)
     state: str = bounded(max_chars=64)
-    message: Optional[str] = None
+    """ok, skipped, unknown, missing, partial, substituted, changed, or wrong_size, _hash, _content, _commit."""
+    message: str = ""
     path: Optional[str] = _path(None)
     key: Optional[str] = bounded(None, max_chars=8192)
-    size_bytes: Optional[int] = None
+    """Of a download: which it is."""
+    of: Optional[str] = bounded(None, max_chars=8192)
+    """The key of the plan's download that it belongs to: a repository has many files."""
+    size_bytes: Optional[int] = _bytes()
     sha256: Optional[str] = bounded(None, max_chars=64)
     commit: Optional[str] = bounded(None, max_chars=64)
 
@@ -282,24 +318,17 @@ class AuditAnswer:
     """Every item, and the files that nobody named."""
 
     workspace: str = _path()
-    items: Tuple[AuditItem, ...] = ()
-    extra: Tuple[str, ...] = ()
+    items: Tuple[AuditItem, ...] = bounded()
+    extra: Tuple[str, ...] = bounded()
     format: int = FORMAT
 
 
 @dataclass(frozen=True)
 class CaptureRequest:
-    """What runs here? `catalogue` is a server that knows models by their hash."""
+    """What runs here? The answer is a `findings.CaptureAnswer`. `catalogue` is a server that knows models by their hash."""
 
     comfyui: Optional[str] = _path(None)
     catalogue: str = _path("")
-
-
-@dataclass(frozen=True)
-class FollowedFile:
-    """One file to follow, from `offset` of its generation on; `proof` is the sha256 of what lies before."""
-
-    path: str = _path()
 
 
 def finite_remaining_s(value: Optional[float], limit_s: float) -> float:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import re
+import types
 import typing
 from typing import (
     Any,
@@ -36,6 +37,8 @@ MAX_ENTRIES = 100_000
 """Of one list or object."""
 MAX_DEPTH = 24
 """Of lists and objects inside each other, where a field takes any JSON."""
+MAX_VALUES = 6_000_000
+"""Of one JSON text: each takes many times as much memory as its characters."""
 
 T = TypeVar("T")
 Check = Callable[[Any, str], Any]
@@ -94,6 +97,8 @@ def read_json(data: Union[bytes, str], *, max_bytes: int, what: str = "the text"
         raise ParseError(f"{what} is longer than {max_bytes // 1024} KiB")
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
+        if sum(map(text.count, ",[{")) > MAX_VALUES:
+            raise ParseError(f"more than {MAX_VALUES} values")
         return json.loads(
             text, parse_constant=_no_constant, parse_int=_bounded_int, parse_float=_bounded_float
         )
@@ -127,19 +132,21 @@ def parse(kind: Type[T], data: Any, where: str = "") -> T:
         ParseError: a field is missing, of another type, or out of its bounds.
     """
     if not isinstance(data, Mapping):
-        raise ParseError(f"`{where or kind.__name__}` must be an object, not {kind_of(data)}")
+        raise ParseError(f"`{_shown(where or kind.__name__)}` must be an object, not {kind_of(data)}")
     fields = _fields_of(kind)
     values: Dict[str, Any] = {}
     for name, key, check, is_required in fields:
         if key in data:
-            values[name] = check(data[key], _place(key, where))
+            values[name] = check(data[key], f"{where}.{key}" if where else key)
         elif is_required:
-            raise ParseError(f"`{_place(key, where)}` is missing")
+            raise ParseError(f"`{_shown(f'{where}.{key}' if where else key)}` is missing")
     return kind(**values)
 
 
-def _place(key: str, where: str) -> str:
-    return f"{key}` of `{where}" if where else key
+def _shown(where: str) -> str:
+    """The place *where*, such as ``plan.downloads[0].path``, in words."""
+    outer, _, inner = where.partition(".")
+    return f"{inner}` of `{outer}" if inner else outer
 
 
 def to_json(value: Any) -> Any:
@@ -187,15 +194,15 @@ def check_json(
             elif isinstance(item, str):
                 _check_text(item, where, bounds)
             elif isinstance(item, float) and not math.isfinite(item):
-                raise ParseError(f"`{where}` holds a number that is not finite")
+                raise ParseError(f"`{_shown(where)}` holds a number that is not finite")
             elif isinstance(item, int) and abs(item) > MAX_INTEGER:
-                raise ParseError(f"`{where}` holds a number out of range")
+                raise ParseError(f"`{_shown(where)}` holds a number out of range")
         if entries > bounds.max_entries:
-            raise ParseError(f"`{where}` holds more than {bounds.max_entries} entries")
+            raise ParseError(f"`{_shown(where)}` holds more than {bounds.max_entries} entries")
         if not inner:
             return value
         level = inner
-    raise ParseError(f"`{where}` is nested deeper than {max_depth}")
+    raise ParseError(f"`{_shown(where)}` is nested deeper than {max_depth}")
 
 
 class _Field(NamedTuple):
@@ -206,6 +213,8 @@ class _Field(NamedTuple):
 
 
 _FIELDS: Dict[Any, Tuple[_Field, ...]] = {}
+_UNIONS = (Union, getattr(types, "UnionType", Union))
+"""``Optional[int]``, and ``int | None`` where the interpreter has it."""
 
 
 def _fields_of(kind: Any) -> Tuple[_Field, ...]:
@@ -229,7 +238,7 @@ def _check_of(hint: Any, bounds: Bounds) -> Check:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any or hint is object:
         return lambda value, where: check_json(value, where, bounds=bounds)
-    if origin is Union:
+    if origin in _UNIONS:
         return _union(
             tuple(_check_of(each, bounds) for each in arguments if each is not type(None)), arguments
         )
@@ -263,7 +272,9 @@ def _union(checks: Tuple[Check, ...], arguments: Tuple[Any, ...]) -> Check:
 def _one_of(words: Tuple[Any, ...]) -> Check:
     def check(value: Any, where: str) -> Any:
         if not any(value == word and type(value) is type(word) for word in words):
-            raise ParseError(f"`{where}` must be one of {', '.join(map(str, words))}, not {kind_of(value)}")
+            raise ParseError(
+                f"`{_shown(where)}` must be one of {', '.join(map(str, words))}, not {kind_of(value)}"
+            )
         return value
 
     return check
@@ -272,9 +283,9 @@ def _one_of(words: Tuple[Any, ...]) -> Check:
 def _sequence(kind: Any, of: Check, bounds: Bounds) -> Check:
     def check(value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
-            raise ParseError(f"`{where}` must be a list, not {kind_of(value)}")
+            raise ParseError(f"`{_shown(where)}` must be a list, not {kind_of(value)}")
         if len(value) > bounds.max_entries:
-            raise ParseError(f"`{where}` has more than {bounds.max_entries} entries")
+            raise ParseError(f"`{_shown(where)}` has more than {bounds.max_entries} entries")
         return kind(of(item, f"{where}[{index}]") for index, item in enumerate(value))
 
     return check
@@ -283,9 +294,9 @@ def _sequence(kind: Any, of: Check, bounds: Bounds) -> Check:
 def _mapping(of: Check, bounds: Bounds) -> Check:
     def check(value: Any, where: str) -> Any:
         if not isinstance(value, Mapping):
-            raise ParseError(f"`{where}` must be an object, not {kind_of(value)}")
+            raise ParseError(f"`{_shown(where)}` must be an object, not {kind_of(value)}")
         if len(value) > bounds.max_entries:
-            raise ParseError(f"`{where}` has more than {bounds.max_entries} entries")
+            raise ParseError(f"`{_shown(where)}` has more than {bounds.max_entries} entries")
         for key in value:
             _check_text(key, where, Bounds(max_chars=bounds.max_chars))
         return {key: of(item, f"{where}.{key}") for key, item in value.items()}
@@ -299,9 +310,11 @@ def _text(bounds: Bounds) -> Check:
     def check(value: Any, where: str) -> str:
         _check_text(value, where, bounds)
         if pattern is not None and not pattern.fullmatch(value):
-            raise ParseError(f"`{where}` must match {bounds.pattern}, not {kind_of(value)}")
+            raise ParseError(f"`{_shown(where)}` must match {bounds.pattern}, not {kind_of(value)}")
         if bounds.one_of and value not in bounds.one_of:
-            raise ParseError(f"`{where}` must be one of {', '.join(bounds.one_of)}, not {kind_of(value)}")
+            raise ParseError(
+                f"`{_shown(where)}` must be one of {', '.join(bounds.one_of)}, not {kind_of(value)}"
+            )
         _check_own(value, where, bounds)
         return str(value)
 
@@ -311,7 +324,7 @@ def _text(bounds: Bounds) -> Check:
 def _check_own(value: Any, where: str, bounds: Bounds) -> None:
     wanted = bounds.check(value) if bounds.check is not None else ""
     if wanted:
-        raise ParseError(f"`{where}` must be {wanted}, not {kind_of(value)}")
+        raise ParseError(f"`{_shown(where)}` must be {wanted}, not {kind_of(value)}")
 
 
 def _number(kind: type, default_high: float) -> Callable[[Bounds], Check]:
@@ -323,9 +336,9 @@ def _number(kind: type, default_high: float) -> Callable[[Bounds], Check]:
 
         def check(value: Any, where: str) -> Any:
             if not isinstance(value, wanted) or isinstance(value, bool):
-                raise ParseError(f"`{where}` must be {word}, not {kind_of(value)}")
+                raise ParseError(f"`{_shown(where)}` must be {word}, not {kind_of(value)}")
             if not low <= value <= high:  # NaN is never within
-                raise ParseError(f"`{where}` must be from {low:g} to {high:g}, not {kind_of(value)}")
+                raise ParseError(f"`{_shown(where)}` must be from {low:g} to {high:g}, not {kind_of(value)}")
             return value
 
         return check
@@ -336,7 +349,7 @@ def _number(kind: type, default_high: float) -> Callable[[Bounds], Check]:
 def _truth(bounds: Bounds) -> Check:
     def check(value: Any, where: str) -> bool:
         if not isinstance(value, bool):
-            raise ParseError(f"`{where}` must be true or false, not {kind_of(value)}")
+            raise ParseError(f"`{_shown(where)}` must be true or false, not {kind_of(value)}")
         return value
 
     return check
@@ -352,14 +365,14 @@ _SCALARS: Dict[Any, Callable[[Bounds], Check]] = {
 
 def _check_text(value: Any, where: str, bounds: Bounds) -> None:
     if not isinstance(value, str):
-        raise ParseError(f"`{where}` must be text, not {kind_of(value)}")
+        raise ParseError(f"`{_shown(where)}` must be text, not {kind_of(value)}")
     if len(value) > bounds.max_chars:
-        raise ParseError(f"`{where}` is longer than {bounds.max_chars} characters")
+        raise ParseError(f"`{_shown(where)}` is longer than {bounds.max_chars} characters")
     if not value.isascii():
         try:
             value.encode("utf-8")
         except UnicodeEncodeError:
-            raise ParseError(f"`{where}` has half a character (a lone surrogate)") from None
+            raise ParseError(f"`{_shown(where)}` has half a character (a lone surrogate)") from None
 
 
 def _no_constant(word: str) -> NoReturn:

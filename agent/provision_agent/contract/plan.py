@@ -9,64 +9,130 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import typing
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar, Union
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Protocol, Tuple
 from urllib.parse import unquote
 
+from .parsing import ParseError, bounded, parse, to_json
 from .redaction import public_url
-from .steps import STEP_NAMES
+from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
 STEPS = STEP_NAMES
 BUILT_IN_VARIABLES = ("workspace", "home", "run_id")
 """Known on the instance only; they stay ``${…}`` in a plan until `bind`."""
+MAX_CONTENT_CHARS = 16 << 20
+"""Of a small file, of an argument, of a variable of an environment."""
+MAX_WAIT_S = 1e9
+MAX_SIZE_BYTES = 999 * 10**15
 
-T = TypeVar("T")
+
+def _seconds(default: Any) -> Any:
+    return bounded(default, low=0, high=MAX_WAIT_S)
 
 
-class PlanFormatError(ValueError):
+def _bytes(default: Any = None) -> Any:
+    limits = {"low": 0, "high": MAX_SIZE_BYTES}
+    return bounded(**limits) if default is ... else bounded(default, **limits)
+
+
+def _count(default: Any = None, low: int = 1) -> Any:
+    return bounded(default, low=low)
+
+
+def _level() -> Any:
+    return bounded("required", one_of=LEVELS)
+
+
+def _name() -> Any:
+    return bounded(max_chars=4096)
+
+
+def _argv() -> Any:
+    return bounded(max_chars=MAX_CONTENT_CHARS)
+
+
+def _environment() -> Any:
+    return bounded(factory=dict, max_chars=MAX_CONTENT_CHARS)
+
+
+class PlanFormatError(ParseError):
     """The JSON is not a plan that this version reads; the message names both versions or the wrong field."""
+
+
+class Item(Protocol):
+    """What every item of a plan has."""
+
+    @property
+    def level(self) -> str:
+        """One of `LEVELS`."""
+
+    @property
+    def key(self) -> str:
+        """Which item it is, among all of its step."""
+
+
+class Named:
+    """An item that its name identifies."""
+
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Which item it is, among all of its step."""
+        return self.name
+
+
+class Placed:
+    """An item that its path identifies."""
+
+    path: str
+
+    @property
+    def key(self) -> str:
+        """Which item it is, among all of its step."""
+        return self.path
 
 
 @dataclass(frozen=True)
 class Stall:
     """A transfer that lands fewer than `below_bytes_per_s` over `for_s` is given up and tried elsewhere."""
 
-    below_bytes_per_s: int = 50 * 1024
-    for_s: float = 30.0
+    below_bytes_per_s: int = _bytes(50 * 1024)
+    for_s: float = _seconds(30.0)
 
 
 @dataclass(frozen=True)
 class ItemLimits:
     """What one download may take. `file_s` None: max(15 min, size ÷ 1 MB/s), and never while bytes land."""
 
-    file_s: Optional[float] = None
-    attempt_s: float = 600.0
+    file_s: Optional[float] = _seconds(None)
+    attempt_s: float = _seconds(600.0)
     stall: Stall = Stall()
-    connect_s: float = 10.0
-    lookup_s: float = 30.0
-    attempts: int = 5
-    connections: Optional[int] = None
+    connect_s: float = _seconds(10.0)
+    lookup_s: float = _seconds(30.0)
+    attempts: int = _count(5)
+    connections: Optional[int] = _count()
 
 
 @dataclass(frozen=True)
 class HostLimits:
     """The most files and connections per file that one source host is asked for at once; None: no cap."""
 
-    files: Optional[int] = None
-    connections: Optional[int] = None
+    files: Optional[int] = _count()
+    connections: Optional[int] = _count()
 
 
 @dataclass(frozen=True)
 class Limits:
     """What the run may take as a whole. None: the engine chooses."""
 
-    run_s: float = 3600.0
-    files: Optional[int] = None
-    connections: Optional[int] = None
-    rate_bytes_per_s: Optional[int] = None
-    hosts: Dict[str, HostLimits] = field(default_factory=dict)
+    run_s: float = _seconds(3600.0)
+    files: Optional[int] = _count()
+    connections: Optional[int] = _count()
+    rate_bytes_per_s: Optional[int] = _bytes()
+    hosts: Dict[str, HostLimits] = bounded(factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,8 +148,8 @@ class SecretRule:
 class Bound:
     """A condition such as ``>=24GiB``. `op` is one of ``>= > <= < ==``."""
 
-    op: str
-    value_bytes: int
+    op: str = bounded(one_of=(">=", ">", "<=", "<", "=="))
+    value_bytes: int = _bytes(...)
 
 
 @dataclass(frozen=True)
@@ -137,12 +203,12 @@ class Download:
     path: str
     mirrors: Tuple[str, ...] = ()
     substitute: Optional[Substitute] = None
-    size_bytes: Optional[int] = None
-    sha256: Optional[str] = None
-    level: str = "required"
+    size_bytes: Optional[int] = _bytes()
+    sha256: Optional[str] = bounded(None, pattern="[0-9a-fA-F]{64}")
+    level: str = _level()
     when: Optional[When] = None
     limits: ItemLimits = ItemLimits()
-    unpack: str = "no"
+    unpack: str = bounded("no", one_of=("no", "auto", "zip", "tar"))
     include: Tuple[str, ...] = ()
     exclude: Tuple[str, ...] = ()
 
@@ -184,8 +250,8 @@ class Python:
 
     venv: str = "auto"
     installer: str = "auto"
-    timeout_s: float = 300.0
-    retries: int = 3
+    timeout_s: float = _seconds(300.0)
+    retries: int = _count(3, low=0)
     layers: Tuple[Layer, ...] = ()
     remove: Tuple[str, ...] = ()
     protect: Tuple[str, ...] = ()
@@ -193,7 +259,7 @@ class Python:
 
 
 @dataclass(frozen=True)
-class Repo:
+class Repo(Placed):
     """A git checkout. `ref` is a branch, tag or commit; `install` a requirements file inside it."""
 
     url: str
@@ -202,43 +268,43 @@ class Repo:
     ref: Optional[str] = None
     submodules: bool = False
     install: Optional[str] = None
-    level: str = "required"
+    level: str = _level()
 
 
 @dataclass(frozen=True)
-class File:
+class File(Placed):
     """A small text file written as given; `mode` is octal digits."""
 
     path: str
-    content: str
-    mode: str = "0644"
-    level: str = "required"
+    content: str = bounded(max_chars=MAX_CONTENT_CHARS)
+    mode: str = bounded("0644", pattern="[0-7]{3,4}")
+    level: str = _level()
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(Named):
     """One program run to its end: argv, no shell; ``python`` is the environment's."""
 
     name: str
-    run: Tuple[str, ...]
+    run: Tuple[str, ...] = _argv()
     directory: str = "."
-    environment: Dict[str, str] = field(default_factory=dict)
+    environment: Dict[str, str] = _environment()
     secrets: Tuple[str, ...] = ()
-    timeout_s: float = 600.0
-    level: str = "required"
+    timeout_s: float = _seconds(600.0)
+    level: str = _level()
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(Named):
     """What must be there: a `path`, files matching any of `glob`, or importable modules; exactly one."""
 
     name: str
     path: Optional[str] = None
     glob: Tuple[str, ...] = ()
-    min_count: int = 1
-    min_size_bytes: int = 0
+    min_count: int = _count(1, low=0)
+    min_size_bytes: int = _bytes(0)
     imports: Tuple[str, ...] = ()
-    level: str = "required"
+    level: str = _level()
 
 
 @dataclass(frozen=True)
@@ -246,32 +312,42 @@ class Ready:
     """When a service counts as up: `successes` answers in a row from `url`, fitting `json`, within `within_s`."""
 
     url: str
-    within_s: float = 600.0
-    successes: int = 2
-    json: Dict[str, Any] = field(default_factory=dict)
+    within_s: float = _seconds(600.0)
+    successes: int = _count(2)
+    json: Dict[str, object] = bounded(factory=dict)
 
 
 @dataclass(frozen=True)
-class Service:
+class Service(Named):
     """A program that outlives the run. `restart` is never | on_failure, `start` usable | complete."""
 
     name: str
-    run: Tuple[str, ...]
+    run: Tuple[str, ...] = _argv()
     directory: str = "."
-    environment: Dict[str, str] = field(default_factory=dict)
+    environment: Dict[str, str] = _environment()
     ready: Optional[Ready] = None
-    restart: str = "never"
-    start: str = "usable"
-    level: str = "required"
+    restart: str = bounded("never", one_of=("never", "on_failure"))
+    start: str = bounded("usable", one_of=("usable", "complete"))
+    level: str = _level()
 
 
 @dataclass(frozen=True)
 class Hook:
     """A command that the keeper runs after `failed` or `timeout`, even if nobody listens any more."""
 
-    run: Tuple[str, ...]
+    run: Tuple[str, ...] = _argv()
     secrets: Tuple[str, ...] = ()
-    timeout_s: float = 300.0
+    timeout_s: float = _seconds(300.0)
+
+
+class _Known(NamedTuple):
+    """The items that a plan tells of."""
+
+    keys: FrozenSet[str]
+    prefixes: Tuple[str, ...]
+    """What keys begin with whose variables only the instance knows."""
+    repositories: FrozenSet[str]
+    """The end of the keys of all files of a whole repository."""
 
 
 @dataclass(frozen=True)
@@ -298,21 +374,53 @@ class Plan:
 
     def to_json(self) -> Dict[str, Any]:
         """The plan as JSON values, every default spelled out."""
-        return typing.cast(Dict[str, Any], _plain(asdict(self)))
+        found: Dict[str, Any] = to_json(self)
+        return found
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Plan:
+    def from_json(cls, data: Mapping[str, object]) -> Plan:
         """Read a plan written by this version or the one before.
 
         Raises:
-            PlanFormatError: another version, or a field of the wrong shape.
+            PlanFormatError: another version, or a field of the wrong shape or out of its bounds.
         """
-        found = data.get("format")
-        if found not in SUPPORTED_FORMATS:
+        found = data.get("format") if isinstance(data, Mapping) else FORMAT
+        if isinstance(found, bool) or found not in SUPPORTED_FORMATS:
             raise PlanFormatError(
-                f"this version reads plans of format {SUPPORTED_FORMATS[0]} and {FORMAT}, not {found}"
+                f"this version reads plans of format {SUPPORTED_FORMATS[0]} and {FORMAT}, not {str(found)[:20]}"
             )
-        return _build(cls, data, "plan")
+        try:
+            return parse(cls, data, "plan")
+        except ParseError as error:
+            raise PlanFormatError(str(error)) from None
+
+    def items(self, step: str) -> Tuple[Item, ...]:
+        """The items of *step*, in the plan's order; of `apt` and `python`, which have none of their own, nothing."""
+        found = getattr(self, step, ())
+        return tuple(item for item in found if hasattr(item, "level")) if isinstance(found, tuple) else ()
+
+    def knows(self, key: str) -> bool:
+        """Whether an item with this key is one of the plan's, or one that its items bring with them."""
+        known = self._known
+        return (
+            key in known.keys
+            or key.startswith(known.prefixes)
+            or key.rpartition("#")[2] in known.repositories
+        )
+
+    @cached_property
+    def _known(self) -> _Known:
+        keys = {item.key for step in STEP_NAMES for item in self.items(step)}
+        keys.update(f"apt:{name}" for name in self.apt)
+        for repo in self.repos:
+            keys.update(f"{repo.path}/{name}" for name in (repo.install, "__init__.py"))
+        return _Known(
+            frozenset(keys),
+            tuple(key.partition("${")[0] for key in keys if "${" in key),
+            frozenset(
+                item.key.rpartition("#")[2] for item in self.downloads if repository_of(item.url) is not None
+            ),
+        )
 
     @property
     def hash(self) -> str:
@@ -328,7 +436,7 @@ class Plan:
         return Plan.from_json(dict(bound, workspace=workspace))
 
 
-def differences(old: Any, new: Any, path: str = "") -> List[str]:
+def differences(old: object, new: object, path: str = "") -> List[str]:
     """Where two plans' JSON differ, one line each, as ``downloads[2].sha256: "a…" -> "b…"``."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(set(old) | set(new))
@@ -346,7 +454,7 @@ def differences(old: Any, new: Any, path: str = "") -> List[str]:
     return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "…"
 
@@ -367,51 +475,11 @@ def _expand(text: str, values: Mapping[str, str]) -> str:
     return "".join(out) + rest
 
 
-def _map_strings(value: Any, change: typing.Callable[[str], str]) -> Any:
+def _map_strings(value: object, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):
         return {key: _map_strings(item, change) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_map_strings(item, change) for item in value]
-    return value
-
-
-def _plain(value: Any) -> Any:
-    return _map_strings(value, lambda text: text)
-
-
-def _build(kind: Type[T], data: Any, where: str) -> T:
-    if not isinstance(data, Mapping):
-        raise PlanFormatError(f"`{where}` must be an object, not {_short(data)}")
-    hints = typing.get_type_hints(kind)
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    values = {
-        name: _convert(hints[name], value, f"{where}.{name}") for name, value in data.items() if name in known
-    }
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise PlanFormatError(f"`{where}`: {error}") from None
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
-        return value
-    if origin is Union:
-        return None if value is None else _convert(args[0], value, where)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise PlanFormatError(f"`{where}` must be a list, not {_short(value)}")
-        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise PlanFormatError(f"`{where}` must be an object, not {_short(value)}")
-        return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if is_dataclass(hint):
-        return _build(hint, value, where)  # type: ignore[arg-type]
-    wanted = (int, float) if hint is float else hint
-    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
-        raise PlanFormatError(f"`{where}` must be {hint.__name__}, not {_short(value)}")
     return value

@@ -7,17 +7,17 @@ so that an older reader of a newer run still tells what it knows.
 from __future__ import annotations
 
 import sys
+import threading
 from dataclasses import fields
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
 
 from . import events
-from .events import Body, Event
-from .parsing import ParseError
+from .events import ITEM_STATES, Body, Event
+from .parsing import ParseError, kind_of, parse
+from .status_json import MAX_ITEMS, MAX_STEPS, ErrorTold, StateTold, StepTold, type_of_items
 from .steps import GROUPS
 from .version import FORMAT
 
-MAX_ITEMS = 100_000
-"""Of one run, all groups together."""
 MAX_UNPLANNED = 1000
 """Items that the plan does not know: packages and what a source listed beside the plan."""
 MAX_WARNINGS = 1000
@@ -67,6 +67,16 @@ class StepState:
         self.ended: Optional[str] = None
         self.duration_s: Optional[float] = None
         self.counts: Dict[str, int] = {}
+
+    @classmethod
+    def of(cls, told: StepTold) -> "StepState":
+        """What was told of it as JSON."""
+        step = cls()
+        step.state, step.started, step.ended = told.state, told.started, told.ended
+        step.duration_s = told.duration_s
+        counts = {"ok": told.ok, "failed": told.failed, "skipped": told.skipped}
+        step.counts = {name: count for name, count in counts.items() if count is not None}
+        return step
 
     def to_json(self) -> Dict[str, object]:
         """As JSON values."""
@@ -127,6 +137,8 @@ class RunState:
         self.verdict: Optional[str] = None
         self.duration_s: Optional[float] = None
         self.bytes_downloaded: Optional[int] = None
+        self.lock = threading.Lock()
+        """Held by `fold`; whoever reads from another thread holds it, too."""
         self._planned = planned
         self._unplanned = 0
         self._count = 0
@@ -138,12 +150,13 @@ class RunState:
             ParseError: it names more items than a run may have.
         """
         kind = event.type
-        if kind is not None and kind.group:
-            self._fold_item(event, kind)
-        elif event.name in _FOLDS:
-            _FOLDS[event.name](self, event)
-        self.seq = event.seq
-        self.updated = event.ts
+        with self.lock:
+            if kind is not None and kind.group:
+                self._fold_item(event, kind)
+            elif event.name in _FOLDS:
+                _FOLDS[event.name](self, event)
+            self.seq = event.seq
+            self.updated = event.ts
 
     def totals(self) -> Totals:
         """Bytes per second, bytes landed and bytes to come, over all downloads."""
@@ -156,6 +169,62 @@ class RunState:
             if item.state not in SETTLED:
                 left += max(int(item.number("total_bytes")) - here, 0)
         return Totals(speed, landed, left)
+
+    @classmethod
+    def from_json(
+        cls, data: Mapping[str, object], *, planned: Optional[Callable[[str], bool]] = None
+    ) -> "RunState":
+        """What `to_json` wrote, here or elsewhere, in this version or the one before.
+
+        Args:
+            data: The JSON object; other fields in it are passed over.
+            planned: The keys of its plan's items, where this process knows them.
+
+        Raises:
+            ParseError: it is no state of a run, or more than a run may have.
+        """
+        told = parse(StateTold, data, "status")
+        state = cls(told.run, planned=planned)
+        state.state, state.seq, state.verdict = told.state, told.seq, told.verdict
+        state.started, state.updated = told.started, told.updated
+        state.name, state.plan_hash, state.workspace = (
+            told.name or "",
+            told.plan_hash or "",
+            told.workspace or "",
+        )
+        state.deadline_s, state.duration_s = told.deadline_s, told.duration_s
+        state.usable_after_s, state.bytes_downloaded = told.usable_after_s, told.bytes_downloaded
+        state.labels, state.facts = told.labels or {}, told.facts or {}
+        state.warnings = list(told.warnings[:MAX_WARNINGS])
+        for name, step in told.steps.items():
+            state.steps[name] = StepState.of(step)
+        for group in state.items:
+            state._take_items(group, data.get(group, {}))
+        for error in told.errors:
+            state._add_error(error.key or error.item, error, error.item, error.level)
+        return state
+
+    def _take_items(self, group: str, told: object) -> None:
+        if not isinstance(told, Mapping) or len(told) > MAX_ITEMS:
+            raise ParseError(
+                f"`{group}` of `status` must be an object of at most {MAX_ITEMS}, not {kind_of(told)}"
+            )
+        kind = type_of_items(group)
+        for key, value in told.items():
+            if not isinstance(key, str) or len(key) > events.MAX_KEY_CHARS:
+                raise ParseError(f"a key of `{group}` is longer than {events.MAX_KEY_CHARS} characters")
+            body = parse(kind, value, f"status.{group}")
+            item = self._item(group, key, str(getattr(body, "item", None) or key))
+            item.state = value["state"] if value.get("state") in ITEM_STATES else "running"
+            for name, attribute in _kept_fields(kind):
+                if name in value:
+                    item.facts[name] = _shared(getattr(body, attribute))
+
+    def expect(self, planned: Callable[[str], bool]) -> None:
+        """Its plan became known: *planned* says which keys are its items'. Only what comes from now on may be refused."""
+        self._planned = planned
+        keys = (key for items in self.items.values() for key in items)
+        self._unplanned = sum(1 for key in keys if not planned(key))
 
     def to_json(self) -> Dict[str, object]:
         """The whole state as JSON values, as `status.json` and the API have it."""
@@ -177,7 +246,10 @@ class RunState:
             "facts": self.facts,
             "steps": {name: step.to_json() for name, step in self.steps.items()},
             **groups,
-            "errors": [error.to_json() for error in self.errors.values()],
+            "errors": [
+                error.to_json() if key == error.item else dict(error.to_json(), key=key)
+                for key, error in self.errors.items()
+            ],
             "warnings": self.warnings,
             "usable_after_s": self.usable_after_s,
             "verdict": self.verdict,
@@ -219,7 +291,7 @@ class RunState:
     def _add_error(
         self,
         key: str,
-        failure: "Union[events.ItemFailed, events.StepFailed, events.FailureFields]",
+        failure: "Union[events.ItemFailed, events.StepFailed, events.FailureFields, ErrorTold]",
         item: str,
         level: Optional[str],
     ) -> None:
@@ -268,8 +340,8 @@ class RunState:
 
     def _step(self, event: Event) -> StepState:
         name = str(event.data.get("step"))
-        if name not in self.steps and len(self.steps) >= MAX_UNPLANNED:
-            raise ParseError(f"the run tells of more than {MAX_UNPLANNED} steps")
+        if name not in self.steps and len(self.steps) >= MAX_STEPS:
+            raise ParseError(f"the run tells of more than {MAX_STEPS} steps")
         return self.steps.setdefault(name, StepState())
 
     def _warning(self, event: Event) -> None:

@@ -18,7 +18,10 @@ class Step(NamedTuple):
     text: str
     """What it does, for people."""
     is_sequential: bool = False
-    """Its items are done one after the other, when downloads, repositories and the environment of their level are there."""
+    """Its items are done one after the other, when downloads, repositories and the environment of their level are there:
+    each by the function `do` of the agent's module ``steps.<name>``."""
+    only_looks: bool = False
+    """Its items change nothing: they are done even when the run is over, the critical ones again at the end."""
 
 
 STEPS: Dict[str, Step] = {
@@ -28,10 +31,12 @@ STEPS: Dict[str, Step] = {
     "downloads": Step("download", "downloads", "files, verified before their final name"),
     "files": Step("file", "files", "small text files", is_sequential=True),
     "commands": Step("command", "commands", "single programs, run to their end", is_sequential=True),
-    "checks": Step("check", "checks", "what must be there at the end", is_sequential=True),
+    "checks": Step("check", "checks", "what must be there at the end", is_sequential=True, only_looks=True),
     "services": Step("service", "services", "programs that outlive the run"),
 }
 """In the order in which people read them; `usable` waits for the critical items of all of them."""
+
+SEQUENTIAL: Tuple[str, ...] = tuple(name for name, step in STEPS.items() if step.is_sequential)
 
 STEP_NAMES: Tuple[str, ...] = tuple(STEPS)
 

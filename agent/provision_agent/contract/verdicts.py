@@ -29,23 +29,29 @@ class Verdict(NamedTuple):
     next: Optional[str]
     """What to do next; None: the classes of the errors say it."""
     meaning: str
+    tone: str = "bad"
+    """How a person should take it: ``good``, ``warn`` or ``bad``."""
     is_of_instance: bool = True
     """A run can end so; the others are only ends of a command here."""
 
 
 VERDICTS: Dict[str, Verdict] = {
-    "complete": Verdict(0, 0, "none", "everything critical and required is there and checked"),
+    "complete": Verdict(0, 0, "none", "everything needed is there and checked", "good"),
     "failed": Verdict(1, 40, None, "something critical is missing, or the preflight refused"),
     "usage": Verdict(
-        2, 130, "none", "invalid arguments, an unknown run, or a mirror that is locked or was edited", False
+        2,
+        130,
+        "none",
+        "invalid arguments, an unknown run, or a mirror that is locked or was edited",
+        is_of_instance=False,
     ),
-    "profile": Verdict(3, 120, "fix_profile", "the profile is wrong", False),
+    "profile": Verdict(3, 120, "fix_profile", "the profile is wrong", is_of_instance=False),
     "refused": Verdict(4, 30, "retry", "the run of another plan is going on the instance"),
-    "incomplete": Verdict(5, 20, None, "usable, but something required is missing"),
+    "incomplete": Verdict(5, 20, None, "usable, but something required is missing", "warn"),
     "unreachable": Verdict(10, 90, "replace_instance", "no SSH session could be opened"),
     "host-key": Verdict(11, 110, "fix_credentials", "the host key has changed or is unknown"),
     "contact-lost": Verdict(
-        12, 60, "retry", "the connection was lost and not restored in time; the run may go on"
+        12, 60, "retry", "the connection was lost and not restored in time; the run may go on", "warn"
     ),
     "auth-refused": Verdict(13, 100, "fix_credentials", "the instance does not take this user with this key"),
     "agent-lost": Verdict(
@@ -55,10 +61,14 @@ VERDICTS: Dict[str, Verdict] = {
         "the agent died without a verdict, or the instance speaks what cannot be understood",
     ),
     "instance-gone": Verdict(15, 80, "replace_instance", "the instance does not exist any more"),
-    "bug": Verdict(70, 150, "report_bug", "a bug in this tool; it says nothing about the instance", False),
-    "local": Verdict(74, 140, "retry", "this machine: the disk is full, or a permission is missing", False),
+    "bug": Verdict(
+        70, 150, "report_bug", "a bug in this tool; it says nothing about the instance", is_of_instance=False
+    ),
+    "local": Verdict(
+        74, 140, "retry", "this machine: the disk is full, or a permission is missing", is_of_instance=False
+    ),
     "timeout": Verdict(124, 50, None, "the deadline passed"),
-    "cancelled": Verdict(130, 10, "none", "the run was stopped, or the command was interrupted"),
+    "cancelled": Verdict(130, 10, "none", "the run was stopped, or the command was interrupted", "warn"),
 }
 """Every verdict, by name."""
 

@@ -4,33 +4,78 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, Callable, Dict, FrozenSet, Mapping, Optional
+from dataclasses import asdict, dataclass
+from typing import Callable, FrozenSet, Mapping, NamedTuple, Optional
 
 from ..contract.failures import Failure
+from ..contract.parsing import ParseError, bounded, parse
 from ..contract.plan import Download
 from ..run.context import Context
 from . import verify
 
 
-def record_of(context: Context, item: Download) -> Dict[str, Any]:
-    """What is recorded of *item*; empty when nothing is.
+@dataclass(frozen=True)
+class FileRecord:
+    """What is recorded of a file that was verified; false where nothing is."""
+
+    path: str = bounded("", max_chars=4096)
+    """Where it is, absolute."""
+    size: int = bounded(-1)
+    mtime_ns: int = bounded(-1, low=-(2**63), high=2**63)
+    sha256: Optional[str] = bounded(None, max_chars=64)
+    url: str = bounded("", max_chars=64)
+    """A digest of the URL that it came from, which itself may hold a token."""
+    unpacked: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.path)
+
+    def fits(self, found: os.stat_result) -> bool:
+        """Has the file not been touched since it was verified?"""
+        return (self.size, self.mtime_ns) == (found.st_size, found.st_mtime_ns)
+
+    def is_from(self, url: str) -> bool:
+        """Did the file come from *url*?"""
+        return self.url == _digest(url)
+
+
+class Wanted(NamedTuple):
+    """What a file must be, as far as it is known, and where it would come from."""
+
+    size_bytes: Optional[int]
+    sha256: Optional[str]
+    """None: the hash of the first download counts."""
+    url: str
+    """A record of another source says nothing about this one."""
+
+
+def record_of(context: Context, item: Download) -> FileRecord:
+    """What is recorded of *item*.
 
     Earlier releases knew a file by its path alone, and a lock knows it by its final name: such a record counts
     when its source is one of the item's, and its place fits.
     """
     record = context.state.get("download", item.key)
     if record is not None or item.key == item.path:
-        return record or {}
+        return _parsed(record)
     sources, place = sources_of(item), os.path.join(context.workspace, item.path)
     instead = os.path.join(context.workspace, item.substitute.path) if item.substitute else None
 
-    def fits(other: Dict[str, Any]) -> bool:
-        path = str(other.get("path", ""))
-        if other.get("url") in sources:
-            return path == place or (place.endswith("/") and os.path.dirname(path) + "/" == place)
-        return path == instead and is_substitute(other, item)
+    def fits(other: Mapping[str, object]) -> bool:
+        found = _parsed(other)
+        if found.url in sources:
+            return found.path == place or (place.endswith("/") and os.path.dirname(found.path) + "/" == place)
+        return found.path == instead and is_substitute(found, item)
 
-    return context.state.find("download", fits) or {}
+    return _parsed(context.state.find("download", fits))
+
+
+def _parsed(record: Optional[Mapping[str, object]]) -> FileRecord:
+    """A record that cannot be read is none: the file is looked at anew."""
+    try:
+        return parse(FileRecord, record or {}, "the record")
+    except ParseError:
+        return FileRecord()
 
 
 def sources_of(item: Download) -> FrozenSet[str]:
@@ -38,29 +83,22 @@ def sources_of(item: Download) -> FrozenSet[str]:
     return frozenset(_digest(url) for url in (item.url, *item.mirrors))
 
 
-def is_substitute(record: Mapping[str, Any], item: Download) -> bool:
+def is_substitute(record: FileRecord, item: Download) -> bool:
     """Is the recorded file the substitute of *item*, and not what was wanted?"""
-    if item.substitute is None or record.get("url") in sources_of(item):
+    if item.substitute is None or record.url in sources_of(item):
         return False
-    return record.get("url") == _digest(item.substitute.url)
+    return record.is_from(item.substitute.url)
 
 
 def verified(
     context: Context,
     item: Download,
     final: str,
+    wanted: Wanted,
     *,
-    size_bytes: Optional[int],
-    sha256: Optional[str],
-    url: str,
     stop: Callable[[], bool],
-) -> Optional[Dict[str, Any]]:
+) -> Optional[FileRecord]:
     """The record of the file at *final* if it is the right one; a new one where need be.
-
-    Args:
-        size_bytes: The size that it must have, as far as known.
-        sha256: The hash that it must have, as far as known; else the one of the first download counts.
-        url: Where it would come from; a record of another source says nothing about this one.
 
     Returns:
         None when it is not there, is another content, or begins or ends as its kind must not.
@@ -70,46 +108,47 @@ def verified(
         found = os.stat(final)
     except OSError:
         return None
-    if not os.path.isfile(final) or size_bytes not in (None, found.st_size):
+    if not os.path.isfile(final) or wanted.size_bytes not in (None, found.st_size):
         return None
-    known = record.get("sha256") if record.get("url") == _digest(url) else None
-    wanted = sha256 or known
-    is_untouched = is_as_recorded(record, found)
-    if is_untouched and record.get("path") == final and wanted == record.get("sha256"):
+    sha256 = wanted.sha256 or (record.sha256 if record.is_from(wanted.url) else None)
+    is_untouched = record.fits(found)
+    if is_untouched and record.path == final and sha256 == record.sha256:
         if context.state.get("download", item.key) is None:
-            context.state.put("download", item.key, record)
+            keep(context, item, record)
         return record
-    if wanted is None and size_bytes is None:
+    if sha256 is None and wanted.size_bytes is None:
         return None  # nothing is known that it could be held against
     if not _is_intact(final, found.st_size):
         return None
-    if wanted is not None and verify.sha256_of(final, stop=stop) != wanted:
+    if sha256 is not None and verify.sha256_of(final, stop=stop) != sha256:
         return None
-    return remember(
-        context, item, final, sha256=wanted, url=url, unpacked=bool(record.get("unpacked")) and is_untouched
-    )
+    is_unpacked = record.unpacked and is_untouched
+    return remember(context, item, final, sha256=sha256, url=wanted.url, unpacked=is_unpacked)
 
 
-def is_as_recorded(record: Mapping[str, Any], found: os.stat_result) -> bool:
-    """Has the file not been touched since it was verified?"""
-    return (record.get("size"), record.get("mtime_ns")) == (found.st_size, found.st_mtime_ns)
+def keep(context: Context, item: Download, record: FileRecord) -> None:
+    """Have *record* be what is recorded of *item*."""
+    context.state.put("download", item.key, asdict(record))
 
 
 def remember(
     context: Context, item: Download, final: str, *, sha256: Optional[str], url: str, unpacked: bool = False
-) -> Dict[str, Any]:
+) -> FileRecord:
     """Record that the file at *final* has been verified just now."""
     found = os.stat(final)
-    record = {
-        "path": final,
-        "size": found.st_size,
-        "mtime_ns": found.st_mtime_ns,
-        "sha256": sha256,
-        "url": _digest(url),
-        "unpacked": unpacked,
-    }
-    context.state.put("download", item.key, record)
+    record = FileRecord(final, found.st_size, found.st_mtime_ns, sha256, _digest(url), unpacked)
+    keep(context, item, record)
     return record
+
+
+def recorded_path(context: Context, item: Download) -> Optional[str]:
+    """Where an earlier run brought *item*, relative to the workspace; None when it did not, or the file was touched."""
+    record = record_of(context, item)
+    try:
+        is_there = record.fits(os.stat(record.path))
+    except OSError:
+        return None
+    return os.path.relpath(record.path, context.workspace) if is_there else None
 
 
 def _is_intact(final: str, size_bytes: int) -> bool:
@@ -124,11 +163,6 @@ def _is_intact(final: str, size_bytes: int) -> bool:
     finally:
         os.close(descriptor)
     return True
-
-
-def is_from(record: Mapping[str, Any], url: str) -> bool:
-    """Did the recorded file come from *url*?"""
-    return record.get("url") == _digest(url)
 
 
 def short(key: str) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Dict, Optional, Tuple
+from dataclasses import replace
+from typing import NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ..contract import redaction
@@ -15,17 +16,18 @@ from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
 from ..contract.steps import LEVELS
 from ..run.context import Context
-from . import existing, unpack, verify
+from . import existing, same_name, unpack, verify
 from .engine.hasher import Hasher
 from .engine.part_file import Busy, Identity, PartFile
 from .engine.pool import Pool
 from .engine.ranges import Extents
 from .engine.transfer import Changed, Transfer
 from .engine.watch import Watch
+from .existing import Wanted
 from .hosts import Hosts
-from .names import Names, NameTaken
+from .names import Names, NameTaken, unsafe_path
 from .progress import Progress
-from .source_selector import Ladder, Source
+from .source_selector import Source, SourceSelector
 from .sources import local
 from .sources.lookup import Answer, Sources
 from .time_budget import Allowance, Stopped, TimeUp
@@ -34,44 +36,46 @@ LOCK_AGAIN_S = 0.5
 QUIET_WITHIN_S = 60.0
 
 
+class Shared(NamedTuple):
+    """What all files of a run have in common."""
+
+    context: Context
+    access: Sources
+    hosts: Hosts
+    pool: Pool
+    names: Names
+
+
 class Fetch:
     """Fetches one item of the plan. `run` is called once; the rest may be read from other threads."""
 
     def __init__(
         self,
         item: Download,
+        shared: Shared,
         *,
         order: int,
-        context: Context,
-        access: Sources,
-        hosts: Hosts,
-        pool: Pool,
-        names: Names,
     ) -> None:
         self.item = item
         self.key = item.key
-        self.refusal = unsafe_path(item, context.workspace)
+        self.refusal = unsafe_path(item, shared.context.workspace)
         """Why it is not even looked at."""
         self.rank = (LEVELS.index(item.level), order)
-        self.ladder = Ladder(item, self.report)
+        self.selector = SourceSelector(item, self.report)
         self.is_transferring = True
         """False once only hashing, unpacking and naming are left: another file may begin."""
         self.is_waiting = False
         """True while another item fetches a file of the same final name."""
         self.path: Optional[str] = None
         """Where the file is, when it is there."""
-        self._context = context
-        self._access = access
-        self._hosts = hosts
-        self._pool = pool
-        self._names = names
+        self._context, self._access, self._hosts, self._pool, self._names = shared
         self._label: Optional[str] = None if item.path.endswith("/") else item.path
         self._instead_of: Optional[Failure] = None
         self._rival: Optional[Download] = None
         self._limits = item.limits
         self._wanted_path = item.path
         self._size, self._sha256 = item.size_bytes, item.sha256
-        self._allowance = Allowance(context, hosts, item.limits.file_s)
+        self._allowance = Allowance(shared.context, shared.hosts, item.limits.file_s)
         self._progress = Progress(self.report, item.limits.stall)
         self._part: Optional[PartFile] = None
         self._transfer: Optional[Transfer] = None
@@ -87,7 +91,7 @@ class Fetch:
     @property
     def public_url(self) -> str:
         """The source in use, or the last one, as it may be shown."""
-        return redaction.public_url(self.ladder.current.url)
+        return redaction.public_url(self.selector.current.url)
 
     @property
     def label(self) -> str:
@@ -105,30 +109,21 @@ class Fetch:
         """Where the file will be, as far as that is known before it is fetched."""
         if not self.item.path.endswith("/"):
             return self.item.path
-        recorded = self._recorded_path()
+        recorded = existing.recorded_path(self._context, self.item)
         if recorded is not None:
             return recorded
-        names = (source.answer.name for source in self.ladder.sources if source.answer is not None)
+        names = (source.answer.name for source in self.selector.sources if source.answer is not None)
         name = next((name for name in names if name), None)
         return None if name is None else self.item.path + name
 
     def has_file(self) -> bool:
         """Has an earlier run brought it, and has nobody touched it since?"""
-        return self._recorded_path() is not None
-
-    def _recorded_path(self) -> Optional[str]:
-        record = existing.record_of(self._context, self.item)
-        path = str(record.get("path", ""))
-        try:
-            is_there = existing.is_as_recorded(record, os.stat(path))
-        except OSError:
-            return None
-        return os.path.relpath(path, self._context.workspace) if is_there else None
+        return existing.recorded_path(self._context, self.item) is not None
 
     def _is_recorded_substitute(self) -> bool:
         return existing.is_substitute(existing.record_of(self._context, self.item), self.item)
 
-    def report(self, event: str, **fields: Any) -> None:
+    def report(self, event: str, **fields: object) -> None:
         """Say something about this item."""
         names = {"item": self.label, "key": self.key, "level": self.item.level}
         self._context.report(f"download_{event}", **names, **fields)
@@ -160,7 +155,7 @@ class Fetch:
 
     def _from_some_source(self) -> str:
         while True:
-            source = self.ladder.choose()
+            source = self.selector.choose()
             if source is None:
                 source = self._take_substitute()
             try:
@@ -172,13 +167,13 @@ class Fetch:
                 self._withdraw()
                 if isinstance(failure, Changed) and self._part is not None:
                     self._part.discard()
-                self.ladder.judge(
+                self.selector.judge(
                     source, failure, is_crowded=is_crowded, hosts=self._hosts, allowance=self._allowance
                 )
 
     def _take_substitute(self) -> Source:
-        worst = self.ladder.worst()
-        path = self.ladder.take_substitute()
+        worst = self.selector.worst()
+        path = self.selector.take_substitute()
         if path is None:
             raise worst
         self._instead_of = worst
@@ -186,7 +181,7 @@ class Fetch:
             self._part.remove()
             self._part = None
         self._wanted_path, self._size, self._sha256 = path, None, None
-        return self.ladder.current
+        return self.selector.current
 
     # -- one source
 
@@ -196,7 +191,7 @@ class Fetch:
         if self.item.path.endswith("/"):
             self._label = path
         self._rival = self._await_name(path)
-        if self._rival is not None and self._is_shared(self._rival, path, source, answer):
+        if self._rival is not None and self._is_shared(self._rival, path, self._wanted(answer)):
             return self._skip(path)
         if self._part is None and (self._is_there(path, answer) or not self._take_part(path, answer)):
             return self._skip(path)
@@ -262,48 +257,21 @@ class Fetch:
             self.is_waiting, self.is_transferring = False, True
         return holder
 
-    def _is_shared(self, holder: Download, path: str, source: Source, answer: Answer) -> bool:
-        """Is the file of *holder* at *path* ours too? False when only its bytes can tell.
+    def _is_shared(self, holder: Download, path: str, wanted: Wanted) -> bool:
+        """Is the file of *holder* at *path* ours too? False when only its bytes can tell. Raises NameTaken."""
+        stop = self._allowance.is_stopped
+        record = same_name.adopt(self._context, self.item, holder, path, wanted, stop=stop)
+        if record is not None:
+            self._unpack(record.path, record)
+            self.path = record.path
+        return record is not None
 
-        Raises:
-            NameTaken: it surely is not.
-        """
-        final = os.path.join(self._context.workspace, path)
-        theirs, ours = (existing.record_of(self._context, item) for item in (holder, self.item))
-        found = os.stat(final)
-        wanted = self._sha256 or answer.sha256
-        size = self._size if self._size is not None else answer.size_bytes
-        is_ours = ours.get("path") == final and existing.is_as_recorded(ours, found)
-        if size not in (None, found.st_size):
-            raise NameTaken(path, holder, self.item, f"{found.st_size} and {size} bytes")
-        if is_ours and wanted in (None, ours.get("sha256")):
-            sha256 = ours.get("sha256")
-        elif wanted is not None:
-            sha256 = wanted
-            if wanted != self._content_of(holder, final):
-                raise NameTaken(path, holder, self.item, "their sha256 differ")
-        elif existing.is_from(theirs, source.url):
-            sha256 = theirs.get("sha256")
-        else:
-            return False
-        record = existing.remember(
-            self._context,
-            self.item,
-            final,
-            sha256=sha256,
-            url=source.url,
-            unpacked=bool(ours.get("unpacked")) and is_ours,
-        )
-        self._unpack(final, record)
-        self.path = final
-        return True
-
-    def _content_of(self, holder: Download, final: str) -> Optional[str]:
-        """The sha256 of the file of *holder*, without reading it again where that is not needed."""
-        record = existing.record_of(self._context, holder)
-        if record.get("sha256") and existing.is_as_recorded(record, os.stat(final)):
-            return str(record["sha256"])
-        return verify.sha256_of(final, stop=self._allowance.is_stopped)
+    def _wanted(self, answer: Optional[Answer]) -> Wanted:
+        """What the file must be, by the plan or else by what the source in use says."""
+        size, sha256 = self._size, self._sha256
+        if answer is not None:
+            size, sha256 = answer.size_bytes if size is None else size, sha256 or answer.sha256
+        return Wanted(size, sha256, self.selector.current.url)
 
     # -- the transfer
 
@@ -379,7 +347,8 @@ class Fetch:
             self._part.remove()
         self._part.close(sync=False)
         self._part = None
-        if rival is not None and self._content_of(rival, final) != sha256:
+        stop = self._allowance.is_stopped
+        if rival is not None and same_name.content_of(self._context, rival, final, stop=stop) != sha256:
             raise NameTaken(self._wanted_path, rival, self.item, "their bytes differ")
         record = existing.remember(self._context, self.item, final, sha256=sha256, url=source.url)
         self._unpack(final, record)
@@ -408,34 +377,26 @@ class Fetch:
             self._withdraw()
             self._part.discard()
             # once it gets the benefit of the doubt: bytes may have been mixed up on the way or by a crash
-            may_heal = not self._was_restarted and failure.class_ in ("checksum", "truncated")
+            may_heal = not self._was_restarted and failure.meaning.helps_afresh
             self._was_restarted = True
             raise Failure(failure.class_, failure.message, hint=failure.hint, retriable=may_heal) from None
         return sha256
 
-    def _unpack(self, final: str, record: Dict[str, Any]) -> None:
-        if self.item.unpack == "no" or record.get("unpacked"):
+    def _unpack(self, final: str, record: existing.FileRecord) -> None:
+        if self.item.unpack == "no" or record.unpacked:
             return
         unpack.unpack(final, os.path.dirname(final), self.item.unpack, stop=self._allowance.is_stopped)
         if self._allowance.is_stopped():
             raise Stopped
-        self._context.state.put("download", self.key, dict(record, unpacked=True))
+        existing.keep(self._context, self.item, replace(record, unpacked=True))
 
     def _is_there(self, path: str, answer: Optional[Answer]) -> bool:
         """Is the file already there and right? Without *answer*, as far as that can be told without the network."""
         if self._rival is not None:
             return False  # what is there is another's
         final = os.path.join(self._context.workspace, path)
-        size = self._size if self._size is not None else answer.size_bytes if answer else None
-        record = existing.verified(
-            self._context,
-            self.item,
-            final,
-            size_bytes=size,
-            sha256=self._sha256 or (answer.sha256 if answer else None),
-            url=self.ladder.current.url,
-            stop=self._allowance.is_stopped,
-        )
+        stop = self._allowance.is_stopped
+        record = existing.verified(self._context, self.item, final, self._wanted(answer), stop=stop)
         if record is not None:
             self.path = final
             self._unpack(final, record)
@@ -473,12 +434,3 @@ def _signature(path: str) -> Optional[Tuple[int, int]]:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns
-
-
-def unsafe_path(item: Download, workspace: str) -> Optional[Failure]:
-    """Why the item's path (or its substitute's) cannot be used: it leads out of the workspace."""
-    for path in (item.path, item.substitute.path if item.substitute else ""):
-        inside = path[len(workspace) :].lstrip("/") if path.startswith(workspace.rstrip("/") + "/") else path
-        if inside.startswith("/") or ".." in inside.split("/") or "\0" in inside:
-            return Failure("unsafe_path", f"`{path}` leads out of the workspace")
-    return None

@@ -11,17 +11,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterator, Mapping, Optional
 
+from ..contract import source_kinds
 from ..contract.plan import HostLimits
 
-BUILT_IN: Dict[str, HostLimits] = {
-    "civitai.com": HostLimits(files=1),
-    "civitai.red": HostLimits(files=1),
-    "civitai.green": HostLimits(files=1),
-    "dropbox.com": HostLimits(connections=1),
-    "dropboxusercontent.com": HostLimits(connections=1),
-    "drive.google.com": HostLimits(files=2, connections=1),
-    "drive.usercontent.google.com": HostLimits(files=2, connections=1),
-}
 LOOKUPS_AT_ONCE = 4
 """Questions for size and hash that one host is asked at a time."""
 ONE_MORE_AFTER_S = 5.0
@@ -42,7 +34,7 @@ class Hosts:
     """What is known of every host. Safe to use from any thread."""
 
     def __init__(self, limits: Mapping[str, HostLimits], clock: Callable[[], float] = time.monotonic) -> None:
-        self._limits = dict(BUILT_IN, **limits)
+        self._limits = source_kinds.host_limits(limits)
         self._clock = clock
         self._hosts: Dict[str, _Host] = {}
         self._lock = threading.Lock()
@@ -114,7 +106,7 @@ class Hosts:
 
     def _caps(self, host: str) -> Iterator[HostLimits]:
         for name, cap in self._limits.items():
-            if host == name or host.endswith("." + name):
+            if source_kinds.is_below(host, name):
                 yield cap
 
 

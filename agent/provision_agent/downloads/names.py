@@ -82,3 +82,12 @@ class Names:
         place = self._places.pop(item.key, None)
         if place is not None:
             self._queues[place] = [each for each in self._queues[place] if each.key != item.key]
+
+
+def unsafe_path(item: Download, workspace: str) -> Optional[Failure]:
+    """Why the item's path (or its substitute's) cannot be used: it leads out of the workspace."""
+    for path in (item.path, item.substitute.path if item.substitute else ""):
+        inside = path[len(workspace) :].lstrip("/") if path.startswith(workspace.rstrip("/") + "/") else path
+        if inside.startswith("/") or ".." in inside.split("/") or "\0" in inside:
+            return Failure("unsafe_path", f"`{path}` leads out of the workspace")
+    return None

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from ..contract.failures import Failure
 from ..contract.steps import LEVELS
@@ -28,13 +28,21 @@ MARGIN_SHARE = 0.01
 """What must stay free besides the files themselves: logs, state, the file system's own needs."""
 
 
+@dataclass(frozen=True)
+class Room:
+    """What is needed on one file system, with a margin, and what is free."""
+
+    path: str
+    needed_bytes: int
+    free_bytes: int
+
+
 @dataclass
 class Preflight:
     """What is known before the first large byte."""
 
     bytes_to_fetch: int = 0
-    disks: List[Dict[str, Any]] = field(default_factory=list)
-    """Per file system: `path`, `needed_bytes` (with a margin) and `free_bytes`."""
+    disks: List[Room] = field(default_factory=list)
     failures: Dict[str, Failure] = field(default_factory=dict)
     """By item: every source says no, or there is no room for it."""
     too_big: Optional[Failure] = None
@@ -66,27 +74,27 @@ def look_up(
 
 def _refusal_of_all(fetch: Fetch, context: Context) -> Optional[Failure]:
     """Why nobody has the file; None while somebody may, or while it seems to be there already."""
-    if fetch.ladder.substitute or any(source.failure is None for source in fetch.ladder.sources):
+    if fetch.selector.substitute or any(source.failure is None for source in fetch.selector.sources):
         return None
     try:
         size = os.stat(os.path.join(context.workspace, fetch.item.path)).st_size
     except OSError:
-        return fetch.ladder.worst()
+        return fetch.selector.worst()
     is_likely = fetch.item.size_bytes == size or (fetch.item.size_bytes is None and fetch.item.sha256)
-    return None if is_likely else fetch.ladder.worst()
+    return None if is_likely else fetch.selector.worst()
 
 
 def size_of(fetch: Fetch) -> Optional[int]:
     """The size of a file, as the plan or a source that answered has it."""
     if fetch.item.size_bytes is not None:
         return fetch.item.size_bytes
-    answers = (source.answer for source in fetch.ladder.sources if source.answer is not None)
+    answers = (source.answer for source in fetch.selector.sources if source.answer is not None)
     return next((answer.size_bytes for answer in answers if answer.size_bytes is not None), None)
 
 
 def _ask(fetch: Fetch, access: Sources, hosts: Hosts, context: Context) -> None:
     deadline = time.monotonic() + fetch.item.limits.lookup_s
-    for source in list(fetch.ladder.sources):
+    for source in list(fetch.selector.sources):
         if _ask_source(fetch, source, access, hosts, context, deadline):
             break
     size = size_of(fetch)
@@ -111,7 +119,7 @@ def _ask_source(
         )
     except Failure as failure:
         if failure.class_ == "rate_limited":
-            hosts.pause(str(failure.facts.get("host")), float(failure.facts.get("wait_s", 0.0)))
+            hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)
         if not failure.retriable:
             source.failure = failure
         return failure.retriable
@@ -124,10 +132,10 @@ def _is_recorded(fetch: Fetch, context: Context) -> bool:
     """Cheaply: an earlier run verified the file and it has not been touched since."""
     record = existing.record_of(context, fetch.item)
     try:
-        found = os.stat(str(record.get("path", "")))
+        found = os.stat(record.path)
     except OSError:
         return False
-    return existing.is_as_recorded(record, found) and fetch.item.sha256 in (None, record.get("sha256"))
+    return record.fits(found) and fetch.item.sha256 in (None, record.sha256)
 
 
 class _Disk:
@@ -198,8 +206,7 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context, also_by
             disk.bytes += missing
     for disk in disks.all.values():
         found.bytes_to_fetch += disk.bytes
-        about = {"needed_bytes": disk.needed_bytes(), "free_bytes": disk.free_bytes}
-        found.disks.append({"path": disk.folder, **about})
+        found.disks.append(Room(disk.folder, disk.needed_bytes(), disk.free_bytes))
     found.bytes_to_fetch -= also_bytes
 
 
@@ -207,11 +214,11 @@ def _leave_out(found: Preflight, fetch: Fetch, disk: _Disk, missing: int, *, bes
     """*fetch* is not begun: there is no room for it."""
     needed = disk.needed_bytes(missing) if beside else _Disk(disk.folder).needed_bytes(missing)
     message = (
-        f"`{fetch.item.path}` ({size_text(missing)}) has no room on `{disk.folder}`{beside}: "
+        f"`{fetch.item.label}` ({size_text(missing)}) has no room on `{disk.folder}`{beside}: "
         f"{size_text(needed)} would be needed, {size_text(disk.free_bytes)} are free"
     )
-    facts: Dict[str, Any] = {"needed_bytes": needed, "free_bytes": disk.free_bytes, "path": disk.folder}
-    fetch.refusal = found.failures[fetch.item.path] = Failure("disk_full", message, **facts)
+    failure = Failure("disk_full", message, needed_bytes=needed, free_bytes=disk.free_bytes, path=disk.folder)
+    fetch.refusal = found.failures[fetch.key] = failure
 
 
 def _missing_bytes(final: str, size: int) -> int:
@@ -232,7 +239,7 @@ def _too_big(disk: _Disk, absent: Sequence[Fetch]) -> Failure:
     for fetch in sorted(candidates, key=lambda each: size_of(each) or 0, reverse=True):
         if short <= 0:
             break
-        dropped.append(f"`{fetch.item.path}` ({size_text(size_of(fetch) or 0)})")
+        dropped.append(f"`{fetch.item.label}` ({size_text(size_of(fetch) or 0)})")
         short -= int((size_of(fetch) or 0) * (1 + MARGIN_SHARE))
     if dropped and short <= 0:
         hint += f"; making {', '.join(dropped)} optional would do"

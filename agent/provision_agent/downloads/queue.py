@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download, Limits
@@ -20,7 +20,7 @@ from ..run.context import Context
 from . import existing, preflight
 from .engine.pool import Pool
 from .engine.tuner import Tuner
-from .file import Fetch
+from .file import Fetch, Shared
 from .hosts import Hosts, Rate
 from .names import Names, NameTaken
 from .preflight import Preflight
@@ -59,9 +59,10 @@ class Downloads:
         self._is_queued = False
         self._fetches: Dict[str, Fetch] = {}
         self._names = Names(context.workspace)
+        shared = Shared(context, sources, self._hosts, self._pool, self._names)
         for order, item in enumerate(items):
             if item.key not in self._fetches:
-                self._fetches[item.key] = self._fetch(item, order)
+                self._fetches[item.key] = Fetch(item, shared, order=order)
 
     def preflight(self, *, also_bytes: int = 0) -> Preflight:
         """Ask every source about every file, and look whether all of them fit on the disk. Fetches nothing.
@@ -98,7 +99,7 @@ class Downloads:
         wanted = [fetch.item for fetch in self._fetches.values() if level in (None, fetch.item.level)]
         with self._changed:
             while any(not self._is_settled(item) for item in wanted):
-                if self._context.cancelled.is_set() or self._is_stopped or self._context.remaining_s() <= 0:
+                if self._is_over():
                     return False
                 self._changed.wait(min(0.25, max(0.0, self._context.remaining_s())))
         return True
@@ -135,7 +136,7 @@ class Downloads:
             for fetch in self._fetches.values():
                 fetch.report("queued")
 
-    def _urgency(self, fetch: Fetch) -> Any:
+    def _urgency(self, fetch: Fetch) -> Tuple[int, int, int]:
         return LEVELS.index(fetch.item.level), -(preflight.size_of(fetch) or 0), fetch.rank[1]
 
     def _conduct(self, waiting: List[Fetch]) -> None:
@@ -159,9 +160,9 @@ class Downloads:
         busy = [fetch for fetch in self._running if fetch.is_transferring]
         if len(busy) >= self._tuner.files and not self._has_idle_connections(busy):
             return None
-        hosts = [fetch.ladder.current.host for fetch in busy]
+        hosts = [fetch.selector.current.host for fetch in busy]
         for fetch in waiting:
-            host = fetch.ladder.current.host
+            host = fetch.selector.current.host
             cap = self._hosts.files_cap(host)
             has_twin = any(twin in self._running and not twin.is_waiting for twin in self._twins(fetch))
             holder = self._names.holder(fetch.item)
@@ -185,20 +186,9 @@ class Downloads:
         ]
 
     def _is_over(self) -> bool:
-        return self._is_stopped or self._context.cancelled.is_set() or self._context.remaining_s() <= 0
+        return self._is_stopped or self._context.is_over()
 
     # -- one file
-
-    def _fetch(self, item: Download, order: int) -> Fetch:
-        return Fetch(
-            item,
-            order=order,
-            context=self._context,
-            access=self._access,
-            hosts=self._hosts,
-            pool=self._pool,
-            names=self._names,
-        )
 
     def _is_settled(self, item: Download) -> bool:
         return all(key in self._results for key in (item.key, *self._names.rivals(item)))
@@ -253,19 +243,15 @@ class Downloads:
         record = existing.record_of(self._context, twin.item)
         if not record or os.path.lexists(final) or self._names.holder(fetch.item) is not None:
             return None
-        is_proven = fetch.item.sha256 is not None and fetch.item.sha256 == record["sha256"]
-        if not is_proven and (fetch.item.sha256 or record["url"] not in existing.sources_of(fetch.item)):
+        is_proven = fetch.item.sha256 is not None and fetch.item.sha256 == record.sha256
+        if not is_proven and (fetch.item.sha256 or record.url not in existing.sources_of(fetch.item)):
             return None
         began_at = time.monotonic()
         fetch.report("started", url=fetch.public_url)
         _link_or_copy(twin.path, final)
-        made = existing.remember(
-            self._context, fetch.item, final, sha256=record["sha256"], url=fetch.item.url
-        )
+        made = existing.remember(self._context, fetch.item, final, sha256=record.sha256, url=fetch.item.url)
         duration_s = round(time.monotonic() - began_at, 3)
-        fetch.report(
-            "finished", bytes=made["size"], sha256=made["sha256"], duration_s=duration_s, copied=True
-        )
+        fetch.report("finished", bytes=made.size, sha256=made.sha256, duration_s=duration_s, copied=True)
         return "ok"
 
 

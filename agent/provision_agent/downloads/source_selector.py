@@ -9,9 +9,9 @@ from typing import Callable, List, Optional
 from urllib.parse import urlsplit
 
 from ..contract import redaction
-from ..contract.backoff import full_jitter_s
 from ..contract.failures import Failure
 from ..contract.plan import Download
+from ..contract.retry import Schedule
 from .engine.transfer import Changed, Expired, Unranged
 from .hosts import Hosts
 from .sources import addresses
@@ -20,7 +20,6 @@ from .time_budget import Allowance
 
 EXPIRED_AT_MOST = 3
 """How often in a row a fresh link is asked for without a byte in between."""
-NOT_THE_SOURCES_FAULT = ("disk_full", "read_only", "unsafe_path", "bug")
 
 
 class Source:
@@ -51,11 +50,11 @@ class Source:
         self.failures = self.expired = 0
 
 
-class Ladder:
+class SourceSelector:
     """Holds the source in `current` use. Used by the file's driver; the preflight fills in answers before."""
 
     def __init__(self, item: Download, report: Callable[..., None]) -> None:
-        self._attempts = item.limits.attempts
+        self._schedule = Schedule(item.limits.attempts)
         self._report = report
         self.sources = [Source(url) for url in (item.url, *item.mirrors)]
         self.current = self.sources[0]
@@ -105,11 +104,11 @@ class Ladder:
             Failure: no source can help.
         """
         allowance.check()
-        if failure.class_ in NOT_THE_SOURCES_FAULT:
+        if not failure.meaning.helps_elsewhere:
             raise failure
         if failure.class_ == "rate_limited":
             host = str(failure.facts.get("host", source.host))
-            hosts.pause(host, float(failure.facts.get("wait_s", 0.0)))
+            hosts.pause(host, failure.wait_s or 0.0)
             allowance.await_host(host, self._report)
         elif isinstance(failure, Expired) and source.expired < EXPIRED_AT_MOST:
             source.expired += 1
@@ -124,11 +123,11 @@ class Ladder:
         if isinstance(failure, Changed) and source.failures > 0:
             source.is_single = True  # it contradicts itself: one answer at least is of one content
         source.failures += 0 if is_crowded else 1
-        if source.failures >= self._attempts:
+        wait_s = self._schedule.wait_s(source.failures)
+        if wait_s is None:
             source.failure = failure
             return
         attempt = max(source.failures, 1)
-        wait_s = full_jitter_s(attempt)
         self._report("retried", attempt=attempt, wait_s=round(wait_s, 3), **{"class": failure.class_})
         behind = [each for each in self._from(source)[1:] if each.failure is None]
         if failure.class_ == "stalled" and behind:

@@ -43,7 +43,7 @@ class Allowance:
 
     def is_stopped(self) -> bool:
         """Is the run over?"""
-        return self._context.cancelled.is_set() or self._context.remaining_s() <= 0
+        return self._context.is_over()
 
     def check(self) -> None:
         """Return while there is time.

@@ -7,13 +7,14 @@ end before their own header says they do.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import struct
-from typing import Callable, List, Optional
+from dataclasses import dataclass
+from typing import Callable, List, Optional, Tuple
 
 from ..contract.failures import Failure
+from ..contract.parsing import ParseError, parse, read_object
 from .http.errors import quoted
 
 MAX_SAFETENSORS_HEADER = 100_000_000
@@ -53,6 +54,20 @@ _ZIP_END = b"PK\x05\x06"
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 _ZIP_END_BYTES = 22 + 65535
 READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """What is relied on of an entry of a safetensors header."""
+
+    data_offsets: Tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        """Where its bytes end, counted from the end of the header."""
+        if len(self.data_offsets) != 2:
+            raise ParseError("a range has two ends")
+        return self.data_offsets[1]
 
 
 def refuse_page(
@@ -126,9 +141,9 @@ def _check_safetensors(descriptor: int, head: bytes, size_bytes: int, secrets: O
     if 8 + length > size_bytes:
         raise Failure("truncated", f"its header alone needs {8 + length} bytes, the file has {size_bytes}")
     try:
-        header = json.loads(_read(descriptor, 8, length))
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        header = read_object(_read(descriptor, 8, length), max_bytes=MAX_SAFETENSORS_HEADER)
+        ends = [parse(_Tensor, entry).end for name, entry in header.items() if name != "__metadata__"]
+    except ParseError:
         raise _not_a_model("a safetensors file with a broken header", head, secrets) from None
     end = 8 + length + max(ends, default=0)
     if end > size_bytes:

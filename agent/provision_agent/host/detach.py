@@ -11,19 +11,23 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence
 
 import provision_agent
+
+from ..contract.parsing import ParseError, bounded, parse, to_json
 
 _started: "List[subprocess.Popen[bytes]]" = []  # held, so that they are reaped and never waited for
 
 
-class Identity(NamedTuple):
+@dataclass(frozen=True)
+class Identity:
     """One process. `start_time` is in clock ticks since boot, as /proc/<pid>/stat field 22 says."""
 
-    pid: int
-    start_time: int
-    boot_id: str
+    pid: int = bounded(low=0)
+    start_time: int = bounded(low=0)
+    boot_id: str = bounded(max_chars=64)
 
     @classmethod
     def of(cls, pid: int) -> Identity:
@@ -31,16 +35,17 @@ class Identity(NamedTuple):
         return cls(pid, _start_time(pid) or 0, boot_id())
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Optional[Identity]:
+    def from_json(cls, data: object) -> Optional[Identity]:
         """What `as_json` wrote; None when a field is missing or odd."""
         try:
-            return cls(int(data["pid"]), int(data["start_time"]), str(data["boot_id"]))
-        except (KeyError, TypeError, ValueError):
+            return parse(cls, data)
+        except ParseError:
             return None
 
-    def as_json(self) -> Dict[str, Any]:
+    def as_json(self) -> Dict[str, object]:
         """For a file that another process will read."""
-        return dict(self._asdict())
+        found: Dict[str, object] = to_json(self)
+        return found
 
     def is_alive(self) -> bool:
         """True while this very process runs; a zombie counts as dead."""

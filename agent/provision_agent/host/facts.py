@@ -17,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from ..contract.failures import Failure
+from ..contract.parsing import to_json
 from ..services import systemd
-from ..steps.python import probe
+from ..steps.python import answers, probe
 from . import process, sockets
+from .folders import nearest_folder
 
 PROBE_S = 10.0
 _SMI_FIELDS = "name,compute_cap,memory.total,driver_version"
@@ -69,7 +71,8 @@ def _guarded(ask: Callable[[], Any], default: Any) -> Any:
 def _gpus() -> Dict[str, Any]:
     smi = _guarded(_ask_smi, {"gpus": [], "driver": None, "cuda": None})
     library = _guarded(
-        lambda: probe.ask(sys.executable, "gpus", timeout_s=PROBE_S), {"gpus": [], "cuda": None}
+        lambda: to_json(probe.ask(sys.executable, answers.Gpus, timeout_s=PROBE_S)),
+        {"gpus": [], "cuda": None},
     )
     return {
         "gpus": library["gpus"] or smi["gpus"],
@@ -109,9 +112,7 @@ def _kernel_driver() -> Optional[str]:
 def _disks(workspace: str) -> List[Dict[str, Any]]:
     seen: Dict[int, Dict[str, Any]] = {}
     for path in (workspace, os.path.expanduser("~"), "/tmp", "/"):  # noqa: S108
-        existing = path
-        while not os.path.isdir(existing):
-            existing = os.path.dirname(existing) or "/"
+        existing = nearest_folder(path)
         usage = shutil.disk_usage(existing)
         fact = {"path": path, "total_bytes": usage.total, "free_bytes": usage.free}
         seen.setdefault(os.stat(existing).st_dev, fact)

@@ -8,6 +8,9 @@ from typing import Any, Callable, Mapping, Protocol
 
 from .state import StateFile
 
+SHORTEST_WAIT_S = 0.1
+"""What a wait is given even after the deadline: enough to see that something is there already."""
+
 
 class Report(Protocol):
     """Write one event; the journal makes the log lines from it. Thread-safe, returns when it is on disk."""
@@ -35,3 +38,15 @@ class Context:
     """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
+
+    def bounded(self, limit_s: float) -> float:
+        """How long a step may wait: *limit_s*, or until the run's deadline if that is earlier; always a moment."""
+        return max(SHORTEST_WAIT_S, min(limit_s, self.remaining_s()))
+
+    def wait(self, wait_s: float) -> bool:
+        """Wait for *wait_s*, or until the run ends; True when it has."""
+        return self.cancelled.wait(min(wait_s, max(0.0, self.remaining_s()))) or self.is_over()
+
+    def is_over(self) -> bool:
+        """True once the run ends, whatever ends it."""
+        return self.cancelled.is_set() or self.remaining_s() <= 0

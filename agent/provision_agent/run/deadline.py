@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Dict, Mapping
 
 from ..host.detach import boot_id
 
@@ -14,37 +13,18 @@ class RunClock:
     def __init__(self, deadline_s: float, *, started_unix: float, started_boot_s: float, boot: str) -> None:
         self.deadline_s = deadline_s
         self.started_unix = started_unix
-        self._started_boot_s = started_boot_s
-        self._boot = boot
+        self.started_boot_s = started_boot_s
+        self.boot_id = boot
 
     @classmethod
     def starting_now(cls, deadline_s: float) -> RunClock:
         """The clock of a run that starts at this moment."""
         return cls(deadline_s, started_unix=time.time(), started_boot_s=_boot_s(), boot=boot_id())
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RunClock:
-        """What `as_json` wrote. Raises KeyError, TypeError or ValueError when it is something else."""
-        return cls(
-            float(data["deadline_s"]),
-            started_unix=float(data["started_unix"]),
-            started_boot_s=float(data["started_boot_s"]),
-            boot=str(data["boot_id"]),
-        )
-
-    def as_json(self) -> Dict[str, Any]:
-        """For `run.json`, which every restart reads."""
-        return {
-            "deadline_s": self.deadline_s,
-            "started_unix": self.started_unix,
-            "started_boot_s": self._started_boot_s,
-            "boot_id": self._boot,
-        }
-
     def elapsed_s(self) -> float:
         """Seconds since the run started."""
-        if self._boot == boot_id():
-            return _boot_s() - self._started_boot_s
+        if self.boot_id == boot_id():
+            return _boot_s() - self.started_boot_s
         return max(0.0, time.time() - self.started_unix)
 
     def remaining_s(self) -> float:

@@ -6,23 +6,22 @@ that each file has one writer at any moment.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Dict, List, Mapping, Optional
 
 from ..contract.failures import Failure
-from ..contract.plan import Hook, Plan
+from ..contract.messages import read_message
+from ..contract.plan import Hook
 from ..host import process
 from ..host.detach import Identity, agent_argv
-from .deadline import RunClock
 from .journal import Journal, read_state
-from .start import read_run_record
-from .workspace import RENEW_EVERY_S, Workspace, WorkspaceLock
+from .record import Handed, read_plan, read_record
+from .workspace import RENEW_EVERY_S, LockRecord, Workspace, WorkspaceLock
 
 MAX_RESTARTS = 3
 DEADLINE_GRACE_S = 20.0
@@ -34,10 +33,10 @@ POLL_S = 0.2
 def keep_main(argv: List[str]) -> int:
     """``keep <workspace> <run> <lock descriptor>``: secrets on stdin; runs until the run has its verdict."""
     workspace, run_id = Workspace(argv[0]), argv[1]
-    secrets: Dict[str, str] = json.loads(sys.stdin.buffer.read())["secrets"]
+    secrets = read_message(Handed, sys.stdin.buffer.read()).secrets
     lock = WorkspaceLock(workspace, int(argv[2]))
     os.set_inheritable(lock.descriptor, False)
-    lock.renew(run=run_id, keeper=Identity.of(os.getpid()).as_json())
+    lock.renew(run=run_id, keeper=Identity.of(os.getpid()))
     keeper = Keeper(workspace, run_id, secrets, lock)
     signal.signal(signal.SIGTERM, lambda *_: keeper.stop())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -55,7 +54,7 @@ class Keeper:
         self._run = run_id
         self._secrets = dict(secrets)
         self._lock = lock
-        self._clock = RunClock.from_json(read_run_record(workspace, run_id))
+        self._clock = read_record(workspace, run_id).clock
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -90,9 +89,9 @@ class Keeper:
             pass_fds=(self._lock.descriptor,),
         )
         assert agent.stdin is not None
-        self._lock.renew(agent=Identity.of(agent.pid).as_json())
+        self._lock.renew(agent=Identity.of(agent.pid))
         try:
-            agent.stdin.write(json.dumps({"secrets": self._secrets}).encode() + b"\n")
+            agent.stdin.write(Handed(self._secrets).to_line())
             agent.stdin.flush()  # left open: its end tells the agent that the keeper is gone
         except BrokenPipeError:
             pass
@@ -136,10 +135,8 @@ class Keeper:
 
 def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], verdict: Optional[str]) -> None:
     """What is owed after the verdict: the profile's `on_failure`, even if nobody listens any more."""
-    with open(workspace.run_file(run_id, "plan.json"), encoding="utf-8") as file:
-        plan = Plan.from_json(json.load(file)).bind(
-            workspace=workspace.root, home=os.path.expanduser("~"), run_id=run_id
-        )
+    home = os.path.expanduser("~")
+    plan = read_plan(workspace, run_id).bind(workspace=workspace.root, home=home, run_id=run_id)
     if plan.on_failure is not None and verdict in ("failed", "timeout"):
         _run_hook(plan.on_failure, workspace, secrets)
 
@@ -180,11 +177,12 @@ class Orphanage:
             pass
         self.is_orphan = True
         while True:
-            self._lock.renew(run=self._run, keeper=None, agent=Identity.of(os.getpid()).as_json())
+            self._lock.renew(run=self._run, agent=Identity.of(os.getpid()))
             time.sleep(RENEW_EVERY_S)
 
 
-def holder_facts(holder: Mapping[str, Any]) -> Dict[str, Any]:
+def holder_facts(holder: LockRecord) -> Dict[str, object]:
     """What the lock says of the run that is going, for `status`: its run and whether its processes live."""
-    alive = {role: Identity.from_json(holder.get(role) or {}) for role in ("keeper", "agent")}
-    return {"run": holder.get("run"), **{role: bool(p and p.is_alive()) for role, p in alive.items()}}
+    roles = {"keeper": holder.keeper, "agent": holder.agent}
+    alive = {role: process is not None and process.is_alive() for role, process in roles.items()}
+    return {"run": holder.run, **alive}

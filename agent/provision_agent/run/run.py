@@ -1,4 +1,4 @@
-"""One run: the steps as a graph in which everything that can overlap does; usable first, then complete.
+"""One run: from its first event to its verdict. What is done in between, and in which order, is in `stages`.
 
 ``run_started`` is written before anything can block. Whatever happens, the run ends with one ``run_finished``;
 SIGKILL is the only exception, and the next start goes on from what the disk holds.
@@ -6,23 +6,23 @@ SIGKILL is the only exception, and the next start goes on from what the disk hol
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure
+from ..contract.messages import read_message
+from ..contract.parsing import to_json
 from ..contract.plan import STEPS, Download, Plan
 from ..contract.redaction import public_url
 from ..contract.steps import LEVELS
 from ..downloads import Downloads, Sources
 from ..downloads.sources import repositories
 from ..host import facts
-from ..steps import apt, nodes
+from ..steps import apt
 from ..steps.python import disk_estimate
 from . import log_lines
 from .conditions import unmet
@@ -30,24 +30,22 @@ from .context import Context
 from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
-from .start import read_run_record
+from .record import Handed, read_plan, read_record
+from .stages import ItemT, Stages, chosen, settle
 from .state import StateFile
-from .step_runner import LOOK_AGAIN_S, Checkouts, Items
+from .step_runner import Items
 from .tally import Tally
 from .ticker import Pulse
 from .workspace import Workspace, WorkspaceLock
-
-CLONES_AT_ONCE = 4
 
 
 def run_main(argv: List[str]) -> int:
     """``run <workspace> <run> <restarts> <lock descriptor>``: secrets as one JSON line on stdin."""
     workspace, run_id, restarts = Workspace(argv[0]), argv[1], int(argv[2])
-    secrets: Dict[str, str] = json.loads(sys.stdin.buffer.readline())["secrets"]
-    record = read_run_record(workspace, run_id)
+    secrets = read_message(Handed, sys.stdin.buffer.readline()).secrets
+    record = read_record(workspace, run_id)
     journal = Journal(workspace, run_id, secrets=secrets)
-    with open(workspace.run_file(run_id, "plan.json"), encoding="utf-8") as file:
-        unbound = Plan.from_json(json.load(file))
+    unbound = read_plan(workspace, run_id)
     journal.event(
         "run_started",
         plan_hash=unbound.hash,
@@ -55,13 +53,12 @@ def run_main(argv: List[str]) -> int:
         deadline_s=unbound.limits.run_s,
         resumed=journal.look(lambda state: state.started) is not None,
         restarts=restarts,
-        labels=record.get("labels") or {},
+        labels=record.labels,
         workspace=workspace.root,
         pid=os.getpid(),
     )
     plan = unbound.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id=run_id)
-    clock, may_kill = RunClock.from_json(record), bool(record.get("kill_holders"))
-    run = Run(plan, workspace, run_id, journal, clock, secrets, kill_holders=may_kill)
+    run = Run(plan, workspace, run_id, journal, record.clock, secrets, kill_holders=record.kill_holders)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
     orphan = Orphanage(workspace, WorkspaceLock(workspace, int(argv[3])), run_id)
@@ -93,7 +90,7 @@ class Run:
         self._early_verdict: Optional[str] = None
         self._ending = threading.RLock()
         """Held by whoever ends the run early; a signal may come while this very thread does that."""
-        self._facts: Dict[str, Any] = {}
+        self._facts: Mapping[str, object] = {}
         self._context = Context(
             workspace=workspace.root,
             run_id=run_id,
@@ -108,8 +105,6 @@ class Run:
         )
         self._tally = Tally(journal.event)
         self._items = Items(plan, self._context, self._tally, self._is_over)
-        self._clones = ThreadPoolExecutor(CLONES_AT_ONCE, thread_name_prefix="clone")
-        self._installs = ThreadPoolExecutor(1, thread_name_prefix="install")
         self._downloads: Optional[Downloads] = None
 
     def end_early(self, verdict: str) -> None:
@@ -172,7 +167,7 @@ class Run:
 
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
-        wanted = [item for item in self._selected("downloads") if self._is_wanted(item)]
+        wanted = [item for item in self._chosen("downloads", self._plan.downloads) if self._is_wanted(item)]
         sources = Sources(rules=self._plan.secrets, secrets=self._context.secrets)
         files, unlisted = repositories.expand(wanted, sources, self._context)
         self._downloads = Downloads(files, limits=self._plan.limits, context=self._context, sources=sources)
@@ -191,7 +186,9 @@ class Run:
             names = {"item": critical[key], "key": key} if key in critical else {"item": key}
             self._journal.event("preflight_failed", **names, level="critical", **failure.as_fields())
         if not hopeless:
-            self._journal.event("preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=found.disks)
+            self._journal.event(
+                "preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=to_json(found.disks)
+            )
         if found.too_big is None and not (hopeless and self._plan.strict):
             return not self._is_over()
         for key, failure in hopeless.items():
@@ -221,104 +218,41 @@ class Run:
             self._tally.skip("downloads", item.key)
         return reason is None
 
-    # -- the graph
+    # -- the rest
 
     def _work(self) -> None:
         assert self._downloads is not None
-        if self._selected("downloads"):
-            self._tally.start("downloads")
-            self._downloads.start()
-        wanted = sorted(self._selected("repos"), key=lambda repo: LEVELS.index(repo.level))
-        checkouts = [(repo, self._clones.submit(self._items.checkout, repo, self._facts)) for repo in wanted]
-        environment = self._installs.submit(self._items.environment, self._facts, checkouts)
-        if not any(repo.install or nodes.FOLDER in repo.path.split("/") for repo in wanted):
-            self._clones.submit(self._finish_repos, checkouts)
-        if self._stage(("critical",), environment, checkouts):
-            self._judge_critical()
-            self._make_usable()
-        if not self._is_over() and self._stage(("required", "optional"), environment, checkouts):
-            self._complete()
-
-    def _stage(self, levels: Tuple[str, ...], environment: "Future[None]", checkouts: Checkouts) -> bool:
-        """Everything of *levels* up to its checks; False when the run is over."""
-        assert self._downloads is not None
-        is_last = "optional" in levels
-        self._await(environment)
-        for repo, checkout in checkouts:
-            if repo.level in levels and self._await(checkout):
-                self._items.install_requirements(repo)
-        if is_last:
-            self._tally.finish("repos")
-        for level in levels:
-            self._downloads.wait(level)
-        self._settle_downloads()
-        if is_last:
-            self._tally.finish("downloads")
-        for file in self._selected("files", levels):
-            self._items.file(file)
-        for command in self._selected("commands", levels):
-            self._items.command(command)
-        if is_last:
-            self._tally.finish("files", "commands")
-        for check in self._selected("checks", levels):
-            self._items.check(check)
-        return not self._is_over()
-
-    def _judge_critical(self) -> None:
-        if self._selected("checks", ("critical",)):
-            self._journal.say(log_lines.validation_lines(self._tally.missing_checks("critical")))
-
-    def _make_usable(self) -> None:
-        """Start what belongs to `usable`, and say so when everything critical holds."""
-        for service in self._selected("services"):
-            if service.start == "usable":
-                self._items.service(service, self._facts)
-        if self._has_critical() and not self._tally.has_failed("critical") and not self._is_over():
-            self._say_usable()
-
-    def _complete(self) -> None:
-        for service in self._selected("services"):
-            if service.start == "complete":
-                self._items.service(service, self._facts)
-        for check in self._selected("checks", ("critical",)):
-            if self._tally.is_failed("checks", check.name):
-                self._items.check(check)  # what it looks for may have come with the rest
-            else:
-                self._items.check_again(check)
+        stages = Stages(self._plan, self._items, self._tally, self._downloads, self._is_over)
+        if stages.until_usable(self._facts):
+            if self._chosen("checks", self._plan.checks, ("critical",)):
+                self._journal.say(log_lines.validation_lines(self._tally.missing_checks("critical")))
+            stages.start_services("usable", self._facts)
+            if self._has_critical() and not self._tally.has_failed("critical") and not self._is_over():
+                self._say_usable()
+        if not self._is_over() and stages.until_complete():
+            stages.start_services("complete", self._facts)
+            stages.look_again()
 
     def _say_usable(self) -> None:
         self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
 
-    def _finish_repos(self, checkouts: Checkouts) -> None:
-        wait([checkout for _, checkout in checkouts])
-        self._tally.finish("repos")
-
-    def _await(self, future: "Future[Any]") -> Any:
-        """The result of *future*; None when the run is over first."""
-        while not self._is_over():
-            if wait([future], timeout=LOOK_AGAIN_S).done:
-                return future.result()
-        return None
-
     def _settle_downloads(self) -> None:
-        for key, result in self._downloads.results().items() if self._downloads is not None else ():
-            if result.state == "failed" and result.failure is not None:
-                self._tally.fail("downloads", key, result.level, result.failure, is_reported=True)
-            elif result.state in ("ok", "skipped"):
-                self._tally.succeed("downloads", key)
+        if self._downloads is not None:
+            settle(self._downloads, self._tally)
 
     # -- facts about the plan
 
-    def _selected(self, step: str, levels: Tuple[str, ...] = LEVELS) -> List[Any]:
-        """The items of *step* that this run does, of *levels*."""
-        items = getattr(self._plan, step) if step in self._plan.steps else ()
-        return [item for item in items if item.level in levels]
+    def _chosen(self, step: str, items: Sequence[ItemT], levels: Tuple[str, ...] = LEVELS) -> List[ItemT]:
+        return chosen(self._plan, step, items, levels)
 
     def _has_critical(self) -> bool:
         plan = self._plan
-        has_system = bool(self._selected_apt())
         has_python = bool(plan.python is not None and "python" in plan.steps)
-        return has_system or has_python or any(self._selected(step, ("critical",)) for step in STEPS[2:])
+        return (
+            bool(self._selected_apt())
+            or has_python
+            or any(self._chosen(step, plan.items(step), ("critical",)) for step in STEPS)
+        )
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}

@@ -6,22 +6,30 @@ answer is out, the keeper is detached and needs nobody.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import sys
 import time
-from typing import Any, Dict, List, Mapping, Optional
+from dataclasses import replace
+from typing import List, Optional
 
-from ..contract import version
 from ..contract.failures import Failure, disk_failure
-from ..contract.frames import ANSWER_MAGIC
-from ..contract.plan import Plan, PlanFormatError, differences
-from ..host.detach import Identity, agent_argv, spawn_detached
+from ..contract.messages import StartAnswer, StartRequest
+from ..contract.plan import Plan, differences
+from ..contract.version import RUN_ID_PATTERN
+from ..host.detach import agent_argv, spawn_detached
+from .answering import Answer, answer
 from .deadline import RunClock
 from .journal import Journal, read_state
-from .state import write_atomically
-from .workspace import Workspace, WorkspaceHeldError, WorkspaceLock, remember, resolve
+from .record import (
+    Handed,
+    RunRecord,
+    place_of,
+    plan_of,
+    read_record,
+    write_plan,
+    write_record,
+)
+from .workspace import LockRecord, Workspace, WorkspaceHeldError, WorkspaceLock, remember, resolve
 
 TAKE_WITHIN_S = 30.0
 """How long a stopped run may need until its lock is free."""
@@ -30,47 +38,31 @@ KEEPER_BEGINS_WITHIN_S = 10.0
 
 
 def start_main(argv: List[str]) -> int:
-    """``start``: read the order, decide, answer."""
-    order = json.loads(sys.stdin.buffer.read())
+    """``start``: read a `StartRequest`, decide, answer with a `StartAnswer` and where the run is."""
+    return answer(StartRequest, _decided)
+
+
+def _decided(order: StartRequest) -> Answer:
     try:
-        answer = decide(order)
-    except Failure as failure:
-        answer = dict(failure.as_fields(), state="failed")
+        return decide(order)
     except OSError as error:
-        answer = dict(disk_failure(error, "the workspace").as_fields(), state="failed")
-    except PlanFormatError as error:
-        answer = {
-            "state": "failed",
-            "class": "bug",
-            "message": str(error),
-            "hint": "use one version of provision",
-        }
-    say(answer)
-    return 0
+        raise disk_failure(error, "the workspace") from None
 
 
-def say(answer: Mapping[str, Any]) -> None:
-    """Write one answer line, marked so that what a login shell printed before it can be told apart."""
-    sys.stdout.flush()
-    line = json.dumps(dict(answer, format=version.FORMAT), separators=(",", ":")).encode()
-    os.write(1, ANSWER_MAGIC + line + b"\n")
-
-
-def decide(order: Mapping[str, Any]) -> Dict[str, Any]:
+def decide(order: StartRequest) -> Answer:
     """Carry out an order.
 
-    Args:
-        order: ``{run, plan, secrets, labels, started_unix, replace, kill_holders, is_run_id_given}``.
-
     Returns:
-        ``{state: started | resumed | attached | refused | usage, run, …}``, with the paths to follow.
+        A `StartAnswer`; where it accepts the run, a `RunPlace` too.
+
+    Raises:
+        Failure: the run cannot begin. ParseError: the order holds no plan. OSError: the workspace cannot be written.
     """
-    plan = Plan.from_json(order["plan"])
-    run_id = str(order["run"])
-    if not re.fullmatch(version.RUN_ID_PATTERN, run_id):
-        return _answer(
-            "usage", message=f"`{run_id}` is not a run id: letters, digits, `.`, `_`, `-`; 64 at most"
-        )
+    plan = Plan.from_json(order.plan)
+    if not re.fullmatch(RUN_ID_PATTERN, order.run):
+        shown = order.run if len(order.run) <= 100 else f"{order.run[:100]}…"
+        message = f"`{shown}` is not a run id: letters, digits, `.`, `_`, `-`; 64 at most"
+        return StartAnswer("usage", message=message)
     workspace = resolve(plan.workspace, fallback=plan.workspace_fallback)
     remember(workspace)
     try:
@@ -78,7 +70,7 @@ def decide(order: Mapping[str, Any]) -> Dict[str, Any]:
     except WorkspaceHeldError as held:
         if held.is_elsewhere:
             return _refused_elsewhere(held.holder, workspace)
-        joined = _join(workspace, plan, replace=bool(order.get("replace")))
+        joined = _join(workspace, plan, replace=order.replace)
         if joined is not None:
             return joined
         lock = _take(workspace)
@@ -101,7 +93,7 @@ def _take(workspace: Workspace) -> WorkspaceLock:
         time.sleep(0.1)
 
 
-def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Dict[str, Any]]:
+def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer]:
     """Attach to the run that is going, refuse, or (None) make room for the new one."""
     run_id = workspace.current_run()
     going = plan_of(workspace, run_id)
@@ -117,31 +109,33 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Dict[s
             "conflict", "another run is just beginning on this instance", hint="try again in a few seconds"
         )
     if going.hash == plan.hash:
-        return _answer("attached", workspace=workspace, run_id=run_id, plan=going)
+        return _accepted("attached", workspace, run_id, going)
     if not replace:
-        return _answer(
+        return StartAnswer(
             "refused",
             run=run_id,
             message=f"run `{run_id}` of another plan is going in `{workspace.root}`",
             hint=f"`provision attach {run_id}` follows it, `provision stop {run_id}` ends it, `--replace` does both in one",
-            differences=differences(going.to_json(), plan.to_json()),
+            differences=tuple(differences(going.to_json(), plan.to_json())),
         )
     stop_keeper(workspace, within_s=TAKE_WITHIN_S)
     return None
 
 
-def _begin(order: Mapping[str, Any], plan: Plan, workspace: Workspace, lock: WorkspaceLock) -> Dict[str, Any]:
-    run_id = str(order["run"])
+def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: WorkspaceLock) -> Answer:
+    run_id = order.run
     previous = workspace.current_run()
     has_died = previous is not None and _verdict(workspace, previous) is None
     if has_died and previous is not None:
         died = plan_of(workspace, previous)
         if died is not None and died.hash == plan.hash:
-            _keep_wish(order, workspace, previous)
+            _keep_wish(
+                order, workspace, previous
+            )  # who goes on may ask now for what they did not ask at first
             return _launch(order, died, workspace, lock, previous, state="resumed")
         _close_dead_run(workspace, previous)
     if _verdict(workspace, run_id) is not None:
-        return _answer(
+        return StartAnswer(
             "usage",
             message=f"run `{run_id}` is finished",
             hint="choose another `--run-id`, or leave it out for a new one",
@@ -150,13 +144,21 @@ def _begin(order: Mapping[str, Any], plan: Plan, workspace: Workspace, lock: Wor
     return _launch(order, plan, workspace, lock, run_id, state="started")
 
 
-def _create(order: Mapping[str, Any], plan: Plan, workspace: Workspace, run_id: str) -> None:
+def _create(order: StartRequest, plan: Plan, workspace: Workspace, run_id: str) -> None:
     os.makedirs(workspace.run_directory(run_id), mode=0o700, exist_ok=True)
-    clock = dict(RunClock.starting_now(plan.limits.run_s).as_json(), accepted_unix=order.get("started_unix"))
-    record = dict(clock, format=version.FORMAT, run=run_id, labels=order.get("labels") or {})
-    record["kill_holders"] = bool(order.get("kill_holders"))
-    write_atomically(workspace.run_file(run_id, "plan.json"), json.dumps(plan.to_json(), indent=1).encode())
-    write_atomically(workspace.run_file(run_id, "run.json"), json.dumps(record).encode())
+    clock = RunClock.starting_now(plan.limits.run_s)
+    record = RunRecord(
+        deadline_s=clock.deadline_s,
+        started_unix=clock.started_unix,
+        started_boot_s=clock.started_boot_s,
+        boot_id=clock.boot_id,
+        accepted_unix=order.started_unix,
+        run=run_id,
+        labels=order.labels,
+        kill_holders=order.kill_holders,
+    )
+    write_plan(workspace, run_id, plan)
+    write_record(workspace, record)
     for path in (
         workspace.run_file(run_id, "core.log"),
         workspace.run_file(run_id, "events.jsonl"),
@@ -166,31 +168,32 @@ def _create(order: Mapping[str, Any], plan: Plan, workspace: Workspace, run_id: 
     workspace.set_current(run_id)
 
 
-def _keep_wish(order: Mapping[str, Any], workspace: Workspace, run_id: str) -> None:
-    """Who goes on with a run may ask now for what they did not ask at first."""
-    record = dict(read_run_record(workspace, run_id), kill_holders=bool(order.get("kill_holders")))
-    write_atomically(workspace.run_file(run_id, "run.json"), json.dumps(record).encode())
+def _keep_wish(order: StartRequest, workspace: Workspace, run_id: str) -> None:
+    write_record(workspace, replace(read_record(workspace, run_id), kill_holders=order.kill_holders))
 
 
 def _launch(
-    order: Mapping[str, Any],
+    order: StartRequest,
     plan: Plan,
     workspace: Workspace,
     lock: WorkspaceLock,
     run_id: str,
     *,
     state: str,
-) -> Dict[str, Any]:
-    lock.renew(run=run_id, keeper=None, agent=None)
-    secrets = json.dumps({"secrets": order.get("secrets") or {}}).encode()
+) -> Answer:
+    lock.renew(run=run_id)
     spawn_detached(
         agent_argv("keep", workspace.root, run_id, str(lock.descriptor)),
         log_path=workspace.run_file(run_id, "agent.log"),
         directory=workspace.root,
-        stdin=secrets,
+        stdin=Handed(order.secrets).to_line(),
         keep_fds=(lock.descriptor,),
     )
-    return _answer(state, workspace=workspace, run_id=run_id, plan=plan)
+    return _accepted(state, workspace, run_id, plan)
+
+
+def _accepted(state: str, workspace: Workspace, run_id: str, plan: Plan) -> Answer:
+    return StartAnswer(state, run=run_id), place_of(workspace, run_id, plan)
 
 
 def stop_keeper(workspace: Workspace, *, within_s: float) -> bool:
@@ -199,10 +202,8 @@ def stop_keeper(workspace: Workspace, *, within_s: float) -> bool:
     while not workspace.keeper_is_alive() and _is_locked(workspace) and time.monotonic() < end:
         time.sleep(0.05)  # a keeper that was just started has not written its name yet
     holder = workspace.lock_holder()
-    keeper = Identity.from_json(holder.get("keeper") or {})
-    agent = Identity.from_json(holder.get("agent") or {})
     ended = True
-    for process in (keeper, agent):
+    for process in (holder.keeper, holder.agent):
         if process is not None:
             ended = process.end(within_s=within_s) and ended
     run_id = workspace.current_run()
@@ -228,29 +229,10 @@ def _close_dead_run(workspace: Workspace, run_id: str) -> None:
     """Give a run whose processes are gone its verdict, so that whoever watches it learns the end."""
     journal = Journal(workspace, run_id, secrets={})
     journal.event("warning", message="the run's processes are gone; it is closed as cancelled")
-    journal.event("run_finished", verdict="cancelled", duration_s=_clock(workspace, run_id).elapsed_s())
+    journal.event(
+        "run_finished", verdict="cancelled", duration_s=read_record(workspace, run_id).clock.elapsed_s()
+    )
     journal.close()
-
-
-def _clock(workspace: Workspace, run_id: str) -> RunClock:
-    return RunClock.from_json(read_run_record(workspace, run_id))
-
-
-def read_run_record(workspace: Workspace, run_id: str) -> Dict[str, Any]:
-    """`run.json`: the clock and the labels of a run. Raises OSError or ValueError when it is not there or broken."""
-    with open(workspace.run_file(run_id, "run.json"), encoding="utf-8") as file:
-        return dict(json.load(file))
-
-
-def plan_of(workspace: Workspace, run_id: Optional[str]) -> Optional[Plan]:
-    """The plan of a run; None when it left none that this version reads."""
-    if run_id is None:
-        return None
-    try:
-        with open(workspace.run_file(run_id, "plan.json"), encoding="utf-8") as file:
-            return Plan.from_json(json.load(file))
-    except (OSError, ValueError):
-        return None
 
 
 def _verdict(workspace: Workspace, run_id: Optional[str]) -> Optional[str]:
@@ -258,39 +240,10 @@ def _verdict(workspace: Workspace, run_id: Optional[str]) -> Optional[str]:
     return None if state is None else state.verdict
 
 
-def _answer(
-    state: str,
-    *,
-    workspace: Optional[Workspace] = None,
-    run_id: str = "",
-    plan: Optional[Plan] = None,
-    **facts: Any,
-) -> Dict[str, Any]:
-    answer: Dict[str, Any] = dict(facts, state=state)
-    if workspace is not None and plan is not None:
-        answer.update(run_facts(workspace, run_id), run=run_id, plan_hash=plan.hash)
-    return answer
-
-
-def run_facts(workspace: Workspace, run_id: str) -> Dict[str, Any]:
-    """What a watcher needs to know of a run: where its files lie, when it began, how long it may take."""
-    record = read_run_record(workspace, run_id)
-    return {
-        "workspace": workspace.root,
-        "started_unix": int(record.get("accepted_unix") or record["started_unix"]),
-        "remaining_s": RunClock.from_json(record).remaining_s(),
-        "files": {
-            "core": workspace.run_file(run_id, "core.log"),
-            "errors": workspace.errors,
-            "events": workspace.run_file(run_id, "events.jsonl"),
-        },
-    }
-
-
-def _refused_elsewhere(holder: Mapping[str, Any], workspace: Workspace) -> Dict[str, Any]:
-    return _answer(
+def _refused_elsewhere(holder: LockRecord, workspace: Workspace) -> StartAnswer:
+    return StartAnswer(
         "refused",
-        run=str(holder.get("run", "")),
-        message=f"the machine `{holder.get('hostname')}` works in `{workspace.root}` (run `{holder.get('run')}`)",
+        run=holder.run or "",
+        message=f"the machine `{holder.hostname}` works in `{workspace.root}` (run `{holder.run}`)",
         hint="stop that run, or choose another folder with `--workspace`: two machines may not share one",
     )

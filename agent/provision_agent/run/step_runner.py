@@ -1,19 +1,27 @@
-"""Single items of a plan: each is tried once, reported, and counted; its failure stops nothing else."""
+"""Single items of a plan: each is tried once, reported, and counted; its failure stops nothing else.
+
+The items of a sequential step are done by ``do(item, context, venv)`` of the module ``steps.<name>``, which raises
+`Failure`; what the step's events are called, and how it is counted, follows from `STEPS`.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from typing import Any, Callable, List, Mapping, Optional, Set, Tuple
+from importlib import import_module
+from typing import Callable, List, Mapping, Optional, Set, Tuple
 
+from ..contract.events import EVENTS
 from ..contract.failures import Failure
-from ..contract.plan import Check, Command, Download, File, Plan, Python, Repo, Service
+from ..contract.plan import Download, Item, Plan, Python, Repo, Service
+from ..contract.steps import STEPS
 from ..downloads import existing
 from ..services import manager
 from ..services.wait_ready import wait_ready
-from ..steps import apt, checks, commands, nodes, orphans, repos
+from ..steps import apt, nodes, orphans, repos
 from ..steps.python import packages, venv
 from .context import Context
 from .tally import Tally
@@ -38,7 +46,7 @@ class Items:
         self._prepared: Set[str] = set()
         self._unchecked: List[Repo] = []
 
-    def environment(self, found: Mapping[str, Any], checkouts: Checkouts) -> None:
+    def environment(self, found: Mapping[str, object], checkouts: Checkouts) -> None:
         """System packages, then the virtual environment and its layers.
 
         Args:
@@ -72,7 +80,7 @@ class Items:
                 while not self._is_over() and not wait([checkout], timeout=LOOK_AGAIN_S).done:
                     pass
 
-    def checkout(self, repo: Repo, found: Mapping[str, Any]) -> bool:
+    def checkout(self, repo: Repo, found: Mapping[str, object]) -> bool:
         """True when the repository is there at its ref; git itself may have to be installed first."""
         orphans.end(self._context)
         if not found.get("git") and "git" in self._plan.apt and "apt" in self._plan.steps:
@@ -127,35 +135,34 @@ class Items:
     def _folder(self, repo: Repo) -> str:
         return os.path.normpath(os.path.join(self._context.workspace, repo.path))
 
-    def file(self, file: File) -> None:
-        """Write a small text file."""
-        work = lambda: commands.write_file(file, self._context)  # noqa: E731
-        self._attempt("files", file.path, file.level, "file", work)
+    def do(self, step: str, item: Item) -> bool:
+        """Do one item of the sequential *step*, by the step's own module; True when it is there."""
+        about = STEPS[step]
+        module = import_module(f"provision_agent.steps.{step}")
+        names = {"item": item.key, "level": item.level}
 
-    def command(self, command: Command) -> None:
-        """Run a program to its end."""
-        python = None if self._venv is None else self._venv.python
-        work = lambda: commands.run_command(command, self._context, python)  # noqa: E731
-        self._attempt("commands", command.name, command.level, "command", work)
+        def work() -> None:
+            began = time.monotonic()
+            self._tell(f"{about.kind}_started", **names)
+            module.do(item, self._context, self._venv)
+            self._tell(f"{about.kind}_finished", duration_s=round(time.monotonic() - began, 3), **names)
 
-    def check(self, check: Check) -> None:
-        """Look whether something is there."""
-        self._tally.start("checks")
+        return self._attempt(step, item.key, item.level, about.kind, work, even_late=about.only_looks)
+
+    def look_again(self, step: str, item: Item) -> None:
+        """What was there before must still be there; only news is reported."""
+        quiet = replace(self._context, report=lambda event, **fields: None)
         try:
-            checks.run_check(check, self._context, self._venv)
-        except Failure as failure:
-            self._tally.fail("checks", check.name, check.level, failure, is_reported=True)
-        else:
-            self._tally.succeed("checks", check.name)
-
-    def check_again(self, check: Check) -> None:
-        """What was there at `usable` must still be there; only news is reported."""
-        try:
-            checks.run_check(check, replace(self._context, report=lambda event, **fields: None), self._venv)
+            import_module(f"provision_agent.steps.{step}").do(item, quiet, self._venv)
         except Failure:
-            self.check(check)
+            self.do(step, item)
 
-    def service(self, service: Service, found: Mapping[str, Any]) -> None:
+    def _tell(self, event: str, **fields: object) -> None:
+        """Report an event that its step has: some say all of it themselves."""
+        if event in EVENTS:
+            self._context.report(event, **fields)
+
+    def service(self, service: Service, found: Mapping[str, object]) -> None:
         """Start a service and wait until it is ready; *found* are the instance's facts."""
 
         models = [self._path_of(item) for item in self._plan.downloads if item.level == "critical"]
@@ -168,17 +175,26 @@ class Items:
 
     def _path_of(self, item: Download) -> str:
         """The path of a file; of one that took its server's name, as it was recorded."""
-        record = existing.record_of(self._context, item) if item.path.endswith("/") else {}
-        return os.path.relpath(record["path"], self._context.workspace) if record else item.path
+        record = existing.record_of(self._context, item) if item.path.endswith("/") else None
+        return os.path.relpath(record.path, self._context.workspace) if record else item.path
 
-    def _attempt(self, step: str, item: str, level: str, kind: str, work: Callable[[], Any]) -> bool:
-        if self._is_over():
+    def _attempt(
+        self,
+        step: str,
+        item: str,
+        level: str,
+        kind: str,
+        work: Callable[[], object],
+        *,
+        even_late: bool = False,
+    ) -> bool:
+        if self._is_over() and not even_late:
             return False
         self._tally.start(step)
         try:
             work()
         except Failure as failure:
-            if self._is_over():
+            if self._is_over() and not even_late:
                 return False  # it was interrupted, it did not fail
             self._tally.fail(step, item, level, failure, kind=kind, is_reported=failure.is_reported)
             return False

@@ -7,15 +7,17 @@ by a record that is renewed between machines that share a network volume.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import socket
+import threading
 import time
-from typing import Any, Dict, List, Optional
+from dataclasses import dataclass, replace
+from typing import List, Optional
 
-from ..contract import version
 from ..contract.failures import Failure
+from ..contract.parsing import NotJsonError, ParseError, bounded, parse, read_object, to_json
+from ..contract.version import FORMAT
 from ..host.detach import Identity, boot_id
 from .state import write_atomically
 
@@ -24,11 +26,39 @@ STALE_AFTER_S = 60.0
 WATCH_S = 2.5 * RENEW_EVERY_S
 
 
-class WorkspaceHeldError(Exception):
-    """Another process or machine works here; `holder` is the lock's record (`hostname run pid …`)."""
+MAX_RECORD_BYTES = 64 * 1024
 
-    def __init__(self, holder: Dict[str, Any], *, is_elsewhere: bool) -> None:
-        super().__init__(f"the workspace is in use by {holder.get('hostname', 'another process')}")
+
+@dataclass(frozen=True)
+class LockRecord:
+    """Who works in a workspace, as its lock's file says; without a `hostname`, nobody ever did."""
+
+    hostname: str = bounded("", max_chars=256)
+    run: Optional[str] = bounded(None, max_chars=64)
+    keeper: Optional[Identity] = None
+    agent: Optional[Identity] = None
+    boot_id: str = bounded("", max_chars=64)
+    renewed_unix: float = 0.0
+    released: bool = False
+    """It was given back."""
+    format: int = FORMAT
+
+    @property
+    def is_alive(self) -> bool:
+        """The keeper, or an agent whose keeper died, works on this machine."""
+        return any(process is not None and process.is_alive() for process in (self.keeper, self.agent))
+
+    @property
+    def is_here(self) -> bool:
+        """It was written on a machine of this one's name."""
+        return self.hostname == socket.gethostname()
+
+
+class WorkspaceHeldError(Exception):
+    """Another process or machine works here; `holder` is the lock's record."""
+
+    def __init__(self, holder: LockRecord, *, is_elsewhere: bool) -> None:
+        super().__init__(f"the workspace is in use by {holder.hostname or 'another process'}")
         self.holder = holder
         self.is_elsewhere = is_elsewhere
 
@@ -79,15 +109,22 @@ class Workspace:
         os.symlink(os.path.relpath(self.run_file(run_id, "core.log"), self.root), temporary)
         os.replace(temporary, self.core_link)
 
-    def lock_holder(self) -> Dict[str, Any]:
-        """The lock's record; empty when there is none."""
-        return _read_json(self.lock)
+    def lock_holder(self) -> LockRecord:
+        """The lock's record; an empty one when there is none that can be read."""
+        for _ in range(3):  # a torn read between pwrite and ftruncate is whole the next time
+            try:
+                with open(self.lock, "rb") as file:
+                    data = read_object(file.read(MAX_RECORD_BYTES + 1), max_bytes=MAX_RECORD_BYTES)
+                return parse(LockRecord, data, "lock")
+            except NotJsonError:
+                time.sleep(0.01)
+            except (OSError, ParseError):
+                break
+        return LockRecord()
 
     def keeper_is_alive(self) -> bool:
         """True while the keeper, or an agent whose keeper died, works here on this machine."""
-        holder = self.lock_holder()
-        processes = (Identity.from_json(holder.get(role) or {}) for role in ("keeper", "agent"))
-        return any(process is not None and process.is_alive() for process in processes)
+        return self.lock_holder().is_alive
 
 
 def resolve(path: str, *, fallback: bool) -> Workspace:
@@ -157,7 +194,8 @@ class WorkspaceLock:
     def __init__(self, workspace: Workspace, descriptor: int) -> None:
         self.descriptor = descriptor
         self._path = workspace.lock
-        self._record: Dict[str, Any] = {}
+        self._record = LockRecord()
+        self._writing = threading.Lock()
 
     @classmethod
     def take(cls, workspace: Workspace) -> WorkspaceLock:
@@ -177,6 +215,8 @@ class WorkspaceLock:
 
     @staticmethod
     def _flock(descriptor: int, workspace: Workspace) -> None:
+        import fcntl  # here: sources are also asked from machines that have no such module
+
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -188,19 +228,34 @@ class WorkspaceLock:
     @staticmethod
     def _refuse_other_machine(workspace: Workspace) -> None:
         holder = workspace.lock_holder()
-        if not holder or holder.get("released") or (holder.get("boot_id") == boot_id() and _is_here(holder)):
+        if not holder.hostname or holder.released or (holder.boot_id == boot_id() and holder.is_here):
             return
         if _age_s(workspace) > STALE_AFTER_S:
             return
-        if _is_here(holder) and not _is_renewed(workspace.lock, within_s=WATCH_S):
+        if holder.is_here and not _is_renewed(workspace.lock, within_s=WATCH_S):
             return
         raise WorkspaceHeldError(holder, is_elsewhere=True)
 
-    def renew(self, **facts: Any) -> None:
-        """Write the record again; *facts* (`run keeper agent`) stay until they are given anew."""
-        self._record.update(facts, format=version.FORMAT, hostname=socket.gethostname(), boot_id=boot_id())
-        self._record.update(renewed_unix=time.time())
-        self._write(self._record)
+    def renew(
+        self,
+        *,
+        run: Optional[str] = None,
+        keeper: Optional[Identity] = None,
+        agent: Optional[Identity] = None,
+    ) -> None:
+        """Write the record again; what is given stays until it is given anew."""
+        with self._writing:
+            if self._record.released:
+                return  # the descriptor is closed
+            self._record = LockRecord(
+                hostname=socket.gethostname(),
+                run=run or self._record.run,
+                keeper=keeper or self._record.keeper,
+                agent=agent or self._record.agent,
+                boot_id=boot_id(),
+                renewed_unix=time.time(),
+            )
+            self._write()
 
     @property
     def is_deleted(self) -> bool:
@@ -209,17 +264,15 @@ class WorkspaceLock:
 
     def release(self) -> None:
         """Give it back; the record stays and says so."""
-        self._write(dict(self._record, released=True))
+        with self._writing:
+            self._record = replace(self._record, released=True)
+            self._write()
         os.close(self.descriptor)
 
-    def _write(self, record: Dict[str, Any]) -> None:
-        data = json.dumps(record).encode() + b"\n"
+    def _write(self) -> None:
+        data = json.dumps(to_json(self._record)).encode() + b"\n"
         os.pwrite(self.descriptor, data, 0)  # in place: a rename would leave the flock on the old file
         os.ftruncate(self.descriptor, len(data))
-
-
-def _is_here(holder: Dict[str, Any]) -> bool:
-    return bool(holder.get("hostname") == socket.gethostname())
 
 
 def _age_s(workspace: Workspace) -> float:
@@ -239,16 +292,3 @@ def _is_renewed(path: str, *, within_s: float) -> bool:
         if os.stat(path).st_mtime_ns != before:
             return True
     return False
-
-
-def _read_json(path: str) -> Dict[str, Any]:
-    for _ in range(3):  # a torn read between pwrite and ftruncate is whole the next time
-        try:
-            with open(path, encoding="utf-8") as file:
-                data = json.load(file)
-            return data if isinstance(data, dict) else {}
-        except ValueError:
-            time.sleep(0.01)
-        except OSError:
-            return {}
-    return {}

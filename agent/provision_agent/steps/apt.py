@@ -97,7 +97,7 @@ class _Apt:
         try:
             self._run(["apt-get", "update", "-q"], UPDATE_S)
         except Failure as failure:
-            if failure.class_ in ("disk_full", "read_only") or self._context.cancelled.is_set():
+            if failure.meaning.is_of_instance or self._context.cancelled.is_set():
                 raise
             self._context.report("warning", message=f"apt-get update: {failure.message}")
 
@@ -108,7 +108,7 @@ class _Apt:
             self._install(names, TOGETHER_S)
             return {}
         except Failure as failure:
-            if self._context.cancelled.is_set() or failure.class_ == "disk_full" or len(names) == 1:
+            if self._context.cancelled.is_set() or failure.meaning.is_of_instance or len(names) == 1:
                 return dict.fromkeys(names, failure)
             self._progress.say(f"together they fail ({failure.message}): one by one")
         failed: Dict[str, Failure] = {}
@@ -145,8 +145,7 @@ class _Apt:
         found = _HOLDER.search(text)
         who = f"{found.group(2) or 'process'} ({found.group(1)})" if found else "another process"
         self._progress.say(f"waiting for the package lock, held by {who}")
-        wait_s = min(LOCK_WAIT_S, max(0.0, self._context.remaining_s()))
-        if self._context.cancelled.wait(wait_s) or self._context.remaining_s() <= 0:
+        if self._context.wait(LOCK_WAIT_S):
             raise Failure("timed_out", f"the run ended while {who} held the package lock", retriable=True)
 
     def _once(self, argv: List[str], timeout_s: float) -> Tuple[int, List[str]]:
@@ -158,7 +157,7 @@ class _Apt:
 
         done = process.run(
             [*self._prefix, *argv],
-            timeout_s=max(0.1, min(timeout_s, self._context.remaining_s())),
+            timeout_s=self._context.bounded(timeout_s),
             environment=process.child_environment({"LC_ALL": "C"}),
             on_line=keep,
             cancelled=self._context.cancelled,
@@ -202,7 +201,7 @@ def _is_installed(name: str, context: Context) -> bool:
     package, _, version = name.partition("=")
     lines: List[str] = []
     argv = ["dpkg-query", "-W", "-f=${db:Status-Status} ${Version}\\n", package]
-    done = process.run(argv, timeout_s=min(30.0, max(0.1, context.remaining_s())), on_line=lines.append)
+    done = process.run(argv, timeout_s=context.bounded(30.0), on_line=lines.append)
     words = [line.split() for line in lines]
     return done.status == 0 and any(w[0] == "installed" and version in ("", w[-1]) for w in words if w)
 

@@ -17,13 +17,18 @@ from ..contract.failures import Failure
 from ..contract.plan import Check
 from ..run import log_lines
 from ..run.context import Context
-from .python import probe
+from .python import answers, probe
 from .python.venv import Venv
 
 IMPORT_S = 120.0
 GLOB_S = 60.0
 
 Found = Union[int, str]
+
+
+def do(check: Check, context: Context, venv: Optional[Venv]) -> None:
+    """As `run_check`, for a run."""
+    run_check(check, context, venv)
 
 
 def run_check(check: Check, context: Context, venv: Optional[Venv]) -> Found:
@@ -46,6 +51,7 @@ def run_check(check: Check, context: Context, venv: Optional[Venv]) -> Found:
         failure.facts.setdefault("found", "nothing")
         failure.facts["min_count"] = check.min_count
         context.report("check_failed", item=check.name, level=check.level, **failure.as_fields())
+        failure.is_reported = True
         raise
     context.report("check_passed", item=check.name, level=check.level, found=found)
     return found
@@ -95,7 +101,7 @@ def _count_files(check: Check, context: Context) -> int:
 
 def _matches(check: Check, context: Context) -> Iterator[str]:
     """Every path that a pattern of *check* fits, folders too; a path may come more than once."""
-    end = time.monotonic() + min(GLOB_S, context.remaining_s())
+    end = time.monotonic() + context.bounded(GLOB_S)
 
     def entries(folder: str) -> List[str]:
         if time.monotonic() > end or context.cancelled.is_set():
@@ -144,17 +150,17 @@ def _is_new(folder: str, seen: Set[Tuple[int, int]]) -> bool:
 
 def _import(check: Check, context: Context, venv: Optional[Venv]) -> int:
     python = sys.executable if venv is None else venv.python
-    timeout_s = max(0.1, min(IMPORT_S, context.remaining_s()))
+    timeout_s = context.bounded(IMPORT_S)
     try:
-        reasons = probe.ask(
-            python, "imports", *check.imports, timeout_s=timeout_s, cancelled=context.cancelled
+        answer = probe.ask(
+            python, answers.Imports, *check.imports, timeout_s=timeout_s, cancelled=context.cancelled
         )
     except Failure as failure:
         class_ = "missing" if failure.class_ == "command" else failure.class_
         raise Failure(class_, f"cannot import {', '.join(check.imports)}: {failure.message}") from None
-    failed = {module: reason for module, reason in reasons.items() if reason}
+    failed = {module: reason for module, reason in answer.reasons.items() if reason}
     if not failed:
-        return len(reasons)
+        return len(answer.reasons)
     message = "; ".join(f"cannot import `{module}`: {reason}" for module, reason in failed.items())
     raise Failure(
         "missing",

@@ -1,36 +1,24 @@
-"""Small text files and single commands of a plan."""
+"""Single commands of a plan, each run to its end."""
 
 from __future__ import annotations
 
 import os
-import time
 from typing import Optional
 
-from ..contract.failures import Failure, disk_failure
-from ..contract.plan import Command, File
+from ..contract.failures import Failure
+from ..contract.plan import Command
 from ..host import process
 from ..run.context import Context
-from ..run.state import write_atomically
+from .python.venv import Venv
 
 
-def write_file(file: File, context: Context) -> None:
-    """Write *file* as one step; its folder is made when it is not there.
-
-    Raises:
-        Failure: `disk_full` or `read_only`.
-    """
-    path = os.path.join(context.workspace, file.path)
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_atomically(path, file.content.encode(), mode=int(file.mode, 8))
-        os.chmod(path, int(file.mode, 8))
-    except OSError as error:
-        raise disk_failure(error, path) from None
-    context.report("file_written", item=file.path, level=file.level)
-
-
-def run_command(command: Command, context: Context, python: Optional[str]) -> None:
+def do(command: Command, context: Context, venv: Optional[Venv]) -> None:
     """Run *command* to its end; only the secrets that it names are in its environment.
+
+    Args:
+        command: Its ``python`` is the environment's, which is also the first on its PATH.
+        context: Its folder is under the workspace.
+        venv: The environment, if the plan has one.
 
     Raises:
         Failure: `unauthorized` without a named secret, `command` for another status than 0, `timed_out`.
@@ -38,15 +26,14 @@ def run_command(command: Command, context: Context, python: Optional[str]) -> No
     missing = [name for name in command.secrets if name not in context.secrets]
     if missing:
         raise Failure("unauthorized", f"needs {', '.join(missing)}, which is not set")
+    python = None if venv is None else venv.python
     environment = process.child_environment(command.environment)
     environment.update((name, context.secrets[name]) for name in command.secrets)
     if python is not None:
         environment["PATH"] = os.path.dirname(python) + os.pathsep + environment.get("PATH", os.defpath)
-    context.report("command_started", item=command.name, level=command.level)
-    started = time.monotonic()
     finished = process.run(
         with_python(command.run, python),
-        timeout_s=min(command.timeout_s, max(context.remaining_s(), 0.1)),
+        timeout_s=context.bounded(command.timeout_s),
         directory=os.path.join(context.workspace, command.directory),
         environment=environment,
         on_line=context.output,
@@ -57,12 +44,6 @@ def run_command(command: Command, context: Context, python: Optional[str]) -> No
             "command",
             f"`{command.run[0]}` ended with status {finished.status}: {' | '.join(finished.tail[-5:])}",
         )
-    context.report(
-        "command_finished",
-        item=command.name,
-        level=command.level,
-        duration_s=round(time.monotonic() - started, 3),
-    )
 
 
 def with_python(argv: "tuple[str, ...]", python: Optional[str]) -> "list[str]":

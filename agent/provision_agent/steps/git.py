@@ -102,7 +102,7 @@ class Git:
 
         done = process.run(
             ["git", *_ALWAYS, *arguments],
-            timeout_s=max(0.1, min(timeout_s, self._context.remaining_s())),
+            timeout_s=self._context.bounded(timeout_s),
             directory=self._folder,
             environment=dict(_environment(), **orphans.mark(self._context)),
             on_line=keep,

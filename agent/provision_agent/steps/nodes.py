@@ -11,13 +11,13 @@ import glob
 import os
 import re
 import time
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Optional, Tuple
 
 from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..run.context import Context
 from .progress import Progress
-from .python import probe, requirements
+from .python import answers, probe, requirements
 from .python.venv import Venv
 
 IMPORT_S = 60.0
@@ -49,25 +49,25 @@ def check(repo: Repo, venv: Venv, context: Context, item: str) -> None:
     started = time.monotonic()
     with Progress(context, item, repo.level) as progress:
         try:
-            answer: Dict[str, Any] = probe.ask(
+            answer = probe.ask(
                 venv.python,
-                "node",
+                answers.Node,
                 folder,
                 application,
-                timeout_s=max(0.1, min(IMPORT_S, context.remaining_s())),
+                timeout_s=context.bounded(IMPORT_S),
                 cancelled=context.cancelled,
                 environment=_OFFLINE,
             )
         except Failure as failure:
             if context.cancelled.is_set():
                 raise
-            answer = {"error": failure.message, "missing": None}
-        if answer["missing"] is not None:
+            answer = answers.Node(failure.message)
+        if answer.missing is not None:
             raise _missing(answer, repo, folder, application, venv)
-        if _NEEDS_THE_SERVER.match(answer["error"]):
+        if _NEEDS_THE_SERVER.match(answer.error):
             progress.say("it adds to the running server: whether it loads is seen when that runs")
-        elif answer["error"]:
-            message = f"the node {repo.path} cannot be imported by itself: {answer['error']}"
+        elif answer.error:
+            message = f"the node {repo.path} cannot be imported by itself: {answer.error}"
             context.report("warning", message=message)
     seconds = round(time.monotonic() - started, 3)
     context.report("package_finished", item=item, level=repo.level, duration_s=seconds)
@@ -77,11 +77,11 @@ def _folder(repo: Repo, context: Context) -> str:
     return os.path.normpath(os.path.join(context.workspace, repo.path))
 
 
-def _missing(answer: Mapping[str, Any], repo: Repo, folder: str, application: str, venv: Venv) -> Failure:
+def _missing(answer: answers.Node, repo: Repo, folder: str, application: str, venv: Venv) -> Failure:
     """The failure for a module that is not there, with what to do about it."""
-    module = str(answer["missing"])
+    module = str(answer.missing)
     problem = f"the node cannot be imported: there is no module `{module}`"
-    if answer["is_own"]:
+    if answer.is_own:
         return Failure(
             "missing",
             f"{problem}, which is a file of its own",

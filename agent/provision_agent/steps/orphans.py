@@ -26,7 +26,7 @@ def end(context: Context) -> None:
     """End what an earlier agent of this workspace left running; the same agent's own children are left alone."""
     for pid in _marked(context):
         if os.getpid() not in lineage(pid):
-            Identity.of(pid).end(within_s=min(END_S, max(0.1, context.remaining_s())))
+            Identity.of(pid).end(within_s=context.bounded(END_S))
 
 
 def _marked(context: Context) -> Iterator[int]:

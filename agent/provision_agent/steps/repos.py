@@ -12,9 +12,9 @@ import os
 import re
 import shlex
 import time
-from typing import Dict, List, Optional
+from typing import Dict, List, Mapping, Optional
 
-from ..contract import backoff
+from ..contract import retry
 from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..contract.redaction import public_url
@@ -23,10 +23,8 @@ from . import refs
 from .git import Git
 from .progress import Progress
 
-ROUNDS = 3
+ROUNDS = retry.Schedule(attempts=3, base_s=2.0, cap_s=20.0)
 FETCH_S = 900.0
-WAIT_BASE_S = 2.0
-WAIT_CAP_S = 20.0
 MARKER = "provision-incomplete"
 """A file in .git while the first checkout of a folder is under way."""
 _STALE_LOCK_S = 600.0
@@ -89,14 +87,14 @@ class _Checkout:
         except OSError as error:
             raise Failure("read_only", f"cannot make `{repo.path}`: {error.strerror}") from None
         self._git = Git(path, context, progress.line)
+        self._elsewhere = Git(context.workspace, context, progress.line)
+        """Asks sources, whatever is in the folder."""
 
     def head(self) -> str:
         """The commit that is checked out; empty when there is none."""
-        return (
-            self._git.line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
-            if self._is_repository()
-            else ""
-        )
+        if not self._is_repository():
+            return ""
+        return self._git.line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 
     def reason_to_keep(self) -> Optional[str]:
         """Why nothing needs to be done, or nothing may be done; None when there is work."""
@@ -112,42 +110,48 @@ class _Checkout:
 
     def is_as_recorded(self) -> bool:
         """True when the folder is still what an earlier run made of the same ref."""
-        record = self._context.state.get("repo", self._repo.path) or {}
-        return self._is_whole() and record == self._record(self.head())
+        return self._is_whole() and self._recorded() == self._record(self.head())
 
     def from_any_source(self) -> bool:
         """Try every source in turn, several rounds while that may help; False when it was there already."""
         sources = [self._repo.url, *self._repo.mirrors]
-        for attempt in range(1, ROUNDS + 1):
-            failures: Dict[str, Failure] = {}
-            for url in sources:
-                try:
-                    return self._from(url)
-                except Failure as failure:
-                    failures[url] = failure
-                    self._progress.say(f"{public_url(url)}: {failure.message}")
-                    if (
-                        failure.class_ in ("conflict", "disk_full", "read_only")
-                        or self._context.cancelled.is_set()
-                    ):
-                        raise
-            last = failures[sources[-1]]
-            sources = [url for url in sources if failures[url].retriable]
-            if not sources or attempt == ROUNDS:
-                raise last
-            self._wait(attempt, last)
-        raise AssertionError("the last round returns or raises")
+        attempts = retry.Attempts(ROUNDS)
 
-    def _wait(self, attempt: int, failure: Failure) -> None:
-        wait_s = backoff.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)
-        fields = {"attempt": attempt + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
-        self._context.report("repo_retried", item=self._repo.path, level=self._repo.level, **fields)
-        self._context.cancelled.wait(min(wait_s, max(0.0, self._context.remaining_s())))
+        def report(failure: Failure, wait_s: float) -> None:
+            fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
+            self._context.report("repo_retried", item=self._repo.path, level=self._repo.level, **fields)
+
+        return retry.call(
+            lambda: self._round(sources),
+            attempts,
+            errors=Failure,
+            wait=self._context.wait,
+            may_help=lambda failure: (
+                failure.meaning.helps_elsewhere and bool(sources) and not self._context.is_over()
+            ),
+            before_wait=report,
+        )
+
+    def _round(self, sources: List[str]) -> bool:
+        """Try each of *sources* once, in turn; those for which another time will not help are taken out.
+
+        Raises:
+            Failure: the last one's, or at once what no other source can mend.
+        """
+        for url in list(sources):
+            try:
+                return self._from(url)
+            except Failure as failure:
+                last = failure
+                self._progress.say(f"{public_url(url)}: {failure.message}")
+                if not failure.meaning.helps_elsewhere or self._context.cancelled.is_set():
+                    raise
+                if not failure.retriable:
+                    sources.remove(url)
+        raise last
 
     def _from(self, url: str) -> bool:
-        target = refs.resolve(
-            url, self._repo.ref, Git(self._context.workspace, self._context, self._progress.line)
-        )
+        target = refs.resolve(url, self._repo.ref, self._elsewhere)
         if self._is_whole() and self.head().startswith(target.commit) and not self._needs_submodules():
             self._remember()
             return False
@@ -187,17 +191,16 @@ class _Checkout:
 
     def _target(self) -> refs.Target:
         """What the first source that can be asked has for the ref."""
-        git = Git(self._context.workspace, self._context, self._progress.line)
         for url in (self._repo.url, *self._repo.mirrors):
             try:
-                return refs.resolve(url, self._repo.ref, git)
+                return refs.resolve(url, self._repo.ref, self._elsewhere)
             except Failure as failure:
                 last = failure
         raise last
 
     def _is_on(self, branch: Optional[str]) -> bool:
         """True when *branch* is what is checked out, at whatever commit: nobody pins a commit with it."""
-        record = self._context.state.get("repo", self._repo.path) or {}
+        record = self._recorded()
         is_ours = record.get("ref") == self._repo.ref and record.get("commit") == self.head()
         return branch is not None and (is_ours or self._git.line("symbolic-ref", "--short", "HEAD") == branch)
 
@@ -207,10 +210,8 @@ class _Checkout:
         again = "then run the same `provision up` again"
         if self._changed_files():
             return f"on the instance: `{git} stash` keeps the changes, `{git} reset --hard` discards them; {again}"
-        keep = f"`{git} branch mine && {git} checkout --detach`"
-        return (
-            f"on the instance: {keep} keeps the commits as branch `mine` and lets the pinned one in; {again}"
-        )
+        keep = f"`{git} branch mine && {git} checkout --detach` keeps the commits as branch `mine`"
+        return f"on the instance: {keep} and lets the pinned one in; {again}"
 
     def _changed_files(self) -> List[str]:
         """The tracked files, and submodules, that differ from the commit; the mode of a file is no difference."""
@@ -250,7 +251,7 @@ class _Checkout:
 
     def _is_known(self, commit: str) -> bool:
         """True when *commit* came from a source: nobody's own work is lost with it."""
-        record = self._context.state.get("repo", self._repo.path) or {}
+        record = self._recorded()
         places = list(_FROM_ELSEWHERE)
         if not self._git.succeeds("symbolic-ref", "--quiet", "HEAD"):
             places.append("refs/heads")  # no branch is at stake: one that holds it goes on holding it
@@ -381,6 +382,9 @@ class _Checkout:
 
     def _remember(self) -> None:
         self._context.state.put("repo", self._repo.path, self._record(self.head()))
+
+    def _recorded(self) -> Mapping[str, object]:
+        return self._context.state.get("repo", self._repo.path) or {}
 
     def _record(self, commit: str) -> Dict[str, object]:
         return {"url": public_url(self._repo.url), "ref": self._repo.ref, "commit": commit}

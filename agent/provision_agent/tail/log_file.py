@@ -13,7 +13,7 @@ import stat
 import struct
 import time
 import zlib
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Callable, Dict, Optional, Tuple
 
 from ..contract import frames
 
@@ -96,7 +96,7 @@ class Source:
         """Of the *size* bytes from *offset*."""
         return hashlib.sha256(self.at(offset, size)).hexdigest()
 
-    def facts(self) -> Dict[str, Any]:
+    def facts(self) -> Dict[str, object]:
         """What finds this file again after a cut."""
         return {"dev": self.identity[0], "ino": self.identity[1]}
 

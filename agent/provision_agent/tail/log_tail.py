@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Callable, Dict, List, Optional
 
 from ..contract import frames
 from .inotify import Inotify
@@ -27,14 +27,14 @@ class Followed:
     """One log: the file that is being sent, and those that come after it. Every further file is a new generation."""
 
     def __init__(
-        self, number: int, entry: Mapping[str, Any], write: Callable[[bytes], None], watch: Inotify
+        self, number: int, entry: frames.FollowedFile, write: Callable[[bytes], None], watch: Inotify
     ) -> None:
         self._number = number
-        self._path = str(entry["path"])
+        self._path = entry.path
         self._claim = Claim.of(entry)
-        self._generation = int(entry.get("generation", 0))
-        self._wants_history = bool(entry.get("history"))
-        self._must_match = bool(entry.get("must_match"))
+        self._generation = entry.generation
+        self._wants_history = entry.history
+        self._must_match = entry.must_match
         self._write = write
         self._watch = watch
         self._current: Optional[Source] = None
@@ -56,7 +56,7 @@ class Followed:
             self._resume()
         is_edited = not is_first and self._current is None and self._says_edited()
         self._is_refused = is_edited
-        facts: Dict[str, Any] = {
+        facts: Dict[str, object] = {
             "resumed": is_first or self._current is not None,
             "edited": is_edited,
             "missing": self._current is None and not os.path.exists(self._path),
@@ -142,7 +142,7 @@ class Followed:
         """What the receiver lacks of the old file is nowhere: say how much, and go on with what is there."""
         known = self._claim.known_bytes
         lost_bytes = known - self._claim.offset if known is not None and known > self._claim.offset else None
-        self._claim = Claim.of({})
+        self._claim = Claim.of(frames.FollowedFile(self._path))
         self._generation += 1
         source = Source.open(self._path)
         self._enter([] if source is None else [source])
@@ -242,7 +242,7 @@ class Followed:
         self._write(frames.data_head(self._number, self._generation, offset, 0))
 
     def _announce(self, why: str, lost_bytes: Optional[int]) -> None:
-        facts: Dict[str, Any] = {
+        facts: Dict[str, object] = {
             "generation": self._generation,
             "why": why,
             "lost_bytes": lost_bytes,

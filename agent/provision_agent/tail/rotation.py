@@ -7,7 +7,7 @@ may be used again and a size may grow past the old one, but bytes that were sent
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..contract import frames, log_names
 from .log_file import EVIDENCE_BYTES, Compressed, Identity, Source, nothing
@@ -32,16 +32,15 @@ class Claim(NamedTuple):
     """The file's size when it was last heard of."""
 
     @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> "Claim":
+    def of(cls, entry: frames.FollowedFile) -> "Claim":
         """The claim in one entry of a follow request; an older collector claims less."""
-        inode = entry.get("ino")
         return cls(
-            offset=int(entry.get("offset", 0)),
-            proof=entry.get("proof"),
-            identity=None if inode is None else (int(entry["dev"]), int(inode)),
-            since=float(entry.get("since") or 0.0),
-            samples=[(int(at), int(size), str(proof)) for at, size, proof in entry.get("samples") or ()],
-            known_bytes=entry.get("known_bytes"),
+            offset=entry.offset,
+            proof=entry.proof,
+            identity=None if entry.ino is None else (entry.dev or 0, entry.ino),
+            since=entry.since,
+            samples=list(entry.samples),
+            known_bytes=entry.known_bytes,
         )
 
 

@@ -7,26 +7,30 @@ instances without an agent. It ends when stdin ends or stays silent for `DEAD_MA
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Callable, Dict, List, Optional
 
 from ..contract import frames
 from .inotify import POLL_S, Inotify
 from .log_tail import Followed
 
 DEAD_MAN_S = 15.0
+MAX_REQUEST_BYTES = 4 << 20
 
 
 def follow_main(argv: List[str]) -> int:
     """``follow``: one JSON request line on stdin, then a byte for each heartbeat; ``?`` asks for a beat at once."""
-    request = json.loads(_read_line(0))
+    try:
+        request = frames.read_follow_request(_read_line(0))
+    except frames.ProtocolError as error:
+        sys.stderr.write(f"follow: {error}\n")
+        return 1
     stream = Stream(0, 1)
-    stream.write(frames.magic(request["nonce"]))
-    status = _run_status(request["workspace"]) if request.get("workspace") else dict
+    stream.write(frames.magic(request.nonce))
+    status = _run_status(request.workspace) if request.workspace else dict
     return Follower(request, stream, status).follow()
 
 
@@ -85,20 +89,17 @@ class Follower:
     """One session over one connection."""
 
     def __init__(
-        self, request: Mapping[str, Any], stream: Stream, status: Callable[[], Dict[str, Any]]
+        self, request: frames.FollowRequest, stream: Stream, status: Callable[[], Dict[str, object]]
     ) -> None:
         self._stream = stream
         self._status = status
-        self._heartbeat_s = float(request.get("heartbeat_s", 2.0))
+        self._heartbeat_s = request.heartbeat_s
         self._folders = (
-            {os.path.dirname(str(entry["path"])) for entry in request["files"]}
-            if request.get("workspace")
-            else set()
+            {os.path.dirname(entry.path) for entry in request.files} if request.workspace else set()
         )  # of a run: they were there when it began; another log's may be born with it
         self._watch = Inotify()
         self._files = [
-            Followed(number, entry, stream.write, self._watch)
-            for number, entry in enumerate(request["files"])
+            Followed(number, entry, stream.write, self._watch) for number, entry in enumerate(request.files)
         ]
 
     def follow(self) -> int:
@@ -131,7 +132,7 @@ class Follower:
     def _gone_folder(self) -> Optional[str]:
         return next((folder for folder in sorted(self._folders) if not os.path.isdir(folder)), None)
 
-    def _beat(self) -> Dict[str, Any]:
+    def _beat(self) -> Dict[str, object]:
         return {
             "sizes": [file.size() for file in self._files],
             "unread": [file.unread() for file in self._files],
@@ -139,14 +140,14 @@ class Follower:
         }
 
 
-def _run_status(workspace_root: str) -> Callable[[], Dict[str, Any]]:
+def _run_status(workspace_root: str) -> Callable[[], Dict[str, object]]:
     from ..run.keeper import holder_facts
     from ..run.workspace import Workspace
 
     workspace = Workspace(workspace_root)
-    asked_at, answer = float("-inf"), {}  # type: float, Dict[str, Any]
+    asked_at, answer = float("-inf"), {}  # type: float, Dict[str, object]
 
-    def status() -> Dict[str, Any]:
+    def status() -> Dict[str, object]:
         nonlocal asked_at, answer
         if time.monotonic() - asked_at >= POLL_S:
             asked_at, answer = time.monotonic(), holder_facts(workspace.lock_holder())
@@ -156,10 +157,10 @@ def _run_status(workspace_root: str) -> Callable[[], Dict[str, Any]]:
 
 
 def _read_line(descriptor: int) -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
+    line = bytearray()
+    while not line.endswith(b"\n") and len(line) < MAX_REQUEST_BYTES:
         byte = os.read(descriptor, 1)
         if not byte:
             raise SystemExit(0)
         line += byte
-    return line
+    return bytes(line)

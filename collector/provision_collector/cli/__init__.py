@@ -16,32 +16,44 @@ import click
 from ..distribution import DISTRIBUTION
 from ..errors import ProfileError, ProvisionError
 
-COMMANDS = {
-    "up": "push the agent, run a profile on an instance, mirror its logs to the end",
-    "collect": "mirror the log of any script on an instance: no agent run, no profile",
-    "plan": "what `up` would do, with bytes, disk and time; changes nothing",
-    "check": "is this profile valid?  --online asks every source about every file",
-    "verify": "run only the profile's checks on an instance, now",
-    "lock": "pin a profile: exact URLs, sizes, hashes, commits",
-    "audit": "compare a live instance with a profile or its lock; --repair mends it",
-    "status": "one run or all runs known here; --host asks the instance itself",
-    "logs": "print a local mirror; -f follows it",
-    "attach": "follow a run that is already going",
-    "stop": "stop a run; partial downloads stay for the next one",
-    "doctor": "SSH, python3, disk, GPU and driver, clock, reachability of the profile's sources",
-    "profiles": "list | show NAME | schema | from-workflow FILE… | import FILE | capture --host …",
-    "forward": "bring a service's port to this machine",
-    "hosts": "list | scores | forget HOST (known hosts and scorecards)",
-    "fleet": "up | status over many instances at once",
-    "serve": "HTTP API, SSE and a page, for a warm-pool server",
-    "prune": "old runs, mirrors and unused agents, here or with --host there",
-    "demo": "the whole thing on this machine: an embedded instance and file server",
+SECTIONS = {
+    "Runs": {
+        "up": "push the agent, run a profile on an instance, mirror its logs to the end",
+        "attach": "follow a run that is already going",
+        "status": "one run or all runs known here; --host asks the instance itself",
+        "logs": "print a local mirror; -f follows it",
+        "stop": "stop a run; partial downloads stay for the next one",
+        "forward": "bring a service's port to this machine",
+        "prune": "remove old runs, mirrors and unused agents, here or with --host there",
+    },
+    "Profiles": {
+        "check": "is this profile valid?  --online asks every source about every file",
+        "plan": "what `up` would do, with bytes, disk and time; changes nothing",
+        "lock": "pin a profile: exact URLs, sizes, hashes, commits",
+        "profiles": "list | show NAME | schema | from-workflow FILE… | import FILE | capture --host …",
+    },
+    "Instances": {
+        "doctor": "SSH, python3, disk, GPU and driver, clock, reachability of the profile's sources",
+        "verify": "run only the profile's checks on an instance, now",
+        "audit": "compare a live instance with a profile or its lock; --repair mends it",
+        "hosts": "list | scores | forget HOST (known hosts and scorecards)",
+        "collect": "mirror the log of any script on an instance: no agent, no profile",
+    },
+    "Many instances": {
+        "fleet": "up | status over many instances at once",
+        "serve": "HTTP API, server-sent events and a page, for programs that keep a pool of instances",
+    },
+    "Try it": {
+        "demo": "the whole thing on this machine: an embedded instance and file server",
+    },
 }
-
+"""Every command with one line of help, by what it is about."""
+COMMANDS = {name: text for section in SECTIONS.values() for name, text in section.items()}
 
 _LOCAL_TROUBLE = (
     errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENOENT, errno.ENOTDIR, errno.ESTALE
 )  # fmt: skip
+_POSIX_MODULES = ("fcntl", "pwd", "resource", "termios")
 
 
 class LazyGroup(click.Group):
@@ -57,8 +69,9 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        for title, commands in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(commands.items()))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,8 +82,6 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that docs/SCRIPTING.md promises."""
-    if sys.platform == "win32":
-        sys.exit("provision runs on Linux, macOS and WSL: start it inside WSL")
     if sys.stdout is None:  # closed by the caller
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
@@ -88,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in _POSIX_MODULES:
+            hint = "start it inside WSL; here `check`, `profiles`, and `plan` without `--host` work"
+            complain(ProvisionError("this command works on Linux, macOS and WSL only", hint=hint))
+            sys.exit(2)
         if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
             hint = "choose another folder with `--logs-dir`, or make room"
             complain(ProvisionError(f"this machine: {error}", hint=hint))

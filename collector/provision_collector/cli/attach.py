@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
 from .options import (
+    Connection,
     configure_logging,
     connection_options,
     gone_check_option,
@@ -36,7 +36,7 @@ from .options import (
 def command(
     *,
     run: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     workspace: str | None,
     logs_dir: str,
     profile: str | None,

@@ -60,19 +60,15 @@ def command(
 
     from ..errors import UsageError
     from ..planning.audit import audit, mending
-    from ..planning.lock import apply_lock, lock_path, read_lock
     from ..profile import values_of
 
     if locked and profile is None:
         raise UsageError("`--locked` needs the profile whose lock it means", hint="give `--profile`")
     instance = instance_of(connection, run)
-    there = plan_for(instance, run, profile, dict(variables), workspace)
+    there = plan_for(instance, run, profile, dict(variables), workspace, locked=locked)
     plan = there.plan
     if there.kept_back:
         print(f"provision: warning: {there.kept_back}", file=sys.stderr)
-    if locked:
-        path = lock_path(str(profile))
-        plan = apply_lock(plan, read_lock(path), where=path)
     secrets, _ = values_of(plan.secrets, os.environ)
     found = asyncio.run(audit(instance, plan, secrets, is_quick=quick, distrust=repair))
     work = mending(plan, found) if repair else None
@@ -107,7 +103,7 @@ def _print(found: Audit, *, is_repaired: bool) -> None:
     from ..console import harmless
 
     for item in found.wrong:
-        print(harmless(f"{item['state']:13}  {item['level']:8}  {item['item']}: {item['message']}"))
+        print(harmless(f"{item.state:13}  {item.level:8}  {item.item}: {item.message}"))
     for path in found.extra:
         print(harmless(f"{'extra':13}  {'':8}  {path}"))
     right = len(found.items) - len(found.wrong)

@@ -5,41 +5,58 @@ from __future__ import annotations
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
 from ..errors import ProfileError, UsageError
-from .options import workflow_option
+from .options import variables_option, workflow_option
 
 if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
 
+    from ..planning.sources import Row
     from ..profile import Profile
+
+
+class Counts(TypedDict):
+    """What a profile asks for, in numbers, as `check --json` and `profiles list --json` print it."""
+
+    name: str
+    downloads: int
+    bytes: int
+    unknown_sizes: int
+    repos: int
+    checks: int
+    services: int
+    critical: int
+    secrets: list[str]
+    plan_hash: str
 
 
 @click.command("check")
 @click.argument("name", metavar="[PROFILE]", required=False)
 @click.option("--profile", metavar="NAME|PATH", help="The same as the argument.")
-@click.option("--set", "variables", metavar="NAME=VALUE", multiple=True, help="A variable of the profile.")
+@variables_option
 @workflow_option
 @click.option("--online", is_flag=True, help="Ask every source about every file; ends with 0, 1 or 5.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     name: str | None,
     profile: str | None,
-    variables: tuple[str, ...],
+    variables: tuple[tuple[str, str], ...],
     workflows: tuple[str, ...],
     online: bool,
     as_json: bool,
 ) -> None:
     """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?"""
-    from ..planning.wanted import wanted_profile
-    from ..profile import compile_plan
+    from ..planning.prepare import prepare
+    from ..planning.sources import exit_code, rows_of
 
     wanted = one_profile("check", name, profile)
     try:
-        loaded, unresolved = wanted_profile(wanted, overrides=overrides(variables), workflows=workflows)
+        prepared = prepare(wanted, overrides=dict(variables), workflows=workflows)
     except ProfileError as error:
         if as_json:
             problems = [as_fields(problem) for problem in error.problems]
@@ -47,18 +64,21 @@ def command(
                 json.dumps({"valid": False, "profile": wanted, "problems": problems}, ensure_ascii=False)
             )
         raise
-    plan = compile_plan(loaded)
-    facts = counts(loaded, plan)
-    if workflows:
-        facts["unresolved"] = unresolved
-    code, rows = _ask(loaded, plan) if online else (0, [])
+    facts = counts(prepared.profile, prepared.plan)
+    code = 0
+    rows: list[Row] = []
+    if online:
+        print_warnings(prepared.warnings)
+        rows = rows_of(prepared.plan, prepared.ask())
+        code = exit_code(rows)
     if as_json:
-        asked = {"sources": rows} if online else {}
-        click.echo(json.dumps({"valid": True, **facts, **asked}, ensure_ascii=False))
+        more = {"unresolved": list(prepared.unresolved)} if workflows else {}
+        asked = {"sources": [row.to_json() for row in rows]} if online else {}
+        click.echo(json.dumps({"valid": True, **facts, **more, **asked}, ensure_ascii=False))
     else:
         click.echo(sentence(facts))
         _print_sources(rows)
-        for open_ in unresolved:
+        for open_ in prepared.unresolved:
             click.echo(f"open: {open_}", err=True)
     sys.exit(code)
 
@@ -75,63 +95,43 @@ def one_profile(command: str, name: str | None, profile: str | None) -> str:
     return wanted
 
 
-def _ask(profile: Profile, plan: Plan) -> tuple[int, list[dict[str, Any]]]:
-    import asyncio
-    import os
-
-    from ..planning.source_survey import survey
-    from ..planning.sources import exit_code, rows_of
-    from ..profile import secret_values
-
-    secrets, warnings = secret_values(profile, os.environ)
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Say on stderr what is not as it should be and stops nothing."""
     for warning in warnings:
         print(f"provision: warning: {warning}", file=sys.stderr)
-    rows = rows_of(plan, asyncio.run(survey(plan, secrets)))
-    return exit_code(rows), rows
 
 
-def _print_sources(rows: list[dict[str, Any]]) -> None:
+def _print_sources(rows: list[Row]) -> None:
     from ..console.text import harmless
 
     if not rows:
         return
-    state = max(len(row["state"]) for row in rows)
-    host = max(len(row["host"]) for row in rows)
+    state = max(len(row.state) for row in rows)
+    host = max(len(row.host) for row in rows)
     print(f"\n{'STATE':{state}}  {'LEVEL':8}  {'SOURCE':{host}}  ITEM")
     for row in rows:
-        why = f"\n{'':{state}}  {row['message']}; {row['hint']}" if row["message"] else ""
-        role = "" if row["role"] == "url" else f"  ({row['role']})"
+        why = f"\n{'':{state}}  {row.message}; {row.hint}" if row.message else ""
+        role = "" if row.role == "url" else f"  ({row.role})"
         print(
             harmless(
-                f"{row['state']:{state}}  {row['level']:8}  {row['host']:{host}}  {row['item']}{role}{why}",
+                f"{row.state:{state}}  {row.level:8}  {row.host:{host}}  {row.item}{role}{why}",
                 keep="\n",
             )
         )
 
 
-def overrides(variables: tuple[str, ...]) -> dict[str, str]:
-    """The values of ``--set NAME=VALUE``; the last of a name wins.
-
-    Raises:
-        UsageError: an argument without a name or without ``=``.
-    """
-    pairs = [variable.partition("=") for variable in variables]
-    for name, equals, _ in pairs:
-        if not name or not equals:
-            raise UsageError(f"`--set {name}` is not NAME=VALUE", hint="--set comfyui_ref=v0.3.60")
-    return {name: value for name, _, value in pairs}
-
-
-def as_fields(problem: str) -> dict[str, Any]:
+def as_fields(problem: str) -> dict[str, object]:
     """A problem's line for programs: `file line column message`."""
     match = re.fullmatch(r"(?s)(.*?):(\d+):(\d+): (.*)", problem)
     assert match is not None
     return {"file": match[1], "line": int(match[2]), "column": int(match[3]), "message": match[4]}
 
 
-def counts(profile: Profile, plan: Plan) -> dict[str, Any]:
+def counts(profile: Profile, plan: Plan) -> Counts:
     """What *profile* asks for, in numbers."""
-    leveled = (plan.repos, plan.downloads, plan.files, plan.commands, plan.checks, plan.services)
+    from ..planning.estimate import items_of
+
+    levels = [getattr(item, "level", "") for step in plan.steps for item in items_of(plan, step)]
     sizes = [item.size_bytes for item in plan.downloads]
     return {
         "name": profile.name,
@@ -141,13 +141,13 @@ def counts(profile: Profile, plan: Plan) -> dict[str, Any]:
         "repos": len(plan.repos),
         "checks": len(plan.checks),
         "services": len(plan.services),
-        "critical": sum(item.level == "critical" for items in leveled for item in items),
+        "critical": levels.count("critical"),
         "secrets": [rule.name for rule in plan.secrets],
         "plan_hash": plan.hash,
     }
 
 
-def sentence(facts: dict[str, Any]) -> str:
+def sentence(facts: Counts) -> str:
     """*facts* on one line for people."""
     from ..profile.units import as_text
 

@@ -9,15 +9,25 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from .options import configure_logging, connection_options, duration, instance_of
+from .options import Connection, configure_logging, connection_options, duration, instance_of
 
 if TYPE_CHECKING:
     from ..collect.collect import CollectOrder, LogToCollect
-    from ..mirror import Markers
+    from ..collect.markers import Markers
+    from ..instance import Instance
+
+
+class Limits(TypedDict):
+    """The options that go to the order as they are."""
+
+    timeout_s: float
+    max_attempts: int
+    max_mirror_bytes: int | None
+    poll_interval_s: float
 
 
 def size(text: str) -> int:
@@ -97,7 +107,7 @@ def size(text: str) -> int:
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
     *,
-    connection: dict[str, Any],
+    connection: Connection,
     remote_logs: tuple[str, ...],
     outputs: tuple[str, ...],
     contract_id: str | None,
@@ -107,7 +117,7 @@ def command(
     profile: str | None,
     as_json: bool,
     verbose: bool,
-    **limits: Any,
+    **limits: Unpack[Limits],
 ) -> None:
     """Mirror logs of an instance byte for byte, until a line in one of them says how it ended.
 
@@ -167,8 +177,8 @@ def _file_name(remote: str) -> str:
 
 
 def _markers(success: tuple[str, ...], failure: tuple[str, ...], profile: str | None) -> Markers:
+    from ..collect.markers import Markers
     from ..errors import UsageError
-    from ..mirror import Markers
 
     if not all(text.strip() and "\n" not in text for text in (*success, *failure)):
         raise UsageError("a marker is a part of one line", hint="give some text with `--marker-success`")
@@ -180,7 +190,7 @@ def _markers(success: tuple[str, ...], failure: tuple[str, ...], profile: str | 
     return Markers.of(success or tuple(named.success), failure or tuple(named.failure))
 
 
-async def _collect(instance: Any, order: CollectOrder, *, as_json: bool) -> int:
+async def _collect(instance: Instance, order: CollectOrder, *, as_json: bool) -> int:
     from ..collect.collect import collect
     from ..console import view_for
 
@@ -206,7 +216,7 @@ async def _collect(instance: Any, order: CollectOrder, *, as_json: bool) -> int:
     return codes[0] if codes and outcome["verdict"] == "cancelled" else int(outcome["exit_code"])
 
 
-def _say(event: Mapping[str, Any]) -> None:
+def _say(event: Mapping[str, object]) -> None:
     from ..console import harmless
 
     words = {
@@ -225,12 +235,12 @@ def _say(event: Mapping[str, Any]) -> None:
         print(f"provision: {harmless(text.format_map(known))}", file=sys.stderr, flush=True)
 
 
-def _say_outcome(outcome: Mapping[str, Any], order: CollectOrder) -> None:
-    from ..console import harmless
+def _say_outcome(outcome: Mapping[str, object], order: CollectOrder) -> None:
+    from ..console.values import children, text
 
-    for error in outcome["errors"]:
-        print(f"provision: {harmless(error['message'])}", file=sys.stderr)
-        if error["hint"]:
-            print(f"  next: {harmless(error['hint'])}", file=sys.stderr)
+    for error in children(outcome, "errors"):
+        print(f"provision: {text(error, 'message')}", file=sys.stderr)
+        if error.get("hint"):
+            print(f"  next: {text(error, 'hint')}", file=sys.stderr)
     for log in order.logs:
         print(f"{outcome['verdict']}: {log.output}")

@@ -1,14 +1,14 @@
-"""`provision doctor`: everything that a run would stand on, looked at before anything long starts."""
+"""`provision doctor`: check everything that a run needs before anything long starts."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from collections.abc import Mapping
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, variables_option
+from .options import Connection, configure_logging, connection_options, instance_of, variables_option
 
 
 @click.command("doctor")
@@ -22,7 +22,7 @@ from .options import configure_logging, connection_options, instance_of, variabl
 def command(
     *,
     run: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workspace: str | None,
@@ -35,22 +35,21 @@ def command(
     """
     configure_logging(verbose)
     import asyncio
-    import os
     from dataclasses import asdict
 
     from provision_agent.contract.plan import Plan
 
     from ..console import harmless
     from ..planning.doctor import diagnose
-    from ..profile import compile_plan, load_profile, values_of
+    from ..planning.prepare import prepare
     from ..profile.compile import DEFAULT_WORKSPACE
 
     instance = instance_of(connection, run)
+    plan = Plan("doctor", workspace=workspace or DEFAULT_WORKSPACE, workspace_fallback=workspace is None)
+    secrets: Mapping[str, str] = {}
     if profile is not None:
-        plan = compile_plan(load_profile(profile, overrides=dict(variables)), workspace=workspace)
-    else:
-        plan = Plan("doctor", workspace=workspace or DEFAULT_WORKSPACE, workspace_fallback=workspace is None)
-    secrets, _ = values_of(plan.secrets, os.environ)
+        prepared = prepare(profile, overrides=dict(variables), workspace=workspace)
+        plan, secrets = prepared.plan, prepared.secrets
     findings, code = asyncio.run(diagnose(instance, plan, secrets))
     if as_json:
         facts = {"host": str(instance), "exit_code": code, "findings": [asdict(each) for each in findings]}

@@ -9,15 +9,29 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from .options import configure_logging, duration, gone_check_option, login_options, pair, variables_option
-from .up import STEP_NAMES
+from .options import Connection, configure_logging, gone_check_option, login_options, variables_option
+from .run_options import RunOptions, compiled, run_options
 
 if TYPE_CHECKING:
     from ..pool.fleet import Fleet, Member, Target
+
+
+class Options(RunOptions):
+    """What `fleet up` is told besides the instances."""
+
+    profile: str
+    variables: tuple[tuple[str, str], ...]
+    name: str | None
+    parallel: int
+    canary: int
+    stop_after: int | None
+    gone_check: str | None
+    on_usable: tuple[str, ...]
+    on_finished: tuple[str, ...]
 
 
 @click.group("fleet")
@@ -43,22 +57,7 @@ def command() -> None:
     help="So many first; the rest when they are good.",
 )
 @click.option("--stop-after", type=click.IntRange(1), metavar="N", help="Stop the rest when N fail alike.")
-@click.option("--workspace", metavar="PATH", help="The folder on the instances (/workspace).")
-@click.option(
-    "--label", "labels", type=pair, multiple=True, metavar="K=V", help="Echoed in events and outcomes."
-)
-@click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go.")
-@click.option(
-    "--timeout", "timeout_s", type=duration, help="Each run's deadline; else the profile's `limits.run`."
-)
-@click.option(
-    "--strict/--permissive", default=None, help="Stop a run at its first critical failure, or go on."
-)
-@click.option("--replace", is_flag=True, help="Stop other plans' runs first; verified files stay.")
-@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Leave out a step.")
-@click.option(
-    "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
-)
+@run_options
 @gone_check_option
 @click.option("--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when an instance is usable.")
 @click.option("--on-finished", multiple=True, metavar="COMMAND|URL", help="Told how a run ended.")
@@ -66,7 +65,15 @@ def command() -> None:
 @click.option("--quiet", "-q", is_flag=True, help="Only the table.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def up(
-    *, file: Path | None, hosts: tuple[str, ...], as_json: bool, quiet: bool, verbose: bool, **options: Any
+    *,
+    file: Path | None,
+    hosts: tuple[str, ...],
+    connection: Connection,
+    labels: tuple[tuple[str, str], ...],
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **options: Unpack[Options],
 ) -> None:
     """Bring the instances in FILE and those of --host to what a profile says.
 
@@ -78,7 +85,7 @@ def up(
     from ..pool.descriptors import allow_many_files
 
     allow_many_files()
-    targets = _targets(file, hosts, options.pop("connection"), dict(options.pop("labels")))
+    targets = _targets(file, hosts, connection, dict(labels))
     if not targets:
         raise UsageError("which instances?", hint="give FILE, or `--host` once per instance")
     fleet = _fleet(targets, options, file, _Teller(as_json=as_json, quiet=quiet))
@@ -125,7 +132,7 @@ def status(*, name: str | None, as_json: bool) -> None:
 
 
 def _targets(
-    file: Path | None, hosts: tuple[str, ...], login: dict[str, Any], labels: dict[str, str]
+    file: Path | None, hosts: tuple[str, ...], login: Connection, labels: dict[str, str]
 ) -> list[Target]:
     from dataclasses import replace
 
@@ -138,14 +145,13 @@ def _targets(
     return [replace(target, labels={**labels, **target.labels}) for target in targets]
 
 
-def _fleet(targets: list[Target], options: dict[str, Any], file: Path | None, tell: _Teller) -> Fleet:
+def _fleet(targets: list[Target], options: Options, file: Path | None, tell: _Teller) -> Fleet:
     from ..pool.fleet import Fleet, Rules
     from ..pool.gone import gone_check
     from ..pool.hooks import Hook
-    from ..profile import compile_plan, load_profile, secret_values
+    from ..profile import load_profile, secret_values
 
     profile = load_profile(options["profile"], overrides=dict(options["variables"]))
-    shaping = {name: options[name] for name in ("workspace", "timeout_s", "strict", "skip", "only")}
     secrets, warnings = secret_values(profile, os.environ)
     for warning in warnings if not tell.is_quiet else ():
         print(f"provision: warning: {warning}", file=sys.stderr)
@@ -162,7 +168,7 @@ def _fleet(targets: list[Target], options: dict[str, Any], file: Path | None, te
     )
     return Fleet(
         options["name"] or (file.stem if file is not None else profile.name),
-        compile_plan(profile, **shaping),
+        compiled(profile, options),
         targets,
         secrets=secrets,
         logs_dir=Path(options["logs_dir"]),
@@ -198,7 +204,7 @@ class _Teller:
         self._as_json = as_json
         self.is_quiet = quiet
 
-    def __call__(self, member: Member, event: Mapping[str, Any]) -> None:
+    def __call__(self, member: Member, event: Mapping[str, object]) -> None:
         if self._as_json:
             click.echo(json.dumps({**event, "host": member.host}, ensure_ascii=False))
         elif not self.is_quiet and (line := _line(event)):
@@ -207,18 +213,21 @@ class _Teller:
             print(harmless(f"{member.host}: {line}"), file=sys.stderr)
 
 
-def _line(event: Mapping[str, Any]) -> str | None:
+def _line(event: Mapping[str, object]) -> str | None:
+    from ..console.values import children, number, text
+
     name = event["event"]
     if name == "run_accepted":
         return "begins"
     if name == "connecting":
-        return f"not reachable yet ({event['cause']})"
+        return f"not reachable yet ({text(event, 'cause')})"
     if name == "run_usable":
-        return f"usable after {event['after_s']:.0f} s"
+        return f"usable after {number(event, 'after_s'):.0f} s"
     if name == "outcome":
-        first = event["errors"][0] if event["errors"] else None
-        why = f": {first['class']} {first['item']}: {first['message']}" if first else ""
-        return f"{event['verdict']}{why}" + (f" (next: {event['next']})" if event["next"] != "none" else "")
+        first = next(iter(children(event, "errors")), None)
+        why = f": {text(first, 'class')} {text(first, 'item')}: {text(first, 'message')}" if first else ""
+        advice = "" if event["next"] == "none" else f" (next: {text(event, 'next')})"
+        return f"{text(event, 'verdict')}{why}{advice}"
     return None
 
 

@@ -6,12 +6,12 @@ import asyncio
 import json
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import ProvisionError
-from .options import configure_logging, connection_options, instance_of
+from .options import Connection, configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
     from ..instance import Instance
@@ -48,7 +48,7 @@ NAMES_SHOWN = 20
 def command(
     *,
     run: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     names: tuple[str, ...],
     remote: int | None,
     local: int | None,
@@ -164,7 +164,7 @@ class ServicePorts:
         )
         self._keeping: asyncio.Task[None] | None = None
 
-    def take(self, event: Mapping[str, Any]) -> None:
+    def take(self, event: Mapping[str, object]) -> None:
         """Look at what the run says: which services are ready is the instance's word, their ports are the profile's."""
         from ..instance.forwarding import Port
 
@@ -196,7 +196,7 @@ class ServicePorts:
             complain(ProvisionError(f"no ports are forwarded: {error}", hint=error.hint))
 
 
-def _facts(port: Port, here: int) -> dict[str, Any]:
+def _facts(port: Port, here: int) -> dict[str, object]:
     """A forwarded port as JSON values."""
     return {
         "service": port.name,
@@ -216,11 +216,11 @@ def _say_lost() -> None:
     print("provision: the connection was lost; taking it up again", file=sys.stderr)
 
 
-def _port_of(url: Any) -> int | None:
+def _port_of(url: str) -> int | None:
     """The port in *url*, which an instance says: where an adopted service listens there."""
     from urllib.parse import urlsplit
 
     try:
-        return urlsplit(str(url)).port
+        return urlsplit(url).port
     except ValueError:
         return None

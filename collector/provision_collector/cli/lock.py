@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, variables_option, workflow_option
+from .options import (
+    Connection,
+    configure_logging,
+    connection_options,
+    instance_of,
+    variables_option,
+    workflow_option,
+)
+
+if TYPE_CHECKING:
+    from ..planning.lock import Lock
 
 
 @click.command("lock")
@@ -25,7 +35,7 @@ from .options import configure_logging, connection_options, instance_of, variabl
 def command(
     *,
     name: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workflows: tuple[str, ...],
@@ -41,25 +51,17 @@ def command(
     everything could be pinned.
     """
     configure_logging(verbose)
-    import asyncio
-    import os
-
     from ..console.text import harmless
-    from ..console.units import counted, size
     from ..planning.lock import lock_path, make_lock
-    from ..planning.source_survey import survey
-    from ..planning.wanted import wanted_profile
-    from ..profile import compile_plan, secret_values
-    from .check import one_profile
+    from ..planning.prepare import prepare
+    from .check import one_profile, print_warnings
 
     wanted = one_profile("lock", name, profile)
-    loaded, _ = wanted_profile(wanted, overrides=dict(variables), workflows=workflows)
-    plan = compile_plan(loaded, workspace=workspace)
-    secrets, warnings = secret_values(loaded, os.environ)
-    for warning in warnings:
-        print(f"provision: warning: {warning}", file=sys.stderr)
+    prepared = prepare(wanted, overrides=dict(variables), workflows=workflows, workspace=workspace)
+    print_warnings(prepared.warnings)
     instance = instance_of(connection) if connection["host"] else None
-    lock, unpinned = make_lock(plan, asyncio.run(survey(plan, secrets, instance=instance, pin=True)))
+    plan = prepared.plan
+    lock, unpinned = make_lock(plan, prepared.ask(instance=instance, pin=True))
     path = Path(output) if output else lock_path(wanted)
     if not unpinned:
         path.write_text(lock.to_text(), encoding="utf-8")
@@ -73,20 +75,27 @@ def command(
         }
         click.echo(json.dumps(facts, ensure_ascii=False))
     elif not unpinned:
-        total = size(sum(file.size for file in lock.downloads))
-        files, commits = counted(len(lock.downloads), "file"), counted(len(lock.repos), "commit")
-        packages = counted(len(lock.packages), "package")
-        click.echo(
-            f"{path}: {files} ({total}), {commits}, {packages}; `provision up --locked` brings nothing else"
-        )
-        if plan.python is not None and not lock.packages:
-            print(
-                "provision: warning: the versions of Python packages are not pinned: they are learnt from an instance "
-                "that has them\n  next: the same command with `--host`",
-                file=sys.stderr,
-            )
+        _say(path, lock, knows_packages=plan.python is None or bool(lock.packages))
     for item in unpinned:
         print(f"provision: cannot pin `{item.item}`: {harmless(item.message)}", file=sys.stderr)
     if unpinned:
         print("  next: mend the lines above; no lock was written", file=sys.stderr)
         sys.exit(1)
+
+
+def _say(path: Path, lock: Lock, *, knows_packages: bool) -> None:
+    """What was pinned, for people."""
+    from ..console.units import counted, size
+
+    total = size(sum(file.size for file in lock.downloads))
+    files, commits = counted(len(lock.downloads), "file"), counted(len(lock.repos), "commit")
+    packages = counted(len(lock.packages), "package")
+    click.echo(
+        f"{path}: {files} ({total}), {commits}, {packages}; `provision up --locked` brings nothing else"
+    )
+    if not knows_packages:
+        print(
+            "provision: warning: the versions of Python packages are not pinned: they are learnt from an instance "
+            "that has them\n  next: the same command with `--host`",
+            file=sys.stderr,
+        )

@@ -7,11 +7,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import configure_logging, connection_options, instance_of
+from .options import Connection, configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ CHUNK_BYTES = 1 << 16
 def command(
     *,
     run: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     workspace: str | None,
     logs_dir: str,
     follow: bool,

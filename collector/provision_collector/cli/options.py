@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
 if TYPE_CHECKING:
     from ..instance import Instance
 
-Command = Callable[..., Any]
+Command = Callable[..., object]
+Option = Callable[[Command], Command]
+
+
+class Connection(TypedDict, total=False):
+    """The values of the connection options: how to reach an instance. None, and `host` is missing, where not given."""
+
+    host: str | None
+    port: int | None
+    user: str | None
+    key: str | None
+    ssh_config: str | None
+    host_key: str | None
+    known_hosts: str | None
+    instance_id: str | None
+    boot_grace_s: float | None
+    contact_timeout_s: float | None
+
+
+CONNECTION_OPTIONS = tuple(Connection.__annotations__)
 
 
 def duration(text: str) -> float:
@@ -63,39 +82,37 @@ _CONNECTION = (
         "--contact-timeout", "contact_timeout_s", type=duration, help="How long to try to come back (10m)."
     ),
 )
-_NAMES = (
-    "host",
-    "port",
-    "user",
-    "key",
-    "ssh_config",
-    "host_key",
-    "known_hosts",
-    "instance_id",
-    "boot_grace_s",
-    "contact_timeout_s",
-)
 
 
 def connection_options(command: Command) -> Command:
-    """Add the connection options; the command gets them as one dictionary, *connection*."""
-    return _gathered(command, _CONNECTION, _NAMES)
+    """Add the connection options; the command gets them as *connection*, a `Connection`."""
+    return _gathered(command, _CONNECTION, CONNECTION_OPTIONS)
 
 
 def login_options(command: Command) -> Command:
     """Add the connection options without ``--host``, for a command that takes several hosts."""
-    return _gathered(command, _CONNECTION[1:], _NAMES[1:])
+    return _gathered(command, _CONNECTION[1:], CONNECTION_OPTIONS[1:])
 
 
-def _gathered(command: Command, options: Sequence[Command], names: Sequence[str]) -> Command:
+def _gathered(command: Command, options: Sequence[Option], names: Sequence[str]) -> Command:
     @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def gathered(*args: object, **kwargs: object) -> object:
         connection = {name: kwargs.pop(name) for name in names}
         return command(*args, connection=connection, **kwargs)
 
+    decorated: Command = gathered
     for option in reversed(options):
-        wrapped = option(wrapped)
-    return wrapped
+        decorated = option(decorated)
+    return decorated
+
+
+def _variable(text: str) -> tuple[str, str]:
+    from ..errors import UsageError
+
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"`--set {text}` is not NAME=VALUE", hint="--set comfyui_ref=v0.3.60")
+    return name, value
 
 
 def variables_option(command: Command) -> Command:
@@ -103,7 +120,7 @@ def variables_option(command: Command) -> Command:
     return click.option(
         "--set",
         "variables",
-        type=pair,
+        type=_variable,
         multiple=True,
         metavar="NAME=VALUE",
         help="Set a variable of the profile.",
@@ -124,11 +141,13 @@ def workflow_option(command: Command) -> Command:
 def gone_check_option(command: Command) -> Command:
     """Add ``--gone-check``; the command gets the text as *gone_check*."""
     return click.option(
-        "--gone-check", metavar="COMMAND", help="Asked without contact; exit status 0: the instance is gone."
+        "--gone-check",
+        metavar="COMMAND",
+        help="Run while the instance is unreachable; exit status 0 means that it no longer exists.",
     )(command)
 
 
-def instance_of(connection: dict[str, Any], run: str | None = None) -> Instance:
+def instance_of(connection: Mapping[str, object], run: str | None = None) -> Instance:
     """The instance that the options name, or the one of a *run* that this machine knows.
 
     Raises:
@@ -143,12 +162,13 @@ def instance_of(connection: dict[str, Any], run: str | None = None) -> Instance:
     given = {name: value for name, value in connection.items() if value is not None}
     host = given.pop("host", None)
     if host is not None:
-        return Instance.parse(host, **given)
+        return Instance.parse(str(host), **given)
     if run is None:
         raise UsageError(
             "which instance?", hint="give `--host`, or the id of a run that `provision status` lists"
         )
-    return replace(registry.known(run).to_instance(), **given)
+    known = registry.known(run).to_instance()
+    return replace(known, **given)  # type: ignore[arg-type]  # click has made them what they are
 
 
 def workspace_of(run: str | None, instance: Instance) -> str | None:

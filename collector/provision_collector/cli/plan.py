@@ -6,12 +6,19 @@ import json
 import re
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+from provision_agent.contract.steps import STEP_NAMES
 
-from .options import configure_logging, connection_options, instance_of, variables_option, workflow_option
-from .up import STEP_NAMES
+from .options import (
+    Connection,
+    configure_logging,
+    connection_options,
+    instance_of,
+    variables_option,
+    workflow_option,
+)
 
 if TYPE_CHECKING:
     from ..planning.estimate import Estimate
@@ -45,8 +52,8 @@ def rate(text: str) -> float:
 @variables_option
 @workflow_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
-@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="As of `up`.")
-@click.option("--only", type=click.Choice(STEP_NAMES), multiple=True, help="As of `up`.")
+@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Same as for `up`.")
+@click.option("--only", type=click.Choice(STEP_NAMES), multiple=True, help="Same as for `up`.")
 @click.option(
     "--rate",
     "rate_bytes_per_s",
@@ -63,7 +70,7 @@ def rate(text: str) -> float:
 def command(
     *,
     name: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workflows: tuple[str, ...],
@@ -82,40 +89,38 @@ def command(
     what is there already, how much disk is free, and how fast the line is.
     """
     configure_logging(verbose)
-    import asyncio
-    import os
-
     from ..errors import UsageError
     from ..planning.estimate import estimate_of
-    from ..planning.wanted import wanted_profile
-    from ..profile import compile_plan, secret_values
+    from ..planning.prepare import prepare
     from .check import one_profile
 
     if offline and connection["host"]:
         raise UsageError("`--offline` asks nobody, `--host` asks the instance", hint="give one of them")
-    loaded, unresolved = wanted_profile(
-        one_profile("plan", name, profile), overrides=dict(variables), workflows=workflows
+    prepared = prepare(
+        one_profile("plan", name, profile),
+        overrides=dict(variables),
+        workflows=workflows,
+        workspace=workspace,
+        skip=skip,
+        only=only,
     )
-    plan = compile_plan(loaded, workspace=workspace, skip=skip, only=only)
-    secrets, _ = secret_values(loaded, os.environ)
     instance = instance_of(connection) if connection["host"] else None
-    surveyed = None
-    if not offline:
-        from ..planning.source_survey import survey
-
-        measure = instance is not None and rate_bytes_per_s is None
-        surveyed = asyncio.run(survey(plan, secrets, instance=instance, measure=measure))
+    measure = instance is not None and rate_bytes_per_s is None
     found = estimate_of(
-        plan, surveyed, secrets=secrets, rate_bytes_per_s=rate_bytes_per_s, price_per_hour=price
+        prepared.plan,
+        None if offline else prepared.ask(instance=instance, measure=measure),
+        secrets=prepared.secrets,
+        rate_bytes_per_s=rate_bytes_per_s,
+        price_per_hour=price,
     )
     where = str(instance) if instance else None
     if as_json:
-        facts = {"host": where, **found.to_json(), "unresolved": unresolved}
+        facts = {"host": where, **found.to_json(), "unresolved": list(prepared.unresolved)}
         click.echo(json.dumps(facts, ensure_ascii=False))
         return
     for line in screen(found, host=where, width=_width()):
         click.echo(line)
-    for sentence in unresolved:
+    for sentence in prepared.unresolved:
         click.echo(f"open      {sentence}")
 
 
@@ -164,11 +169,10 @@ def _sums(found: Estimate) -> Iterator[str]:
     )
     yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{there}")
     for disk in found.disks:
-        free = "" if disk["free_bytes"] is None else f", {size(disk['free_bytes'])} free"
-        short = disk["free_bytes"] is not None and disk["needed_bytes"] > disk["free_bytes"]
+        free = "" if disk.free_bytes is None else f", {size(disk.free_bytes)} free"
         yield _row(
             "disk",
-            f"{size(disk['needed_bytes'])} needed on {disk['path']}{free}{': TOO SMALL' if short else ''}",
+            f"{size(disk.needed_bytes)} needed on {disk.path}{free}{': TOO SMALL' if disk.is_too_small else ''}",
         )
     if found.complete_s is None or found.usable_s is None:
         yield _row(
@@ -206,7 +210,7 @@ def _troubles(found: Estimate) -> Iterator[str]:
         for file in found.files
         if file.message
     ]
-    told += [(f"repo: {repo['message']}", repo["path"]) for repo in found.repos_failing]
+    told += [(f"repo: {repo.message}", repo.path) for repo in found.repos_failing]
     for reason, items in _by_reason(told).items():
         label, _, message = reason.partition(": ")
         others = f" (and {len(items) - 1} more)" if len(items) > 1 else ""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-import yaml
 
-from .check import overrides
-from .options import configure_logging, connection_options, instance_of
+from .options import Connection, configure_logging, connection_options, instance_of, variables_option
 
 if TYPE_CHECKING:
     from ..convert import Converted
@@ -44,20 +42,21 @@ def list_(as_json: bool) -> None:
 @command.command("show")
 @click.argument("name", metavar="NAME|PATH")
 @click.option("--resolved", is_flag=True, help="With everything that it extends, and variables filled in.")
-@click.option("--set", "variables", metavar="NAME=VALUE", multiple=True, help="A variable of the profile.")
+@variables_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def show(name: str, resolved: bool, variables: tuple[str, ...], as_json: bool) -> None:
+def show(name: str, resolved: bool, variables: tuple[tuple[str, str], ...], as_json: bool) -> None:
     """Print a profile: as it is written, or resolved."""
     from ..profile import load_profile
+    from ..profile.schema import for_editors
     from ..profile.source import read_text
 
-    profile = load_profile(name, overrides=overrides(variables))
-    content: Any = profile.resolved() if resolved else read_text(profile.sources[-1])
+    profile = load_profile(name, overrides=dict(variables))
+    content: object = profile.resolved() if resolved else read_text(profile.sources[-1])
     if as_json:
         facts = {"name": profile.name, "sources": profile.sources, "profile": content}
         click.echo(json.dumps(facts, ensure_ascii=False))
     else:
-        click.echo(as_yaml(content) if resolved else content, nl=False)
+        click.echo(for_editors(content if isinstance(content, str) else as_yaml(content)), nl=False)
 
 
 @command.command("schema")
@@ -111,7 +110,7 @@ def import_(file: Path, output: Path | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def capture_(
-    connection: dict[str, Any],
+    connection: Connection,
     comfyui: str | None,
     name: str | None,
     output: Path | None,
@@ -130,7 +129,7 @@ def capture_(
     asked = "" if offline else catalogue or CATALOGUE
     found = asyncio.run(capture(instance, comfyui=comfyui, catalogue=asked))
     converted = from_capture(found, name or instance.host)
-    _give(converted, f"captured from {instance}:{found['workspace']}", output, as_json)
+    _give(converted, f"captured from {instance}:{found.workspace}", output, as_json)
     if output is not None:
         _lock(output)
 
@@ -171,11 +170,13 @@ def _give(converted: Converted, comment: str, output: Path | None, as_json: bool
     )  # whatever came in, a profile that is wrong says so
 
 
-def as_yaml(content: Any) -> str:
+def as_yaml(content: object) -> str:
     """*content* as YAML that reads back the same, keys in their own order."""
+    import yaml
+
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
 
 
-def as_json_file(content: Any) -> str:
+def as_json_file(content: object) -> str:
     """*content* as a JSON file that people may read."""
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

@@ -29,10 +29,14 @@ def command(*, connection: dict[str, Any], keep: int, older_than_s: float | None
 def _there(connection: dict[str, Any], keep: int, older_than_s: float | None) -> dict[str, Any]:
     import asyncio
 
+    from provision_agent.contract.messages import PruneAnswer, PruneRequest
+
+    from ..instance import as_answer
     from ..instance.query import ask
 
-    answer = asyncio.run(ask(instance_of(connection), "prune", {"keep": keep, "older_than_s": older_than_s}))
-    return {"removed": answer["removed"], "agents": answer["agents"]}
+    request = PruneRequest(keep=keep, older_than_s=older_than_s)
+    answer = asyncio.run(ask(instance_of(connection), "prune", request, as_answer(PruneAnswer)))
+    return {"removed": list(answer.removed), "agents": list(answer.agents)}
 
 
 def _here(keep: int, older_than_s: float | None) -> dict[str, Any]:

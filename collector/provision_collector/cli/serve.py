@@ -10,7 +10,7 @@ import secrets
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "PROVISION_TOKEN"  # noqa: S105 - a name
 SHORTEST_TOKEN = 16
+
+
+class Options(TypedDict):
+    """What the server is told besides where it listens."""
+
+    logs_dir: str
+    state_dir: str | None
+    profiles: str | None
+    names: tuple[str, ...]
+    gone_check: str | None
+    on_usable: tuple[str, ...]
+    on_finished: tuple[str, ...]
+    allow_host: tuple[str, ...]
+    cors_origin: tuple[str, ...]
+    keep: int
 
 
 @click.command("serve")
@@ -43,7 +58,9 @@ SHORTEST_TOKEN = 16
     help="A secret in this server's environment that profiles may use; repeatable.",
 )  # fmt: skip
 @click.option(
-    "--gone-check", metavar="COMMAND", help="Asked without contact; exit status 0: the instance is gone."
+    "--gone-check",
+    metavar="COMMAND",
+    help="Run while the instance is unreachable; exit status 0 means that it no longer exists.",
 )
 @click.option(
     "--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when a run is usable; repeatable."
@@ -60,7 +77,9 @@ SHORTEST_TOKEN = 16
 )
 @click.option("--json", "as_json", is_flag=True, help="Address and token as a JSON line on stdout.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what the server does, to stderr.")
-def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool, **options: Any) -> None:
+def command(
+    *, listen: str, token_file: str | None, as_json: bool, verbose: bool, **options: Unpack[Options]
+) -> None:
     """Start and watch runs over HTTP: /openapi.json says how, / is a page.
 
     Every request needs the token. Ctrl-C ends the server and leaves the runs going; the next server with the same
@@ -99,7 +118,7 @@ def command(*, listen: str, token_file: str | None, as_json: bool, verbose: bool
     asyncio.run(serve(rules, door, listener, on_open))
 
 
-def _rules(options: dict[str, Any]) -> Rules:
+def _rules(options: Options) -> Rules:
     from ..errors import UsageError
     from ..pool.gone import gone_check
     from ..pool.hooks import Hook
@@ -127,7 +146,7 @@ def _rules(options: dict[str, Any]) -> Rules:
     )
 
 
-def _door(shown: str, token: str, options: dict[str, Any]) -> Door:
+def _door(shown: str, token: str, options: Options) -> Door:
     from ..pool.server.app import LOOPBACK, Door
 
     return Door(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,12 +38,14 @@ def command(*, run: str | None, connection: dict[str, Any], as_json: bool, verbo
 def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]:
     import asyncio
 
+    from provision_agent.contract.messages import StatusRequest
+
     from ..errors import UsageError
     from ..instance.query import ask
     from ..pool import scorecard
 
     instance = instance_of(connection)
-    runs = asyncio.run(ask(instance, "status", {"run": run, "all": run is None}))["runs"]
+    runs = asyncio.run(ask(instance, "status", StatusRequest(run=run, all=run is None), _read_runs))
     if run is not None and not runs:
         raise UsageError(
             f"there is no run `{run}` on {instance}", hint="`provision status --host …` lists its runs"
@@ -50,6 +54,33 @@ def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]
         dict(found, host=str(instance), scorecard=scorecard.scorecard(scorecard.key_of(instance)))
         for found in runs
     ]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What is shown of a run that an instance tells of."""
+
+    run: str
+    state: str
+    errors: list[dict[str, object]]
+    downloads: dict[str, _Download] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Download:
+    state: str
+    bytes: int | None = None
+
+
+def _read_runs(data: Mapping[str, object]) -> list[dict[str, Any]]:
+    """The runs in an answer to `status`. Raises ParseError when one of them is none."""
+    from provision_agent.contract.messages import StatusAnswer, read_answer
+    from provision_agent.contract.parsing import parse
+
+    runs = read_answer(StatusAnswer, data).runs
+    for found in runs:
+        parse(_Shown, found, "runs")
+    return [dict(found) for found in runs]
 
 
 def _local(run: str | None) -> list[dict[str, Any]]:

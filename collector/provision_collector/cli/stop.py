@@ -26,26 +26,30 @@ def command(
     configure_logging(verbose)
     import asyncio
 
+    from provision_agent.contract.messages import StopAnswer, StopRequest
+
+    from ..instance import as_answer
     from ..instance.query import ask
     from .watch import print_outcome
 
     instance = instance_of(connection, run)
     folder = workspace or workspace_of(run, instance)
-    answer = asyncio.run(ask(instance, "stop", {"run": run, "workspace": folder}))
-    name = run or answer.get("run") or "the run"
+    request = StopRequest(run=run, workspace=folder)
+    answer = asyncio.run(ask(instance, "stop", request, as_answer(StopAnswer), workspace=folder))
+    name = run or answer.run or "the run"
     if as_json:
         print_outcome(
             {
                 "run": name,
                 "host": str(instance),
-                "verdict": answer.get("verdict"),
-                "stopped": answer["stopped"],
+                "verdict": answer.verdict,
+                "stopped": answer.stopped,
             }
         )
-    elif answer["stopped"]:
-        print(f"run {name} is stopped ({answer.get('verdict')}); what it downloaded is kept")
-    elif answer.get("verdict"):
-        print(f"run {name} had ended before ({answer['verdict']})")
+    elif answer.stopped:
+        print(f"run {name} is stopped ({answer.verdict}); what it downloaded is kept")
+    elif answer.verdict:
+        print(f"run {name} had ended before ({answer.verdict})")
     else:
         print(f"no such run is going on {instance}")
-    sys.exit(0 if answer["stopped"] or answer.get("verdict") else 2)
+    sys.exit(0 if answer.stopped or answer.verdict else 2)

@@ -5,22 +5,37 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from .options import (
+    Connection,
     configure_logging,
     connection_options,
-    duration,
     gone_check_option,
     instance_of,
-    pair,
     variables_option,
     workflow_option,
 )
+from .run_options import RunOptions, compiled, run_options
 
-STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "checks", "services")
+if TYPE_CHECKING:
+    from provision_agent.contract.plan import Plan
+
+    from ..profile import Profile
+    from ..run.run import Run
+
+
+class UpOptions(RunOptions):
+    """The options that go to `start` as they are."""
+
+    run_id: str | None
+    kill_holders: bool
+
+
+Begin = Callable[[], Awaitable["Run"]]
 
 
 @click.command("up")
@@ -31,25 +46,12 @@ STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "check
 @click.option(
     "--locked", is_flag=True, help="Only what the profile's lock says, byte for byte (`provision lock`)."
 )
-@click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
+@run_options
 @click.option("--run-id", metavar="ID", help="Name the run; generated when left out.")
-@click.option(
-    "--label", "labels", type=pair, multiple=True, metavar="K=V", help="Echoed in events and the outcome."
-)
-@click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go.")
-@click.option(
-    "--timeout", "timeout_s", type=duration, help="The run's deadline; else the profile's `limits.run`."
-)
-@click.option("--strict/--permissive", default=None, help="Stop at the first critical failure, or go on.")
-@click.option("--replace", is_flag=True, help="Stop another plan's run first; verified files stay.")
 @click.option(
     "--kill-holders",
     is_flag=True,
     help="End the processes on the instance that keep a broken environment from being deleted.",
-)
-@click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Leave out a step.")
-@click.option(
-    "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
 )
 @click.option(
     "--forward", is_flag=True, help="Bring the services' ports to this machine once usable, until Ctrl-C."
@@ -62,9 +64,11 @@ STEP_NAMES = ("apt", "python", "repos", "downloads", "files", "commands", "check
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
     *,
-    connection: dict[str, Any],
+    connection: Connection,
     profile: str,
     variables: tuple[tuple[str, str], ...],
+    workflows: tuple[str, ...],
+    locked: bool,
     labels: tuple[tuple[str, str], ...],
     forward: bool,
     gone_check: str | None,
@@ -73,7 +77,7 @@ def command(
     as_json: bool,
     quiet: bool,
     verbose: bool,
-    **options: Any,
+    **options: Unpack[UpOptions],
 ) -> None:
     """Push the agent to an instance, run a profile there, mirror its logs, end with the verdict.
 
@@ -88,11 +92,20 @@ def command(
 
     asked = gone.gone_check(gone_check)
     try:
-        instance, begin = _prepared(connection, profile, dict(variables), dict(labels), options, quiet=quiet)
+        instance = instance_of(connection)
+        wanted, secrets, problems = _wanted(profile, dict(variables), workflows, options, is_locked=locked)
     except ProvisionError as error:
         if as_json:
             print_outcome(early_outcome(error, host=connection["host"] or "", labels=dict(labels)))
         raise
+    for problem in problems if not quiet else ():
+        print(f"provision: warning: {problem}", file=sys.stderr)
+
+    def begin() -> Awaitable[Run]:
+        from ..run.start import start
+
+        return start(instance, wanted, secrets=secrets, labels=dict(labels), **options)
+
     if detach:
         sys.exit(asyncio.run(_detach(begin, as_json=as_json)))
     mode = mode_for(json=as_json, quiet=quiet, verbose=verbose)
@@ -108,38 +121,26 @@ def command(
     )
 
 
-def _prepared(
-    connection: dict[str, Any],
-    profile_name: str,
-    variables: dict[str, str],
-    labels: dict[str, str],
-    options: dict[str, Any],
-    *,
-    quiet: bool,
-) -> Any:
+def _wanted(
+    name: str, variables: dict[str, str], workflows: tuple[str, ...], options: UpOptions, *, is_locked: bool
+) -> tuple[Profile | Plan, dict[str, str], list[str]]:
+    """What the instance must have, the secrets for it, and what a person should know of both."""
     import os
 
     from ..planning.lock import apply_lock, lock_path, read_lock
-    from ..planning.wanted import wanted_profile
-    from ..profile import compile_plan, secret_values
-    from ..run.start import start
+    from ..planning.prepare import wanted_profile
+    from ..profile import secret_values
 
-    instance = instance_of(connection)
-    workflows, is_locked = options.pop("workflows"), options.pop("locked")
-    profile, unresolved = wanted_profile(profile_name, overrides=variables, workflows=workflows)
+    profile, unresolved = wanted_profile(name, overrides=variables, workflows=workflows)
     secrets, warnings = secret_values(profile, os.environ)
-    if not quiet:
-        for warning in (*warnings, *unresolved):
-            print(f"provision: warning: {warning}", file=sys.stderr)
+    problems = [*warnings, *unresolved]
     if not is_locked:
-        return instance, lambda: start(instance, profile, secrets=secrets, labels=labels, **options)
-    path = lock_path(profile_name)
-    shaping = {name: options.pop(name) for name in ("workspace", "timeout_s", "strict", "skip", "only")}
-    plan = apply_lock(compile_plan(profile, **shaping), read_lock(path), where=path)
-    return instance, lambda: start(instance, plan, secrets=secrets, labels=labels, **options)
+        return profile, secrets, problems
+    path = lock_path(name)
+    return apply_lock(compiled(profile, options), read_lock(path), where=path), secrets, problems
 
 
-async def _detach(begin: Any, *, as_json: bool) -> int:
+async def _detach(begin: Begin, *, as_json: bool) -> int:
     from .watch import print_outcome, say_errors
 
     run = await begin()

@@ -37,16 +37,18 @@ def command(
     configure_logging(verbose)
     import asyncio
 
+    from provision_agent.contract.parsing import to_json
+
     from ..planning.audit import run_checks
     from ..planning.sources import worst
 
     instance = instance_of(connection, run)
     plan = plan_for(instance, run, profile, dict(variables), workspace).plan
-    passed, failed = asyncio.run(run_checks(instance, plan))
-    code = worst(check["level"] for check in failed)
+    answer = asyncio.run(run_checks(instance, plan))
+    code = worst(check.level for check in answer.failed)
     levels = {check.name: check.level for check in plan.checks}
-    events = [{"event": "check_passed", "item": name, "level": levels[name]} for name in passed]
-    events += [{"event": "check_failed", **check} for check in failed]
+    events = [{"event": "check_passed", "item": name, "level": levels[name]} for name in answer.passed]
+    events += [{"event": "check_failed", **to_json(check)} for check in answer.failed]
     if as_json:
         for event in events:
             print(json.dumps(event, ensure_ascii=False))
@@ -59,34 +61,44 @@ def command(
 
 
 def plan_for(
-    instance: Instance, run: str | None, profile: str | None, variables: dict[str, str], workspace: str | None
+    instance: Instance,
+    run: str | None,
+    profile: str | None,
+    variables: dict[str, str],
+    workspace: str | None,
+    *,
+    locked: bool = False,
 ) -> PlanThere:
-    """The plan of *profile*, or of a run: the one that was named, or the instance's current one."""
+    """The plan of *profile* (*locked*: as its lock has it), or of a run: the one that was named, or the instance's current one."""
     import asyncio
 
     from ..planning.audit import PlanThere, plan_there
-    from ..profile import compile_plan, load_profile
+    from ..planning.prepare import prepare
     from ..run.spec import Known
 
     folder = workspace or workspace_of(run, instance)
     if profile is not None:
-        plan = compile_plan(load_profile(profile, overrides=variables), workspace=folder)
+        plan = prepare(profile, overrides=variables, workspace=folder, locked=locked).plan
         return PlanThere(run or "", plan, Known.of(plan))
     return asyncio.run(plan_there(instance, run=run, workspace=folder))
 
 
 def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int) -> dict[str, Any]:
-    from provision_agent.contract.events import parse_event
+    from provision_agent.contract.events import EVENTS, Event
+    from provision_agent.contract.parsing import parse
     from provision_agent.contract.status import RunState
 
     from ..run.outcome import outcome_of
 
     state = RunState(run or "")
-    for event in events:
-        state.fold(parse_event(event))
+    for number, event in enumerate(events, start=1):  # of no run: they have no time and stand in no file
+        name = str(event["event"])
+        state.fold(Event(name, number, "", run or "", parse(EVENTS[name].body, event, name), event))
     verdict = {0: "complete", 1: "failed", 5: "incomplete"}[code]
-    return outcome_of(
-        state, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
+    return dict(
+        outcome_of(
+            state, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
+        )
     )
 
 

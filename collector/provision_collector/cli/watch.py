@@ -76,6 +76,7 @@ async def _watch(
     from .forward import ServicePorts
 
     run = await begin()
+    view.follow(run.state)
     leaving: list[asyncio.Task[None]] = []
     is_over, is_left = asyncio.Event(), asyncio.Event()
 
@@ -133,20 +134,22 @@ def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]
 
     from ..run.outcome import outcome_of
 
-    return outcome_of(
-        RunState(""),
-        host=host,
-        verdict=error.verdict,
-        exit_code=error.exit_code,
-        labels=labels,
-        logs={},
-        gaps=[],
-        reconnects=0,
-        error=error,
+    return dict(
+        outcome_of(
+            RunState(""),
+            host=host,
+            verdict=error.verdict,
+            exit_code=error.exit_code,
+            labels=labels,
+            logs={},
+            gaps=[],
+            reconnects=0,
+            error=error,
+        )
     )
 
 
-def print_outcome(outcome: dict[str, Any]) -> None:
+def print_outcome(outcome: Mapping[str, object]) -> None:
     """The outcome as the only JSON line, for commands that end before there is a run."""
     import json
 

@@ -8,20 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from provision_agent.contract import verdicts
 from provision_agent.contract.status import RunState
 
-from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
+from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
 from ..instance import Connection, Instance, Link, refusal
-from ..mirror import FollowSession, LinkLostError, Listener, MarkedLog, Markers, Match, Mirror, ShellSession
+from ..mirror import (
+    Begun,
+    FileFacts,
+    FollowSession,
+    Gap,
+    GarbledSessions,
+    LinkLostError,
+    Listener,
+    Mirror,
+)
 from ..run.events import LocalEvents
-from ..run.outcome import outcome_of
+from ..run.outcome import Outcome, outcome_of
+from ..storage import in_thread
+from .marker_log import MarkedLog
+from .markers import Markers, Match
+from .polled import ShellSession
 from .sender import follower_command, follower_program
 
 DRAIN_S = 30.0
@@ -31,7 +43,7 @@ HELLOS = 2
 PROBE_EVERY_S = 300.0
 """A key that was revoked is found by a fresh connection only."""
 
-OnEvent = Callable[[dict[str, Any]], None]
+OnEvent = Callable[[dict[str, object]], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ class CollectOrder:
 
 async def collect(
     instance: Instance, order: CollectOrder, *, on_event: OnEvent, leave: asyncio.Event | None = None
-) -> dict[str, Any]:
+) -> Outcome:
     """Mirror the logs of *order* until a marker, the timeout, or the loss of the instance; returns the outcome.
 
     Args:
@@ -83,6 +95,7 @@ class _Collection(Listener):
         self._has_python = True
         self._was_in = False
         self._unanswered = 0
+        self._garbled = GarbledSessions()
         self._link = Link(
             instance,
             self._emit,
@@ -92,7 +105,7 @@ class _Collection(Listener):
         self._warnings: list[str] = []
         self._began = time.monotonic()
 
-    async def run(self, leave: asyncio.Event) -> dict[str, Any]:
+    async def run(self, leave: asyncio.Event) -> Outcome:
         error: ProvisionError | None = None
         self._emit("run_accepted", host=str(self._instance))
         work, leaving = asyncio.create_task(self._work()), asyncio.create_task(leave.wait())
@@ -105,7 +118,7 @@ class _Collection(Listener):
             elif not leaving.done():
                 error = self._timed_out()
         except ProvisionError as problem:
-            error = problem
+            error = problem.of_a_run() if isinstance(problem, ProtocolFaultError) else problem
         finally:
             for task in (work, leaving):
                 task.cancel()
@@ -116,7 +129,7 @@ class _Collection(Listener):
 
     async def _work(self) -> None:
         for log in self._order.logs:
-            made = await asyncio.to_thread(
+            made = await in_thread(
                 MarkedLog,
                 log.remote,
                 log.output,
@@ -125,7 +138,7 @@ class _Collection(Listener):
             )
             self._logs.append(made)
         for made in self._logs:
-            if self._take_matches(made):
+            if await self._take_matches(made):
                 return  # it was said before this process began
         await self._link.connected()
         probing = asyncio.create_task(self._probe())
@@ -153,6 +166,7 @@ class _Collection(Listener):
                 raise
             if isinstance(lost, LinkLostError) and not lost.was_greeted:
                 self._check_answered()
+            self._garbled.count(lost, lasted_s=session.lasted_s)
             self._link.lose(str(lost), heard_at=session.heard_at)
 
     def _check_answered(self) -> None:
@@ -191,29 +205,29 @@ class _Collection(Listener):
 
     # -- what the sessions tell
 
-    def on_bytes(self, mirror: Mirror) -> None:
+    async def on_bytes(self, mirror: Mirror) -> None:
         self._link.made_progress()
-        self._take_matches(self._log_of(mirror))
+        await self._take_matches(self._log_of(mirror))
         self._check_drained()
 
-    def on_begin(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
+    async def on_begin(self, mirror: Mirror, begun: Begun) -> None:
         self._was_in = True
         log = self._log_of(mirror)
         is_first = mirror.fresh_from is None
-        mirror.first_seen(int(facts.get("unread", 0)))
-        mirror.belongs_to(log.remote)
-        if is_first and facts.get("before_bytes"):
-            self._say_gap(log, int(facts["before_bytes"]))
-        self._say_missing(log, bool(facts.get("missing")))
-        self._take_matches(log)
+        await in_thread(mirror.first_seen, begun.unread)
+        await in_thread(mirror.belongs_to, log.remote)
+        if is_first and begun.before_bytes:
+            await self._say_gap(log, begun.before_bytes)
+        self._say_missing(log, begun.missing)
+        await self._take_matches(log)
 
-    def on_generation(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
-        self._say_missing(self._log_of(mirror), facts.get("ino") is None)
+    async def on_generation(self, mirror: Mirror, facts: FileFacts) -> None:
+        self._say_missing(self._log_of(mirror), facts.ino is None)
 
-    def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
-        self._say_gap(self._log_of(mirror), lost_bytes)
+    async def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
+        await self._say_gap(self._log_of(mirror), lost_bytes)
 
-    def on_beat(self, unread: Sequence[int]) -> None:
+    async def on_beat(self, unread: Sequence[int]) -> None:
         for log, count in zip(self._logs, unread, strict=False):
             if self._match is not None and log.wanted_length is None:
                 log.wanted_length = log.mirror.length + count
@@ -222,9 +236,9 @@ class _Collection(Listener):
                 self._end_by(log, settled)
         self._check_drained()
 
-    def _take_matches(self, log: MarkedLog) -> bool:
+    async def _take_matches(self, log: MarkedLog) -> bool:
         """Look at the new lines of *log*; True when one of them is the end."""
-        matches = log.matches()
+        matches = await asyncio.to_thread(log.matches)
         if matches and self._match is None:
             self._end_by(log, matches[0])
         return self._match is not None
@@ -248,7 +262,7 @@ class _Collection(Listener):
 
     # -- words
 
-    def _emit(self, event: str, **fields: Any) -> None:
+    def _emit(self, event: str, **fields: object) -> None:
         self._on_event(self._events.emit(event, **fields))
 
     def _warn(self, message: str) -> None:
@@ -260,10 +274,10 @@ class _Collection(Listener):
             self._emit("log_missing" if is_missing else "log_found", file=log.remote)
         log.is_missing = is_missing
 
-    def _say_gap(self, log: MarkedLog, lost_bytes: int | None) -> None:
-        gap = {"file": log.remote, "bytes": lost_bytes}
-        if log.state.add_gap(gap):
-            self._emit("gap", **gap)
+    async def _say_gap(self, log: MarkedLog, lost_bytes: int | None) -> None:
+        gap = Gap(log.remote, lost_bytes)
+        if await in_thread(log.state.add_gap, gap):
+            self._emit("gap", file=gap.file, bytes=gap.bytes)
 
     def _timed_out(self) -> ProvisionError | None:
         if self._match is not None:
@@ -286,7 +300,7 @@ class _Collection(Listener):
             log.mirror.close()
         return error
 
-    def _outcome(self, error: ProvisionError | None) -> dict[str, Any]:
+    def _outcome(self, error: ProvisionError | None) -> Outcome:
         verdict, code = "cancelled", verdicts.exit_code("cancelled")
         if error is not None:
             verdict, code = error.verdict, error.exit_code
@@ -303,9 +317,9 @@ class _Collection(Listener):
             gaps=[gap for log in self._logs for gap in log.state.gaps],
             reconnects=self._link.reconnects,
             error=error,
+            warnings=self._warnings,
         )
         outcome["duration_s"] = round(time.monotonic() - self._began, 3)
-        outcome["warnings"] = [*outcome["warnings"], *self._warnings]
         outcome["line"] = None if self._match is None else self._match[1].line.decode("utf-8", "replace")
         return outcome
 

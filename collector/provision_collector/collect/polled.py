@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from provision_agent.contract import log_names
 
 from ..instance import Connection
-from ..mirror.mirror import Mirror
+from ..mirror.mirror import FileFacts, Mirror
 from ..mirror.session import Listener, edited
+from ..mirror.wire import Begun
+from ..storage import in_thread
 from .shell_session import Answer, RemoteShell
 
 CHUNK_BYTES = 1 << 20
@@ -39,11 +42,17 @@ class ShellSession:
         ]
         self._poll_s = poll_s
         self._asked = asyncio.Event()
+        self._began_at = time.monotonic()
 
     @property
     def heard_at(self) -> float | None:
         """When (monotonic) the other side was last heard; None when it never was."""
         return self._shell.heard_at
+
+    @property
+    def lasted_s(self) -> float:
+        """How long the other side was heard, in seconds."""
+        return 0.0 if self.heard_at is None else self.heard_at - self._began_at
 
     def ask(self) -> None:
         """Look at once."""
@@ -57,7 +66,7 @@ class ShellSession:
                 self._asked.clear()
                 moved = [await log.poll() for log in self._logs]
                 if not any(moved):
-                    self._listener.on_beat([log.unread for log in self._logs])
+                    await self._listener.on_beat([log.unread for log in self._logs])
                     await self._pause(done)
         finally:
             self._shell.close()
@@ -93,28 +102,27 @@ class _Polled:
         answer = await self._read(self._reading)
         fresh = None if answer is None else self._new_bytes(answer)
         if answer is None or fresh is None:
-            await self._begin({"missing": answer is None, "unread": 0})
+            await self._begin(Begun(missing=answer is None))
             return await self._search(answer)
         self._missing_since = None
         self.unread = max(answer.size - self.mirror.offset - len(fresh), 0)
-        await self._begin({**answer.facts(), "unread": max(answer.size - self.mirror.offset, 0)})
+        await self._begin(Begun(unread=max(answer.size - self.mirror.offset, 0)))
         self.mirror.remote_bytes = answer.size
         if self.mirror.offset == 0 and answer.identity is not None:
-            self.mirror.identify(answer.facts())
+            await in_thread(self.mirror.identify, answer.facts())
         if fresh:
             if self.mirror.append(self.mirror.generation, self.mirror.offset, fresh):
-                self._listener.on_bytes(self.mirror)
+                await self._listener.on_bytes(self.mirror)
             return True
         return await self._move_on()
 
-    async def _begin(self, facts: dict[str, object]) -> None:
+    async def _begin(self, begun: Begun) -> None:
         if not self._has_begun:
             self._has_begun = True
             is_first = self.mirror.fresh_from is None and self.mirror.length == 0
             older = await self._rotated() if is_first else []
-            self._listener.on_begin(
-                self.mirror, {**facts, "before_bytes": sum(each.size for _, each in older)}
-            )
+            before_bytes = sum(each.size for _, each in older)
+            await self._listener.on_begin(self.mirror, replace(begun, before_bytes=before_bytes))
 
     async def _read(self, path: str, *, before: int | None = None, count: int = CHUNK_BYTES) -> Answer | None:
         """The bytes from the evidence before *before* (the mirror's offset) on; None when there is no such file."""
@@ -124,10 +132,9 @@ class _Polled:
 
     def _new_bytes(self, answer: Answer) -> bytes | None:
         """What follows the mirror's end in *answer*; None when that is another file."""
-        claim = self.mirror.claim()
+        known = self.mirror.identity
         if self.mirror.offset == 0:
-            known = (claim["dev"], claim["ino"])
-            is_same = answer.identity is None or claim["ino"] is None or answer.identity == known
+            is_same = answer.identity is None or known[1] is None or answer.identity == known
             return answer.data if is_same else None
         behind = self._evidence(self.mirror.offset)
         return answer.data[len(behind) :] if answer.data.startswith(behind) else None
@@ -147,22 +154,22 @@ class _Polled:
                 if rest is None or self._new_bytes(rest) != b"":
                     return True  # written before the successor's first byte, or the names have moved on: look again
                 self._next = (self._next or [self._path])[position + 1 :]
-                self._enter(path, answer, lost_bytes=0)
+                await self._enter(path, answer, lost_bytes=0)
                 return True
         return False
 
-    def _enter(self, path: str, answer: Answer | None, *, lost_bytes: int | None) -> None:
+    async def _enter(self, path: str, answer: Answer | None, *, lost_bytes: int | None) -> None:
         self._reading = path
-        facts = {} if answer is None else answer.facts()
-        self.mirror.begin_generation(self.mirror.generation + 1, facts)
+        facts = FileFacts() if answer is None else answer.facts()
+        await in_thread(self.mirror.begin_generation, self.mirror.generation + 1, facts)
         if lost_bytes != 0:
-            self._listener.on_gap(self.mirror, lost_bytes)
-        self._listener.on_generation(self.mirror, facts)
+            await self._listener.on_gap(self.mirror, lost_bytes)
+        await self._listener.on_generation(self.mirror, facts)
 
     async def _search(self, answer: Answer | None) -> bool:
         """The file is not what it was: find it under another name, or give up what was unread."""
-        offset, claim = self.mirror.offset, self.mirror.claim()
-        if offset == 0 and claim["ino"] is None and not claim["must_match"]:
+        offset, must_match = self.mirror.offset, self.mirror.must_match
+        if offset == 0 and self.mirror.identity[1] is None and not must_match:
             return False  # never seen: wait for it
         chain = await self._rotated()
         if await self._found_in(chain):
@@ -174,16 +181,17 @@ class _Polled:
         if answer is not None:
             await self._refuse_if_edited()
         self._missing_since = self._missing_since or time.monotonic()
-        if answer is None and (claim["must_match"] or time.monotonic() - self._missing_since < GONE_AFTER_S):
+        if answer is None and (must_match or time.monotonic() - self._missing_since < GONE_AFTER_S):
             return False
         known = self.mirror.remote_bytes
         self._next = []
-        self._enter(self._path, answer, lost_bytes=known - offset if known and known > offset else None)
+        lost_bytes = known - offset if known and known > offset else None
+        await self._enter(self._path, answer, lost_bytes=lost_bytes)
         return True
 
     async def _found_in(self, chain: list[tuple[str, Answer]]) -> bool:
         """Go on with the file of *chain* that holds what the mirror ends with, and then with those after it."""
-        offset, claim = self.mirror.offset, self.mirror.claim()
+        offset = self.mirror.offset
         for position, (path, found) in enumerate(chain):
             other = await self._read(path, count=1)
             if other is None:
@@ -191,7 +199,7 @@ class _Polled:
             is_ours = (
                 other.data.startswith(self._evidence(offset))
                 if offset
-                else found.identity == (claim["dev"], claim["ino"])
+                else found.identity == self.mirror.identity
             )
             if is_ours:
                 self._reading = path
@@ -213,5 +221,5 @@ class _Polled:
         middle = self.mirror.offset // 2
         found = await self._read(self._path, before=middle, count=0) if middle else None
         is_same = found is not None and found.data == self._evidence(middle)
-        if is_same or self.mirror.claim()["must_match"]:
+        if is_same or self.mirror.must_match:
             raise edited(self.mirror)

@@ -11,9 +11,10 @@ import contextlib
 import secrets
 import shlex
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..instance import Channel, Connection
+from ..mirror.mirror import FileFacts
 from ..mirror.session import HELLO_TIMEOUT_S, LinkLostError
 
 ANSWER_TIMEOUT_S = 15.0
@@ -49,11 +50,10 @@ class Answer(NamedTuple):
     modified_s: int
     data: bytes
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> FileFacts:
         """What finds the file again, as a mirror keeps it."""
-        if self.identity is None:
-            return {"at": self.modified_s}
-        return {"dev": self.identity[0], "ino": self.identity[1], "at": self.modified_s}
+        device, inode = self.identity or (None, None)
+        return FileFacts(device, inode, self.modified_s)
 
 
 class RemoteShell:

@@ -7,12 +7,15 @@ lines at the same time, so that ``provision up > run.txt`` has both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TextIO
+from typing import Literal, TextIO
+
+from provision_agent.contract.status import RunState
 
 from .json_lines import JsonView, QuietView
 from .plain import PlainView
 from .progress import Progress
 from .text import harmless, print_anything
+from .values import Object
 from .view import View
 
 Mode = Literal["live", "plain", "json", "quiet"]
@@ -21,7 +24,14 @@ __all__ = ["Mode", "View", "choose_mode", "harmless", "view_for"]
 
 
 def choose_mode(*, json: bool, quiet: bool, stderr_is_tty: bool, environ: Mapping[str, str]) -> Mode:
-    """Which view suits the flags and the terminal: live only where a cursor can move and colour is welcome."""
+    """Which view suits the flags and the terminal: live only where a cursor can move and colour is welcome.
+
+    Args:
+        json: `--json` was given; it goes before *quiet*.
+        quiet: `--quiet` was given.
+        stderr_is_tty: The live view has a terminal to draw on.
+        environ: `TERM` and `NO_COLOR` are looked at.
+    """
     if json:
         return "json"
     if quiet:
@@ -31,7 +41,14 @@ def choose_mode(*, json: bool, quiet: bool, stderr_is_tty: bool, environ: Mappin
 
 
 def view_for(mode: Mode, *, host: str, stdout: TextIO, stderr: TextIO) -> View:
-    """The view for *mode*; a context manager, to be told every event and then the outcome."""
+    """The view for *mode*; a context manager, to be told every event and then the outcome.
+
+    Args:
+        mode: As `choose_mode` says.
+        host: How people call the instance.
+        stdout: Gets data: JSON Lines, or plain lines.
+        stderr: Gets the live picture, and what went wrong in a quiet run.
+    """
     print_anything(stdout)
     print_anything(stderr)
     if mode == "json":
@@ -60,11 +77,15 @@ class _Both(View):
             view.__enter__()
         return self
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def follow(self, state: RunState) -> None:
+        for view in self._views:
+            view.follow(state)
+
+    def event(self, event: Object) -> None:
         for view in self._views:
             view.event(event)
 
-    def outcome(self, outcome: Mapping[str, Any]) -> None:
+    def outcome(self, outcome: Object) -> None:
         for view in self._views:
             view.outcome(outcome)
 

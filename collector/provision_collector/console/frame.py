@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from provision_agent.contract.status import ItemState, StepState
-from provision_agent.contract.steps import STEPS
+from provision_agent.contract.steps import GROUPS, STEPS
 from rich.cells import cell_len
 from rich.text import Text
 
@@ -42,7 +42,13 @@ class _Columns(NamedTuple):
 
 
 def frame(progress: Progress, width: int, height: int) -> list[Text]:
-    """The lines to show now, from top to bottom."""
+    """The lines to show now, from top to bottom.
+
+    Args:
+        progress: The run.
+        width: Columns of the terminal; no line is wider.
+        height: Lines of the terminal; there are never more.
+    """
     head, foot = _head(progress, width), _foot(progress, width)
     spare = height - len(head) - len(foot)
     rows = _rows(progress, width, spare - 3 if spare > ROOMY else spare)
@@ -97,7 +103,8 @@ def _rows(progress: Progress, width: int, room: int) -> list[Text]:
     columns = _columns(progress, width)
     others = [
         _other(progress, kind, item, state, width)
-        for kind in ("package", "repo", "command", "service")
+        for kind in GROUPS
+        if kind != "download"
         for item, state in progress.items(kind, *ACTIVE)
     ]
     files = [_file(progress, key, item, columns) for key, item in progress.items("download", *ACTIVE)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 from .summary import fitted, summary
+from .values import Object
 from .view import View
 
 
@@ -16,14 +16,14 @@ class JsonView(View):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: Object) -> None:
         if event.get("event") != "outcome":  # it is written once, and last
             self._write(event)
 
-    def outcome(self, outcome: Mapping[str, Any]) -> None:
+    def outcome(self, outcome: Object) -> None:
         self._write({"event": "outcome", "from": "collector", **outcome})
 
-    def _write(self, event: Mapping[str, Any]) -> None:
+    def _write(self, event: Object) -> None:
         self._stream.write(json.dumps(event, separators=(",", ":")) + "\n")
         self._stream.flush()
 
@@ -34,10 +34,10 @@ class QuietView(View):
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: Object) -> None:
         return
 
-    def outcome(self, outcome: Mapping[str, Any]) -> None:
+    def outcome(self, outcome: Object) -> None:
         if outcome.get("exit_code") == 0:
             return
         for words in summary(outcome):

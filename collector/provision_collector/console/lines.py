@@ -7,17 +7,18 @@ harmless, and the words alone say what is good and what is bad.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
+
+from provision_agent.contract.steps import GROUPS, STEPS
 
 from . import units
 from .progress import Progress, cause_text
 from .text import harmless
+from .values import Object, children, number, text
 
 Tone = Literal["good", "bad", "warn", "plain"]
 MARKS: dict[Tone, str] = {"good": "✓", "bad": "✗", "warn": "!", "plain": " "}
-
-Event = Mapping[str, Any]
 
 
 class Line(NamedTuple):
@@ -35,22 +36,13 @@ class Line(NamedTuple):
         return "  ".join(part for part in (self.what, self.item, self.detail) if part)
 
 
-def line_of(event: Event, progress: Progress) -> Line | None:
-    """The line for *event*, after *progress* has taken it; None if it is not worth one."""
+def line_of(event: Object, progress: Progress) -> Line | None:
+    """The line for *event*, after *progress* has taken it; None if people do not need to know of it."""
     name = str(event.get("event"))
     kind, _, what = name.partition("_")
     if name in _LINES:
         return _LINES[name](event, progress)
-    if what == "failed":
-        return _failed(kind, event)
-    if what == "skipped":
-        if event.get("reason") == "verified":
-            return Line(f"{kind} there already", _item(event), "verified", "good")
-        return Line(f"{kind} skipped", _item(event), _text(event, "reason"))
-    if what == "retried":
-        wait = f"attempt {_text(event, 'attempt')} in {units.waiting(_number(event, 'wait_s'))}"
-        return Line(f"{kind} retried", _item(event), f"{_text(event, 'class')}, {wait}", "warn")
-    return None
+    return _OF_ANY_ITEM[what](kind, event) if what in _OF_ANY_ITEM else None
 
 
 def totals_line(progress: Progress) -> Line:
@@ -69,21 +61,20 @@ def totals_line(progress: Progress) -> Line:
 def facts_text(facts: object) -> str:
     """The instance in a few words: its cards, its free disk, its python."""
     facts = facts if isinstance(facts, Mapping) else {}
-    gpus, disks, pythons = (_mappings(facts.get(key)) for key in ("gpus", "disks", "pythons"))
+    gpus, disks, pythons = (children(facts, key) for key in ("gpus", "disks", "pythons"))
     words = []
     if gpus:
-        memory = f" {_binary_gigabytes(gpus[0].get('memory_bytes'))}"
-        words.append(
-            f"{f'{len(gpus)} × ' if len(gpus) > 1 else ''}{harmless(gpus[0].get('name'))}{memory}".rstrip()
-        )
+        many = f"{len(gpus)} × " if len(gpus) > 1 else ""
+        memory = number(gpus[0], "memory_bytes") / 2**30
+        words.append(f"{many}{text(gpus[0], 'name')}{f' {memory:.0f} GiB' if memory else ''}")
         if facts.get("driver"):
-            words.append(f"driver {harmless(facts['driver'])}")
+            words.append(f"driver {text(facts, 'driver')}")
     else:
         words.append("no GPU")
     if disks:
-        words.append(f"{units.size(_number(disks[0], 'free_bytes'))} free")
+        words.append(f"{units.size(number(disks[0], 'free_bytes'))} free")
     if pythons:
-        words.append(f"python {harmless(pythons[0].get('version'))}")
+        words.append(f"python {text(pythons[0], 'version')}")
     return ", ".join(words)
 
 
@@ -95,104 +86,123 @@ def host_of(url: object) -> str:
         return harmless(url)
 
 
-def _failed(kind: str, event: Event) -> Line:
-    because = f"{_text(event, 'message')} ({_text(event, 'class')})"
+def _failed(kind: str, event: Object) -> Line:
+    because = f"{text(event, 'message')} ({text(event, 'class')})"
     tone: Tone = "warn" if event.get("level") == "optional" else "bad"
-    return Line(f"{kind} failed", _item(event), because, tone, _text(event, "hint"))
+    return Line(f"{kind} failed", _item(event), because, tone, text(event, "hint"))
 
 
-def _connecting(event: Event, progress: Progress) -> Line | None:
+def _skipped(kind: str, event: Object) -> Line:
+    if event.get("reason") == "verified":
+        return Line(f"{kind} there already", _item(event), "verified", "good")
+    return Line(f"{kind} skipped", _item(event), text(event, "reason"))
+
+
+def _retried(kind: str, event: Object) -> Line:
+    wait = f"attempt {text(event, 'attempt')} in {units.waiting(number(event, 'wait_s'))}"
+    return Line(f"{kind} retried", _item(event), f"{text(event, 'class')}, {wait}", "warn")
+
+
+def _finished(kind: str, event: Object) -> Line:
+    took = f"in {units.duration(number(event, 'duration_s'))}"
+    commit = f"{text(event, 'commit')[:10]} " if event.get("commit") else ""
+    return Line(f"{kind} finished", _item(event), f"{commit}{took}", "good")
+
+
+def _going_on(kind: str, event: Object) -> Line:
+    return Line(f"{kind} going on", _item(event), text(event, "message"))
+
+
+_OF_ANY_ITEM: dict[str, Callable[[str, Object], Line]] = {
+    "failed": _failed,
+    "skipped": _skipped,
+    "retried": _retried,
+    "finished": _finished,
+    "progress": _going_on,
+}
+"""The second word of an event's name: how an item of any kind is told, where `_LINES` has nothing better."""
+
+
+def _connecting(event: Object, progress: Progress) -> Line | None:
     return Line(progress.connection) if event.get("cause") else None
 
 
-def _facts_found(event: Event, progress: Progress) -> Line:
+def _facts_found(event: Object, progress: Progress) -> Line:
     return Line("instance", "", facts_text(event.get("facts")))
 
 
-def _run_started(event: Event, progress: Progress) -> Line:
-    bound = f"ends by itself after {units.duration(_number(event, 'deadline_s'))}"
-    return Line("run resumed" if event.get("resumed") else "run started", _text(event, "name"), bound)
+def _run_started(event: Object, progress: Progress) -> Line:
+    bound = f"ends by itself after {units.duration(number(event, 'deadline_s'))}"
+    return Line("run resumed" if event.get("resumed") else "run started", text(event, "name"), bound)
 
 
-def _step_started(event: Event, progress: Progress) -> Line:
-    return Line("step started", _text(event, "step"))
+def _step_started(event: Object, progress: Progress) -> Line:
+    step = STEPS.get(str(event.get("step")))
+    return Line("step started", text(event, "step"), step.text if step is not None else "")
 
 
-def _step_finished(event: Event, progress: Progress) -> Line:
-    counts = [f"{_text(event, key)} {key}" for key in ("ok", "failed", "skipped") if event.get(key)]
-    took = f"in {units.duration(_number(event, 'duration_s'))}"
-    return Line("step finished", _text(event, "step"), f"{', '.join(counts)} {took}".strip())
+def _step_finished(event: Object, progress: Progress) -> Line:
+    counts = [f"{text(event, key)} {key}" for key in ("ok", "failed", "skipped") if event.get(key)]
+    took = f"in {units.duration(number(event, 'duration_s'))}"
+    return Line("step finished", text(event, "step"), f"{', '.join(counts)} {took}".strip())
 
 
-def _step_failed(event: Event, progress: Progress) -> Line:
+def _step_failed(event: Object, progress: Progress) -> Line:
     return _failed("step", dict(event, item=event.get("step")))
 
 
-def _download_started(event: Event, progress: Progress) -> Line:
+def _download_started(event: Object, progress: Progress) -> Line:
     return Line("download started", _item(event), f"from {host_of(event.get('url'))}")
 
 
-def _download_stalled(event: Event, progress: Progress) -> Line:
-    rate = f"{units.speed(_number(event, 'bytes_per_s'))} over {units.duration(_number(event, 'for_s'))}"
+def _download_stalled(event: Object, progress: Progress) -> Line:
+    rate = f"{units.speed(number(event, 'bytes_per_s'))} over {units.duration(number(event, 'for_s'))}"
     return Line("download stalled", _item(event), rate, "warn")
 
 
-def _download_waiting(event: Event, progress: Progress) -> Line:
-    wait = f"{units.waiting(_number(event, 'wait_s'))} ({_text(event, 'host')} limit)"
+def _download_waiting(event: Object, progress: Progress) -> Line:
+    wait = f"{units.waiting(number(event, 'wait_s'))} ({text(event, 'host')} limit)"
     return Line("download waiting", _item(event), wait)
 
 
-def _download_switched(event: Event, progress: Progress) -> Line:
+def _download_switched(event: Object, progress: Progress) -> Line:
     what = "SUBSTITUTED: another file, from" if event.get("substitute") else "now from"
     return Line("download switched", _item(event), f"{what} {host_of(event.get('url'))}", "warn")
 
 
-def _download_finished(event: Event, progress: Progress) -> Line:
-    count, took_s = _number(event, "bytes"), _number(event, "duration_s")
+def _download_finished(event: Object, progress: Progress) -> Line:
+    count, took_s = number(event, "bytes"), number(event, "duration_s")
     rate = f" ({units.speed(count / took_s)})" if took_s > 0 else ""
     return Line(
         "download finished", _item(event), f"{units.size(count)} in {units.duration(took_s)}{rate}", "good"
     )
 
 
-def _finished(event: Event, progress: Progress) -> Line:
-    kind = str(event["event"]).partition("_")[0]
-    took = f"in {units.duration(_number(event, 'duration_s'))}"
-    commit = f"{_text(event, 'commit')[:10]} " if event.get("commit") else ""
-    return Line(f"{kind} finished", _item(event), f"{commit}{took}", "good")
-
-
-def _ticker(event: Event, progress: Progress) -> Line:
-    """Read by nobody in full: views show one of these now and then."""
-    kind = str(event["event"]).partition("_")[0]
-    return Line(f"{kind} going on", _item(event), _text(event, "message"))
-
-
-def _download_progress(event: Event, progress: Progress) -> Line:
+def _download_progress(event: Object, progress: Progress) -> Line:
     return totals_line(progress)
 
 
-def _check_passed(event: Event, progress: Progress) -> Line:
+def _check_passed(event: Object, progress: Progress) -> Line:
     found = event.get("found")
     return Line("check passed", _item(event), harmless(found) if isinstance(found, str) else "", "good")
 
 
-def _run_usable(event: Event, progress: Progress) -> Line:
+def _run_usable(event: Object, progress: Progress) -> Line:
     return Line(
         "usable",
         "",
-        f"all that is critical is there, after {units.duration(_number(event, 'after_s'))}",
+        f"all that is critical is there, after {units.duration(number(event, 'after_s'))}",
         "good",
     )
 
 
-def _deadline_at_risk(event: Event, progress: Progress) -> Line:
-    left, needed = (units.duration(_number(event, key)) for key in ("remaining_s", "needed_s"))
+def _deadline_at_risk(event: Object, progress: Progress) -> Line:
+    left, needed = (units.duration(number(event, key)) for key in ("remaining_s", "needed_s"))
     hint = "start it with a longer `--timeout` next time"
     return Line("deadline at risk", "", f"{left} left, about {needed} needed at this speed", "warn", hint)
 
 
-def _secrets_needed(event: Event, progress: Progress) -> Line:
+def _secrets_needed(event: Object, progress: Progress) -> Line:
     wanted = event.get("names")
     names = ", ".join(harmless(name) for name in wanted) if isinstance(wanted, list) else harmless(wanted)
     return Line(
@@ -200,26 +210,26 @@ def _secrets_needed(event: Event, progress: Progress) -> Line:
     )
 
 
-def _gap(event: Event, progress: Progress) -> Line:
-    lost = "an unknown number of bytes" if event.get("bytes") is None else units.size(_number(event, "bytes"))
-    return Line("gap", _text(event, "file"), f"{lost} cannot be recovered; the verdict stays", "warn")
+def _gap(event: Object, progress: Progress) -> Line:
+    lost = "an unknown number of bytes" if event.get("bytes") is None else units.size(number(event, "bytes"))
+    return Line("gap", text(event, "file"), f"{lost} cannot be recovered; the verdict stays", "warn")
 
 
-_LINES: dict[str, Callable[[Event, Progress], Line | None]] = {
-    "run_accepted": lambda event, progress: Line("run accepted", _text(event, "run"), f"on {progress.host}"),
+_LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
+    "run_accepted": lambda event, progress: Line("run accepted", text(event, "run"), f"on {progress.host}"),
     "connecting": _connecting,
     "connected": lambda event, progress: Line("connected", progress.host),
     "connection_lost": lambda event, progress: Line(
         progress.connection, "", cause_text(event.get("cause")), "warn"
     ),
     "agent_restarted": lambda event, progress: Line(
-        "agent restarted", "", f"{_text(event, 'restarts')} so far", "warn"
+        "agent restarted", "", f"{text(event, 'restarts')} so far", "warn"
     ),
     "gap": _gap,
     "run_started": _run_started,
     "facts_found": _facts_found,
     "preflight_passed": lambda event, progress: Line(
-        "preflight passed", "", f"{units.size(_number(event, 'bytes_to_fetch'))} to fetch", "good"
+        "preflight passed", "", f"{units.size(number(event, 'bytes_to_fetch'))} to fetch", "good"
     ),
     "step_started": _step_started,
     "step_finished": _step_finished,
@@ -230,45 +240,23 @@ _LINES: dict[str, Callable[[Event, Progress], Line | None]] = {
     "download_waiting": _download_waiting,
     "download_switched": _download_switched,
     "download_finished": _download_finished,
-    "repo_progress": _ticker,
-    "repo_finished": _finished,
-    "package_progress": _ticker,
-    "package_finished": _finished,
     "file_written": lambda event, progress: Line("file written", _item(event), "", "good"),
     "command_started": lambda event, progress: Line("command started", _item(event)),
-    "command_finished": _finished,
     "check_passed": _check_passed,
     "service_started": lambda event, progress: Line(
-        "service started", _item(event), f"pid {_text(event, 'pid')}"
+        "service started", _item(event), f"pid {text(event, 'pid')}"
     ),
-    "service_ready": lambda event, progress: Line("service ready", _item(event), _text(event, "url"), "good"),
-    "warning": lambda event, progress: Line("warning", "", _text(event, "message"), "warn"),
+    "service_ready": lambda event, progress: Line("service ready", _item(event), text(event, "url"), "good"),
+    "warning": lambda event, progress: Line("warning", "", text(event, "message"), "warn"),
     "deadline_at_risk": _deadline_at_risk,
     "secrets_needed": _secrets_needed,
     "run_usable": _run_usable,
-    "run_finished": lambda event, progress: Line("run finished", _text(event, "verdict")),
+    "run_finished": lambda event, progress: Line("run finished", text(event, "verdict")),
 }
 
-TICKERS = frozenset(("connecting", "download_progress", "repo_progress", "package_progress"))
+TICKERS = frozenset(("connecting", *(f"{kind}_progress" for kind in GROUPS)))
 """Told often: a view shows at most one line of these every so many seconds."""
 
 
-def _item(event: Event) -> str:
-    return harmless(event.get("item") or "")
-
-
-def _mappings(value: object) -> list[Mapping[str, Any]]:
-    return [part for part in value if isinstance(part, Mapping)] if isinstance(value, list) else []
-
-
-def _text(event: Event, key: str) -> str:
-    value = event.get(key)
-    return "" if value is None else harmless(value)
-
-
-def _number(event: Event, key: str) -> float:
-    return units.number(event.get(key))
-
-
-def _binary_gigabytes(count: object) -> str:
-    return f"{units.number(count) / 2**30:.0f} GiB" if count else ""
+def _item(event: Object) -> str:
+    return text(event, "item")

@@ -1,4 +1,4 @@
-"""A calm picture of the run at the foot of the terminal; what must not be missed scrolls by above it.
+"""The live view: a picture of the run at the foot of the terminal; what must not be missed is printed above it.
 
 Drawn a few times a second and only when it has changed, from a thread of its own: a slow terminal never
 holds up the run. `close` leaves the terminal as it was.
@@ -7,10 +7,9 @@ holds up the run. `close` leaves the terminal as it was.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from math import ceil
-from typing import Any
 
+from provision_agent.contract.status import RunState
 from rich.console import Console, Group
 from rich.control import Control
 from rich.live import Live
@@ -23,6 +22,7 @@ from .lines import MARKS, Line, Tone, line_of
 from .progress import Progress
 from .summary import WIDTH, fitted, summary
 from .text import wrapped
+from .values import Object
 from .view import View
 
 DRAWS_PER_S = 5
@@ -69,16 +69,21 @@ class LiveView(View):
         self._thread.start()
         return self
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def follow(self, state: RunState) -> None:
+        with self._lock:
+            self._progress.follow(state)
+
+    def event(self, event: Object) -> None:
+        name = str(event.get("event"))
         with self._lock:
             self._progress.take(event)
-            name = str(event.get("event"))
-            line = line_of(event, self._progress) if name in _TOLD or name.endswith("_failed") else None
-            at = units.clock(self._progress.offset_s)
+            with self._progress.state.lock:
+                line = line_of(event, self._progress) if name in _TOLD or name.endswith("_failed") else None
+                at = units.clock(self._progress.offset_s)
         if line is not None:
             self._tell(at, line)
 
-    def outcome(self, outcome: Mapping[str, Any]) -> None:
+    def outcome(self, outcome: Object) -> None:
         self.close()
         for words in summary(outcome):
             for line in fitted(words, min(self._console.width, WIDTH)):
@@ -93,7 +98,7 @@ class LiveView(View):
     def draw(self) -> None:
         """Bring the picture up to date, if it has changed."""
         width, height = self._console.size
-        with self._lock:
+        with self._lock, self._progress.state.lock:
             lines = frame(self._progress, width, height - 1)
         if lines == self._drawn and width == self._drawn_width:
             return

@@ -1,17 +1,19 @@
-"""One line for each fact, with the time since the start: for pipes, logs and people who like it plain.
+"""The plain view: one line for each event that matters, with the time since the start, for pipes and logs.
 
 A line is written whole and flushed; what is told often (progress) comes at most every ten seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
+
+from provision_agent.contract.status import RunState
 
 from . import units
 from .lines import MARKS, TICKERS, line_of
 from .progress import Progress
 from .summary import fitted, summary
+from .values import Object
 from .view import View
 
 TICKER_EVERY_S = 10.0
@@ -25,11 +27,15 @@ class PlainView(View):
         self._stream = stream
         self._ticked_s = {"connecting": -TICKER_EVERY_S}  # a booting instance is said at once
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def follow(self, state: RunState) -> None:
+        self._progress.follow(state)
+
+    def event(self, event: Object) -> None:
         self._progress.take(event)
         if event.get("event") in TICKERS and not self._is_time(str(event["event"])):
             return
-        line = line_of(event, self._progress)
+        with self._progress.state.lock:
+            line = line_of(event, self._progress)
         if line is None:
             return
         at = units.clock(self._progress.offset_s)
@@ -37,7 +43,7 @@ class PlainView(View):
         if line.hint:
             self._say(f"{' ' * len(at)}    next: {line.hint}")
 
-    def outcome(self, outcome: Mapping[str, Any]) -> None:
+    def outcome(self, outcome: Object) -> None:
         for words in summary(outcome):
             for line in fitted(words):
                 self._say(line)

@@ -1,15 +1,15 @@
 """What the views know of one run: the fold of its events, this side's connection, and the time between.
 
-The fold is the agent's own (`provision_agent.contract.status`); here is only what this machine adds. Times are
-taken from the events, and go on with the local clock, so that a wrong clock on the instance does no harm.
+The state is that of the run which this process watches, or else is folded here from the events. Times are taken
+from the events, and go on with the local clock, so that a wrong clock on the instance does no harm.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from provision_agent.contract.events import parse_event
 from provision_agent.contract.parsing import ParseError
@@ -18,7 +18,7 @@ from provision_agent.contract.steps import GROUPS
 
 from . import units
 from .text import harmless
-from .units import number
+from .values import Object, number
 
 DONE = ("done", "passed", "ready")
 """The states of the fold in which an item is there."""
@@ -57,7 +57,9 @@ class Progress:
         self.host = harmless(host)
         self.state = RunState("")
         self.is_connected = False
-        self._link: Mapping[str, Any] = {"event": "connecting"}
+        self._folds = True
+        self._has_begun = False
+        self._link: Object = {"event": "connecting"}
         self._link_since = clock()
         self._clock = clock
         self._began = clock()
@@ -67,24 +69,29 @@ class Progress:
         self._changed: dict[str, float] = {}
         self._to_fetch_bytes = 0
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        """Fold the next *event* of either side."""
-        if event.get("run"):
+    def follow(self, state: RunState) -> None:
+        """Read *state*, which somebody else folds, from now on."""
+        self.state, self._folds = state, False
+
+    def take(self, event: Object) -> None:
+        """Take the next *event* of either side."""
+        if self._folds and event.get("run"):
             self.state.run = str(event["run"])
         if event.get("from") == "collector":
             self._take_own(event)
             return
-        was_started = self.state.started
-        try:
-            known = parse_event(event)
-            self.state.fold(known)
-        except ParseError:
-            return  # the outcome says so
-        if event.get("event") == "preflight_passed":
-            self._to_fetch_bytes = int(number(event.get("bytes_to_fetch")))
-        self._take_time(event, just_started=not was_started and bool(self.state.started))
-        if "item" in event and event["event"] != "download_progress":
-            self._changed[f"{event['event'].partition('_')[0]}:{known.key}"] = self._clock()
+        if self._folds:
+            try:
+                self.state.fold(parse_event(event))
+            except ParseError:
+                return  # the outcome says so
+        name = str(event.get("event"))
+        if name == "preflight_passed":
+            self._to_fetch_bytes = int(number(event, "bytes_to_fetch"))
+        self._take_time(event)
+        if "item" in event and name != "download_progress":
+            key = event.get("key") or event["item"]
+            self._changed[f"{name.partition('_')[0]}:{key}"] = self._clock()
 
     @property
     def elapsed_s(self) -> float:
@@ -114,11 +121,11 @@ class Progress:
         if self.is_connected:
             return "connected"
         if self._link["event"] == "connection_lost":
-            wait_s = number(self._link.get("retry_in_s")) - passed_s
+            wait_s = number(self._link, "retry_in_s") - passed_s
             when = f"in {units.waiting(wait_s)}" if wait_s >= 1 else "now"
             return f"connection lost, trying again {when}; the run goes on"
         if self._link.get("cause"):
-            waited = units.waiting(number(self._link.get("waited_s")) + passed_s)
+            waited = units.waiting(number(self._link, "waited_s") + passed_s)
             return f"waiting for the instance to boot: {waited} ({cause_text(self._link['cause'])})"
         return "connecting"
 
@@ -133,9 +140,8 @@ class Progress:
 
     def items(self, kind: str, *states: str) -> list[tuple[str, ItemState]]:
         """The items of *kind* (``download``, ``check``, …) in one of *states*, by key, in the order they appeared."""
-        return [
-            pair for pair in self.state.items[GROUPS[kind]].items() if not states or pair[1].state in states
-        ]
+        items = self.state.items[GROUPS[kind]]
+        return [pair for pair in items.items() if not states or pair[1].state in states]
 
     def totals(self) -> Totals:
         """The downloads added up. Skipped files count as files only: they move no byte."""
@@ -165,13 +171,14 @@ class Progress:
             left_s=None if left_s is None else max(left_s, slowest_s),
         )
 
-    def _take_own(self, event: Mapping[str, Any]) -> None:
+    def _take_own(self, event: Object) -> None:
         if event.get("event") in ("connecting", "connected", "connection_lost"):
             self._link, self._link_since = event, self._clock()
             self.is_connected = event["event"] == "connected"
 
-    def _take_time(self, event: Mapping[str, Any], *, just_started: bool) -> None:
-        if just_started:
+    def _take_time(self, event: Object) -> None:
+        if self.state.started and not self._has_begun:
+            self._has_begun = True
             self._before_run_s = self._clock() - self._began
         at, started = parsed_time(event.get("ts")), parsed_time(self.state.started)
         if at and started:

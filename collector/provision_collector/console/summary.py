@@ -6,42 +6,21 @@ Taken from the outcome alone, so that every view and every command says the same
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from provision_agent.contract.verdicts import NEXT, VERDICTS
 from rich.cells import cell_len
 
 from . import units
 from .lines import Tone
 from .text import harmless, wrapped
+from .values import Object, child, children, listed, number, text
 
 WIDTH = 80
 SHOWN_WARNINGS = 10
 
-_MARKS: dict[str, tuple[str, Tone]] = {"optional": ("⚠", "warn"), "other": ("❌", "bad")}
-
-_VERDICTS: dict[str, tuple[str, Tone, str]] = {
-    "complete": ("✅", "good", "everything needed is there and checked"),
-    "incomplete": ("⚠", "warn", "usable, but something required is missing"),
-    "failed": ("❌", "bad", "the instance is not usable"),
-    "refused": ("❌", "bad", "another plan's run is going on this instance"),
-    "unreachable": ("❌", "bad", "there is no way in"),
-    "host-key": ("❌", "bad", "this is not the host key that was expected"),
-    "contact-lost": ("⚠", "warn", "there is no way back in; the run may go on without us"),
-    "auth-refused": ("❌", "bad", "the instance does not take this key"),
-    "agent-lost": ("❌", "bad", "the agent died and could not be started again"),
-    "instance-gone": ("❌", "bad", "the instance does not exist any more"),
-    "timeout": ("❌", "bad", "the deadline passed"),
-    "cancelled": ("⚠", "warn", "it was stopped before its end"),
-}
-
-_NEXT = {
-    "retry": "run the same `provision up` again: what has landed is kept",
-    "replace_instance": "destroy this instance and take another one: this one cannot be mended from here",
-    "fix_profile": "correct the profile as said above, then run the same `provision up` again",
-    "fix_credentials": "correct the key or the token as said above, then run the same `provision up` again",
-    "report_bug": "please report this, with the logs above",
-}
+_MARKS: dict[str, tuple[str, Tone]] = {"good": ("✅", "good"), "warn": ("⚠", "warn"), "bad": ("❌", "bad")}
 
 
 class Words(NamedTuple):
@@ -53,14 +32,14 @@ class Words(NamedTuple):
     indent: int = 0
 
 
-def summary(outcome: Mapping[str, Any]) -> Iterator[Words]:
+def summary(outcome: Object) -> Iterator[Words]:
     """The lines of the summary, from top to bottom; wrap each with `fitted`."""
     yield Words("")
     yield from _head(outcome)
     yield from _facts(outcome)
-    for error in outcome.get("errors") or []:
+    for error in children(outcome, "errors"):
         yield from _error(error)
-    yield from _warnings(outcome.get("warnings") or [])
+    yield from _warnings(listed(outcome, "warnings"))
     yield from _next(outcome)
 
 
@@ -71,44 +50,43 @@ def fitted(words: Words, width: int = WIDTH) -> list[str]:
     return [(" " * words.indent if at else first) + line for at, line in enumerate(lines)]
 
 
-def _head(outcome: Mapping[str, Any]) -> Iterator[Words]:
+def _head(outcome: Object) -> Iterator[Words]:
     verdict = str(outcome.get("verdict"))
-    mark, tone, meaning = _VERDICTS.get(verdict, ("❌", "bad", "see the errors below"))
-    if verdict == "cancelled" and outcome.get("duration_s") is None:
+    known = VERDICTS.get(verdict)
+    mark, tone = _MARKS[known.tone if known is not None else "bad"]
+    meaning = known.meaning if known is not None else "see the errors below"
+    has_ended = outcome.get("duration_s") is not None
+    if verdict == "cancelled" and not has_ended:
         meaning = "left before its end"
-    took = (
-        f" in {units.duration(units.number(outcome['duration_s']))}"
-        if outcome.get("duration_s") is not None
-        else ""
-    )
+    took = f" in {units.duration(number(outcome, 'duration_s'))}" if has_ended else ""
     yield Words(f"{harmless(verdict)}{took}: {meaning}", tone, mark, 3)
 
 
-def _facts(outcome: Mapping[str, Any]) -> Iterator[Words]:
+def _facts(outcome: Object) -> Iterator[Words]:
     if outcome.get("run"):
-        yield _fact("run", f"{harmless(outcome['run'])} on {harmless(outcome.get('host') or '?')}")
+        yield _fact("run", f"{text(outcome, 'run')} on {text(outcome, 'host') or '?'}")
     if outcome.get("usable_after_s") is not None:
-        yield _fact("usable", f"after {units.duration(units.number(outcome['usable_after_s']))}")
-    downloads = outcome.get("downloads") or {}
+        yield _fact("usable", f"after {units.duration(number(outcome, 'usable_after_s'))}")
+    downloads = child(outcome, "downloads")
     if any(downloads.values()):
         counts = ", ".join(
             f"{downloads[key]} {key}" for key in ("ok", "failed", "skipped") if downloads.get(key)
         )
-        fetched = f"{units.size(units.number(outcome.get('bytes_downloaded')))} fetched"
+        fetched = f"{units.size(number(outcome, 'bytes_downloaded'))} fetched"
         yield _fact("downloads", f"{counts}; {fetched}", "bad" if downloads.get("failed") else "plain")
-    checks = outcome.get("checks") or {}
-    if checks.get("passed") or checks.get("failed"):
-        failed = checks.get("failed") or []
-        text = f"{checks.get('passed') or 0} passed" + (f", {len(failed)} failed" if failed else "")
-        yield _fact("checks", text, "bad" if failed else "plain")
-    for service in outcome.get("services") or []:
-        parts = [harmless(service[key]) for key in ("name", "state", "url") if service.get(key)]
+    checks = child(outcome, "checks")
+    passed, failed = int(number(checks, "passed")), listed(checks, "failed")
+    if passed or failed:
+        words = f"{passed} passed" + (f", {len(failed)} failed" if failed else "")
+        yield _fact("checks", words, "bad" if failed else "plain")
+    for service in children(outcome, "services"):
+        parts = [text(service, key) for key in ("name", "state", "url") if service.get(key)]
         yield _fact("service", "  ".join(parts), "bad" if service.get("state") == "failed" else "plain")
     yield from _connection(outcome)
-    yield from _logs(outcome.get("logs") or {})
+    yield from _logs(child(outcome, "logs"))
 
 
-def _logs(logs: Mapping[str, str]) -> Iterator[Words]:
+def _logs(logs: Object) -> Iterator[Words]:
     """The core log's path, and what of the others is not the same."""
     paths = {name: harmless(path) for name, path in logs.items() if path}
     core = paths.pop("core", None)
@@ -127,24 +105,25 @@ def _fact(label: str, text: str, tone: Tone = "plain") -> Words:
     return Words(text, tone, f"   {label}", 16)
 
 
-def _connection(outcome: Mapping[str, Any]) -> Iterator[Words]:
-    reconnects, gaps = int(outcome.get("reconnects") or 0), outcome.get("gaps") or []
+def _connection(outcome: Object) -> Iterator[Words]:
+    reconnects, gaps = int(number(outcome, "reconnects")), listed(outcome, "gaps")
     if not reconnects and not gaps:
         return
-    text = units.counted(reconnects, "reconnect")
-    text += f", {units.counted(len(gaps), 'gap')} in the mirrors" if gaps else ", nothing lost"
-    yield _fact("connection", text, "warn" if gaps else "plain")
+    lost = f"{units.counted(len(gaps), 'gap')} in the mirrors" if gaps else "nothing lost"
+    yield _fact(
+        "connection", f"{units.counted(reconnects, 'reconnect')}, {lost}", "warn" if gaps else "plain"
+    )
 
 
-def _error(error: Mapping[str, Any]) -> Iterator[Words]:
-    mark, tone = _MARKS["optional" if error.get("level") == "optional" else "other"]
-    kind = ", ".join(harmless(error[key]) for key in ("level", "class") if error.get(key))
+def _error(error: Object) -> Iterator[Words]:
+    mark, tone = _MARKS["warn" if error.get("level") == "optional" else "bad"]
+    kind = ", ".join(text(error, key) for key in ("level", "class") if error.get(key))
     yield Words("")
-    yield Words(f"{harmless(error.get('item') or 'error')} ({kind})", tone, mark, 3)
+    yield Words(f"{text(error, 'item') or 'error'} ({kind})", tone, mark, 3)
     for line in str(error.get("message") or "").splitlines():
         yield Words(harmless(line), indent=3)
     if error.get("hint"):
-        yield Words(f"next: {harmless(error['hint'])}", indent=3)
+        yield Words(f"next: {text(error, 'hint')}", indent=3)
 
 
 def _warnings(warnings: list[object]) -> Iterator[Words]:
@@ -160,10 +139,10 @@ def _warnings(warnings: list[object]) -> Iterator[Words]:
         )
 
 
-def _next(outcome: Mapping[str, Any]) -> Iterator[Words]:
-    text = _NEXT.get(str(outcome.get("next")), "")
+def _next(outcome: Object) -> Iterator[Words]:
+    words = NEXT.get(str(outcome.get("next")), "")
     if outcome.get("verdict") == "contact-lost":
-        text = f"`provision attach {shlex.quote(harmless(outcome.get('run') or ''))}` goes on following it"
-    if text:
+        words = f"`provision attach {shlex.quote(text(outcome, 'run'))}` goes on following it"
+    if words:
         yield Words("")
-        yield Words(text, first="next:", indent=6)
+        yield Words(words, first="next:", indent=6)

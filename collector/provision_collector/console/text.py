@@ -1,4 +1,4 @@
-"""Make remote text safe to show: it can be read, and it can do nothing.
+"""Make remote text safe to print: control characters are shown, not obeyed.
 
 No character that `harmless` returns moves a cursor, rings a bell, changes a title, hides, or turns the
 direction of reading. What would have is shown instead, so that nothing is lost.

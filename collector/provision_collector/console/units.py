@@ -1,4 +1,4 @@
-"""Numbers as people read them: decimal bytes, durations in at most two units."""
+"""Numbers as people read them: bytes in powers of 1000, durations in at most two units."""
 
 from __future__ import annotations
 

@@ -1,22 +1,29 @@
-"""What every view of a run is: told each event, then the outcome, and a context manager around both."""
+"""What every view of a run can do: show each event, then the outcome, and clean up after itself."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+from provision_agent.contract.status import RunState
+
+from .values import Object
 
 
 class View(abc.ABC):
     """Use it as a context manager: whatever it did to the terminal is undone at the end."""
 
+    def follow(self, state: RunState) -> None:
+        """From now on show *state*, which the run that is watched folds; without this call a view folds for itself."""
+        return
+
     @abc.abstractmethod
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: Object) -> None:
         """Show the next event of the agent, or of this side (``"from": "collector"``)."""
 
     @abc.abstractmethod
-    def outcome(self, outcome: Mapping[str, Any]) -> None:
+    def outcome(self, outcome: Object) -> None:
         """Show how it ended; the last call."""
 
     def close(self) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+
+from provision_agent.contract.findings import CaptureAnswer, CapturedModel, CapturedRepo
+from provision_agent.contract.messages import CaptureRequest
 
 from ..errors import UsageError
-from ..instance import Instance
+from ..instance import Instance, as_answer
 from ..instance.query import ask
 from .converted import Converted, name_of
+from .documents import Item
 from .snapshot import add_packages
 
 WITHIN_S = 1900.0
@@ -20,7 +23,7 @@ _PORT = re.compile(r"[0-9]{1,5}")
 
 async def capture(
     instance: Instance, *, comfyui: str | None = None, catalogue: str = CATALOGUE
-) -> Mapping[str, Any]:
+) -> CaptureAnswer:
     """Look at the ComfyUI on *instance*: repos, models with their hashes, packages, the running service.
 
     Args:
@@ -30,57 +33,54 @@ async def capture(
     Raises:
         UsageError: there is none.
     """
-    request = {"comfyui": comfyui, "catalogue": catalogue}
-    found = await ask(instance, "capture", request, timeout_s=WITHIN_S)
-    if found["comfyui"] is None:
+    request = CaptureRequest(comfyui=comfyui, catalogue=catalogue)
+    found = await ask(instance, "capture", request, as_answer(CaptureAnswer), timeout_s=WITHIN_S)
+    if found.comfyui is None:
         raise UsageError(
-            f"there is no ComfyUI on {instance} in {', '.join(found['looked_at'])}",
+            f"there is no ComfyUI on {instance} in {', '.join(found.looked_at)}",
             hint="give its folder with `--comfyui`",
         )
     return found
 
 
-def from_capture(found: Mapping[str, Any], name: str) -> Converted:
+def from_capture(found: CaptureAnswer, name: str) -> Converted:
     """Make a profile of what `capture` found: every commit pinned, every model with size and hash."""
     made = Converted(
         {
             "version": 1,
             "name": name_of(name),
             "description": f"Captured from {name}",
-            "workspace": found["workspace"],
+            "workspace": found.workspace,
         }
     )
-    for repo in found["repos"]:
-        _add_repo(repo, made, has_packages=bool(found["packages"]))
-    for path in found["loose"]:
+    for repo in found.repos:
+        _add_repo(repo, made, has_packages=bool(found.packages))
+    for path in found.loose:
         made.unresolve(f"`{path}` is no git checkout: copy it yourself, or add its repository under `repos:`")
-    add_packages(found["packages"], made)
-    _add_torch(found["packages"], made)
-    for model in found["models"]:
+    add_packages(found.packages, made)
+    _add_torch(found.packages, made)
+    for model in found.models:
         _add_model(model, made)
-    if found["service"]:
-        made.add("services", _service(found["service"], found["comfyui"]))
-    else:
-        made.unresolve("ComfyUI does not run there: its service is not in the profile")
+    _add_service(found.service or (), found.comfyui or "ComfyUI", made)
     return made
 
 
-def _add_repo(repo: Mapping[str, Any], made: Converted, *, has_packages: bool) -> None:
+def _add_repo(repo: CapturedRepo, made: Converted, *, has_packages: bool) -> None:
     """One checkout; what it requires is in the packages already, if those could be listed."""
-    if not repo["url"] or not repo["commit"]:
-        made.unresolve(f"`{repo['path']}` has no remote or no commit: add its repository under `repos:`")
+    if not repo.url or not repo.commit:
+        made.unresolve(f"`{repo.path}` has no remote or no commit: add its repository under `repos:`")
         return
-    item: dict[str, Any] = {"url": repo["url"], "path": repo["path"], "ref": repo["commit"]}
-    if repo["has_submodules"]:
+    item: Item = {"url": repo.url, "path": repo.path, "ref": repo.commit}
+    if repo.has_submodules:
         item["submodules"] = True
-    if repo["has_requirements"] and not has_packages:
+    if repo.has_requirements and not has_packages:
         item["install"] = "requirements.txt"
     made.add_repo(item)
-    if repo["is_changed"]:
-        made.unresolve(f"`{repo['path']}` has changes of its own: the profile brings the commit without them")
+    if repo.is_changed:
+        made.unresolve(f"`{repo.path}` has changes of its own: the profile brings the commit without them")
 
 
-def _add_torch(packages: list[str], made: Converted) -> None:
+def _add_torch(packages: Sequence[str], made: Converted) -> None:
     """torch depends on the card: its version is kept, its build is chosen on the new instance."""
     versions = {
         name.lower(): version.partition("+")[0]
@@ -89,42 +89,42 @@ def _add_torch(packages: list[str], made: Converted) -> None:
     if "torch" not in versions:
         return
     others = [f"{name}=={versions[name]}" for name in ("torchvision", "torchaudio") if name in versions]
-    layer: dict[str, Any] = {"torch": {"version": versions["torch"]}}
-    if others:
-        layer["torch"]["with"] = others
-    made.profile.setdefault("python", {}).setdefault("layers", []).insert(0, layer)
+    torch: Item = {"version": versions["torch"], **({"with": others} if others else {})}
+    made.layers().insert(0, {"torch": torch})
 
 
-def _add_model(model: Mapping[str, Any], made: Converted) -> None:
-    if not model["url"]:
+def _add_model(model: CapturedModel, made: Converted) -> None:
+    if not model.url:
         made.unresolve(
-            f"the model `{model['path']}` ({model['size_bytes']} bytes, sha256 {model['sha256']}) has no known source: "
+            f"the model `{model.path}` ({model.size_bytes} bytes, sha256 {model.sha256}) has no known source: "
             "add it under `downloads:`"
         )
         return
-    item: dict[str, Any] = {
-        "url": model["url"],
-        "path": model["path"],
-        "size": model["size_bytes"],
-        "sha256": model["sha256"],
-    }
-    if model["mirrors"]:
-        item["mirrors"] = list(model["mirrors"])
-    if model.get("level", "required") != "required":
-        item["level"] = model["level"]
+    item: Item = {"url": model.url, "path": model.path, "size": model.size_bytes, "sha256": model.sha256}
+    if model.mirrors:
+        item["mirrors"] = list(model.mirrors)
+    if model.level != "required":
+        item["level"] = model.level
     made.add_download(item)
 
 
-def _service(words: list[str], directory: str) -> dict[str, Any]:
-    script = next(number for number, word in enumerate(words) if word.rpartition("/")[2] == "main.py")
+def _add_service(words: Sequence[str], directory: str, made: Converted) -> None:
+    """The service by the words of its process; `main.py` is found by its name, wherever it was started."""
+    script = next((number for number, word in enumerate(words) if word.rpartition("/")[2] == "main.py"), None)
+    if script is None:
+        made.unresolve("ComfyUI does not run there: its service is not in the profile")
+        return
     arguments = [*words[:script], "main.py", *words[script + 1 :]]
     given = dict(pairwise(arguments)).get("--port", "")
     port = given if _PORT.fullmatch(given) else "8188"
-    return {
-        "name": "comfyui",
-        "run": ["python", *arguments],
-        "directory": directory,
-        "ready": {"url": f"http://127.0.0.1:{port}/system_stats", "within": "10m"},
-        "restart": "on_failure",
-        "level": "critical",
-    }
+    made.add(
+        "services",
+        {
+            "name": "comfyui",
+            "run": ["python", *arguments],
+            "directory": directory,
+            "ready": {"url": f"http://127.0.0.1:{port}/system_stats", "within": "10m"},
+            "restart": "on_failure",
+            "level": "critical",
+        },
+    )

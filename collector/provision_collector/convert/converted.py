@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 
 from ..profile.paths import file_path
+from ..profile.schema import for_editors
 from ..profile.urls import download_url, repo_url
+from .documents import Item, items
 
 COMFYUI = "ComfyUI"
 NODES = f"{COMFYUI}/custom_nodes"
@@ -26,7 +27,7 @@ class _Dumper(yaml.SafeDumper):
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -34,67 +35,83 @@ class _Dumper(yaml.SafeDumper):
 class Converted:
     """A profile in the making. `add_…` refuse what no profile may hold, and say so in `unresolved`."""
 
-    profile: dict[str, Any] = field(default_factory=dict)
+    profile: Item = field(default_factory=dict)
     unresolved: list[str] = field(default_factory=list)
     """One sentence each: what is missing, where it was named, and what to write."""
+
+    def part(self, key: str) -> Item:
+        """The mapping of the profile under *key*, made if there is none."""
+        part = self.profile.setdefault(key, {})
+        assert isinstance(part, dict)
+        return part
+
+    def listed(self, key: str) -> list[Item]:
+        """The items of the profile under *key*, such as ``downloads``; `add` adds one."""
+        listed = self.profile.get(key, [])
+        assert isinstance(listed, list)
+        return listed
+
+    def layers(self) -> list[object]:
+        """The layers of the environment."""
+        layers = self.part("python").setdefault("layers", [])
+        assert isinstance(layers, list)
+        return layers
 
     def unresolve(self, sentence: str) -> None:
         """Remember what could not be converted; the same sentence once."""
         if sentence not in self.unresolved:
             self.unresolved.append(sentence)
 
-    def add_download(self, item: dict[str, Any]) -> None:
+    def add_download(self, item: Item) -> None:
         """Add a download. A second one of the same path gives its URL as a mirror, unless the two are known to differ."""
         try:
-            item = {**item, "url": download_url(item["url"])}
-            if not item["path"].endswith("/"):
-                item["path"] = file_path(item["path"])
+            path = str(item["path"])
+            item = {**item, "url": download_url(str(item["url"]))}
+            if not path.endswith("/"):
+                item["path"] = file_path(path)
         except ValueError as error:
             return self.unresolve(f"the download of `{item['path']}`: {error}")
-        known = next((each for each in self._items("downloads") if each["path"] == item["path"]), None)
-        if known is None or item["path"].endswith("/"):
-            if item not in self._items("downloads"):
-                self._items("downloads").append(item)
+        known = next((each for each in self.listed("downloads") if each["path"] == item["path"]), None)
+        if known is None or path.endswith("/"):
+            self.add("downloads", item)
             return None
         return self._merge(known, item)
 
-    def add_repo(self, repo: dict[str, Any]) -> None:
+    def add_repo(self, repo: Item) -> None:
         """Add a checkout; of two at one path the first stays."""
         try:
-            repo = {**repo, "url": repo_url(repo["url"]), "path": file_path(repo["path"])}
+            repo = {**repo, "url": repo_url(str(repo["url"])), "path": file_path(str(repo["path"]))}
         except ValueError as error:
             return self.unresolve(f"the repo `{repo['path']}`: {error}")
         if self.profile.get("extends") == BASE and repo["path"] in OF_THE_BASE:
             if "ref" not in repo:
                 return None  # the base has it, with its mirrors
             repo["level"] = "critical"
-        known = next((each for each in self._items("repos") if each["path"] == repo["path"]), None)
+        known = next((each for each in self.listed("repos") if each["path"] == repo["path"]), None)
         if known is None:
-            self._items("repos").append(repo)
+            self.add("repos", repo)
         elif known != repo:
             self.unresolve(
                 f"`{repo['path']}` is wanted as {_shown(known)} and as {_shown(repo)}: the first is taken"
             )
         return None
 
-    def add(self, key: str, item: Any) -> None:
+    def add(self, key: str, item: Item | str) -> None:
         """Add to any other list of the profile, once."""
-        if item not in self._items(key):
-            self._items(key).append(item)
+        listed: list[object] = [*self.listed(key)]
+        if item not in listed:
+            self.profile[key] = [*listed, item]
 
     def to_yaml(self, *, comment: str) -> str:
         """The profile as a file, what is unresolved in comments on top."""
         lines = [comment, *(f"open: {sentence}" for sentence in self.unresolved)]
         head = "".join(f"# {line}\n" for text in lines for line in text.splitlines())
-        return head + yaml.dump(
+        body = yaml.dump(
             literal(self.profile), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
         )
+        return for_editors(head + body)
 
-    def _items(self, key: str) -> list[Any]:
-        items: list[Any] = self.profile.setdefault(key, [])
-        return items
-
-    def _merge(self, known: dict[str, Any], item: dict[str, Any]) -> None:
+    def _merge(self, known: Item, item: Item) -> None:
         hashes = {known.get("sha256"), item.get("sha256")} - {None}
         if len(hashes) > 1:
             self.unresolve(
@@ -103,11 +120,12 @@ class Converted:
             return
         if hashes:
             known["sha256"] = hashes.pop()
-        if item["url"] not in (known["url"], *known.get("mirrors", [])):
-            known.setdefault("mirrors", []).append(item["url"])
+        mirrors = items(known.get("mirrors"))
+        if item["url"] not in (known["url"], *mirrors):
+            known["mirrors"] = [*mirrors, item["url"]]
 
 
-def literal(value: Any) -> Any:
+def literal(value: object) -> object:
     """*value* with every ``${`` escaped: what was converted means nothing but itself."""
     if isinstance(value, str):
         return value.replace("${", "$${")
@@ -133,5 +151,5 @@ def repo_path(url: str) -> str:
     return f"{NODES}/{url.rstrip('/').removesuffix('.git').rpartition('/')[2]}"
 
 
-def _shown(repo: dict[str, Any]) -> str:
+def _shown(repo: Item) -> str:
     return json.dumps({key: repo[key] for key in ("url", "ref") if key in repo})

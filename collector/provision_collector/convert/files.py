@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from ..errors import UsageError
+from ..errors import ProfileError, UsageError
 from .converted import Converted
+from .documents import check_size, mapping, read_document
 from .manifest import from_manifest
 from .shell import from_script
 from .snapshot import from_cpack, from_snapshot
@@ -22,6 +20,7 @@ def from_file(path: Path) -> Converted:
 
     Raises:
         UsageError: it cannot be read, or is none of these.
+        ProfileError: it is a manifest that is no YAML, or beyond all bounds.
     """
     try:
         with path.open("rb") as file:
@@ -33,26 +32,20 @@ def from_file(path: Path) -> Converted:
     text = head.decode("utf-8-sig", "replace")
     if len(head) > MOST_BYTES or "\0" in text:
         raise _unknown(path)
-    data = _data(text)
-    if isinstance(data, dict) and {"git_custom_nodes", "cnr_custom_nodes"} & data.keys():
-        return from_snapshot(data, path.stem)
-    if isinstance(data, dict) and data.get("version") == 1 and not {"nodes", "repos"} & data.keys():
-        return from_manifest(data, path.stem)
     if path.suffix in (".sh", ".bash") or text.startswith("#!"):
         return from_script(text, path.stem)
+    try:
+        data = mapping(read_document(text, str(path)))
+    except ProfileError:
+        if re.search(r"^version:", text, re.MULTILINE):
+            raise
+        raise _unknown(path) from None
+    check_size(data, str(path))
+    if {"git_custom_nodes", "cnr_custom_nodes"} & data.keys():
+        return from_snapshot(data, path.stem)
+    if data.get("version") == 1 and not {"nodes", "repos"} & data.keys():
+        return from_manifest(data, path.stem)
     raise _unknown(path)
-
-
-def _data(text: str) -> Any:
-    """JSON is YAML, but for its speed and its tabs."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        pass
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return None
 
 
 def _unknown(path: Path) -> UsageError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from .converted import Converted, inside_workspace, name_of
+from .documents import Item, mapping, text
 
 HOSTS = {"huggingface": "huggingface.co", "civitai": "civitai.com"}
 CONDITIONS = {"hf_token_valid": "huggingface", "civitai_token_valid": "civitai"}
@@ -15,19 +15,19 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::[-=]([^}]*))?\}")
 _SHELL = re.compile(r"[|&;<>()$`\\*?\[\]#~%]|=")
 
 
-def from_manifest(data: Mapping[str, Any], name: str) -> Converted:
+def from_manifest(data: Mapping[str, object], name: str) -> Converted:
     """Make a profile of a manifest's YAML values."""
     return _Manifest(data, name).convert()
 
 
 class _Manifest:
-    def __init__(self, data: Mapping[str, Any], name: str) -> None:
+    def __init__(self, data: Mapping[str, object], name: str) -> None:
         self._made = Converted({"version": 1, "name": name_of(name), "description": f"From {name}"})
-        self._data: Mapping[str, Any] = self._expanded(data)
+        self._data = mapping(self._expanded(data))
         self._secrets: dict[str, str] = {}
 
     def convert(self) -> Converted:
-        known: dict[str, Callable[[Any], None]] = {
+        known: dict[str, Callable[[object], None]] = {
             "version": lambda value: None,
             "settings": self._settings,
             "auth": self._auth,
@@ -53,17 +53,19 @@ class _Manifest:
 
     def _install_with_repos(self) -> None:
         """A requirements file inside a checkout is installed when that is there, not before."""
-        layers = self._made.profile.get("python", {}).get("layers", [])
-        for repo in self._made.profile.get("repos", []):
+        if "python" not in self._made.profile:
+            return
+        layers = self._made.layers()
+        for repo in self._made.listed("repos"):
+            folder = f"{repo['path']}/"
             inside = [
-                layer for layer in layers
-                if isinstance(layer, dict) and layer["requirements"].startswith(f"{repo['path']}/")
-            ]  # fmt: skip
+                layer for layer in layers if text(mapping(layer).get("requirements")).startswith(folder)
+            ]
             if len(inside) == 1:
                 layers.remove(inside[0])
-                repo["install"] = inside[0]["requirements"].removeprefix(f"{repo['path']}/")
+                repo["install"] = text(mapping(inside[0])["requirements"]).removeprefix(folder)
 
-    def _expanded(self, value: Any) -> Any:
+    def _expanded(self, value: object) -> object:
         """*value* with ``${VAR:-default}`` as its default: whose environment it would come from is not known here."""
         if isinstance(value, dict):
             return {key: self._expanded(item) for key, item in value.items()}
@@ -86,39 +88,38 @@ class _Manifest:
 
     # -- the parts
 
-    def _settings(self, settings: Any) -> None:
+    def _settings(self, settings: object) -> None:
         for key, value in self._keys(settings, "settings"):
             if key == "venv":
-                self._python()["venv"] = inside_workspace(value) or value
+                self._made.part("python")["venv"] = inside_workspace(text(value)) or text(value)
             elif key == "retry" and isinstance(value, dict):
                 if isinstance(value.get("max_attempts"), int):
-                    self._limits()["attempts"] = value["max_attempts"]
+                    self._made.part("limits")["attempts"] = value["max_attempts"]
                 self._rest("settings.retry", value, {"max_attempts"})
             elif key == "concurrency" and isinstance(value, dict):
                 if isinstance(value.get("hf_downloads"), int):
-                    hosts = self._limits().setdefault("hosts", {})
-                    hosts["huggingface.co"] = {"files": value["hf_downloads"]}
+                    self._made.part("limits")["hosts"] = {"huggingface.co": {"files": value["hf_downloads"]}}
                 self._rest("settings.concurrency", value, {"hf_downloads"})
             else:
                 self._open(f"`settings.{key}`", value)
 
-    def _auth(self, auth: Any) -> None:
+    def _auth(self, auth: object) -> None:
         for service, about in self._keys(auth, "auth"):
-            name = about.get("token_env") if isinstance(about, dict) else None
+            name = text(mapping(about).get("token_env"))
             if service not in HOSTS or not name:
                 self._open(f"`auth.{service}`", about)
                 continue
-            self._secret(service, str(name))
-            self._rest(f"auth.{service}", about, {"token_env"})
+            self._secret(service, name)
+            self._rest(f"auth.{service}", mapping(about), {"token_env"})
 
-    def _apt(self, packages: Any) -> None:
+    def _apt(self, packages: object) -> None:
         for package in _listed(packages):
             self._made.add("apt", str(package))
 
-    def _pip(self, blocks: Any) -> None:
+    def _pip(self, blocks: object) -> None:
         single = ({"packages": [block]} if isinstance(block, str) else block for block in _listed(blocks))
         for number, block in self._blocks(list(single), "pip_packages"):
-            layers: list[Any] = self._python().setdefault("layers", [])
+            layers = self._made.layers()
             if block.get("packages"):
                 layers.append([str(package) for package in _listed(block["packages"])])
             for file in _listed(block.get("requirements")):
@@ -128,16 +129,17 @@ class _Manifest:
                 else:
                     layers.append({"requirements": path})
             if block.get("venv"):
-                self._python().setdefault("venv", inside_workspace(block["venv"]) or block["venv"])
+                venv = text(block["venv"])
+                self._made.part("python").setdefault("venv", inside_workspace(venv) or venv)
             self._rest(f"pip_packages[{number}]", block, {"packages", "requirements", "tool", "venv"})
 
-    def _repos(self, repos: Any) -> None:
+    def _repos(self, repos: object) -> None:
         for number, repo in self._blocks(repos, "git_repos"):
             path = inside_workspace(str(repo.get("dest", "")))
             if path is None or not repo.get("url"):
                 self._open(f"`git_repos[{number}]`", repo)
                 continue
-            made: dict[str, Any] = {"url": str(repo["url"]), "path": path}
+            made: Item = {"url": str(repo["url"]), "path": path}
             if repo.get("ref"):
                 made["ref"] = str(repo["ref"])
             if repo.get("recursive"):
@@ -147,19 +149,20 @@ class _Manifest:
             used = {"url", "dest", "ref", "recursive", "post_commands", "pull_if_exists"}
             self._rest(f"git_repos[{number}]", repo, used)
 
-    def _downloads(self, items: Any) -> None:
+    def _downloads(self, items: object) -> None:
         for number, item in enumerate(_listed(items)):
             self._download(item, f"downloads[{number}]")
 
-    def _download(self, item: Any, where: str, **more: Any) -> None:
-        path = inside_workspace(str(item.get("dest", ""))) if isinstance(item, dict) else None
-        if path is None or not item.get("url"):
+    def _download(self, item: object, where: str, **more: object) -> None:
+        wanted = mapping(item)
+        path = inside_workspace(str(wanted.get("dest", "")))
+        if path is None or not wanted.get("url"):
             self._open(f"`{where}`", item)
             return
-        self._made.add_download({"url": str(item["url"]), "path": path, **more})
-        self._rest(where, item, {"url", "dest"})
+        self._made.add_download({"url": str(wanted["url"]), "path": path, **more})
+        self._rest(where, wanted, {"url", "dest"})
 
-    def _conditional(self, blocks: Any) -> None:
+    def _conditional(self, blocks: object) -> None:
         for number, block in self._blocks(blocks, "conditional_downloads"):
             where = f"conditional_downloads[{number}]"
             service = CONDITIONS.get(str(block.get("when")))
@@ -168,12 +171,13 @@ class _Manifest:
                 self._open(f"`{where}`", block)
                 continue
             secret = self._secret(service)
-            is_paired = len(wanted) == len(instead) and all(
-                isinstance(item, dict) and item.get("url") and inside_workspace(str(item.get("dest", "")))
-                for item in instead
+            others = [mapping(item) for item in instead]
+            is_paired = len(wanted) == len(others) and all(
+                other.get("url") and inside_workspace(str(other.get("dest", ""))) for other in others
             )
-            for item, other in zip(wanted, instead if is_paired else [None] * len(wanted), strict=True):
-                if other is not None:  # a token that does not open the source is what a substitute is for
+            for number_, item in enumerate(wanted):
+                if is_paired:  # a token that does not open the source is what a substitute is for
+                    other = others[number_]
                     there = {"url": str(other["url"]), "path": inside_workspace(str(other["dest"]))}
                     self._download(item, where, substitute=there)
                 else:
@@ -182,14 +186,14 @@ class _Manifest:
                 self._open(f"`{where}.else_downloads`", instead)
             self._rest(where, block, {"when", "downloads", "else_downloads"})
 
-    def _services(self, services: Any) -> None:
+    def _services(self, services: object) -> None:
         for number, service in self._blocks(services, "services"):
             where = f"services[{number}]"
             if not service.get("name") or not service.get("command"):
                 self._open(f"`{where}`", service)
                 continue
             directory = inside_workspace(str(service.get("workdir") or "/workspace"))
-            made: dict[str, Any] = {
+            made: Item = {
                 "name": str(service["name"]),
                 "run": _argv(str(service["command"])),
                 "directory": directory or str(service["workdir"]),
@@ -203,26 +207,26 @@ class _Manifest:
             used = {"name", "command", "workdir", "environment", "wait_for_provisioning"}
             self._rest(where, service, used)
 
-    def _files(self, files: Any) -> None:
+    def _files(self, files: object) -> None:
         for _, file in self._blocks(files, "write_files"):
             path = inside_workspace(str(file.get("path", "")))
             if path is None:
                 self._open("`write_files` outside the workspace", file.get("path"))
                 continue
-            made = {"path": path, "content": str(file.get("content", ""))}
+            made: Item = {"path": path, "content": str(file.get("content", ""))}
             if file.get("permissions"):
                 made["mode"] = str(file["permissions"])
             self._made.add("files", made)
             self._rest("write_files", file, {"path", "content", "permissions"})
 
-    def _commands(self, commands: Any, where: str, directory: str) -> None:
+    def _commands(self, commands: object, where: str, directory: str) -> None:
         for number, command in enumerate(_listed(commands)):
-            made = {"name": f"{where} {number + 1}", "run": ["bash", "-c", str(command)]}
+            made: Item = {"name": f"{where} {number + 1}", "run": ["bash", "-c", str(command)]}
             if directory != ".":
                 made["directory"] = directory
             self._made.add("commands", made)
 
-    def _env_merge(self, names: Any) -> None:
+    def _env_merge(self, names: object) -> None:
         for name, target in self._keys(names, "env_merge"):
             self._made.unresolve(
                 f"`env_merge`: `${name}` would add to `{target}` when the instance starts: write its entries into the profile"
@@ -230,7 +234,7 @@ class _Manifest:
 
     # -- help
 
-    def _blocks(self, value: Any, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    def _blocks(self, value: object, where: str) -> Iterator[tuple[int, Mapping[str, object]]]:
         """The mappings of a list, numbered; what is none is reported."""
         for number, block in enumerate(_listed(value)):
             if isinstance(block, dict):
@@ -238,41 +242,32 @@ class _Manifest:
             else:
                 self._open(f"`{where}[{number}]`", block)
 
-    def _keys(self, value: Any, where: str) -> Iterator[tuple[str, Any]]:
+    def _keys(self, value: object, where: str) -> Iterator[tuple[str, object]]:
         if isinstance(value, dict):
             yield from ((str(key), item) for key, item in value.items())
         else:
             self._open(f"`{where}`", value)
-
-    def _python(self) -> dict[str, Any]:
-        python: dict[str, Any] = self._made.profile.setdefault("python", {})
-        return python
-
-    def _limits(self) -> dict[str, Any]:
-        limits: dict[str, Any] = self._made.profile.setdefault("limits", {})
-        return limits
 
     def _secret(self, service: str, name: str | None = None) -> str:
         """The secret that opens *service*; declared once."""
         if service not in self._secrets:
             default = {"huggingface": "HF_TOKEN", "civitai": "CIVITAI_TOKEN"}[service]
             self._secrets[service] = name or default
-            secrets: dict[str, Any] = self._made.profile.setdefault("secrets", {})
-            secrets[self._secrets[service]] = {"hosts": [HOSTS[service]]}
+            self._made.part("secrets")[self._secrets[service]] = {"hosts": [HOSTS[service]]}
         return self._secrets[service]
 
-    def _rest(self, where: str, block: Mapping[str, Any], used: set[str]) -> None:
+    def _rest(self, where: str, block: Mapping[str, object], used: set[str]) -> None:
         for key, value in block.items():
             if key not in used and value not in (None, "", [], {}, False):
                 self._open(f"`{where}.{key}`", value)
 
-    def _open(self, what: str, value: Any) -> None:
-        text = str(value)
-        shown = text if len(text) <= 120 else text[:117] + "…"
+    def _open(self, what: str, value: object) -> None:
+        told = str(value)
+        shown = told if len(told) <= 120 else told[:117] + "…"
         self._made.unresolve(f"{what} has no counterpart: {shown}")
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [value] if value else []
 
 

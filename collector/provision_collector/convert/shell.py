@@ -10,8 +10,11 @@ import shlex
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
+from provision_agent.contract.source_kinds import forms
+
 from ..profile.urls import SECRET_PARAMETERS
 from .converted import BASE, COMFYUI, MODELS, Converted, name_of, repo_path
+from .documents import Item, items
 
 FOLDERS = {
     "CHECKPOINT": "checkpoints", "UNET": "diffusion_models", "DIFFUSION": "diffusion_models", "LORA": "loras",
@@ -25,6 +28,7 @@ FOLDERS = {
 OTHER_FOLDERS = {"WORKFLOWS": f"{COMFYUI}/user/default/workflows", "INPUT": f"{COMFYUI}/input"}
 SECRETS = {"huggingface.co": "HF_TOKEN", "civitai.com": "CIVITAI_TOKEN"}
 
+_ADDRESS = re.compile(rf"({'|'.join(forms())}|git|ssh)[:@]")
 _ARRAY = re.compile(r"^[ \t]*(?:declare -a |local -a |export )?([A-Za-z_]\w*)\+?=\(", re.M)
 _SCALAR = re.compile(
     r"^[ \t]*(?:export |readonly |local )?([A-Za-z_]\w*)=(\"[^\"\n]*\"|'[^'\n]*'|[^\s();&|\"']*)[ \t]*(?:#.*)?$",
@@ -41,9 +45,10 @@ def from_script(text: str, name: str) -> Converted:
     for array, entries in _arrays(text, made):
         for entry in entries:
             _add(array, _expanded(entry, values), made)
+    urls = [str(item["url"]) for item in made.listed("downloads")]
     for host, secret in SECRETS.items():
-        if any(urlsplit(item["url"]).hostname == host for item in made.profile.get("downloads", [])):
-            made.profile.setdefault("secrets", {})[secret] = {"hosts": [host]}
+        if any(urlsplit(url).hostname == host for url in urls):
+            made.part("secrets")[secret] = {"hosts": [host]}
     made.unresolve("only the script's arrays were read: what its code does besides is not in the profile")
     return made
 
@@ -95,8 +100,8 @@ def _expanded(entry: str, values: dict[str, str], depth: int = 0) -> str:
 
 def _add(array: str, entry: str, made: Converted) -> None:
     parts = [part.strip() for part in entry.split("|")]
-    urls = [_without_token(part) for part in parts if re.match(r"(https?|hf|civitai|git|ssh)[:@]", part)]
-    names = [part for part in parts if part and not re.match(r"(https?|hf|civitai|git|ssh)[:@]", part)]
+    urls = [_without_token(part) for part in parts if _ADDRESS.match(part)]
+    names = [part for part in parts if part and not _ADDRESS.match(part)]
     folder = FOLDERS.get(re.sub(r"_?(MODELS?|FILES?)$|S$", "", array.upper())) or FOLDERS.get(
         re.sub(r"S$", "", re.sub(r"_?MODELS?$", "", array.upper()))
     )
@@ -112,15 +117,15 @@ def _add(array: str, entry: str, made: Converted) -> None:
     elif array.upper() == "APT_PACKAGES":
         made.add("apt", entry)
     elif array.upper() == "PIP_PACKAGES":
-        layers = made.profile.setdefault("python", {}).setdefault("layers", [[]])
-        layers[0].append(entry)
+        packages = made.layers()[0] if made.layers() else []
+        made.part("python")["layers"] = [[*items(packages), entry]]
     elif not urls or "$" in "".join(urls):
         made.unresolve(
             f"`{array}`: `{_shown(entry)}` is no address that can be told without running the script"
         )
     elif folder or array.upper() in OTHER_FOLDERS:
         place = f"{MODELS}/{folder}" if folder else OTHER_FOLDERS[array.upper()]
-        item = {"url": urls[0], "path": f"{place}/{names[-1] if names else _file_of(urls[0])}"}
+        item: Item = {"url": urls[0], "path": f"{place}/{names[-1] if names else _file_of(urls[0])}"}
         made.add_download({**item, **({"mirrors": urls[1:]} if urls[1:] else {})})
     else:
         made.unresolve(f"`{array}` is no array whose folder is known: `{_shown(entry)}` is left out")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ..errors import UsageError
 from .converted import BASE, COMFYUI, Converted, name_of, repo_path
+from .documents import Item, check_size, items, mapping, mappings, read_json, text
 from .known_nodes import REPOSITORIES, WITHOUT_REQUIREMENTS
 
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
@@ -20,38 +19,43 @@ _TOOLS = re.compile(r"(pip|setuptools|wheel|uv)==", re.I)
 _OF_THE_CARD = re.compile(
     r"(torch|torchvision|torchaudio|triton|xformers|nvidia-.*|pytorch-triton.*)(\[.*)?==", re.I
 )
+_LISTS = ("file_custom_nodes", "custom_nodes", "models")
+_MAPPINGS = ("git_custom_nodes", "cnr_custom_nodes", "pips")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
-def from_snapshot(data: Mapping[str, Any], name: str) -> Converted:
+def from_snapshot(data: Mapping[str, object], name: str) -> Converted:
     """Make a profile of a ``snapshot.json`` of ComfyUI-Manager."""
     made = _base(name)
+    _name_odd_shapes(data, made)
     commit = data.get("comfyui")
-    _add_comfyui(commit.get("commit") or commit.get("hash") if isinstance(commit, dict) else commit, made)
-    for url, about in (data.get("git_custom_nodes") or {}).items():
+    about = mapping(commit)
+    _add_comfyui(about.get("commit") or about.get("hash") if about else commit, made)
+    for url, node_ in mapping(data.get("git_custom_nodes")).items():
+        about = mapping(node_)
         if about.get("disabled"):
             made.unresolve(f"the custom node {url} is disabled in the snapshot: left out")
         else:
-            _add_node(url, str(about.get("hash") or ""), made)
-    for node, version in (data.get("cnr_custom_nodes") or {}).items():
-        url = REPOSITORIES.get(str(node).lower())
-        if url is None:
+            _add_node(url, text(about.get("hash")), made)
+    for node, version in mapping(data.get("cnr_custom_nodes")).items():
+        known = REPOSITORIES.get(node.lower())
+        if known is None:
             made.unresolve(
                 f"the custom node `{node}` {version} comes from ComfyUI's registry: look its repository up at "
                 f"https://registry.comfy.org/nodes/{node} and add it under `repos:`"
             )
         else:
-            _add_node(url, "", made)
+            _add_node(known, "", made)
             made.unresolve(
                 f"the custom node `{node}` was at {version}: the profile takes its newest; pin it with `ref:`"
             )
-    for file in data.get("file_custom_nodes") or []:
+    for file in mappings(data.get("file_custom_nodes")):
         made.unresolve(
             f"the custom node `{file.get('filename')}` is a single file of its own: copy it under `files:`"
         )
-    pips = data.get("pips") or {}
+    pips = mapping(data.get("pips"))
     add_packages(
-        (f"{key}=={value}" if value and "==" not in key else key for key, value in pips.items()), made
+        (f"{key}=={text(value)}" if value and "==" not in key else key for key, value in pips.items()), made
     )
     _name_the_rest(
         data, {"comfyui", "git_custom_nodes", "cnr_custom_nodes", "file_custom_nodes", "pips"}, made
@@ -67,7 +71,7 @@ def from_cpack(path: Path) -> Converted:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            data = json.loads(_member(archive, "snapshot.json"))
+            data = mapping(read_json(_member(archive, "snapshot.json")))
             names = archive.namelist()
             packages = (
                 _member(archive, "requirements.txt").decode("utf-8", "replace")
@@ -78,14 +82,16 @@ def from_cpack(path: Path) -> Converted:
         raise UsageError(
             f"`{path}` is no archive of comfy-pack: {error}", hint="give a `.cpack.zip`"
         ) from None
+    check_size(data, str(path))
     made = _base(path.name.removesuffix(".zip").removesuffix(".cpack"))
+    _name_odd_shapes(data, made)
     _add_comfyui(data.get("comfyui"), made)
-    for node in data.get("custom_nodes") or []:
+    for node in mappings(data.get("custom_nodes")):
         if node.get("disabled"):
             made.unresolve(f"the custom node {node.get('url')} is disabled in the archive: left out")
         else:
-            _add_node(str(node.get("url")), str(node.get("commit_hash") or ""), made)
-    for model in data.get("models") or []:
+            _add_node(text(node.get("url")), text(node.get("commit_hash")), made)
+    for model in mappings(data.get("models")):
         _add_model(model, made)
     add_packages((line.partition(" ;")[0].strip() for line in packages.splitlines() if line.strip()), made)
     inputs = [name for name in names if name.startswith("input/") and not name.endswith("/")]
@@ -111,7 +117,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return data
 
 
-def _add_comfyui(commit: Any, made: Converted) -> None:
+def _add_comfyui(commit: object, made: Converted) -> None:
     if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         made.unresolve("it does not say which commit of ComfyUI it had")
         return
@@ -126,24 +132,24 @@ def _add_comfyui(commit: Any, made: Converted) -> None:
 
 
 def _add_node(url: str, commit: str, made: Converted) -> None:
-    repo: dict[str, Any] = {"url": url, "path": repo_path(url)}
+    repo: Item = {"url": url, "path": repo_path(url)}
     if _COMMIT.fullmatch(commit):
         repo["ref"] = commit
-    if repo["path"].rpartition("/")[2] not in WITHOUT_REQUIREMENTS:
+    if repo_path(url).rpartition("/")[2] not in WITHOUT_REQUIREMENTS:
         repo["install"] = "requirements.txt"
     made.add_repo(repo)
 
 
-def _add_model(model: Mapping[str, Any], made: Converted) -> None:
-    file, sha256 = str(model.get("filename") or "").replace("\\", "/"), str(model.get("sha256") or "").lower()
+def _add_model(model: Mapping[str, object], made: Converted) -> None:
+    file, sha256 = text(model.get("filename")).replace("\\", "/"), text(model.get("sha256")).lower()
     source = model.get("source")
-    url = source.get("download_url") if isinstance(source, dict) else source
+    url = text(mapping(source).get("download_url") if isinstance(source, dict) else source)
     if not url:
         made.unresolve(
             f"the model `{file}` (sha256 {sha256}) has no source: find it by that hash and add it under `downloads:`"
         )
         return
-    item: dict[str, Any] = {"url": url, "path": f"{COMFYUI}/{file}"}
+    item: Item = {"url": url, "path": f"{COMFYUI}/{file}"}
     if re.fullmatch(r"[0-9a-f]{64}", sha256):
         item["sha256"] = sha256
     if isinstance(model.get("size"), int):
@@ -168,10 +174,22 @@ def add_packages(lines: Iterable[str], made: Converted) -> None:
                 f"the package `{line}` has no exact version that an index knows: add it to `python.layers` by hand"
             )
     if pinned:
-        made.profile["python"] = {"layers": [pinned]}
+        made.part("python")["layers"] = [pinned]
 
 
-def _name_the_rest(data: Mapping[str, Any], used: set[str], made: Converted) -> None:
+def _name_odd_shapes(data: Mapping[str, object], made: Converted) -> None:
+    """Say what stands where something else is expected, for it cannot be read."""
+    for key, value in data.items():
+        wanted: type = list if key in _LISTS else dict
+        parts = items(value) if key in _LISTS else ()
+        if value and key in (*_LISTS, *_MAPPINGS) and not isinstance(value, wanted):
+            made.unresolve(f"`{key}` is no {'list' if key in _LISTS else 'mapping'}: {str(value)[:120]}")
+        for part in parts:
+            if not isinstance(part, dict):
+                made.unresolve(f"an entry of `{key}` is no mapping: {str(part)[:120]}")
+
+
+def _name_the_rest(data: Mapping[str, object], used: set[str], made: Converted) -> None:
     for key, value in data.items():
         if key not in used and value:
             made.unresolve(f"`{key}` has no counterpart: {str(value)[:120]}")

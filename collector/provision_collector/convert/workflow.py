@@ -5,14 +5,13 @@ Both formats are read: the editor's (nodes, subgraphs, `properties.models`) and 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..errors import UsageError
 from .converted import BASE, MODELS, Converted, name_of, repo_path
+from .documents import Item, check_size, items, mapping, read_json
 from .image import PNG, embedded
 from .known_nodes import CORE_CLASSES, FOLDERS, REPOSITORIES, WITHOUT_REQUIREMENTS
 
@@ -52,7 +51,7 @@ def from_workflows(paths: Sequence[Path]) -> Converted:
 class _Workflow:
     """One workflow of either format."""
 
-    def __init__(self, data: Mapping[str, Any], name: str) -> None:
+    def __init__(self, data: Mapping[str, object], name: str) -> None:
         self._data = data
         self._name = name
         self._nodes = list(_editor_nodes(data))
@@ -60,20 +59,20 @@ class _Workflow:
 
     def add_models(self, converted: Converted) -> None:
         """Every model entry with a URL becomes a download."""
-        for model in _list(self._data.get("models")):
+        for model in items(self._data.get("models")):
             self._add_model(model, None, converted)
         for node in self._nodes:
-            for model in _list(_mapping(node.get("properties")).get("models")):
+            for model in items(mapping(node.get("properties")).get("models")):
                 self._add_model(model, str(node.get("type")), converted)
 
     def add_nodes(self, converted: Converted) -> None:
         """Every custom node whose repository is told or known becomes a repo."""
         for node in self._nodes:
-            properties = _mapping(node.get("properties"))
+            properties = mapping(node.get("properties"))
             cnr, aux = properties.get("cnr_id"), properties.get("aux_id")
             if cnr not in _CORE and (cnr or aux):
                 self._add_node(cnr, aux, str(properties.get("ver") or ""), converted)
-        versions = _mapping(_mapping(self._data.get("extra")).get("node_versions"))
+        versions = mapping(mapping(self._data.get("extra")).get("node_versions"))
         for name, version in versions.items():
             if name not in _CORE:
                 self._add_node(name, None, str(version or ""), converted)
@@ -93,8 +92,8 @@ class _Workflow:
             for value in _values(call.get("inputs")):
                 yield value, str(call.get("class_type")), f"{self._name}, node {call['id']}"
 
-    def _add_model(self, model: Any, node_type: str | None, converted: Converted) -> None:
-        entry = _mapping(model)
+    def _add_model(self, model: object, node_type: str | None, converted: Converted) -> None:
+        entry = mapping(model)
         name, url = str(entry.get("name") or ""), str(entry.get("url") or "")
         folder = str(entry.get("directory") or FOLDERS.get(node_type or "", ""))
         if not name or not url or not folder:
@@ -104,12 +103,12 @@ class _Workflow:
             converted.unresolve(f"{self._name}: the model `{name or url or entry}` has no {missing}")
             return
         path = f"{MODELS}/{folder}/{name}".replace("\\", "/")
-        item: dict[str, Any] = {"url": url.removesuffix("?download=true"), "path": path}
+        item: Item = {"url": url.removesuffix("?download=true"), "path": path}
         if str(entry.get("hash_type", "")).upper() == "SHA256" and entry.get("hash"):
             item["sha256"] = str(entry["hash"]).lower()
         converted.add_download(item)
 
-    def _add_node(self, cnr: Any, aux: Any, version: str, converted: Converted) -> None:
+    def _add_node(self, cnr: object, aux: object, version: str, converted: Converted) -> None:
         url = f"https://github.com/{aux}" if aux else REPOSITORIES.get(str(cnr).lower())
         if url is None or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
             converted.unresolve(
@@ -117,8 +116,8 @@ class _Workflow:
                 f"at https://registry.comfy.org/nodes/{cnr or aux} and add it under `repos:`"
             )
             return
-        repo = {"url": url, "path": repo_path(url)}
-        if repo["path"].rpartition("/")[2] not in WITHOUT_REQUIREMENTS:
+        repo: Item = {"url": url, "path": repo_path(url)}
+        if repo_path(url).rpartition("/")[2] not in WITHOUT_REQUIREMENTS:
             repo["install"] = "requirements.txt"
         if _COMMIT.fullmatch(version):
             repo["ref"] = version
@@ -127,7 +126,7 @@ class _Workflow:
 
 def _settle(converted: Converted, wanted: Iterable[tuple[str, str, str]]) -> None:
     """Name the files that no entry gives a source for."""
-    known = {item["path"].rpartition("/")[2] for item in converted.profile.get("downloads", [])}
+    known = {str(item["path"]).rpartition("/")[2] for item in converted.listed("downloads")}
     for file, node_type, where in wanted:
         base = file.replace("\\", "/").rpartition("/")[2]
         if base not in known:
@@ -138,19 +137,20 @@ def _settle(converted: Converted, wanted: Iterable[tuple[str, str, str]]) -> Non
             )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> Mapping[str, object]:
     try:
         content = path.read_bytes()
-        data = json.loads(embedded(content) if content.startswith(PNG) else content)
+        data = read_json(embedded(content) if content.startswith(PNG) else content)
     except OSError as error:
         raise UsageError(
             f"cannot read `{path}`: {error.strerror}",
             hint="give the path of a workflow: JSON, or a picture that ComfyUI saved",
         ) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UsageError(
             f"`{path}` holds no workflow: {error}", hint="in ComfyUI: Workflow → Export, or Export (API)"
         ) from None
+    check_size(data, str(path))
     if not isinstance(data, dict) or not (
         any(_editor_nodes(data)) or any(_api_nodes(data)) or data.get("nodes") == []
     ):
@@ -161,24 +161,24 @@ def _read(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def _editor_nodes(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def _editor_nodes(data: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
     """The nodes of an editor's workflow and of all its subgraphs, wherever it is wrapped."""
-    pnginfo = _mapping(_mapping(data.get("extra_data")).get("extra_pnginfo"))
-    for wrapped in filter(None, (_mapping(data.get("workflow")), _mapping(pnginfo.get("workflow")))):
+    pnginfo = mapping(mapping(data.get("extra_data")).get("extra_pnginfo"))
+    for wrapped in filter(None, (mapping(data.get("workflow")), mapping(pnginfo.get("workflow")))):
         yield from _editor_nodes(wrapped)
     nodes = data.get("nodes")
-    yield from (node for node in _list(nodes) if isinstance(node, dict))
-    for subgraph in _list(_mapping(data.get("definitions")).get("subgraphs")):
-        yield from _editor_nodes(_mapping(subgraph))
+    yield from (node for node in items(nodes) if isinstance(node, dict))
+    for subgraph in items(mapping(data.get("definitions")).get("subgraphs")):
+        yield from _editor_nodes(mapping(subgraph))
 
 
-def _api_nodes(data: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    for number, node in _mapping(data.get("prompt", data)).items():
+def _api_nodes(data: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
+    for number, node in mapping(data.get("prompt", data)).items():
         if isinstance(node, dict) and isinstance(node.get("class_type"), str):
             yield {**node, "id": number}
 
 
-def _values(widgets: Any) -> Iterator[str]:
+def _values(widgets: object) -> Iterator[str]:
     """The texts among a node's values that are names of model files."""
     values = widgets.values() if isinstance(widgets, dict) else widgets if isinstance(widgets, list) else ()
     for value in values:
@@ -186,11 +186,3 @@ def _values(widgets: Any) -> Iterator[str]:
             yield value.strip()
         elif isinstance(value, dict):
             yield from _values(value)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

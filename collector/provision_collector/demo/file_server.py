@@ -1,4 +1,4 @@
-"""Model hosts on loopback addresses: large files made up as they are read, at the speed and with the faults asked for.
+"""Model hosts on loopback addresses: large files generated as they are read, at the speed and with the faults that a test or the demo asks for.
 
 A file's bytes depend on its seed and size only; any range of it can be asked for, and nothing is stored.
 """

@@ -1,4 +1,4 @@
-"""Everything that `provision demo` plays with: an instance, file hosts with their moods, a repository, a profile.
+"""Everything that `provision demo` needs: an instance, file hosts with their faults, a repository, a profile.
 
 All of it lives in one folder and in this process; leaving the context ends every part of it.
 """

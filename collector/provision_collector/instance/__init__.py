@@ -1,16 +1,24 @@
-"""Reach an instance: SSH, host keys, one byte channel, the agent's bundle. The only room that imports asyncssh."""
+"""Reach an instance: SSH, host keys, one byte channel, the agent's bundle. The only room that imports asyncssh.
+
+What needs asyncssh is loaded when it is asked for: naming an instance, or building the bundle, needs none.
+"""
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from provision_agent.contract.frames import NO_PYTHON
 
 from .address import Instance
 from .bundle import Bundle, build_bundle
-from .channel import Channel
-from .connection import Connection, connect
-from .contact import first_contact, refusal, regain
-from .deploy import Deployment, call, no_python, python_command
-from .link import Link
+
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .connection import Connection, connect
+    from .contact import first_contact, refusal, regain
+    from .deploy import Deployment, as_answer, call, no_python, python_command, understood
+    from .link import Link
 
 __all__ = [
     "NO_PYTHON",
@@ -20,6 +28,7 @@ __all__ = [
     "Deployment",
     "Instance",
     "Link",
+    "as_answer",
     "build_bundle",
     "call",
     "connect",
@@ -28,4 +37,27 @@ __all__ = [
     "python_command",
     "refusal",
     "regain",
+    "understood",
 ]
+
+_MODULES = {
+    "Channel": "channel",
+    "Connection": "connection",
+    "connect": "connection",
+    "first_contact": "contact",
+    "refusal": "contact",
+    "regain": "contact",
+    "Deployment": "deploy",
+    "call": "deploy",
+    "no_python": "deploy",
+    "python_command": "deploy",
+    "Link": "link",
+    "as_answer": "deploy",
+    "understood": "deploy",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module `{__name__}` has no attribute `{name}`")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

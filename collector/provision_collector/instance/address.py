@@ -6,7 +6,8 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from provision_agent.contract.parsing import parse
 
 from ..errors import UsageError
 
@@ -33,7 +34,7 @@ class Instance:
     contact_timeout_s: float = 600.0
 
     @classmethod
-    def parse(cls, text: str, **options: Any) -> Instance:
+    def parse(cls, text: str, **options: object) -> Instance:
         """Read ``[USER@]HOST[:PORT]``, ``[IPv6]:PORT``, ``ssh://…`` or a pasted ``ssh -p 14842 root@host`` command.
 
         Raises:
@@ -52,20 +53,20 @@ class Instance:
                 )
         merged = {**words, **{name: value for name, value in options.items() if value is not None}}
         key = merged.get("key")
-        if key is not None and not Path(key).expanduser().is_file():
+        if key is not None and not Path(str(key)).expanduser().is_file():
             raise UsageError(
                 f"the key file `{key}` is not there", hint="give the private key's path with `--key`"
             )
         if merged.get("host_key", "accept-new") not in HOST_KEY_POLICIES:
             raise UsageError(f"`--host-key` is one of {', '.join(HOST_KEY_POLICIES)}")
-        return cls(**merged)
+        return parse(cls, merged, "instance")
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
 
 
-def _address(text: str) -> dict[str, Any]:
+def _address(text: str) -> dict[str, object]:
     user, _, rest = text.rpartition("@")
     match = re.fullmatch(r"\[([0-9A-Fa-f:.%\w]+)\](?::(\d+))?|([^\s:/\[\]]+)(?::(\d+))?/?", rest)
     if match is None and re.fullmatch(r"[0-9A-Fa-f:]+", rest):
@@ -78,9 +79,9 @@ def _address(text: str) -> dict[str, Any]:
     return {"host": match[1] or match[3], "port": _port(port) if port else None, "user": user or None}
 
 
-def _pasted(command: str) -> dict[str, Any]:
+def _pasted(command: str) -> dict[str, object]:
     """The address in an ssh command as providers' pages show it; forwardings and options that change nothing are dropped."""
-    found: dict[str, Any] = {"host": "", "port": None, "user": None, "key": None}
+    found: dict[str, object] = {"host": "", "port": None, "user": None, "key": None}
     names = {"-p": "port", "-i": "key", "-l": "user"}
     words = iter(shlex.split(command)[1:])
     for word in words:
@@ -98,8 +99,8 @@ def _pasted(command: str) -> dict[str, Any]:
     return found
 
 
-def _port(text: Any) -> int:
-    port = int(text) if str(text).isdigit() else 0
+def _port(text: object) -> int:
+    port = int(str(text)) if str(text).isdigit() else 0
     if not 0 < port < 65536:
         raise UsageError(f"`{text}` is not a port", hint="ports are 1 to 65535")
     return port

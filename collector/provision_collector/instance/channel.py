@@ -95,6 +95,10 @@ class Channel:
         """Take no more bytes for now; the sender notices when the window is full."""
         self._raw.pause_reading()
 
+    def resume(self) -> None:
+        """Take bytes again."""
+        self._raw.resume_reading()
+
     def abort(self) -> None:
         """Drop it without waiting for the other side."""
         self._raw.abort()

@@ -12,7 +12,6 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import asyncssh
@@ -25,6 +24,7 @@ from ..errors import (
     ProvisionError,
     UsageError,
 )
+from ..storage import in_thread
 from .address import Instance
 from .host_keys import HostKeys
 
@@ -104,7 +104,18 @@ async def _connect(instance: Instance, jump: Connection | None) -> Connection:
         if jump is not None:
             jump.abort()
         raise _explained(instance, keys, error) from None
-    return Connection(ssh, lost, jump)
+    connection = Connection(ssh, lost, jump)
+    try:
+        await in_thread(keys.record_new)
+    except BaseException as error:
+        connection.abort()
+        if not isinstance(error, OSError):
+            raise
+        raise LocalMachineError(
+            f"the host key of {instance} cannot be recorded here: {error.strerror}",
+            hint="make room, or name another file with `--known-hosts`",
+        ) from None
+    return connection
 
 
 async def _through(jumps: str, instance: Instance) -> Connection | None:
@@ -154,14 +165,14 @@ def _options(
     user_config = Path(instance.ssh_config or "~/.ssh/config").expanduser()
     if instance.ssh_config and not user_config.is_file():
         raise FileNotFoundError(f"the ssh configuration `{instance.ssh_config}` is not there")
-    given: dict[str, Any] = {}
+    given: dict[str, object] = {}
     if instance.port is not None:
         given["port"] = instance.port
     if instance.user is not None:
         given["username"] = instance.user
     if instance.key is not None:
         given.update(_identity(Path(instance.key).expanduser()))
-    return asyncssh.SSHClientConnectionOptions(
+    options = asyncssh.SSHClientConnectionOptions(
         host=instance.host,
         client_factory=client,
         config=[str(file) for file in (user_config, _DEFAULTS) if file.is_file()],
@@ -175,9 +186,11 @@ def _options(
         preferred_auth="publickey",
         **given,
     )
+    keys.read(options.host_key_alias or options.host, options.port)
+    return options
 
 
-def _identity(key: Path) -> dict[str, Any]:
+def _identity(key: Path) -> dict[str, object]:
     """The key alone; one with a passphrase is left to the ssh agent, which may hold it."""
     try:
         asyncssh.read_private_key(key)
@@ -205,11 +218,6 @@ _CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
 
 
 def _explained(instance: Instance, keys: HostKeys, error: Exception) -> ProvisionError:
-    if keys.trouble is not None:
-        return LocalMachineError(
-            f"the host key of {instance} cannot be recorded here: {keys.trouble}",
-            hint="make room, or name another file with `--known-hosts`",
-        )
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
         return _host_key_error(instance, keys)
     if isinstance(error, asyncssh.PermissionDenied):

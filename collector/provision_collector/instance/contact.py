@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from provision_agent.contract.backoff import full_jitter_s
+from provision_agent.contract.retry import Attempts, Schedule, call_async
 
 from ..errors import AuthRefusedError, ContactLostError, HostUnreachableError, ProvisionError
 from .address import Instance
@@ -33,22 +33,18 @@ async def first_contact(instance: Instance, *, on_wait: OnWait) -> Connection:
     Raises:
         HostUnreachableError, AuthRefusedError: the grace is over. HostKeyError, UsageError: at once.
     """
-    started = time.monotonic()
-    failures = 0
-    while True:
-        try:
-            return await connect(instance)
-        except (HostUnreachableError, AuthRefusedError) as error:
-            cause = _cause(error)
-            waited_s = time.monotonic() - started
-            left_s = instance.boot_grace_s - waited_s
-            is_booting = isinstance(error, AuthRefusedError) or cause in STILL_BOOTING
-            if not is_booting or left_s <= 0:
-                raise _after_waiting(error, waited_s) from None
-        failures += 1
-        wait_s = min(0.2 + full_jitter_s(failures, base_s=0.5, cap_s=BOOT_RETRY_CAP_S), left_s)
-        on_wait(cause, waited_s, wait_s)
-        await asyncio.sleep(wait_s)
+    began = time.monotonic()
+    schedule = Schedule(None, base_s=0.5, cap_s=BOOT_RETRY_CAP_S, least_s=0.2, within_s=instance.boot_grace_s)
+    try:
+        return await call_async(
+            lambda: connect(instance),
+            Attempts(schedule),
+            errors=ProvisionError,
+            may_help=_may_be_booting,
+            before_wait=lambda error, wait_s: on_wait(_cause(error), time.monotonic() - began, wait_s),
+        )
+    except (HostUnreachableError, AuthRefusedError) as error:
+        raise _after_waiting(error, time.monotonic() - began) from None
 
 
 async def regain(
@@ -66,36 +62,37 @@ async def regain(
         ContactLostError: `contact_timeout_s` has passed, or *max_attempts* (if not 0) failed; *way_back* says
             what to type then. HostKeyError: at once.
     """
-    started = time.monotonic() - lost_for_s
-    failures, wait_s, cause = 0, first_wait_s, "lost"
-    while True:
-        waited_s = time.monotonic() - started
-        left_s = instance.contact_timeout_s - waited_s
-        if left_s <= 0:
-            raise ContactLostError(
-                f"{instance} was out of reach for {waited_s:.0f} s ({cause}); the run may go on there",
-                hint=f"{way_back}; the provider's page says whether the instance still exists",
-            )
-        if wait_s > 0:
-            on_wait(cause, waited_s, min(wait_s, left_s))
-            await asyncio.sleep(min(wait_s, left_s))
-        try:
-            return await connect(instance)
-        except (HostUnreachableError, AuthRefusedError) as error:
-            cause = _cause(error)
-            failures += 1
-            if failures == max_attempts:
-                raise ContactLostError(
-                    f"{instance} could not be reached again in {failures} attempts: {error}",
-                    hint=f"{way_back}; the provider's page says whether the instance still exists",
-                ) from None
-            is_auth = isinstance(error, AuthRefusedError)
-            is_booting = waited_s <= instance.boot_grace_s
-            wait_s = (
-                (BOOT_RETRY_CAP_S if is_booting else AUTH_RETRY_S)
-                if is_auth
-                else full_jitter_s(failures, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S)
-            )
+    lost_at = time.monotonic() - lost_for_s
+    left_s = instance.contact_timeout_s - lost_for_s
+    if left_s <= 0:
+        raise _out_of_reach(instance, lost_for_s, "lost", way_back)
+    schedule = Schedule(max_attempts or None, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S, within_s=left_s)
+    attempts = Attempts(schedule)
+    if first_wait_s > 0:
+        on_wait("lost", lost_for_s, min(first_wait_s, left_s))
+        await asyncio.sleep(min(first_wait_s, left_s))
+
+    def patience_s(error: ProvisionError) -> float | None:
+        is_booting = time.monotonic() - lost_at <= instance.boot_grace_s
+        is_refused = isinstance(error, AuthRefusedError)
+        return (BOOT_RETRY_CAP_S if is_booting else AUTH_RETRY_S) if is_refused else None
+
+    try:
+        return await call_async(
+            lambda: connect(instance),
+            attempts,
+            errors=ProvisionError,
+            may_help=lambda error: isinstance(error, HostUnreachableError | AuthRefusedError),
+            before_wait=lambda error, wait_s: on_wait(_cause(error), time.monotonic() - lost_at, wait_s),
+            asked_s=patience_s,
+        )
+    except (HostUnreachableError, AuthRefusedError) as error:
+        if attempts.failures != max_attempts:
+            raise _out_of_reach(instance, time.monotonic() - lost_at, _cause(error), way_back) from None
+        raise ContactLostError(
+            f"{instance} could not be reached again in {max_attempts} attempts: {error}",
+            hint=f"{way_back}; the provider's page says whether the instance still exists",
+        ) from None
 
 
 async def refusal(instance: Instance) -> AuthRefusedError | None:
@@ -113,8 +110,21 @@ async def refusal(instance: Instance) -> AuthRefusedError | None:
     return None
 
 
-def _cause(error: HostUnreachableError | AuthRefusedError) -> str:
+def _may_be_booting(error: ProvisionError) -> bool:
+    return isinstance(error, AuthRefusedError) or (
+        isinstance(error, HostUnreachableError) and error.cause in STILL_BOOTING
+    )
+
+
+def _cause(error: ProvisionError) -> str:
     return "publickey-denied" if isinstance(error, AuthRefusedError) else error.cause
+
+
+def _out_of_reach(instance: Instance, for_s: float, cause: str, way_back: str) -> ContactLostError:
+    return ContactLostError(
+        f"{instance} was out of reach for {for_s:.0f} s ({cause}); the run may go on there",
+        hint=f"{way_back}; the provider's page says whether the instance still exists",
+    )
 
 
 def _after_waiting(

@@ -1,7 +1,8 @@
 """Put the agent on the instance and ask it something, in one exec: no SFTP, no shell script, no second round trip.
 
 The archive is stored under its hash, under a temporary name first, and never replaced: a run keeps its file
-through every restart. Requests, with the secrets in them, go through stdin only.
+through every restart. Requests, with the secrets in them, go through stdin only. Every answer is parsed before anybody
+sees it, off the event loop: it may be long.
 """
 
 from __future__ import annotations
@@ -10,23 +11,31 @@ import asyncio
 import base64
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from provision_agent.contract import version
+from provision_agent.contract.events import UnknownFormatError
 from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.frames import AGENT_MAGIC, ANSWER_MAGIC, NO_PYTHON
+from provision_agent.contract.messages import MAX_PATH_CHARS, RequestFailedError, read_answer
+from provision_agent.contract.parsing import ParseError, bounded, parse, read_object, to_json
 
-from ..errors import HostUnreachableError, ProvisionError
-from .bundle import Bundle
-from .channel import Channel
-from .connection import Connection
+from ..errors import HostUnreachableError, ProtocolFaultError, ProvisionError
+from .bundle import Bundle, build_bundle
+
+if TYPE_CHECKING:
+    from .channel import Channel
+    from .connection import Connection
 
 HELLO_TIMEOUT_S = 30.0
 """Until the first word of ours comes back; login shells of rented images load conda and nvm first."""
 MAX_ANSWER_BYTES = 32 << 20
+MAX_HELLO_BYTES = 64 << 10
+SPOKEN_OVER = "see what its login shell runs: something there may speak in the agent's place"
 
+T = TypeVar("T")
+Json = Mapping[str, object]
 
 _PYTHONS = (
     "python3",
@@ -106,56 +115,107 @@ class Deployment:
         return "exec " + shlex.join([self.python, "-I", "-S", self.path, *arguments])
 
 
+@dataclass(frozen=True)
+class _Hello:
+    """The bootstrap's word: it `have`s the agent at `path`, or why (`error`) it cannot be stored."""
+
+    have: bool = False
+    python: str = bounded("", max_chars=MAX_PATH_CHARS)
+    path: str = bounded("", max_chars=MAX_PATH_CHARS)
+    error: str = ""
+    full: bool = False
+
+
 async def call(
     connection: Connection,
-    bundle: Bundle,
     *,
     folders: Sequence[str],
     arguments: Sequence[str],
-    request: Mapping[str, Any],
+    request: object,
+    read: Callable[[Json], T],
     timeout_s: float,
-) -> tuple[Deployment, dict[str, Any]]:
+) -> tuple[Deployment, T]:
     """Make sure the agent is there, run it with *arguments*, hand it *request*, and return its answer.
+
+    Args:
+        folders: Where the agent may be stored, the best first.
+        request: A dataclass of `contract.messages`.
+        read: Makes the answer of its JSON object; it may raise ParseError, and runs in a thread.
+        timeout_s: How long the answer may take, in seconds.
 
     Raises:
         HostUnreachableError: no exec, no python3, no hello, the connection was lost.
-        ProvisionError: no folder can be written, or the agent answered nonsense.
+        ProtocolFaultError: the answer is none. ProvisionError: no folder can be written, or it could not be done.
     """
+    bundle = await asyncio.to_thread(build_bundle)
+    order = await asyncio.to_thread(lambda: json.dumps(to_json(request)).encode())
     talk = _Talk()
+    from .channel import Channel
+
     channel = await Channel.open(connection, python_command(_BOOTSTRAP), on_bytes=talk.take)
     talk.channel = channel
+    try:
+        channel.write(_head(bundle, folders, arguments))
+        hello = _understood(_read_hello, await talk.next(AGENT_MAGIC, HELLO_TIMEOUT_S))
+        if hello.error:
+            raise _not_stored(hello)
+        channel.write(b"" if hello.have else bundle.data)
+        channel.write(order)
+        channel.end_input()
+        line = await talk.next(ANSWER_MAGIC, timeout_s)
+    finally:
+        channel.abort()
+    return Deployment(hello.python, hello.path), await asyncio.to_thread(understood, read, line)
+
+
+def as_answer(kind: type[T]) -> Callable[[Json], T]:
+    """What `call` and `ask` want as *read* where the answer is one dataclass."""
+    return lambda data: read_answer(kind, data)
+
+
+def understood(read: Callable[[Json], T], line: bytes) -> T:
+    """The answer that *read* makes of a JSON *line* of the agent.
+
+    Raises:
+        ProtocolFaultError: it makes none. ProvisionError: the agent says that it could not be done.
+    """
+    return _understood(
+        lambda data: read(read_object(data, max_bytes=MAX_ANSWER_BYTES, what="the answer")), line
+    )
+
+
+def _understood(read: Callable[[bytes], T], line: bytes) -> T:
+    try:
+        return read(line)
+    except UnknownFormatError as error:
+        raise ProtocolFaultError(error, hint="use one version of provision for one instance") from None
+    except RequestFailedError as failed:
+        raise ProvisionError(str(failed), hint=failed.hint, cause=failed.class_) from None
+    except ParseError as error:
+        raise ProtocolFaultError(error, hint=f"{FAILURES['protocol'].hint}; {SPOKEN_OVER}") from None
+
+
+def _head(bundle: Bundle, folders: Sequence[str], arguments: Sequence[str]) -> bytes:
     head = {
         "sha256": bundle.sha256,
         "size": len(bundle.data),
         "folders": list(folders),
         "arguments": list(arguments),
     }
-    try:
-        channel.write(json.dumps(head).encode() + b"\n")
-        hello = await talk.next(AGENT_MAGIC, HELLO_TIMEOUT_S)
-        if "error" not in hello:
-            if not hello.keys() >= {"have", "python", "path"}:
-                raise talk.nonsense()
-            channel.write(b"" if hello["have"] else bundle.data)
-            channel.write(json.dumps(request).encode())
-            channel.end_input()
-            answer = await talk.next(ANSWER_MAGIC, timeout_s)
-    finally:
-        channel.abort()
-    if "error" in hello:
-        raise _not_stored(hello)
-    if answer.get("format") not in version.SUPPORTED_FORMATS:
-        raise ProvisionError(
-            f"the agent speaks format {answer.get('format')}, this side {version.SUPPORTED_FORMATS[0]} to {version.FORMAT}",
-            hint="use one version of provision for one instance",
-        )
-    return Deployment(str(hello["python"]), str(hello["path"])), answer
+    return json.dumps(head).encode() + b"\n"
 
 
-def _not_stored(said: Mapping[str, Any]) -> ProvisionError:
-    class_ = "disk_full" if said.get("full") else "read_only"
+def _read_hello(line: bytes) -> _Hello:
+    hello = parse(_Hello, read_object(line, max_bytes=MAX_HELLO_BYTES, what="the hello"), "hello")
+    if not hello.error and not (hello.python and hello.path):
+        raise ParseError("the hello does not say where the agent lies")
+    return hello
+
+
+def _not_stored(said: _Hello) -> ProvisionError:
+    class_ = "disk_full" if said.full else "read_only"
     return ProvisionError(
-        f"the agent cannot be stored: {said['error']}", hint=FAILURES[class_].hint, cause=class_
+        f"the agent cannot be stored: {said.error}", hint=FAILURES[class_].hint, cause=class_
     )
 
 
@@ -164,26 +224,29 @@ class _Talk:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._searched = 0
+        """So much of the buffer was looked at, in the search for what comes next."""
+        self._line_at = -1
+        """Where the line after the mark begins, once the mark is there."""
         self._arrived = asyncio.Event()
+        self._is_flood = False
         self.channel: Channel | None = None
 
     def take(self, data: bytes) -> None:
         self._buffer += data
         self._arrived.set()
         if len(self._buffer) > MAX_ANSWER_BYTES and self.channel is not None:
+            self._is_flood = True
             self.channel.abort()
 
-    async def next(self, mark: bytes, timeout_s: float) -> dict[str, Any]:
-        """The object after the next *mark*."""
+    async def next(self, mark: bytes, timeout_s: float) -> bytes:
+        """The line after the next *mark*."""
         assert self.channel is not None
         try:
             async with asyncio.timeout(timeout_s):
                 while (line := self._cut(mark)) is None:
-                    if NO_PYTHON in self._buffer:
-                        raise no_python()
-                    if self.channel.ended.is_set():
-                        trouble = self._cut(AGENT_MAGIC)
-                        raise _not_stored(json.loads(trouble)) if trouble else self._ended()
+                    if self.channel.ended.is_set() or self._is_flood:
+                        raise self._ended()
                     await self._something_happened()
         except TimeoutError:
             raise HostUnreachableError(
@@ -191,17 +254,7 @@ class _Talk:
                 cause="timed-out",
                 hint="see whether `ssh` to it is as slow, and what its shell prints at login",
             ) from None
-        try:
-            return dict(json.loads(line))
-        except (ValueError, TypeError, RecursionError):
-            raise self.nonsense() from None
-
-    def nonsense(self) -> HostUnreachableError:
-        """What comes from there is none of ours."""
-        return HostUnreachableError(
-            f"the instance answered nonsense{self._noise()}",
-            hint="look at what its login shell runs: something there speaks in the agent's place",
-        )
+        return line
 
     async def _something_happened(self) -> None:
         assert self.channel is not None
@@ -214,21 +267,41 @@ class _Talk:
                 wait.cancel()
 
     def _cut(self, mark: bytes) -> bytes | None:
-        start = self._buffer.find(mark)
-        end = self._buffer.find(b"\n", start + len(mark))
-        if start < 0 or end < 0:
+        """The line after *mark*, without what came before; each byte is looked at once, however they arrive."""
+        if self._line_at < 0:
+            self._check_python()
+            found = self._buffer.find(mark, max(self._searched - len(mark), 0))
+            if found >= 0:
+                self._line_at = self._searched = found + len(mark)
+        end = self._buffer.find(b"\n", self._searched) if self._line_at >= 0 else -1
+        self._searched = len(self._buffer)
+        if end < 0:
             return None
-        line = bytes(self._buffer[start + len(mark) : end])
+        line = bytes(self._buffer[self._line_at : end])
         del self._buffer[:end]
+        self._searched, self._line_at = 0, -1
         return line
+
+    def _check_python(self) -> None:
+        if self._buffer.find(NO_PYTHON, max(self._searched - len(NO_PYTHON), 0)) >= 0:
+            raise no_python()
 
     def _noise(self) -> str:
         assert self.channel is not None
-        said = (self._buffer.decode("utf-8", "replace").strip() or self.channel.stderr)[-300:]
+        said = (self._buffer[-4096:].decode("utf-8", "replace").strip() or self.channel.stderr)[-300:]
         return f"; it said: {said}" if said else ""
 
-    def _ended(self) -> HostUnreachableError:
+    def _ended(self) -> ProvisionError:
         assert self.channel is not None
+        if self._is_flood:
+            return ProtocolFaultError(
+                f"an answer of more than {MAX_ANSWER_BYTES >> 20} MiB", hint=SPOKEN_OVER
+            )
+        trouble = self._buffer.partition(AGENT_MAGIC)[2].partition(b"\n")[0]
+        if trouble:
+            hello = _understood(_read_hello, bytes(trouble))
+            if hello.error:
+                return _not_stored(hello)
         if self.channel.exit_status is None:
             return HostUnreachableError("the connection was lost", cause="reset")
         return HostUnreachableError(

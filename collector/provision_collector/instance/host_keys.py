@@ -1,22 +1,26 @@
 """Which host keys are trusted: the user's known_hosts, and the tool's own file of keys seen first by it.
 
-Providers recycle addresses and ports, so an entry holds for exactly one host and port, or for one instance id.
+Providers recycle addresses and ports, so an entry holds for exactly one host and port, or for one instance id. Files are
+read before the exchange of keys and written after it, in threads: the exchange itself waits for no disk.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncssh
 import platformdirs
 
+from ..storage import FileLock, append, private_folder, write_atomically
+
 if TYPE_CHECKING:
     from .address import Instance
 
-Trusted = tuple[list[Any], list[Any], list[Any], list[Any], list[Any], list[Any], list[Any]]
+Trusted = tuple[
+    list[object], list[object], list[object], list[object], list[object], list[object], list[object]
+]
 
 
 def own_file() -> Path:
@@ -32,7 +36,7 @@ def entry_name(instance: Instance, host: str, port: int) -> str:
 
 
 class HostKeys:
-    """The policy for one connection; `refusal` says afterwards why a key was not taken."""
+    """The policy for one connection: `read` before it, `record_new` after it; `refusal` says why a key was not taken."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -40,13 +44,25 @@ class HostKeys:
         self._policy = instance.host_key
         self._file = Path(instance.known_hosts).expanduser() if instance.known_hosts else own_file()
         self.refusal: str | None = None
-        self.trouble: OSError | None = None
-        """Why a new key could not be recorded on this machine."""
         self.entry = ""
+        self._found: Trusted | None = None
+        """What the files say of `entry`, once they were read."""
+        self._new: asyncssh.SSHKey | None = None
+        """A key that was seen first now, to be recorded."""
+
+    def read(self, host: str, port: int) -> None:
+        """Find in the files what is known of this host. May block."""
+        self.entry = entry_name(self._instance, host, port)
+        self._found = self._match()
 
     def trusted(self, host: str, addr: str, port: int | None) -> Trusted:
         """The keys that are known for this host: what asyncssh asks before the exchange."""
-        self.entry = entry_name(self._instance, host, port or 22)
+        if self._found is None or self.entry != entry_name(self._instance, host, port or 22):
+            self.read(host, port or 22)  # under another name than the configuration said: never seen yet
+        assert self._found is not None
+        return self._found
+
+    def _match(self) -> Trusted:
         files = [self._file]
         if not self._instance.instance_id and not self._instance.known_hosts:
             files += [Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")]
@@ -59,7 +75,7 @@ class HostKeys:
         return found  # type: ignore[return-value]
 
     def accept(self, key: asyncssh.SSHKey) -> bool:
-        """Whether an untrusted *key* may be used; a first one is recorded under accept-new."""
+        """Whether an untrusted *key* may be used; a first one is to be recorded under accept-new."""
         if self._policy == "off":
             return True
         if self._has_entry:
@@ -68,24 +84,27 @@ class HostKeys:
         if self._policy == "strict":
             self.refusal = "unknown"
             return False
-        try:
-            record(self._file, self.entry, key)
-        except OSError as error:
-            self.trouble = error
-            return False
+        self._new = key
         return True
+
+    def record_new(self) -> None:
+        """Record the key that was seen first, if one was. May block. Raises OSError: this disk does not take it."""
+        if self._new is not None:
+            record(self._file, self.entry, self._new)
+            self._new = None
 
 
 def record(file: Path, entry: str, key: asyncssh.SSHKey) -> None:
-    """Append *key* for *entry*; several processes may do so at once."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Append *key* for *entry*; several processes may do so at once. Raises OSError, LockBusyError."""
+    private_folder(file.parent)
     line = f"{entry} {key.export_public_key().decode().strip()}\n".encode()
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.write(descriptor, line)
-    finally:
-        os.close(descriptor)
+    with _changing(file):
+        append(file, line)
+
+
+def _changing(file: Path) -> FileLock:
+    """Held by who changes *file*: one that appends to a file that another replaces would write into the old one."""
+    return FileLock(file.with_name(f"{file.name}.lock"))
 
 
 def entries(file: Path) -> list[tuple[str, str, str]]:
@@ -103,13 +122,13 @@ def entries(file: Path) -> list[tuple[str, str, str]]:
 
 def forget(file: Path, names: set[str]) -> int:
     """Remove every key of *names* from *file*; how many there were."""
-    lines = _lines(file)
-    kept = [line for line in lines if line.split(" ", 1)[0] not in names]
-    if len(kept) != len(lines):
-        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept))
-        temporary.chmod(0o600)
-        temporary.replace(file)
+    if not file.exists():
+        return 0
+    with _changing(file):
+        lines = _lines(file)
+        kept = [line for line in lines if line.split(" ", 1)[0] not in names]
+        if len(kept) != len(lines):
+            write_atomically(file, "".join(f"{line}\n" for line in kept))
     return len(lines) - len(kept)
 
 

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from provision_agent.contract.backoff import full_jitter_s
+from provision_agent.contract.retry import full_jitter_s
 
 from .address import Instance
 from .connection import Connection

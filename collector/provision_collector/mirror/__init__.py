@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from ..collect.marker_log import MarkedLog
-from ..collect.markers import MarkerFinder, Markers, Match
-from ..collect.polled import ShellSession
 from .follow import FollowSession
-from .mirror import Mirror, MirrorBusyError, MirrorFullError
-from .session import FolderGoneError, LinkLostError, Listener
-from .state import MirrorState, Position
+from .mirror import FileFacts, Mirror, MirrorBusyError, MirrorFullError
+from .session import FolderGoneError, GarbledSessions, LinkLostError, Listener
+from .state import Gap, MirrorState, Position
+from .wire import Begun, Holders
 
 __all__ = [
+    "Begun",
+    "FileFacts",
     "FolderGoneError",
     "FollowSession",
+    "Gap",
+    "GarbledSessions",
+    "Holders",
     "LinkLostError",
     "Listener",
-    "MarkedLog",
-    "MarkerFinder",
-    "Markers",
-    "Match",
     "Mirror",
     "MirrorBusyError",
     "MirrorFullError",
     "MirrorState",
     "Position",
-    "ShellSession",
 ]

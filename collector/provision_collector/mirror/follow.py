@@ -1,30 +1,35 @@
 """One session of the follow protocol: from a connection to mirrors, until the link or the need ends.
 
 Silence is noticed within three heartbeats, a garbled frame at once; both end the session, never the mirror. What
-the other side cannot give any more is told as a gap, never passed over.
+the other side cannot give any more is told as a gap, never passed over. Bytes are taken one after the other, each when
+those before it are written; whatever waits for the disk does so in a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
 import structlog
-from provision_agent.contract import frames, version
+from provision_agent.contract import frames
+from provision_agent.contract.parsing import ParseError
 
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
 from ..instance import NO_PYTHON, Channel, Connection, no_python
-from .mirror import Mirror, whole_number
-from .session import HELLO_TIMEOUT_S, FolderGoneError, LinkLostError, Listener, edited
+from ..storage import in_thread
+from .mirror import Mirror
+from .session import HELLO_TIMEOUT_S, FolderGoneError, GarbledError, LinkLostError, Listener, edited
+from .wire import Beat, Begins, Begun, Failed, Holders, check_beat, read_frame
 
 HEARTBEAT_S = 2.0
 MISSED_HEARTBEATS = 3
 SEAL_EVERY_S = 30.0
+MAX_WAITING_BYTES = 4 << 20
+"""So much may have come and wait for this disk; then the other side is made to wait, too."""
 _NO_SUCH_PROGRAM = "can't open file"
 """What every python3 says, with exit status 2, when the agent's file is not where it was put."""
 MAX_EMPTY_GENERATIONS = 100
@@ -66,11 +71,20 @@ class FollowSession:
         self._reader = frames.FrameReader(self._nonce)
         self._error: Exception | None = None
         self._heard = asyncio.Event()
+        self._chunks: deque[bytes] = deque()
+        """What has come and is not looked at yet."""
+        self._waiting_bytes = 0
         self._channel: Channel | None = None
         self._late = [0] * len(self._mirrors)
         self._empty_generations = 0
+        self._began_at = time.monotonic()
         self.heard_at: float | None = None
         """When (monotonic) the other side was last heard; None when it never was."""
+
+    @property
+    def lasted_s(self) -> float:
+        """How long the other side was heard, in seconds."""
+        return 0.0 if self.heard_at is None else self.heard_at - self._began_at
 
     async def run(self, connection: Connection, *, done: asyncio.Event) -> None:
         """Follow until *done* is set.
@@ -84,7 +98,7 @@ class FollowSession:
         """
         self._channel = channel = await Channel.open(connection, self._command, on_bytes=self._take)
         try:
-            channel.write(self._program + json.dumps(self._request()).encode() + b"\n")
+            channel.write(self._program + (await asyncio.to_thread(self._request)).to_line())
             beside = [
                 asyncio.create_task(self._keep_alive(channel)),
                 asyncio.create_task(self._keep_sealed()),
@@ -123,25 +137,18 @@ class FollowSession:
         for mirror in self._mirrors:
             await mirror.seal()
 
-    def _request(self) -> dict[str, Any]:
-        files = [
-            {"path": str(PurePosixPath(path)), "history": self._has_history, **mirror.claim()}
+    def _request(self) -> frames.FollowRequest:
+        files = tuple(
+            mirror.claim(str(PurePosixPath(path)), has_history=self._has_history)
             for mirror, path in zip(self._mirrors, self._paths, strict=True)
-        ]
-        return {
-            "format": version.FORMAT,
-            "nonce": self._nonce,
-            "workspace": self._workspace,
-            "heartbeat_s": self._heartbeat_s,
-            "files": files,
-        }
+        )
+        return frames.FollowRequest(self._nonce, files, self._workspace, self._heartbeat_s)
 
     async def _listen(self, channel: Channel, done: asyncio.Event) -> None:
         ended = asyncio.ensure_future(channel.ended.wait())
         finished = asyncio.ensure_future(done.wait())
         try:
             while not done.is_set():
-                self._heard.clear()
                 limit_s = (
                     MISSED_HEARTBEATS * self._heartbeat_s if self._reader.is_greeted else HELLO_TIMEOUT_S
                 )
@@ -151,6 +158,8 @@ class FollowSession:
                 )
                 was_heard = heard.done()
                 heard.cancel()
+                self._heard.clear()
+                await self._take_all(channel)
                 if self._error is not None:
                     raise self._error
                 if done.is_set():
@@ -180,20 +189,39 @@ class FollowSession:
         )
 
     def _take(self, data: bytes) -> None:
-        if self._error is not None:
-            return
-        if self._reader.is_greeted:
-            self.heard_at = time.monotonic()
+        if self._error is None:
+            self._chunks.append(data)
+            self._waiting_bytes += len(data)
+            if self._reader.is_greeted:
+                self.heard_at = time.monotonic()
+            if self._waiting_bytes > MAX_WAITING_BYTES and self._channel is not None:
+                self._channel.pause()
+        self._heard.set()
+
+    async def _take_all(self, channel: Channel) -> None:
+        """Take what has come, in its order, until nothing of it is left or something of it is wrong."""
+        was_paused = self._waiting_bytes > MAX_WAITING_BYTES
         try:
-            for frame in self._reader.feed(data):
-                self._take_frame(frame)
+            while self._chunks and self._error is None:
+                data = self._chunks.popleft()
+                self._waiting_bytes -= len(data)
+                for frame in self._reader.feed(data):
+                    await self._take_frame(frame)
+                await asyncio.sleep(0)  # others have their turn, however much there is
         except frames.ProtocolError as error:
-            self._fail(LinkLostError(f"garbled: {str(error)[:200]}"))
+            kind = GarbledError if self._reader.is_greeted else LinkLostError
+            self._fail(kind(f"garbled: {str(error)[:200]}"))
+        except ParseError as error:
+            self._fail(GarbledError(f"out of step: broken JSON, or what no file has: {str(error)[:200]}"))
         except ProvisionError as error:
             self._fail(error)
-        except (ValueError, LookupError, TypeError, OverflowError) as error:
-            self._fail(LinkLostError(f"out of step: {str(error)[:200]}"))
-        self._heard.set()
+        except (
+            ValueError,
+            LookupError,
+        ) as error:  # bytes that do not follow, of a file that nobody asked for
+            self._fail(GarbledError(f"out of step: {str(error)[:200]}"))
+        if was_paused and self._error is None:
+            channel.resume()
 
     def _fail(self, error: ProvisionError | LinkLostError) -> None:
         self._error = error
@@ -201,58 +229,59 @@ class FollowSession:
         if self._channel is not None:
             self._channel.pause()
 
-    def _take_frame(self, frame: frames.Frame) -> None:
+    async def _take_frame(self, frame: frames.Frame) -> None:
         if frame.kind == frames.DATA:
             mirror = self._mirrors[frame.file]
             if mirror.append(frame.generation, frame.offset, frame.payload):
                 self._empty_generations = 0
-                self._listener.on_bytes(mirror)
+                await self._listener.on_bytes(mirror)
         elif frame.kind == frames.BEAT:
-            self._take_beat(frame.json())
+            await self._take_beat(read_frame(Beat, frame))
         elif frame.kind == frames.STATUS:
-            self._listener.on_status(frame.json())
+            await self._listener.on_status(read_frame(Holders, frame))
         elif frame.kind == frames.GENERATION:
-            self._begin_generation(self._mirrors[frame.file], frame.json())
+            await self._begin_generation(self._mirrors[frame.file], read_frame(Begins, frame))
         elif frame.kind == frames.RESUMED:
-            self._check_resumed(self._mirrors[frame.file], frame.json())
-        elif frame.json().get("cause") == frames.FOLDER_GONE:
-            raise FolderGoneError(str(frame.json().get("folder", "")))
+            await self._check_resumed(self._mirrors[frame.file], read_frame(Begun, frame))
         else:
-            raise frames.ProtocolError(str(frame.json().get("message", "the follower failed")))
+            failed = read_frame(Failed, frame)
+            if failed.cause == frames.FOLDER_GONE:
+                raise FolderGoneError(failed.folder)
+            raise frames.ProtocolError(failed.message)
 
-    def _take_beat(self, facts: Mapping[str, Any]) -> None:
+    async def _take_beat(self, beat: Beat) -> None:
+        check_beat(beat, len(self._mirrors))
         for number, mirror in enumerate(self._mirrors):
-            mirror.remote_bytes = int(facts["sizes"][number])
-            late = int(facts.get("late", self._late)[number])
+            mirror.remote_bytes = beat.sizes[number]
+            late = beat.late[number] if beat.late else 0
             if late > self._late[number]:
-                self._tell_gap(mirror, late - self._late[number])
+                await self._tell_gap(mirror, late - self._late[number])
                 self._late[number] = late
-        self._listener.on_beat([int(count) for count in facts.get("unread", ())])
+        await self._listener.on_beat(beat.unread)
 
-    def _begin_generation(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
-        number = int(facts["generation"])
+    async def _begin_generation(self, mirror: Mirror, begins: Begins) -> None:
+        number = begins.generation
         if number == mirror.generation:
-            mirror.identify(facts)  # it was born
+            await in_thread(mirror.identify, begins)  # it was born
         elif number != mirror.generation + 1:
             raise frames.ProtocolError(f"generation {number} does not follow {mirror.generation}")
         else:
-            lost_bytes = whole_number(facts.get("lost_bytes"))
             self._empty_generations += 1
             if self._empty_generations > MAX_EMPTY_GENERATIONS:
                 raise frames.ProtocolError("generations without end and without a byte")
-            mirror.begin_generation(number, facts)
-            log.info("mirror_generation_began", file=mirror.name, why=facts.get("why"))
-            if lost_bytes != 0:
-                self._tell_gap(mirror, lost_bytes)
-        self._listener.on_generation(mirror, facts)
+            await in_thread(mirror.begin_generation, number, begins)
+            log.info("mirror_generation_began", file=mirror.name, why=begins.why)
+            if begins.lost_bytes != 0:
+                await self._tell_gap(mirror, begins.lost_bytes)
+        await self._listener.on_generation(mirror, begins)
 
-    def _tell_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
+    async def _tell_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
         log.warning("mirror_gap_found", file=mirror.name, bytes=lost_bytes)
-        self._listener.on_gap(mirror, lost_bytes)
+        await self._listener.on_gap(mirror, lost_bytes)
 
-    def _check_resumed(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
-        if not facts.get("resumed") and facts.get("edited", True):
+    async def _check_resumed(self, mirror: Mirror, begun: Begun) -> None:
+        if not begun.resumed and begun.edited:
             raise edited(mirror)
-        if facts.get("resumed"):
-            mirror.identify(facts)
-        self._listener.on_begin(mirror, facts)
+        if begun.resumed:
+            await in_thread(mirror.identify, begun)
+        await self._listener.on_begin(mirror, begun)

@@ -7,24 +7,23 @@ somebody else changed is refused.
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import fcntl
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from provision_agent.contract.frames import PROOF_BYTES
+from provision_agent.contract.frames import PROOF_BYTES, FollowedFile
+from provision_agent.contract.parsing import bounded
 
 from ..errors import LocalMachineError, UsageError
-from .state import MirrorState, Position
+from ..storage import LockBusyError, in_thread, lock, open_private
+from .state import MAX_FILE_NUMBER, MirrorState, Position
 
 READ_BYTES = 1 << 20
 SAMPLES, SAMPLE_BYTES = 16, 512
+_NOTHING = Position()
 
 
 class MirrorBusyError(UsageError):
@@ -35,8 +34,17 @@ class MirrorFullError(LocalMachineError):
     """The mirror has reached the size that the caller allowed."""
 
 
+@dataclass(frozen=True)
+class FileFacts:
+    """What tells one remote file from another: `dev` and `ino`; None: not known. `at`: since when, by its own clock."""
+
+    dev: int | None = bounded(None, low=0, high=MAX_FILE_NUMBER)
+    ino: int | None = bounded(None, low=0, high=MAX_FILE_NUMBER)
+    at: float | None = bounded(None, low=0, high=1e11)
+
+
 class Mirror:
-    """A mirror that this process writes.
+    """A mirror that this process writes. One task or thread feeds it; `seal` may run beside that.
 
     Args:
         path: The local file. state: Its sidecar. name: Its name in there.
@@ -58,10 +66,14 @@ class Mirror:
             self._state.load()
             self.length = os.fstat(self._descriptor).st_size
             self._is_known = self.length == 0 or state.position(name) is not None
-            self._position = self._checked(state.position(name))
+            self._check(self._position)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def _position(self) -> Position:
+        return self._state.position(self.name) or _NOTHING
 
     @property
     def generation(self) -> int:
@@ -83,20 +95,36 @@ class Mirror:
         """Where in the mirror that begins which was written after the log was first seen; None before that."""
         return self._position.fresh_from
 
-    def claim(self) -> dict[str, Any]:
-        """What is here, for the other side to go on with: up to where, of which file, and the proof of it."""
+    @property
+    def must_match(self) -> bool:
+        """Nobody knows which remote file it mirrors: it has to be a beginning of the one that is there."""
+        return not self._is_known
+
+    @property
+    def identity(self) -> tuple[int | None, int | None]:
+        """Device and inode of the remote file that this generation is."""
+        return self._position.device, self._position.inode
+
+    def claim(self, path: str, *, has_history: bool = False) -> FollowedFile:
+        """What is here, for the other side to go on with: up to where, of which file, and the proof of it. May block.
+
+        Args:
+            path: The remote log. has_history: Rotated files that are older than the first sight of it belong to it.
+        """
         position = self._position
-        return {
-            "offset": self.offset,
-            "generation": position.generation,
-            "proof": self._sha256(max(self.offset - PROOF_BYTES, 0), min(self.offset, PROOF_BYTES)),
-            "dev": position.device,
-            "ino": position.inode,
-            "since": position.since,
-            "samples": self._samples(),
-            "known_bytes": self.remote_bytes,
-            "must_match": not self._is_known,
-        }
+        return FollowedFile(
+            path=path,
+            history=has_history,
+            offset=self.offset,
+            generation=position.generation,
+            proof=self._sha256(max(self.offset - PROOF_BYTES, 0), min(self.offset, PROOF_BYTES)),
+            dev=position.device,
+            ino=position.inode,
+            since=position.since,
+            samples=tuple(self._samples()),
+            known_bytes=self.remote_bytes,
+            must_match=self.must_match,
+        )
 
     def append(self, generation: int, offset: int, data: bytes) -> int:
         """Write *data*, which stands at *offset* of the remote *generation*; returns how much of it was new.
@@ -129,33 +157,32 @@ class Mirror:
             )
         return len(new)
 
-    def begin_generation(self, generation: int, facts: Mapping[str, Any] | None = None) -> None:
-        """The remote file began anew: what comes next is byte 0 of the file with *facts* (``dev ino at``)."""
+    def begin_generation(self, generation: int, facts: FileFacts | None = None) -> None:
+        """The remote file began anew: what comes next is byte 0 of the file with *facts*. Waits for the disk."""
         self._flush()
         self._note(
             generation=generation,
             base=self.length,
-            **_identity(facts or {}),
+            **_identity(facts or FileFacts()),
             length=self.length,
             crc32=self._crc32,
         )
         self._state.save(durably=True)  # before its first byte: no power cut may join two generations
         self.remote_bytes = None
 
-    def identify(self, facts: Mapping[str, Any]) -> None:
-        """The other side has the file open that this generation is, or was born as."""
-        known = (self._position.device, self._position.inode)
-        if not self._is_known or (self.offset == 0 and known != (facts.get("dev"), facts.get("ino"))):
+    def identify(self, facts: FileFacts) -> None:
+        """The other side has the file open that this generation is, or was born as. May block."""
+        if not self._is_known or (self.offset == 0 and self.identity != (facts.dev, facts.ino)):
             self._is_known = True
             self._record(**_identity(facts))
 
     def first_seen(self, unread_bytes: int) -> None:
-        """The log was seen for the first time, with *unread_bytes* in it that are still to come."""
+        """The log was seen for the first time, with *unread_bytes* in it that are still to come. May block."""
         if self._position.fresh_from is None:
             self._record(fresh_from=self.length + unread_bytes)
 
     def belongs_to(self, remote: str) -> None:
-        """Bind the mirror to one remote path.
+        """Bind the mirror to one remote path. May block.
 
         Raises:
             UsageError: it is the mirror of another one.
@@ -180,9 +207,16 @@ class Mirror:
         length, crc32 = self.length, self._crc32
         if not self._is_known or (self._position.length == length and self._state.is_durable):
             return
-        await asyncio.to_thread(self._flush)
-        self._note(length=length, crc32=crc32)
-        await asyncio.to_thread(self._state.save, durably=True)
+        await in_thread(self._seal, length, crc32)
+
+    def _seal(self, length: int, crc32: int) -> None:
+        self._flush()
+
+        def sealed(known: Position) -> Position:
+            return replace(known, length=length, crc32=crc32) if length > known.length else known
+
+        self._state.change(self.name, sealed)
+        self._state.save(durably=True)
 
     def close(self) -> None:
         """Give the mirror to whoever wants it next. Safe to repeat."""
@@ -192,14 +226,14 @@ class Mirror:
 
     def _locked(self) -> int:
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            descriptor = open_private(self.path, os.O_RDWR | os.O_APPEND)
         except OSError as error:
             raise LocalMachineError(
                 f"cannot write `{self.path}`: {error.strerror}", hint="choose another folder for it"
             ) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock(descriptor, self.path, wait_s=0)
+        except LockBusyError:
             os.close(descriptor)
             raise MirrorBusyError(
                 f"another process writes `{self.path}`",
@@ -207,10 +241,9 @@ class Mirror:
             ) from None
         return descriptor
 
-    def _checked(self, position: Position | None) -> Position:
-        """*position*, if the mirror still begins with what was sealed."""
+    def _check(self, known: Position) -> None:
+        """Refuse a mirror that does not begin with what was sealed."""
         self._crc32 = 0
-        known = position or Position()
         if self.length < max(known.length, known.base):
             raise self._edited()
         for start in range(0, known.length, READ_BYTES):
@@ -219,7 +252,6 @@ class Mirror:
             raise self._edited()
         for start in range(known.length, self.length, READ_BYTES):
             self._crc32 = zlib.crc32(self.read(start), self._crc32)
-        return known
 
     def _write(self, new: memoryview) -> None:
         while new:
@@ -237,11 +269,10 @@ class Mirror:
         except OSError as error:
             raise self._disk_error(error) from None
 
-    def _note(self, **changes: Any) -> None:
-        self._position = replace(self._position, **changes)
-        self._state.note(self.name, self._position)
+    def _note(self, **changes: int | float | str | None) -> None:
+        self._state.change(self.name, lambda known: replace(known, **changes))  # type: ignore[arg-type]
 
-    def _record(self, **changes: Any) -> None:
+    def _record(self, **changes: int | float | str | None) -> None:
         """Keep *changes*, without waiting for the disk: what a power cut takes of them is found out anew."""
         self._note(**changes)
         self._state.save(durably=False)
@@ -269,16 +300,5 @@ class Mirror:
         )
 
 
-def whole_number(value: object) -> int | None:
-    """A number that the other side sent; None if it sent none. Raises ValueError for what no file has."""
-    if value is None or (isinstance(value, int) and 0 <= value < 1 << 64):
-        return value
-    raise ValueError("a number that no file has")
-
-
-def _identity(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "device": whole_number(facts.get("dev")),
-        "inode": whole_number(facts.get("ino")),
-        "since": float(facts.get("at") or 0.0),
-    }
+def _identity(facts: FileFacts) -> dict[str, int | float | None]:
+    return {"device": facts.dev, "inode": facts.ino, "since": facts.at or 0.0}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from provision_agent.contract import frames
 
-from ..errors import HostUnreachableError, UsageError
-from .mirror import Mirror
+from ..errors import HostUnreachableError, ProtocolFaultError, UsageError
+from .mirror import FileFacts, Mirror
+from .wire import Begun, Holders
 
+MAX_GARBLED = 3
+STEADY_AFTER_S = 10.0
 HELLO_TIMEOUT_S = 30.0
 """Until the first word; longer than a heartbeat, because login shells of rented images are slow."""
 
@@ -26,6 +28,25 @@ class LinkLostError(Exception):
         self.was_greeted = was_greeted
 
 
+class GarbledError(LinkLostError):
+    """The session ended because nobody can understand what came. Once may be noise of a login shell; more is no accident."""
+
+
+class GarbledSessions:
+    """Counts sessions that ended garbled soon after they began: `MAX_GARBLED` in a row are the instance's fault."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+
+    def count(self, error: Exception, *, lasted_s: float) -> None:
+        """A session ended by *error* after so many seconds. Raises ProtocolFaultError when that was once too often."""
+        if not isinstance(error, GarbledError):
+            return
+        self._in_a_row = self._in_a_row + 1 if lasted_s < STEADY_AFTER_S else 1
+        if self._in_a_row >= MAX_GARBLED:
+            raise ProtocolFaultError(f"{error}, {self._in_a_row} times in a row")
+
+
 class FolderGoneError(HostUnreachableError):
     """The instance is there, and the run's folder on it is not: somebody deleted it, or its volume is not mounted."""
 
@@ -38,24 +59,27 @@ class FolderGoneError(HostUnreachableError):
 
 
 class Listener:
-    """What a session tells, on the event loop, after the bytes are on the disk; override what is of interest."""
+    """What a session tells, on the event loop, after the bytes are written; override what is of interest.
 
-    def on_bytes(self, mirror: Mirror) -> None:
+    The session waits for each answer: who needs the disk goes to a thread meanwhile.
+    """
+
+    async def on_bytes(self, mirror: Mirror) -> None:
         """The mirror has grown."""
 
-    def on_status(self, status: dict[str, Any]) -> None:
+    async def on_status(self, status: Holders) -> None:
         """Who works on the instance, for runs of ours."""
 
-    def on_begin(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
-        """How the log stands to the mirror: ``missing``, ``unread`` bytes, ``before_bytes`` in older files."""
+    async def on_begin(self, mirror: Mirror, begun: Begun) -> None:
+        """How the log stands to the mirror."""
 
-    def on_generation(self, mirror: Mirror, facts: Mapping[str, Any]) -> None:
-        """The log began anew, or was born; the bytes so far are an ended part of the mirror."""
+    async def on_generation(self, mirror: Mirror, facts: FileFacts) -> None:
+        """The log began anew, or was born, as the file with *facts*; the bytes so far are an ended part of the mirror."""
 
-    def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
+    async def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
         """So many bytes, or nobody knows how many, cannot be had any more."""
 
-    def on_beat(self, unread: Sequence[int]) -> None:
+    async def on_beat(self, unread: Sequence[int]) -> None:
         """The other side lives; the logs hold so many bytes that are not in the mirrors."""
 
 

@@ -8,17 +8,21 @@ saved durably: the state then is an older one, and the mirror has to prove itsel
 from __future__ import annotations
 
 import json
-import os
 import threading
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from provision_agent.contract import version
+from provision_agent.contract.parsing import ParseError, bounded, parse, read_object
 
 from ..errors import LocalMachineError
+from ..storage import write_atomically
 
 MAX_GAPS = 1000
+MAX_STATE_BYTES = 4 << 20
+MAX_FILE_NUMBER = (1 << 64) - 1
+"""Of a device or an inode."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,8 @@ class Position:
 
     generation: int = 0
     base: int = 0
-    device: int | None = None
-    inode: int | None = None
+    device: int | None = bounded(None, low=0, high=MAX_FILE_NUMBER)
+    inode: int | None = bounded(None, low=0, high=MAX_FILE_NUMBER)
     since: float = 0.0
     length: int = 0
     crc32: int = 0
@@ -40,51 +44,85 @@ class Position:
     remote: str | None = None
 
 
+@dataclass(frozen=True)
+class Gap:
+    """So many bytes of a log could not be had; None: nobody knows how many."""
+
+    file: str
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the sidecar holds."""
+
+    format: int
+    files: dict[str, Position]
+    gaps: list[Gap] = field(default_factory=list)
+
+
 class MirrorState:
-    """The sidecar of one or more mirrors, ``….state.json``. Any thread may save it."""
+    """The sidecar of one or more mirrors, ``….state.json``. Any thread may change and save it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._positions: dict[str, Position] = {}
+        self._changing = threading.Lock()
+        """Held for a moment, for what is known."""
         self._saving = threading.Lock()
+        """Held as long as the disk takes."""
         self._version = 0
         self._durable_version = -1
-        self.gaps: list[dict[str, Any]] = []
+        self._gaps: list[Gap] = []
         self.load()
 
     @property
     def is_durable(self) -> bool:
         """What is known survives a power cut."""
-        return self._durable_version == self._version
+        with self._changing:
+            return self._durable_version == self._version
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """The bytes that could not be had, as they were found."""
+        with self._changing:
+            return list(self._gaps)
 
     def position(self, name: str) -> Position | None:
         """What is known of mirror *name*; None when it was never begun, or its record was unreadable."""
-        return self._positions.get(name)
+        with self._changing:
+            return self._positions.get(name)
 
-    def note(self, name: str, position: Position) -> None:
-        """Take *position*, to be saved with the next `save`."""
-        self._positions[name] = position
-        self._version += 1
+    def change(self, name: str, change: Callable[[Position], Position]) -> Position:
+        """Let *change* make the position of mirror *name* from the one before, to be saved with the next `save`."""
+        with self._changing:
+            changed = self._positions[name] = change(self._positions.get(name) or Position())
+            self._version += 1
+            return changed
 
-    def add_gap(self, gap: dict[str, Any]) -> bool:
+    def add_gap(self, gap: Gap) -> bool:
         """Record bytes that cannot be had any more; False in a flood of gaps, of which the first `MAX_GAPS` are kept."""
-        if len(self.gaps) >= MAX_GAPS:
-            return False
-        self.gaps.append(gap)
-        self._version += 1
+        with self._changing:
+            if len(self._gaps) >= MAX_GAPS:
+                return False
+            self._gaps.append(gap)
+            self._version += 1
         self.save(durably=False)
         return True
 
     def load(self) -> None:
         """Read what is on the disk now; to be called with the mirror's lock held. An unreadable file is set aside."""
         try:
-            data = json.loads(self._path.read_text())
-            if data["format"] in version.SUPPORTED_FORMATS:
-                self._positions = {str(name): _position(entry) for name, entry in data["files"].items()}
-                self.gaps = list(data.get("gaps", []))
+            data = read_object(
+                self._path.read_bytes(), max_bytes=MAX_STATE_BYTES, what="the state of a mirror"
+            )
+            record = parse(_Record, data)
+            if record.format in version.SUPPORTED_FORMATS:
+                with self._changing:
+                    self._positions, self._gaps = dict(record.files), list(record.gaps)
         except FileNotFoundError:
             pass
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ParseError:
             self._path.replace(self._path.with_name(self._path.name + ".unreadable"))
 
     def save(self, *, durably: bool) -> None:
@@ -94,37 +132,16 @@ class MirrorState:
             LocalMachineError: this disk does not take it.
         """
         with self._saving:
-            saved = self._version
-            data = {
-                "format": version.FORMAT,
-                "files": {name: asdict(position) for name, position in dict(self._positions).items()},
-                "gaps": list(self.gaps),
-            }
+            with self._changing:
+                saved = self._version
+                record = _Record(version.FORMAT, dict(self._positions), list(self._gaps))
             try:
-                self._replace(json.dumps(data), durably=durably)
+                write_atomically(self._path, json.dumps(asdict(record)), durable=durably)
             except OSError as error:
                 raise LocalMachineError(
                     f"cannot write `{self._path}`: {error.strerror}",
                     hint="make room, then the same command again: the mirror continues where it stopped",
                 ) from None
-            self._durable_version = saved if durably else self._durable_version
-
-    def _replace(self, text: str, *, durably: bool) -> None:
-        temporary = self._path.with_name(self._path.name + ".tmp")
-        with temporary.open("w") as file:
-            file.write(text)
-            file.flush()
             if durably:
-                os.fsync(file.fileno())
-        temporary.replace(self._path)
-        if durably:
-            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-
-
-def _position(entry: dict[str, Any]) -> Position:
-    known = {field.name for field in fields(Position)}
-    return Position(**{name: value for name, value in entry.items() if name in known})
+                with self._changing:
+                    self._durable_version = saved

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from provision_agent.contract.findings import Standing
 from provision_agent.contract.plan import Plan
 
 
@@ -28,37 +28,6 @@ class Source:
     @property
     def is_ok(self) -> bool:
         return self.class_ == "ok"
-
-
-@dataclass(frozen=True)
-class Present:
-    """What is at an item's path. `state`: there | partial | other | absent."""
-
-    state: str
-    missing_bytes: int
-    size_bytes: int | None = None
-    sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The instance as it stands."""
-
-    workspace: str
-    can_write: bool
-    facts: Mapping[str, Any]
-    unix: float
-    present: tuple[Present, ...]
-    """In the order of the plan's downloads, as `unmet`: why the item's `when` does not hold."""
-    unmet: tuple[str | None, ...]
-    commits: tuple[str, ...]
-    """What is checked out, in the order of the plan's repos; empty where nothing is."""
-    disks: tuple[Mapping[str, Any], ...]
-    installed: Mapping[str, str]
-    """Version by name of what the plan's environment holds; empty where there is none."""
-    packages: tuple[Mapping[str, Any], ...] = ()
-    """What the package indexes have for this instance, in the order of the layers: ``item chosen why is_certain asked``;
-    empty where they were not asked."""
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
+from provision_agent.contract.messages import (
+    AuditAnswer,
+    AuditItem,
+    AuditRequest,
+    RunFound,
+    StatusRequest,
+    VerifyAnswer,
+    VerifyRequest,
+)
+from provision_agent.contract.parsing import kind_of, to_json
 from provision_agent.contract.plan import Download, Plan
 
-from ..errors import UsageError
-from ..instance import Instance
+from ..errors import ProtocolFaultError, UsageError
+from ..instance import Instance, as_answer
 from ..instance.query import ask
 from ..run import registry
 from ..run.dispatch import kept_back, plan_of, runs_of
@@ -19,6 +29,8 @@ from .sources import worst
 VERIFY_WITHIN_S = 660.0
 AUDIT_WITHIN_S = 1900.0
 MENDABLE = ("missing", "partial", "wrong_size", "wrong_hash", "wrong_commit", "wrong_content")
+MENDED = ("repos", "downloads", "files")
+"""Steps whose items an audit compares with the disk."""
 REPAIR = "repair"
 """The label of a run that mends what an audit found: its plan is a part of another run's."""
 FINE = ("ok", "skipped", "substituted")
@@ -42,19 +54,19 @@ async def plan_there(
     """The plan of a run on *instance*; None means the newest one that was no repair.
 
     Raises:
-        UsageError: there is no such run. AgentLostError: what the instance says of it cannot be understood.
+        UsageError: there is no such run. ProtocolFaultError: what the instance says of it cannot be understood.
     """
-    request = {"run": run, "all": run is None, "workspace": workspace, "with_plan": True}
-    runs = runs_of(await ask(instance, "status", request), asked=run)
+    request = StatusRequest(run=run, all=run is None, workspace=workspace, with_plan=True)
+    runs = await ask(instance, "status", request, lambda data: runs_of(data, asked=run), workspace=workspace)
     wanted = [found for found in runs if run is not None or not _is_repair(found)]
     if not wanted:
         raise UsageError(
             f"there is no run {f'`{run}` ' if run else ''}on {instance} to take the plan from",
             hint="give `--profile`",
         )
-    newest = max(wanted, key=lambda found: found["started_unix"])
-    plan, name = plan_of(newest), str(newest["run"])
-    record = registry.find(name, instance)
+    newest = max(wanted, key=lambda found: found.started_unix)
+    plan, name = await asyncio.to_thread(plan_of, newest), newest.run
+    record = await asyncio.to_thread(registry.find, name, instance)
     known = record.what_is_known() if record is not None else None
     rules = known.secrets if known is not None else ()
     names = {rule.name for rule in rules}
@@ -62,30 +74,48 @@ async def plan_there(
     return PlanThere(name, replace(plan, secrets=rules), known, kept_back(name, unknown) if unknown else "")
 
 
-async def run_checks(instance: Instance, plan: Plan) -> tuple[list[str], list[dict[str, Any]]]:
-    """The plan's checks, now: the names of those that hold, and the failures of the others."""
-    answer = await ask(instance, "verify", {"plan": plan.to_json()}, timeout_s=VERIFY_WITHIN_S)
-    return answer["passed"], answer["failed"]
+async def run_checks(instance: Instance, plan: Plan) -> VerifyAnswer:
+    """The plan's checks, now: the names of those that hold, and the failures of the others.
+
+    Raises:
+        ProtocolFaultError: the instance names a check that the plan does not have.
+    """
+    request = VerifyRequest(plan=plan.to_json())
+    answer = await ask(instance, "verify", request, as_answer(VerifyAnswer), timeout_s=VERIFY_WITHIN_S)
+    names = {check.name for check in plan.checks}
+    if strange := [
+        name for name in (*answer.passed, *(check.item for check in answer.failed)) if name not in names
+    ]:
+        raise ProtocolFaultError(f"a check that the plan does not have, {kind_of(strange[0])}")
+    return answer
 
 
 @dataclass(frozen=True)
 class Audit:
-    """How the disk differs. `items`: ``{item kind level state message …}``; `extra`: paths that nobody named."""
+    """How the disk differs. `extra`: paths that nobody named."""
 
     workspace: str
-    items: tuple[dict[str, Any], ...]
+    items: tuple[AuditItem, ...]
     extra: tuple[str, ...]
 
     @property
-    def wrong(self) -> list[dict[str, Any]]:
-        return [item for item in self.items if item["state"] not in FINE]
+    def wrong(self) -> list[AuditItem]:
+        return [item for item in self.items if item.state not in FINE]
 
     @property
     def exit_code(self) -> int:
-        return worst(item["level"] for item in self.wrong)
+        return worst(item.level for item in self.wrong)
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "exit_code": self.exit_code}
+    def to_json(self) -> dict[str, object]:
+        items = [
+            {name: value for name, value in to_json(item).items() if value is not None} for item in self.items
+        ]
+        return {
+            "workspace": self.workspace,
+            "items": items,
+            "extra": list(self.extra),
+            "exit_code": self.exit_code,
+        }
 
 
 async def audit(
@@ -102,14 +132,13 @@ async def audit(
         is_quick: Believe what was verified and not touched since, instead of hashing everything again.
         distrust: Let no record vouch for a wrong file any more, so that the next run mends it.
     """
-    request = {"plan": plan.to_json(), "secrets": dict(secrets), "is_quick": is_quick, "distrust": distrust}
-    answer = await ask(instance, "audit", request, timeout_s=AUDIT_WITHIN_S)
-    return Audit(answer["workspace"], tuple(answer["items"]), tuple(answer["extra"]))
+    request = AuditRequest(plan=plan.to_json(), secrets=dict(secrets), is_quick=is_quick, distrust=distrust)
+    answer = await ask(instance, "audit", request, as_answer(AuditAnswer), timeout_s=AUDIT_WITHIN_S)
+    return Audit(answer.workspace, answer.items, answer.extra)
 
 
-def _is_repair(found: Mapping[str, Any]) -> bool:
-    labels = found.get("labels")
-    return isinstance(labels, dict) and REPAIR in labels
+def _is_repair(found: RunFound) -> bool:
+    return REPAIR in found.labels
 
 
 def _is_wrong(item: Download, wrong: Collection[tuple[str, str]]) -> bool:
@@ -124,26 +153,20 @@ def _may_meet(item: Download, wrong: Collection[str]) -> bool:
 
 def mending(plan: Plan, found: Audit) -> Plan | None:
     """The plan that does what is wrong in *found* again, and nothing else; None when nothing of it can be mended."""
-    wrong = {
-        (item["kind"], item.get("of") or item["item"]) for item in found.wrong if item["state"] in MENDABLE
-    }
+    wrong = {(item.kind, item.of or item.item) for item in found.wrong if item.state in MENDABLE}
     if not wrong:
         return None
     folders = {item.path for item in plan.downloads if item.path.endswith("/") and _is_wrong(item, wrong)}
-    return replace(
-        plan,
+    return Plan(
+        name=plan.name,
         workspace=found.workspace,
-        workspace_fallback=False,
-        steps=("repos", "downloads", "files"),
-        apt=(),
-        python=None,
+        strict=plan.strict,
+        limits=plan.limits,
+        secrets=plan.secrets,
+        steps=MENDED,
         repos=tuple(repo for repo in plan.repos if ("repo", repo.path) in wrong),
         downloads=tuple(
             item for item in plan.downloads if _is_wrong(item, wrong) or _may_meet(item, folders)
         ),
         files=tuple(file for file in plan.files if ("file", file.path) in wrong),
-        commands=(),
-        checks=(),
-        services=(),
-        on_failure=None,
     )

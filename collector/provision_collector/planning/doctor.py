@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from provision_agent.contract.findings import Disk, Facts, PackageTold, Standing
+from provision_agent.contract.parsing import ParseError, parse
 from provision_agent.contract.plan import Plan
 
+from ..errors import ProtocolFaultError
 from ..instance import Instance
 from .answers import Survey
 from .source_survey import survey
-from .sources import exit_code, rows_of, worst
+from .sources import Row, exit_code, rows_of, worst
 
 CLOCK_OFF_S = 60.0
+OLDEST_PYTHON = (3, 10)
 LOW_DISK_BYTES = 10 * 10**9
 
 
@@ -36,7 +40,7 @@ async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -
         What was found, and the exit code.
 
     Raises:
-        ProvisionError: it cannot be reached at all.
+        ProvisionError: it cannot be reached at all, or what it says of itself cannot be understood.
     """
     began = time.monotonic()
     surveyed = await survey(plan, secrets, instance=instance, packages=True)
@@ -44,9 +48,9 @@ async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -
     assert surveyed.standing is not None
     findings = [
         Finding("ssh", "ok", f"{instance} answers, the agent runs ({took_s:.1f} s for everything)"),
-        *_machine(plan, surveyed, now, took_s),
+        *judged_machine(plan, surveyed.standing, now_unix=now, took_s=took_s),
         *_sources(plan, surveyed),
-        *_packages(surveyed),
+        *_packages(surveyed.standing),
         *(
             Finding("secret", "warning", f"{rule.name} is not set", hint=f"export {rule.name}=…")
             for rule in plan.secrets
@@ -56,12 +60,28 @@ async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -
     return findings, worst(each.level for each in findings if each.state == "failed")
 
 
-def _machine(plan: Plan, surveyed: Survey, now: float, took_s: float) -> Iterator[Finding]:
-    here = surveyed.standing
-    assert here is not None
-    facts = here.facts
-    pythons = [python["version"] for python in facts["pythons"]]
-    modern = any(tuple(map(int, version.split(".")[:2])) >= (3, 10) for version in pythons)
+def judged_machine(plan: Plan, here: Standing, *, now_unix: float, took_s: float) -> list[Finding]:
+    """Hold what an instance says of itself against what *plan* needs. Pure.
+
+    Args:
+        plan: What a run would do.
+        here: The instance as it stands.
+        now_unix: The time here, in seconds since 1970.
+        took_s: How long the answer took: its clock may differ by that much without being wrong.
+
+    Raises:
+        ProtocolFaultError: its facts are none.
+    """
+    try:
+        facts = parse(Facts, here.facts, "facts")
+    except ParseError as misfit:
+        raise ProtocolFaultError(misfit) from None
+    return list(_machine(plan, here, facts, here.unix - now_unix, took_s))
+
+
+def _machine(plan: Plan, here: Standing, facts: Facts, off_s: float, took_s: float) -> Iterator[Finding]:
+    pythons = [python.version for python in facts.pythons]
+    modern = any(_version(version) >= OLDEST_PYTHON for version in pythons)
     if plan.python is not None and not modern:
         yield Finding(
             "python", "failed", f"only Python {', '.join(pythons)} is there; today's torch wants 3.10", "critical",
@@ -73,12 +93,11 @@ def _machine(plan: Plan, surveyed: Survey, now: float, took_s: float) -> Iterato
         yield Finding("workspace", "ok", f"{here.workspace} can be written")
     else:
         yield Finding(
-            "workspace", "failed", f"{here.workspace} cannot be written as {facts['user']}", "critical",
+            "workspace", "failed", f"{here.workspace} cannot be written as {facts.user}", "critical",
             "choose another folder with `--workspace`",
         )  # fmt: skip
-    yield from _disks(here.disks or facts["disks"])
+    yield from _disks(here.disks or facts.disks)
     yield _gpu(plan, facts)
-    off_s = here.unix - now
     if -CLOCK_OFF_S - took_s <= off_s <= CLOCK_OFF_S:
         yield Finding("clock", "ok", "right, within a minute")
     else:
@@ -86,7 +105,7 @@ def _machine(plan: Plan, surveyed: Survey, now: float, took_s: float) -> Iterato
             "clock", "failed", f"it is off by {off_s:+.0f} s: https will refuse certificates", "required",
             "on the instance: `date -u`; restart it, or set its clock",
         )  # fmt: skip
-    if plan.repos and not facts["git"]:
+    if plan.repos and not facts.git:
         in_apt = "git" in {package.split("=")[0] for package in plan.apt}
         state, level = ("ok", "optional") if in_apt else ("failed", "critical")
         yield Finding(
@@ -98,10 +117,16 @@ def _machine(plan: Plan, surveyed: Survey, now: float, took_s: float) -> Iterato
         )
 
 
-def _disks(disks: Any) -> Iterator[Finding]:
+def _version(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version; nothing for what is none."""
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", text, re.ASCII)
+    return tuple(int(number) for number in found.groups()) if found else ()
+
+
+def _disks(disks: Iterable[Disk]) -> Iterator[Finding]:
     for disk in disks:
-        free, needed = disk["free_bytes"], disk.get("needed_bytes", 0)
-        message = f"{free / 1e9:.1f} GB free on {disk['path']}" + (
+        free, needed = disk.free_bytes, disk.needed_bytes
+        message = f"{free / 1e9:.1f} GB free on {disk.path}" + (
             f", {needed / 1e9:.1f} GB needed" if needed else ""
         )
         if needed > free:
@@ -120,11 +145,10 @@ def _disks(disks: Any) -> Iterator[Finding]:
             yield Finding("disk", "ok", message)
 
 
-def _gpu(plan: Plan, facts: Mapping[str, Any]) -> Finding:
-    gpus = facts["gpus"]
-    if gpus:
-        names = ", ".join(f"{gpu['name']} ({gpu['memory_bytes'] / 2**30:.0f} GiB)" for gpu in gpus)
-        return Finding("gpu", "ok", f"{names}; driver {facts['driver']}, CUDA up to {facts['cuda']}")
+def _gpu(plan: Plan, facts: Facts) -> Finding:
+    if facts.gpus:
+        names = ", ".join(f"{gpu.name} ({(gpu.memory_bytes or 0) / 2**30:.0f} GiB)" for gpu in facts.gpus)
+        return Finding("gpu", "ok", f"{names}; driver {facts.driver}, CUDA up to {facts.cuda}")
     layers = plan.python.layers if plan.python else ()
     wants = any(
         layer.torch is not None and layer.torch.accelerator not in ("auto", "cpu") for layer in layers
@@ -137,15 +161,14 @@ def _gpu(plan: Plan, facts: Mapping[str, Any]) -> Finding:
     return Finding("gpu", "warning", message, hint="`accelerator: auto` installs torch for the CPU here")
 
 
-def _packages(surveyed: Survey) -> Iterator[Finding]:
-    assert surveyed.standing is not None
-    rows = surveyed.standing.packages
-    good = [row for row in rows if row["chosen"]]
+def _packages(here: Standing) -> Iterator[Finding]:
+    rows = here.packages
+    good = [row for row in rows if row.chosen]
     for row in good:
-        if row["why"]:  # a choice was made: torch
-            size = row["asked"][-1].get("size_bytes")
+        if row.why:  # a choice was made: torch
+            size = row.asked[-1].size_bytes if row.asked else None
             told = f", {size / 1e9:.2f} GB" if size else ""
-            yield Finding("package", "ok", f"{row['chosen']}: {row['why']}{told}")
+            yield Finding("package", "ok", f"{row.chosen}: {row.why}{told}")
     for row in rows:
         if row not in good:
             yield _missing_package(row)
@@ -153,32 +176,31 @@ def _packages(surveyed: Survey) -> Iterator[Finding]:
         yield Finding("package", "ok", f"{len(good)} of {len(rows)} packages can be had from the indexes")
 
 
-def _missing_package(row: Mapping[str, Any]) -> Finding:
-    last = row["asked"][-1]
-    message = f"{row['item']}: {last['message']}"
-    hint = str(last["hint"])
-    if row["is_certain"] and not row.get("present"):
-        return Finding("package", "failed", message, row["level"], hint)
+def _missing_package(row: PackageTold) -> Finding:
+    told, hint = (row.asked[-1].message, row.asked[-1].hint) if row.asked else ("no index was asked", "")
+    message = f"{row.item}: {told}"
+    if row.is_certain and not row.present:
+        return Finding("package", "failed", message, row.level, hint)
     return Finding("package", "warning", message, hint=hint)
 
 
 def _sources(plan: Plan, surveyed: Survey) -> Iterator[Finding]:
     rows = rows_of(plan, surveyed)
-    by_item: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_item: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        by_item.setdefault((row["kind"], row["key"]), []).append(row)
+        by_item.setdefault((row.kind, row.key), []).append(row)
     good = 0
     for items in by_item.values():
-        if exit_code(items) == 0 and any(row["state"] == "ok" for row in items):
+        if exit_code(items) == 0 and any(row.is_ok for row in items):
             good += 1
         else:
             first = items[0]
             yield Finding(
                 "source",
                 "failed",
-                f"{first['item']}: {first['state']}: {first['message']}",
-                first["level"],
-                first["hint"],
+                f"{first.item}: {first.state}: {first.message}",
+                first.level,
+                first.hint,
             )
     if good:
         yield Finding(

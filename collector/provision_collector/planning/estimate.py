@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-from urllib.parse import urlsplit
 
-from provision_agent.contract.plan import Download, Plan, SecretRule
+from provision_agent.contract.plan import Bound, Download, Plan, SecretRule
+from provision_agent.contract.source_kinds import host_of
 
 from .answers import Source, Survey
 
@@ -19,6 +18,8 @@ MARGIN_SHARE = 0.01
 MARGIN_BYTES = 64 << 20
 """What a run's preflight wants free besides the files themselves."""
 REFUSED = ("gated", "unauthorized")
+AT_ONCE = ("apt", "python", "repos", "downloads")
+"""Steps that do not wait for others; every other one comes after them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,29 @@ class File:
     missing_bytes: int | None
     message: str = ""
     hint: str = ""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A file system by its folder, and what the run needs there; `free_bytes` None: no instance was asked."""
+
+    path: str
+    needed_bytes: int
+    free_bytes: int | None
+
+    @property
+    def is_too_small(self) -> bool:
+        return self.free_bytes is not None and self.needed_bytes > self.free_bytes
+
+
+@dataclass(frozen=True)
+class FailingRepo:
+    """A repository that no source has, with what its URL said."""
+
+    path: str
+    level: str
+    class_: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -67,8 +91,7 @@ class Estimate:
     unknown_sizes: int
     critical_bytes: int
     """Of `fetch_bytes`: what must land before the instance is usable."""
-    disks: tuple[dict[str, Any], ...]
-    """`path needed_bytes free_bytes`; free is None where no instance was asked."""
+    disks: tuple[Disk, ...]
     rate_bytes_per_s: float | None
     rate_is: str
     """given | measured | unknown"""
@@ -79,17 +102,21 @@ class Estimate:
     price_per_hour: float | None
     cost: float | None
     secrets_missing: tuple[Secret, ...]
-    repos_failing: tuple[dict[str, str], ...]
+    repos_failing: tuple[FailingRepo, ...]
     was_asked: bool
 
     @property
     def fits(self) -> bool | None:
         """Is there room on every disk? None where no instance was asked."""
-        known = [disk for disk in self.disks if disk["free_bytes"] is not None]
-        return all(disk["needed_bytes"] <= disk["free_bytes"] for disk in known) if known else None
+        known = [disk for disk in self.disks if disk.free_bytes is not None]
+        return not any(disk.is_too_small for disk in known) if known else None
 
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "fits": self.fits}
+    def to_json(self) -> dict[str, object]:
+        failing = [
+            {"path": repo.path, "level": repo.level, "class": repo.class_, "message": repo.message}
+            for repo in self.repos_failing
+        ]
+        return {**asdict(self), "repos_failing": failing, "fits": self.fits}
 
 
 def estimate_of(
@@ -144,13 +171,6 @@ def estimate_of(
         repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
         was_asked=surveyed is not None,
     )
-
-
-def host_of(url: str) -> str:
-    """The host that *url* names, as people know it."""
-    short = {"hf": "huggingface.co", "civitai": "civitai.com", "file": "this disk"}
-    scheme = url.partition(":")[0]
-    return short.get(scheme) or urlsplit(url).hostname or url
 
 
 # -- files
@@ -215,18 +235,15 @@ def _may_work(sources: Sequence[Source]) -> bool:
 
 
 def _when(item: Download) -> str:
-    when = item.when
-    assert when is not None
-    parts = [
-        f"gpu_memory {when.gpu_memory.op} {when.gpu_memory.value_bytes / 2**30:.4g} GiB"
-        if when.gpu_memory
-        else "",
-        f"secret {when.secret}" if when.secret else "",
-        f"disk_free {when.disk_free.op} {when.disk_free.value_bytes / 2**30:.4g} GiB"
-        if when.disk_free
-        else "",
+    given = vars(item.when).items() if item.when is not None else ()
+    told = [
+        f"{name} {value.op} {value.value_bytes / 2**30:.4g} GiB"
+        if isinstance(value, Bound)
+        else f"{name} {value}"
+        for name, value in given
+        if value is not None
     ]
-    return "only when " + ", ".join(part for part in parts if part)
+    return "only when " + ", ".join(told)
 
 
 def _there(file: File) -> int:
@@ -235,11 +252,11 @@ def _there(file: File) -> int:
     return file.size_bytes - (file.missing_bytes or 0)
 
 
-def _disks(surveyed: Survey | None, plan: Plan, fetch_bytes: int) -> tuple[dict[str, Any], ...]:
+def _disks(surveyed: Survey | None, plan: Plan, fetch_bytes: int) -> tuple[Disk, ...]:
     if surveyed and surveyed.standing:
-        return tuple(dict(disk) for disk in surveyed.standing.disks)
+        return tuple(Disk(disk.path, disk.needed_bytes, disk.free_bytes) for disk in surveyed.standing.disks)
     needed = int(fetch_bytes * (1 + MARGIN_SHARE)) + MARGIN_BYTES if fetch_bytes else 0
-    return ({"path": plan.workspace, "needed_bytes": needed, "free_bytes": None},)
+    return (Disk(plan.workspace, needed, None),)
 
 
 # -- steps
@@ -262,14 +279,16 @@ def _then(plan: Plan) -> Iterable[str]:
     installs = sum(repo.install is not None for repo in plan.repos)
     if {"repos", "python"} <= set(plan.steps) and installs:
         yield f"requirements of repos ({installs})"
-    for step, items in (
-        ("files", plan.files),
-        ("commands", plan.commands),
-        ("checks", plan.checks),
-        ("services", plan.services),
-    ):
-        if step in plan.steps and items:
+    for step in plan.steps:
+        items = items_of(plan, step)
+        if step not in AT_ONCE and items:
             yield f"{step} ({len(items)})"
+
+
+def items_of(plan: Plan, step: str) -> tuple[object, ...]:
+    """What *plan* lists for *step*; nothing for the environment, which is one thing."""
+    items = getattr(plan, step)
+    return items if isinstance(items, tuple) else ()
 
 
 # -- what stands in the way
@@ -290,12 +309,7 @@ def _missing(
         yield Secret(rule.name, rule.aliases, rule.hosts, tuple(refused))
 
 
-def _failing_repos(plan: Plan, surveyed: Survey | None) -> Iterable[dict[str, str]]:
+def _failing_repos(plan: Plan, surveyed: Survey | None) -> Iterable[FailingRepo]:
     for repo, sources in zip(plan.repos, surveyed.repos if surveyed else (), strict=False):
         if not any(source.is_ok for source in sources):
-            yield {
-                "path": repo.path,
-                "level": repo.level,
-                "class": sources[0].class_,
-                "message": sources[0].message,
-            }
+            yield FailingRepo(repo.path, repo.level, sources[0].class_, sources[0].message)

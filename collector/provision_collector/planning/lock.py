@@ -10,14 +10,17 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
-from provision_agent.contract.plan import Download, Plan, Repo, repository_of
+from provision_agent.contract.plan import Download, Plan, Repo
 from provision_agent.contract.redaction import public_url
+from provision_agent.contract.source_kinds import means_many_files
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ProfileError
 from .answers import Source, Survey
+
+T = TypeVar("T")
 
 INSTALLERS = frozenset(("pip", "setuptools", "wheel", "uv"))
 """They install the environment; they are no part of what it is for."""
@@ -171,7 +174,7 @@ def _locked(item: Download, file: LockedFile) -> Download:
 
 
 def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned]) -> LockedFile | None:
-    if repository_of(item.url) is not None:
+    if means_many_files(item.url):
         unpinned.append(
             Unpinned(item.label, f"a lock pins single files: list those of {item.url} that you need")
         )
@@ -262,5 +265,5 @@ def _repo(repo: Repo, number: int, surveyed: Survey, unpinned: list[Unpinned]) -
     return LockedRepo(path=repo.path, asked=repo.url, ref=repo.ref, commit=commit)
 
 
-def _first(values: Iterable[Any]) -> Any:
+def _first(values: Iterable[T | None]) -> T | None:
     return next((value for value in values if value not in (None, "")), None)

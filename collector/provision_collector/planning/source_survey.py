@@ -11,18 +11,22 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
+from provision_agent.contract.findings import ItemTold, SourcesAnswer, Standing, read_sources
 from provision_agent.contract.frames import ANSWER_MAGIC
+from provision_agent.contract.messages import SourcesRequest
+from provision_agent.contract.parsing import to_json
 from provision_agent.contract.plan import Plan
 
-from ..errors import ProvisionError
-from ..instance import Instance, build_bundle
-from ..instance.query import ask
-from .answers import Present, Source, Standing, Survey
+from ..errors import ProtocolFaultError, ProvisionError
+from ..instance import Instance, build_bundle, understood
+from .answers import Source, Survey
 
 WITHIN_S = 100.0
+
+T = TypeVar("T")
 
 
 async def survey(
@@ -46,27 +50,34 @@ async def survey(
     Raises:
         ProvisionError: the instance cannot be asked.
     """
-    request = {
-        "plan": plan.to_json(),
-        "secrets": dict(secrets),
-        "is_instance": instance is not None,
-        "packages": packages,
-        "measure": measure,
-        "pin": pin,
-    }
+    request = SourcesRequest(
+        plan=plan.to_json(),
+        secrets=dict(secrets),
+        is_instance=instance is not None,
+        packages=packages,
+        measure=measure,
+        pin=pin,
+    )
     if instance is not None:
-        answer = await ask(instance, "sources", request, timeout_s=WITHIN_S)
+        from ..instance.query import ask
+
+        answer, standing = await ask(instance, "sources", request, read_sources, timeout_s=WITHIN_S)
     else:
-        answer = await ask_here("sources", request, timeout_s=WITHIN_S)
-    return _read(answer)
+        answer, standing = await ask_here("sources", request, read_sources, timeout_s=WITHIN_S)
+    counts = [(len(answer.downloads), len(plan.downloads)), (len(answer.repos), len(plan.repos))]
+    if standing is not None:
+        counts += [(len(standing.present), len(plan.downloads)), (len(standing.commits), len(plan.repos))]
+    if (standing is None) != (instance is None) or any(told != wanted for told, wanted in counts):
+        raise ProtocolFaultError("it answers about other items than those of the plan")
+    return _survey(answer, standing)
 
 
-async def ask_here(subcommand: str, request: Mapping[str, Any], *, timeout_s: float) -> dict[str, Any]:
-    """Run one subcommand of the agent on this machine; its answer."""
-    descriptor, path = tempfile.mkstemp(prefix="provision-", suffix=".pyz")
+async def ask_here(
+    subcommand: str, request: object, read: Callable[[Mapping[str, object]], T], *, timeout_s: float
+) -> T:
+    """Run one subcommand of the agent on this machine; its answer, as `ask`."""
+    path = await asyncio.to_thread(_stored_agent)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(build_bundle().data)
         child = await asyncio.create_subprocess_exec(
             *(sys.executable, "-I", "-S", path, subcommand),
             stdin=asyncio.subprocess.PIPE,
@@ -75,7 +86,7 @@ async def ask_here(subcommand: str, request: Mapping[str, Any], *, timeout_s: fl
         )
         try:
             async with asyncio.timeout(timeout_s):
-                out, err = await child.communicate(json.dumps(request).encode())
+                out, err = await child.communicate(json.dumps(to_json(request)).encode())
         except TimeoutError:
             raise ProvisionError(
                 f"`{subcommand}` did not end within {timeout_s:.0f} s on this machine",
@@ -90,40 +101,27 @@ async def ask_here(subcommand: str, request: Mapping[str, Any], *, timeout_s: fl
     line = out.partition(ANSWER_MAGIC)[2]
     if child.returncode != 0 or not line:
         raise RuntimeError(f"the agent ended with {child.returncode} here: {err.decode()[-2000:]}")
-    return dict(json.loads(line))
+    return await asyncio.to_thread(understood, read, line)
 
 
-def _read(answer: Mapping[str, Any]) -> Survey:
+def _stored_agent() -> str:
+    """The agent as a file of this machine; whoever asked for it removes it."""
+    descriptor, path = tempfile.mkstemp(prefix="provision-", suffix=".pyz")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(build_bundle().data)
+    return path
+
+
+def _survey(answer: SourcesAnswer, standing: Standing | None) -> Survey:
     return Survey(
-        downloads=tuple(_sources(item) for item in answer["downloads"]),
-        repos=tuple(_sources(repo) for repo in answer["repos"]),
-        standing=_standing(answer) if "workspace" in answer else None,
-        rate_bytes_per_s=answer.get("rate_bytes_per_s"),
-        taken=answer["taken"],
+        downloads=tuple(_sources(item) for item in answer.downloads),
+        repos=tuple(_sources(repo) for repo in answer.repos),
+        standing=standing,
+        rate_bytes_per_s=answer.rate_bytes_per_s,
+        taken=answer.taken,
     )
 
 
-def _sources(item: Mapping[str, Any]) -> tuple[Source, ...]:
-    names = ("url", "message", "hint", "size_bytes", "sha256", "name", "pinned_url", "commit")
-    return tuple(
-        Source(class_=told["class"], **{name: told[name] for name in names if told.get(name) is not None})
-        for told in item["sources"]
-    )
-
-
-def _standing(answer: Mapping[str, Any]) -> Standing:
-    return Standing(
-        workspace=str(answer["workspace"]),
-        can_write=bool(answer["can_write"]),
-        facts=answer["facts"],
-        unix=float(answer["unix"]),
-        present=tuple(
-            Present(item["state"], item["missing_bytes"], item.get("size_bytes"), item["sha256"])
-            for item in answer["present"]
-        ),
-        unmet=tuple(answer["unmet"]),
-        commits=tuple(answer["commits"]),
-        disks=tuple(answer["disks"]),
-        installed=answer["installed"],
-        packages=tuple(answer["packages"]),
-    )
+def _sources(item: ItemTold) -> tuple[Source, ...]:
+    names = ("url", "class_", "message", "hint", "size_bytes", "sha256", "name", "pinned_url", "commit")
+    return tuple(Source(**{name: getattr(told, name) for name in names}) for told in item.sources)

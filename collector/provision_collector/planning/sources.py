@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.plan import Download, Plan, Repo
+from provision_agent.contract.source_kinds import host_of
 
 from .answers import Source, Survey
-from .estimate import host_of
 
 STATES = {
     "ok": "ok",
@@ -26,30 +26,58 @@ SHOWN = 3
 """Of many files of a repository that meet others, this many are named."""
 
 
-def rows_of(plan: Plan, surveyed: Survey) -> list[dict[str, Any]]:
-    """``{item key kind role level state class url host size_bytes sha256 message hint}`` per source, in the plan's order."""
-    rows: list[dict[str, Any]] = []
+@dataclass(frozen=True)
+class Row:
+    """What one source of one item said, held against the profile."""
+
+    item: str
+    """As people call it."""
+    key: str
+    kind: str
+    """download | repo"""
+    role: str
+    """url | mirror | substitute"""
+    level: str
+    state: str
+    """One of `STATES`, or ``unreachable``."""
+    class_: str
+    url: str
+    host: str
+    size_bytes: int | None
+    sha256: str | None
+    commit: str | None
+    message: str
+    hint: str
+
+    @property
+    def is_ok(self) -> bool:
+        return self.class_ == "ok"
+
+    def to_json(self) -> dict[str, object]:
+        return {name.rstrip("_"): value for name, value in asdict(self).items()}
+
+
+def rows_of(plan: Plan, surveyed: Survey) -> list[Row]:
+    """One row per source, in the plan's order."""
+    rows: list[Row] = []
     for item, sources in zip(plan.downloads, surveyed.downloads, strict=True):
         for number, source in enumerate(sources):
             role = _role(number, 1 + len(item.mirrors))
             class_, message = _judged(item, source, role)
             if class_ == "ok" and role != "substitute" and item.key in surveyed.taken:
                 class_, message = "conflict", "; ".join(surveyed.taken[item.key][:SHOWN])
-            rows.append(_row(item, "download", role, source, class_, message))
+            rows.append(_row(item, role, source, class_, message))
     for repo, sources in zip(plan.repos, surveyed.repos, strict=True):
         for number, source in enumerate(sources):
-            rows.append(
-                _row(
-                    repo, "repo", _role(number, 1 + len(repo.mirrors)), source, source.class_, source.message
-                )
-            )
+            role = _role(number, 1 + len(repo.mirrors))
+            rows.append(_row(repo, role, source, source.class_, source.message))
     return rows
 
 
-def exit_code(rows: Sequence[Mapping[str, Any]]) -> int:
+def exit_code(rows: Sequence[Row]) -> int:
     """0: every item has a good source. 1: a critical one has none. 5: a required one has none."""
-    good = {(row["kind"], row["key"]) for row in rows if row["state"] == "ok"}
-    return worst(row["level"] for row in rows if (row["kind"], row["key"]) not in good)
+    good = {(row.kind, row.key) for row in rows if row.is_ok}
+    return worst(row.level for row in rows if (row.kind, row.key) not in good)
 
 
 def worst(levels: Iterable[str]) -> int:
@@ -72,28 +100,25 @@ def _judged(item: Download, source: Source, role: str) -> tuple[str, str]:
     return "ok", ""
 
 
-def _row(
-    item: Download | Repo, kind: str, role: str, source: Source, class_: str, message: str
-) -> dict[str, Any]:
+def _row(item: Download | Repo, role: str, source: Source, class_: str, message: str) -> Row:
     name = key = item.path
     if isinstance(item, Download):
         has_name = item.path.endswith("/") and source.name and role != "substitute"
         name, key = item.path + str(source.name) if has_name else item.label, item.key
-    return {
-        "item": name,
-        "key": key,
-        "kind": kind,
-        "role": role,
-        "level": item.level,
-        "state": STATES.get(class_, "unreachable"),
-        "class": class_,
-        "url": source.url,
-        "host": host_of(source.url),
-        "size_bytes": source.size_bytes,
-        "sha256": source.sha256,
-        "commit": source.commit,
-        "message": message,
-        "hint": ""
-        if class_ == "ok"
-        else source.hint or (FAILURES[class_].hint if class_ in FAILURES else ""),
-    }
+    known = FAILURES[class_].hint if class_ in FAILURES else ""
+    return Row(
+        item=name,
+        key=key,
+        kind="download" if isinstance(item, Download) else "repo",
+        role=role,
+        level=item.level,
+        state=STATES.get(class_, "unreachable"),
+        class_=class_,
+        url=source.url,
+        host=host_of(source.url),
+        size_bytes=source.size_bytes,
+        sha256=source.sha256,
+        commit=source.commit,
+        message=message,
+        hint="" if class_ == "ok" else source.hint or known,
+    )

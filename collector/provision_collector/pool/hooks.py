@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 import structlog
-from provision_agent.contract.backoff import full_jitter_s
+from provision_agent.contract.retry import full_jitter_s
 from pydantic import TypeAdapter
 
 from ..errors import UsageError

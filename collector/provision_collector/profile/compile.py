@@ -1,29 +1,28 @@
 """A checked profile as the plan that the agent obeys: every default spelled out, every unit resolved. Pure.
 
-Equal profiles give equal plans, so a plan's hash says whether two runs are the same work.
+Equal profiles give equal plans, so a plan's hash says whether two runs are the same work. No field is named here
+that needs no treatment of its own: `notes` says where in the plan each one goes.
 """
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterable, Sequence
+import dataclasses
+import typing
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from provision_agent.contract import plan
+from provision_agent.contract import plan, source_kinds
 
 from ..errors import UsageError
 from . import model, paths
 from .load import Profile
+from .notes import Annotation, classes_in, fields_of
 from .variables import suggestion
 
 DEFAULT_WORKSPACE = "/workspace"
-BUILT_IN_HOSTS = {
-    "civitai.com": plan.HostLimits(files=1),
-    "dropbox.com": plan.HostLimits(connections=1),
-}
-"""These throttle or refuse whoever asks for more at once."""
 
 T = TypeVar("T")
+AnyPart = TypeVar("AnyPart", bound=model.Part)
 
 
 def compile_plan(
@@ -53,23 +52,20 @@ def compile_plan(
     """
     document = profile.document
     folder = _workspace(workspace) if workspace is not None else document.workspace
-    return plan.Plan(
-        name=profile.name,
+    downloads = tuple(_with_limits(item, document.limits) for item in document.downloads)
+    made = _in_plan(document.model_copy(update={"downloads": downloads}), plan.Plan)
+    return dataclasses.replace(
+        made,
         workspace=folder,
+        strict=made.strict if strict is None else strict,
+        limits=dataclasses.replace(
+            made.limits,
+            run_s=made.limits.run_s if timeout_s is None else timeout_s,
+            hosts=source_kinds.host_limits(made.limits.hosts),
+        ),
         workspace_fallback=workspace is None and folder == DEFAULT_WORKSPACE,
         steps=_steps(skip, only),
-        strict=document.strict if strict is None else strict,
-        limits=_limits(document.limits, timeout_s),
         secrets=profile.secret_rules,
-        apt=_unique(document.apt),
-        python=_python(document.python) if document.python is not None else None,
-        repos=_unique(_repo(repo) for repo in document.repos),
-        downloads=_unique(_download(item, document.limits) for item in document.downloads),
-        files=_unique(plan.File(f.path, f.content, f.mode, f.level) for f in document.files),
-        commands=tuple(_command(command) for command in document.commands),
-        checks=tuple(_check(check) for check in document.checks),
-        services=tuple(_service(service) for service in document.services),
-        on_failure=_hook(document.on_failure) if document.on_failure is not None else None,
     )
 
 
@@ -91,139 +87,47 @@ def _steps(skip: Sequence[str], only: Sequence[str]) -> tuple[str, ...]:
     return tuple(step for step in plan.STEPS if step in wanted and step not in skip)
 
 
-def _limits(limits: model.Limits, timeout_s: float | None) -> plan.Limits:
-    hosts = dict(BUILT_IN_HOSTS)
-    for name, given in limits.hosts.items():
-        built_in = hosts.get(name.lower(), plan.HostLimits())
-        hosts[name.lower()] = plan.HostLimits(
-            files=given.files if given.files is not None else built_in.files,
-            connections=given.connections if given.connections is not None else built_in.connections,
-        )
-    return plan.Limits(
-        run_s=limits.run if timeout_s is None else timeout_s,
-        files=limits.files,
-        connections=limits.connections,
-        rate_bytes_per_s=limits.rate,
-        hosts=hosts,
+def _with_limits(item: model.Download, general: model.Limits) -> model.Download:
+    """*item*, with what its own limits leave out taken from *general*."""
+    inherited = {name: getattr(general, name) for name in model.ItemLimits.model_fields}
+    return item.model_copy(
+        update={"limits": _laid_over(model.ItemLimits.model_construct(**inherited), item.limits)}
     )
 
 
-def _item_limits(own: model.ItemLimits, general: model.ItemLimits) -> plan.ItemLimits:
-    """*own*, with what it leaves out taken from *general*."""
+def _laid_over(below: AnyPart, above: AnyPart) -> AnyPart:
+    """*below*, with what *above* says itself."""
+    said: dict[str, object] = {name: getattr(above, name) for name in above.model_fields_set}
+    for name, value in said.items():
+        if isinstance(value, model.Part):
+            said[name] = _laid_over(getattr(below, name), value)
+    return below.model_copy(update=said)
 
-    def chosen(key: str) -> model.ItemLimits:
-        return own if key in own.model_fields_set else general
 
-    stall = general.stall.model_copy(update=own.stall.model_dump(exclude_unset=True))
-    return plan.ItemLimits(
-        file_s=chosen("file").file,
-        attempt_s=chosen("attempt").attempt,
-        stall=plan.Stall(stall.below, stall.for_),
-        connect_s=chosen("connect").connect,
-        lookup_s=chosen("lookup").lookup,
-        attempts=chosen("attempts").attempts,
-        connections=chosen("connections").connections,
+def _in_plan(part: model.Part, kind: type[T]) -> T:
+    """*part* as the plan's *kind*; what it does not say gets the plan's own default."""
+    types = typing.get_type_hints(kind)
+    return kind(
+        **{
+            field.plan_name: _value(value, types[field.plan_name])
+            for field in fields_of(type(part))
+            if field.plan_name in types and (value := getattr(part, field.name)) is not None
+        }
     )
 
 
-def _python(python: model.Python) -> plan.Python:
-    return plan.Python(
-        venv=python.venv,
-        installer=python.installer,
-        timeout_s=python.timeout,
-        retries=python.retries,
-        layers=tuple(_layer(layer) for layer in python.layers),
-        remove=_unique(python.remove),
-        protect=_unique(python.protect),
-    )
+def _value(value: object, wanted: Annotation) -> object:
+    if isinstance(value, model.Part):
+        return _in_plan(value, next(filter(dataclasses.is_dataclass, classes_in(wanted))))
+    if isinstance(value, Mapping):
+        return {key: _value(each, wanted) for key, each in value.items()}
+    if isinstance(value, tuple) and value and isinstance(value[0], model.Part):
+        made = (_value(each, wanted) for each in value)
+        return _once(made) if isinstance(value[0], model.Item) else tuple(made)
+    return value
 
 
-def _layer(layer: model.Layer) -> plan.Layer:
-    torch = layer.torch
-    return plan.Layer(
-        packages=layer.packages,
-        torch=plan.Torch(torch.version, torch.accelerator, torch.with_) if torch is not None else None,
-        requirements=layer.requirements,
-    )
-
-
-def _repo(repo: model.Repo) -> plan.Repo:
-    return plan.Repo(
-        url=repo.url,
-        path=posixpath.normpath(repo.path),
-        mirrors=repo.mirrors,
-        ref=repo.ref,
-        submodules=repo.submodules,
-        install=repo.install,
-        level=repo.level,
-    )
-
-
-def _download(item: model.Download, general: model.Limits) -> plan.Download:
-    substitute = item.substitute
-    return plan.Download(
-        url=item.url,
-        path=item.path,
-        mirrors=item.mirrors,
-        substitute=plan.Substitute(substitute.url, substitute.path) if substitute is not None else None,
-        size_bytes=item.size,
-        sha256=item.sha256.lower() if item.sha256 is not None else None,
-        level=item.level,
-        when=_when(item.when) if item.when is not None else None,
-        limits=_item_limits(item.limits, general),
-        unpack=item.unpack,
-        include=item.include,
-        exclude=item.exclude,
-    )
-
-
-def _when(when: model.When) -> plan.When:
-    return plan.When(gpu_memory=when.gpu_memory, secret=when.secret, disk_free=when.disk_free)
-
-
-def _command(command: model.Command) -> plan.Command:
-    return plan.Command(
-        name=command.name,
-        run=command.run,
-        directory=command.directory,
-        environment=dict(command.environment),
-        secrets=command.secrets,
-        timeout_s=command.timeout,
-        level=command.level,
-    )
-
-
-def _check(check: model.Check) -> plan.Check:
-    return plan.Check(
-        name=check.name,
-        path=check.path,
-        glob=check.glob or (),
-        min_count=check.min_count,
-        min_size_bytes=check.min_size,
-        imports=check.imports or (),
-        level=check.level,
-    )
-
-
-def _service(service: model.Service) -> plan.Service:
-    ready = service.ready
-    return plan.Service(
-        name=service.name,
-        run=service.run,
-        directory=service.directory,
-        environment=dict(service.environment),
-        ready=plan.Ready(ready.url, ready.within, ready.successes, dict(ready.json_)) if ready else None,
-        restart=service.restart,
-        start=service.start,
-        level=service.level,
-    )
-
-
-def _hook(hook: model.Hook) -> plan.Hook:
-    return plan.Hook(run=hook.run, secrets=hook.secrets, timeout_s=hook.timeout)
-
-
-def _unique(items: Iterable[T]) -> tuple[T, ...]:
+def _once(items: Iterable[T]) -> tuple[T, ...]:
     """Without repetitions: the same item twice is one item."""
     kept: list[T] = []
     for item in items:

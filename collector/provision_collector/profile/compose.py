@@ -10,21 +10,16 @@ from dataclasses import replace
 
 from provision_agent.contract.plan import download_key
 
+from .model import SECTIONS, Document, Part
+from .notes import fields_of
 from .paths import comparable
 from .tree import Node
 
-REPLACED_WHOLE = ("on_failure", "version")
-"""Keys whose value is one thing: a base's argv with more words appended is nobody's command."""
-
-IDENTITY = {
-    "repos": "path",
-    "downloads": "path",
-    "files": "path",
-    "commands": "name",
-    "checks": "name",
-    "services": "name",
-}
-"""Lists of items, and the key that says which item it is."""
+_REPLACED_WHOLE = frozenset(
+    field.key
+    for field in fields_of(Document)
+    if field.part is not None and issubclass(field.part, Part) and not field.part.is_merged
+)
 
 
 def merge(base: Node | None, over: Node, section: str = "") -> Node:
@@ -35,7 +30,7 @@ def merge(base: Node | None, over: Node, section: str = "") -> Node:
         for key, node in over.value.items():
             if node.value is None:
                 merged.pop(key, None)
-            elif key in REPLACED_WHOLE:
+            elif key in _REPLACED_WHOLE:
                 merged[key] = node
             else:
                 merged[key] = merge(merged.get(key), node, key)
@@ -50,8 +45,8 @@ def identity(section: str, item: Node) -> str | None:
 
     Downloads into a folder (a path that ends in ``/``) take the server's name, so their URL counts too.
     """
-    key = IDENTITY.get(section)
-    text = item.text(key) if key else None
+    key = SECTIONS[section].identity if section in SECTIONS else ""
+    text = item.text(key)
     if text is None or key != "path":
         return text
     path = comparable(text)
@@ -69,6 +64,6 @@ def _append(below: list[Node], above: list[Node], section: str) -> list[Node]:
         place = places.pop(name, None) if name is not None else None
         if place is not None:
             merged[place] = item
-        elif section in IDENTITY or repr(item.data()) not in present:
+        elif section in SECTIONS or repr(item.data()) not in present:
             merged.append(item)
     return merged

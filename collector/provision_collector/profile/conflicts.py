@@ -8,20 +8,23 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
-from .compose import IDENTITY, identity
+from .compose import identity
+from .model import SECTIONS
+from .notes import NAMES_SECRET
 from .paths import comparable
 from .tree import Node, Problem
 from .variables import suggestion
+from .walk import marked
 
-WRITERS = ("repos", "downloads", "files")
+WRITERS = {section: item for section, item in SECTIONS.items() if item.identity == "path"}
 """Sections whose items own a path."""
 
 
 def conflicts(document: Node) -> Iterator[Problem]:
     """Every problem that no item has by itself."""
     yield from _paths_with_two_owners(document)
-    for section, key in IDENTITY.items():
-        if key == "name":
+    for section, item in SECTIONS.items():
+        if item.identity == "name":
             yield from _names_given_twice(document, section)
     yield from _undeclared_secrets(document)
 
@@ -50,9 +53,13 @@ def _two_owners(first: Node, item: Node) -> str:
 
 def _files_that_are_folders(document: Node) -> Iterator[Problem]:
     """A file cannot be the folder of another item."""
-    items = [item for section in ("downloads", "files") for item in document.section(section)]
-    files = {comparable(path) for item in items if (path := item.text("path")) is not None}
-    for item in [*document.section("repos"), *items]:
+    owners = [(kind, item) for section, kind in WRITERS.items() for item in document.section(section)]
+    files = {
+        comparable(path)
+        for kind, item in owners
+        if not kind.is_folder and (path := item.text("path")) is not None
+    }
+    for _, item in owners:
         folder = posixpath.dirname(comparable(item.text("path") or "").rstrip("/"))
         while folder and folder != "/":
             if folder in files:
@@ -79,7 +86,7 @@ def _undeclared_secrets(document: Node) -> Iterator[Problem]:
     declared = document.get("secrets")
     secrets = declared.value if declared is not None and isinstance(declared.value, dict) else {}
     aliases = {alias: name for name, rule in secrets.items() for alias in _alias_names(rule)}
-    for node in _secrets_used(document):
+    for node in marked(document, NAMES_SECRET):
         name = node.value
         if not isinstance(name, str) or name in secrets:
             continue
@@ -93,15 +100,3 @@ def _undeclared_secrets(document: Node) -> Iterator[Problem]:
 def _alias_names(rule: Node) -> list[str]:
     aliases = rule.get("aliases")
     return [alias.value for alias in aliases.items() if isinstance(alias.value, str)] if aliases else []
-
-
-def _secrets_used(document: Node) -> Iterator[Node]:
-    hook = document.get("on_failure")
-    for owner in [*document.section("commands"), *([hook] if hook else [])]:
-        wanted = owner.get("secrets")
-        yield from wanted.items() if wanted else ()
-    for item in document.section("downloads"):
-        when = item.get("when")
-        secret = when.get("secret") if when else None
-        if secret is not None:
-            yield secret

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pydantic
 from provision_agent.contract.plan import SecretRule
@@ -80,13 +79,13 @@ class Profile:
     def secret_rules(self) -> tuple[SecretRule, ...]:
         """The secrets that it wants, and who may see them."""
         return tuple(
-            SecretRule(name=name, hosts=tuple(host.lower() for host in rule.hosts), aliases=rule.aliases)
+            SecretRule(name=name, hosts=rule.hosts, aliases=rule.aliases)
             for name, rule in self.document.secrets.items()
         )
 
-    def resolved(self) -> dict[str, Any]:
+    def resolved(self) -> dict[str, object]:
         """The profile as plain YAML values with nothing left to look up: no `extends`, no user variables."""
-        data: dict[str, Any] = self.tree.data()
+        data = {key: node.data() for key, node in _mapping(self.tree).items()}
         first = {key: data[key] for key in ("version", "name", "description") if key in data}
         return first | {key: value for key, value in data.items() if key != "variables"}
 

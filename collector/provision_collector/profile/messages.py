@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from .model import Document
+from .notes import fields_of
 from .tree import Mark, Node, Oddity, Problem, quoted
 from .variables import suggestion
 
@@ -46,12 +46,12 @@ def _problem(error: ErrorDetails, document: Node) -> Problem:
     return Problem(node.mark, _type_or_range(kind, context, _key_name(loc), node))
 
 
-def _type_or_range(kind: str, context: dict[str, Any], key: str, node: Node) -> str:
+def _type_or_range(kind: str, context: Mapping[str, object], key: str, node: Node) -> str:
     if kind == "wrong_type" or kind in _EXPECTED:
-        expected = context["expected"] if kind == "wrong_type" else _EXPECTED[kind]
+        expected = str(context["expected"]) if kind == "wrong_type" else _EXPECTED[kind]
         return f"{key} must be {expected}, not {_described(node, expected)}"
     if kind == "literal_error":
-        return _not_one_of(context["expected"], key, node)
+        return _not_one_of(str(context["expected"]), key, node)
     if kind == "too_short":
         return f"{key} must not be empty"
     if kind == "greater_than_equal":
@@ -75,7 +75,7 @@ def _described(node: Node, expected: str) -> str:
     return f"`{node.raw}`"
 
 
-def _meaning(value: Any) -> str:
+def _meaning(value: object) -> str:
     if isinstance(value, Oddity):
         return value.meaning
     if isinstance(value, bool):
@@ -112,19 +112,9 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     model: type[BaseModel] = Document
     for part in loc:
-        for name, field in model.model_fields.items():
-            if part == (field.alias or name):
-                model = _model_in(field.annotation) or model
-                break
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The first model that *annotation* mentions, as `Repo` in ``tuple[Repo, ...]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model_in(argument) for argument in get_args(annotation))
-    return next((model for model in found if model is not None), None)
+        found = next((field.part for field in fields_of(model) if field.key == part), None)
+        model = found or model
+    return [field.key for field in fields_of(model)]
 
 
 def _walk(node: Node, loc: tuple[int | str, ...]) -> Node:

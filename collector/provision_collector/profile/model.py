@@ -1,16 +1,19 @@
-"""The language of profiles, as pydantic models: names, types and defaults. What keys mean together is in `rules`.
+"""The language of profiles, as pydantic models: names, types, defaults, descriptions; the only list of its fields.
 
-The models are strict and know nothing of YAML, marks, `extends` or `${}`; what they say about a key becomes
-an editor's help through the JSON Schema.
+The compiler, the rules, the JSON Schema and the reference page read it. A value reaches the plan's field of the
+same name, with the unit of its kind added (`size` becomes `size_bytes`), unless `InPlan` or `NOT_IN_PLAN` says
+otherwise. The models are strict and know nothing of YAML, marks, `extends` or `${}`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
 
 from . import fields as f
+from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, InPlan, part_in
 
 SUCCESS_MARKERS = ("✅ PROVISIONING COMPLETE", "✅ ComfyUI setup complete")
 FAILURE_MARKERS = ("FATAL:", "CRITICAL ERROR:")
@@ -25,74 +28,87 @@ class Part(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    is_merged: ClassVar[bool] = True
+    """Does `extends` lay it over the base key by key? Otherwise it replaces the base's as a whole."""
+    one_of: ClassVar[tuple[str, ...]] = ()
+    """Exactly one of these keys is given."""
+    only_with: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Keys that mean something only beside one of others."""
+    when_empty: ClassVar[str] = ""
+    """What to write, if an empty mapping is a mistake."""
+
 
 class Stall(Part):
     """When a transfer counts as stalled, so that it is tried elsewhere."""
 
     below: f.Rate = 50 * 1024
-    """Bytes landed per second, such as 50KiB."""
-    for_: Annotated[f.Duration, Field(alias="for")] = 30.0
-    """Over how long."""
+    """Fewer bytes per second than this."""
+    for_: Annotated[f.Duration, Field(alias="for"), Example("1m")] = 30.0
+    """Over this long."""
 
 
 class ItemLimits(Part):
     """What one download may take."""
 
     file: f.DurationOrAuto = None
-    """All sources together; auto: max(15m, size / 1 MB/s), and never while bytes land above the stall floor."""
-    attempt: f.Duration = 600.0
-    """One attempt without progress."""
+    """The whole file, from all its sources. `auto`: 15 minutes, or a second per megabyte if that is longer; and it never ends while bytes arrive fast enough for `stall`."""
+    attempt: Annotated[f.Duration, Example("5m")] = 600.0
+    """One attempt that brings nothing new."""
     stall: Stall = Stall()
-    """Below this speed for this long, the transfer is given up and tried elsewhere."""
-    connect: f.Duration = 10.0
+    """A transfer that is slower than this for this long is given up and tried elsewhere."""
+    connect: Annotated[f.Duration, Example("20s")] = 10.0
     """Opening one connection."""
-    lookup: f.Duration = 30.0
-    """Asking a source for size and hash; after that the download goes on without."""
-    attempts: f.Count = 5
-    """Attempts in a row without progress."""
+    lookup: Annotated[f.Duration, Example("1m")] = 30.0
+    """Asking a source for size and hash; after that the download goes on without them."""
+    attempts: Annotated[f.Count, Example("10")] = 5
+    """Attempts in a row that bring nothing new; then the next source is tried."""
     connections: f.CountOrAuto = None
-    """At once for one file; a number is the most. auto starts at 8 and grows while the line is not full."""
+    """Connections at once for one file, at most. `auto` starts with 8 and adds more while the line is not full."""
 
 
 class HostLimits(Part):
     """What one source host is asked for at once."""
 
+    when_empty = "give `files`, `connections` or both"
+
     files: f.Count | None = None
-    """Files at once."""
+    """Files at once, at most."""
     connections: f.Count | None = None
-    """Connections per file."""
+    """Connections for one file, at most."""
 
 
 class Limits(ItemLimits):
     """What the run as a whole may take, and what each download may that says nothing else."""
 
-    run: f.Duration = 3600.0
-    """The whole run, kept by the agent itself."""
+    run: Annotated[f.Duration, Example("2h")] = 3600.0
+    """The whole run. The instance keeps this limit itself, even if nobody is connected."""
     files: f.CountOrAuto = None
-    """Downloads at once; a number is the most. auto starts at 4."""
+    """Downloads at once, at most. `auto` starts with 4."""
     rate: f.RateOrNone = None
-    """Bytes per second for all downloads together, such as 300MiB; none: as fast as it goes."""
+    """All downloads together bring no more bytes per second than this. `none`: as fast as the line."""
     hosts: dict[f.HostName, HostLimits] = {}
-    """Source hosts that want to be treated gently. civitai.com and dropbox.com are built in."""
+    """Source hosts that must not be asked for much at once. civitai.com and dropbox.com are built in."""
 
 
 class Secret(Part):
-    """A value from the caller's environment; kept in memory only, never usable in ${}."""
+    """A value from your environment. It is kept in memory only and cannot be used in `${}`."""
 
     hosts: tuple[f.TokenHost, ...] = ()
-    """The exact https hosts that get it as `Authorization: Bearer`."""
-    aliases: tuple[f.SecretName, ...] = ()
-    """Other environment variables that may hold it."""
+    """The https hosts that get it, as `Authorization: Bearer`; exactly these, no hosts below them."""
+    aliases: Annotated[tuple[f.SecretName, ...], Example("[HUGGINGFACE_HUB_TOKEN]")] = ()
+    """Other environment variables that may hold it, in order of preference."""
 
 
 class Torch(Part):
     """PyTorch, from the index that suits driver and card."""
 
-    version: f.Versions
-    """Candidates in order of preference; the first that suits driver and card is taken."""
+    version: Annotated[f.Versions, InPlan("versions")]
+    """Versions in order of preference; the first that suits driver and card is taken."""
     accelerator: f.Accelerator = "auto"
-    """auto, cpu, or a CUDA build such as cu128."""
-    with_: Annotated[tuple[f.Package, ...], Field(alias="with")] = ()
+    """`auto` chooses by the driver and the card; `cpu`, or a CUDA build such as `cu128`, is taken as given."""
+    with_: Annotated[
+        tuple[f.Package, ...], Field(alias="with"), InPlan("extras"), Example("[torchvision]")
+    ] = ()
     """Packages from the same index, in versions that fit."""
 
 
@@ -105,100 +121,117 @@ def _layer(value: object) -> object:
 class Layer(Part):
     """One install step: a list of packages, torch, or a requirements file."""
 
+    one_of = ("packages", "torch", "requirements")
+
     packages: tuple[f.LayerEntry, ...] = ()
-    """Before the first package, options of the installer: [--no-deps, xformers]."""
+    """The packages. Options of the installer may stand before the first one: `[--no-deps, xformers]`."""
     torch: Torch | None = None
-    requirements: f.FilePath | None = None
-    """A requirements file on the instance, such as ComfyUI/requirements.txt."""
+    """PyTorch, in the build that driver and card want."""
+    requirements: Annotated[f.FilePath, Example("ComfyUI/requirements.txt")] | None = None
+    """A requirements file on the instance."""
 
 
 class Python(Part):
     """The virtual environment and what is installed into it."""
 
     venv: f.VenvPath = "auto"
-    """auto: one whose torch already runs on this GPU, else <workspace>/venv; or a path, created if absent."""
+    """`auto` takes an environment whose torch already runs on this GPU, else `venv` in the workspace. A path is created if it is not there."""
     installer: Literal["auto", "uv", "pip"] = "auto"
-    """auto: uv if it is there or can be had, else pip."""
+    """`auto` takes uv if it is there or can be had, else pip."""
     timeout: f.Duration = 300.0
-    """Per connection, as pip means it."""
+    """How long a connection to an index may be silent, as for pip."""
     retries: f.CountOrZero = 3
-    """As pip means them."""
+    """How often a connection to an index is tried again, as for pip."""
     layers: tuple[Annotated[Layer, BeforeValidator(_layer)], ...] = ()
     """Installed in this order."""
-    remove: tuple[f.Package, ...] = ()
-    """Removed before the first layer."""
-    protect: tuple[f.Package, ...] = ()
-    """No later step may replace these."""
+    remove: f.Packages = ()
+    """Packages that are removed before the first layer."""
+    protect: Annotated[f.Packages, Example("[torch, numpy]")] = ()
+    """Packages whose version no later step may change."""
 
 
 class Item(Part):
     """Something that the instance must have."""
 
+    identity: ClassVar[str] = "path"
+    """The key that says which item it is: of two with the same, the later one replaces the earlier one."""
+    is_folder: ClassVar[bool] = False
+    """May others lie below its `path`?"""
+
     level: f.Level = "required"
-    """critical items come first and decide `usable`, required ones decide `complete`, optional ones only warn."""
+    """`critical` comes first and decides `usable`, `required` decides `complete`, `optional` only warns."""
 
 
 class Repo(Item):
     """A git checkout."""
 
+    is_folder = True
+
     url: f.RepoUrl
     """Where to clone from."""
     mirrors: tuple[f.RepoUrl, ...] = ()
-    """Tried in order when the URL does not answer."""
-    path: f.ItemPath
-    """The folder, under the workspace."""
+    """Other places of the same repository, tried in order when the URL does not answer."""
+    path: f.FolderPath
+    """Where the checkout stands."""
     ref: f.Ref | None = None
-    """A branch, a tag or a commit; the default branch otherwise."""
+    """What is checked out; the default branch otherwise."""
     submodules: StrictBool = False
     """Also fetch the submodules."""
-    install: f.FilePath | None = None
-    """A requirements file inside the checkout that is installed."""
+    install: Annotated[f.FilePath, Example("requirements.txt")] | None = None
+    """A requirements file inside the checkout, which is installed."""
 
 
 class Substitute(Part):
-    """Explicitly something else, when every source of the wanted file says no; reported as such."""
+    """Another file that stands in when every source of the wanted one says no; the outcome names it."""
 
     url: f.Url
     """Where the other file is."""
-    path: f.ItemPath
-    """Its own path, under the workspace."""
+    path: Annotated[f.ItemPath, Example("ComfyUI/models/checkpoints/small.safetensors")]
+    """Its own path, not that of the wanted file."""
 
 
 class When(Part):
     """Conditions; all that are given must hold, or the item is skipped."""
 
+    when_empty = "give `gpu_memory`, `secret` or `disk_free`, or remove `when`"
+
     gpu_memory: f.Condition | None = None
-    """Memory of the GPU, such as ">=24GiB"."""
-    secret: f.SecretName | None = None
-    """This secret is set."""
-    disk_free: f.Condition | None = None
-    """Free space in the workspace, such as ">=100GiB"."""
+    """Memory of the largest GPU."""
+    secret: f.SecretUse | None = None
+    """This secret must be set."""
+    disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
+    """Free space in the workspace."""
 
 
 class Download(Item):
     """One file, or a whole repository of a model hub."""
 
+    of_one_file: ClassVar[tuple[str, ...]] = ("mirrors", "substitute", "size", "sha256", "unpack")
+    """Keys that mean nothing for a whole repository."""
+    of_a_repository: ClassVar[tuple[str, ...]] = ("include", "exclude")
+    """Keys that mean nothing for one file."""
+
     url: f.Url
-    """Where it is: https, http, file, hf or civitai; hf://OWNER/REPO, perhaps with a folder/, is a whole repository."""
+    """Where it is: a URL, or a short form such as `hf://OWNER/REPO/FILE`; `hf://OWNER/REPO` is a whole repository."""
     mirrors: tuple[f.Url, ...] = ()
-    """Tried in order; must be the same content."""
+    """Other sources of the same content, tried in order."""
     substitute: Substitute | None = None
-    """Explicitly something else, when every source says no."""
+    """Another file that stands in when every source says no."""
     path: f.ItemPath
-    """Under the workspace; a trailing / takes the server's name. Any number of sources may share such a folder."""
+    """Where it goes. With a `/` at the end it is a folder, and the file keeps the name that its server gives; any number of downloads may share a folder."""
     size: f.Size | None = None
-    """Exact size in bytes."""
+    """The exact size."""
     sha256: f.Sha256 | None = None
-    """Of the content, 64 hexadecimal digits."""
+    """The hash of the content."""
     when: When | None = None
-    """Skip the file unless all of this holds."""
+    """Fetch it only where all of this holds."""
     limits: ItemLimits = ItemLimits()
-    """Laid over the profile's limits."""
+    """What this file may take; what is left out is as in the profile's `limits`."""
     unpack: Annotated[f.Unpack, Field(json_schema_extra={"default": False})] = "no"
-    """false, true (by content), zip or tar; into the folder of `path`. The archive is kept."""
-    include: tuple[f.Filled, ...] = ()
-    """Of a whole repository only files that match one of these, such as *.safetensors."""
-    exclude: tuple[f.Filled, ...] = ()
+    """Unpack it into the folder of `path`; `true` finds out by its content what it is. The archive is kept."""
+    include: Annotated[tuple[f.Filled, ...], Example('["*.safetensors"]')] = ()
+    """Of a whole repository only files that match one of these."""
+    exclude: Annotated[tuple[f.Filled, ...], Example('["*.bin"]')] = ()
     """Of a whole repository no file that matches one of these."""
 
 
@@ -206,45 +239,54 @@ class File(Item):
     """A small text file, written as given."""
 
     path: f.FilePath
-    """Under the workspace."""
-    content: f.Text
-    """The whole content; `${name}` is filled in, `$${` is a literal `${`."""
+    """Where it is written."""
+    content: Annotated[f.Text, Example('"models: /data/models\\n"')]
+    """The whole content; `${name}` is filled in, `$${` stands for `${`."""
     mode: f.Mode = "0644"
-    """Octal digits, in quotes."""
+    """Permissions."""
 
 
 class Command(Item):
-    """One program, run to its end after repos and downloads: argv, no shell; python is the environment's."""
+    """One program, run to its end after repositories and downloads; without a shell, and `python` is the environment's."""
+
+    identity = "name"
 
     name: f.Filled
     """What it is called in events and logs."""
     run: f.Argv
-    """Program and arguments."""
+    """Program and arguments, one word each."""
     directory: f.AnyPath = "."
-    """Where it runs, under the workspace."""
+    """Where it runs."""
     environment: f.Environment = {}
     """Variables added to its environment."""
-    secrets: tuple[f.SecretName, ...] = ()
+    secrets: tuple[f.SecretUse, ...] = ()
     """Secrets that it gets as environment variables."""
     timeout: f.Duration = 600.0
-    """Then it is ended, with all that it started."""
+    """After this it is ended, with all that it started."""
 
 
 class Check(Item):
     """What must be there: one of `path`, `glob` and `imports`."""
 
-    name: f.Filled
+    identity = "name"
+    one_of = ("path", "glob", "imports")
+    only_with: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "min_count": ("glob",),
+        "min_size": ("glob", "path"),
+    }
+
+    name: Annotated[f.Filled, Example("Checkpoints")]
     """What it is called in events and logs."""
-    path: f.AnyPath | None = None
+    path: Annotated[f.AnyPath, Example("ComfyUI/main.py")] | None = None
     """A file or folder that must exist."""
-    glob: f.Patterns | None = None
-    """Files that match any of these; ** recurses; counts add up."""
+    glob: Annotated[f.Patterns, Example("ComfyUI/models/**/*.safetensors")] | None = None
+    """Files that match any of these, counted together; `**` means any folders."""
     min_count: f.Count = 1
     """How many files must match."""
     min_size: f.Size = 0
     """Smaller files do not count."""
     imports: Annotated[tuple[f.Module, ...], Field(min_length=1)] | None = None
-    """Modules that the environment's python must import."""
+    """Modules that the environment's python must be able to import."""
 
 
 class Ready(Part):
@@ -253,72 +295,76 @@ class Ready(Part):
     url: f.WebUrl
     """Asked on the instance itself."""
     within: f.Duration = 600.0
-    """From its start."""
+    """How long it may take from its start."""
     successes: f.Count = 2
     """Good answers in a row."""
-    json_: Annotated[dict[str, Any], Field(alias="json")] = {}
-    """Fields of the answer: a value that must be equal, or not_empty."""
+    json_: Annotated[dict[str, object], Field(alias="json"), Example("{devices: not_empty}")] = {}
+    """Fields that the JSON answer must have: the exact value, or `not_empty` for any that is not empty."""
 
 
 class Service(Item):
     """A program that outlives the run."""
 
-    name: f.Filled
+    identity = "name"
+
+    name: Annotated[f.Filled, Example("comfyui")]
     """What it is called in events and logs."""
     run: f.Argv
-    """Program and arguments; python is the environment's."""
+    """Program and arguments, one word each; `python` is the environment's."""
     directory: f.AnyPath = "."
-    """Where it runs, under the workspace."""
+    """Where it runs."""
     environment: f.Environment = {}
     """Variables added to its environment."""
     ready: Ready | None = None
-    """When it counts as up; otherwise as soon as it runs."""
+    """When it counts as up; without this as soon as it runs."""
     restart: Literal["never", "on_failure"] = "never"
-    """on_failure: bounded, with backoff."""
+    """`on_failure` starts it again when it ends with an error, a bounded number of times with growing pauses."""
     start: Literal["usable", "complete"] = "usable"
-    """Started when all critical items are there, or when everything is."""
+    """Started as soon as everything critical is there, or when everything is."""
 
 
 class Hook(Part):
     """A command that the instance runs after `failed` or `timeout`, even if nobody listens."""
 
-    run: f.Argv
-    """Program and arguments; ${run_id} says which run it was."""
-    secrets: tuple[f.SecretName, ...] = ()
+    is_merged = False
+
+    run: Annotated[f.Argv, Example('[vastai, destroy, instance, "${run_id}"]')]
+    """Program and arguments, one word each; `${run_id}` says which run it was."""
+    secrets: tuple[f.SecretUse, ...] = ()
     """Secrets that it gets as environment variables."""
     timeout: f.Duration = 300.0
-    """Then it is ended."""
+    """After this it is ended."""
 
 
 class Markers(Part):
-    """What the last line of a log of some other script looks like."""
+    """How the log of somebody else's script says that it ended, for `provision collect`."""
 
-    success: tuple[f.Filled, ...] = SUCCESS_MARKERS
-    """Texts of a line that mean that all went well."""
-    failure: tuple[f.Filled, ...] = FAILURE_MARKERS
-    """Texts of a line that mean that it failed."""
+    success: Annotated[tuple[f.Filled, ...], Example('["ALL DONE"]')] = SUCCESS_MARKERS
+    """A line with one of these means that all went well."""
+    failure: Annotated[tuple[f.Filled, ...], Example('["Traceback"]')] = FAILURE_MARKERS
+    """A line with one of these means that it failed."""
 
 
 class Document(Part):
     """What a GPU instance must have: a provision profile."""
 
-    version: f.Version
-    """Version of this language: 1."""
-    name: f.Name = "profile"
-    """The file's name if not given."""
-    description: f.Text = ""
+    version: Annotated[f.Version, NOT_IN_PLAN, AS_WRITTEN]
+    """The version of this language."""
+    name: Annotated[f.Name, AS_WRITTEN, Field(json_schema_extra={"default": None})] = "profile"
+    """What it is called; the file's name if this is left out."""
+    description: Annotated[f.Text, NOT_IN_PLAN] = ""
     """One line for people."""
     workspace: f.Workspace = "/workspace"
-    """Where everything goes; relative paths are under it."""
-    variables: dict[str, f.Word] = {}
-    """Values for ${name}; `--set NAME=VALUE` overrides them. workspace, home and run_id are built in."""
-    secrets: dict[f.SecretName, Secret] = {}
-    """From the caller's environment; sent on stdin, kept in memory only."""
+    """Where everything goes."""
+    variables: Annotated[dict[str, f.Word], NOT_IN_PLAN, AS_WRITTEN, Example("{model: flux1-dev}")] = {}
+    """Values for `${name}`; `--set NAME=VALUE` overrides them."""
+    secrets: Annotated[dict[f.SecretName, Secret], NOT_IN_PLAN, AS_WRITTEN] = {}
+    """Tokens and keys from your environment; kept in memory only."""
     strict: StrictBool = False
-    """Stop at the first critical failure and start no service."""
+    """Stop at the first critical failure, and start no service."""
     limits: Limits = Limits()
     """What the run and its downloads may take."""
-    apt: tuple[f.AptPackage, ...] = ()
+    apt: f.AptPackages = ()
     """Debian packages."""
     python: Python | None = None
     """The virtual environment."""
@@ -331,10 +377,18 @@ class Document(Part):
     commands: tuple[Command, ...] = ()
     """Programs to run once."""
     checks: tuple[Check, ...] = ()
-    """What must be there in the end."""
+    """What must be there at the end."""
     services: tuple[Service, ...] = ()
     """Programs that outlive the run."""
     on_failure: Hook | None = None
-    """Run on the instance after `failed` or `timeout`."""
-    markers: Markers = Markers()
-    """Lines that end `provision collect`."""
+    """Run by the instance after `failed` or `timeout`, even if nobody is connected."""
+    markers: Annotated[Markers, NOT_IN_PLAN, AS_WRITTEN] = Markers()
+    """Lines that end `provision collect`, when it watches somebody else's script."""
+
+
+SECTIONS: dict[str, type[Item]] = {
+    name: part
+    for name, field in Document.model_fields.items()
+    if (part := part_in(field.annotation)) is not None and issubclass(part, Item)
+}
+"""The lists of items, by their key."""

@@ -49,6 +49,11 @@ def item_path(path: str) -> str:
     return short
 
 
+def folder_path(path: str) -> str:
+    """As `item_path`, for one folder: a trailing ``/`` makes no difference."""
+    return item_path(path).rstrip("/")
+
+
 def file_path(path: str) -> str:
     """As `item_path`, for one file: no trailing ``/``."""
     short = item_path(path)

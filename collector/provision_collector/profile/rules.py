@@ -1,50 +1,42 @@
 """What the keys of one item mean together: a check is one thing, a critical service starts early.
 
-Works on the tree, not on the models, so that it finds its problems also in an item that has others.
+Which keys go together is said in `model`; here is how it is told. Works on the tree, not on the models, so that it
+finds its problems also in an item that has others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from provision_agent.contract.plan import repository_of
+from provision_agent.contract.source_kinds import means_many_files
 
+from .model import Check, Download, Layer, Part, Service
 from .paths import comparable
 from .tree import Mark, Node, Oddity, Problem, quoted
-
-CHECK_KINDS = ("path", "glob", "imports")
-OF_ONE_FILE = ("mirrors", "substitute", "size", "sha256", "unpack")
-OF_MANY_FILES = ("include", "exclude")
-LAYER_KINDS = ("packages", "torch", "requirements")
+from .walk import Model, parts
 
 
 def broken_rules(document: Node) -> Iterator[Problem]:
     """Every problem that an item has although each of its values is fine by itself."""
-    for check in document.section("checks"):
-        yield from _check(check)
-    for service in document.section("services"):
-        yield from _service(service)
-    for download in document.section("downloads"):
-        yield from _download(download)
-    python = document.get("python")
-    for layer in python.section("layers") if python else ():
-        yield from _layer(layer)
-    limits = document.get("limits")
-    hosts = limits.get("hosts") if limits else None
-    for host in hosts.value.values() if hosts and isinstance(hosts.value, dict) else ():
-        yield from _nothing_said(host, "give `files`, `connections` or both")
+    for kind, part in parts(document):
+        message = issubclass(kind, Part) and kind.when_empty
+        if message and part.value == {}:
+            yield Problem(part.mark, message)
+        if kind in _RULES:
+            yield from _RULES[kind](part)
 
 
 def _check(check: Node) -> Iterator[Problem]:
     if not isinstance(check.value, dict):
         return
-    kinds = [kind for kind in CHECK_KINDS if kind in check.value]
+    kinds = [kind for kind in Check.one_of if kind in check.value]
     if len(kinds) != 1:
+        *firsts, last = (f"`{kind}`" for kind in Check.one_of)
         said = " and ".join(f"`{kind}`" for kind in kinds) or "none"
-        message = f"a check has one of `path`, `glob` and `imports`; this one has {said}"
+        message = f"a check has one of {', '.join(firsts)} and {last}; this one has {said}"
         yield Problem(_key_mark(check, kinds[-1]) if kinds else check.mark, message)
         return
-    for key, fitting in (("min_count", ("glob",)), ("min_size", ("glob", "path"))):
+    for key, fitting in Check.only_with.items():
         if key in check.value and kinds[0] not in fitting:
             yield Problem(_key_mark(check, key), f"`{key}` means nothing with `{kinds[0]}`: remove it")
 
@@ -64,7 +56,7 @@ def _odd_values(node: Node) -> Iterator[Problem]:
     if isinstance(node.value, Oddity):
         message = f"`{node.raw}` is {node.value.meaning} to YAML: quote it, as {quoted(node.raw)}"
         yield Problem(node.mark, message)
-    for below in [*node.items(), *(node.value.values() if isinstance(node.value, dict) else ())]:
+    for below in [*node.items(), *node.entries()]:
         yield from _odd_values(below)
 
 
@@ -75,9 +67,6 @@ def _download(download: Node) -> Iterator[Problem]:
         message = "a substitute under the wanted file's own path would pass for it: give it another path"
         yield Problem(substitute.mark_of("path") if substitute else download.mark, message)
     yield from _repository(download)
-    when = download.get("when")
-    if when is not None:
-        yield from _nothing_said(when, "give `gpu_memory`, `secret` or `disk_free`, or remove `when`")
 
 
 def _repository(download: Node) -> Iterator[Problem]:
@@ -85,8 +74,8 @@ def _repository(download: Node) -> Iterator[Problem]:
     url, path = download.text("url"), download.text("path")
     if url is None:
         return
-    is_repository = repository_of(url) is not None
-    nothing = OF_ONE_FILE if is_repository else OF_MANY_FILES
+    is_repository = means_many_files(url)
+    nothing = Download.of_one_file if is_repository else Download.of_a_repository
     for key in nothing:
         if download.get(key) is not None:
             kind = "a whole repository" if is_repository else "a single file"
@@ -97,7 +86,7 @@ def _repository(download: Node) -> Iterator[Problem]:
 
 
 def _layer(layer: Node) -> Iterator[Problem]:
-    if isinstance(layer.value, dict) and len(set(LAYER_KINDS).intersection(layer.value)) != 1:
+    if isinstance(layer.value, dict) and len(set(Layer.one_of).intersection(layer.value)) != 1:
         yield Problem(layer.mark, "a layer is a list of packages, or one of `torch` and `requirements`")
     listed = layer.section("packages") if isinstance(layer.value, dict) else layer.items()
     entries = [entry for entry in listed if isinstance(entry.value, str)]
@@ -111,11 +100,14 @@ def _layer(layer: Node) -> Iterator[Problem]:
         )
 
 
-def _nothing_said(node: Node, message: str) -> Iterator[Problem]:
-    if node.value == {}:
-        yield Problem(node.mark, message)
-
-
 def _key_mark(item: Node, key: str) -> Mark:
     node = item.get(key)
     return node.key_mark if node is not None and node.key_mark is not None else item.mark
+
+
+_RULES: dict[Model, Callable[[Node], Iterator[Problem]]] = {
+    Check: _check,
+    Service: _service,
+    Download: _download,
+    Layer: _layer,
+}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import yaml
 
@@ -48,18 +48,22 @@ class Oddity:
     meaning: str
 
 
+Scalar: TypeAlias = str | int | float | bool | Oddity | None
+Value: TypeAlias = "Scalar | list[Node] | dict[str, Node]"
+
+
 @dataclass(frozen=True)
 class Node:
-    """One value. `value` is a scalar, an `Oddity`, a list of nodes, or a dict of nodes."""
+    """One value, and where it stands."""
 
-    value: Any
+    value: Value
     mark: Mark
     raw: str = ""
     """A scalar as it is written."""
     key_mark: Mark | None = None
     """Where the key of this value stands, if it is in a mapping."""
 
-    def data(self) -> Any:
+    def data(self) -> object:
         """The plain values, without marks."""
         if isinstance(self.value, dict):
             return {key: node.data() for key, node in self.value.items()}
@@ -69,12 +73,15 @@ class Node:
 
     def get(self, key: str) -> Node | None:
         """The value under *key*; None if this is no mapping or has no such key."""
-        found = self.value.get(key) if isinstance(self.value, dict) else None
-        return found if isinstance(found, Node) else None
+        return self.value.get(key) if isinstance(self.value, dict) else None
 
     def items(self) -> list[Node]:
         """The items of a list; empty for anything else."""
         return list(self.value) if isinstance(self.value, list) else []
+
+    def entries(self) -> list[Node]:
+        """The values of a mapping; empty for anything else."""
+        return list(self.value.values()) if isinstance(self.value, dict) else []
 
     def text(self, key: str) -> str | None:
         """The string under *key*, or None."""
@@ -185,7 +192,9 @@ class _Builder:
             if not isinstance(source, yaml.MappingNode):
                 self._say(source, "`<<` takes a mapping or a list of mappings")
                 continue
-            merged.update(self.node(source, depth=depth + 1).value)
+            brought = self.node(source, depth=depth + 1).value
+            assert isinstance(brought, dict)
+            merged.update(brought)
         return merged
 
     def _say(self, node: yaml.Node, message: str) -> None:
@@ -204,7 +213,7 @@ _TAGS = {
 }
 
 
-def _scalar(kind: str, raw: str) -> Any:
+def _scalar(kind: str, raw: str) -> Scalar:
     if kind == "null":
         return None
     if kind == "bool":
@@ -216,7 +225,7 @@ def _scalar(kind: str, raw: str) -> Any:
     return raw
 
 
-def _float(raw: str) -> Any:
+def _float(raw: str) -> Scalar:
     if ":" in raw or "_" in raw:
         return Oddity(_odd_number(raw))
     try:

@@ -3,40 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+from provision_agent.contract import source_kinds
 from provision_agent.contract.redaction import public_url
+from provision_agent.contract.source_kinds import Form
 
 SECRET_PARAMETERS = ("token", "api_key", "apikey", "access_token")
 
-_DOWNLOAD = ("https", "http", "file", "hf", "civitai")
+_DOWNLOAD = tuple(source_kinds.forms())
 _REPO = ("https", "http", "file", "ssh", "git")
 _WEB = ("http", "https")
 
 DOWNLOAD_PATTERN = f"^({'|'.join(_DOWNLOAD)}):"
 
 
-class _Form(NamedTuple):
-    start: str
-    pattern: str
-    example: str
-
-
 _FORMS = {
-    "https": _Form("https://", r"https://[^/?#]+.*", "`https://HOST/PATH`"),
-    "http": _Form("http://", r"http://[^/?#]+.*", "`http://HOST/PATH`"),
-    "file": _Form("file:///", r"file:///.+", "`file:///PATH` (on the instance)"),
-    "hf": _Form(
-        "hf://",
-        r"hf://((datasets|spaces)/)?[^/@]+/[^/@]+(@[^/]+)?(/.*)?",
-        "`hf://OWNER/REPO/PATH`, `hf://OWNER/REPO@COMMIT/PATH`, or `hf://OWNER/REPO` for all of it",
-    ),
-    "civitai": _Form(
-        "civitai:", r"civitai:/{0,2}[0-9]+", "`civitai:VERSION`, the number of the model version"
-    ),
-    "ssh": _Form("ssh://", r"ssh://[^/]+/.+", "`ssh://git@HOST/PATH`"),
-    "git": _Form("git://", r"git://[^/]+/.+", "`git://HOST/PATH`"),
+    **source_kinds.forms(),
+    "ssh": Form("ssh://", r"ssh://[^/]+/.+", "`ssh://git@HOST/PATH`"),
+    "git": Form("git://", r"git://[^/]+/.+", "`git://HOST/PATH`"),
 }
 """By scheme: how such a URL starts, what it must look like, and how to say so."""
 

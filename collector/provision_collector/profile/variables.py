@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 from provision_agent.contract.plan import BUILT_IN_VARIABLES
 
+from .model import Document
+from .notes import AS_WRITTEN, fields_of
 from .tree import MAX_BYTES, Mark, Node, Problem
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-UNEXPANDED = ("version", "name", "extends", "variables", "secrets", "markers")
-"""Top-level keys whose text is taken as it stands."""
+_AS_WRITTEN = frozenset(field.key for field in fields_of(Document) if field.has(AS_WRITTEN))
 
 
 class Hole(NamedTuple):
@@ -91,11 +92,11 @@ class Variables:
     _broken: set[str] = field(default_factory=set)
 
     def expand(self, document: Node) -> Node:
-        """*document* with the user's variables filled in, but for the `UNEXPANDED` keys."""
+        """*document* with the user's variables filled in, but for the keys that are taken as they are written."""
         if not isinstance(document.value, dict):
             return document
         values = {
-            key: node if key in UNEXPANDED else self._expand_node(node)
+            key: node if key in _AS_WRITTEN else self._expand_node(node)
             for key, node in document.value.items()
         }
         return replace(document, value=values)

@@ -10,13 +10,35 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
-from provision_agent.contract import version
+from provision_agent.contract.messages import (
+    Json,
+    RunFiles,
+    RunFound,
+    RunPlace,
+    StartAnswer,
+    StartRequest,
+    StatusAnswer,
+    StatusRequest,
+    StopAnswer,
+    StopRequest,
+    finite_remaining_s,
+    read_answer,
+)
+from provision_agent.contract.parsing import ParseError, parse
 from provision_agent.contract.plan import Plan, PlanFormatError
+from provision_agent.contract.retry import Attempts, Schedule, call_async
 
-from ..errors import AgentLostError, HostUnreachableError, ProvisionError, RefusedError, UsageError
-from ..instance import Deployment, Instance, Link, build_bundle, call, first_contact
+from ..errors import (
+    AgentLostError,
+    HostUnreachableError,
+    ProtocolFaultError,
+    ProvisionError,
+    RefusedError,
+    UsageError,
+)
+from ..instance import Deployment, Instance, Link, as_answer, call, first_contact
 from ..profile.secrets import values_of
 from . import registry
 from .spec import LONGEST_UNKNOWN_RUN_S, Known, Order, agent_folders
@@ -28,9 +50,10 @@ SECRETS_WITHIN_S = 600.0
 """How long an agent that needs a start waits for secrets that only somebody else can give."""
 JOINED = ("attached", "resumed")
 """What an instance answers when it has a run of this plan already, perhaps under another id."""
-LATEST_UNIX = 1 << 40
 ATTEMPTS = 8
 """How often a link may break between the order and its answer."""
+
+T = TypeVar("T")
 
 
 class Dispatch:
@@ -55,7 +78,9 @@ class Dispatch:
         self._run = run
         self._accepted_unix = accepted_unix
         self._secrets_given = asyncio.Event()
-        self._answer: dict[str, Any] = {}
+        self._place: RunPlace | None = None
+        self.is_new = False
+        """This order began the run."""
         self._deployment: Deployment | None = None
         self.known: Known | None = Known.of(order.plan) if order.plan is not None else order.known
         """What this side knows of the run; None when it knows nothing."""
@@ -68,36 +93,35 @@ class Dispatch:
     @property
     def run(self) -> str:
         """The run's id, as far as it is known."""
-        return str(self._answer.get("run") or self._run)
+        return self._run if self._place is None else self._place.run
+
+    @property
+    def place(self) -> RunPlace:
+        """Where the run is on the instance; it is there once `take_place` has returned."""
+        assert self._place is not None
+        return self._place
 
     @property
     def workspace(self) -> str:
         """The folder on the instance."""
-        return str(self._answer["workspace"])
+        return self.place.workspace
 
     @property
     def started_unix(self) -> int:
         """When the run was accepted, by the clock of whoever started it."""
-        return self._accepted_unix if self.is_new else int(self._answer["started_unix"])
+        return self._accepted_unix if self.is_new else int(self.place.started_unix)
 
     @property
     def limit_s(self) -> float:
         """How long the run may take from now on: what this side knows, or less if the instance says less."""
         limit_s = self.known.limit_s if self.known is not None else LONGEST_UNKNOWN_RUN_S
-        left_s = self._answer.get("remaining_s")
-        if isinstance(left_s, bool) or not isinstance(left_s, int | float) or not 0 <= left_s <= limit_s:
-            return limit_s
-        return limit_s if self._answer.get("verdict") is not None else float(left_s)
+        has_ended = isinstance(self._place, RunFound) and self._place.verdict is not None
+        return limit_s if has_ended else finite_remaining_s(self.place.remaining_s, limit_s)
 
     @property
-    def is_new(self) -> bool:
-        """This order began the run."""
-        return self._answer.get("state") == "started"
-
-    @property
-    def remote_files(self) -> Mapping[str, str]:
-        """The run's files on the instance, by ``core``, ``errors`` and ``events``."""
-        return dict(self._answer["files"])
+    def remote_files(self) -> RunFiles:
+        """The run's files on the instance."""
+        return self.place.files
 
     def agent_command(self, *arguments: str) -> str:
         """The shell command that runs the agent on the instance."""
@@ -109,28 +133,28 @@ class Dispatch:
         self.order = replace(self.order, secrets={**self.order.secrets, **values})
         self._secrets_given.set()
 
-    async def place(self) -> None:
+    async def take_place(self) -> None:
         """Start or join the run.
 
         Raises:
             RefusedError: another plan's run goes on there. UsageError: there is no such run, or it is finished.
-            ProvisionError: the instance cannot do it. AgentLostError: it speaks of another run than it was asked for.
+            ProvisionError: the instance cannot do it. ProtocolFaultError: what it says is no answer.
             HostUnreachableError: as `Link` and `call` say.
         """
         plan = self.order.plan
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                await (self._join() if plan is None or self.order.resume else self._start(plan))
-                return
-            except HostUnreachableError as lost:
-                if lost.cause != "reset" or attempt == ATTEMPTS:
-                    raise
-                self._link.lose(str(lost), heard_at=None)
+        await call_async(
+            lambda: self._join() if plan is None or self.order.resume else self._start(plan),
+            Attempts(Schedule(ATTEMPTS, base_s=0.0)),  # the link waits before it is opened again
+            errors=HostUnreachableError,
+            may_help=lambda lost: lost.cause == "reset",
+            before_wait=lambda lost, wait_s: self._link.lose(str(lost), heard_at=None),
+        )
 
     async def again(self) -> None:
-        """Start the agent of this run again, as `place`. Raises AgentLostError when the run is not there any more."""
+        """Start the agent of this run again, as `take_place`. Raises AgentLostError when the run is not there any more."""
         found = await self._look()
-        await self._start(self.order.plan or plan_of(found), is_again=True)
+        plan = self.order.plan
+        await self._start(await asyncio.to_thread(plan_of, found) if plan is None else plan, is_again=True)
 
     async def deploy_again(self) -> None:
         """Put the agent's file back that somebody deleted. Raises AgentLostError when the run's folder went with it."""
@@ -144,10 +168,10 @@ class Dispatch:
         try:
             await call(
                 connection,
-                build_bundle(),
                 folders=[f"{self.workspace}/.provision/agent"],
                 arguments=["stop"],
-                request={"workspace": self.workspace, "run": self.run},
+                request=StopRequest(run=self.run, workspace=self.workspace),
+                read=as_answer(StopAnswer),
                 timeout_s=STOP_TIMEOUT_S,
             )
         finally:
@@ -158,25 +182,25 @@ class Dispatch:
         run = self.run
         await self._ask_for_owed_secrets()
         self.is_sent = True
-        answer = await self._call(
-            ["start"],
-            {
-                "run": run,
-                "plan": plan.to_json(),
-                "secrets": self._secrets_for(plan),
-                "labels": dict(self.order.labels),
-                "started_unix": self._accepted_unix,
-                "replace": self.order.replace,
-                "kill_holders": self.order.kill_holders,
-            },
-            plan,
+        request = StartRequest(
+            run=run,
+            plan=await asyncio.to_thread(plan.to_json),
+            secrets=self._secrets_for(plan),
+            labels=dict(self.order.labels),
+            started_unix=self._accepted_unix,
+            replace=self.order.replace,
+            kill_holders=self.order.kill_holders,
         )
-        _refuse(answer)
-        _check(answer, asked=None if answer["state"] in JOINED else run)
-        if is_again and answer["run"] != run:
-            raise AgentLostError(f"run `{run}` is gone: `{answer['run']}` runs there now")
-        self.is_named_here = self.is_named_here and answer["run"] == run
-        self._answer = answer
+        answer, place = await self._call("start", request, _read_start, plan)
+        if place is None:
+            raise _refusal(answer)
+        if answer.state not in JOINED and place.run != run:
+            raise ProtocolFaultError(f"it was asked for run `{run}` and speaks of `{place.run}`")
+        if is_again and place.run != run:
+            raise AgentLostError(f"run `{run}` is gone: `{place.run}` runs there now")
+        self.is_named_here = self.is_named_here and place.run == run
+        self.is_new = answer.state == "started"
+        self._place = place
 
     def _secrets_for(self, plan: Plan) -> dict[str, str]:
         """The values that may leave with *plan*: of names that this side knows, whatever the instance names."""
@@ -196,9 +220,9 @@ class Dispatch:
             self._has_said_what_it_keeps = True
             self._emit("warning", message=kept_back(self.run, names))
 
-    def _take_what_is_recorded(self) -> None:
+    async def _take_what_is_recorded(self) -> None:
         """Of a run that is there, this side knows what it wrote down when it started it."""
-        record = registry.find(self._run, self._instance)
+        record = await asyncio.to_thread(registry.find, self._run, self._instance)
         if record is None:
             return
         self.is_named_here = record.is_named_here
@@ -210,7 +234,7 @@ class Dispatch:
         """Find the run on the instance; one whose agent and keeper are dead is started again."""
         plan = self.order.plan
         root = plan.workspace if plan is not None and not plan.workspace_fallback else None
-        runs = await self._runs({"run": self.order.run_id, "workspace": self.order.workspace or root})
+        runs = await self._runs(self.order.run_id, self.order.workspace or root)
         if not runs and self.order.plan is not None:
             await self._start(self.order.plan)
             return
@@ -219,17 +243,18 @@ class Dispatch:
             raise UsageError(
                 f"there is {wanted} on {self._instance}", hint="`provision status --host …` lists its runs"
             )
-        found = max(runs, key=lambda run: (bool(run.get("is_alive")), str(run.get("started") or "")))
-        self._run = str(found["run"])
-        self._take_what_is_recorded()
-        if found.get("verdict") is None and not found.get("is_alive") and found.get("is_current"):
-            await self._start(plan_of(found), is_again=self.order.plan is None)
+        found = max(runs, key=lambda run: (run.is_alive, run.started or ""))
+        self._run = found.run
+        await self._take_what_is_recorded()
+        if found.verdict is None and not found.is_alive and found.is_current:
+            plan = await asyncio.to_thread(plan_of, found)
+            await self._start(plan, is_again=self.order.plan is None)
         else:
-            self._answer = found
+            self._place, self.is_new = found, False
 
-    async def _look(self) -> dict[str, Any]:
+    async def _look(self) -> RunFound:
         """The run as the instance has it."""
-        runs = await self._runs({"run": self.run, "workspace": self.workspace})
+        runs = await self._runs(self.run, self.workspace)
         if not runs:
             raise AgentLostError(
                 f"the folder of run `{self.run}` was deleted on {self._instance}: its verdict cannot be known",
@@ -237,9 +262,9 @@ class Dispatch:
             )
         return runs[0]
 
-    async def _runs(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        answer = await self._call(["status"], {**request, "with_plan": True}, None)
-        return runs_of(answer, asked=request.get("run"))
+    async def _runs(self, run: str | None, workspace: str | None) -> list[RunFound]:
+        request = StatusRequest(run=run, workspace=workspace, with_plan=True)
+        return await self._call("status", request, lambda data: runs_of(data, asked=run), None)
 
     async def _ask_for_owed_secrets(self) -> None:
         missing = sorted(self.order.owed_secrets - set(self.order.secrets))
@@ -254,75 +279,58 @@ class Dispatch:
         )  # without them, the agent says what it lacks
 
     async def _call(
-        self, arguments: list[str], request: Mapping[str, Any], plan: Plan | None
-    ) -> dict[str, Any]:
-        workspace = self._answer.get("workspace") or self.order.workspace
+        self, subcommand: str, request: object, read: Callable[[Mapping[str, object]], T], plan: Plan | None
+    ) -> T:
+        workspace = self.order.workspace if self._place is None else self._place.workspace
         self._deployment, answer = await call(
             await self._link.connected(),
-            build_bundle(),
             folders=agent_folders(plan, workspace),
-            arguments=arguments,
+            arguments=[subcommand],
             request=request,
+            read=read,
             timeout_s=START_TIMEOUT_S,
         )
         return answer
 
 
-def _refuse(answer: Mapping[str, Any]) -> None:
-    """Raise what the answer to `start` says, unless it says yes."""
-    state, hint, message = answer.get("state"), str(answer.get("hint", "")), str(answer.get("message", ""))
-    if state == "refused":
-        told = answer.get("differences")
-        differences = [str(line) for line in told] if isinstance(told, list) else []
-        lines = "".join(f"\n  {line}" for line in differences)
-        raise RefusedError(message + lines, hint=hint, differences=differences)
-    if state == "usage":
-        raise UsageError(message, hint=hint)
-    if state == "failed":
-        raise ProvisionError(message, hint=hint, cause=str(answer.get("class", "")))
-    if state not in ("started", *JOINED):
-        raise _nonsense("it does not say whether it took the run")
+def _read_start(data: Mapping[str, object]) -> tuple[StartAnswer, RunPlace | None]:
+    """The answer to `start`, and where the run is if it was taken. Raises ParseError."""
+    answer = read_answer(StartAnswer, data)
+    return answer, parse(RunPlace, data, "answer") if answer.is_accepted else None
 
 
-def _check(answer: Mapping[str, Any], *, asked: str | None) -> None:
-    """Believe an answer about a run only if it is about the one that was *asked* for; its id becomes part of paths here."""
-    run, started_unix, files = answer.get("run"), answer.get("started_unix"), answer.get("files")
-    if not isinstance(run, str) or not re.fullmatch(version.RUN_ID_PATTERN, run):
-        raise _nonsense("what it calls the run is no run id")
-    if asked is not None and run != asked:
-        raise _nonsense(f"it was asked for run `{asked}` and speaks of `{run}`")
-    if not isinstance(started_unix, int | float) or not 0 <= started_unix < LATEST_UNIX:
-        raise _nonsense("it does not say when the run began")
-    if not isinstance(answer.get("workspace"), str) or not isinstance(files, dict):
-        raise _nonsense("it does not say where the run works")
-    if not all(isinstance(files.get(name), str) for name in ("core", "errors", "events")):
-        raise _nonsense("it does not say where the run's files are")
+def _refusal(answer: StartAnswer) -> ProvisionError:
+    """The error that says why the run was not taken."""
+    if answer.state == "refused":
+        lines = "".join(f"\n  {line}" for line in answer.differences)
+        return RefusedError(answer.message + lines, hint=answer.hint, differences=answer.differences)
+    if answer.state == "usage":
+        return UsageError(answer.message, hint=answer.hint)
+    return ProvisionError(answer.message, hint=answer.hint, cause=answer.class_)
 
 
-def runs_of(answer: Mapping[str, Any], *, asked: str | None) -> list[dict[str, Any]]:
-    """The runs in an answer to `status`, each with the fields that are relied on. Raises AgentLostError."""
-    runs = answer.get("runs")
-    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
-        raise _nonsense("its list of runs is none")
-    for run in runs:
-        _check(run, asked=asked)
+def runs_of(data: Mapping[str, object], *, asked: str | None) -> list[RunFound]:
+    """The runs in an answer to `status`; a run's id becomes part of paths here, so no other than the *asked* one counts.
+
+    Raises:
+        ParseError: it is no such answer.
+    """
+    runs = [parse(RunFound, run, "runs") for run in read_answer(StatusAnswer, data).runs]
+    for found in runs:
+        if asked is not None and found.run != asked:
+            raise ParseError(f"it was asked for run `{asked}` and speaks of `{found.run}`")
     return runs
 
 
-def plan_of(found: Mapping[str, Any]) -> Plan:
-    """The plan of a run as its instance has it. Raises AgentLostError when it is none."""
+def plan_of(found: RunFound) -> Plan:
+    """The plan of a run as its instance has it. Raises ProtocolFaultError when it is none."""
+    plan: Json | None = found.plan
     try:
-        return Plan.from_json(found["plan"])
+        if plan is not None:
+            return Plan.from_json(plan)
     except (PlanFormatError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _nonsense(f"the plan of the run cannot be read ({error})") from None
-
-
-def _nonsense(why: str) -> ProvisionError:
-    return AgentLostError(
-        f"the instance speaks what cannot be understood: {why}",
-        hint="the same command again; if it says the same, rent another instance",
-        cause="protocol",
-    )
+        raise ProtocolFaultError(f"the plan of run `{found.run}` ({error})") from None
+    raise ProtocolFaultError(f"run `{found.run}` has no plan")
 
 
 def kept_back(run: str, names: Sequence[str]) -> str:

@@ -6,13 +6,13 @@ an event that does not fit ends the reading, and nothing passes as this side's o
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import aiofiles
 import structlog
 from provision_agent.contract.events import (
     COLLECTOR_NAMES,
@@ -27,9 +27,10 @@ from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.version import FORMAT
 
 from ..errors import AgentLostError, ProvisionError, UsageError
+from ..storage import append
 
 CHUNK_BYTES = 1 << 20
-LIVE_BYTES = 1 << 16
+LIVE_BYTES = 1 << 14
 """A reader that is so close to the end reads what was written a moment ago."""
 
 log = structlog.get_logger()
@@ -67,16 +68,13 @@ class EventTail:
                 return events
 
     async def read_later(self) -> list[Event]:
-        """As `read_new`, for readers on the event loop: who lags behind waits for the disk elsewhere, and nobody else does."""
+        """As `read_new`, for readers on the event loop: who lags behind reads in a thread, and holds up nobody."""
         try:
             behind_bytes = os.stat(self._path).st_size - self._offset
         except (FileNotFoundError, NotADirectoryError):
             return []
-        while behind_bytes > LIVE_BYTES and self._error is None:
-            async with aiofiles.open(self._path, "rb") as file:
-                await file.seek(self._offset)
-                if (events := self._cut(await file.read(CHUNK_BYTES))) is not None:
-                    return events
+        if behind_bytes > LIVE_BYTES:
+            return await asyncio.to_thread(self.read_new)
         is_idle = not behind_bytes and self._error is None
         return [] if is_idle else self.read_new()  # just written: it is still in memory
 
@@ -96,7 +94,8 @@ class EventTail:
                     hint="watch it with the version of provision that started it",
                 )
             except ParseError as error:
-                self._error = self._misfit(error)
+                where = f"byte {self._offset} of `{self._path}`"
+                self._error = not_of_an_agent(f"{error} ({where})")
             if self._error is not None:
                 if events:
                     return events
@@ -118,12 +117,14 @@ class EventTail:
             log.warning("event_not_ours", path=str(self._path), at=self._offset)
         return None if is_ours else event
 
-    def _misfit(self, misfit: ParseError) -> AgentLostError:
-        return AgentLostError(
-            f"the instance wrote an event that no agent writes: {misfit} (byte {self._offset} of `{self._path}`)",
-            hint="do not trust this instance: end the run with `provision stop`, or replace the instance",
-            cause="protocol",
-        )
+
+def not_of_an_agent(misfit: object) -> AgentLostError:
+    """What ends the watching of a run whose events no agent writes."""
+    return AgentLostError(
+        f"the instance wrote an event that no agent writes: {misfit}",
+        hint="do not trust this instance: end the run with `provision stop`, or replace the instance",
+        cause="protocol",
+    )
 
 
 class LocalEvents:
@@ -131,7 +132,7 @@ class LocalEvents:
 
     def __init__(self, run: str) -> None:
         self.run = run
-        self.all: list[dict[str, Any]] = []
+        self.all: list[dict[str, object]] = []
         self._path: Path | None = None
         self._sequence = 0
 
@@ -146,10 +147,10 @@ class LocalEvents:
             self._write(event)
         self._sequence = first + len(self.all) - 1
 
-    def emit(self, event: str, **fields: Any) -> dict[str, Any]:
+    def emit(self, event: str, **fields: object) -> dict[str, object]:
         """Record one event; returns it as written."""
         self._sequence += 1
-        record: dict[str, Any] = {
+        record: dict[str, object] = {
             "format": FORMAT,
             "ts": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "run": self.run,
@@ -163,19 +164,13 @@ class LocalEvents:
             self._write(record)
         return record
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def _write(self, record: dict[str, object]) -> None:
         assert self._path is not None
         data = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-        try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return  # this disk is full or gone: the mirrors say so, and the listeners have the event
-        try:
-            os.write(descriptor, data)
-        except OSError:
-            pass
-        finally:
-            os.close(descriptor)
+        with suppress(
+            OSError
+        ):  # this disk is full or gone: the mirrors say so, and the listeners have the event
+            append(self._path, data)
 
 
 def _last_sequence(path: Path) -> int:

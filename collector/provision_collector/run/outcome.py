@@ -3,12 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from provision_agent.contract import verdicts
 from provision_agent.contract.status import ItemState, RunState
 
 from ..errors import ProvisionError
+from ..mirror import Gap
+
+
+class Outcome(TypedDict, total=False):
+    """How it ended, for programs: the fields of docs/SCRIPTING.md, all of which are there but for the last two."""
+
+    run: str
+    host: str
+    labels: dict[str, str]
+    verdict: str
+    exit_code: int
+    next: str
+    duration_s: float | None
+    usable_after_s: float | None
+    bytes_downloaded: int | None
+    downloads: dict[str, int]
+    checks: dict[str, object]
+    warnings: list[str]
+    services: list[dict[str, object]]
+    errors: list[dict[str, object]]
+    gaps: list[dict[str, object]]
+    reconnects: int
+    logs: dict[str, str]
+    instance_labels: dict[str, str]
+    """Of a run: labels that only the instance knows."""
+    line: str | None
+    """Of `collect`: the marker's line."""
 
 
 def outcome_of(
@@ -19,11 +46,12 @@ def outcome_of(
     exit_code: int,
     labels: Mapping[str, str],
     logs: Mapping[str, str],
-    gaps: Sequence[Mapping[str, Any]],
+    gaps: Sequence[Gap],
     reconnects: int,
     error: ProvisionError | None = None,
-) -> dict[str, Any]:
-    """The outcome of the run with *state*; *error* is what kept this side from following it to its end.
+    warnings: Sequence[str] = (),
+) -> Outcome:
+    """The outcome of the run with *state*; *error* is what kept this side from following it, *warnings* are its own.
 
     Labels that only the instance knows are its `instance_labels`, beside this side's *labels*.
     """
@@ -31,13 +59,11 @@ def outcome_of(
     errors = [item.to_json() for item in state.errors.values() if item.level != "optional"]
     if error is not None:
         errors.append(_as_item(error))
-    marked = {"instance_labels": state.labels} if state.labels and state.labels != labels else {}
     downloads, checks = state.items["downloads"].values(), state.items["checks"].values()
-    return {
+    outcome: Outcome = {
         "run": state.run,
         "host": host,
         "labels": dict(labels),
-        **marked,
         "verdict": verdict,
         "exit_code": exit_code,
         "next": _next(verdict, exit_code, [str(item["class"]) for item in errors]),
@@ -53,16 +79,19 @@ def outcome_of(
             "passed": sum(1 for check in checks if check.state == "passed"),
             "failed": [check.item for check in checks if check.state == "failed"],
         },
-        "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed)],
+        "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed), *warnings],
         "services": [
             {"name": service.item, "state": service.state, "url": service.facts.get("url")}
             for service in state.items["services"].values()
         ],
         "errors": errors,
-        "gaps": [dict(gap) for gap in gaps],
+        "gaps": [{"file": gap.file, "bytes": gap.bytes} for gap in gaps],
         "reconnects": reconnects,
         "logs": dict(logs),
     }
+    if state.labels and state.labels != labels:
+        outcome["instance_labels"] = state.labels
+    return outcome
 
 
 def _is_there(download: ItemState) -> bool:
@@ -70,7 +99,7 @@ def _is_there(download: ItemState) -> bool:
     return download.state == "done" or (download.state == "skipped" and download.text("reason") == "verified")
 
 
-def _as_item(error: ProvisionError) -> dict[str, Any]:
+def _as_item(error: ProvisionError) -> dict[str, object]:
     return {
         "class": error.cause,
         "item": "instance",

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import platformdirs
 from provision_agent.contract import version
+from provision_agent.contract.parsing import ParseError, parse, read_object
 
 from ..errors import UsageError
 from ..instance import Instance
+from ..storage import create_atomically, private_folder, write_atomically
 from .spec import Known
+
+MAX_RECORD_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class RunFiles:
     def state(self) -> Path:
         return Path(self.stem + ".state.json")
 
+    def logs(self) -> dict[str, str]:
+        """The mirrors that are there, by ``core``, ``errors`` and ``events``."""
+        paths = {"core": self.core, "errors": self.errors, "events": self.events}
+        return {name: str(path) for name, path in paths.items() if path.exists()}
+
     def all(self) -> list[Path]:
         """Every file that may exist."""
         return [self.core, self.errors, self.events, self.collector, self.state]
@@ -70,12 +76,12 @@ class RunRecord:
     run: str
     stem: str
     started_unix: int
-    instance: dict[str, Any]
+    instance: dict[str, object]
     workspace: str = ""
     profile: str = ""
     labels: dict[str, str] = field(default_factory=dict)
     verdict: str | None = None
-    known: dict[str, Any] | None = None
+    known: dict[str, object] | None = None
     """What this side knew of the run when it started it (`order.Known`); None for a run of somebody else, or of an
     earlier version."""
     is_named_here: bool = True
@@ -90,7 +96,7 @@ class RunRecord:
         """`known`, read; None when there is nothing, or nothing that can be read."""
         try:
             return None if self.known is None else Known.from_json(self.known)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except ParseError:
             return None
 
     def is_of(self, instance: Instance) -> bool:
@@ -99,8 +105,7 @@ class RunRecord:
 
     def to_instance(self) -> Instance:
         """The instance as it was reached."""
-        known = {f.name for f in fields(Instance)}
-        return Instance(**{name: value for name, value in self.instance.items() if name in known})
+        return parse(Instance, self.instance, "instance")
 
 
 def state_directory() -> Path:
@@ -120,23 +125,18 @@ def identity_of(instance: Instance) -> str:
 
 def remember(record: RunRecord) -> None:
     """Write or replace the record of a run, as one step; never that of another instance's run of the same id."""
-    folder = state_directory() / "runs"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = folder / f"{record.run}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(asdict(record), indent=1))
-    temporary.chmod(0o600)
-    with suppress(OSError):  # of two that come at once one is first, and the other sees it then
-        os.link(temporary, _place_of(record))
-    temporary.replace(_place_of(record))
-    temporary.unlink(missing_ok=True)  # a second name of one file is left where it is
+    private_folder(state_directory() / "runs")
+    data = json.dumps(asdict(record), indent=1)
+    if not create_atomically(_place_of(record), data):  # of two at once one is first; the other sees it now
+        write_atomically(_place_of(record), data)
 
 
-def record_of(instance: Instance) -> dict[str, Any]:
+def record_of(instance: Instance) -> dict[str, object]:
     """How to reach *instance* again from any folder, for a `RunRecord`."""
-    values = asdict(instance)
+    values: dict[str, object] = asdict(instance)
     for name in ("key", "ssh_config", "known_hosts"):
         if values[name] is not None:
-            values[name] = str(Path(values[name]).expanduser().absolute())
+            values[name] = str(Path(str(values[name])).expanduser().absolute())
     return values
 
 
@@ -201,8 +201,6 @@ def _records() -> Iterator[RunRecord]:
 
 def _read(path: Path) -> RunRecord | None:
     try:
-        data = json.loads(path.read_text())
-        names = {f.name for f in fields(RunRecord)}
-        return RunRecord(**{name: value for name, value in data.items() if name in names})
-    except (OSError, ValueError, TypeError):
+        return parse(RunRecord, read_object(path.read_bytes(), max_bytes=MAX_RECORD_BYTES, what="a record"))
+    except (OSError, ParseError):
         return None

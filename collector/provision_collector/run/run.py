@@ -12,20 +12,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import structlog
 from provision_agent.contract import verdicts
 from provision_agent.contract.status import RunState
 
-from ..errors import HostUnreachableError, ProvisionError
+from ..errors import HostUnreachableError, ProtocolFaultError, ProvisionError
 from ..instance import Instance, Link
 from ..pool import scorecard
+from ..storage import in_thread
 from . import registry
 from .dispatch import Dispatch
-from .outcome import outcome_of
+from .outcome import Outcome, outcome_of
 from .registry import RunFiles, RunRecord
-from .spec import Known, Order, new_run_id
+from .spec import Known, Order, knows, new_run_id
 from .state import Progress
 from .watcher import Watcher
 
@@ -45,7 +46,9 @@ class Run:
         self.instance = instance
         self._order = order
         self._accepted_unix = int(time.time())
-        self._progress = Progress(order.run_id or new_run_id())
+        self._progress = Progress(
+            order.run_id or new_run_id(), planned=None if order.plan is None else knows(order.plan)
+        )
         self._link = Link(instance, self._progress.emit)
         self._dispatch = Dispatch(
             order,
@@ -81,13 +84,13 @@ class Run:
         return self._progress.files
 
     @property
-    def status(self) -> Mapping[str, Any]:
+    def status(self) -> Mapping[str, object]:
         """The state of the run, folded from its events: the fields of `status.json`."""
         return self._progress.state.to_json()
 
     @property
     def state(self) -> RunState:
-        """The state of the run, folded from its events."""
+        """The state of the run, folded from its events: once in this process, here."""
         return self._progress.state
 
     @property
@@ -123,7 +126,7 @@ class Run:
         """True once the order was sent: whether it arrived is known when `is_started`."""
         return self._dispatch.is_sent
 
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
+    async def events(self) -> AsyncIterator[dict[str, object]]:
         """Every event of the run from its first, the agent's and this side's (``"from": "collector"``), with `labels`.
 
         Labels that only the instance knows are its `instance_labels`.
@@ -135,7 +138,7 @@ class Run:
         if self._progress.outcome is None:
             self._task.result()  # a bug here, or cancelled from outside: raised to whoever listens
 
-    def _told(self, event: dict[str, Any]) -> dict[str, Any]:
+    def _told(self, event: dict[str, object]) -> dict[str, object]:
         if event["event"] == "secrets_needed" and event.get("from") != "collector":
             known = {rule.name for rule in self.known.secrets} if self.known is not None else set()
             names = event.get("names")
@@ -150,7 +153,7 @@ class Run:
         """Wait until all that the instance has written so far is in the mirrors, or the watching has ended."""
         await self._unless_over(self._watcher.caught_up)
 
-    async def outcome(self) -> dict[str, Any]:
+    async def outcome(self) -> Outcome:
         """Wait for the end; the fields are those of docs/SCRIPTING.md."""
         with suppress(asyncio.CancelledError):
             await asyncio.shield(self._task)
@@ -184,9 +187,8 @@ class Run:
             await self._task
 
     async def _unless_over(self, event: asyncio.Event) -> None:
-        waiting: asyncio.Task[Any] = asyncio.create_task(event.wait())
-        waits: list[asyncio.Task[Any]] = [waiting, self._task]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        waiting = asyncio.create_task(_wait(event))
+        await asyncio.wait((waiting, self._task), return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
 
     async def _course(self) -> None:
@@ -196,7 +198,8 @@ class Run:
             verdict = str(self.state.verdict)
             code = verdicts.exit_code(verdict)
         except ProvisionError as problem:
-            error, verdict, code = problem, problem.verdict, problem.exit_code
+            error = problem.of_a_run() if isinstance(problem, ProtocolFaultError) else problem
+            verdict, code = error.verdict, error.exit_code
         except TimeoutError:
             verdict, code = "timeout", verdicts.exit_code("timeout")
         except asyncio.CancelledError:
@@ -205,15 +208,16 @@ class Run:
             verdict, code = self._leaving
         finally:
             self._link.drop()
-        outcome = self._finish(verdict, code, error)
+        outcome = await self._finish(verdict, code, error)
         if self._leaving is None or verdict == "instance-gone":
             await asyncio.to_thread(self._score, outcome)
 
     async def _work(self) -> None:
         await self._link.connected()
-        await self._dispatch.place()
-        self._progress.bind(self._dispatch.run, self._choose_files())
-        self._remember(verdict=None)
+        await self._dispatch.take_place()
+        files = await asyncio.to_thread(self._choose_files)
+        await self._progress.bind(self._dispatch.run, files)
+        await self._remember(files, verdict=None)
         self._started.set()
         async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S):
             await self._watcher.watch()
@@ -230,47 +234,44 @@ class Run:
             started_unix += 1
         return files
 
-    def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> dict[str, Any]:
-        if self.files is None:
-            self._progress.write_what_is_left(RunFiles.of(self._order.logs_dir, self.id, self._accepted_unix))
+    async def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> Outcome:
         files = self.files
-        assert files is not None
-        paths = {"core": files.core, "errors": files.errors, "events": files.events}
+        if files is None:
+            files = RunFiles.of(self._order.logs_dir, self.id, self._accepted_unix)
+            await self._progress.write_what_is_left(files)
         outcome = outcome_of(
             self.state,
             host=str(self.instance),
             verdict=verdict,
             exit_code=code,
             labels=self.labels,
-            logs={name: str(path) for name, path in paths.items() if path.exists()},
+            logs=files.logs(),
             gaps=self._watcher.gaps,
             reconnects=self._link.reconnects,
             error=error,
+            warnings=self._progress.own_warnings,
         )
-        outcome["warnings"] += self._progress.own_warnings
         if self.is_started and self._progress.is_finished:
-            self._remember(verdict=verdict)
+            await self._remember(files, verdict=verdict)
         self._progress.end(outcome)
         return outcome
 
-    def _remember(self, *, verdict: str | None) -> None:
-        assert self.files is not None
-        registry.remember(
-            RunRecord(
-                run=self.id,
-                stem=self.files.stem,
-                started_unix=self._dispatch.started_unix,
-                instance=registry.record_of(self.instance),
-                workspace=self._dispatch.workspace,
-                profile=self._order.profile or self.state.name,
-                labels=self.labels,
-                verdict=verdict,
-                known=None if self.known is None else self.known.to_json(),
-                is_named_here=self._dispatch.is_named_here,
-            )
+    async def _remember(self, files: RunFiles, *, verdict: str | None) -> None:
+        record = RunRecord(
+            run=self.id,
+            stem=files.stem,
+            started_unix=self._dispatch.started_unix,
+            instance=registry.record_of(self.instance),
+            workspace=self._dispatch.workspace,
+            profile=self._order.profile or self.state.name,
+            labels=self.labels,
+            verdict=verdict,
+            known=None if self.known is None else self.known.to_json(),
+            is_named_here=self._dispatch.is_named_here,
         )
+        await in_thread(registry.remember, record)
 
-    def _score(self, outcome: dict[str, Any]) -> None:
+    def _score(self, outcome: Outcome) -> None:
         assert self.files is not None
         try:
             scorecard.record(self.instance, self.files.events, outcome)
@@ -278,7 +279,11 @@ class Run:
             log.warning("scorecard_not_written", run=self.id, why=str(error))
 
 
-def with_labels(event: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def with_labels(event: Mapping[str, object], labels: Mapping[str, str]) -> dict[str, object]:
     """*event* with this side's *labels*; others that it brings are marked as `instance_labels`."""
     told = {name: value for name, value in event.items() if name != "labels"}
     theirs = event.get("labels")

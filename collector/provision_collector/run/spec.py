@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets as random_secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from provision_agent.contract.parsing import ParseError, bounded, parse, to_json
 from provision_agent.contract.plan import Plan, SecretRule
+from provision_agent.contract.steps import STEP_NAMES
 
 LONGEST_UNKNOWN_RUN_S = 24 * 3600.0
 """How long a run is watched whose limit nobody on this side knows."""
@@ -23,9 +24,9 @@ class Known:
 
     secrets: tuple[SecretRule, ...] = ()
     """The secrets that may be sent there; never their values."""
-    services: Mapping[str, int] = field(default_factory=dict)
+    services: Mapping[str, int] = bounded(factory=dict, low=0, high=65535)
     """The ports of its services, by name."""
-    limit_s: float = LONGEST_UNKNOWN_RUN_S
+    limit_s: float = bounded(LONGEST_UNKNOWN_RUN_S, low=0)
     """How long the whole run may take."""
 
     @classmethod
@@ -33,23 +34,17 @@ class Known:
         """What *plan*, which was made here, says."""
         return cls(plan.secrets, service_ports(plan), plan.limits.run_s)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """As JSON values, for the record of the run."""
-        return {
-            "secrets": [asdict(rule) for rule in self.secrets],
-            "services": dict(self.services),
-            "limit_s": self.limit_s,
-        }
+        return dict(to_json(self))
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Known:
-        """Read what `to_json` wrote. Raises KeyError, TypeError or ValueError when it is something else."""
-        rules = tuple(
-            SecretRule(str(rule["name"]), tuple(rule["hosts"]), tuple(rule["aliases"]))
-            for rule in data["secrets"]
-        )
-        services = {str(name): int(port) for name, port in data["services"].items()}
-        return cls(rules, services, float(data["limit_s"]))
+    def from_json(cls, data: Mapping[str, object]) -> Known:
+        """Read what `to_json` wrote. Raises ParseError when it is something else."""
+        known = parse(cls, data, "known")
+        if missing := {"secrets", "services", "limit_s"} - set(data):
+            raise ParseError(f"`{min(missing)}` of `known` is missing")
+        return known
 
 
 @dataclass(frozen=True)
@@ -76,6 +71,22 @@ class Order:
     known: Known | None = None
     """What is known of a run that is joined; None: what the record of the run says."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def knows(plan: Plan) -> Callable[[str], bool]:
+    """Whether a key is one of an item or a step of *plan*."""
+    return frozenset(
+        (
+            *STEP_NAMES,
+            *plan.apt,
+            *(item.key for item in plan.downloads),
+            *(item.path for item in plan.repos),
+            *(item.path for item in plan.files),
+            *(item.name for item in plan.commands),
+            *(item.name for item in plan.checks),
+            *(item.name for item in plan.services),
+        )
+    ).__contains__
 
 
 def new_run_id() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +55,7 @@ async def start(
     Raises:
         ProfileError: the profile is wrong. UsageError: the order cannot mean anything.
     """
-    _refuse_finished(run_id)
+    await asyncio.to_thread(_refuse_finished, run_id)
     if isinstance(profile, Profile):
         plan = compile_plan(
             profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only

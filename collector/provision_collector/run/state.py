@@ -6,31 +6,41 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 from provision_agent.contract.events import Event, RunFinished
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
 
-from ..errors import AgentLostError, LocalMachineError, ProvisionError
+from ..errors import LocalMachineError, ProvisionError
 from ..mirror import Mirror
-from .events import EventTail, LocalEvents
+from .events import EventTail, LocalEvents, not_of_an_agent
+from .outcome import Outcome
 from .registry import RunFiles
+
+FOLDS_IN_A_ROW = 200
+"""So many events are folded before others have their turn on the event loop: about a millisecond."""
 
 
 class Progress:
-    """One run so far. Any number of readers may iterate `events`; each is woken when something has changed."""
+    """One run so far. Any number of readers may iterate `events`; each is woken when something has changed.
 
-    def __init__(self, run: str) -> None:
+    Args:
+        run: Its id, as far as it is known.
+        planned: Knows the keys of the plan's items, where this side has the plan.
+    """
+
+    def __init__(self, run: str, *, planned: Callable[[str], bool] | None = None) -> None:
         self.run = run
         self.files: RunFiles | None = None
-        self.state = RunState(run)
-        self.outcome: dict[str, Any] | None = None
+        self.state = RunState(run, planned=planned)
+        """The one fold of the agent's events in this process: who shows or counts reads it."""
+        self.outcome: Outcome | None = None
         self.own_warnings: list[str] = []
         """What this side warned of."""
         self._local = LocalEvents(run)
         self._tail: EventTail | None = None
         self._final_sizes: dict[str, int] | None = None
+        self._absorbing = asyncio.Lock()
         self._change = asyncio.Event()
 
     @property
@@ -38,10 +48,10 @@ class Progress:
         """The run has its verdict; its last bytes may still be on their way."""
         return self.state.verdict is not None
 
-    def bind(self, run: str, files: RunFiles) -> None:
+    async def bind(self, run: str, files: RunFiles) -> None:
         """It turned out to be *run*, and its files lie at *files*. Raises LocalMachineError when they cannot."""
         try:
-            files.core.parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(files.core.parent.mkdir, parents=True, exist_ok=True)
         except OSError as error:
             raise LocalMachineError(f"cannot write to `{files.core.parent}`: {error.strerror}") from None
         self.files = files
@@ -55,30 +65,29 @@ class Progress:
         assert self.files is not None
         self._local.bind(self.files.collector)
 
-    def emit(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: object) -> None:
         """Tell an event of this side."""
         self._local.emit(event, **fields)
         if event == "warning":
             self.own_warnings.append(str(fields["message"]))
         self.changed()
 
-    def absorb(self) -> None:
-        """Read what has arrived of the agent's events, and fold it into the state."""
+    async def absorb(self) -> None:
+        """Read what has arrived of the agent's events, and fold it into the state; much of it in turns with others."""
         assert self._tail is not None
-        while events := self._tail.read_new():
-            for event in events:
-                self._take(event)
-        self.changed()
+        async with self._absorbing:
+            while events := await self._tail.read_later():
+                for number, event in enumerate(events, 1):
+                    self._take(event)
+                    if number % FOLDS_IN_A_ROW == 0:
+                        await asyncio.sleep(0)
+            self.changed()
 
     def _take(self, event: Event) -> None:
         try:
             self.state.fold(event)
         except ParseError as error:
-            raise AgentLostError(
-                f"the instance writes what no agent writes: {error}",
-                hint="do not trust this instance: end the run with `provision stop`, or replace the instance",
-                cause="protocol",
-            ) from None
+            raise not_of_an_agent(error) from None
         if isinstance(event.body, RunFinished):
             self._final_sizes = event.body.sizes or {}
 
@@ -95,16 +104,16 @@ class Progress:
         present = {name: path for name, path in files.items() if path.exists()}
         return all(os.path.getsize(path) >= self._final_sizes.get(name, 0) for name, path in present.items())
 
-    def end(self, outcome: dict[str, Any]) -> None:
+    def end(self, outcome: Outcome) -> None:
         """The last word: *outcome*, as the outcome event."""
         self.outcome = outcome
         self.emit("outcome", **{key: value for key, value in outcome.items() if key != "run"})
 
-    def write_what_is_left(self, files: RunFiles) -> None:
+    async def write_what_is_left(self, files: RunFiles) -> None:
         """Take *files* for a run that never got any; without a folder for them, the outcome is still told."""
         self.files = files
         with suppress(OSError):
-            files.core.parent.mkdir(parents=True, exist_ok=True)
+            await asyncio.to_thread(files.core.parent.mkdir, parents=True, exist_ok=True)
             self._local.bind(files.collector)
 
     def changed(self) -> None:
@@ -112,7 +121,7 @@ class Progress:
         change, self._change = self._change, asyncio.Event()
         change.set()
 
-    async def events(self, *, is_abandoned: Callable[[], bool]) -> AsyncIterator[dict[str, Any]]:
+    async def events(self, *, is_abandoned: Callable[[], bool]) -> AsyncIterator[dict[str, object]]:
         """Every event from the first, the agent's and this side's, to the outcome or until *is_abandoned*.
 
         The agent's are read from the mirror: a slow reader costs no memory.

@@ -11,22 +11,26 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import structlog
 
-from ..errors import AgentLostError, HostUnreachableError, ProvisionError, UsageError
+from ..errors import AgentLostError, HostUnreachableError, UsageError
 from ..instance import Link
 from ..mirror import (
     FolderGoneError,
     FollowSession,
+    Gap,
+    GarbledSessions,
+    Holders,
     LinkLostError,
     Listener,
     Mirror,
     MirrorBusyError,
     MirrorState,
 )
+from ..storage import in_thread
 from .dispatch import Dispatch
+from .registry import RunFiles
 from .state import Progress
 
 AGENT_RESTARTS = 3
@@ -39,7 +43,7 @@ log = structlog.get_logger()
 
 
 class Watcher(Listener):
-    """Watches one run; `gaps` are the bytes that could not be had, as ``{file, bytes}``."""
+    """Watches one run; `gaps` are the bytes that could not be had."""
 
     def __init__(self, progress: Progress, dispatch: Dispatch, link: Link) -> None:
         self._progress = progress
@@ -52,9 +56,10 @@ class Watcher(Listener):
         """Set once all that the instance had written when it was asked is here, or another process feeds the mirrors."""
         self._is_agent_alive = True
         self._restarts = 0
+        self._garbled = GarbledSessions()
 
     @property
-    def gaps(self) -> list[dict[str, Any]]:
+    def gaps(self) -> list[Gap]:
         """What could not be mirrored."""
         return self._state.gaps if self._state is not None else []
 
@@ -67,32 +72,36 @@ class Watcher(Listener):
         """
         while not self._is_complete():
             try:
-                self._open_mirrors()
+                await self._open_mirrors()
             except MirrorBusyError:
                 await self._read_along()
                 continue
             try:
                 await self._feed()
             finally:
-                for mirror in self._mirrors:
-                    mirror.close()
+                self._close_mirrors()
 
-    def _open_mirrors(self) -> None:
+    async def _open_mirrors(self) -> None:
         files = self._progress.files
         assert files is not None
-        self._state = MirrorState(files.state)
-        core = Mirror(files.core, self._state, "core")
+        self._mirrors = []
         try:
-            self._mirrors = [
-                core,
-                Mirror(files.errors, self._state, "errors"),
-                Mirror(files.events, self._state, "events"),
-            ]
-        except ProvisionError:
-            core.close()
+            await in_thread(self._open, files)
+        except BaseException:
+            self._close_mirrors()
             raise
         self._progress.write_own_events()
+
+    def _open(self, files: RunFiles) -> None:
+        """Open the mirrors; each is read once, to see whether it is as it was left."""
+        self._state = MirrorState(files.state)
+        for name, path in (("core", files.core), ("errors", files.errors), ("events", files.events)):
+            self._mirrors.append(Mirror(path, self._state, name))
         _link_latest(files.core)
+
+    def _close_mirrors(self) -> None:
+        for mirror in self._mirrors:
+            mirror.close()
 
     async def _read_along(self) -> None:
         """Another process here writes the mirrors: read them until it ends or the run does."""
@@ -102,15 +111,13 @@ class Watcher(Listener):
         self.caught_up.set()
         self._link.drop()
         while not self._is_complete():
-            self._progress.absorb()
-            try:
-                Mirror(files.core, MirrorState(files.state), "core").close()
+            await self._progress.absorb()
+            if await in_thread(_is_free, files):
                 return
-            except MirrorBusyError:
-                await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(LOOK_EVERY_S)
 
     async def _feed(self) -> None:
-        self._progress.absorb()
+        await self._progress.absorb()
         guardian = asyncio.create_task(self._guard_agent())
         following: asyncio.Task[None] | None = None
         try:
@@ -130,7 +137,7 @@ class Watcher(Listener):
         paths = self._dispatch.remote_files
         return FollowSession(
             self._mirrors,
-            [paths[mirror.name] for mirror in self._mirrors],
+            [paths.core, paths.errors, paths.events],
             self,
             command=self._dispatch.agent_command("follow"),
             workspace=self._dispatch.workspace,
@@ -144,6 +151,7 @@ class Watcher(Listener):
             with suppress(HostUnreachableError):
                 await self._dispatch.deploy_again()
         except (LinkLostError, HostUnreachableError) as lost:
+            self._garbled.count(lost, lasted_s=session.lasted_s)
             self._link.lose(str(lost), heard_at=session.heard_at)
 
     def _end_when_fed(self) -> None:
@@ -190,23 +198,24 @@ class Watcher(Listener):
 
     # -- what a session tells
 
-    def on_bytes(self, mirror: Mirror) -> None:
+    async def on_bytes(self, mirror: Mirror) -> None:
         if mirror.name == "events":
-            self._progress.absorb()
+            await self._progress.absorb()
         self._end_when_fed()
 
-    def on_status(self, status: dict[str, Any]) -> None:
-        lives = bool(status.get("keeper") or status.get("agent"))
-        self._is_agent_alive = status.get("run") == self._dispatch.run and lives
+    async def on_status(self, status: Holders) -> None:
+        self._is_agent_alive = status.run == self._dispatch.run and (status.keeper or status.agent)
 
-    def on_beat(self, unread: Sequence[int]) -> None:
+    async def on_beat(self, unread: Sequence[int]) -> None:
         if not any(unread):
             self.caught_up.set()
 
-    def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
-        gap = {"file": mirror.name, "bytes": lost_bytes}
-        if self._state is None or self._state.add_gap(gap):  # else there are so many that nobody reads them
-            self._progress.emit("gap", **gap)
+    async def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
+        gap = Gap(mirror.name, lost_bytes)
+        if self._state is None or await in_thread(
+            self._state.add_gap, gap
+        ):  # else so many that nobody reads them
+            self._progress.emit("gap", file=gap.file, bytes=gap.bytes)
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:
@@ -215,6 +224,15 @@ async def _end(*tasks: asyncio.Task[None] | None) -> None:
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
+
+
+def _is_free(files: RunFiles) -> bool:
+    """Nobody writes the mirrors any more."""
+    try:
+        Mirror(files.core, MirrorState(files.state), "core").close()
+    except MirrorBusyError:
+        return False
+    return True
 
 
 def _link_latest(core: Path) -> None:

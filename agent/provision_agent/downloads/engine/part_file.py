@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -62,6 +61,8 @@ class PartFile:
             Busy: another process has it.
             Failure: `disk_full` or `read_only`.
         """
+        import fcntl  # here: sources are also asked from machines that have no such module
+
         self.path = final_path + ".part"
         self._journal_path = final_path + ".part.journal"
         self._journal: Optional[int] = None

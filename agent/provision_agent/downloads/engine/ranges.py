@@ -2,6 +2,10 @@
 
 Every byte is in exactly one place: landed, inside one claim, or missing. So the frontier, up to which all has
 landed and may be hashed, is where the first claim or the first gap begins.
+
+A claim belongs to the connection that fetches it, which moves its `position` without a lock; the pool, which looks
+now and then, moves its `end`. What a connection brought beyond an end that was moved meanwhile counts for nothing:
+`reached` never passes `end`, so a byte counts once.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from ..http import transport
 UNKNOWN = 1 << 62
 """Stands for the end of a file whose length nobody told."""
 
-SAMPLE_S = 0.5
+SAMPLE_S = 0.25
+RATE_BYTES, RATE_MOST_S = 1 << 20, 3.0
+"""A connection's speed is that of its last MiB, for what trickles comes in lumps; but of no more than its last 3 s."""
 
 Span = Tuple[int, int]
 
@@ -36,12 +42,29 @@ class Claim:
         """When the server began to send exactly these bytes."""
         self.owner: Any = None
         """The transfer that it is a part of."""
+        self.late = 0
+        """Bytes behind which others waited already when they were read."""
+        self.cut_at = now
+        """When it was last made shorter, or begun."""
+        self.is_reused = False
+        """Its connection was open already."""
+        self.is_observed = False
+        """Its wait for the first byte has been noted."""
         self._socket: Optional[socket.socket] = None
-        self._marks: Tuple[Tuple[float, int], ...] = ((now, start),)
+        self._marks: List[Tuple[float, int]] = [(now, start)]
+
+    @property
+    def reached(self) -> int:
+        """Up to where it has brought what is its own."""
+        return min(self.position, self.end)
 
     @property
     def left(self) -> int:
-        return self.end - self.position
+        return max(0, self.end - self.position)
+
+    @property
+    def brought(self) -> int:
+        return self.reached - self.start
 
     def hold(self, opened: socket.socket) -> None:
         """Remember the connection that fetches it, so that `abandon` can end that."""
@@ -50,20 +73,33 @@ class Claim:
             transport.shut(opened)
 
     def abandon(self) -> None:
-        """Whoever fetches it stops at once, even while waiting for a byte."""
+        """Whoever fetches it stops at the next look, or at once when it is `shut` as well."""
         self.is_abandoned = True
-        if self._socket is not None:
-            transport.shut(self._socket)
+
+    def shut(self) -> None:
+        """End the connection of what was abandoned, even while it waits for a byte. Not to be called under a lock."""
+        opened = self._socket
+        if opened is not None:
+            transport.shut(opened)
+
+    def let_go(self) -> None:
+        """The connection may fetch something else now."""
+        self._socket = None
 
     def sample(self, now: float) -> None:
         """Remember where it stands, for `rate`; called a few times a second."""
         if now - self._marks[-1][0] >= SAMPLE_S:
-            self._marks = (self._marks[-1], (now, self.position))
+            self._marks.append((now, self.reached))
+            while len(self._marks) > 2 and now - self._marks[1][0] >= RATE_MOST_S:
+                del self._marks[0]
 
     def rate(self, now: float) -> float:
-        """Bytes per second of late: over the last half to one and a half seconds."""
+        """Bytes per second of late: over the last MiB, at least a quarter of a second and at most three."""
         at, position = self._marks[0]
-        return (self.position - position) / max(now - at, 0.05)
+        for at, position in reversed(self._marks):
+            if now - at >= SAMPLE_S and self.reached - position >= RATE_BYTES:
+                break
+        return max(0, self.reached - position) / max(now - at, 0.05)
 
 
 class Extents:
@@ -85,7 +121,7 @@ class Extents:
     @property
     def frontier(self) -> int:
         """Everything before this has landed."""
-        starts = [claim.position for claim in self.claims] + [span[0] for span in self.missing[:1]]
+        starts = [claim.reached for claim in self.claims] + [span[0] for span in self.missing[:1]]
         return min(starts, default=self.end)
 
     @property
@@ -100,15 +136,21 @@ class Extents:
         if not self.missing:
             return None
         start, end = self.missing[0]
-        # a last bit that is not worth a request of its own goes along
-        cut = end if end - start < length + length // 4 else start + length
-        self.missing[0:1] = [(cut, end)] if cut < end else []
-        return self._begin(start, cut, now)
+        return self.take(start, min(end, start + length), now)
+
+    def take(self, start: int, end: int, now: float) -> Claim:
+        """Take ``[start, end)``, the beginning of the first missing bytes."""
+        first, last = self.missing[0]
+        if start != first or not start < end <= last:
+            raise ValueError(f"[{start}, {end}) is not the beginning of [{first}, {last})")
+        self.missing[0:1] = [(end, last)] if end < last else []
+        return self._begin(start, end, now)
 
     def split(self, claim: Claim, at: int, now: float) -> Claim:
         """Take ``[at, end)`` away from *claim*; its connection stops at *at*."""
         taken = self._begin(at, claim.end, now)
         claim.end = at
+        claim.cut_at = now
         return taken
 
     def land(self, claim: Claim, count: int, now: float) -> int:
@@ -131,7 +173,7 @@ class Extents:
         if claim in self.claims:
             self.claims.discard(claim)
             if claim.left > 0:
-                insort(self.missing, (claim.position, claim.end))
+                insort(self.missing, (claim.reached, claim.end))
                 self.missing = merged(self.missing)
 
     def _begin(self, start: int, end: int, now: float) -> Claim:

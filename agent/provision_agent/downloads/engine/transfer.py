@@ -24,6 +24,10 @@ from .ranges import Claim, Extents
 FIRST_BYTE_S = 30.0
 SILENCE_S = 15.0
 """How long one connection may bring nothing while others do."""
+FIRST_FILL, SMALLEST_FILL = 256 * 1024, 64 * 1024
+"""Bytes that are read in one go at first, and at least."""
+BACKLOG = 256 * 1024
+"""If so many bytes wait after a read, this machine is slower than the line."""
 PROGRESS_BYTES = 64 * 1024
 """What an attempt must bring to count as progress."""
 EXPIRED = (401, 403, 410)
@@ -82,10 +86,21 @@ class Transfer:
         """What stopped it, for the driver."""
         self.bumps: List[Failure] = []
         """What went wrong with single connections while others went on, for the driver to report."""
-        self.bytes_landed = 0
-        """By connections of this transfer."""
+        self.bytes_done = 0
+        """What ranges brought that are over."""
+        self.closes = 0
+        """How many of its connections were closed for being slow."""
+        self.fill_bytes = FIRST_FILL
+        """How much its last connection read at a time: a good size for the next to begin with."""
+        self.landed_at_last_look = 0
         self.landed_at = time.monotonic()
+        """When a byte was last seen to land."""
         self.changed = threading.Event()
+
+    @property
+    def bytes_landed(self) -> int:
+        """What connections of this transfer brought."""
+        return self.bytes_done + sum(claim.brought for claim in list(self.extents.claims))
 
     @property
     def unhashed(self) -> int:
@@ -102,7 +117,7 @@ class Transfer:
     def note(self, failure: Failure, claim: Claim) -> None:
         """*claim* ended by *failure*: shrug if other connections or this one got somewhere, else stop."""
         others = [other for other in self.extents.claims if other is not claim and other.answered_at]
-        brought = claim.position - claim.start
+        brought = claim.brought
         is_progress = brought >= PROGRESS_BYTES and failure.class_ != "stalled" and not self.is_single
         if failure.retriable and not isinstance(failure, (Changed, Expired)) and (others or is_progress):
             self.bumps.append(failure)
@@ -118,7 +133,6 @@ def carry(
     *,
     access: Sources,
     rate: Rate,
-    landed: Callable[[Claim, int, int], int],
     reuse: Optional[request.Connection],
     sleep: Callable[[float], object],
 ) -> Optional[request.Connection]:
@@ -128,8 +142,6 @@ def carry(
         view: Where bytes go on their way to the disk.
         access: Explains refusals.
         rate: The cap of all connections.
-        landed: Is told how many bytes are on the disk now, and how many more have come in meanwhile; says how many
-            of those on the disk are still the claim's own.
         reuse: An idle connection from before.
         sleep: Waits, but not longer than the engine lives.
 
@@ -152,12 +164,13 @@ def carry(
     )
     try:
         _check(response, claim, access)
+        claim.is_reused = response.connection is reuse
         claim.answered_at = time.monotonic()
         response.prepare(min(SILENCE_S, transfer.limits.stall.for_s))
         if rate.slice_bytes is not None:
             view = view[: rate.slice_bytes]
-        _pour(response, claim, view, rate, landed, sleep)
-        return response.release()
+        _pour(response, claim, view, rate, sleep)
+        return None if claim.is_abandoned else response.release()
     finally:
         response.close()
 
@@ -167,37 +180,57 @@ def _pour(
     claim: Claim,
     view: memoryview,
     rate: Rate,
-    landed: Callable[[Claim, int, int], int],
     sleep: Callable[[float], object],
 ) -> None:
+    """Put the body where it belongs, until the claim is over. The only writer of the claim's `position`."""
     transfer: Transfer = claim.owner
-    silent_since = time.monotonic()
+    fit = min(len(view), transfer.fill_bytes)
+    began_at = silent_since = time.monotonic()
     while claim.left > 0 and not claim.is_abandoned:
-        count = response.fill(view[: min(len(view), claim.left)])
+        count = response.fill(view[: min(fit, claim.left)])
         now = time.monotonic()
         if count:
-            silent_since = now
+            fit, silent_since = _fitting(fit, len(view), now - began_at), now
             if claim.position == 0:
                 verify.refuse_page(
                     bytes(view[: min(count, 1024)]), transfer.name, response.headers.get("Content-Type")
                 )
-            # the end may have moved while we were reading; and what nobody waits for any more is dropped
-            count = 0 if claim.is_abandoned else min(count, claim.left)
-            at = claim.position
-            transfer.part.write(view[:count], at)
-            count = landed(claim, count, response.backlog)
-            if transfer.hasher is not None:
-                transfer.hasher.offer(view[:count], at)
+            _land(response, claim, view, count, now)
             pause_s = rate.take(count)
             if pause_s:
                 sleep(pause_s)
-                silent_since += pause_s
+            began_at = silent_since = time.monotonic()
         elif response.at_end:
             break
         elif now - silent_since > SILENCE_S:
             raise Failure("stalled", f"{transfer.answer.host} sent nothing for {SILENCE_S:.0f} s")
+    transfer.fill_bytes = fit
     if claim.left > 0 and not claim.is_abandoned and transfer.extents.size is not None:
         raise Failure("truncated", f"{transfer.answer.host} ended {claim.left} bytes early")
+
+
+def _land(response: request.Response, claim: Claim, view: memoryview, count: int, now: float) -> None:
+    """*count* bytes have come in: write them, count them, offer them to the hash."""
+    transfer: Transfer = claim.owner
+    # the end may have moved while we were reading; and what nobody waits for any more is dropped
+    count, at = 0 if claim.is_abandoned else min(count, claim.left), claim.position
+    if count == 0:
+        return
+    transfer.part.write(view[:count], at)
+    if claim.landed_at is None:
+        claim.landed_at = now
+    if response.backlog > BACKLOG:
+        claim.late += count
+    claim.position = at + count
+    if transfer.hasher is not None:
+        transfer.hasher.offer(view[:count], at)
+
+
+def _fitting(fit: int, most: int, took_s: float) -> int:
+    """How much to read at a time: what comes in one to four tenths of a second, so that the pool sees it come."""
+    if took_s > 0.4:
+        return max(min(most, SMALLEST_FILL), fit // 2)
+    return min(most, 2 * fit) if took_s < 0.1 else fit
 
 
 def _check(response: request.Response, claim: Claim, access: Sources) -> None:

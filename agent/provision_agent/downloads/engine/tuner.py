@@ -14,12 +14,14 @@ FILES, FILES_MOST = 4, 8
 PER_FILE, PER_FILE_MOST = 8, 16
 CONNECTIONS_MOST = 64
 FEW_MOST = 16
-GROWTH = 1.5
+GROWTH = 2
 WORTH_IT = 1.10
 """More connections are kept if they make the whole this much faster."""
 HARMLESS = 0.90
 """Fewer connections are kept if the whole stays this fast."""
-FIRST_LOOK_S, FIRST_WINDOW_S, WINDOW_S, AGAIN_AFTER_S = 0.2, 0.5, 1.0, 30.0
+FIRST_LOOK_S, FIRST_WINDOW_S, WINDOW_S, AGAIN_AFTER_S = 0.14, 0.28, 0.5, 30.0
+SILENT_S = 0.3
+"""How long the first byte is waited for before the first judgement."""
 SETTLE_S = 0.25
 """New connections must have been opened before their number can be judged."""
 LATE_SHARE = 0.7
@@ -66,6 +68,11 @@ class Tuner:
         few = min(max(FILES, _cores()), FEW_MOST, self._usual.connections)
         self._few = self._usual._replace(connections=few)
         self._now = self._few
+        self._is_limited = connections is not None
+        self._is_judged = False
+        self._was_limit = False
+        self.is_line_full = False
+        """The last time that more connections were tried, they brought nothing."""
         self._window: Optional[Mark] = None
         self._window_s = FIRST_LOOK_S
         self._trial: Optional[Trial] = None
@@ -83,6 +90,21 @@ class Tuner:
     @property
     def connections(self) -> int:
         return self._now.connections
+
+    @property
+    def usual(self) -> int:
+        """How many connections it has where the line is the limit, as far as is known before it is tried."""
+        return self._usual.connections
+
+    @property
+    def is_machine_bound(self) -> bool:
+        """Is this machine the limit, as has been seen?"""
+        return self.is_few and self._is_judged
+
+    @property
+    def may_exceed(self) -> bool:
+        """May a file have more than `per_file` connections, if there are too few files for all of them?"""
+        return not self._is_limited and self.connections > self._usual.connections
 
     @property
     def is_few(self) -> bool:
@@ -103,6 +125,8 @@ class Tuner:
             self._window = None
         elif self._window is None:
             self._window = Mark(now, landed, late)
+        elif not self._is_judged and landed == self._window.landed and now - self._window.at < SILENT_S:
+            return  # connections are still being opened
         elif now - self._window.at >= self._window_s:
             before, self._window = self._window, Mark(now, landed, late)
             is_limit = late - before.late > LATE_SHARE * (landed - before.landed)
@@ -110,10 +134,14 @@ class Tuner:
 
     def _judge(self, speed: float, is_limit: bool, now: float) -> None:
         assert self._rest_until is not None
+        self._is_judged = True
+        # new connections bring a burst: whether this machine is the limit shows in the second window
+        is_limit, self._was_limit = is_limit and (self.is_few or self._was_limit), is_limit
         trial, self._trial = self._trial, None
         if self.is_few and not is_limit:
             self._now, self._window_s, self._rest_until = self._usual, FIRST_WINDOW_S, now
         elif trial is not None and speed < trial.must_reach:
+            self.is_line_full = trial.before != self._few and self._now != self._few
             self._now, self._rest_until = trial.before, now + AGAIN_AFTER_S
         elif trial is not None and self.is_few:
             self._rest_until = now + AGAIN_AFTER_S
@@ -124,6 +152,7 @@ class Tuner:
 
     def _try(self, setting: Setting, must_reach: float, now: float) -> None:
         if setting != self._now and must_reach > 0:
+            self.is_line_full = False
             self._trial = Trial(self._now, must_reach)
             self._now = setting
             self._window_s, self._settled_at = WINDOW_S, now + SETTLE_S

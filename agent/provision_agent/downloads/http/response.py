@@ -6,13 +6,11 @@ A read waits `TICK_S` at most, so that whoever reads can look up: is it slow, is
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import socket
 import ssl
 import struct
 import sys
-import termios
 import time
 from typing import Any, Optional, Protocol
 from urllib.parse import urlsplit
@@ -163,6 +161,9 @@ class Response:
     @property
     def backlog(self) -> int:
         """How many bytes have arrived and wait in the kernel to be read."""
+        import fcntl  # here: sources are also asked from machines that have no such module
+        import termios
+
         answer = fcntl.ioctl(self.connection.socket.fileno(), termios.FIONREAD, bytes(4))
         return int.from_bytes(answer, sys.byteorder)
 

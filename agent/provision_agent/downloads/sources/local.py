@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from typing import TYPE_CHECKING, Optional
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
-from ..engine.transfer import Transfer
-from ..progress import Progress
-from ..time_budget import Allowance
+from .answer import HEAD_BYTES, Answer
+from .http import WebServer
+
+if TYPE_CHECKING:
+    from ..engine.transfer import Transfer
+    from ..progress import Progress
+    from ..time_budget import Allowance
 
 COPY_BYTES = 1 << 20
+
+
+class Local(WebServer):
+    """``file:///PATH``: a file on a disk of this instance."""
+
+    def address(self, url: str) -> Optional[str]:
+        return url if urlsplit(url).path else None
+
+    def at_hand(self, url: str, address: str) -> Optional[Answer]:
+        path = unquote(urlsplit(address).path)
+        try:
+            with open(path, "rb") as file:
+                size, head = os.fstat(file.fileno()).st_size, file.read(HEAD_BYTES)
+        except OSError as error:
+            raise Failure(
+                "not_found", f"cannot read `{path}`: {error.strerror}", hint="check the path after `file://`"
+            ) from None
+        return Answer(url=url, location=address, size_bytes=size, name=os.path.basename(path), head=head)
+
+
+KIND = Local()
 
 
 def copy(transfer: Transfer, *, guard: threading.Condition, progress: Progress, allowance: Allowance) -> None:

@@ -7,12 +7,11 @@ the origin that it was meant for, nowhere any more.
 from __future__ import annotations
 
 import base64
-import json
-import os
+import functools
 import re
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
@@ -22,45 +21,16 @@ from .. import verify
 from ..http import errors, request
 from ..http.transport import Origin, Stop, origin_of
 from . import addresses
+from .answer import HEAD_BYTES, MOST_BYTES, Answer
+from .http import Fetch
 
-HEAD_BYTES = 1024
-"""How much of a file is read to know what it is; enough for a login page to give itself away."""
 HEAD_WITHIN_S = 5.0
-LISTING_BYTES = 8 << 20
-MOST_BYTES = 1 << 50
-"""No file is larger; what says so is not to be believed."""
+SMALL_BYTES = 8 << 20
+"""The most that is read of a listing or a catalogue."""
+SMALL_WITHIN_S = 10.0
 MOST_DIGITS = 20
-_HASH = re.compile(r'"?([0-9a-f]{64})"?')
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What a source says of a file, and where and how its bytes are to be had from now on."""
-
-    url: str
-    """As the plan has it."""
-    location: str
-    """Where redirects ended; it may expire, then `url` is asked again."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What must be sent to `location`."""
-    size_bytes: Optional[int] = None
-    sha256: Optional[str] = None
-    validator: Optional[str] = None
-    """A strong ETag or a Last-Modified: while it stays, so does the content."""
-    has_ranges: bool = True
-    name: Optional[str] = None
-    head: bytes = field(default=b"", repr=False)
-    token: Optional[str] = None
-    """The name of the secret that went along."""
-    first_byte_s: float = 0.0
-
-    @property
-    def is_redirected(self) -> bool:
-        return urlsplit(self.location)[1:3] != urlsplit(addresses.address_of(self.url))[1:3]
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.location).hostname or ""
+__all__ = ["Answer", "Sources", "range_header", "sane_size", "size_of", "validator_of"]
 
 
 class Sources:
@@ -92,8 +62,10 @@ class Sources:
                 `stalled` (no answer *within_s*), `tls` or `upstream_down`.
         """
         address = addresses.address_of(url)
-        if urlsplit(address).scheme == "file":
-            return _ask_disk(url, address)
+        kind = addresses.kind_for(url)
+        at_hand = kind.at_hand(url, address)
+        if at_hand is not None:
+            return at_hand
         deadline = time.monotonic() + within_s
         span = (0, HEAD_BYTES)
         response, answer = self.open(url, span=span, deadline=deadline, connect_s=connect_s, stop=stop)
@@ -103,8 +75,9 @@ class Sources:
             response.close()
         name = answer.name or ""
         verify.refuse_page(head, name, response.headers.get("Content-Type"), self.secret_values, url=url)
-        sha256 = answer.sha256 or self._listed_hash(url, answer, deadline)
-        return _replace(answer, head=head, sha256=sha256)
+        fetch = self.fetcher(deadline)
+        sha256 = answer.sha256 or kind.sha256_listed(url, answer.name, answer.size_bytes, fetch)
+        return replace(answer, head=head, sha256=sha256)
 
     def open(
         self,
@@ -149,10 +122,10 @@ class Sources:
             location=response.url,
             headers=headers,
             size_bytes=size_bytes,
-            sha256=_learnt_hash(hops, response),
+            sha256=_told_sha256(hops, response),
             validator=validator_of(response.headers),
             has_ranges=response.status == 206,
-            name=_usable_name(address, response),
+            name=_usable_name(url, address, response),
             token=token,
             first_byte_s=time.monotonic() - began,
         )
@@ -165,22 +138,16 @@ class Sources:
             if (response.headers.get("Content-Encoding") or "identity") != "identity":
                 raise Failure("not_a_model", "the server compresses the file on the way, though asked not to")
             if _is_login(url, response.url):
-                raise errors.refusal(401, {}, b"", url=url, token=token, secrets=[])
+                raise errors.refusal(errors.Refused(401, {}, url, token=token))
             return
-        body = response.read(2 * errors.QUOTED_BYTES, 2.0)
-        failure = errors.refusal(
-            status, response.headers, body, url=response.url, token=token, secrets=self.secret_values
-        )
-        wanted = addresses.hub_file(url)
-        if (
-            failure.class_ == "not_found"
-            and wanted
-            and response.headers.get("X-Error-Code") != "RepoNotFound"
-        ):
-            nearest = self._nearest(wanted, deadline)
-            if nearest:
-                failure.hint = f"did you mean `{nearest}`? correct the profile"
-        raise failure
+        said = errors.quoted(response.read(2 * errors.QUOTED_BYTES, 2.0), self.secret_values)
+        refused = errors.Refused(status, response.headers, response.url, said, token)
+        kind = addresses.kind_that_answered(url, response.headers)
+        raise kind.refusal(refused, url, self.fetcher(deadline))
+
+    def fetcher(self, deadline: float) -> Fetch:
+        """Gets small documents, each with the token of its host, until *deadline* on the monotonic clock."""
+        return functools.partial(self._fetch_small, deadline=deadline)
 
     def _credentials(
         self, address: str, at: str, hops: List[request.Hop]
@@ -203,32 +170,19 @@ class Sources:
                 return {"Authorization": f"Bearer {self._values[name]}"}, name
         return {}, None
 
-    def _nearest(self, wanted: addresses.HubFile, deadline: float) -> Optional[str]:
-        listing = self._fetch_small(wanted.listing, deadline)
-        return errors.did_you_mean(wanted, listing) if listing else None
-
-    def _listed_hash(self, url: str, answer: Answer, deadline: float) -> Optional[str]:
-        """What Civitai's catalogue says about the file; its download link says nothing."""
-        version = addresses.civitai_version(url)
-        if version is None:
-            return None
-        host = origin_of(addresses.address_of(url)).host
-        listing = self._fetch_small(f"https://{host}/api/v1/model-versions/{version}", deadline)
-        return civitai_hash(listing, answer.name, answer.size_bytes) if listing else None
-
-    def _fetch_small(self, url: str, deadline: float) -> Optional[bytes]:
+    def _fetch_small(self, url: str, *, deadline: float) -> Optional[bytes]:
         """A catalogue's answer, None when there is none: it only makes an answer better, so its failures do not matter."""
         try:
             response, _ = request.follow(
                 url,
                 lambda at, before: self._credentials(url, at, before)[0],
-                deadline=min(deadline, time.monotonic() + 10.0),
+                deadline=min(deadline, time.monotonic() + SMALL_WITHIN_S),
                 connect_s=5.0,
             )
         except Failure:
             return None
         try:
-            return response.read(LISTING_BYTES, 10.0) if response.status == 200 else None
+            return response.read(SMALL_BYTES, SMALL_WITHIN_S) if response.status == 200 else None
         finally:
             response.close()
 
@@ -274,34 +228,18 @@ def validator_of(headers: request.Headers) -> Optional[str]:
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
 
 
-def civitai_hash(listing: bytes, name: Optional[str], size_bytes: Optional[int]) -> Optional[str]:
-    """The sha256 of the one file in a catalogue's *listing* (JSON) that has this name or about this size."""
-    try:
-        files = json.loads(listing)["files"]
-        by_name = [file for file in files if name and file.get("name") == name]
-        by_size = [file for file in files if size_bytes and abs(file["sizeKB"] * 1024 - size_bytes) < 1024]
-        fitting = [file for file in by_size if file in by_name] or by_size
-        found = _HASH.fullmatch(fitting[0]["hashes"]["SHA256"].lower()) if len(fitting) == 1 else None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
-    return found[1] if found else None
-
-
-def _learnt_hash(hops: List[request.Hop], response: request.Response) -> Optional[str]:
-    """The sha256 that a model hub gives as the ETag of a large file."""
+def _told_sha256(hops: List[request.Hop], response: request.Response) -> Optional[str]:
+    """The file's hash, as anybody on the way to it tells."""
     for url, headers in [*hops, request.Hop(response.url, response.headers)]:
-        linked = _HASH.fullmatch(headers.get("X-Linked-Etag") or "")
-        if linked:
-            return linked[1]
-        direct = _HASH.fullmatch(headers.get("ETag") or "")
-        if direct and addresses.hub_file(url):
-            return direct[1]
+        told = addresses.kind_that_answered(url, headers).sha256_told(url, headers)
+        if told:
+            return told
     return None
 
 
-def _usable_name(address: str, response: request.Response) -> Optional[str]:
+def _usable_name(url: str, address: str, response: request.Response) -> Optional[str]:
     try:
-        return addresses.name_of(address, response.headers.get("Content-Disposition"))
+        return addresses.kind_for(url).name(address, response.headers.get("Content-Disposition"))
     except Failure:
         return None
 
@@ -309,19 +247,3 @@ def _usable_name(address: str, response: request.Response) -> Optional[str]:
 def _is_login(url: str, location: str) -> bool:
     path = urlsplit(location).path.rstrip("/").lower()
     return location != url and path.rpartition("/")[2] in ("login", "signin", "sign-in", "sign_in")
-
-
-def _ask_disk(url: str, address: str) -> Answer:
-    path = unquote(urlsplit(address).path)
-    try:
-        with open(path, "rb") as file:
-            size, head = os.fstat(file.fileno()).st_size, file.read(HEAD_BYTES)
-    except OSError as error:
-        raise Failure(
-            "not_found", f"cannot read `{path}`: {error.strerror}", hint="check the path after `file://`"
-        ) from None
-    return Answer(url=url, location=address, size_bytes=size, name=os.path.basename(path), head=head)
-
-
-def _replace(answer: Answer, *, head: bytes, sha256: Optional[str]) -> Answer:
-    return Answer(**dict(vars(answer), head=head, sha256=sha256))

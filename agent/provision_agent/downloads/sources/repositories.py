@@ -5,20 +5,21 @@ The hub's listing tells size and sha256 of every large file, so each of them is 
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
-from urllib.parse import urljoin
+from typing import Iterator, List, Optional, Sequence, Tuple
 
-from ...contract.backoff import full_jitter_s
+from ...contract import retry
 from ...contract.failures import Failure
-from ...contract.plan import Download, HubRepository, repository_of
+from ...contract.parsing import ParseError
+from ...contract.plan import Download
+from ...contract.source_kinds import means_many_files
 from ...run.context import Context
 from . import addresses
-from .lookup import LISTING_BYTES, MOST_BYTES, Sources
+from .listing import ListedFile, Listing
+from .lookup import SMALL_BYTES, Sources
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class RepositoryFile(Download):
 
 PAGES_MOST = 200
 """A page has up to a thousand entries."""
-RETRY_BASE_S, RETRY_CAP_S = 0.5, 10.0
+RETRY_CAP_S = 10.0
 
 
 def expand(
@@ -45,31 +46,32 @@ def expand(
     files: List[Download] = []
     unlisted: List[Tuple[Download, Failure]] = []
     for item in items:
-        repository = repository_of(item.url)
-        if repository is None:
+        listing = addresses.kind_for(item.url).listing(item.url) if means_many_files(item.url) else None
+        if listing is None:
             files.append(item)
             continue
         try:
-            files += _patiently(item, repository, access, context)
+            files += _patiently(item, listing, access, context)
         except Failure as failure:
             unlisted.append((item, failure))
     return files, unlisted
 
 
-def files_of(
-    item: Download, repository: HubRepository, access: Sources, *, deadline: float
-) -> List[Download]:
-    """The files of *repository* that *item* wants, each with what the listing tells of it.
+def files_of(item: Download, listing: Listing, access: Sources, *, deadline: float) -> List[Download]:
+    """The files of *listing* that *item* wants, each with what the listing tells of it.
+
+    Args:
+        deadline: For all pages together, on the monotonic clock.
 
     Raises:
         Failure: as `Sources.open`, `not_found` when nothing in it is wanted, `unsafe_path` for a name that leaves
-            the folder.
+            the folder, `upstream_down` for a listing that cannot be read.
     """
-    wanted = []
-    for entry in _entries(repository, access, item.limits.connect_s, deadline):
-        path = str(entry["path"])
-        if entry.get("type") == "file" and path.startswith(repository.folder) and _is_wanted(path, item):
-            wanted.append(_file(item, repository, path, entry))
+    wanted = [
+        _file(item, listing, file)
+        for file in _listed(listing, access, item.limits.connect_s, deadline)
+        if file.path.startswith(listing.folder) and _is_wanted(file.path, item)
+    ]
     if not wanted:
         raise Failure(
             "not_found",
@@ -79,47 +81,44 @@ def files_of(
     return wanted
 
 
-def _patiently(
-    item: Download, repository: HubRepository, access: Sources, context: Context
-) -> List[Download]:
-    for attempt in range(1, item.limits.attempts + 1):
-        within_s = max(0.1, min(item.limits.lookup_s, context.remaining_s()))
-        try:
-            return files_of(item, repository, access, deadline=time.monotonic() + within_s)
-        except Failure as failure:
-            if not failure.retriable or attempt == item.limits.attempts or context.remaining_s() <= 0:
-                raise
-            told_s = float(failure.facts.get("wait_s", 0.0))
-            wait_s = told_s or full_jitter_s(attempt, base_s=RETRY_BASE_S, cap_s=RETRY_CAP_S)
-            about = {"item": item.label, "key": item.key, "level": item.level, "attempt": attempt}
-            context.report("download_retried", wait_s=round(wait_s, 1), **{"class": failure.class_}, **about)
-            if context.cancelled.wait(min(wait_s, max(0.0, context.remaining_s()))):
-                raise
-    raise AssertionError("there is at least one attempt")
+def _patiently(item: Download, listing: Listing, access: Sources, context: Context) -> List[Download]:
+    attempts = retry.Attempts(retry.Schedule(item.limits.attempts, cap_s=RETRY_CAP_S))
+
+    def work() -> List[Download]:
+        within_s = context.bounded(item.limits.lookup_s)
+        return files_of(item, listing, access, deadline=time.monotonic() + within_s)
+
+    def report(failure: Failure, wait_s: float) -> None:
+        about = {"item": item.label, "key": item.key, "level": item.level, "attempt": attempts.failures}
+        context.report("download_retried", wait_s=round(wait_s, 1), **{"class": failure.class_}, **about)
+
+    return retry.call(
+        work,
+        attempts,
+        errors=Failure,
+        wait=context.wait,
+        may_help=lambda failure: failure.retriable and not context.is_over(),
+        before_wait=report,
+    )
 
 
-def _entries(
-    repository: HubRepository, access: Sources, connect_s: float, deadline: float
-) -> Iterator[Mapping[str, Any]]:
-    """Every entry of the listing, page by page."""
-    url: Optional[str] = addresses.listing_of(repository)
+def _listed(listing: Listing, access: Sources, connect_s: float, deadline: float) -> Iterator[ListedFile]:
+    """Every file of the listing, page by page."""
+    url: Optional[str] = listing.url
     for _ in range(PAGES_MOST):
-        response, _ = access.open(str(url), span=None, deadline=deadline, connect_s=connect_s)
+        if url is None:
+            return
+        response, _ = access.open(url, span=None, deadline=deadline, connect_s=connect_s)
         try:
-            page = response.read(LISTING_BYTES, max(0.1, deadline - time.monotonic()))
-            following = re.search(r'<([^>]+)>;\s*rel="?next', response.headers.get("Link") or "")
+            page = response.read(SMALL_BYTES, max(0.1, deadline - time.monotonic()))
         finally:
             response.close()
         try:
-            entries: List[Dict[str, Any]] = json.loads(page)
-            yield from (entry for entry in entries if isinstance(entry["path"], str))
-        except (ValueError, TypeError, KeyError):
-            raise Failure(
-                "upstream_down", f"the hub's listing of `{repository.repo}` cannot be read", retriable=True
-            ) from None
-        if following is None:
-            return
-        url = urljoin(str(url), following[1])
+            files, url = listing.read(page, response.headers)
+        except ParseError as error:
+            message = f"the listing of `{listing.title}` cannot be read: {error}"
+            raise Failure("upstream_down", message) from None
+        yield from files
 
 
 def _is_wanted(path: str, item: Download) -> bool:
@@ -128,21 +127,16 @@ def _is_wanted(path: str, item: Download) -> bool:
     return is_included and not any(fnmatchcase(path, pattern) for pattern in item.exclude)
 
 
-def _file(item: Download, repository: HubRepository, path: str, entry: Mapping[str, Any]) -> Download:
-    inside = path[len(repository.folder) :]
+def _file(item: Download, listing: Listing, listed: ListedFile) -> Download:
+    inside = listed.path[len(listing.folder) :]
     if any(part in ("", ".", "..") for part in inside.split("/")) or re.search(r"[\\\x00-\x1f\x7f]", inside):
-        raise Failure("unsafe_path", f"the repository has a file that it calls {path[:80]!r}")
-    large = entry.get("lfs")
-    large = large if isinstance(large, dict) else {}
-    sha256 = str(large.get("oid") or "").lower()
-    size = large.get("size", entry.get("size"))
-    link = addresses.HubFile(addresses.hub_endpoint(), repository.repo, repository.revision, path)
+        raise Failure("unsafe_path", f"the repository has a file that it calls {listed.path[:80]!r}")
     inherited = {each.name: getattr(item, each.name) for each in fields(Download)}
     inherited.update(
-        url=link.url,
+        url=listed.url,
         path=item.path.rstrip("/") + "/" + inside,
-        size_bytes=size if type(size) is int and 0 <= size <= MOST_BYTES else None,
-        sha256=sha256 if re.fullmatch(r"[0-9a-f]{64}", sha256) else None,
+        size_bytes=listed.size_bytes,
+        sha256=listed.sha256,
         include=(),
         exclude=(),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from ...contract.failures import Failure
+from ...contract.findings import Facts
 from ...contract.plan import Torch
 
 BLACKWELL_NEEDS = (12, 8)
@@ -57,7 +58,7 @@ class Candidate(NamedTuple):
         return f"torch {self.version}" if self.is_kept else f"torch {self.version or 'newest'}+{self.tag}"
 
 
-def candidates(torch: Torch, facts: Mapping[str, Any]) -> List[Candidate]:
+def candidates(torch: Torch, facts: Facts) -> List[Candidate]:
     """What may be installed here, best first.
 
     Builds that the driver covers for certain come before those that need NVIDIA's compatibility within one major
@@ -69,10 +70,10 @@ def candidates(torch: Torch, facts: Mapping[str, Any]) -> List[Candidate]:
     versions: Sequence[Optional[str]] = torch.versions or (None,)
     if torch.accelerator != "auto":
         return [Candidate(version, torch.accelerator, "the profile says so") for version in versions]
-    cards = sorted({_numbers(gpu["compute_capability"]) for gpu in facts.get("gpus", [])})
+    cards = sorted({_numbers(gpu.compute_capability or "") for gpu in facts.gpus})
     if not cards:
         return [Candidate(version, "cpu", "this instance has no GPU") for version in versions]
-    return _for_cards(versions, cards, _numbers(facts["cuda"]) if facts.get("cuda") else None)
+    return _for_cards(versions, cards, _numbers(facts.cuda) if facts.cuda else None)
 
 
 def _for_cards(
@@ -143,4 +144,4 @@ def release(version: str) -> Numbers:
 
 def _numbers(text: str) -> Numbers:
     """``12.8`` as ``(12, 8)``."""
-    return tuple(int(part) for part in re.findall(r"\d+", str(text)))
+    return tuple(int(part) for part in re.findall(r"\d+", text))

@@ -7,8 +7,10 @@ that is surely needed: an estimate must not refuse an instance that would have d
 from __future__ import annotations
 
 import os
-from typing import Any, Mapping
+from typing import Mapping, Optional
 
+from ...contract.findings import Environment, Facts
+from ...contract.parsing import parse
 from ...contract.plan import Layer, Python
 from ...run.context import Context
 
@@ -19,35 +21,45 @@ TORCH_CUDA_BYTES = 9_000_000_000
 TORCH_CPU_BYTES = 1_000_000_000
 
 
-def bytes_needed(python: Python, context: Context, facts: Mapping[str, Any]) -> int:
-    """What *python* will still take on the file system of the workspace; 0 for an environment that is elsewhere."""
-    path = path_meant(python, context, facts)
+def bytes_needed(python: Python, context: Context, found: Mapping[str, object]) -> int:
+    """What *python* will still take on the file system of the workspace; 0 for an environment that is elsewhere.
+
+    Args:
+        found: The instance's facts.
+    """
+    facts = parse(Facts, found, "facts")
+    path = _path_meant(python, context, facts)
     if not path.startswith(context.workspace.rstrip("/") + "/"):
         return 0
-    present = next((found for found in facts.get("venvs", []) if found["path"] == path), None)
+    present = next((venv for venv in facts.venvs if venv.path == path), None)
     layers = [_layer_bytes(layer, facts) for layer in python.layers if not _is_there(layer, present)]
     return (VENV_BYTES if present is None else 0) + sum(layers)
 
 
-def path_meant(python: Python, context: Context, facts: Mapping[str, Any]) -> str:
-    """The environment that is meant; with `auto` the first on a GPU that has torch may do, and then needs nothing."""
+def path_meant(python: Python, context: Context, found: Mapping[str, object]) -> str:
+    """The environment that is meant; with `auto` the first on a GPU that has torch may do, and then needs nothing.
+
+    Args:
+        found: The instance's facts.
+    """
+    return _path_meant(python, context, parse(Facts, found, "facts"))
+
+
+def _path_meant(python: Python, context: Context, facts: Facts) -> str:
     if python.venv != "auto":
         return os.path.join(context.workspace, os.path.expanduser(python.venv))
     chosen = (context.state.get("venv", "auto") or {}).get("path")
-    ready = [
-        str(found["path"]) for found in facts.get("venvs", []) if found.get("torch") and facts.get("gpus")
-    ]
-    return str(chosen or next(iter(ready), os.path.join(context.workspace, "venv")))
+    ready = (venv.path for venv in facts.venvs if venv.torch and facts.gpus)
+    return str(chosen or next(ready, os.path.join(context.workspace, "venv")))
 
 
-def _is_there(layer: Layer, present: Any) -> bool:
-    return present is not None and (layer.torch is None or present.get("torch") is not None)
+def _is_there(layer: Layer, present: Optional[Environment]) -> bool:
+    return present is not None and (layer.torch is None or present.torch is not None)
 
 
-def _layer_bytes(layer: Layer, facts: Mapping[str, Any]) -> int:
+def _layer_bytes(layer: Layer, facts: Facts) -> int:
     if layer.torch is None:
         return LAYER_BYTES
-    has_cuda = layer.torch.accelerator != "cpu" and (
-        layer.torch.accelerator != "auto" or bool(facts.get("gpus"))
-    )
+    accelerator = layer.torch.accelerator
+    has_cuda = bool(facts.gpus) if accelerator == "auto" else accelerator != "cpu"
     return TORCH_CUDA_BYTES if has_cuda else TORCH_CPU_BYTES

@@ -12,7 +12,7 @@ from ...contract.failures import Failure
 from ...contract.plan import Python
 from ...run.context import Context
 from ..progress import Progress
-from . import probe, torch
+from . import answers, probe, torch
 from .installer import Installer
 from .probe import normalised
 
@@ -91,12 +91,12 @@ class Guard:
             return {}
         damage = probe.ask(
             self._tools.venv.python,
-            "damage",
+            answers.Damage,
             *wanted,
-            timeout_s=max(0.1, min(LOOK_S, self._context.remaining_s())),
+            timeout_s=self._context.bounded(LOOK_S),
             cancelled=self._context.cancelled,
         )
-        return {name: [*found["missing"], *found["changed"]] for name, found in damage.items()}
+        return {name: [*harm.missing, *harm.changed] for name, harm in damage.harmed.items()}
 
     def _groups(self, requirements: Sequence[str]) -> List["tuple[List[str], List[str]]"]:
         """The torch family comes from its own index again, everything else from the usual one."""

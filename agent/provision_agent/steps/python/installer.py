@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from typing import Dict, List, Mapping, Optional, Sequence
 
-from ...contract import backoff
+from ...contract import retry
 from ...contract.failures import Failure
 from ...contract.plan import Python
 from ...host import process
 from ...run.context import Context
 from .. import orphans
 from ..progress import Progress
-from . import indexes, pip_errors, probe
+from . import answers, indexes, pip_errors, probe
 from .venv import Venv
 
-ATTEMPTS = 3
-WAIT_BASE_S = 5.0
-WAIT_CAP_S = 30.0
-RETRY_WITHIN_S = 900.0
+SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
 """pip retries by itself, for minutes per connection: after this long another attempt would only repeat that."""
 INSTALL_S = 3600.0
 QUICK_S = 120.0
@@ -61,14 +57,13 @@ class Installer:
     def installed(self) -> Dict[str, str]:
         """Version of every installed distribution by its normalised name."""
         if self._versions is None:
-            self._versions = dict(
-                probe.ask(
-                    self.venv.python,
-                    "installed",
-                    timeout_s=self._bound_s(QUICK_S),
-                    cancelled=self._context.cancelled,
-                )
+            told = probe.ask(
+                self.venv.python,
+                answers.Installed,
+                timeout_s=self._context.bounded(QUICK_S),
+                cancelled=self._context.cancelled,
             )
+            self._versions = told.versions
         return self._versions
 
     def install(
@@ -104,21 +99,24 @@ class Installer:
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
-        give_up_at = time.monotonic() + RETRY_WITHIN_S
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                self._run(argv, progress, INSTALL_S)
-                return
-            except Failure as failure:
-                may_help = failure.retriable or failure.class_ == "checksum"
-                if attempt == ATTEMPTS or not may_help or time.monotonic() > give_up_at:
-                    raise
-                self._wait(attempt, failure, item, level)
-                if failure.class_ == "checksum":
-                    argv = [
-                        *argv,
-                        "--no-cache" if self._uv else "--no-cache-dir",
-                    ]  # the cached copy may be the bad one
+        attempts = retry.Attempts(SCHEDULE)
+
+        def prepare_next(failure: Failure, wait_s: float) -> None:
+            fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
+            self._context.report("package_retried", item=item, level=level, message=failure.message, **fields)
+            if failure.class_ == "checksum":  # the cached copy may be the bad one
+                argv.append("--no-cache" if self._uv else "--no-cache-dir")
+
+        retry.call(
+            lambda: self._run(argv, progress, INSTALL_S),
+            attempts,
+            errors=Failure,
+            wait=self._context.wait,
+            may_help=lambda failure: (
+                (failure.retriable or failure.meaning.helps_afresh) and not self._context.is_over()
+            ),
+            before_wait=prepare_next,
+        )
 
     def prepare(self, progress: Progress) -> None:
         """Throw away what an interrupted install left, and get uv, or a pip that is new enough.
@@ -210,7 +208,7 @@ class Installer:
         self.forget_versions()
         done = process.run(
             argv,
-            timeout_s=self._bound_s(timeout_s),
+            timeout_s=self._context.bounded(timeout_s),
             directory=self._context.workspace,
             environment=self._environment(),
             on_line=keep,
@@ -218,12 +216,6 @@ class Installer:
         )
         if done.status != 0:
             raise pip_errors.failure(argv, done.status, output, timeout_s=self._python.timeout_s)
-
-    def _wait(self, attempt: int, failure: Failure, item: str, level: str) -> None:
-        wait_s = backoff.full_jitter_s(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)
-        fields = {"attempt": attempt + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
-        self._context.report("package_retried", item=item, level=level, message=failure.message, **fields)
-        self._context.cancelled.wait(min(wait_s, max(0.0, self._context.remaining_s())))
 
     def _environment(self) -> Dict[str, str]:
         seconds = f"{self._python.timeout_s:.0f}"
@@ -250,6 +242,3 @@ class Installer:
         for name in _ASTRAY:
             environment.pop(name, None)
         return environment
-
-    def _bound_s(self, own_s: float) -> float:
-        return max(0.1, min(own_s, self._context.remaining_s()))

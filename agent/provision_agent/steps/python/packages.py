@@ -13,9 +13,11 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple
 
 from ...contract.failures import Failure
+from ...contract.findings import Facts
+from ...contract.parsing import parse
 from ...contract.plan import Layer, Python
 from ...run.context import Context
 from ..progress import Progress
@@ -29,12 +31,16 @@ LEVEL = "critical"
 _installing = threading.Lock()
 
 
-def install(python: Python, venv: Venv, context: Context, facts: Mapping[str, Any]) -> None:
+def install(python: Python, venv: Venv, context: Context, found: Mapping[str, object]) -> None:
     """Mend the environment, take out what the plan does not want, and install its layers in order.
+
+    Args:
+        found: The instance's facts.
 
     Raises:
         Failure: of the layer that cannot be installed; it is reported as ``package_failed`` too.
     """
+    facts = parse(Facts, found, "facts")
     with _one_at_a_time(context):
         tools = Installer(python, venv, context)
         guard = Guard(python, tools, context)
@@ -102,7 +108,7 @@ def _run(
     context.report("package_finished", duration_s=round(time.monotonic() - started, 3), **fields)
 
 
-def _step_of(layer: Layer, tools: Installer, context: Context, facts: Mapping[str, Any]) -> _Step:
+def _step_of(layer: Layer, tools: Installer, context: Context, facts: Facts) -> _Step:
     if layer.torch is not None:
         return _torch_step(layer, tools, context, facts)
     if layer.requirements is not None:
@@ -136,7 +142,7 @@ def _requirements_step(item: str, path: str, tools: Installer) -> _Step:
     )
 
 
-def _torch_step(layer: Layer, tools: Installer, context: Context, facts: Mapping[str, Any]) -> _Step:
+def _torch_step(layer: Layer, tools: Installer, context: Context, facts: Facts) -> _Step:
     wanted = layer.torch
     assert wanted is not None
     names = torch.names(wanted)
@@ -189,14 +195,14 @@ def _key(step: _Step, tools: Installer) -> str:
     return f"{tools.venv.path}:{step.item}"
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
 def _one_at_a_time(context: Context) -> Iterator[None]:
     while not _installing.acquire(timeout=0.5):
-        if context.cancelled.is_set() or context.remaining_s() <= 0:
+        if context.is_over():
             raise Failure("timed_out", "stopped while another install was running", retriable=True)
     try:
         yield

@@ -11,31 +11,43 @@ import json
 import os
 import sys
 import threading
-from typing import Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Type, TypeVar
 
 import provision_agent
 
+if TYPE_CHECKING:
+    import ctypes
+
+    from .answers import Answer
+
+    A = TypeVar("A", bound=Answer)
+
+MAX_ANSWER_BYTES = 32 << 20
 MARK = "@provision-answer "
+_MAX_SAID_CHARS = 4000
 _PIECE = 3000  # with the mark below PIPE_BUF: one write, never interleaved
 
 
 def ask(
     python: str,
-    question: str,
+    kind: Type[A],
     *arguments: str,
     timeout_s: float,
     cancelled: Optional[threading.Event] = None,
     environment: Optional[Dict[str, str]] = None,
-) -> Any:
+) -> A:
     """Put one of `QUESTIONS` to the interpreter *python*.
 
-    Returns:
-        What the question's function returned there.
+    Args:
+        kind: One of `answers`; it names its question.
+        arguments: Of the question.
+        environment: Added to the child's.
 
     Raises:
-        Failure: `timed_out`; `command` when the interpreter cannot be started or died without an answer, with its
-            last words.
+        Failure: `timed_out`; `command` when the interpreter cannot be started, died without an answer, with its
+            last words, or answered something else.
     """
+    from ...contract import parsing
     from ...contract.failures import Failure
     from ...host import process
 
@@ -48,25 +60,29 @@ def ask(
     root = os.path.dirname(os.path.dirname(os.path.abspath(provision_agent.__file__)))
     code = f"import sys; sys.path.append({root!r}); from provision_agent.steps.python.probe import main; main(sys.argv[1:])"
     done = process.run(
-        [python, "-I", "-c", code, question, *arguments],
+        [python, "-I", "-c", code, kind.question, *arguments],
         timeout_s=timeout_s,
         environment=process.child_environment(dict(environment or {}, PYTHONDONTWRITEBYTECODE="1")),
         on_line=keep,
         cancelled=cancelled,
     )
     try:
-        return json.loads("".join(json.loads(piece) for piece in pieces))
-    except ValueError:
+        answer = "".join(str(parsing.read_json(piece, max_bytes=MAX_ANSWER_BYTES)) for piece in pieces)
+        return parsing.parse(kind, parsing.read_json(answer, max_bytes=MAX_ANSWER_BYTES), "the answer")
+    except parsing.NotJsonError:
         last = [line for line in done.tail if not line.startswith(MARK)][-3:]
         how = f"was ended by signal {-done.status}" if done.status < 0 else f"ended with {done.status}"
         raise Failure(
-            "command", f"`{python}` {how} when asked for {question}; last output: {' | '.join(last)}"
+            "command", f"`{python}` {how} when asked for {kind.question}; last output: {' | '.join(last)}"
         ) from None
+    except parsing.ParseError as error:
+        raise Failure("command", f"`{python}` was asked for {kind.question}: {error}") from None
 
 
 def main(argv: List[str]) -> None:
     """Answer the question ``argv[0]`` with the arguments that follow it, and end the process at once."""
-    answer = json.dumps(QUESTIONS[argv[0]](*argv[1:]))
+    text = json.dumps(QUESTIONS[argv[0]](*argv[1:]), ensure_ascii=False)
+    answer = text.encode("utf-8", "replace").decode()  # a file's name may be no text
     sys.stdout.flush()
     for start in range(0, len(answer), _PIECE):
         piece = json.dumps(answer[start : start + _PIECE])
@@ -75,7 +91,7 @@ def main(argv: List[str]) -> None:
     os._exit(0)  # a module that was imported may hang in its exit handlers
 
 
-def interpreter() -> Dict[str, Any]:
+def interpreter() -> Dict[str, object]:
     """What this interpreter is: version, prefix, where packages go, whether it has pip."""
     import importlib.util
     import sysconfig
@@ -89,8 +105,8 @@ def interpreter() -> Dict[str, Any]:
     }
 
 
-def installed() -> Dict[str, str]:
-    """Version of every distribution by its normalised name."""
+def installed() -> Dict[str, object]:
+    """``versions``: that of every distribution by its normalised name."""
     from importlib import metadata
 
     versions: Dict[str, str] = {}
@@ -98,11 +114,11 @@ def installed() -> Dict[str, str]:
         name = distribution.metadata["Name"] if distribution.metadata is not None else None
         if name and distribution.version:
             versions.setdefault(normalised(name), distribution.version)
-    return versions
+    return {"versions": versions}
 
 
-def damage(*names: str) -> Dict[str, Dict[str, List[str]]]:
-    """The first few files of each of *names* that are ``missing``, or ``changed``: of another size than RECORD says."""
+def damage(*names: str) -> Dict[str, object]:
+    """``harmed``: the first few files of *names* that are ``missing``, or ``changed``: of another size than RECORD says."""
     import csv
     from importlib import metadata
 
@@ -124,11 +140,12 @@ def damage(*names: str) -> Dict[str, Dict[str, List[str]]]:
                 continue
             if row[2:] and row[2] not in ("", str(size)):
                 found[name]["changed"].append(row[0])
-    return {name: {kind: files[:5] for kind, files in kinds.items()} for name, kinds in found.items()}
+    few = {name: {kind: files[:5] for kind, files in kinds.items()} for name, kinds in found.items()}
+    return {"harmed": few}
 
 
-def imports(*modules: str) -> Dict[str, str]:
-    """Import each of *modules*; the reason of each that cannot be imported, empty for the others."""
+def imports(*modules: str) -> Dict[str, object]:
+    """Import each of *modules*; ``reasons``: why each of them cannot be imported, empty for those that can."""
     import importlib
 
     reasons: Dict[str, str] = {}
@@ -138,11 +155,11 @@ def imports(*modules: str) -> Dict[str, str]:
             importlib.import_module(module)
             reasons[module] = ""
         except BaseException as error:  # whatever a foreign module raises, SystemExit too, is the answer
-            reasons[module] = f"{type(error).__name__}: {error}"
-    return reasons
+            reasons[module] = _said(error)
+    return {"reasons": reasons}
 
 
-def node(folder: str, application: str) -> Dict[str, Any]:
+def node(folder: str, application: str) -> Dict[str, object]:
     """Import the package in *folder* as the ComfyUI in *application* does: by its path, from its own folder.
 
     Returns:
@@ -167,22 +184,21 @@ def node(folder: str, application: str) -> Dict[str, Any]:
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
         is_own = missing is not None and missing.startswith(f"{name}.")
         own_name = missing[len(name) :] if is_own and missing is not None else missing
-        return {"error": f"{type(error).__name__}: {error}", "missing": own_name, "is_own": is_own}
+        return {"error": _said(error), "missing": own_name, "is_own": is_own}
     return {"error": "", "missing": None, "is_own": False}
 
 
-def torch() -> Dict[str, Any]:
+def torch() -> Dict[str, object]:
     """Import torch, multiply two matrices on the GPU if it sees one, else on the CPU.
 
     Returns:
-        ``version``, ``cuda`` (None for a CPU build), ``is_available``, ``archs``, ``ran_on`` (``cuda``, ``cpu`` or
+        ``version``, ``cuda`` (None for a CPU build), ``is_available``, ``ran_on`` (``cuda``, ``cpu`` or
         None) and ``error``, empty when all went well.
     """
-    answer: Dict[str, Any] = {
+    answer: Dict[str, object] = {
         "version": None,
         "cuda": None,
         "is_available": False,
-        "archs": [],
         "ran_on": None,
         "error": "",
     }
@@ -192,7 +208,6 @@ def torch() -> Dict[str, Any]:
         answer["version"] = str(module.__version__)
         answer["cuda"] = module.version.cuda
         answer["is_available"] = bool(module.cuda.is_available())
-        answer["archs"] = list(module.cuda.get_arch_list()) if answer["is_available"] else []
         device = "cuda" if answer["is_available"] else "cpu"
         ones = module.ones((64, 64), device=device)
         product = float((ones @ ones)[0][0])
@@ -200,11 +215,11 @@ def torch() -> Dict[str, Any]:
             raise ArithmeticError(f"a product of ones is {product}, not 64")
         answer["ran_on"] = device
     except BaseException as error:
-        answer["error"] = f"{type(error).__name__}: {error}"
+        answer["error"] = _said(error)
     return answer
 
 
-def gpus() -> Dict[str, Any]:
+def gpus() -> Dict[str, object]:
     """Ask the NVIDIA driver's own library; raises OSError where there is none."""
     import ctypes
 
@@ -215,11 +230,13 @@ def gpus() -> Dict[str, Any]:
     version, count = ctypes.c_int(), ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
     cuda.cuDeviceGetCount(ctypes.byref(count))
-    found = [_gpu(cuda, ctypes, index) for index in range(count.value)]
+    found = [_gpu(cuda, index) for index in range(count.value)]
     return {"cuda": f"{version.value // 1000}.{version.value % 1000 // 10}", "gpus": found}
 
 
-def _gpu(cuda: Any, ctypes: Any, index: int) -> Dict[str, Any]:
+def _gpu(cuda: ctypes.CDLL, index: int) -> Dict[str, object]:
+    import ctypes
+
     device, name, memory = ctypes.c_int(), ctypes.create_string_buffer(128), ctypes.c_size_t()
     major, minor = ctypes.c_int(), ctypes.c_int()
     cuda.cuDeviceGet(ctypes.byref(device), index)
@@ -234,6 +251,10 @@ def _gpu(cuda: Any, ctypes: Any, index: int) -> Dict[str, Any]:
     }
 
 
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:_MAX_SAID_CHARS]
+
+
 def normalised(name: str) -> str:
     """A distribution's name as indexes compare it (PEP 503)."""
     import re
@@ -241,7 +262,7 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-QUESTIONS: Dict[str, Callable[..., Any]] = {
+QUESTIONS: Dict[str, Callable[..., object]] = {
     "interpreter": interpreter,
     "installed": installed,
     "damage": damage,

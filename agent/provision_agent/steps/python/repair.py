@@ -1,6 +1,6 @@
 """Finds what an interrupted install left in an environment, and mends it: clean, reinstall, recreate.
 
-Runs before anything is installed. Each rung of the ladder is a warning; a rung that fails is no error as long as
+Runs before anything is installed. Each attempt is a warning; one that fails is no error as long as
 there is a next one.
 """
 
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Iterable, List, Mapping, Sequence
+from typing import Iterable, List, Sequence
 
 from ...contract.failures import Failure
+from ...contract.findings import Facts
 from ...host import remove_tree
 from ...run.context import Context
 from ..progress import Progress
-from . import probe, venv
+from . import answers, probe, venv
 from .installer import Installer
 from .probe import normalised
 
@@ -26,7 +27,7 @@ ALWAYS_WATCHED = ("numpy",)
 def mend(
     tools: Installer,
     context: Context,
-    facts: Mapping[str, Any],
+    facts: Facts,
     progress: Progress,
     *,
     watched: Iterable[str],
@@ -38,7 +39,7 @@ def mend(
         tools: Of the environment.
         context: Of the run.
         facts: For making the environment again.
-        progress: Told each rung.
+        progress: Told each attempt.
         watched: Distributions whose every file is looked for.
         later: Those of them that a layer installs anyway: removing them is enough.
 
@@ -95,15 +96,14 @@ def _broken(tools: Installer, context: Context, names: Sequence[str]) -> "dict[s
     if not present:
         return {}
     python = tools.venv.python
-    limit = max(0.1, min(IMPORT_S, context.remaining_s()))
-    damage = probe.ask(python, "damage", *present, timeout_s=limit, cancelled=context.cancelled)
-    missing = {name: found["missing"] for name, found in damage.items() if found["missing"]}
+    limit = context.bounded(IMPORT_S)
+    damage = probe.ask(python, answers.Damage, *present, timeout_s=limit, cancelled=context.cancelled)
+    missing = {name: harm.missing for name, harm in damage.harmed.items() if harm.missing}
     broken = {name: f"misses {', '.join(files[:2])}" for name, files in missing.items()}
     if "numpy" in present and "numpy" not in broken:
         try:
-            reason = probe.ask(python, "imports", "numpy", timeout_s=limit, cancelled=context.cancelled)[
-                "numpy"
-            ]
+            told = probe.ask(python, answers.Imports, "numpy", timeout_s=limit, cancelled=context.cancelled)
+            reason = told.reasons.get("numpy", "")
         except Failure as failure:
             reason = failure.message
         if reason:
@@ -136,9 +136,7 @@ def _reinstall(
     return name not in _broken(tools, context, [name])
 
 
-def _recreate(
-    name: str, tools: Installer, context: Context, facts: Mapping[str, Any], progress: Progress
-) -> None:
+def _recreate(name: str, tools: Installer, context: Context, facts: Facts, progress: Progress) -> None:
     path = tools.venv.path
     if not venv.is_ours(path, context):
         raise Failure(
@@ -162,9 +160,9 @@ def _remove(paths: Iterable[str], context: Context) -> None:
 
 
 def _site_packages(tools: Installer, context: Context) -> List[str]:
-    limit = max(0.1, min(venv.PROBE_S, context.remaining_s()))
-    answer = probe.ask(tools.venv.python, "interpreter", timeout_s=limit, cancelled=context.cancelled)
-    return list(answer["site_packages"])
+    limit = context.bounded(venv.PROBE_S)
+    answer = probe.ask(tools.venv.python, answers.Interpreter, timeout_s=limit, cancelled=context.cancelled)
+    return list(answer.site_packages)
 
 
 def _warn(context: Context, message: str) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ...contract.failures import Failure
+from ...contract.findings import Facts
 from ...contract.plan import Torch
 from ...run.context import Context
 from ..progress import Progress
-from . import indexes, probe
+from . import answers, indexes, probe
 from .builds import Candidate, candidates, release
 from .installer import Installer
 from .probe import normalised
@@ -29,8 +30,6 @@ INDEX_VARIABLE = "PROVISION_TORCH_INDEX"
 """Names another place than `INDEX`, for networks that cannot reach it."""
 _CONFIGURED = ("index-url", "extra-index-url", "find-links")
 _CONFIGURED_FOR_UV = ("UV_INDEX_URL", "UV_DEFAULT_INDEX")
-_OUT_OF_REACH = ("network", "upstream_down", "timed_out")
-_NOT_THERE = ("not_found", "unauthorized", "conflict")
 
 
 def names(torch: Torch) -> List[str]:
@@ -71,12 +70,12 @@ def sources(candidate: Candidate, settings: Mapping[str, str]) -> List[Source]:
 class TorchLayer:
     """One torch layer of a plan on its way into one environment."""
 
-    def __init__(self, wanted: Torch, tools: Installer, context: Context, facts: Mapping[str, Any]) -> None:
+    def __init__(self, wanted: Torch, tools: Installer, context: Context, facts: Facts) -> None:
         self._wanted = wanted
         self._tools = tools
         self._context = context
         self._facts = facts
-        self._needs_gpu = bool(facts.get("gpus")) and wanted.accelerator != "cpu"
+        self._needs_gpu = bool(facts.gpus) and wanted.accelerator != "cpu"
         self._is_of_image = is_chosen_of_image(tools.venv.path, context)
 
     def is_satisfied(self) -> bool:
@@ -146,13 +145,14 @@ class TorchLayer:
                     raise
                 last = failure
                 progress.say(f"{candidate.title} cannot be had from {source.title}: {failure.message}")
-                if failure.class_ in _OUT_OF_REACH:
+                if failure.meaning.is_retriable:
                     unreachable[source.title] = failure
         raise last
 
     def _is_final(self, failure: Failure) -> bool:
         """True when no other source or version would help."""
-        return self._context.cancelled.is_set() or failure.class_ not in _OUT_OF_REACH + _NOT_THERE
+        is_everywhere = failure.meaning.is_of_instance or failure.class_ in ("command", "bug")
+        return self._context.cancelled.is_set() or is_everywhere
 
     def _candidates(self) -> List[Candidate]:
         """What may be tried, in order; in an image's environment nothing older than what runs there."""
@@ -169,19 +169,19 @@ class TorchLayer:
 
     def problem(self) -> Optional[str]:
         """Why the installed torch does not do here; None when it does."""
-        timeout_s = max(0.1, min(VERIFY_S, self._context.remaining_s()))
+        timeout_s = self._context.bounded(VERIFY_S)
         python, cancelled = self._tools.venv.python, self._context.cancelled
         try:
-            answer = probe.ask(python, "torch", timeout_s=timeout_s, cancelled=cancelled)
+            answer = probe.ask(python, answers.Torch, timeout_s=timeout_s, cancelled=cancelled)
         except Failure as failure:
             return failure.message
-        version = answer["version"]
-        if version is not None and self._needs_gpu and not answer["cuda"] and not answer["is_available"]:
+        version = answer.version
+        if version is not None and self._needs_gpu and not answer.cuda and not answer.is_available:
             return f"torch {version} is a CPU build, and this instance has a GPU"
-        if answer["error"]:
-            return str(answer["error"])
-        if self._needs_gpu and answer["ran_on"] != "cuda":
-            return f"torch {version} (CUDA {answer['cuda']}) does not see the GPU"
+        if answer.error:
+            return answer.error
+        if self._needs_gpu and answer.ran_on != "cuda":
+            return f"torch {version} (CUDA {answer.cuda}) does not see the GPU"
         return None
 
     def _repair(self, problem: str, arguments: List[str], progress: Progress) -> Optional[str]:
@@ -199,5 +199,5 @@ class TorchLayer:
 
     def _record(self, candidate: Candidate, arguments: List[str]) -> None:
         options = arguments[:2] if arguments[0] == "--index-url" else []
-        record: Dict[str, Any] = {"options": options, "names": names(self._wanted), "tag": candidate.tag}
+        record: Dict[str, object] = {"options": options, "names": names(self._wanted), "tag": candidate.tag}
         self._context.state.put("torch", self._tools.venv.path, record)

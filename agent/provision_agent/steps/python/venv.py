@@ -6,17 +6,20 @@ Whatever `prepare` returns has an interpreter that runs, and pip or uv to instal
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple
 
 from ...contract.failures import Failure
+from ...contract.findings import Facts
+from ...contract.parsing import parse
 from ...contract.plan import Python
 from ...host import process, remove_tree
 from ...run.context import Context
 from .. import orphans
 from ..progress import Progress
-from . import probe
+from . import answers, probe
 
 ITEM = "venv"
 LEVEL = "critical"
@@ -36,16 +39,20 @@ class Venv:
     is_created: bool
 
 
-def prepare(python: Python, context: Context, facts: Mapping[str, Any]) -> Venv:
+def prepare(python: Python, context: Context, found: Mapping[str, object]) -> Venv:
     """Find or make the environment that *python* asks for.
 
     ``auto`` takes the one that an earlier run took, else one whose torch already runs on this GPU, else
     ``<workspace>/venv``; a path is taken as it is, and made when it is not there.
 
+    Args:
+        found: The instance's facts.
+
     Raises:
         Failure: `command` when it cannot be made (a missing venv module is named with the command that installs it),
             `conflict` when the path holds something else.
     """
+    facts = parse(Facts, found, "facts")
     context.report("package_started", item=ITEM, level=LEVEL)
     started = time.monotonic()
     with Progress(context, ITEM, LEVEL) as progress:
@@ -95,16 +102,14 @@ def health(path: str, context: Context, *, needs_pip: bool) -> Optional[str]:
         return "it has no bin/python" if not os.path.islink(python) else "its bin/python is a link to nothing"
     try:
         answer = probe.ask(
-            python, "interpreter", timeout_s=_bound_s(PROBE_S, context), cancelled=context.cancelled
+            python, answers.Interpreter, timeout_s=context.bounded(PROBE_S), cancelled=context.cancelled
         )
     except Failure as failure:
         return failure.message
-    return "it has no pip" if needs_pip and not answer["has_pip"] else None
+    return "it has no pip" if needs_pip and not answer.has_pip else None
 
 
-def make(
-    path: str, context: Context, facts: Mapping[str, Any], progress: Progress, *, needs_pip: bool = True
-) -> None:
+def make(path: str, context: Context, facts: Facts, progress: Progress, *, needs_pip: bool = True) -> None:
     """Make the environment at *path*, which is empty or not there.
 
     Raises:
@@ -117,7 +122,7 @@ def make(
         progress.say(f"making {path} with {os.path.basename(argv[0])}")
         done = process.run(
             argv,
-            timeout_s=_bound_s(CREATE_S, context),
+            timeout_s=context.bounded(CREATE_S),
             environment=process.child_environment(orphans.mark(context)),
             on_line=progress.line,
             cancelled=context.cancelled,
@@ -136,12 +141,12 @@ def make(
     )
 
 
-def _chosen(python: Python, context: Context, facts: Mapping[str, Any], progress: Progress) -> str:
+def _chosen(python: Python, context: Context, facts: Facts, progress: Progress) -> str:
     settled = _given(python, context) or _remembered(context)
     if settled is not None:
         return settled
-    candidates = [str(found["path"]) for found in facts.get("venvs", []) if found.get("torch")]
-    suiting = (path for path in candidates if facts.get("gpus") and _runs_torch(path, context, progress))
+    candidates = [found.path for found in facts.venvs if found.torch and facts.gpus]
+    suiting = (path for path in candidates if _runs_torch(path, context, progress))
     chosen = next(suiting, os.path.join(context.workspace, "venv"))
     context.state.put("venv", "auto", {"path": chosen})
     return chosen
@@ -162,13 +167,16 @@ def _runs_torch(path: str, context: Context, progress: Progress) -> bool:
     progress.say(f"does the torch of {path} run on this GPU?")
     try:
         answer = probe.ask(
-            interpreter_of(path), "torch", timeout_s=_bound_s(TORCH_S, context), cancelled=context.cancelled
+            interpreter_of(path),
+            answers.Torch,
+            timeout_s=context.bounded(TORCH_S),
+            cancelled=context.cancelled,
         )
     except Failure as failure:
         progress.say(f"no: {failure.message}")
         return False
-    progress.say("yes" if answer["ran_on"] == "cuda" else f"no: {answer['error'] or 'it sees no GPU'}")
-    return bool(answer["ran_on"] == "cuda")
+    progress.say("yes" if answer.ran_on == "cuda" else f"no: {answer.error or 'it sees no GPU'}")
+    return answer.ran_on == "cuda"
 
 
 def _clear(path: str, problem: str, context: Context, progress: Progress) -> None:
@@ -186,35 +194,38 @@ def _clear(path: str, problem: str, context: Context, progress: Progress) -> Non
         context.report("warning", message=left)
 
 
-def _recipes(path: str, base: str, facts: Mapping[str, Any], *, needs_pip: bool) -> List[Tuple[str, ...]]:
+def _recipes(path: str, base: str, facts: Facts, *, needs_pip: bool) -> List[Tuple[str, ...]]:
     own: Tuple[str, ...] = (base, "-m", "venv", path)
-    uv = facts.get("uv")
+    uv = facts.uv
     if not uv:
         return [own]
-    seeded = (str(uv), "venv", "--seed", "--python", base, path)
-    bare = (str(uv), "venv", "--python", base, path)
+    seeded = (uv, "venv", "--seed", "--python", base, path)
+    bare = (uv, "venv", "--python", base, path)
     return [seeded, own] if needs_pip else [seeded, bare, own]
 
 
-def base_python(facts: Mapping[str, Any]) -> str:
+def base_python(facts: Facts) -> str:
     """The agent's own interpreter when it is new enough for today's wheels, else the newest that is there."""
-    pythons: List[Dict[str, str]] = list(facts.get("pythons", []))
-    if not pythons:
+    if not facts.pythons:
         raise Failure(
             "command", "no python3 was found", hint="install it: `apt-get install -y python3 python3-venv`"
         )
-    welcome = [p for p in pythons if tuple(map(int, p["version"].split(".")[:2])) >= OLDEST_WELCOME]
-    return (welcome or pythons)[0]["path"]
+    welcome = [found for found in facts.pythons if _numbers(found.version) >= OLDEST_WELCOME]
+    return (welcome or facts.pythons)[0].path
 
 
-def version_at(path: str, context: Context, facts: Mapping[str, Any]) -> str:
+def version_at(path: str, context: Context, facts: Facts) -> str:
     """The version of the python at *path*, or of the one that an environment there would be made with."""
     try:
         python = interpreter_of(path)
-        return str(probe.ask(python, "interpreter", timeout_s=_bound_s(PROBE_S, context))["version"])
+        return probe.ask(python, answers.Interpreter, timeout_s=context.bounded(PROBE_S)).version
     except Failure:
         base = base_python(facts)
-        return next(str(found["version"]) for found in facts["pythons"] if found["path"] == base)
+        return next(found.version for found in facts.pythons if found.path == base)
+
+
+def _numbers(version: str) -> Tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 def _missing_venv_hint(base: str) -> str:
@@ -223,13 +234,9 @@ def _missing_venv_hint(base: str) -> str:
     return f"on Debian and Ubuntu: `apt-get install -y {package}`, or list `{package}` under `apt:`"
 
 
-def _uses_uv(python: Python, facts: Mapping[str, Any]) -> bool:
-    return python.installer != "pip" and bool(facts.get("uv"))
+def _uses_uv(python: Python, facts: Facts) -> bool:
+    return python.installer != "pip" and bool(facts.uv)
 
 
-def _record(context: Context, path: str, *, is_ours: bool) -> Dict[str, Any]:
+def _record(context: Context, path: str, *, is_ours: bool) -> Dict[str, object]:
     return dict(context.state.get("venv", path) or {}, is_ours=is_ours)
-
-
-def _bound_s(own_s: float, context: Context) -> float:
-    return max(0.1, min(own_s, context.remaining_s()))

@@ -10,11 +10,14 @@ import re
 import threading
 import time
 from concurrent.futures import Executor, Future
+from dataclasses import replace
 from html.parser import HTMLParser
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urljoin, urlsplit
 
 from ...contract.failures import Failure
+from ...contract.findings import Facts, IndexTold, PackageTold
+from ...contract.parsing import parse
 from ...contract.plan import Python, Torch
 from ...contract.redaction import public_url
 from ...downloads import Sources
@@ -24,21 +27,28 @@ from .tags import Target, has_version, is_release, name_of
 
 LISTING_BYTES = 32 << 20
 ASK_S = 20.0
+ALL_S = 3600.0
 LEVEL = "critical"
 _HINT = "list another version in the profile, or an index that has it (`PIP_EXTRA_INDEX_URL`)"
 _PINNED = re.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*===?\s*([^\s;,*#]+)\s*(?:[;#].*)?")
 
 
 def ask(
-    python: Python, facts: Mapping[str, Any], access: Sources, context: Context, pool: Executor
-) -> List[Dict[str, Any]]:
-    """What the indexes have of the layers of *python*, in their order; see `Wheels`. torch also has ``present``: the
-    version that is there already, which may do."""
-    path = disk_estimate.path_meant(python, context, facts)
+    python: Python, found: Mapping[str, object], access: Sources, context: Context, pool: Executor
+) -> List[PackageTold]:
+    """What the indexes have of the layers of *python*, in their order.
+
+    Args:
+        found: The instance's facts.
+        access: Asks the indexes.
+        pool: Where the questions wait for their answers.
+    """
+    facts = parse(Facts, found, "facts")
+    path = disk_estimate.path_meant(python, context, found)
     target = Target.of(venv.version_at(path, context, facts))
-    until = time.monotonic() + max(0.1, context.remaining_s())
+    until = time.monotonic() + context.bounded(ALL_S)
     wheels = Wheels(access, indexes.configured(path), target, until=until)
-    asked: List["Future[Dict[str, Any]]"] = []
+    asked: List["Future[PackageTold]"] = []
     for layer in python.layers:
         if layer.torch is not None:
             asked.append(pool.submit(wheels.of_torch, layer.torch, facts))
@@ -46,8 +56,8 @@ def ask(
             lines = [line for line in layer.packages if "://" not in line and requirements.names_of([line])]
             asked += [pool.submit(wheels.of_package, line) for line in lines]
     rows = [told.result() for told in asked]
-    present = next((found["torch"] for found in facts.get("venvs", []) if found["path"] == path), None)
-    return [dict(row, present=present) if row["item"] == "torch" else row for row in rows]
+    present = next((each.torch for each in facts.venvs if each.path == path), None)
+    return [replace(row, present=present) if row.item == torch.ITEM else row for row in rows]
 
 
 class Wheels:
@@ -61,52 +71,45 @@ class Wheels:
         self._listings: Dict[str, List[str]] = {}
         self._lock = threading.Lock()
 
-    def of_torch(self, wanted: Torch, facts: Mapping[str, Any]) -> Dict[str, Any]:
-        """What a run would install for the layer *wanted*.
-
-        Returns:
-            ``item``, ``level``, ``chosen`` (as ``torch 2.9.1+cu128``, None when nothing can be had), ``why`` it suits
-            this instance, ``asked`` (each candidate until the chosen one with ``title url class``, and ``file
-            size_bytes`` or ``message hint``), and ``is_certain``: nowhere else may it be had.
-        """
+    def of_torch(self, wanted: Torch, facts: Facts) -> PackageTold:
+        """What a run would install for the layer *wanted*; chosen is ``torch 2.9.1+cu128``, say."""
         try:
             found = builds.candidates(wanted, facts)
         except Failure as failure:
-            return self._row(
-                "torch", None, failure.message, [dict(failure.as_fields(), title="torch", url=None)]
-            )
-        asked: List[Dict[str, Any]] = []
+            return self._row(torch.ITEM, None, failure.message, [_refused(torch.ITEM, None, failure)])
+        asked: List[IndexTold] = []
         for candidate in found:
             for source in torch.sources(candidate, self._settings):
                 asked.append(self._ask("torch", source.requirement, source.urls, candidate.title))
-                if asked[-1]["class"] == "ok":
+                if asked[-1].class_ == "ok":
                     return self._row("torch", candidate.title, candidate.why, asked)
         return self._row("torch", None, "none of the candidates can be had", asked)
 
-    def of_package(self, line: str) -> Dict[str, Any]:
+    def of_package(self, line: str) -> PackageTold:
         """Whether the requirement *line* can be had; like `of_torch`, with one answer in ``asked``."""
         name = requirements.names_of([line])[0]
         told = self._ask(name, line, indexes.urls(self._settings), line)
-        return self._row(line, line if told["class"] == "ok" else None, "", [told])
+        return self._row(line, line if told.class_ == "ok" else None, "", [told])
 
-    def _ask(self, name: str, line: str, urls: Sequence[str], title: str) -> Dict[str, Any]:
+    def _ask(self, name: str, line: str, urls: Sequence[str], title: str) -> IndexTold:
         """The answer of the first of *urls* that has it, else of the last one."""
         pinned = _PINNED.fullmatch(line)
         version = pinned.group(1) if pinned else None
-        told: Dict[str, Any] = {"title": title, "url": None}
+        shown: Optional[str] = None
         failure = Failure("not_found", "there is no index to ask")
         for url in filter(_can_be_asked, urls):
-            told["url"] = public_url(url)
+            shown = public_url(url)
             try:
                 file = self._fitting(name, version, self._files(f"{url.rstrip('/')}/{name}/"))
                 size = self._size(file)
             except Failure as caught:
                 failure = caught
                 continue
-            what = {"file": name_of(file), "size_bytes": size} if version else {}
-            return dict(told, **{"class": "ok"}, **what)
+            if not version:
+                return IndexTold(title=title, url=shown, class_="ok")
+            return IndexTold(title=title, url=shown, class_="ok", file=name_of(file), size_bytes=size)
         failure.hint = _HINT
-        return dict(told, **failure.as_fields())
+        return _refused(title, shown, failure)
 
     def _fitting(self, name: str, version: Optional[str], files: Sequence[str]) -> str:
         """Of *files* that have *version* and fit the last listed one, a release and a wheel before others."""
@@ -144,14 +147,24 @@ class Wheels:
         response.close()
         return answer.size_bytes
 
-    def _row(self, item: str, chosen: Optional[str], why: str, asked: List[Dict[str, Any]]) -> Dict[str, Any]:
+    def _row(self, item: str, chosen: Optional[str], why: str, asked: List[IndexTold]) -> PackageTold:
         places = [*indexes.urls(self._settings), *self._settings.get("find-links", "").split()]
         is_certain = chosen is not None or all(map(_can_be_asked, places))
-        answer = {"item": item, "level": LEVEL, "chosen": chosen, "why": why, "asked": asked}
-        return dict(answer, is_certain=is_certain)
+        return PackageTold(item, LEVEL, chosen, why, tuple(asked), is_certain)
 
     def _deadline(self) -> float:
         return min(self._until, time.monotonic() + ASK_S)
+
+
+def _refused(title: str, url: Optional[str], failure: Failure) -> IndexTold:
+    return IndexTold(
+        title=title,
+        url=url,
+        class_=failure.class_,
+        message=failure.message,
+        hint=failure.hint,
+        retriable=failure.retriable,
+    )
 
 
 def _can_be_asked(place: str) -> bool:

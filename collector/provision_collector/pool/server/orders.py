@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, JsonValue, StrictBool, StrictFloat, Stri
 
 from ...errors import ProfileError, UsageError
 from ...instance import Instance
-from ...planning.wanted import wanted_profile
+from ...planning.prepare import wanted_profile
 from ...profile import Profile, compile_plan, values_of
 from ...profile.tree import Problem, problem_lines, read_tree
 from ...profile.units import duration_s

@@ -12,10 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import structlog
+from provision_agent.contract.messages import StopAnswer, StopRequest
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
-from ...instance import Instance
+from ...instance import Instance, as_answer
 from ...instance.query import ask
 from ...profile import values_of
 from ...run import registry
@@ -136,7 +138,8 @@ class Pool:
         await self.store.update(row, is_stopping=True)
         record = await asyncio.to_thread(registry.find, row.joined or row.run)
         workspace = record.workspace if record is not None else None
-        await ask(row.instance, "stop", {"run": row.joined or row.run, "workspace": workspace})
+        request = StopRequest(run=row.joined or row.run, workspace=workspace)
+        await ask(row.instance, "stop", request, as_answer(StopAnswer), workspace=workspace)
         await self.end_broken(run, "cancelled")
 
     async def accept(self, request: RunRequest) -> tuple[Row, bool]:
@@ -196,7 +199,9 @@ def _row(request: RunRequest, accepted: Accepted) -> Row:
     return Row(
         run=request.run_id or new_run_id(),
         request_hash=request.hash,
-        instance=Instance(**registry.record_of(accepted.instance)),  # with paths that hold in any folder
+        instance=parse(
+            Instance, registry.record_of(accepted.instance), "instance"
+        ),  # with paths that hold in any folder
         plan=accepted.plan.to_json(),
         profile=accepted.plan.name,
         labels=request.labels,

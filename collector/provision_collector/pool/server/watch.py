@@ -301,7 +301,8 @@ class Watch:
             gaps=state.gaps if state is not None else [],
             reconnects=self.view.reconnects,
             error=error,
+            warnings=self.view.own_warnings,
         )
-        told = {**outcome, "run": self.row.run, "warnings": [*outcome["warnings"], *self.view.own_warnings]}
+        told = {**outcome, "run": self.row.run}
         await self.log.say("outcome", **told)
         return told

@@ -1,0 +1,245 @@
+"""What an instance is, what it has, and what the sources of a plan say: the long answers of the agent, as dataclasses.
+
+`messages.read_answer` reads them. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, Mapping, Optional, Tuple
+
+from .messages import Json, _bytes, _path, _seconds, read_answer
+from .parsing import bounded, parse
+from .steps import LEVELS
+from .version import FORMAT
+
+# -- facts
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One card."""
+
+    name: str = bounded("", max_chars=256)
+    compute_capability: Optional[str] = bounded(None, max_chars=16)
+    memory_bytes: Optional[int] = _bytes()
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A file system, by a path that is on it."""
+
+    path: str = _path()
+    free_bytes: int = _bytes(0)
+    total_bytes: Optional[int] = _bytes()
+    needed_bytes: int = _bytes(0)
+    """What a run needs there, with the margin that its preflight asks for; in the answer to `sources` only."""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A python3 on the instance."""
+
+    path: str = _path()
+    version: str = bounded("", max_chars=64)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment that is there already, and the version of its torch."""
+
+    path: str = _path()
+    python: str = _path("")
+    torch: Optional[str] = bounded(None, max_chars=64)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A port that is served already; `process` None: it may not be looked into."""
+
+    port: int = bounded(low=0, high=65535)
+    process: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an instance is; what could not be found out is None or empty."""
+
+    gpus: Tuple[Gpu, ...] = bounded((), max_entries=1024)
+    driver: Optional[str] = bounded(None, max_chars=64)
+    cuda: Optional[str] = bounded(None, max_chars=64)
+    """The newest that the driver runs."""
+    memory_bytes: Optional[int] = _bytes()
+    disks: Tuple[Disk, ...] = bounded((), max_entries=1024)
+    cpus: int = bounded(1, low=0)
+    pythons: Tuple[Interpreter, ...] = bounded((), max_entries=1024)
+    init: str = bounded("none", max_chars=64)
+    user: Optional[str] = bounded(None, max_chars=256)
+    is_root: bool = False
+    hostname: Optional[str] = bounded(None, max_chars=256)
+    venvs: Tuple[Environment, ...] = bounded((), max_entries=1024)
+    listening: Tuple[Listener, ...] = ()
+    git: Optional[str] = _path(None)
+    uv: Optional[str] = _path(None)
+    ffmpeg: Optional[str] = _path(None)
+
+
+# -- sources
+
+
+@dataclass(frozen=True)
+class SourceTold:
+    """What one source said. `class_` is ``ok``, or the class of failure."""
+
+    class_: str = bounded(max_chars=64, alias="class")
+    url: str = ""
+    message: str = ""
+    hint: str = ""
+    retriable: bool = False
+    size_bytes: Optional[int] = _bytes()
+    sha256: Optional[str] = bounded(None, max_chars=64)
+    name: Optional[str] = _path(None)
+    """The file's name by the server's word."""
+    host: Optional[str] = bounded(None, max_chars=1024)
+    files: Optional[int] = bounded(None, low=0)
+    """Of a whole repository: how many are wanted of it."""
+    pinned_url: Optional[str] = None
+    """The same file at the commit that its branch or tag stands for now."""
+    commit: Optional[str] = bounded(None, max_chars=64)
+    """Of a git repository: what its ref stands for there."""
+    seconds: Optional[float] = _seconds(None)
+    """How long it took to say so."""
+
+
+@dataclass(frozen=True)
+class ItemTold:
+    """What the sources of one item said: its URL's, its mirrors', its substitute's."""
+
+    path: str = _path()
+    sources: Tuple[SourceTold, ...] = bounded()
+    key: str = bounded("", max_chars=8192)
+    """Of a download."""
+
+
+@dataclass(frozen=True)
+class SourcesAnswer:
+    """What all sources said, in the plan's order; of an instance, the rest of the answer is a `Standing`."""
+
+    downloads: Tuple[ItemTold, ...] = bounded()
+    repos: Tuple[ItemTold, ...] = bounded()
+    taken: Dict[str, Tuple[str, ...]] = bounded(factory=dict)
+    """By a download's key, why its final name cannot be its own."""
+    rate_bytes_per_s: Optional[float] = _seconds(None)
+    """That the sources give here; None where it was not measured."""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Present:
+    """What is at a download's path: there (as far as can be told without reading it), partial, other or absent."""
+
+    state: str = bounded(one_of=("there", "partial", "other", "absent"))
+    missing_bytes: int = bounded(low=0)
+    size_bytes: Optional[int] = _bytes()
+    sha256: Optional[str] = bounded(None, max_chars=64)
+
+
+@dataclass(frozen=True)
+class IndexTold:
+    """What the package indexes said of one requirement. `class_` is ``ok``, or the class of failure."""
+
+    title: str
+    class_: str = bounded(max_chars=64, alias="class")
+    url: Optional[str] = None
+    file: Optional[str] = _path(None)
+    size_bytes: Optional[int] = _bytes()
+    message: str = ""
+    hint: str = ""
+    retriable: bool = False
+
+
+@dataclass(frozen=True)
+class PackageTold:
+    """A requirement, and what would be `chosen` for it; None: nothing can be had, for sure if `is_certain`."""
+
+    item: str
+    level: str = bounded(one_of=LEVELS)
+    chosen: Optional[str] = None
+    why: str = ""
+    """The choice suits this instance; empty where there was none to make."""
+    asked: Tuple[IndexTold, ...] = ()
+    """Each candidate until the chosen one."""
+    is_certain: bool = False
+    present: Optional[str] = bounded(None, max_chars=64)
+    """Of torch: the version that is there already, which may do."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The instance as it stands, and what of the plan it has."""
+
+    workspace: str = _path()
+    can_write: bool = bounded()
+    facts: Json = bounded()
+    """`Facts` reads what is relied on."""
+    unix: float = _seconds()
+    present: Tuple[Present, ...] = bounded()
+    """In the order of the plan's downloads, as `unmet`: why the item's `when` does not hold."""
+    unmet: Tuple[Optional[str], ...] = bounded()
+    commits: Tuple[str, ...] = bounded()
+    """What is checked out, in the order of the plan's repos; empty where nothing is."""
+    disks: Tuple[Disk, ...] = bounded()
+    installed: Dict[str, str] = bounded(factory=dict)
+    """Version by name of what the plan's environment holds; empty where there is none."""
+    packages: Tuple[PackageTold, ...] = ()
+    """In the order of the layers; empty where the indexes were not asked."""
+
+
+def read_sources(data: Mapping[str, object]) -> "Tuple[SourcesAnswer, Optional[Standing]]":
+    """The answer to `sources`, and where an instance was asked how it stands. Raises as `read_answer`."""
+    answer = read_answer(SourcesAnswer, data)
+    return answer, parse(Standing, data, "answer") if data.get("workspace") is not None else None
+
+
+# -- capture
+
+
+@dataclass(frozen=True)
+class CapturedRepo:
+    """A git checkout that is there; empty `url` or `commit`: it has none."""
+
+    path: str = _path()
+    url: str = ""
+    commit: str = bounded("", max_chars=64)
+    is_changed: bool = False
+    has_requirements: bool = False
+    has_submodules: bool = False
+
+
+@dataclass(frozen=True)
+class CapturedModel:
+    """A model file that is there; `url` None: nobody knows where it came from."""
+
+    path: str = _path()
+    size_bytes: int = bounded(low=0)
+    sha256: str = bounded(max_chars=64)
+    url: Optional[str] = None
+    mirrors: Tuple[str, ...] = ()
+    level: str = bounded("required", one_of=LEVELS)
+
+
+@dataclass(frozen=True)
+class CaptureAnswer:
+    """What runs here; with `comfyui` None, none was found at `looked_at`. `service` are the words of its process."""
+
+    comfyui: Optional[str] = _path()
+    looked_at: Tuple[str, ...] = ()
+    workspace: str = _path("")
+    repos: Tuple[CapturedRepo, ...] = ()
+    loose: Tuple[str, ...] = ()
+    """Custom nodes that are no checkout."""
+    models: Tuple[CapturedModel, ...] = ()
+    python: Optional[str] = _path(None)
+    packages: Tuple[str, ...] = ()
+    service: Optional[Tuple[str, ...]] = None
+    format: int = FORMAT

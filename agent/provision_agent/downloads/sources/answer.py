@@ -1,0 +1,46 @@
+"""What a source says of one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Mapping, Optional
+from urllib.parse import urlsplit
+
+from . import addresses
+
+HEAD_BYTES = 1024
+"""How much of a file is read to know what it is; enough for a login page to give itself away."""
+MOST_BYTES = 1 << 50
+"""No file is larger; what says so is not to be believed."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a source says of a file, and where and how its bytes are to be had from now on."""
+
+    url: str
+    """As the plan has it."""
+    location: str
+    """Where redirects ended; it may expire, then `url` is asked again."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What must be sent to `location`."""
+    size_bytes: Optional[int] = None
+    sha256: Optional[str] = None
+    validator: Optional[str] = None
+    """A strong ETag or a Last-Modified: while it stays, so does the content."""
+    has_ranges: bool = True
+    name: Optional[str] = None
+    head: bytes = field(default=b"", repr=False)
+    token: Optional[str] = None
+    """The name of the secret that went along."""
+    first_byte_s: float = 0.0
+
+    @property
+    def is_redirected(self) -> bool:
+        """The bytes come from another place than the one that was asked."""
+        return urlsplit(self.location)[1:3] != urlsplit(addresses.address_of(self.url))[1:3]
+
+    @property
+    def host(self) -> str:
+        """Who serves the bytes."""
+        return urlsplit(self.location).hostname or ""

@@ -1,0 +1,37 @@
+"""A place that lists its files: a repository of a model hub, say."""
+
+from __future__ import annotations
+
+from typing import Callable, NamedTuple, Optional, Tuple
+
+from ..http.request import Headers
+
+
+class ListedFile(NamedTuple):
+    """One file of a listing, with what the listing tells of it."""
+
+    path: str
+    """In the whole place, with folders."""
+    url: str
+    size_bytes: Optional[int] = None
+    sha256: Optional[str] = None
+
+
+class Page(NamedTuple):
+    """One page of a listing, and the URL of the next one; None: it was the last."""
+
+    files: Tuple[ListedFile, ...]
+    next_url: Optional[str] = None
+
+
+class Listing(NamedTuple):
+    """How the files of a place are found out."""
+
+    title: str
+    """The place, as people know it."""
+    url: str
+    """Of the first page."""
+    folder: str
+    """What is wanted of it: all below this, which is empty or ends with ``/``."""
+    read: Callable[[bytes, Headers], Page]
+    """Reads one page, given its bytes and the answer's header; raises `ParseError`."""

@@ -1,0 +1,70 @@
+"""Options of the commands that start runs, `up` and `fleet up`, and the plan that they shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+import click
+from provision_agent.contract.steps import STEP_NAMES
+
+from .options import Command, duration, pair
+
+if TYPE_CHECKING:
+    from provision_agent.contract.plan import Plan
+
+    from ..profile import Profile
+
+
+class RunOptions(TypedDict):
+    """Their values, which mean what `provision_collector.start` says."""
+
+    workspace: str | None
+    logs_dir: str
+    timeout_s: float | None
+    strict: bool | None
+    replace: bool
+    skip: tuple[str, ...]
+    only: tuple[str, ...]
+
+
+_OPTIONS = (
+    click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace)."),
+    click.option(
+        "--label", "labels", type=pair, multiple=True, metavar="K=V", help="Echoed in events and the outcome."
+    ),
+    click.option(
+        "--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go."
+    ),
+    click.option(
+        "--timeout", "timeout_s", type=duration, help="A run's deadline; else the profile's `limits.run`."
+    ),
+    click.option(
+        "--strict/--permissive", default=None, help="Stop a run at its first critical failure, or go on."
+    ),
+    click.option("--replace", is_flag=True, help="Stop another plan's run first; verified files stay."),
+    click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Leave out a step."),
+    click.option(
+        "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
+    ),
+)
+
+
+def run_options(command: Command) -> Command:
+    """Add these options; the command gets `RunOptions`, and *labels* as pairs."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def compiled(profile: Profile, options: RunOptions) -> Plan:
+    """The plan of *profile* as *options* shape it. Raises UsageError as `compile_plan`."""
+    from ..profile import compile_plan
+
+    return compile_plan(
+        profile,
+        workspace=options["workspace"],
+        timeout_s=options["timeout_s"],
+        strict=options["strict"],
+        skip=options["skip"],
+        only=options["only"],
+    )

@@ -1,0 +1,129 @@
+"""Everything that a command needs of a profile: it is loaded, compiled, locked and asked about here, once.
+
+`plan`, `lock`, `check`, `doctor`, `audit` and `verify` start with a `Prepared`, so that they mean the same plan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from provision_agent.contract.plan import Plan, download_key
+
+from ..convert import Converted, from_workflows, literal
+from ..profile import Profile, compile_plan, load_profile, secret_values
+from .answers import Survey
+from .lock import apply_lock, lock_path, read_lock
+
+if TYPE_CHECKING:
+    from ..instance import Instance
+
+_NOTHING: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A profile as a command wants it, and what goes with it."""
+
+    profile: Profile
+    plan: Plan
+    secrets: Mapping[str, str]
+    """Values by name, as far as this process's environment has them."""
+    warnings: tuple[str, ...]
+    """Secrets that are not set, or not usable."""
+    unresolved: tuple[str, ...]
+    """What the workflows need and nobody knows a source for."""
+
+    def ask(self, *, instance: Instance | None = None, measure: bool = False, pin: bool = False) -> Survey:
+        """Ask every source of the plan; the arguments are those of `survey`.
+
+        Raises:
+            ProvisionError: the instance cannot be asked.
+        """
+        from .source_survey import (
+            survey,
+        )  # with it comes asyncssh, which a command that asks nobody does without
+
+        return asyncio.run(survey(self.plan, self.secrets, instance=instance, measure=measure, pin=pin))
+
+
+def prepare(
+    name_or_path: str,
+    *,
+    overrides: Mapping[str, str] = _NOTHING,
+    workflows: Sequence[str] = (),
+    locked: bool = False,
+    workspace: str | None = None,
+    skip: Sequence[str] = (),
+    only: Sequence[str] = (),
+) -> Prepared:
+    """Load a profile, compile it, and look its secrets up.
+
+    Args:
+        name_or_path: A built-in profile's name, or a file.
+        overrides: Values for its variables (``--set``).
+        workflows: Files of ComfyUI workflows whose models and nodes it gets besides.
+        locked: Take what its lock says, byte for byte.
+        workspace: The folder on the instance; else the profile's.
+        skip: Steps to leave out.
+        only: The steps to run, and the checks; empty means all.
+
+    Raises:
+        ProfileError: the profile or its lock is wrong, or they do not fit each other.
+        UsageError: a workflow is none, an unknown step, or a workspace that cannot be one.
+    """
+    profile, unresolved = wanted_profile(name_or_path, overrides=overrides, workflows=workflows)
+    plan = compile_plan(profile, workspace=workspace, skip=skip, only=only)
+    if locked:
+        path = lock_path(name_or_path)
+        plan = apply_lock(plan, read_lock(path), where=path)
+    secrets, warnings = secret_values(profile, os.environ)
+    return Prepared(profile, plan, secrets, tuple(warnings), tuple(unresolved))
+
+
+def wanted_profile(
+    name_or_path: str, *, overrides: Mapping[str, str], workflows: Sequence[str] = ()
+) -> tuple[Profile, list[str]]:
+    """Load a profile and add what *workflows* need that it does not have.
+
+    Returns:
+        The profile, and what of the workflows could not be resolved, one sentence each.
+
+    Raises:
+        ProfileError: the profile is wrong. UsageError: a workflow is none.
+    """
+    profile = load_profile(name_or_path, overrides=overrides)
+    if not workflows:
+        return profile, []
+    converted = from_workflows([Path(workflow) for workflow in workflows])
+    added = _beyond(profile, converted)
+    text = yaml.safe_dump(
+        {
+            "version": 1,
+            "name": profile.name,
+            "extends": os.path.abspath(profile.sources[-1]),
+            **{key: literal(items) for key, items in added.items()},
+        },
+        sort_keys=False,
+    )
+    return Profile.from_text(text, name=str(workflows[0]), overrides=overrides), converted.unresolved
+
+
+def _beyond(profile: Profile, converted: Converted) -> dict[str, object]:
+    """What the profile has already is better known there: with hashes, mirrors, levels."""
+    downloads = {download_key(item.path, item.url) for item in profile.document.downloads}
+    repos = {repo.path for repo in profile.document.repos}
+    added = {
+        "downloads": [
+            item
+            for item in converted.listed("downloads")
+            if download_key(str(item["path"]), str(item["url"])) not in downloads
+        ],
+        "repos": [repo for repo in converted.listed("repos") if repo["path"] not in repos],
+    }
+    return {key: items for key, items in added.items() if items}

@@ -1,0 +1,166 @@
+"""A disk that takes its time: nothing that waits for it holds up the event loop, where every other run lives."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from harness.file_server import FileServer
+from provision_collector import Instance, Profile, start
+from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
+from provision_collector.collect.markers import Markers
+from provision_collector.demo.instance import EmbeddedInstance
+
+from .test_up import profile_of
+
+pytestmark = [pytest.mark.usefixtures("own_state"), pytest.mark.timeout(120)]
+
+SYNC_S = 0.2
+TICK_S = 0.005
+LONGEST_S = 0.05
+
+
+class SlowDisk:
+    """Every fsync takes `SYNC_S`; `waits` counts them, `on_loop` those for which this thread waited."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.waits = 0
+        self.on_loop: list[str] = []
+        self._loop_thread = threading.get_ident()
+        for name in ("fsync", "fdatasync"):
+            monkeypatch.setattr(os, name, self._slow(name))
+        lock = fcntl.flock
+
+        def watched(descriptor: int, flags: int) -> None:
+            if not flags & fcntl.LOCK_NB:
+                self._note("flock")
+            lock(descriptor, flags)
+
+        monkeypatch.setattr(fcntl, "flock", watched)
+
+    def _slow(self, name: str):  # type: ignore[no-untyped-def]
+        real = getattr(os, name)
+
+        def slow(descriptor: int) -> None:
+            self._note(name)
+            time.sleep(SYNC_S)
+            real(descriptor)
+
+        return slow
+
+    def _note(self, name: str) -> None:
+        self.waits += 1
+        if threading.get_ident() == self._loop_thread:
+            self.on_loop.append(name)
+
+
+async def longest_tick_s(until: asyncio.Event) -> float:
+    """The longest time for which this loop could not run a task that was due."""
+    longest_s = 0.0
+    while not until.is_set():
+        due = time.monotonic() + TICK_S
+        await asyncio.sleep(TICK_S)
+        longest_s = max(longest_s, time.monotonic() - due)
+    return longest_s
+
+
+@asynccontextmanager
+async def prompt_loop() -> AsyncIterator[None]:
+    """Asserts that this loop's longest hold-up was short, or no longer than that of a loop with no work beside it."""
+    loop_ended, idle_ended = asyncio.Event(), threading.Event()
+    idle: list[float] = []
+
+    def control() -> None:
+        async def tick() -> None:
+            ended = asyncio.Event()
+            ticking = asyncio.create_task(longest_tick_s(ended))
+            while not idle_ended.is_set():
+                await asyncio.sleep(TICK_S)
+            ended.set()
+            idle.append(await ticking)
+
+        asyncio.run(tick())
+
+    thread = threading.Thread(target=control)
+    thread.start()
+    ticking = asyncio.create_task(longest_tick_s(loop_ended))
+    try:
+        yield
+    finally:
+        loop_ended.set()
+        idle_ended.set()
+        await asyncio.to_thread(thread.join)
+    longest_s = await ticking
+    print(f"longest hold-up {longest_s * 1000:.0f} ms, of a loop without work {idle[0] * 1000:.0f} ms")
+    assert longest_s < max(LONGEST_S, 2 * idle[0]), f"{longest_s:.3f} s; a loop without work {idle[0]:.3f} s"
+
+
+def reached(embedded: EmbeddedInstance, folder: Path) -> Instance:
+    return Instance(
+        embedded.host,
+        port=embedded.port,
+        user=embedded.user,
+        key=str(embedded.key_path),
+        known_hosts=str(folder / "known_hosts"),
+    )
+
+
+async def test_a_run_is_watched_and_its_mirrors_sealed_beside_a_loop_that_stays_prompt(
+    instance: EmbeddedInstance, files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = Profile.from_text(profile_of(files), name="test.yaml")
+    disk = SlowDisk(monkeypatch)
+    async with (
+        prompt_loop(),
+        await start(
+            reached(instance, tmp_path),
+            profile,
+            workspace=str(instance.workspace),
+            logs_dir=tmp_path / "logs",
+        ) as run,
+    ):
+        outcome = await run.outcome()
+
+    assert outcome["verdict"] == "complete", outcome
+    assert disk.waits >= 3, "the mirrors and the record of the run were made to last"
+    assert disk.on_loop == []
+
+
+async def test_a_log_that_is_rotated_is_collected_beside_a_loop_that_stays_prompt(
+    instance: EmbeddedInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = instance.home / "setup.log"
+    log.write_bytes(b"line of a long log\n" * 500_000)
+    order = CollectOrder(
+        (LogToCollect(str(log), tmp_path / "setup.log"),), Markers.of(["ALL DONE"], []), timeout_s=60.0
+    )
+    seen = asyncio.Event()
+    rotations = 0
+
+    async def rotate() -> None:
+        nonlocal rotations
+        for number in range(5):
+            await asyncio.sleep(0.3)
+            log.rename(log.with_name(f"setup.log.{5 - number}"))
+            log.write_bytes(b"after a rotation\n")
+            rotations += 1
+        await asyncio.sleep(0.3)
+        with log.open("ab") as file:
+            file.write(b"ALL DONE\n")
+
+    disk = SlowDisk(monkeypatch)
+    async with prompt_loop():
+        writing = asyncio.create_task(rotate())
+        outcome = await collect(reached(instance, tmp_path), order, on_event=lambda _: seen.set())
+        await writing
+
+    assert (outcome["verdict"], outcome["gaps"]) == ("complete", []), outcome
+    assert disk.waits >= 2 * rotations
+    assert disk.on_loop == []
