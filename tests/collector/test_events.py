@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from provision_agent.contract.events import MAX_EVENT_BYTES, Event
+from provision_agent.contract.parsing import to_json
 from provision_collector.errors import AgentLostError, UsageError
 from provision_collector.instance import Instance
 from provision_collector.pool import scorecard
@@ -120,7 +121,7 @@ def test_a_scorecard_counts_what_came_before_a_bad_event(
     )
     outcome = {"run": "r", "verdict": "agent-lost", "usable_after_s": None, "reconnects": 0}
     scorecard.record(Instance("h"), path, outcome)
-    assert scorecard.scorecards()[0]["stalls"] == 1
+    assert scorecard.scorecards()[0].stalls == 1
 
 
 def test_a_stream_of_an_earlier_release_breaks_its_own_view_and_raises_nothing(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_a_stream_of_an_earlier_release_breaks_its_own_view_and_raises_nothing(t
         line(9, "run_usable", after_s=2.5),
     )
     view = view_of("r", read_events(path))
-    summary = view.summary(1_800_000_000.0)
+    summary = to_json(view.summary(1_800_000_000.0))
     assert (view.last_event_id, view.run_state.usable_after_s, view.outcome) == (12, 2.5, None)
     assert (view.word, summary["state"]) == ("broken", "broken")
     assert summary["broken"].startswith("event 2 of this run cannot be read")

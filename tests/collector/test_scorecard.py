@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_files_that_came_at_the_same_time_share_the_line(tmp_path: Path) -> None
     )
     scorecard.record(MACHINE, told, outcome("r1"))
 
-    card = scorecard.scorecards()[0]
+    card = asdict(scorecard.scorecards()[0])
 
     assert card["sources"] == {
         "one.example": {"bytes": 1000, "bytes_per_s": 100},
@@ -67,7 +68,7 @@ def test_a_run_counts_once_and_only_if_it_says_something_about_the_machine(tmp_p
     for run, verdict in (("r1", "failed"), ("r1", "complete"), ("r2", "cancelled"), ("r3", "timeout")):
         scorecard.record(MACHINE, told, outcome(run, verdict))
 
-    assert scorecard.scorecards()[0]["verdicts"] == {"complete": 1, "timeout": 1}
+    assert scorecard.scorecards()[0].verdicts == {"complete": 1, "timeout": 1}
 
 
 def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
@@ -75,7 +76,7 @@ def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
     for number in range(scorecard.KEPT_RUNS + 5):
         scorecard.record(MACHINE, told, outcome(f"r{number}"))
 
-    assert scorecard.scorecards()[0]["runs"] == scorecard.KEPT_RUNS
+    assert scorecard.scorecards()[0].runs == scorecard.KEPT_RUNS
 
 
 def test_a_strange_instance_id_stays_in_its_folder_and_can_be_forgotten(tmp_path: Path) -> None:

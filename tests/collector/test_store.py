@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from provision_collector.errors import LocalMachineError, UsageError
+from provision_collector.instance import Instance
 from provision_collector.pool.store import store as module
-from provision_collector.pool.store.store import Row, Store
+from provision_collector.pool.store.rows import Row
+from provision_collector.pool.store.store import Store
 
 AMPLE = 1 << 20
 
@@ -25,7 +27,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 def row(run: str, **more: Any) -> Row:
     facts = {
         "request_hash": "",
-        "instance": {"host": "h"},
+        "instance": Instance("h"),
         "plan": {"name": "x"},
         "profile": "x",
         "labels": {},
@@ -47,7 +49,7 @@ async def test_a_full_disk_refuses_new_runs_and_keeps_the_others_waiting(
     await limit_pages(store, 1)
     with pytest.raises(LocalMachineError):
         await store.add(row("new", plan={"name": "x" * 100_000}))
-    change = asyncio.create_task(store.update(known, summary={"text": "x" * 100_000}))
+    change = asyncio.create_task(store.update(known, labels={"text": "x" * 100_000}))
     assert not (await asyncio.wait({change}, timeout=0.2))[0]
 
     await limit_pages(store, AMPLE)
@@ -70,7 +72,7 @@ async def test_a_delivery_is_owed_once_and_until_it_is_settled(store: Store) -> 
 async def test_only_the_newest_finished_runs_are_kept_and_every_unfinished_one(store: Store) -> None:
     for number in range(6):
         verdict = "complete" if number % 2 else None
-        await store.add(row(f"run{number}", created_unix=float(number), verdict=verdict, summary={}))
+        await store.add(row(f"run{number}", created_unix=float(number), verdict=verdict))
 
     assert await store.forget(keep=2) == ["run1"]
     assert [found.run for found in await store.finished(verdict=None, limit=10)] == ["run5", "run3"]

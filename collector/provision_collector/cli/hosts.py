@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ..pool.scorecard import Scorecard
 
 _FILE = click.option("--known-hosts", metavar="PATH", help="Another file than the tool's own.")
 
@@ -36,20 +39,21 @@ def scores(*, as_json: bool) -> None:
     from ..pool.scorecard import scorecards
 
     for card in scorecards():
-        click.echo(json.dumps(card) if as_json else _in_words(card))
+        click.echo(json.dumps(asdict(card)) if as_json else _in_words(card))
 
 
-def _in_words(card: Mapping[str, Any]) -> str:
+def _in_words(card: Scorecard) -> str:
     from ..console import harmless
     from ..console.units import duration, speed
 
-    words = [f"{count} {verdict}" for verdict, count in card["verdicts"].items()]
-    if card["usable_after_s"] is not None:
-        words.append(f"usable after {duration(card['usable_after_s'])}")
-    rates = {host: source["bytes_per_s"] for host, source in card["sources"].items()}
+    words = [f"{count} {verdict}" for verdict, count in card.verdicts.items()]
+    if card.usable_after_s is not None:
+        words.append(f"usable after {duration(card.usable_after_s)}")
+    rates = {host: source.bytes_per_s for host, source in card.sources.items()}
     words += [f"{host} {speed(rate)}" for host, rate in rates.items() if rate]
-    words += [f"{card[what]} {what}" for what in ("stalls", "reconnects") if card[what]]
-    name = card["instance"] if card["instance"] == card["host"] else f"{card['instance']} ({card['host']})"
+    counts = {"stalls": card.stalls, "reconnects": card.reconnects}
+    words += [f"{count} {what}" for what, count in counts.items() if count]
+    name = card.instance if card.instance == card.host else f"{card.instance} ({card.host})"
     return harmless(f"{name}  {', '.join(words)}")
 
 

@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import http.client
 import json
 import os
 import shlex
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 import structlog
 from provision_agent.contract.retry import full_jitter_s
+from pydantic import TypeAdapter
 
 from ..errors import UsageError
 from .local_command import WEBHOOK_SECRET, argv_of, execute, facts_of
@@ -30,13 +31,12 @@ from .local_command import WEBHOOK_SECRET, argv_of, execute, facts_of
 Kind = Literal["usable", "finished"]
 COMMAND_TIMEOUT_S = 120.0
 REQUEST_TIMEOUT_S = 15.0
+AT_ONCE = 16
+"""Webhooks that are asked at the same time."""
 ATTEMPTS = 10
 RETRY_CAP_S = 60.0
 RETRIED = frozenset((408, 425, 429))
 """Answers below 500 that mean: later."""
-_SENDERS = ThreadPoolExecutor(16, thread_name_prefix="webhook")
-"""Threads of their own: a receiver that hangs must not keep the disk's readers waiting."""
-
 log = structlog.get_logger()
 
 
@@ -70,7 +70,7 @@ class Hook:
         return self.target.startswith(("http://", "https://"))
 
 
-class Ledger(Protocol):
+class HookStore(Protocol):
     """Where deliveries are written down; what a method changed is on the disk when it returns."""
 
     async def owe(self, key: str, body: str) -> bool:
@@ -83,25 +83,26 @@ class Ledger(Protocol):
         """``(key, body)`` of every delivery that is not settled."""
 
 
-class Deliveries:
+class HookQueue:
     """Tells every hook of a kind, each fact once; what an earlier process left owed is told by `resume`."""
 
-    def __init__(self, hooks: Sequence[Hook], ledger: Ledger) -> None:
+    def __init__(self, hooks: Sequence[Hook], store: HookStore) -> None:
         self._hooks = hooks
-        self._ledger = ledger
+        self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def resume(self) -> None:
         """Begin to deliver what is owed."""
-        for key, body in await self._ledger.owed():
+        for key, body in await self._store.owed():
             self._begin(key, body)
 
-    async def tell(self, kind: Kind, run: str, facts: Mapping[str, Any]) -> None:
+    async def tell(self, kind: Kind, run: str, facts: Mapping[str, object]) -> None:
         """Owe every hook of *kind* a delivery; on the disk when this returns. The same again does nothing."""
         for number, hook in enumerate(self._hooks):
             if hook.kind == kind:
                 key, body = f"{run}:{kind}:{number}", payload_of(kind, run, facts)
-                if await self._ledger.owe(key, body):
+                if await self._store.owe(key, body):
                     self._begin(key, body)
 
     async def finish(self) -> None:
@@ -124,11 +125,11 @@ class Deliveries:
         attempts = 0
         for at, hook in enumerate(self._hooks):
             if (hook.kind, str(at)) == (kind, number):  # else it was another process's hook, and nobody's now
-                _, attempts = await deliver(hook, key, body)
-        await self._ledger.settle(key, attempts=attempts)
+                _, attempts = await deliver(hook, key, body, turns=self._turns)
+        await self._store.settle(key, attempts=attempts)
 
 
-def payload_of(kind: Kind, run: str, facts: Mapping[str, Any]) -> str:
+def payload_of(kind: Kind, run: str, facts: Mapping[str, object]) -> str:
     """What a hook is told, as JSON: ``{hook, run, …}``."""
     return json.dumps({"hook": kind, "run": run, **facts}, ensure_ascii=False)
 
@@ -140,17 +141,29 @@ def signature(secret: bytes, timestamp: int, body: bytes) -> str:
 
 
 async def deliver(
-    hook: Hook, key: str, body: str, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    hook: Hook,
+    key: str,
+    body: str,
+    *,
+    turns: AbstractAsyncContextManager[None] | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> tuple[bool, int]:
-    """Tell *hook* about *body*, with *key* as its idempotency key; returns ``(arrived, attempts)``.
+    """Tell *hook* about *body*. A command runs once: only its author knows whether it may run twice.
 
-    A command runs once: only its author knows whether it may run twice.
+    Args:
+        key: The idempotency key: the receiver knows a repetition by it.
+        turns: Held while a webhook is asked.
+        sleep: Waits between two attempts, in seconds.
+
+    Returns:
+        ``(arrived, attempts)``.
     """
     attempts = ATTEMPTS if hook.is_webhook else 1
     for attempt in range(1, attempts + 1):
         try:
             if hook.is_webhook:
-                await asyncio.get_running_loop().run_in_executor(_SENDERS, _post, hook, key, body.encode())
+                async with turns or nullcontext():
+                    await _post(hook, key, body.encode())
             else:
                 await _run(hook, key, body)
             log.info("hook_delivered", key=key, attempt=attempt)
@@ -178,13 +191,23 @@ def _check_url(kind: Kind, text: str) -> None:
         raise UsageError(f"`--on-{kind}`: there is no host in this URL")
 
 
+@dataclass(frozen=True)
+class _Payload:
+    """What a command is told in its environment, of all that `payload_of` wrote."""
+
+    run: str
+    host: str = ""
+    instance_id: str | None = None
+    labels: dict[str, str] | None = None
+    verdict: str | None = None
+
+
 async def _run(hook: Hook, key: str, body: str) -> None:
-    data = json.loads(body)
-    labels = {str(name): str(value) for name, value in (data.get("labels") or {}).items()}
+    told = TypeAdapter(_Payload).validate_json(body)
     facts = {
-        **facts_of(str(data["run"]), str(data.get("host", "")), data.get("instance_id"), labels),
+        **facts_of(told.run, told.host, told.instance_id, told.labels or {}),
         "PROVISION_HOOK": hook.kind,
-        "PROVISION_VERDICT": str(data.get("verdict") or ""),
+        "PROVISION_VERDICT": told.verdict or "",
         "PROVISION_KEY": key,
     }
     code = await execute(shlex.split(hook.target), facts, body.encode(), timeout_s=COMMAND_TIMEOUT_S)
@@ -192,24 +215,25 @@ async def _run(hook: Hook, key: str, body: str) -> None:
         raise _Again("it did not end in time" if code is None else f"exit status {code}")
 
 
-def _post(hook: Hook, key: str, body: bytes) -> None:
-    url = urlsplit(hook.target)
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+async def _post(hook: Hook, key: str, body: bytes) -> None:
+    import httpx  # takes a while, and most commands tell no webhook
+
     headers = {"Content-Type": "application/json", "Idempotency-Key": key, "User-Agent": "provision"}
     if hook.secret:
         headers["X-Provision-Signature"] = signature(hook.secret, int(time.time()), body)
-    connection = kind(url.hostname or "", url.port, timeout=REQUEST_TIMEOUT_S)
+    is_https = hook.target.startswith("https:")
     try:
-        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        connection.request("POST", path, body, headers)
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
+        async with asyncio.timeout(REQUEST_TIMEOUT_S):
+            trust = await asyncio.to_thread(ssl.create_default_context) if is_https else False
+            async with (
+                httpx.AsyncClient(verify=trust, trust_env=False, timeout=REQUEST_TIMEOUT_S) as client,
+                client.stream("POST", hook.target, content=body, headers=headers) as answer,
+            ):
+                status = answer.status_code
+    except (OSError, httpx.HTTPError, httpx.InvalidURL) as error:  # a TimeoutError is an OSError
         raise _Again(str(error) or type(error).__name__) from None
-    finally:
-        connection.close()
-    if 200 <= status < 300:
-        return
-    raise (_Again if status >= 500 or status in RETRIED else _Never)(f"it answered {status}")
+    if not 200 <= status < 300:
+        raise (_Again if status >= 500 or status in RETRIED else _Never)(f"it answered {status}")
 
 
 def _shown(hook: Hook) -> str:

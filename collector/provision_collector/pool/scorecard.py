@@ -6,25 +6,27 @@ instance under the state directory, keyed by its instance id, else by ``host:por
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from provision_agent.contract import version
 from provision_agent.contract.events import Event
+from pydantic import Field, TypeAdapter, ValidationError
 
 from ..errors import ProvisionError
 from ..instance import Instance
 from ..run import registry
 from ..run.events import EventTail
+from ..storage import FileLock, write_atomically
 
 SAY_NOTHING = frozenset(("usage", "profile", "local", "refused", "cancelled", "host-key", "auth-refused"))
 KEPT_RUNS = 50
@@ -36,43 +38,101 @@ def key_of(instance: Instance) -> str:
     return instance.instance_id or str(instance)
 
 
-def record(instance: Instance, events: Path, outcome: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class _Line:
+    """What came from one host in one run."""
+
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the events of one run say about the machine."""
+
+    sources: dict[str, _Line]
+    stalls: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ScoredRun(_Measured):
+    """One run of an instance, as it is kept."""
+
+    run: str
+    ended: str
+    verdict: str
+    usable_after_s: float | None
+    reconnects: int
+
+
+@dataclass(frozen=True)
+class _File:
+    """The file of one instance."""
+
+    instance: str
+    host: str
+    runs: list[_ScoredRun]
+    format: int = version.FORMAT
+
+
+_FILE = TypeAdapter(_File)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What came from one host."""
+
+    bytes: int
+    bytes_per_s: int | None
+
+
+@dataclass(frozen=True)
+class Scorecard:
+    """What the runs of one instance say about the machine."""
+
+    instance: str
+    host: str
+    runs: int
+    verdicts: dict[str, int]
+    usable_after_s: Annotated[float | None, Field(description="the median")]
+    sources: dict[str, Source]
+    stalls: int
+    reconnects: int
+    last: str
+
+
+def record(instance: Instance, events: Path, outcome: Mapping[str, object]) -> None:
     """Add the finished run of *outcome*, whose agent's events are mirrored in *events*.
 
     The same run again replaces itself; a run that says nothing about the machine is left out.
+
+    Raises:
+        OSError, LockBusyError: it cannot be written.
     """
     if outcome["verdict"] in SAY_NOTHING:
         return
+    measured = _measured(_events_of(events))
+    told = {name: outcome[name] for name in ("run", "verdict", "usable_after_s", "reconnects")}
+    entry = TypeAdapter(_ScoredRun).validate_python({**told, **vars(measured), "ended": _now()})
     key = key_of(instance)
-    entry = {
-        "run": outcome["run"],
-        "ended": _now(),
-        "verdict": outcome["verdict"],
-        "usable_after_s": outcome["usable_after_s"],
-        "reconnects": outcome["reconnects"],
-        **_measured(_events_of(events)),
-    }
     path = _path(key)
-    with _locked(path):
-        runs = [run for run in _runs(path) if run["run"] != entry["run"]]
-        runs = [*runs, entry][-KEPT_RUNS:]
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(
-            json.dumps({"format": version.FORMAT, "instance": key, "host": str(instance), "runs": runs})
-        )
-        temporary.chmod(0o600)
-        temporary.replace(path)
+    with FileLock(path.parent / "lock"):
+        known = _read(path)
+        runs = [run for run in known.runs if run.run != entry.run] if known is not None else []
+        file = _File(key, str(instance), [*runs, entry][-KEPT_RUNS:])
+        write_atomically(path, json.dumps(asdict(file)))
 
 
-def scorecards() -> list[dict[str, Any]]:
+def scorecards() -> list[Scorecard]:
     """Every instance with the sum of its runs, the one that ran last first."""
     cards = [card for path in _folder().glob("*.json") if (card := _card(path)) is not None]
-    return sorted(cards, key=lambda card: str(card["last"]), reverse=True)
+    return sorted(cards, key=lambda card: card.last, reverse=True)
 
 
-def scorecard(key: str) -> dict[str, Any] | None:
-    """The card of one instance."""
-    return _card(_path(key))
+def scorecard(key: str) -> dict[str, object] | None:
+    """The card of one instance, as JSON values."""
+    card = _card(_path(key))
+    return asdict(card) if card is not None else None
 
 
 def forget(key: str) -> bool:
@@ -83,43 +143,38 @@ def forget(key: str) -> bool:
     return is_there
 
 
-def _card(path: Path) -> dict[str, Any] | None:
-    try:
-        data = json.loads(path.read_text())
-        runs = list(data["runs"])
-        verdicts: dict[str, int] = {}
-        for run in runs:
-            verdicts[run["verdict"]] = verdicts.get(run["verdict"], 0) + 1
-        usable = [run["usable_after_s"] for run in runs if run["usable_after_s"] is not None]
-        return {
-            "instance": data["instance"],
-            "host": data["host"],
-            "runs": len(runs),
-            "verdicts": verdicts,
-            "usable_after_s": round(statistics.median(usable), 1) if usable else None,
-            "sources": _sources(runs),
-            "stalls": sum(run["stalls"] for run in runs),
-            "reconnects": sum(run["reconnects"] for run in runs),
-            "last": runs[-1]["ended"],
-        }
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return None  # an unreadable card says nothing about the machine
+def _card(path: Path) -> Scorecard | None:
+    known = _read(path)
+    if known is None or not known.runs:
+        return None
+    usable = [run.usable_after_s for run in known.runs if run.usable_after_s is not None]
+    return Scorecard(
+        instance=known.instance,
+        host=known.host,
+        runs=len(known.runs),
+        verdicts=dict(Counter(run.verdict for run in known.runs)),
+        usable_after_s=round(statistics.median(usable), 1) if usable else None,
+        sources=_sources(known.runs),
+        stalls=sum(run.stalls for run in known.runs),
+        reconnects=sum(run.reconnects for run in known.runs),
+        last=known.runs[-1].ended,
+    )
 
 
-def _sources(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    sums: dict[str, list[float]] = {}
+def _sources(runs: Iterable[_ScoredRun]) -> dict[str, Source]:
+    landed: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
     for run in runs:
-        for host, source in run["sources"].items():
-            total = sums.setdefault(host, [0, 0.0])
-            total[0] += source["bytes"]
-            total[1] += source["seconds"]
+        for host, line in run.sources.items():
+            landed[host] += line.bytes
+            seconds[host] = seconds.get(host, 0.0) + line.seconds
     return {
-        host: {"bytes": int(count), "bytes_per_s": round(count / seconds) if seconds > 0 else None}
-        for host, (count, seconds) in sums.items()
+        host: Source(count, round(count / seconds[host]) if seconds[host] > 0 else None)
+        for host, count in landed.items()
     }
 
 
-def _measured(events: Iterable[Event]) -> dict[str, Any]:
+def _measured(events: Iterable[Event]) -> _Measured:
     """Bytes and seconds per source host: the time in which at least one file came from it counts once."""
     begun: dict[str, tuple[float, str]] = {}
     spans: dict[str, list[tuple[float, float]]] = {}
@@ -136,8 +191,8 @@ def _measured(events: Iterable[Event]) -> dict[str, Any]:
             since, host = begun.pop(item)
             spans.setdefault(host, []).append((since, _unix(event.ts)))
             landed[host] = landed.get(host, 0) + int(str(event.data.get("bytes") or 0))
-    sources = {host: {"bytes": landed[host], "seconds": round(_union_s(spans[host]), 3)} for host in landed}
-    return {"sources": sources, "stalls": stalls}
+    sources = {host: _Line(count, round(_union_s(spans[host]), 3)) for host, count in landed.items()}
+    return _Measured(sources, stalls)
 
 
 def _events_of(path: Path) -> Iterator[Event]:
@@ -180,19 +235,9 @@ def _path(key: str) -> Path:
     )
 
 
-def _runs(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path) -> _File | None:
+    """What is kept of an instance; None where that is nothing, or cannot be read."""
     try:
-        return list(json.loads(path.read_text())["runs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path.parent / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+        return _FILE.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None

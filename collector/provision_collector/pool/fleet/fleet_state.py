@@ -5,20 +5,20 @@ One process writes it at a time; a killed one leaves the last change whole.
 
 from __future__ import annotations
 
-import fcntl
+import asyncio
 import json
-import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
-from provision_agent.contract import version
+from provision_agent.contract.version import FORMAT, SUPPORTED_FORMATS
+from pydantic import TypeAdapter, ValidationError
 
 from ...errors import UsageError
 from ...run import registry
+from ...storage import FileLock, LockBusyError, write_atomically_async
 from ..scorecard import key_of
 from .targets import Target
 
@@ -43,8 +43,22 @@ class Member:
     duration_s: float | None = None
 
 
-class Book:
-    """The file of the fleet *name*; the ledger of its hooks, too.
+@dataclass(frozen=True)
+class _Known:
+    """The file."""
+
+    plan_hash: str
+    members: list[Member]
+    deliveries: dict[str, str | None] = field(default_factory=dict)
+    fleet: str = ""
+    format: int = FORMAT
+
+
+_KNOWN = TypeAdapter(_Known)
+
+
+class FleetState:
+    """The file of the fleet *name*; it keeps what its hooks are owed, too.
 
     What is known of an instance holds for the plan with *plan_hash*: with another plan everything begins anew.
     """
@@ -59,71 +73,76 @@ class Book:
         self.members = {key: Member(key, host) for key, host in hosts.items()}
         self._deliveries: dict[str, str | None] = {}
         """By key; the body of those that are not settled."""
+        self.writes = 0
+        """How often the file was written."""
+        self._changes = 0
+        self._saving: asyncio.Task[None] | None = None
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def locked(self) -> AsyncIterator[None]:
         """Keep every other process off this fleet, and take up what the last one knew.
 
         Raises:
             UsageError: another process works on it.
         """
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = FileLock(self._path.with_suffix(".lock"), wait_s=0)
         try:
-            self._lock(descriptor)
-            self._load()
-            self.save()
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _lock(self, descriptor: int) -> None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            await lock.acquire_async()
+        except LockBusyError:
             raise UsageError(
                 f"another `provision fleet up` works on `{self._name}`",
                 hint="`provision fleet status` shows it; `--name` makes another fleet",
             ) from None
+        try:
+            await asyncio.to_thread(self._load)
+            await self.save()
+            yield
+        finally:
+            if self._saving is not None:
+                await asyncio.gather(self._saving, return_exceptions=True)
+            lock.release()
 
     def _load(self) -> None:
-        data = _read(self._path) or {"members": [], "plan_hash": self._plan_hash}
-        if data["plan_hash"] == self._plan_hash:
-            known = {member["key"]: Member(**member) for member in data["members"]}
-            self.members = {key: known.get(key, member) for key, member in self.members.items()}
+        known = _read(self._path)
+        if known is None:
+            return
+        if known.plan_hash == self._plan_hash:
+            members = {member.key: member for member in known.members}
+            self.members = {key: members.get(key, member) for key, member in self.members.items()}
         runs = {member.run for member in self.members.values()}
-        for key, body in data.get("deliveries", {}).items():
+        for key, body in known.deliveries.items():
             if body is not None or key.split(":")[0] in runs:
                 self._deliveries[key] = body
 
-    def save(self) -> None:
-        """Write what is known."""
-        data = {
-            "format": version.FORMAT,
-            "fleet": self._name,
-            "plan_hash": self._plan_hash,
-            "members": [vars(member) for member in self.members.values()],
-            "deliveries": self._deliveries,
-        }
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(data))
-        temporary.chmod(0o600)
-        temporary.replace(self._path)
+    async def save(self) -> None:
+        """Write what is known; it is on the disk when this returns. Changes that come together are written at once."""
+        self._changes += 1
+        if self._saving is None or self._saving.done():
+            self._saving = asyncio.create_task(self._save())
+        await asyncio.shield(self._saving)
 
-    # -- the ledger of the hooks
+    async def _save(self) -> None:
+        written = 0
+        while written < self._changes:
+            written = self._changes
+            self.writes += 1
+            known = _Known(self._plan_hash, list(self.members.values()), self._deliveries, self._name)
+            await write_atomically_async(self._path, json.dumps(asdict(known)))
+
+    # -- the hooks that are owed
 
     async def owe(self, key: str, body: str) -> bool:
         """Record a delivery before its first attempt; False when its key is known."""
         if key in self._deliveries:
             return False
         self._deliveries[key] = body
-        self.save()
+        await self.save()
         return True
 
     async def settle(self, key: str, *, attempts: int) -> None:
         """The delivery arrived, or was given up; that it was made stays known as long as its run does."""
         self._deliveries[key] = None
-        self.save()
+        await self.save()
 
     async def owed(self) -> list[tuple[str, str]]:
         """``(key, body)`` of every delivery that is not settled."""
@@ -132,10 +151,10 @@ class Book:
 
 def read_members(name: str) -> list[Member]:
     """The instances of the fleet *name*. Raises UsageError when there is no such fleet."""
-    data = _read(_path(name)) if re.fullmatch(NAME_PATTERN, name) else None
-    if data is None:
+    known = _read(_path(name)) if re.fullmatch(NAME_PATTERN, name) else None
+    if known is None:
         raise UsageError(f"there is no fleet `{name}` here", hint="`provision fleet status` shows the newest")
-    return [Member(**member) for member in data["members"]]
+    return known.members
 
 
 def fleet_names() -> list[str]:
@@ -152,11 +171,10 @@ def _path(name: str) -> Path:
     return _folder() / f"{name}.json"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> _Known | None:
     """What stands in the file; None when there is none, or it cannot be read: then the fleet begins anew."""
     try:
-        data = dict(json.loads(path.read_text()))
-        is_known = data["format"] in version.SUPPORTED_FORMATS and isinstance(data["members"], list)
-        return data if is_known and "plan_hash" in data else None
-    except (OSError, ValueError, KeyError):
+        known = _KNOWN.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
         return None
+    return known if known.format in SUPPORTED_FORMATS else None

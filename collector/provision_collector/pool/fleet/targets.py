@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,7 +24,7 @@ class Target:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_targets(path: Path, login: Mapping[str, Any]) -> list[Target]:
+def read_targets(path: Path, login: Mapping[str, object]) -> list[Target]:
     """The instances in a file. A mapping has `host` and may have `port user key instance_id labels`.
 
     *login* holds for what an instance leaves out.
@@ -45,7 +44,7 @@ def read_targets(path: Path, login: Mapping[str, Any]) -> list[Target]:
     return [_target(item, f"{path}: item {number}", login) for number, item in enumerate(items, 1)]
 
 
-def _yaml_items(path: Path, text: str) -> list[Any]:
+def _yaml_items(path: Path, text: str) -> list[object]:
     try:
         items = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -55,7 +54,7 @@ def _yaml_items(path: Path, text: str) -> list[Any]:
     return items
 
 
-def _target(item: Any, where: str, login: Mapping[str, Any]) -> Target:
+def _target(item: object, where: str, login: Mapping[str, object]) -> Target:
     if isinstance(item, str):
         return Target(Instance.parse(item, **login))
     if not isinstance(item, dict) or not isinstance(item.get("host"), str) or set(item) - _KEYS:

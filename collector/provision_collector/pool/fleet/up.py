@@ -12,24 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import structlog
 from provision_agent.contract.plan import Plan
+from provision_agent.contract.verdicts import exit_code, worst
 
 from ...errors import ProvisionError, UsageError
 from ...run.run import Run
 from ...run.spec import Order, new_run_id
 from ..gone import leave_when_gone
-from ..hooks import Deliveries, Hook, Kind
+from ..hooks import Hook, HookQueue, Kind
 from ..scorecard import key_of
-from .fleet_state import Book, Member
+from .fleet_state import FleetState, Member
 from .targets import Target
-from .verdicts import GOOD, fingerprint, worst
+from .verdicts import GOOD, errors_of, fingerprint
 
 log = structlog.get_logger()
 
-Teller = Callable[[Member, Mapping[str, Any]], None]
+Teller = Callable[[Member, Mapping[str, object]], None]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Fleet:
             raise UsageError(
                 "an instance is named twice", hint="give each one once, or its own `instance_id`"
             )
-        self._book = Book(name, plan.hash, targets)
-        self._deliveries = Deliveries(rules.hooks, self._book)
+        self._state = FleetState(name, plan.hash, targets)
+        self._hooks = HookQueue(rules.hooks, self._state)
         self._failures: Counter[str] = Counter()
         self._runs: dict[str, Run] = {}
         self._stops: set[asyncio.Task[None]] = set()
@@ -82,7 +82,7 @@ class Fleet:
     @property
     def members(self) -> list[Member]:
         """Every instance, in the order in which they were named."""
-        return list(self._book.members.values())
+        return list(self._state.members.values())
 
     async def up(self) -> int:
         """Bring every instance up that is not complete yet; returns the exit code of the worst.
@@ -90,16 +90,16 @@ class Fleet:
         Raises:
             UsageError: another process works on this fleet.
         """
-        with self._book.locked():
+        async with self._state.locked():
             try:
-                await self._deliveries.resume()
+                await self._hooks.resume()
                 await self._bring_all_up()
-                await asyncio.gather(self._deliveries.finish(), *self._stops)
+                await asyncio.gather(self._hooks.finish(), *self._stops)
             finally:
-                await self._deliveries.close()
+                await self._hooks.close()
                 for task in self._stops:
                     task.cancel()
-        return worst(member.exit_code for member in self.members)
+        return worst(member.exit_code for member in self.members if member.exit_code is not None)
 
     async def _bring_all_up(self) -> None:
         waiting = [member for member in self.members if member.exit_code != 0]
@@ -117,13 +117,18 @@ class Fleet:
         async def one(member: Member) -> None:
             async with turns:
                 if self.held_because is not None:
-                    self._note(member, state="held", message=self.held_because)
+                    await self._note(member, state="held", message=self.held_because)
                     return
                 try:
                     await self._follow(member)
                 except Exception as bug:  # one instance is not the end of the others
                     log.exception("member_failed", instance=member.host)
-                    self._note(member, state="bug", exit_code=70, message=f"{type(bug).__name__}: {bug}")
+                    await self._note(
+                        member,
+                        state="bug",
+                        exit_code=exit_code("bug"),
+                        message=f"{type(bug).__name__}: {bug}",
+                    )
 
         async with asyncio.TaskGroup() as group:
             for member in members:
@@ -134,7 +139,7 @@ class Fleet:
         target = self._targets[member.key]
         is_resumed = member.state in ("going", "usable") and member.run is not None
         run_id = member.run if is_resumed else new_run_id()
-        self._note(member, run=run_id, state="going", exit_code=None, fingerprint=None, message="")
+        await self._note(member, run=run_id, state="going", exit_code=None, fingerprint=None, message="")
         order = Order(
             plan=self._plan,
             run_id=run_id,
@@ -163,29 +168,30 @@ class Fleet:
             return None
         return asyncio.create_task(leave_when_gone(run, command))
 
-    async def _take(self, member: Member, run: Run, event: Mapping[str, Any]) -> None:
+    async def _take(self, member: Member, run: Run, event: Mapping[str, object]) -> None:
         name = event["event"]
         if name == "run_started" and run.id != member.run:
-            self._note(member, run=run.id)  # its plan was going there already, under another id
+            await self._note(member, run=run.id)  # its plan was going there already, under another id
         elif name == "run_usable":
             await self._tell_hooks("usable", member, {"usable_after_s": event["after_s"]})
-            self._note(member, state="usable", usable_after_s=event["after_s"])
+            await self._note(member, state="usable", usable_after_s=event["after_s"])
         self._tell(member, {**event, "labels": self._labels(self._targets[member.key])})
 
     def _labels(self, target: Target) -> dict[str, str]:
         return {"fleet": self.name, **target.labels}
 
-    async def _settle(self, member: Member, outcome: Mapping[str, Any]) -> None:
+    async def _settle(self, member: Member, outcome: Mapping[str, object]) -> None:
         """Hooks first, then the verdict: whoever takes the fleet up after a crash in between owes them still."""
-        facts = {"outcome": dict(outcome), "verdict": outcome["verdict"], "next": outcome["next"]}
+        facts = {"outcome": outcome, "verdict": outcome["verdict"], "next": outcome["next"]}
         await self._tell_hooks("finished", member, facts)
-        self._note(
+        errors = errors_of(outcome)
+        await self._note(
             member,
             state=outcome["verdict"],
             exit_code=outcome["exit_code"],
             next=outcome["next"],
             fingerprint=None if outcome["exit_code"] in GOOD else fingerprint(outcome),
-            message=str(outcome["errors"][0]["message"]) if outcome["errors"] else "",
+            message=str(errors[0]["message"]) if errors else "",
             usable_after_s=outcome["usable_after_s"],
             duration_s=outcome["duration_s"],
         )
@@ -197,10 +203,10 @@ class Fleet:
         limit = self._rules.stop_after
         if limit is not None and self._failures[kind] >= limit and self.held_because is None:
             self.held_because = f"{limit} instances failed alike: {kind}"
-            unusable = [run for key, run in self._runs.items() if self._book.members[key].state != "usable"]
+            unusable = [run for key, run in self._runs.items() if self._state.members[key].state != "usable"]
             self._stops.update(asyncio.create_task(_stop(run)) for run in unusable)
 
-    async def _tell_hooks(self, kind: Kind, member: Member, facts: Mapping[str, Any]) -> None:
+    async def _tell_hooks(self, kind: Kind, member: Member, facts: Mapping[str, object]) -> None:
         assert member.run is not None
         target = self._targets[member.key]
         about = {
@@ -209,12 +215,12 @@ class Fleet:
             "labels": dict(target.labels),
             "fleet": self.name,
         }
-        await self._deliveries.tell(kind, member.run, {**about, **facts})
+        await self._hooks.tell(kind, member.run, {**about, **facts})
 
-    def _note(self, member: Member, **changes: Any) -> None:
+    async def _note(self, member: Member, **changes: object) -> None:
         for name, value in changes.items():
             setattr(member, name, value)
-        self._book.save()
+        await self._state.save()
 
 
 async def _stop(run: Run) -> None:

@@ -3,36 +3,75 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import TypeVar, cast
 
 import pydantic
 import structlog
+from pydantic import TypeAdapter
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ...errors import ProfileError, ProvisionError
+from .schemas import Error, Trouble, WithProblems
 
 STATUS = {"conflict": 409, "busy": 503, "local": 507}
 """By verdict; every other error that is raised on purpose is the request's: 422."""
 _CLASSES = {400: "malformed", 404: "not_found", 405: "wrong_method", 413: "too_large", 415: "not_json"}
 _HINTS = {404: "`GET /api/runs` lists the runs", 405: "`/openapi.json` says what can be asked"}
 
+T = TypeVar("T")
 log = structlog.get_logger()
 
 
+class InvalidBodyError(Exception):
+    """A body is JSON, and not of the shape that the OpenAPI document says."""
+
+    def __init__(self, problem: pydantic.ValidationError) -> None:
+        super().__init__(str(problem))
+        self.problems = [
+            _said(item)
+            for item in problem.errors(include_url=False, include_input=False, include_context=False)
+        ]
+
+
+_ADAPTERS: dict[type, object] = {}
+
+
+def adapter_of(kind: type[T]) -> TypeAdapter[T]:
+    """What reads, writes and describes the dataclass *kind*."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return cast("TypeAdapter[T]", _ADAPTERS[kind])
+
+
+def read_body(kind: type[T], value: object) -> T:
+    """*value*, which a client sent, as the dataclass *kind*. Raises InvalidBodyError."""
+    try:
+        return adapter_of(kind).validate_python(value)
+    except pydantic.ValidationError as problem:
+        raise InvalidBodyError(problem) from None
+
+
 class Json(Response):
-    """A JSON answer."""
+    """A JSON answer: a dataclass of `schemas`, or JSON values."""
 
     media_type = "application/json"
 
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+    def render(self, content: object) -> bytes:
+        data = adapter_of(type(content)).dump_python(content, mode="json", by_alias=True)
+        return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
-def error(status: int, kind: str, message: str, hint: str = "", **more: Any) -> Json:
+def error(
+    status: int, kind: str, message: str, hint: str = "", *, problems: Sequence[str] | None = None
+) -> Json:
     """An error answer."""
-    return Json({"error": {"class": kind, "message": message, "hint": hint, **more}}, status)
+    if problems is None:
+        return Json(Error(Trouble(kind, message, hint)), status)
+    return Json(Error(WithProblems(kind, message, hint, list(problems))), status)
 
 
 async def on_http_error(request: Request, problem: Exception) -> Response:
@@ -47,19 +86,21 @@ async def on_http_error(request: Request, problem: Exception) -> Response:
 async def on_provision_error(request: Request, problem: Exception) -> Response:
     """Trouble that is raised on purpose."""
     assert isinstance(problem, ProvisionError)
-    more = {"problems": problem.problems} if isinstance(problem, ProfileError) else {}
-    kind = getattr(problem, "cause", problem.verdict)
-    return error(STATUS.get(problem.verdict, 422), kind, str(problem), problem.hint, **more)
-
-
-async def on_invalid(request: Request, problem: Exception) -> Response:
-    """A body that is not of the shape that the OpenAPI document says."""
-    assert isinstance(problem, pydantic.ValidationError)
-    problems = [
-        _said(item) for item in problem.errors(include_url=False, include_input=False, include_context=False)
-    ]
+    problems = problem.problems if isinstance(problem, ProfileError) else None
     return error(
-        422, "invalid", "; ".join(problems), "`/openapi.json` says what can be sent", problems=problems
+        STATUS.get(problem.verdict, 422), problem.cause, str(problem), problem.hint, problems=problems
+    )
+
+
+async def on_invalid_body(request: Request, problem: Exception) -> Response:
+    """A body that is not of the shape that the OpenAPI document says."""
+    assert isinstance(problem, InvalidBodyError)
+    return error(
+        422,
+        "invalid",
+        "; ".join(problem.problems),
+        "`/openapi.json` says what can be sent",
+        problems=problem.problems,
     )
 
 
@@ -71,7 +112,17 @@ async def on_bug(request: Request, problem: Exception) -> Response:
     )
 
 
-def _said(item: Any) -> str:
+_WORDS = {
+    "Input should be a dictionary or an instance of": "Input should be a valid dictionary or instance of",
+    "Unexpected keyword argument": "Extra inputs are not permitted",
+    "Value error, ": "",
+}
+"""Instead of words that are about Python."""
+
+
+def _said(item: ErrorDetails) -> str:
     where = ".".join(str(part) for part in item["loc"][:4])
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = item["msg"]
+    for theirs, ours in _WORDS.items():
+        message = message.replace(theirs, ours)
     return f"`{where}`: {message}" if where else message

@@ -6,32 +6,34 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from itertools import chain, islice
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, TypeVar, cast
 
+from provision_agent.contract.events import JsonObject
 from provision_agent.contract.version import RUN_ID_PATTERN
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from ..scorecard import scorecards
-from ..store.store import Row
-from .answers import Json
+from ..store.rows import ENDED, STATES, Row, Summary
+from .answers import Json, adapter_of, read_body
 from .logs import MirroredLog
 from .orders import RunRequest, SecretsRequest
 from .pool import Pool
-from .schemas import Begun, Hosts, Runs, Status, Taken
+from .schemas import Begun, Hosts, Links, Listed, Runs, Status, Taken
 from .sse import EventStream
 from .stream import last_id_of
-from .view import ENDED, STATES, View
+from .view import View
 from .watch import Watch
 
 BODY_WITHIN_S = 30.0
 MOST_RUNS = 1000
 LARGEST = 1 << 53
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -57,7 +59,7 @@ class Parameter(NamedTuple):
     """A query parameter or header."""
 
     name: str
-    schema: dict[str, Any]
+    schema: JsonObject
     text: str
     place: str = "query"
 
@@ -69,19 +71,19 @@ class Endpoint(NamedTuple):
     path: str
     handler: Callable[[Request], Awaitable[Response]]
     summary: str
-    answers: dict[int, str]
-    shape: type[BaseModel] | None = None
-    """Of the JSON that it answers with."""
-    body: type[BaseModel] | None = None
+    answers: Mapping[int, str]
+    answer: type | None = None
+    """The dataclass of the JSON that it answers with."""
+    body: type | None = None
+    """The dataclass of the JSON that it takes."""
     parameters: tuple[Parameter, ...] = ()
     media_type: str = "application/json"
 
 
 async def post_run(request: Request) -> Response:
     """Begin a run, or find the one that was begun with the same id and body."""
-    order = RunRequest.model_validate(await _body(request))
-    row, is_new = await _context(request).pool.accept(order)
-    return Json({"run": row.run, **_links(row.run)}, 202 if is_new else 200)
+    row, is_new = await _context(request).pool.accept(await _body(request, RunRequest))
+    return Json(_begun(row), 202 if is_new else 200)
 
 
 async def list_runs(request: Request) -> Response:
@@ -92,17 +94,17 @@ async def list_runs(request: Request) -> Response:
     if state not in (None, "going", "finished", *STATES, *ENDED):
         raise _unfit(f"`state` is one of going, finished, {', '.join((*STATES, *ENDED))}")
     now = time.time()
-    rows: list[dict[str, Any]] = []
+    runs: list[Listed] = []
     if state is None or state == "going" or state in STATES:
         views = chain(((watch.row, watch.view) for watch in pool.all_going()), pool.all_broken())
         wanted = ((row, view) for row, view in views if state in (None, "going", view.word))
-        rows += [_listed(row, view.summary(now)) for row, view in islice(wanted, limit)]
+        runs += [_listed(row, view.summary(now)) for row, view in islice(wanted, limit)]
     if state is None or state == "finished" or state in ENDED:
         verdict = state if state in ENDED else None
         finished = await pool.store.finished(verdict=verdict, limit=limit)
-        rows += [_listed(row, _readable(row)) for row in finished]
-    rows.sort(key=lambda row: row["created_unix"], reverse=True)
-    return Json({"runs": rows[:limit]})
+        runs += [_listed(row, row.summary or _unread(row)) for row in finished]
+    runs.sort(key=lambda run: run.created_unix, reverse=True)
+    return Json(Runs(runs[:limit]))
 
 
 async def get_run(request: Request) -> Response:
@@ -111,25 +113,22 @@ async def get_run(request: Request) -> Response:
     pool, now = _context(request).pool, time.time()
     view = await pool.view_of(row.run)
     listed = _listed(row, view.summary(now))
-    facts = {
-        name: listed[name] for name in ("host", "instance_id", "profile", "labels", "created_unix", "joined")
-    }
-    shown = {name: listed[name] for name in ("state", "broken", "seconds_left")}
-    return Json({**view.to_json(), **facts, **shown, "run": row.run, "links": _links(row.run)})
+    known = {f.name for f in fields(Status)}
+    facts = {name: value for name, value in vars(listed).items() if name in known}
+    told = {**facts, **view.to_json(), "labels": row.labels, "run": row.run, "state": view.word}
+    return Json(adapter_of(Status).validate_python({**told, "links": _links(row.run)}))
 
 
 async def stream_events(request: Request) -> Response:
-    """The run's story as server-sent events."""
+    """The events of a run as server-sent events."""
     row, watch = await _found(request)
     context = _context(request)
     header = request.headers.get("last-event-id")
     after = _whole(header, "Last-Event-ID") if header else _integer(request, "after", 0)
     path = context.pool.stream_of(row.run)
-    if watch is None and not path.exists():
-        return Response(status_code=204)
     if watch is None and after >= await asyncio.to_thread(last_id_of, path):
         return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
-    writer = watch.story.stream if watch is not None else None
+    writer = watch.log.stream if watch is not None else None
     return EventStream(path, writer, after=after, closing=context.closing, count=context.count)
 
 
@@ -142,7 +141,7 @@ async def get_log(request: Request) -> Response:
         raise _unfit("`file` is `core` or `errors`, `follow` is `0` or `1`")
     offset = _integer(request, "from", 0)
     log = MirroredLog(row, kind)
-    size = log.size_bytes()
+    size = await log.size_bytes()
     headers = {"x-log-size": str(size)}
     if follow == "1":
         body = log.follow(offset, is_over=lambda: _context(request).is_over(row.run))
@@ -154,11 +153,11 @@ async def get_log(request: Request) -> Response:
 
 async def post_secrets(request: Request) -> Response:
     """Secrets for a run that asks for them; they are kept in memory only."""
-    given = SecretsRequest.model_validate(await _body(request))
+    given = await _body(request, SecretsRequest)
     row, watch = await _found(request)
     if watch is not None:
         watch.give_secrets(given.secrets)
-    return Json({"run": row.run, "taken": sorted(given.secrets) if watch is not None else []}, 202)
+    return Json(Taken(row.run, sorted(given.secrets) if watch is not None else []), 202)
 
 
 async def stop_run(request: Request) -> Response:
@@ -169,7 +168,7 @@ async def stop_run(request: Request) -> Response:
         await watch.stop()
     else:
         await pool.stop_broken(row.run)
-    return Json({"run": row.run, **_links(row.run)}, 202)
+    return Json(_begun(row), 202)
 
 
 async def release_run(request: Request) -> Response:
@@ -180,12 +179,12 @@ async def release_run(request: Request) -> Response:
         await watch.release()
     else:
         await pool.end_broken(row.run, "instance-gone")
-    return Json({"run": row.run, **_links(row.run)}, 202)
+    return Json(_begun(row), 202)
 
 
 async def list_hosts(request: Request) -> Response:
     """Scorecards of the instances."""
-    return Json({"hosts": await asyncio.to_thread(scorecards)})
+    return Json(Hosts(await asyncio.to_thread(scorecards)))
 
 
 # -- what the routes share
@@ -197,16 +196,12 @@ def _context(request: Request) -> Context:
 
 async def _found(request: Request) -> tuple[Row, Watch | None]:
     run = request.path_params["run"]
-    pool = _context(request).pool
-    if re.fullmatch(RUN_ID_PATTERN, run):
-        watch = pool.going(run)
-        row = watch.row if watch is not None else await pool.store.find(run)
-        if row is not None:
-            return row, watch
+    if re.fullmatch(RUN_ID_PATTERN, run) and (found := await _context(request).pool.find(run)) is not None:
+        return found
     raise HTTPException(404, "there is no such run")
 
 
-async def _body(request: Request) -> Any:
+async def _body(request: Request, kind: type[T]) -> T:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "the body must be `application/json`")
     try:
@@ -214,52 +209,52 @@ async def _body(request: Request) -> Any:
             raw = await request.body()
     except TimeoutError:
         raise HTTPException(408, f"the body did not arrive within {BODY_WITHIN_S:.0f} s") from None
+    return await asyncio.to_thread(_read, kind, raw)
+
+
+def _read(kind: type[T], raw: bytes) -> T:
     try:
         value = json.loads(raw, parse_constant=_no_constant)
         json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except (ValueError, RecursionError):
         raise HTTPException(400, "the body is no JSON") from None
-    return value
+    return read_body(kind, value)
 
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _links(run: str) -> dict[str, str]:
+def _links(run: str) -> Links:
     base = f"/api/runs/{run}"
-    return {"status": base, "events": f"{base}/events", "log": f"{base}/log"}
+    return Links(base, f"{base}/events", f"{base}/log")
 
 
-def _listed(row: Row, summary: dict[str, Any]) -> dict[str, Any]:
+def _begun(row: Row) -> Begun:
+    return Begun(run=row.run, **vars(_links(row.run)))
+
+
+def _listed(row: Row, summary: Summary) -> Listed:
     instance = row.instance
-    host, port = str(instance["host"]), instance["port"]
-    host = f"[{host}]" if ":" in host else host
-    return {
-        "run": row.run,
-        "joined": row.joined if row.joined != row.run else None,
-        "host": f"{host}:{port}" if port else host,
-        "instance_id": instance["instance_id"],
-        "profile": row.profile,
-        "labels": row.labels,
-        "created_unix": round(row.created_unix, 3),
-        "is_stopping": row.is_stopping and row.verdict is None,
-        **summary,
-    }
+    host = f"[{instance.host}]" if ":" in instance.host else instance.host
+    return Listed(
+        **vars(summary),
+        run=row.run,
+        joined=row.joined if row.joined != row.run else None,
+        host=f"{host}:{instance.port}" if instance.port else host,
+        instance_id=instance.instance_id,
+        profile=row.profile,
+        labels=row.labels,
+        created_unix=round(row.created_unix, 3),
+        is_stopping=row.is_stopping and row.verdict is None,
+    )
 
 
-def _readable(row: Row) -> dict[str, Any]:
-    """The numbers of a finished run; where an earlier release kept what is none, those of a broken one."""
-    summary = row.summary or {}
-    try:
-        json.dumps(summary, allow_nan=False)
-        for name in ("usable_after_s", "duration_s"):
-            float(summary.get(name) or 0.0)
-    except (TypeError, ValueError, OverflowError):
-        view = View(row.run)
-        view.break_("its numbers were not kept as numbers")
-        return {**view.summary(0.0), "state": row.verdict, "verdict": row.verdict}
-    return summary
+def _unread(row: Row) -> Summary:
+    """For a finished run of which an earlier release kept what are no numbers: those of a broken one."""
+    view = View(row.run)
+    view.break_("its numbers were not kept as numbers")
+    return replace(view.summary(0.0), state=str(row.verdict), verdict=row.verdict)
 
 
 def _integer(request: Request, name: str, default: int, *, least: int = 0, most: int = LARGEST) -> int:

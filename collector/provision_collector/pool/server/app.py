@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
-import pydantic
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,6 +27,7 @@ from .metrics import CONTENT_TYPE, exposition
 from .openapi import document
 from .pool import Pool
 from .rules import Rules
+from .schemas import Health
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 CLOSE_WITHIN_S = 5
@@ -78,7 +78,7 @@ def application(
         exception_handlers={
             HTTPException: answers.on_http_error,
             ProvisionError: answers.on_provision_error,
-            pydantic.ValidationError: answers.on_invalid,
+            answers.InvalidBodyError: answers.on_invalid_body,
             Exception: answers.on_bug,
         },
     )
@@ -89,7 +89,7 @@ def application(
 
 async def healthz(request: Request) -> Response:
     """The server answers."""
-    return answers.Json({"status": "ok"})
+    return answers.Json(Health())
 
 
 async def metrics(request: Request) -> Response:

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from ...run.registry import RunFiles
-from ..store.store import Row
+from ..store.rows import Row
 
 POLL_S = 0.2
 CHUNK_BYTES = 1 << 16
@@ -20,11 +20,11 @@ class MirroredLog:
         self._row = row
         self._kind = kind
 
-    def size_bytes(self) -> int:
+    async def size_bytes(self) -> int:
         """How long the mirror is now; 0 when there is none yet."""
         path = self._path()
         try:
-            return os.stat(path).st_size if path is not None else 0
+            return (await asyncio.to_thread(os.stat, path)).st_size if path is not None else 0
         except FileNotFoundError:
             return 0
 
@@ -33,7 +33,7 @@ class MirroredLog:
         path = self._path()
         if path is None or offset >= end:
             return
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = await asyncio.to_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             while chunk := await asyncio.to_thread(
                 os.pread, descriptor, min(CHUNK_BYTES, end - offset), offset
@@ -47,7 +47,7 @@ class MirroredLog:
         """The bytes from *offset* on, as they come, until *is_over* and all that was there then is given."""
         while True:
             is_last = is_over()  # asked before reading
-            end = self.size_bytes()
+            end = await self.size_bytes()
             async for chunk in self.read(offset, end):
                 yield chunk
             offset = max(offset, end)

@@ -1,34 +1,20 @@
-"""The OpenAPI document, made of the routes and models that answer: it cannot say anything else than they do."""
+"""The OpenAPI document, made of the routes and of the dataclasses that they take and answer with: it cannot say anything else than they do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from provision_agent.contract.events import JsonObject
 from provision_agent.contract.version import RUN_ID_PATTERN
-from pydantic import BaseModel
-from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
 
 from ...distribution import version
+from .answers import adapter_of
 from .api import Endpoint
+from .schemas import Error, Health
 
 _REF = "#/components/schemas/{model}"
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["class", "message", "hint"],
-            "properties": {
-                "class": {"type": "string"},
-                "message": {"type": "string"},
-                "hint": {"type": "string"},
-                "problems": {"type": "array", "items": {"type": "string"}},
-            },
-        }
-    },
-}
 _EVENT = {
     "type": "object",
     "description": "one of the stream's events",
@@ -46,17 +32,10 @@ _ALWAYS = {
 _WITH_BODY = {408: "the body did not arrive", 413: "too large", 415: "no JSON"}
 
 
-def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
+def document(endpoints: Iterable[Endpoint]) -> JsonObject:
     """OpenAPI 3.1 of *endpoints*."""
     endpoints = tuple(endpoints)
-    taken = {e.body for e in endpoints if e.body is not None}
-    given = {e.shape for e in endpoints if e.shape is not None}
-    modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [
-        *((model, "validation") for model in taken),
-        *((model, "serialization") for model in given),
-    ]
-    _, schemas = models_json_schema(modes, ref_template=_REF)
-    paths: dict[str, Any] = {}
+    paths: dict[str, dict[str, JsonObject]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
     paths["/healthz"] = {
@@ -64,7 +43,7 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
             "operationId": "healthz",
             "summary": "Is the server up?",
             "security": [],
-            "responses": {"200": _json("it is")},
+            "responses": {"200": _json("it is", Health)},
         }
     }
     paths["/metrics"] = {
@@ -76,7 +55,7 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
                     "description": "text format",
                     "content": {"text/plain": {"schema": {"type": "string"}}},
                 },
-                **{str(code): _error(text) for code, text in _ALWAYS.items()},
+                **{str(code): _json(text, Error) for code, text in _ALWAYS.items()},
             },
         }
     }
@@ -87,13 +66,25 @@ def document(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "schemas": {**schemas.get("$defs", {}), "Error": _ERROR},
+            "schemas": _schemas(endpoints),
         },
     }
 
 
-def _operation(endpoint: Endpoint) -> dict[str, Any]:
-    parameters: list[dict[str, Any]] = [
+def _schemas(endpoints: Iterable[Endpoint]) -> object:
+    """The dataclasses that the routes take and answer with, by name."""
+    taken = {e.body for e in endpoints if e.body is not None}
+    given = {e.answer for e in endpoints if e.answer is not None} | {Error, Health}
+    inputs: list[tuple[type, JsonSchemaMode, TypeAdapter[object]]] = [
+        *((kind, "validation", adapter_of(kind)) for kind in taken),
+        *((kind, "serialization", adapter_of(kind)) for kind in given),
+    ]
+    _, schemas = TypeAdapter.json_schemas(inputs, ref_template=_REF)
+    return schemas["$defs"]
+
+
+def _operation(endpoint: Endpoint) -> JsonObject:
+    parameters: list[JsonObject] = [
         {"name": p.name, "in": p.place, "schema": p.schema, "description": p.text}
         for p in endpoint.parameters
     ]
@@ -101,36 +92,31 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         schema = {"type": "string", "pattern": f"^{RUN_ID_PATTERN}$"}
         parameters.insert(0, {"name": "run", "in": "path", "required": True, "schema": schema})
     told = {**endpoint.answers, **_ALWAYS, **(_WITH_BODY if endpoint.body is not None else {})}
-    operation: dict[str, Any] = {
+    operation: dict[str, object] = {
         "operationId": endpoint.handler.__name__,
         "summary": endpoint.summary,
         "parameters": parameters,
         "responses": {str(code): _response(endpoint, code, text) for code, text in sorted(told.items())},
     }
     if endpoint.body is not None:
-        schema = {"$ref": _REF.format(model=endpoint.body.__name__)}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": True, "content": _content(endpoint.body)}
     return operation
 
 
-def _response(endpoint: Endpoint, code: int, text: str) -> dict[str, Any]:
+def _response(endpoint: Endpoint, code: int, text: str) -> JsonObject:
     if code >= 400:
-        return _error(text)
+        return _json(text, Error)
     if code == 204:
         return {"description": text}
-    if endpoint.media_type == "application/json":
-        return _json(text, endpoint.shape)
+    if endpoint.answer is not None:
+        return _json(text, endpoint.answer)
     schema = _EVENT if endpoint.media_type == "text/event-stream" else {"type": "string"}
     return {"description": text, "content": {endpoint.media_type: {"schema": schema}}}
 
 
-def _error(text: str) -> dict[str, Any]:
-    return {
-        "description": text,
-        "content": {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}},
-    }
+def _json(text: str, kind: type) -> JsonObject:
+    return {"description": text, "content": _content(kind)}
 
 
-def _json(text: str, shape: type[BaseModel] | None = None) -> dict[str, Any]:
-    schema = {"type": "object"} if shape is None else {"$ref": _REF.format(model=shape.__name__)}
-    return {"description": text, "content": {"application/json": {"schema": schema}}}
+def _content(kind: type) -> JsonObject:
+    return {"application/json": {"schema": {"$ref": _REF.format(model=kind.__name__)}}}

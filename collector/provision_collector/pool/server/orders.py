@@ -9,14 +9,15 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from provision_agent.contract.plan import Plan
+from provision_agent.contract.steps import STEP_NAMES
 from provision_agent.contract.version import RUN_ID_PATTERN
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import ConfigDict, Field, JsonValue, StrictBool, StrictFloat, StrictInt
 
 from ...errors import ProfileError, UsageError
 from ...instance import Instance
@@ -28,9 +29,12 @@ from ...profile.units import duration_s
 _FILE = "profile.yaml"
 _LINE = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=_LINE)]
-Step = Literal["apt", "python", "repos", "downloads", "files", "commands", "checks", "services"]
+if TYPE_CHECKING:
+    Step = str
+else:
+    Step = Literal[STEP_NAMES]
 Duration = Annotated[
-    float | Annotated[str, Field(max_length=64)],
+    StrictFloat | Annotated[str, Field(max_length=64)],
     Field(description="seconds, or `30s 15m 1h`", examples=[900, "15m"], union_mode="left_to_right"),
 ]
 Secrets = Annotated[
@@ -39,57 +43,62 @@ Secrets = Annotated[
 ]
 
 
-class RunRequest(BaseModel):
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
     """An instance, what it must have, and how."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__ = _STRICT
 
     host: Annotated[
         str, Field(pattern=r"^[A-Za-z0-9@._:%\[\]-]{1,300}$", examples=["root@203.0.113.7:14842"])
     ]
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = None
     user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")] | None = None
-    key: Name | None = Field(None, description="the private key's path on the server")
+    key: Annotated[Name | None, Field(description="the private key's path on the server")] = None
     instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] | None = None
     profile: (
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", examples=["comfyui"])] | None
     ) = None
     profile_yaml: Annotated[str, Field(max_length=1 << 20)] | None = None
-    workflow: dict[str, JsonValue] | None = Field(
-        None, description="a ComfyUI workflow; what it needs is added"
-    )
-    set: dict[Name, Annotated[str, Field(max_length=4096)]] = Field(default_factory=dict)
+    workflow: Annotated[
+        dict[str, JsonValue] | None, Field(description="a ComfyUI workflow; what it needs is added")
+    ] = None
+    set: dict[Name, Annotated[str, Field(max_length=4096)]] = field(default_factory=dict)
     run_id: Annotated[str, Field(pattern=f"^{RUN_ID_PATTERN}$")] | None = None
     workspace: Name | None = None
     timeout: Duration | None = None
     boot_grace: Duration | None = None
     contact_timeout: Duration | None = None
-    strict: bool | None = None
-    skip: list[Step] = Field(default_factory=list, max_length=8)
-    only: list[Step] = Field(default_factory=list, max_length=8)
-    replace: bool = False
-    labels: dict[Name, Annotated[str, Field(max_length=1024)]] = Field(default_factory=dict, max_length=64)
+    strict: StrictBool | None = None
+    skip: Annotated[list[Step], Field(max_length=8)] = field(default_factory=list)
+    only: Annotated[list[Step], Field(max_length=8)] = field(default_factory=list)
+    replace: StrictBool = False
+    labels: Annotated[dict[Name, Annotated[str, Field(max_length=1024)]], Field(max_length=64)] = field(
+        default_factory=dict
+    )
     secrets: Secrets | None = None
 
-    @model_validator(mode="after")
-    def _one_profile(self) -> RunRequest:
+    def __post_init__(self) -> None:
         if (self.profile is None) == (self.profile_yaml is None):
             raise ValueError("give `profile` or `profile_yaml`, one of them")
-        return self
 
     @property
     def hash(self) -> str:
         """Equal for equal requests; the secrets' values have no part in it."""
-        data = self.model_dump(mode="json", exclude={"secrets"})
+        data = {name: value for name, value in vars(self).items() if name != "secrets"}
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-class SecretsRequest(BaseModel):
+@dataclass(frozen=True)
+class SecretsRequest:
     """Values for a run that says `secrets_needed`."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    __pydantic_config__ = _STRICT
 
-    secrets: dict[Name, Annotated[str, Field(max_length=8192)]] = Field(min_length=1)
+    secrets: Annotated[dict[Name, Annotated[str, Field(max_length=8192)]], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -112,10 +121,12 @@ def prepare(
         ProfileError: every problem of the profile. UsageError: the request cannot mean anything.
     """
     profile, unresolved = _with_workflow(request, _profile(request, profiles), scratch)
-    options = {name: getattr(request, name) for name in ("port", "user", "key", "instance_id")}
     instance = Instance.parse(
         request.host,
-        **options,
+        port=request.port,
+        user=request.user,
+        key=request.key,
+        instance_id=request.instance_id,
         boot_grace_s=_seconds("boot_grace", request.boot_grace),
         contact_timeout_s=_seconds("contact_timeout", request.contact_timeout),
     )

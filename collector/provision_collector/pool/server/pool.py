@@ -8,26 +8,28 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 from provision_agent.contract.messages import StopAnswer, StopRequest
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
-from ...instance import as_answer
+from ...instance import Instance, as_answer
 from ...instance.query import ask
 from ...profile import values_of
 from ...run import registry
-from ...run.registry import RunRecord
 from ...run.spec import new_run_id
-from ..hooks import Deliveries
-from ..store.store import Row, Store
+from ..hooks import HookQueue
+from ..store.rows import Row
+from ..store.store import Store
 from .orders import Accepted, RunRequest, prepare
 from .rules import Rules
 from .stream import read_events
 from .view import View, view_of
-from .watch import Watch
+from .watch import Shared, Watch
 
 MAX_GOING = 2000
 
@@ -59,34 +61,48 @@ class Pool:
         self._watches: dict[str, Watch] = {}
         self._broken: dict[str, tuple[Row, str]] = {}
         """Unfinished runs that could not be taken up, and why."""
-        self._deliveries = Deliveries(rules.hooks, store)
+        self._hooks = HookQueue(rules.hooks, store)
+        self._shared = Shared(rules, store, self._hooks, self.events_told, self._over)
+        self._accepting = asyncio.Lock()
+        """One request is accepted at a time: reading a profile and its plan needs the processor and much memory."""
 
     async def open(self) -> None:
         """Take up every unfinished run and every hook that is owed."""
         for row in await self.store.unfinished():
             try:
-                secrets = values_of(Plan.from_json(row.plan).secrets, self.rules.secrets)[0]
-                self._watch(row, secrets, is_new=False)
+                plan = await asyncio.to_thread(Plan.from_json, row.plan)
+                secrets = values_of(plan.secrets, self.rules.secrets)[0]
+                self._watches[row.run] = await Watch.open(row, plan, secrets, self._shared, is_new=False)
             except Exception as error:  # one run is not the end of the others
                 log.exception("run_not_taken_up", run=row.run)
-                self._watches.pop(row.run, None)
                 self._broken[row.run] = row, f"{type(error).__name__}: {error}"[:500]
-        await self._deliveries.resume()
+        await self._hooks.resume()
         await self._forget_old()
 
     async def close(self) -> None:
         """Stop watching; the runs go on, and the next server takes them up."""
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
-        await self._deliveries.close()
+        await self._hooks.close()
         await self.store.close()
 
     def stream_of(self, run: str) -> Path:
         """Where the stream of *run* lies."""
-        return self.rules.state_dir / "streams" / f"{run}.jsonl"
+        return self._shared.stream_of(run)
 
     def going(self, run: str) -> Watch | None:
         """The watch of a run that is not finished."""
         return self._watches.get(run)
+
+    async def find(self, run: str) -> tuple[Row, Watch | None] | None:
+        """What is known of *run*, and its watch while it is not finished; None when there is no such run."""
+        if (watch := self._watches.get(run)) is not None:
+            return watch.row, watch
+        row = await self.store.find(run, with_plan=False)
+        if row is None or row.verdict is not None or run in self._broken:
+            return None if row is None else (row, None)
+        async with self._accepting:  # it is just being begun
+            watch = self._watches.get(run)
+        return (watch.row, watch) if watch is not None else (row, None)
 
     def all_going(self) -> Iterator[Watch]:
         """Every unfinished run, newest first."""
@@ -110,7 +126,7 @@ class Pool:
         """Give a run that could not be taken up its *verdict*; any other is left as it is."""
         if run in self._broken:
             row, why = self._broken.pop(run)
-            summary = {**_broken_view(row, why).summary(0.0), "state": verdict, "verdict": verdict}
+            summary = replace(_broken_view(row, why).summary(0.0), state=verdict, verdict=verdict)
             await self.store.update(row, verdict=verdict, summary=summary)
             self.runs_ended[verdict] += 1
 
@@ -120,11 +136,10 @@ class Pool:
             return
         row, _ = self._broken[run]
         await self.store.update(row, is_stopping=True)
-        instance = RunRecord(run="", stem="", started_unix=0, instance=row.instance).to_instance()
-        record = registry.find(row.joined or row.run)
+        record = await asyncio.to_thread(registry.find, row.joined or row.run)
         workspace = record.workspace if record is not None else None
         request = StopRequest(run=row.joined or row.run, workspace=workspace)
-        await ask(instance, "stop", request, as_answer(StopAnswer), workspace=workspace)
+        await ask(row.instance, "stop", request, as_answer(StopAnswer), workspace=workspace)
         await self.end_broken(run, "cancelled")
 
     async def accept(self, request: RunRequest) -> tuple[Row, bool]:
@@ -133,42 +148,35 @@ class Pool:
         Raises:
             ProfileError, UsageError: it cannot be carried out. ConflictError: the id means another run. BusyError.
         """
-        if request.run_id is not None and (found := await self.store.find(request.run_id)) is not None:
-            return _same(found, request), False
-        if len(self._watches) >= MAX_GOING:
-            raise BusyError(
-                f"{MAX_GOING} runs are going on this server", hint="ask again when some have ended"
+        async with self._accepting:
+            if request.run_id is not None:
+                found = await self.store.find(request.run_id, with_plan=False)
+                if found is not None:
+                    return _same(found, request), False
+            if len(self._watches) >= MAX_GOING:
+                raise BusyError(
+                    f"{MAX_GOING} runs are going on this server", hint="ask again when some have ended"
+                )
+            accepted = await asyncio.to_thread(
+                prepare,
+                request,
+                profiles=self.rules.profiles,
+                held=self.rules.secrets,
+                scratch=self.rules.state_dir,
             )
-        rules = self.rules
-        accepted = await asyncio.to_thread(
-            prepare, request, profiles=rules.profiles, held=rules.secrets, scratch=rules.state_dir
-        )
-        row = _row(request, accepted)
-        known = registry.find(row.run)
-        if known is not None and known.is_named_here:
-            raise ConflictError(f"run `{row.run}` is known here from before", hint="choose another `run_id`")
-        if not await self.store.add(row):
-            found = await self.store.find(row.run)
-            assert found is not None
-            return _same(found, request), False
-        watch = self._watch(row, accepted.secrets, is_new=True)
+            row = _row(request, accepted)
+            known = await asyncio.to_thread(registry.find, row.run)
+            if known is not None and known.is_named_here:
+                raise ConflictError(
+                    f"run `{row.run}` is known here from before", hint="choose another `run_id`"
+                )
+            is_added = await self.store.add(row)
+            assert is_added, "its id was free, and one request is accepted at a time"
+            watch = await Watch.open(row, accepted.plan, accepted.secrets, self._shared, is_new=True)
+            self._watches[row.run] = watch
         for warning in accepted.warnings:
             await watch.warn(warning)
         return row, True
-
-    def _watch(self, row: Row, secrets: dict[str, str], *, is_new: bool) -> Watch:
-        watch = self._watches[row.run] = Watch(
-            row,
-            secrets,
-            is_new=is_new,
-            stream=self.stream_of(row.run),
-            rules=self.rules,
-            store=self.store,
-            deliveries=self._deliveries,
-            told=self.events_told,
-            on_end=self._over,
-        )
-        return watch
 
     async def _over(self, watch: Watch) -> None:
         self._watches.pop(watch.row.run, None)
@@ -178,7 +186,7 @@ class Pool:
     async def _forget_old(self) -> None:
         """Drop what is known of the oldest finished runs; their mirrors are `provision prune`'s matter."""
         for run in await self.store.forget(keep=self.rules.keep):
-            self.stream_of(run).unlink(missing_ok=True)
+            await asyncio.to_thread(self.stream_of(run).unlink, missing_ok=True)
 
 
 def _broken_view(row: Row, why: str) -> View:
@@ -191,7 +199,9 @@ def _row(request: RunRequest, accepted: Accepted) -> Row:
     return Row(
         run=request.run_id or new_run_id(),
         request_hash=request.hash,
-        instance=registry.record_of(accepted.instance),
+        instance=parse(
+            Instance, registry.record_of(accepted.instance), "instance"
+        ),  # with paths that hold in any folder
         plan=accepted.plan.to_json(),
         profile=accepted.plan.name,
         labels=request.labels,

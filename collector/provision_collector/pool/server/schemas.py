@@ -1,21 +1,36 @@
-"""The shape of what the API answers, for the OpenAPI document. Fields are only ever added.
+"""What the API answers, as dataclasses: the code that answers makes them, and the OpenAPI document is made of them.
 
-Tests hold real answers against it; the code that answers does not pass through here.
+Fields are only ever added.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, Field
+from provision_agent.contract.events import JsonObject
+from pydantic import Field, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from .view import ENDED, STATES
+from ..scorecard import Scorecard
+from ..store.rows import Next, State, Summary
 
-Next = Literal["none", "retry", "replace_instance", "fix_profile", "fix_credentials", "report_bug"]
-Items = dict[str, dict[str, Any]]
+Items = dict[str, JsonObject]
 
 
-class Links(BaseModel):
+class Described:
+    """Marks JSON that is passed on as it was written, whichever release wrote it: the document describes it as *kind*."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(TypeAdapter(self._kind).core_schema)
+
+
+@dataclass(frozen=True)
+class Links:
     """Where to ask on."""
 
     status: str
@@ -23,56 +38,41 @@ class Links(BaseModel):
     log: str
 
 
+@dataclass(frozen=True)
 class Begun(Links):
     """A run that was begun, or found."""
 
     run: str
 
 
-class FileCount(BaseModel):
-    """How far the downloads are."""
-
-    settled: int
-    all: int
-
-
-class Listed(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Listed(Summary):
     """One run in a few numbers."""
 
     run: str
-    joined: str | None = Field(
-        description="the run that the instance works on, when its plan was going already"
-    )
+    joined: Annotated[
+        str | None, Field(description="the run that the instance works on, when its plan was going already")
+    ]
     host: str
     instance_id: str | None
     profile: str
     labels: dict[str, str]
     created_unix: float
     is_stopping: bool
-    state: str = Field(json_schema_extra={"enum": [*STATES, *ENDED]})
-    broken: str | None = Field(default=None, description="why the run's events cannot be told whole")
-    verdict: str | None
-    next: Next | None
-    contact: str | None = Field(description="`connected`, or what keeps the server from it")
-    files: FileCount
-    bytes: int
-    bytes_left: int
-    bytes_per_s: float
-    usable_after_s: float | None
-    duration_s: float | None
-    seconds_left: float | None = Field(description="until the run's deadline")
-    errors: int
 
 
-class Runs(BaseModel):
+@dataclass(frozen=True)
+class Runs:
     """Runs, newest first."""
 
     runs: list[Listed]
 
 
-class Problem(BaseModel):
+@dataclass(frozen=True)
+class Problem:
     """What went wrong with one item, and what to do."""
 
+    class_: Annotated[str, Field(alias="class")]
     item: str | None
     level: str | None
     message: str | None
@@ -80,14 +80,16 @@ class Problem(BaseModel):
     retriable: bool | None
 
 
-class Gap(BaseModel):
+@dataclass(frozen=True)
+class Gap:
     """Bytes of a log that were gone before anyone read them."""
 
     file: str
     bytes: int | None
 
 
-class Service(BaseModel):
+@dataclass(frozen=True)
+class Service:
     """A service on the instance."""
 
     name: str
@@ -95,7 +97,8 @@ class Service(BaseModel):
     url: str | None
 
 
-class Downloads(BaseModel):
+@dataclass(frozen=True)
+class Downloads:
     """How many files."""
 
     ok: int
@@ -103,20 +106,22 @@ class Downloads(BaseModel):
     skipped: int
 
 
-class Checks(BaseModel):
+@dataclass(frozen=True)
+class Checks:
     """How the checks went; the failed ones by name."""
 
     passed: int
     failed: list[str]
 
 
-class Outcome(BaseModel):
+@dataclass(frozen=True)
+class Outcome:
     """How a run ended, and what to do next."""
 
     run: str
     host: str
     labels: dict[str, str]
-    verdict: str = Field(json_schema_extra={"enum": list(ENDED)})
+    verdict: State
     exit_code: int
     next: Next
     duration_s: float | None
@@ -132,26 +137,38 @@ class Outcome(BaseModel):
     logs: dict[str, str]
 
 
-class Status(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Status:
     """One run as it is now: what its events so far say."""
 
+    format: int
     run: str
     joined: str | None
     host: str
     instance_id: str | None
     profile: str
+    name: str
+    plan_hash: str
     labels: dict[str, str]
     created_unix: float
     links: Links
     last_event_id: int
-    state: str = Field(json_schema_extra={"enum": [*STATES, *ENDED]})
-    broken: str | None = Field(default=None, description="why the run's events cannot be told whole")
+    seq: int
+    collector_seq: int
+    state: State
+    broken: Annotated[str | None, Field(description="why the run's events cannot be told whole")]
     contact: str | None
     reconnects: int
     secrets_needed: list[str]
     started: str | None
+    updated: str | None
+    deadline_s: float | None
     seconds_left: float | None
     usable_after_s: float | None
+    duration_s: float | None
+    bytes_downloaded: int | None
+    workspace: str
+    facts: JsonObject
     steps: Items
     downloads: Items
     repos: Items
@@ -160,41 +177,53 @@ class Status(BaseModel):
     commands: Items
     checks: Items
     services: Items
-    errors: list[Problem]
+    errors: Annotated[list[JsonObject], Described(list[Problem])]
     warnings: list[str]
-    gaps: list[Gap]
-    outcome: Outcome | None
+    gaps: Annotated[list[JsonObject], Described(list[Gap])]
+    verdict: str | None
+    outcome: Annotated[JsonObject, Described(Outcome)] | None
 
 
-class Taken(BaseModel):
+@dataclass(frozen=True)
+class Taken:
     """The secrets that were taken, by name."""
 
     run: str
     taken: list[str]
 
 
-class Source(BaseModel):
-    """What came from one host."""
-
-    bytes: int
-    bytes_per_s: int | None
-
-
-class Scorecard(BaseModel):
-    """What the runs of one instance say about the machine."""
-
-    instance: str
-    host: str
-    runs: int
-    verdicts: dict[str, int]
-    usable_after_s: float | None = Field(description="the median")
-    sources: dict[str, Source]
-    stalls: int
-    reconnects: int
-    last: str
-
-
-class Hosts(BaseModel):
+@dataclass(frozen=True)
+class Hosts:
     """Scorecards, the instance that ran last first."""
 
     hosts: list[Scorecard]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What went wrong with a request, and what to do."""
+
+    class_: Annotated[str, Field(alias="class")]
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class WithProblems(Trouble):
+    """All of the problems of a profile, as ``file:line:column: message``, or of a body."""
+
+    problems: list[str]
+
+
+@dataclass(frozen=True)
+class Error:
+    """The answer to a request that cannot be carried out."""
+
+    error: Trouble | WithProblems
+
+
+@dataclass(frozen=True)
+class Health:
+    """The server answers."""
+
+    status: str = "ok"

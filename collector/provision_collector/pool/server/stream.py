@@ -1,4 +1,4 @@
-"""The story of one run as this server told it: both sides' events, one JSON line each, the id is the line's number.
+"""The events of one run as this server told them: both sides', one JSON line each; the id is the line's number.
 
 Written before anyone sees it and never changed, so a reader may go away and come back at any id, across restarts
 of the server. Readers hold a place in the file, never events.
@@ -7,14 +7,16 @@ of the server. Readers hold a place in the file, never events.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-from provision_agent.contract.events import read_event
+from provision_agent.contract.events import JsonObject, read_event
 from provision_agent.contract.parsing import ParseError
+
+from ...storage import open_private, private_folder
 
 CHUNK_BYTES = 1 << 16
 _NO_END = 1 << 62
@@ -29,28 +31,41 @@ class StreamWriter:
         self.is_over = False
         self.listeners: set[asyncio.Event] = set()
         """Set by every event, and by the end."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        private_folder(path.parent)
+        self._descriptor = open_private(path, os.O_RDWR | os.O_APPEND)
         self._length = 0
         for chunk in _chunks(self._descriptor):
             self.last_id += chunk.count(b"\n")
             self._length += len(chunk)
         os.ftruncate(self._descriptor, self._length)
 
-    def append(self, event: Mapping[str, Any]) -> int:
+    def append(self, event: JsonObject) -> int:
         """Write *event* and wake the readers; returns its id. Raises OSError and leaves no half line."""
-        line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+        self.write((event,))
+        self.wake()
+        return self.last_id
+
+    def write(self, events: Sequence[JsonObject]) -> None:
+        """Write *events* in one piece. It may block: on the event loop call it in a thread, then `wake` the readers.
+
+        Raises:
+            OSError: this disk does not take them; none of them was written.
+        """
+        data = b"".join(map(_line, events))
         try:
-            written = os.write(self._descriptor, line)
-            if written != len(line):
-                raise OSError(28, "no space left on device")
+            written = os.write(self._descriptor, data)
+            if written != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
             os.ftruncate(self._descriptor, self._length)
             raise
-        self._length += len(line)
-        self.last_id += 1
-        self._wake()
-        return self.last_id
+        self._length += len(data)
+        self.last_id += len(events)
+
+    def wake(self) -> None:
+        """Tell every reader that something was written."""
+        for listener in self.listeners:
+            listener.set()
 
     def end(self) -> None:
         """Nothing will follow. Safe to repeat."""
@@ -58,11 +73,7 @@ class StreamWriter:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-        self._wake()
-
-    def _wake(self) -> None:
-        for listener in self.listeners:
-            listener.set()
+        self.wake()
 
 
 class StreamReader:
@@ -100,7 +111,7 @@ class StreamReader:
             self._descriptor = -1
 
 
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
+def read_events(path: Path) -> Iterator[JsonObject]:
     """Every event of a stream so far, an empty one for a line that is none; none when there is no such stream."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -113,7 +124,11 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
         os.close(descriptor)
 
 
-def _event(line: bytes) -> dict[str, Any]:
+def _line(event: JsonObject) -> bytes:
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace") + b"\n"
+
+
+def _event(line: bytes) -> JsonObject:
     try:
         return read_event(line) or {}
     except ParseError:
@@ -121,8 +136,11 @@ def _event(line: bytes) -> dict[str, Any]:
 
 
 def last_id_of(path: Path) -> int:
-    """How many events a stream has."""
-    reader = StreamReader(path, after=_NO_END)
+    """How many events a stream has; 0 when there is no such stream."""
+    try:
+        reader = StreamReader(path, after=_NO_END)
+    except FileNotFoundError:
+        return 0
     reader.close()
     return reader.last_id
 

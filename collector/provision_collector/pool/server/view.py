@@ -1,23 +1,20 @@
-"""What polling shows of a run: a fold of its stream, so that it and the stream tell the same story. Pure.
+"""What polling shows of a run: what its stream has told so far. Pure.
 
-A stream may hold what an earlier release took from an instance without a look. Such an event is left out and the run
-is shown as `broken`; no event of one run is the end of a list or of a server.
+The state of a run that is watched here is folded once, by its watcher: `watch` lends it to the view. A run that nobody
+watches is folded from its stream. A stream may hold what an earlier release took from an instance without a look: such
+an event is left out and the run is shown as `broken`; no event of one run is the end of a list or of a server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any
 
-from provision_agent.contract.events import parse_event
+from provision_agent.contract.events import JsonObject, parse_event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
-from provision_agent.contract.verdicts import VERDICTS
 
-STATES = ("accepted", "connecting", "running", "usable", "broken")
-"""Those of a run that is going; a finished one's is its verdict."""
-ENDED = tuple(VERDICTS)
+from ..store.rows import ENDED, FileCount, Summary
 
 
 class View:
@@ -25,16 +22,21 @@ class View:
 
     def __init__(self, run: str) -> None:
         self.run_state = RunState(run)
-        """The fold of the agent's events."""
+        """The agent's events, folded; of a watched run it may be ahead of the stream by what is just being written."""
         self.state = "accepted"
         self.last_event_id = 0
+        self.agent_seq = 0
+        """The `seq` of the agent's last event that was told."""
         self.collector_seq = 0
         self.contact: str | None = None
         self.reconnects = 0
         self.secrets_needed: list[str] = []
-        self.gaps: list[dict[str, Any]] = []
-        self.outcome: dict[str, Any] | None = None
+        self.gaps: list[JsonObject] = []
+        self.outcome: JsonObject | None = None
         self.broken: str | None = None
+        self.own_warnings: list[str] = []
+        """What this side warned of."""
+        self._watched: RunState | None = None
 
     @property
     def is_over(self) -> bool:
@@ -46,7 +48,16 @@ class View:
         """The word for the run now: a verdict, `broken`, or how far it is."""
         return "broken" if self.broken is not None and not self.is_over else self.state
 
-    def tell(self, event: Mapping[str, Any]) -> None:
+    @property
+    def warnings(self) -> list[str]:
+        """What the agent and this side warned of."""
+        return [*self.run_state.warnings, *self.own_warnings]
+
+    def watch(self, state: RunState) -> None:
+        """Show *state*, which whoever watches the run folds, as soon as that is as far as the stream."""
+        self._watched = state
+
+    def tell(self, event: JsonObject) -> None:
         """Take *event*, the next of the stream. Never raises: what cannot be taken breaks this view only."""
         self.last_event_id += 1
         try:
@@ -75,35 +86,35 @@ class View:
         started = datetime.fromisoformat(told.started).timestamp()
         return max(started + told.deadline_s - now_unix, 0.0)
 
-    def summary(self, now_unix: float) -> dict[str, Any]:
+    def summary(self, now_unix: float) -> Summary:
         """The few numbers of a run that a list shows."""
-        told = self.run_state
+        told, outcome = self.run_state, self.outcome
         totals = told.totals()
         files = told.items["downloads"].values()
-        return {
-            "state": self.word,
-            "broken": self.broken,
-            "verdict": self.outcome["verdict"] if self.outcome is not None else None,
-            "next": self.outcome["next"] if self.outcome is not None else None,
-            "contact": self.contact,
-            "files": {
-                "settled": sum(1 for file in files if file.state in ("done", "skipped")),
-                "all": len(files),
-            },
-            "bytes": totals.landed_bytes,
-            "bytes_left": totals.left_bytes,
-            "bytes_per_s": 0.0 if self.is_over else totals.bytes_per_s,
-            "usable_after_s": told.usable_after_s,
-            "duration_s": told.duration_s,
-            "seconds_left": self.seconds_left(now_unix),
-            "errors": len(self.outcome["errors"] if self.outcome is not None else told.errors),
-        }
+        errors = outcome["errors"] if outcome is not None else told.errors
+        return Summary(
+            state=self.word,
+            broken=self.broken,
+            verdict=str(outcome["verdict"]) if outcome is not None else None,
+            next=str(outcome["next"]) if outcome is not None else None,
+            contact=self.contact,
+            files=FileCount(sum(1 for file in files if file.state in ("done", "skipped")), len(files)),
+            bytes=totals.landed_bytes,
+            bytes_left=totals.left_bytes,
+            bytes_per_s=0.0 if self.is_over else totals.bytes_per_s,
+            usable_after_s=told.usable_after_s,
+            duration_s=told.duration_s,
+            seconds_left=self.seconds_left(now_unix),
+            errors=len(errors) if isinstance(errors, (list, dict)) else 0,
+        )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Everything, as ``GET /api/runs/{run}`` has it."""
         return {
             **self.run_state.to_json(),
-            "state": self.state,
+            "state": self.word,
+            "seq": self.agent_seq,
+            "warnings": self.warnings,
             "verdict": self.outcome["verdict"] if self.outcome is not None else None,
             "last_event_id": self.last_event_id,
             "collector_seq": self.collector_seq,
@@ -115,29 +126,34 @@ class View:
             "broken": self.broken,
         }
 
-    def _take_agents(self, event: Mapping[str, Any]) -> None:
+    def _take_agents(self, event: JsonObject) -> None:
         if not event:
             raise ParseError("a line is no event")
-        known = parse_event(event)
-        self.run_state.fold(known)
-        if known.name != "run_finished":  # the end is the outcome, here as in the stream
-            self.state = self.run_state.state if self.run_state.state != "accepted" else self.state
-        if known.name in ("run_started", "secrets_needed"):
-            names = known.data.get("names")
-            self.secrets_needed = [str(name) for name in names] if isinstance(names, list) else []
+        if self._watched is not None and self._watched.seq >= self.agent_seq:
+            self.run_state = self._watched
+        seq, name = event.get("seq"), event.get("event")
+        if self.run_state is not self._watched:
+            known = parse_event(event)
+            self.run_state.fold(known)
+        self.agent_seq = seq if isinstance(seq, int) else self.agent_seq
+        self.state = _STATES.get(str(name), self.state)  # the end is the outcome, here as in the stream
+        if name in ("run_started", "secrets_needed"):
+            names = event.get("names")
+            self.secrets_needed = [str(each) for each in names] if isinstance(names, list) else []
 
-    def _take_own(self, event: Mapping[str, Any]) -> None:
-        if type(event.get("seq")) is not int or not isinstance(event.get("event"), str):
+    def _take_own(self, event: JsonObject) -> None:
+        seq, name = event.get("seq"), event.get("event")
+        if type(seq) is not int or not isinstance(name, str):
             raise ParseError("`seq` or `event` is missing")
-        self.collector_seq = event["seq"]
-        if event["event"] in _TAKEN:
-            _TAKEN[event["event"]](self, event)
+        self.collector_seq = seq
+        if name in _TAKEN:
+            _TAKEN[name](self, event)
 
-    def _connecting(self, event: Mapping[str, Any]) -> None:
+    def _connecting(self, event: JsonObject) -> None:
         self.contact = str(event.get("cause"))
         self._reach()
 
-    def _connected(self, event: Mapping[str, Any]) -> None:
+    def _connected(self, event: JsonObject) -> None:
         self.contact = "connected"
         self._reach()
 
@@ -145,23 +161,26 @@ class View:
         if self.state == "accepted":
             self.state = "connecting"
 
-    def _connection_lost(self, event: Mapping[str, Any]) -> None:
+    def _connection_lost(self, event: JsonObject) -> None:
         self.reconnects += self.contact == "connected"
         self.contact = str(event.get("cause"))
 
-    def _secrets_needed(self, event: Mapping[str, Any]) -> None:
-        self.secrets_needed = list(event.get("names") or [])
+    def _secrets_needed(self, event: JsonObject) -> None:
+        names = event.get("names") or []
+        if not isinstance(names, list):
+            raise ParseError("`names` of `secrets_needed` is no list")
+        self.secrets_needed = [str(name) for name in names]
 
-    def _agent_restarted(self, event: Mapping[str, Any]) -> None:
+    def _agent_restarted(self, event: JsonObject) -> None:
         self.secrets_needed = []
 
-    def _warning(self, event: Mapping[str, Any]) -> None:
-        self.run_state.warnings.append(str(event.get("message")))
+    def _warning(self, event: JsonObject) -> None:
+        self.own_warnings.append(str(event.get("message")))
 
-    def _gap(self, event: Mapping[str, Any]) -> None:
+    def _gap(self, event: JsonObject) -> None:
         self.gaps.append({"file": event.get("file"), "bytes": event.get("bytes")})
 
-    def _outcome(self, event: Mapping[str, Any]) -> None:
+    def _outcome(self, event: JsonObject) -> None:
         errors = event.get("errors")
         is_ours = event.get("verdict") in ENDED and isinstance(event.get("next"), str)
         if (
@@ -175,7 +194,8 @@ class View:
         self.state = str(event["verdict"])
 
 
-_TAKEN: dict[str, Callable[[View, Mapping[str, Any]], None]] = {
+_STATES = {"run_started": "running", "run_usable": "usable"}
+_TAKEN: dict[str, Callable[[View, JsonObject], None]] = {
     "connecting": View._connecting,
     "connected": View._connected,
     "connection_lost": View._connection_lost,
@@ -187,7 +207,7 @@ _TAKEN: dict[str, Callable[[View, Mapping[str, Any]], None]] = {
 }
 
 
-def view_of(run: str, events: Iterable[Mapping[str, Any]]) -> View:
+def view_of(run: str, events: Iterable[JsonObject]) -> View:
     """The view after *events* of a stream, whichever release wrote it."""
     view = View(run)
     for event in events:

@@ -1,6 +1,6 @@
 """One run of this server on its way to its outcome: watched, stopped, released, taken up after a crash.
 
-What a `Run` tells comes into the run's story once, whichever server is watching.
+What a `Run` tells comes into the run's log once, whichever server is watching.
 """
 
 from __future__ import annotations
@@ -9,93 +9,121 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import structlog
 from provision_agent.contract import verdicts
+from provision_agent.contract.events import JsonObject
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
-from ...instance import Instance
 from ...mirror import MirrorState
 from ...profile import values_of
 from ...run import registry
 from ...run.events import EventTail
 from ...run.outcome import outcome_of
-from ...run.registry import RunFiles, RunRecord
+from ...run.registry import RunFiles
 from ...run.run import Run, with_labels
 from ...run.spec import Order
 from .. import scorecard
 from ..gone import leave_when_gone
-from ..hooks import Deliveries, Kind
-from ..store.store import Row, Store
+from ..hooks import HookQueue, Kind
+from ..store.rows import Row
+from ..store.store import Store
+from .disk import DiskThread
 from .rules import Rules
-from .run_log import Story
+from .run_log import RunLog
 from .view import View
 
 STOP_RETRY_S = 10.0
+FIRST_EVENT_WITHIN_S = 2.0
+"""A client is answered when its run's first event is written; on a full disk after so long, without."""
 
 log = structlog.get_logger()
 
 
-class Watch:
-    """The way of the run in *row*; *secrets* are by the names that its profile uses.
+@dataclass(frozen=True)
+class Shared:
+    """What all watches of one server use."""
 
-    It begins at once and calls *on_end* when the outcome is told and remembered.
-    """
+    rules: Rules
+    store: Store
+    hooks: HookQueue
+    told: Counter[str]
+    """Events by name, since this process began."""
+    on_end: Callable[[Watch], Awaitable[None]]
+    """Called when an outcome is told and remembered."""
+    disk: DiskThread = field(default_factory=DiskThread)
+
+    def stream_of(self, run: str) -> Path:
+        """Where the stream of *run* lies."""
+        return self.rules.state_dir / "streams" / f"{run}.jsonl"
+
+
+class Watch:
+    """The way of one run to its outcome. `open` begins it."""
 
     def __init__(
-        self,
-        row: Row,
-        secrets: dict[str, str],
-        *,
-        is_new: bool,
-        stream: Path,
-        rules: Rules,
-        store: Store,
-        deliveries: Deliveries,
-        told: Counter[str],
-        on_end: Callable[[Watch], Awaitable[None]],
+        self, row: Row, plan: Plan, secrets: dict[str, str], run_log: RunLog, shared: Shared
     ) -> None:
         self.row = row
-        self.instance: Instance = RunRecord(
-            run="", stem="", started_unix=0, instance=row.instance
-        ).to_instance()
-        self.story = Story(row.run, stream, labels=row.labels, told=told)
-        self._rules = rules
-        self._store = store
-        self._deliveries = deliveries
-        self._on_end = on_end
+        self.log = run_log
+        self._plan = plan
         self._secrets = secrets
-        self._secret_names = frozenset(rule.name for rule in Plan.from_json(row.plan).secrets)
+        self._shared = shared
         self._run: Run | None = None
         self._is_closing = False
         self._stopping: asyncio.Task[None] | None = None
-        if not self.story.is_begun:
-            self.story.say("run_accepted", host=str(self.instance), labels=row.labels)
-        self._task = asyncio.create_task(self._course(is_new=is_new), name=f"watch {row.run}")
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(
+        cls, row: Row, plan: Plan, secrets: dict[str, str], shared: Shared, *, is_new: bool
+    ) -> Self:
+        """Begin to watch the run in *row*, or take it up.
+
+        Args:
+            plan: The one in *row*, read.
+            secrets: Values by the names that its profile uses.
+            is_new: No server has ordered it yet.
+        """
+        run_log = await asyncio.to_thread(
+            RunLog,
+            row.run,
+            shared.stream_of(row.run),
+            labels=row.labels,
+            told=shared.told,
+            disk=shared.disk,
+        )
+        watch = cls(row, plan, secrets, run_log, shared)
+        if not watch.log.is_begun:
+            first = watch.log.say("run_accepted", host=str(row.instance), labels=row.labels)
+            await asyncio.wait({asyncio.create_task(first)}, timeout=FIRST_EVENT_WITHIN_S)
+        watch._task = asyncio.create_task(watch._course(is_new=is_new), name=f"watch {row.run}")
+        return watch
 
     @property
     def view(self) -> View:
         """What polling shows."""
-        return self.story.view
+        return self.log.view
 
     async def close(self) -> None:
         """Stop watching, without a word in the stream."""
         self._is_closing = True
         self._end_stopping()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         if self._run is not None:
             await self._run.leave()
-        self.story.end()
+        await self.log.end()
 
     async def stop(self) -> None:
         """End the run on the instance; tried until it is over, by the next server too."""
         self._begin_stopping()
-        await self._store.update(self.row, is_stopping=True)
+        await self._shared.store.update(self.row, is_stopping=True)
 
     async def release(self) -> None:
         """The instance is gone: end the run here."""
@@ -104,11 +132,11 @@ class Watch:
 
     async def warn(self, message: str) -> None:
         """Tell the clients something that ends nothing."""
-        await self.story.say_surely("warning", message=message)
+        await self.log.say("warning", message=message)
 
     def give_secrets(self, values: Mapping[str, str]) -> None:
         """Take secrets for when the agent must be started again."""
-        self._secrets.update(values_of(Plan.from_json(self.row.plan).secrets, values)[0])
+        self._secrets.update(values_of(self._plan.secrets, values)[0])
         if self._run is not None:
             self._run.give_secrets(self._secrets)
 
@@ -122,16 +150,17 @@ class Watch:
             if outcome is None:
                 outcome = await self._watched(is_new=is_new)
         except ProvisionError as problem:  # what the instance left in the mirrors cannot be read
-            outcome = await self._tell_outcome(problem.verdict, problem.exit_code, error=problem)
+            outcome = await self._tell_outcome(problem.verdict, problem.exit_code, self._files, problem)
         except Exception as bug:  # one run's bug is not the end of the others
             log.exception("watch_failed", run=self.row.run)
             error = ProvisionError(f"{type(bug).__name__}: {bug}", hint="see the server's log, and report it")
-            outcome = await self._tell_outcome("bug", 70, error=error)
+            outcome = await self._tell_outcome("bug", verdicts.exit_code("bug"), self._files, error)
         await self._end(outcome)
 
-    async def _watched(self, *, is_new: bool) -> dict[str, Any]:
+    async def _watched(self, *, is_new: bool) -> JsonObject:
         """Follow the run to its outcome, which is told then."""
-        self._run = run = Run(self.instance, self._order(is_new=is_new))
+        self._run = run = Run(self.row.instance, self._order(is_new=is_new))
+        self.view.watch(run.state)
         if self.row.is_stopping:
             self._begin_stopping()
         gone_check = asyncio.create_task(self._leave_when_gone(run))
@@ -146,17 +175,21 @@ class Watch:
             for task in (gone_check, pump, ended):
                 task.cancel()
             await asyncio.gather(gone_check, pump, ended, return_exceptions=True)
-        return dict(self.view.outcome or {})
+        return self.view.outcome or {}
+
+    @property
+    def _files(self) -> RunFiles | None:
+        return RunFiles(self.row.stem) if self.row.stem is not None else None
 
     def _order(self, *, is_new: bool) -> Order:
         row = self.row
         return Order(
-            plan=Plan.from_json(row.plan),
+            plan=self._plan,
             run_id=row.joined or row.run,
             secrets=dict(self._secrets),
             labels=row.labels,
             replace=row.replaces,
-            logs_dir=self._rules.logs_dir,
+            logs_dir=self._shared.rules.logs_dir,
             profile=row.profile,
             resume=not is_new,
             owed_secrets=frozenset(row.secret_names),
@@ -167,43 +200,49 @@ class Watch:
             if self._is_closing:
                 return
             if run.files is not None and self.row.stem != run.files.stem:
-                await self._store.update(self.row, joined=run.id, stem=run.files.stem)
-            if not self.story.knows(event):
+                await self._shared.store.update(self.row, joined=run.id, stem=run.files.stem)
+            if not self.log.knows(event):
                 await self._tell(event)
+        await self.log.flush()
 
-    async def _tell(self, event: Mapping[str, Any]) -> None:
-        if event["event"] == "secrets_needed":  # nobody is asked for a secret that the order has no use for
-            event = {**event, "names": [name for name in event["names"] if name in self._secret_names]}
-        await self.story.tell_surely(event)
+    async def _tell(self, event: JsonObject) -> None:
+        names = event.get("names")
+        if event["event"] == "secrets_needed" and isinstance(names, list):
+            wanted = {
+                rule.name for rule in self._plan.secrets
+            }  # nobody is asked for what the order has no use for
+            event = {**event, "names": [name for name in names if name in wanted]}
+        await self.log.tell(event)
         if event["event"] == "run_usable":
+            await self.log.flush()
             await self._tell_hooks("usable", {"usable_after_s": event["after_s"]})
 
-    async def _tell_hooks(self, kind: Kind, facts: Mapping[str, Any]) -> None:
+    async def _tell_hooks(self, kind: Kind, facts: JsonObject) -> None:
         about = {
-            "host": str(self.instance),
-            "instance_id": self.instance.instance_id,
+            "host": str(self.row.instance),
+            "instance_id": self.row.instance.instance_id,
             "labels": self.row.labels,
         }
-        await self._deliveries.tell(kind, self.row.run, {**about, **facts})
+        await self._shared.hooks.tell(kind, self.row.run, {**about, **facts})
 
-    async def _end(self, outcome: dict[str, Any]) -> None:
+    async def _end(self, outcome: JsonObject) -> None:
         """Hooks first, then the verdict: a server killed in between owes them again under the same key."""
         facts = {"outcome": outcome, "verdict": outcome["verdict"], "next": outcome["next"]}
         await self._tell_hooks("finished", facts)
         await asyncio.to_thread(self._remember_gone, outcome)
         summary = self.view.summary(time.time())
-        await self._store.update(self.row, verdict=outcome["verdict"], summary=summary)
+        await self._shared.store.update(self.row, verdict=outcome["verdict"], summary=summary)
         self._end_stopping()
-        self.story.end()
-        await self._on_end(self)
+        await self.log.end()
+        await self._shared.on_end(self)
 
-    def _remember_gone(self, outcome: Mapping[str, Any]) -> None:
-        record = registry.find(self.row.joined or self.row.run, self.instance)
+    def _remember_gone(self, outcome: JsonObject) -> None:
+        record = registry.find(self.row.joined or self.row.run, self.row.instance)
         if outcome["verdict"] == "instance-gone" and record is not None and record.verdict is None:
             registry.remember(replace(record, verdict="instance-gone"))
 
     async def _leave_when_gone(self, run: Run) -> None:
-        command = self._rules.gone_check
+        command = self._shared.rules.gone_check
         if command is not None:
             await leave_when_gone(run, command)
 
@@ -232,40 +271,38 @@ class Watch:
 
     # -- a run that ended between two servers
 
-    async def _ended_while_away(self) -> dict[str, Any] | None:
+    async def _ended_while_away(self) -> JsonObject | None:
         """The outcome of a run that was mirrored to its end, though its stream does not tell yet."""
-        record = registry.find(self.row.joined or self.row.run, self.instance)
+        record = await asyncio.to_thread(registry.find, self.row.joined or self.row.run, self.row.instance)
         if record is None or record.verdict is None or not record.files.events.exists():
             return None
         tail = EventTail(record.files.events)
         while events := await asyncio.to_thread(tail.read_new):
             for event in events:
-                if not self.story.knows(event.data):
+                if not self.log.knows(event.data):
                     await self._tell(with_labels(event.data, self.row.labels))
-        outcome = self._outcome(record.verdict, verdicts.exit_code(record.verdict), record.files)
-        await asyncio.to_thread(scorecard.record, self.instance, record.files.events, outcome)
-        await self.story.say_surely("outcome", **outcome)
+        await self.log.flush()
+        outcome = await self._tell_outcome(record.verdict, verdicts.exit_code(record.verdict), record.files)
+        await asyncio.to_thread(scorecard.record, self.row.instance, record.files.events, outcome)
         return outcome
 
-    async def _tell_outcome(self, verdict: str, exit_code: int, *, error: ProvisionError) -> dict[str, Any]:
-        files = RunFiles(self.row.stem) if self.row.stem is not None else None
-        outcome = self._outcome(verdict, exit_code, files, error)
-        await self.story.say_surely("outcome", **outcome)
-        return outcome
-
-    def _outcome(
+    async def _tell_outcome(
         self, verdict: str, exit_code: int, files: RunFiles | None, error: ProvisionError | None = None
-    ) -> dict[str, Any]:
+    ) -> JsonObject:
         logs = {} if files is None else {"core": files.core, "errors": files.errors, "events": files.events}
+        state = await asyncio.to_thread(MirrorState, files.state) if files is not None else None
         outcome = outcome_of(
             self.view.run_state,
-            host=str(self.instance),
+            host=str(self.row.instance),
             verdict=verdict,
             exit_code=exit_code,
             labels=self.row.labels,
             logs={name: str(path) for name, path in logs.items()},
-            gaps=MirrorState(files.state).gaps if files is not None else [],
+            gaps=state.gaps if state is not None else [],
             reconnects=self.view.reconnects,
             error=error,
+            warnings=self.view.own_warnings,
         )
-        return dict(outcome)
+        told = {**outcome, "run": self.row.run}
+        await self.log.say("outcome", **told)
+        return told

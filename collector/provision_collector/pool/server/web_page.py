@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from .access import COOKIE, HEADERS, Key
+from .page_words import page_words
 
 FOLDER = Path(__file__).with_name("page")
 ASSETS = {"app.js": "text/javascript", "style.css": "text/css"}
@@ -46,6 +47,8 @@ async def log_in(request: Request) -> Response:
 async def asset(request: Request) -> Response:
     """A file of the page."""
     name = request.path_params["name"]
+    if name == "words.js":
+        return Response(page_words(), media_type="text/javascript", headers={"cache-control": "no-cache"})
     if name not in ASSETS:
         raise HTTPException(404, "there is no such file")
     return FileResponse(FOLDER / name, media_type=ASSETS[name], headers={"cache-control": "no-cache"})

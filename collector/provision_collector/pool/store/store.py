@@ -6,20 +6,22 @@ A run that was answered for is here before the answer leaves; no secret is, only
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import sqlite3
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import aiosqlite
 import structlog
+from provision_agent.contract.parsing import to_json
+from pydantic import TypeAdapter, ValidationError
 
 from ...errors import LocalMachineError, UsageError
+from ...storage import FileLock, LockBusyError, open_private
+from .rows import Row, Summary
 
 VERSION = 1
 RETRY_S = 2.0
@@ -39,56 +41,35 @@ CREATE TABLE deliveries (
 log = structlog.get_logger()
 
 
-@dataclass
-class Row:
-    """One run."""
-
-    run: str
-    request_hash: str
-    instance: dict[str, Any]
-    plan: dict[str, Any]
-    profile: str
-    labels: dict[str, str]
-    secret_names: list[str]
-    replaces: bool = False
-    created_unix: float = field(default_factory=time.time)
-    joined: str | None = None
-    """The run that the instance works on, once that is known: another one's id when its plan was going already."""
-    stem: str | None = None
-    """Where its mirrors lie, once that is known."""
-    is_stopping: bool = False
-    verdict: str | None = None
-    summary: dict[str, Any] | None = None
-    """The few numbers of a finished run that the list shows."""
-
-
 _COLUMNS = tuple(f.name for f in fields(Row))
 _JSON = frozenset(("instance", "plan", "labels", "secret_names", "summary"))
-_FLAGS = frozenset(("replaces", "is_stopping"))
+_ROW = TypeAdapter(Row)
+_SUMMARY = TypeAdapter(Summary)
+Value = str | int | float | None
+"""What SQLite keeps in a column."""
 
 
 class Store:
     """The database of one server; `open` refuses a folder that another server uses."""
 
-    def __init__(self, database: aiosqlite.Connection, lock: int) -> None:
+    def __init__(self, database: aiosqlite.Connection, lock: FileLock) -> None:
         self._database = database
         self._lock = lock
 
     @classmethod
     async def open(cls, folder: Path) -> Self:
         """Open or make the database in *folder*. Raises UsageError when another server or a newer version has it."""
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = FileLock(folder / "lock", wait_s=0)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
+            await lock.acquire_async()
+        except LockBusyError:
             raise UsageError(
                 f"another `provision serve` uses `{folder}`",
                 hint="stop it, or give this one its own `--state-dir`",
             ) from None
-        database = await aiosqlite.connect(folder / "server.sqlite", isolation_level=None)
-        os.chmod(folder / "server.sqlite", 0o600)
+        path = folder / "server.sqlite"
+        await asyncio.to_thread(lambda: os.close(open_private(path, os.O_RDWR)))
+        database = await aiosqlite.connect(path, isolation_level=None)
         await database.execute("PRAGMA journal_mode = WAL")
         await database.execute("PRAGMA synchronous = NORMAL")
         store = cls(database, lock)
@@ -110,13 +91,11 @@ class Store:
     async def close(self) -> None:
         """Close the database and let another server have it."""
         await self._database.close()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.release()
 
     async def add(self, row: Row) -> bool:
         """Record a new run; False when its id is taken. Raises LocalMachineError when it cannot be written."""
-        values = [_to_sql(name, getattr(row, name)) for name in _COLUMNS]
+        values = await asyncio.to_thread(lambda: [_to_sql(name, getattr(row, name)) for name in _COLUMNS])
         marks = ", ".join("?" * len(_COLUMNS))
         try:
             await self._database.execute(
@@ -131,7 +110,7 @@ class Store:
             ) from None
         return True
 
-    async def update(self, row: Row, **changes: Any) -> None:
+    async def update(self, row: Row, **changes: object) -> None:
         """Change *row*, in memory and on the disk."""
         for name, value in changes.items():
             setattr(row, name, value)
@@ -139,9 +118,9 @@ class Store:
         values = [_to_sql(name, value) for name, value in changes.items()]
         await self._surely(f"UPDATE runs SET {sets} WHERE run = ?", [*values, row.run])  # noqa: S608
 
-    async def find(self, run: str) -> Row | None:
-        """The run with this id."""
-        found = await self._select("WHERE run = ?", [run])
+    async def find(self, run: str, *, with_plan: bool = True) -> Row | None:
+        """The run with this id, with an empty plan where nobody needs it."""
+        found = await self._select("WHERE run = ?", [run], with_plan=with_plan)
         return found[0] if found else None
 
     async def unfinished(self) -> list[Row]:
@@ -152,7 +131,7 @@ class Store:
         """The newest runs that ended, with *verdict* or any; without their plans, which no list shows."""
         where, values = ("= ?", [verdict]) if verdict is not None else ("IS NOT NULL", [])
         rest = f"WHERE verdict {where} ORDER BY created_unix DESC LIMIT ?"
-        return await self._select(rest, [*values, limit], has_plans=False)
+        return await self._select(rest, [*values, limit], with_plan=False)
 
     async def forget(self, *, keep: int) -> list[str]:
         """Remove all but the newest *keep* finished runs; returns the ids of those that went."""
@@ -168,7 +147,7 @@ class Store:
             )
         return gone
 
-    async def _surely(self, change: str, values: Sequence[Any]) -> int:
+    async def _surely(self, change: str, values: Sequence[Value]) -> int:
         """Carry out *change*, waiting for a full disk to get room; returns how many rows it touched."""
         while True:
             try:
@@ -177,13 +156,10 @@ class Store:
                 log.warning("store_not_written", why=str(error))
                 await asyncio.sleep(RETRY_S)
 
-    async def _select(self, rest: str, values: Sequence[Any], *, has_plans: bool = True) -> list[Row]:
-        columns = [name if has_plans or name != "plan" else "'{}'" for name in _COLUMNS]
+    async def _select(self, rest: str, values: Sequence[Value], *, with_plan: bool = True) -> list[Row]:
+        columns = [name if with_plan or name != "plan" else "'{}'" for name in _COLUMNS]
         rows = await self._database.execute_fetchall(f"SELECT {', '.join(columns)} FROM runs {rest}", values)  # noqa: S608
-        return [
-            Row(**{name: _from_sql(name, value) for name, value in zip(_COLUMNS, row, strict=True)})
-            for row in rows
-        ]
+        return await asyncio.to_thread(lambda: [_row_of(row) for row in rows])
 
     # -- hooks that are owed
 
@@ -205,13 +181,20 @@ class Store:
         return [(str(key), str(body)) for key, body in rows]
 
 
-def _to_sql(name: str, value: Any) -> Any:
+def _to_sql(name: str, value: object) -> Value:
     if name in _JSON:
-        return None if value is None else json.dumps(value, separators=(",", ":"))
-    return int(value) if name in _FLAGS else value
+        return None if value is None else json.dumps(to_json(value), separators=(",", ":"))
+    assert isinstance(value, Value)
+    return value
 
 
-def _from_sql(name: str, value: Any) -> Any:
-    if name in _JSON:
-        return None if value is None else json.loads(value)
-    return bool(value) if name in _FLAGS else value
+def _row_of(values: Iterable[object]) -> Row:
+    found = {
+        name: json.loads(str(value)) if name in _JSON and value is not None else value
+        for name, value in zip(_COLUMNS, values, strict=True)
+    }
+    try:
+        found["summary"] = None if found["summary"] is None else _SUMMARY.validate_python(found["summary"])
+    except ValidationError:  # an earlier release kept what an instance called its numbers
+        found["summary"] = None
+    return _ROW.validate_python(found)

@@ -3,6 +3,8 @@
 // Events are folded into plain objects as they come and drawn at most a few times a second, so that a thousand
 // events a second cost what ten do. Text from instances only ever becomes text nodes.
 
+import { EVENTS, GOING, NEXT, TONES } from "./words.js"; // of the registries that the server has
+
 const DRAW_EVERY_MS = 200;
 const LIST_EVERY_MS = 2000;
 const LIST_MOST = 200;
@@ -12,14 +14,6 @@ const LOG_LINES = 20000;
 const LOG_SHOWN = 1500;
 const CHART_POINTS = 120;
 const DATED = /^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)\.\d+Z /;
-const GOING = ["accepted", "connecting", "running", "usable", "broken"];
-const NEXT = {
-  retry: "Ask for the same again: what has landed is kept.",
-  replace_instance: "Destroy this instance and take another one.",
-  fix_profile: "Correct the profile, then ask again.",
-  fix_credentials: "Correct the key or the token, then ask again.",
-  report_bug: "Please report this, with the log.",
-};
 
 const $ = (id) => document.getElementById(id);
 const make = (tag, className = "", text = "") => {
@@ -48,12 +42,7 @@ function duration(seconds) {
   return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} m`;
 }
 
-function tone(state) {
-  if (["complete", "done", "passed", "ready", "usable"].includes(state)) return "good";
-  if (["incomplete", "cancelled", "contact-lost", "stalled", "retrying", "waiting", "skipped"].includes(state)) return "warn";
-  if (state === "broken") return "bad";
-  return [...GOING, "queued"].includes(state) ? "busy" : "bad";
-}
+const tone = (state) => TONES[state] ?? "bad";
 
 // -- asking
 
@@ -191,7 +180,7 @@ function isShown(element, facts) {
 
 // -- one run: the fold
 
-function newStory() {
+function newRun() {
   return {
     state: "accepted", host: "", labels: {}, deadline_s: null, started_ms: null, first_ms: null, last_ms: null,
     contact: "", reconnects: 0, files: new Map(), steps: new Map(), checks: new Map(), errors: new Map(),
@@ -199,23 +188,18 @@ function newStory() {
   };
 }
 
-const FILE_STATES = { queued: "queued", started: "running", progress: "running", stalled: "stalled", retried: "retrying",
-  waiting: "waiting", switched: "running", finished: "done", failed: "failed", skipped: "skipped" };
-const CHECK_STATES = { passed: "passed", ready: "ready", failed: "failed", started: "started", skipped: "skipped" };
-
-function tell(story, event) {
+function tell(known, event) {
   const at_ms = Date.parse(event.ts);
-  story.first_ms ??= at_ms;
-  story.last_ms = at_ms;
+  known.first_ms ??= at_ms;
+  known.last_ms = at_ms;
   const [kind, what] = splitName(event.event);
-  if (kind === "download") tellFile(story, what, event, at_ms);
-  else if (kind === "step") tellStep(story, what, event, at_ms);
-  else if ((kind === "check" || kind === "service") && CHECK_STATES[what]) {
-    story.checks.set(`${kind} ${event.item}`, { kind, ...event, state: CHECK_STATES[what] });
-  }
-  if (what === "failed") story.errors.set(event.item ?? event.step ?? kind, event);
-  else if (["finished", "passed", "ready", "written"].includes(what)) story.errors.delete(event.item ?? event.step);
-  OTHERS[event.event]?.(story, event, at_ms);
+  const [group, state] = Object.hasOwn(EVENTS, event.event) ? EVENTS[event.event] : [];
+  if (group === "downloads") tellFile(known, state, event, at_ms);
+  else if (kind === "step") tellStep(known, what, event, at_ms);
+  else if (group === "checks" || group === "services") known.checks.set(`${kind} ${event.item}`, { kind, ...event, state });
+  if (what === "failed") known.errors.set(event.item ?? event.step ?? kind, event);
+  else if (["done", "passed", "ready"].includes(state)) known.errors.delete(event.item ?? event.step);
+  OTHERS[event.event]?.(known, event, at_ms);
 }
 
 function splitName(name) {
@@ -223,42 +207,42 @@ function splitName(name) {
   return at < 0 ? [name, ""] : [name.slice(0, at), name.slice(at + 1)];
 }
 
-function tellFile(story, what, event, at_ms) {
-  const file = story.files.get(event.item) ?? { state: "queued", bytes: 0, total: null, speed: 0 };
-  story.files.set(event.item, file);
-  story.dirty.add(event.item);
-  file.state = FILE_STATES[what] ?? file.state;
+function tellFile(known, state, event, at_ms) {
+  const file = known.files.get(event.item) ?? { state: "queued", bytes: 0, total: null, speed: 0 };
+  known.files.set(event.item, file);
+  known.dirty.add(event.item);
+  file.state = state ?? file.state;
   if (event.total_bytes != null) file.total = event.total_bytes;
   if (event.bytes != null && event.bytes !== file.bytes) {
     const second = Math.floor(at_ms / 1000);
     const delta = Math.max(event.bytes - file.bytes, 0);
-    story.landed.set(second, (story.landed.get(second) ?? 0) + delta);
+    known.landed.set(second, (known.landed.get(second) ?? 0) + delta);
     file.bytes = event.bytes;
   }
-  file.speed = what === "progress" ? event.bytes_per_s ?? 0 : file.state === "running" ? file.speed : 0;
+  file.speed = file.state !== "running" ? 0 : event.bytes_per_s ?? file.speed;
   file.level = event.level ?? file.level;
   file.told = event.message ?? event.reason ?? event.class ?? "";
 }
 
-function tellStep(story, what, event, at_ms) {
-  const step = story.steps.get(event.step) ?? { from_ms: at_ms, to_ms: null, state: "running" };
-  story.steps.set(event.step, step);
+function tellStep(known, what, event, at_ms) {
+  const step = known.steps.get(event.step) ?? { from_ms: at_ms, to_ms: null, state: "running" };
+  known.steps.set(event.step, step);
   if (what === "started") Object.assign(step, { from_ms: at_ms, to_ms: null, state: "running" });
   else Object.assign(step, { to_ms: at_ms, state: what === "failed" ? "failed" : event.failed > 0 ? "partly" : "done" });
 }
 
 const OTHERS = {
-  run_accepted: (story, event) => Object.assign(story, { host: event.host, labels: event.labels ?? {} }),
-  connecting: (story, event) => { story.contact = event.cause; if (story.state === "accepted") story.state = "connecting"; },
-  connected: (story) => { story.contact = "connected"; if (story.state === "accepted") story.state = "connecting"; },
-  connection_lost: (story, event) => { story.reconnects += story.contact === "connected"; story.contact = event.cause; },
-  run_started: (story, event, at_ms) => { story.state = "running"; story.secrets = []; story.deadline_s = event.deadline_s; story.started_ms ??= at_ms; },
-  run_usable: (story) => { story.state = "usable"; },
-  secrets_needed: (story, event) => { story.secrets = event.from === "collector" ? event.names : story.secrets; },
-  agent_restarted: (story) => { story.secrets = []; },
-  warning: (story, event) => story.warnings.push(event.message),
-  preflight_failed: (story, event) => story.errors.set("preflight", event),
-  outcome: (story, event) => { story.outcome = event; story.state = event.verdict; story.secrets = []; },
+  run_accepted: (known, event) => Object.assign(known, { host: event.host, labels: event.labels ?? {} }),
+  connecting: (known, event) => { known.contact = event.cause; if (known.state === "accepted") known.state = "connecting"; },
+  connected: (known) => { known.contact = "connected"; if (known.state === "accepted") known.state = "connecting"; },
+  connection_lost: (known, event) => { known.reconnects += known.contact === "connected"; known.contact = event.cause; },
+  run_started: (known, event, at_ms) => { known.state = "running"; known.secrets = []; known.deadline_s = event.deadline_s; known.started_ms ??= at_ms; },
+  run_usable: (known) => { known.state = "usable"; },
+  secrets_needed: (known, event) => { known.secrets = event.from === "collector" ? event.names : known.secrets; },
+  agent_restarted: (known) => { known.secrets = []; },
+  warning: (known, event) => known.warnings.push(event.message),
+  preflight_failed: (known, event) => known.errors.set("preflight", event),
+  outcome: (known, event) => { known.outcome = event; known.state = event.verdict; known.secrets = []; },
 };
 
 // -- one run: the picture
@@ -272,45 +256,45 @@ function showRun(run) {
     delete $(id).dataset.shown;
   }
   for (const id of ["verdict", "secrets", "errors-part", "files-part", "speed-part", "steps-part", "checks-part"]) $(id).hidden = true;
-  const story = newStory();
+  const known = newRun();
   const rows = new Map();
   let isStale = true;
   let source = null;
   const open = () => {
     source?.close();
-    source = new EventSource(`/api/runs/${run}/events?after=${story.lastId}`);
+    source = new EventSource(`/api/runs/${run}/events?after=${known.lastId}`);
     source.onopen = () => say("");
     source.onerror = () => {
-      if (!story.outcome) say(SILENT, true);
-      if (source.readyState === EventSource.CLOSED && !story.outcome) setTimeout(open, 2000);
+      if (!known.outcome) say(SILENT, true);
+      if (source.readyState === EventSource.CLOSED && !known.outcome) setTimeout(open, 2000);
     };
     source.onmessage = (message) => {
       const id = Number(message.lastEventId);
-      if (id <= story.lastId) return;
-      story.lastId = id;
+      if (id <= known.lastId) return;
+      known.lastId = id;
       try {
-        tell(story, JSON.parse(message.data));
-      } catch (problem) { // what an earlier server took without a look: the rest of the story is still told
+        tell(known, JSON.parse(message.data));
+      } catch (problem) { // what an earlier server took without a look: the rest of the known is still told
         console.warn(`event ${id} cannot be read`, problem);
       }
       isStale = true;
-      if (story.outcome) source.close();
+      if (known.outcome) source.close();
     };
   };
   open();
   const drawing = setInterval(() => {
     if (document.hidden) return;
-    if (isStale || !story.outcome) drawFacts(story);
-    if (isStale) draw(run, story, rows);
+    if (isStale || !known.outcome) drawFacts(known);
+    if (isStale) draw(run, known, rows);
     isStale = false;
   }, DRAW_EVERY_MS);
-  const log = openLog(run, () => story.outcome !== null);
+  const log = openLog(run, () => known.outcome !== null);
   $("stop").onclick = () => askToStop(run);
   $("secrets").onsubmit = async (event) => {
     event.preventDefault();
     const secrets = Object.fromEntries([...new FormData($("secrets"))].filter(([, value]) => value));
     $("secrets").reset();
-    try { await post(`/api/runs/${run}/secrets`, { secrets }); story.secrets = []; isStale = true; } catch (error) { say(error.message, true); }
+    try { await post(`/api/runs/${run}/secrets`, { secrets }); known.secrets = []; isStale = true; } catch (error) { say(error.message, true); }
   };
   return () => { source.close(); clearInterval(drawing); log(); };
 }
@@ -327,18 +311,18 @@ function askToStop(run) {
   };
 }
 
-function drawFacts(story) {
-  const end_ms = story.outcome ? story.last_ms : Date.now();
+function drawFacts(known) {
+  const end_ms = known.outcome ? known.last_ms : Date.now();
   const facts = {
-    instance: story.host,
-    ...story.labels,
-    contact: story.outcome || story.contact === "connected" ? "" : story.contact,
-    [story.outcome ? "took" : "running for"]: story.first_ms ? duration(story.outcome?.duration_s ?? (end_ms - story.first_ms) / 1000) : "",
-    "time left": story.started_ms && story.deadline_s && !story.outcome
-      ? duration(Math.max(story.started_ms / 1000 + story.deadline_s - Date.now() / 1000, 0)) : "",
-    "usable after": story.outcome?.usable_after_s != null ? duration(story.outcome.usable_after_s) : "",
-    reconnects: story.reconnects || "",
-    warnings: story.warnings.join("; "),
+    instance: known.host,
+    ...known.labels,
+    contact: known.outcome || known.contact === "connected" ? "" : known.contact,
+    [known.outcome ? "took" : "running for"]: known.first_ms ? duration(known.outcome?.duration_s ?? (end_ms - known.first_ms) / 1000) : "",
+    "time left": known.started_ms && known.deadline_s && !known.outcome
+      ? duration(Math.max(known.started_ms / 1000 + known.deadline_s - Date.now() / 1000, 0)) : "",
+    "usable after": known.outcome?.usable_after_s != null ? duration(known.outcome.usable_after_s) : "",
+    reconnects: known.reconnects || "",
+    warnings: known.warnings.join("; "),
   };
   const shown = Object.entries(facts).filter(([, value]) => value !== "");
   const list = $("facts");
@@ -352,17 +336,17 @@ function drawFacts(story) {
   shown.forEach(([, value], at) => put(list.children[at].lastChild, value));
 }
 
-function draw(run, story, rows) {
-  if ($("state").textContent !== story.state) $("state").textContent = story.state;
-  $("state").className = `state ${tone(story.state)}`;
-  $("stop").hidden = story.outcome !== null;
-  drawVerdict(story);
-  drawSecrets(story);
-  drawErrors(story);
-  drawFiles(story, rows);
-  drawSpeed(story);
-  drawSteps(story);
-  drawChecks(story);
+function draw(run, known, rows) {
+  if ($("state").textContent !== known.state) $("state").textContent = known.state;
+  $("state").className = `state ${tone(known.state)}`;
+  $("stop").hidden = known.outcome !== null;
+  drawVerdict(known);
+  drawSecrets(known);
+  drawErrors(known);
+  drawFiles(known, rows);
+  drawSpeed(known);
+  drawSteps(known);
+  drawChecks(known);
 }
 
 function drawVerdict({ outcome }) {
@@ -378,10 +362,10 @@ function drawVerdict({ outcome }) {
   $("verdict").replaceChildren(...words);
 }
 
-function drawSecrets(story) {
-  $("secrets").hidden = story.secrets.length === 0;
-  if ($("secret-fields").childElementCount === story.secrets.length) return;
-  $("secret-fields").replaceChildren(...story.secrets.map((name) => {
+function drawSecrets(known) {
+  $("secrets").hidden = known.secrets.length === 0;
+  if ($("secret-fields").childElementCount === known.secrets.length) return;
+  $("secret-fields").replaceChildren(...known.secrets.map((name) => {
     const label = make("label", "", `${name} `);
     const input = Object.assign(make("input"), { type: "password", name, autocomplete: "off" });
     label.append(input);
@@ -389,8 +373,8 @@ function drawSecrets(story) {
   }));
 }
 
-function drawErrors(story) {
-  const errors = story.outcome ? story.outcome.errors : [...story.errors.values()];
+function drawErrors(known) {
+  const errors = known.outcome ? known.outcome.errors : [...known.errors.values()];
   $("errors-part").hidden = errors.length === 0;
   if (isShown($("errors"), errors)) return;
   $("errors").replaceChildren(...errors.slice(0, 200).map((error) => {
@@ -403,10 +387,10 @@ function drawErrors(story) {
   }));
 }
 
-function drawFiles(story, rows) {
-  $("files-part").hidden = story.files.size === 0;
-  for (const name of story.dirty) {
-    const file = story.files.get(name);
+function drawFiles(known, rows) {
+  $("files-part").hidden = known.files.size === 0;
+  for (const name of known.dirty) {
+    const file = known.files.get(name);
     let row = rows.get(name);
     if (!row) {
       row = make("li");
@@ -430,41 +414,41 @@ function drawFiles(story, rows) {
     else if (file.total || file.state !== "running") row.children[2].value = file.total ? file.bytes : 0;
     else row.children[2].removeAttribute("value");
   }
-  story.dirty.clear();
-  const files = [...story.files.values()];
+  known.dirty.clear();
+  const files = [...known.files.values()];
   const settled = files.filter((file) => ["done", "skipped"].includes(file.state)).length;
   $("files-sum").textContent = `${settled} of ${files.length}, ${size(files.reduce((sum, file) => sum + file.bytes, 0))}`;
 }
 
-function drawSpeed(story) {
-  if (!story.landed.size) return;
-  const seconds = [...story.landed.keys()];
-  const first = Math.min(...seconds.slice(0, 1), Math.floor(story.first_ms / 1000));
-  const last = Math.max(Math.floor(story.last_ms / 1000) - (story.outcome ? 0 : 1), first + 1); // this second is not over
+function drawSpeed(known) {
+  if (!known.landed.size) return;
+  const seconds = [...known.landed.keys()];
+  const first = Math.min(...seconds.slice(0, 1), Math.floor(known.first_ms / 1000));
+  const last = Math.max(Math.floor(known.last_ms / 1000) - (known.outcome ? 0 : 1), first + 1); // this second is not over
   const width = Math.max(Math.ceil((last - first + 1) / CHART_POINTS), 1);
   const points = new Array(Math.ceil((last - first + 1) / width)).fill(0);
-  for (const [second, bytes] of story.landed) if (second <= last) points[Math.floor((second - first) / width)] += bytes / width;
+  for (const [second, bytes] of known.landed) if (second <= last) points[Math.floor((second - first) / width)] += bytes / width;
   const peak = Math.max(...points, 1);
   $("speed-part").hidden = peak === 1;
   const step = 600 / Math.max(points.length - 1, 1);
   const line = points.map((value, at) => `L${(at * step).toFixed(1)},${(98 - (value / peak) * 92).toFixed(1)}`).join("");
   $("speed").firstElementChild.setAttribute("d", `M0,100${line}L600,100Z`);
-  const now = [...story.files.values()].reduce((sum, file) => sum + file.speed, 0);
-  $("speed-now").textContent = story.outcome ? "" : `${size(now)}/s`;
+  const now = [...known.files.values()].reduce((sum, file) => sum + file.speed, 0);
+  $("speed-now").textContent = known.outcome ? "" : `${size(now)}/s`;
   $("speed-peak").textContent = `peak ${size(peak)}/s`;
   $("speed-end").textContent = duration(last - first);
 }
 
-function drawSteps(story) {
-  $("steps-part").hidden = story.steps.size === 0;
-  if (!story.steps.size) return;
-  const first = Math.min(...[...story.steps.values()].map((step) => step.from_ms));
-  const span = Math.max(story.last_ms - first, 1);
-  $("steps").replaceChildren(...[...story.steps].map(([name, step]) => {
+function drawSteps(known) {
+  $("steps-part").hidden = known.steps.size === 0;
+  if (!known.steps.size) return;
+  const first = Math.min(...[...known.steps.values()].map((step) => step.from_ms));
+  const span = Math.max(known.last_ms - first, 1);
+  $("steps").replaceChildren(...[...known.steps].map(([name, step]) => {
     const row = make("li", step.state);
     const lane = make("div", "lane");
     const bar = make("div", "span");
-    const end = step.to_ms ?? story.last_ms;
+    const end = step.to_ms ?? known.last_ms;
     bar.style.left = `${(((step.from_ms - first) / span) * 99).toFixed(2)}%`;
     bar.style.width = `${(((end - step.from_ms) / span) * 100).toFixed(2)}%`;
     bar.title = `${name}: ${step.state}, ${duration((step.from_ms - first) / 1000)} to ${duration((end - first) / 1000)}`;
@@ -475,14 +459,14 @@ function drawSteps(story) {
   $("steps-end").textContent = duration(span / 1000);
 }
 
-function drawChecks(story) {
-  const checks = [...story.checks.values()];
+function drawChecks(known) {
+  const checks = [...known.checks.values()];
   $("checks-part").hidden = checks.length === 0;
   if (isShown($("checks"), checks)) return;
   $("checks").replaceChildren(...checks.map((check) => {
     const row = make("li");
-    const mark = { good: "✓", bad: "✗", warn: "–", busy: "…" }[check.state === "started" ? "busy" : tone(check.state)];
-    row.append(make("span", check.state === "started" ? "busy" : tone(check.state), `${mark} `));
+    const mark = { good: "✓", bad: "✗", warn: "–", busy: "…" }[tone(check.state)];
+    row.append(make("span", tone(check.state), `${mark} `));
     row.append(clean(`${check.item}: ${check.state}${check.kind === "service" ? " (service)" : ""}`));
     return row;
   }));

@@ -1,0 +1,73 @@
+"""One run as the server remembers it, and the few numbers of it that a list shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from provision_agent.contract.verdicts import NEXT, VERDICTS
+from pydantic import ConfigDict, Field
+
+from ...instance import Instance
+
+STATES = ("accepted", "connecting", "running", "usable", "broken")
+"""Those of a run that is going; a finished one's is its verdict."""
+ENDED = tuple(VERDICTS)
+
+State = Annotated[str, Field(json_schema_extra={"enum": [*STATES, *ENDED]})]
+Next = Annotated[str, Field(json_schema_extra={"enum": list(NEXT)})]
+
+
+@dataclass(frozen=True)
+class FileCount:
+    """How far the downloads are."""
+
+    settled: int
+    all: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One run in a few numbers."""
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+
+    state: State
+    broken: Annotated[str | None, Field(description="why the run's events cannot be told whole")] = None
+    verdict: str | None
+    next: Next | None
+    contact: Annotated[str | None, Field(description="`connected`, or what keeps the server from it")]
+    files: FileCount
+    bytes: int
+    bytes_left: int
+    bytes_per_s: float
+    usable_after_s: float | None
+    duration_s: float | None
+    seconds_left: Annotated[float | None, Field(description="until the run's deadline")]
+    errors: int
+
+
+@dataclass
+class Row:
+    """One run."""
+
+    run: str
+    request_hash: str
+    instance: Instance
+    plan: Mapping[str, object]
+    """As `Plan.from_json` reads it; empty in lists."""
+    profile: str
+    labels: dict[str, str]
+    secret_names: list[str]
+    replaces: bool = False
+    created_unix: float = field(default_factory=time.time)
+    joined: str | None = None
+    """The run that the instance works on, once that is known: another one's id when its plan was going already."""
+    stem: str | None = None
+    """Where its mirrors lie, once that is known."""
+    is_stopping: bool = False
+    verdict: str | None = None
+    summary: Summary | None = None
+    """Of a finished run; None where an earlier release kept what are no numbers."""
