@@ -137,11 +137,11 @@ def test_a_service_is_ready_when_it_answers_as_wanted(here: Surroundings, port: 
 def test_the_service_survives_the_death_of_the_agent_that_started_it(here: Surroundings) -> None:
     code = (
         "import os, signal, sys; sys.path[:0] = sys.argv[1:3]\n"
-        "from harness.environments import Surroundings; from provision_agent import services; from provision_agent.contract.plan import Service\n"
-        "services.start(Service(name='ui', run=('sleep', '60')), Surroundings(sys.argv[3]).context, None)\n"
+        "from harness.environments import Surroundings; from provision_agent.services import manager; from provision_agent.contract.plan import Service\n"
+        "manager.start(Service(name='ui', run=('sleep', '60')), Surroundings(sys.argv[3]).context, None)\n"
         "os.killpg(0, signal.SIGKILL)\n"
     )
-    paths = [str(Path(manager.__file__).parent.parent), str(Path(__file__).parent.parent)]
+    paths = [str(Path(manager.__file__).parents[2]), str(Path(__file__).parent.parent)]
     agent = subprocess.run(
         [sys.executable, "-c", code, *paths, here.workspace], start_new_session=True, timeout=20, check=False
     )

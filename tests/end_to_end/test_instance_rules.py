@@ -173,7 +173,7 @@ def test_a_format_that_nobody_here_speaks_is_refused_by_naming_both(here: Here, 
     profile = here.profile(profile_of(files))
     logs = here.up(profile, "--run-id", "new").outcome["logs"]
     events = here.remote("new", "events.jsonl")
-    events.write_text(events.read_text().replace('"format":1', '"format":7'))
+    events.write_text(events.read_text().replace('"format":2', '"format":7'))
     for path in Path(logs["core"]).parent.glob("provision_new_*"):
         path.unlink()
 
@@ -181,7 +181,7 @@ def test_a_format_that_nobody_here_speaks_is_refused_by_naming_both(here: Here, 
 
     assert done.code == 2, done.stdout
     assert "format 7" in done.outcome["errors"][0]["message"]
-    assert "reads 0 and 1" in done.outcome["errors"][0]["message"]
+    assert "reads 1 and 2" in done.outcome["errors"][0]["message"]
 
 
 def test_attach_to_a_finished_run_tells_how_it_ended(here: Here, files: FileServer) -> None:

@@ -14,6 +14,7 @@ from typing import Dict, List, Optional, Sequence, Set, Tuple
 
 from ..contract.failures import Failure
 from ..contract.steps import LEVELS
+from ..host.folders import nearest_folder
 from ..run.context import Context
 from ..run.log_lines import size_text
 from . import existing
@@ -163,7 +164,7 @@ class _Disks:
         self.all: Dict[int, _Disk] = {}
 
     def of(self, path: str) -> _Disk:
-        folder = _nearest_folder(path)
+        folder = nearest_folder(path)
         device = os.stat(folder).st_dev
         if device not in self.all:
             self.all[device] = _Disk(folder)
@@ -245,9 +246,3 @@ def _too_big(disk: _Disk, absent: Sequence[Fetch]) -> Failure:
         hint += f"; making {', '.join(dropped)} optional would do"
     message = f"{size_text(wanted)} are needed on `{folder}`, {size_text(free)} are free"
     return Failure("disk_full", message, hint=hint, needed_bytes=wanted, free_bytes=free, path=folder)
-
-
-def _nearest_folder(path: str) -> str:
-    while not os.path.isdir(path) and path not in ("/", ""):
-        path = os.path.dirname(path)
-    return path or "."

@@ -14,7 +14,7 @@ import shutil
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple, TypeVar
 
 from ..contract.failures import Failure
 from ..contract.parsing import to_json
@@ -23,11 +23,14 @@ from ..steps.python import answers, probe
 from . import process, sockets
 from .folders import nearest_folder
 
+T = TypeVar("T")
+_NO_GPUS: Dict[str, object] = {"gpus": [], "driver": None, "cuda": None}
+
 PROBE_S = 10.0
 _SMI_FIELDS = "name,compute_cap,memory.total,driver_version"
 
 
-def find_facts(workspace: str) -> Dict[str, Any]:
+def find_facts(workspace: str) -> Dict[str, object]:
     """Look at the instance.
 
     Args:
@@ -40,7 +43,7 @@ def find_facts(workspace: str) -> Dict[str, Any]:
         ``hostname``, ``venvs`` (``path``, ``python``, ``torch``), ``listening`` (``port``, ``process``), ``git``, ``uv``,
         ``ffmpeg``.
     """
-    probes: Dict[str, Tuple[Callable[[], Any], Any]] = {
+    probes: Dict[str, Tuple[Callable[[], object], object]] = {
         "disks": (lambda: _disks(workspace), []),
         "memory_bytes": (_memory_bytes, None),
         "cpus": (_cpus, 1),
@@ -56,24 +59,21 @@ def find_facts(workspace: str) -> Dict[str, Any]:
         "ffmpeg": (lambda: shutil.which("ffmpeg"), None),
     }
     with ThreadPoolExecutor(max_workers=4) as pool:
-        gpus = pool.submit(_guarded, _gpus, {"gpus": [], "driver": None, "cuda": None})
+        gpus = pool.submit(_guarded, _gpus, _NO_GPUS)
         others = {name: pool.submit(_guarded, ask, default) for name, (ask, default) in probes.items()}
         return dict(gpus.result(), **{name: answer.result() for name, answer in others.items()})
 
 
-def _guarded(ask: Callable[[], Any], default: Any) -> Any:
+def _guarded(ask: Callable[[], T], default: T) -> T:
     try:
         return ask()
     except (Failure, OSError, ValueError, LookupError, ImportError):
         return default
 
 
-def _gpus() -> Dict[str, Any]:
-    smi = _guarded(_ask_smi, {"gpus": [], "driver": None, "cuda": None})
-    library = _guarded(
-        lambda: to_json(probe.ask(sys.executable, answers.Gpus, timeout_s=PROBE_S)),
-        {"gpus": [], "cuda": None},
-    )
+def _gpus() -> Dict[str, object]:
+    smi = _guarded(_ask_smi, _NO_GPUS)
+    library = _guarded(_ask_library, _NO_GPUS)
     return {
         "gpus": library["gpus"] or smi["gpus"],
         "driver": smi["driver"] or _guarded(_kernel_driver, None),
@@ -81,7 +81,12 @@ def _gpus() -> Dict[str, Any]:
     }
 
 
-def _ask_smi() -> Dict[str, Any]:
+def _ask_library() -> Dict[str, object]:
+    found: Dict[str, object] = to_json(probe.ask(sys.executable, answers.Gpus, timeout_s=PROBE_S))
+    return found
+
+
+def _ask_smi() -> Dict[str, object]:
     if shutil.which("nvidia-smi") is None:
         raise LookupError("no nvidia-smi")
     rows = _lines(["nvidia-smi", f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader,nounits"])
@@ -109,8 +114,8 @@ def _kernel_driver() -> Optional[str]:
     return next((word for word in words if word[:1].isdigit() and "." in word), None)
 
 
-def _disks(workspace: str) -> List[Dict[str, Any]]:
-    seen: Dict[int, Dict[str, Any]] = {}
+def _disks(workspace: str) -> List[Dict[str, object]]:
+    seen: Dict[int, Dict[str, object]] = {}
     for path in (workspace, os.path.expanduser("~"), "/tmp", "/"):  # noqa: S108
         existing = nearest_folder(path)
         usage = shutil.disk_usage(existing)
@@ -162,7 +167,7 @@ def _init() -> str:
     return "supervisor" if doors or first == "supervisord" else "none"
 
 
-def _venvs(workspace: str) -> List[Dict[str, Any]]:
+def _venvs(workspace: str) -> List[Dict[str, object]]:
     """Environments that exist already, in the order in which `auto` considers them."""
     places = [
         os.environ.get("VIRTUAL_ENV", ""),
@@ -171,7 +176,7 @@ def _venvs(workspace: str) -> List[Dict[str, Any]]:
         os.environ.get("CONDA_PREFIX", ""),
         "/opt/conda",
     ]
-    found: Dict[str, Dict[str, Any]] = {}
+    found: Dict[str, Dict[str, object]] = {}
     for path in filter(None, places):
         python = os.path.join(path, "bin", "python")
         if os.path.exists(python):
@@ -181,7 +186,7 @@ def _venvs(workspace: str) -> List[Dict[str, Any]]:
     return list(found.values())
 
 
-def _listening() -> List[Dict[str, Any]]:
+def _listening() -> List[Dict[str, object]]:
     """What serves here already; a process that may not be looked into is None."""
     found = sockets.everyone().items()
     return [{"port": port, "process": sockets.describe(pids[0]) if pids else None} for port, pids in found]

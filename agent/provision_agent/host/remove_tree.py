@@ -55,7 +55,7 @@ def remove(path: str, context: Context, *, waits_s: Sequence[float] = RETRY_WAIT
             problem = error
             if context.kill_holders:
                 _end_holders(aside, error, context)
-            if context.cancelled.wait(min(wait_s, max(0.0, context.remaining_s()))):
+            if context.cancelled.wait(context.bounded(wait_s)):
                 break
     reason = problem.strerror if problem is not None else "the run was ended"
     return f"`{aside}` cannot be deleted: {reason}{_held_by(aside)}"
@@ -78,7 +78,7 @@ def _end_holders(path: str, error: OSError, context: Context) -> None:
     for pid, name in _holders(path).items():
         if pid in spared:
             continue
-        ended = Identity.of(pid).end(within_s=min(END_S, max(0.1, context.remaining_s())))
+        ended = Identity.of(pid).end(within_s=context.bounded(END_S))
         what = "ended it (`--kill-holders`)" if ended else "it could not be ended"
         context.report("warning", message=f"{name} held `{path}` ({error.strerror}): {what}")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Mapping, Optional
+from typing import Mapping, Optional
 
+from ..contract.findings import Facts
+from ..contract.parsing import parse
 from ..contract.plan import Bound, When
 from . import log_lines
 from .context import Context
 
 
-def unmet(when: When, found: Mapping[str, Any], context: Context) -> Optional[str]:
+def unmet(when: When, found: Mapping[str, object], context: Context) -> Optional[str]:
     """Why *when* does not hold on this instance; None when it does."""
-    gpu_bytes = max([int(gpu.get("memory_bytes") or 0) for gpu in found.get("gpus") or []], default=0)
+    gpus = parse(Facts, {"gpus": found.get("gpus") or []}, "facts").gpus
+    gpu_bytes = max((gpu.memory_bytes or 0 for gpu in gpus), default=0)
     free_bytes = os.statvfs(context.workspace).f_bavail * os.statvfs(context.workspace).f_frsize
     if when.secret is not None and when.secret not in context.secrets:
         return f"the secret {when.secret} is not set"

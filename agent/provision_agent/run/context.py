@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any, Callable, Mapping, Protocol
+from typing import Callable, Mapping, Protocol
 
 from .state import StateFile
 
@@ -15,7 +15,7 @@ SHORTEST_WAIT_S = 0.1
 class Report(Protocol):
     """Write one event; the journal makes the log lines from it. Thread-safe, returns when it is on disk."""
 
-    def __call__(self, event: str, **fields: Any) -> None: ...
+    def __call__(self, event: str, **fields: object) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from datetime import datetime, timezone
-from typing import Any, Callable, Dict, List, Mapping, Optional, TypeVar
+from typing import Callable, Dict, List, Mapping, Optional, TypeVar
 from urllib.parse import quote
 
 from ..contract import redaction, version
@@ -52,11 +52,11 @@ class Journal:
         self._ticker = threading.Thread(target=self._keep_status_fresh, daemon=True)
         self._ticker.start()
 
-    def event(self, event: str, **fields: Any) -> None:
+    def event(self, event: str, **fields: object) -> None:
         """Write one event and the log lines that it leaves."""
         with self._lock:
             now = _now()
-            record: Dict[str, Any] = {
+            record: Dict[str, object] = {
                 "format": version.FORMAT,
                 "ts": now,
                 "run": self._run,
@@ -82,7 +82,12 @@ class Journal:
     def say(self, text: log_lines.Lines) -> None:
         """Write lines that belong to no single event."""
         with self._lock:
-            self._write_lines(log_lines.Lines(*(self._clean(list(part)) for part in text)), _now())
+            self._write_lines(
+                log_lines.Lines(
+                    *([redaction.redacted(line, self._secrets) for line in part] for part in text)
+                ),
+                _now(),
+            )
 
     def output(self, line: str) -> None:
         """A line of a child program's own output, for `agent.log`."""
@@ -111,7 +116,7 @@ class Journal:
                     self._state.fold(event)
         return last
 
-    def _clean(self, value: Any) -> Any:
+    def _clean(self, value: object) -> object:
         if isinstance(value, str):
             return redaction.redacted(value, self._secrets)
         if isinstance(value, dict):

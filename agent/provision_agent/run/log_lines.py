@@ -5,7 +5,10 @@ People grep for these lines, so they are API. Pure: an event in, lines without t
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple
+from typing import Callable, Dict, List, Mapping, NamedTuple
+
+Fields = Mapping[str, object]
+"""An event as it is written."""
 
 
 class Lines(NamedTuple):
@@ -15,7 +18,7 @@ class Lines(NamedTuple):
     errors: List[str]
 
 
-def lines_of(event: Mapping[str, Any]) -> Lines:
+def lines_of(event: Fields) -> Lines:
     """The lines that *event* leaves; most progress leaves none."""
     name = str(event["event"])
     if name in _RENDERERS:
@@ -28,7 +31,7 @@ def lines_of(event: Mapping[str, Any]) -> Lines:
     return Lines([], [])
 
 
-def validation_lines(missing: Mapping[str, Any]) -> Lines:
+def validation_lines(missing: Mapping[str, object]) -> Lines:
     """The word on the critical checks; *missing* maps the name of each that failed to what was found."""
     if not missing:
         return Lines(["✅ All critical components verified"], [])
@@ -45,53 +48,71 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.0f} B"
 
 
-def _error_line(kind: str, event: Mapping[str, Any]) -> str:
+def _number(fields: Fields, name: str) -> float:
+    value = fields[name]
+    assert isinstance(value, (int, float))
+    return value
+
+
+def _records(value: object) -> List[Fields]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, (list, tuple)) else []
+
+
+def _texts(value: object) -> List[str]:
+    return [str(each) for each in value] if isinstance(value, (list, tuple)) else []
+
+
+def _error_line(kind: str, event: Fields) -> str:
     item = event.get("item") or event.get("step") or kind
     return f"FAILED: {item}{_origin(event)} ({event.get('class')}: {event.get('message')})"
 
 
-def _origin(event: Mapping[str, Any]) -> str:
+def _origin(event: Fields) -> str:
     """Where it comes from, unless the item's name says so already."""
     url = event.get("url")
     return "" if not url or str(event.get("item")).endswith(f" from {url}") else f" from {url}"
 
 
-def _failed_line(kind: str, event: Mapping[str, Any]) -> str:
+def _failed_line(kind: str, event: Fields) -> str:
     item = event.get("item") or event.get("step") or kind
     if kind == "download" and event.get("class") == "timed_out" and event.get("limit_s"):
-        return f"⏱️ Timeout ({event['limit_s']:.0f}s): {item}"
+        return f"⏱️ Timeout ({_number(event, 'limit_s'):.0f}s): {item}"
     if kind == "check" and event.get("found") == 0 and event.get("min_count"):
         return f"❌ {item}: NONE FOUND (at least {event['min_count']} required)"
     return f"❌ {kind} {item}: {event.get('message')} [{event.get('class')}]"
 
 
-def _started_run(event: Mapping[str, Any]) -> str:
+def _started_run(event: Fields) -> str:
     verb = "resumed" if event.get("resumed") else "started"
-    return f"🚀 Run {event['run']} {verb}: profile {event['name']}, deadline {event['deadline_s']:.0f}s"
+    return (
+        f"🚀 Run {event['run']} {verb}: profile {event['name']}, deadline {_number(event, 'deadline_s'):.0f}s"
+    )
 
 
-def _facts(event: Mapping[str, Any]) -> str:
-    facts: Mapping[str, Any] = event.get("facts") or {}
-    gpus = ", ".join(str(gpu.get("name")) for gpu in facts.get("gpus") or []) or "no GPU"
+def _facts(event: Fields) -> str:
+    found = event.get("facts")
+    facts: Fields = found if isinstance(found, Mapping) else {}
+    gpus = ", ".join(str(gpu.get("name")) for gpu in _records(facts.get("gpus"))) or "no GPU"
     disks = ", ".join(
-        f"{size_text(disk['free_bytes'])} free on {disk['path']}" for disk in facts.get("disks") or []
+        f"{size_text(_number(disk, 'free_bytes'))} free on {disk['path']}"
+        for disk in _records(facts.get("disks"))
     )
     return f"🔎 Instance {facts.get('hostname', '')}: {gpus}; driver {facts.get('driver') or 'none'}; {disks}"
 
 
-def _preflight(event: Mapping[str, Any]) -> str:
-    return f"🔎 Preflight passed: {size_text(event['bytes_to_fetch'])} to fetch"
+def _preflight(event: Fields) -> str:
+    return f"🔎 Preflight passed: {size_text(_number(event, 'bytes_to_fetch'))} to fetch"
 
 
-def _step_finished(event: Mapping[str, Any]) -> str:
-    ok, failed = event["ok"], event["failed"]
+def _step_finished(event: Fields) -> str:
+    ok, failed = int(_number(event, "ok")), int(_number(event, "failed"))
     if event["step"] == "downloads":
         return f"📊 Download batch complete: {ok}/{ok + failed} succeeded, {failed} failed"
-    return f"▪ {event['step']}: {ok} done, {failed} failed, {event['skipped']} skipped in {event['duration_s']:.1f}s"
+    return f"▪ {event['step']}: {ok} done, {failed} failed, {event['skipped']} skipped in {_number(event, 'duration_s'):.1f}s"
 
 
-def _finished_run(event: Mapping[str, Any]) -> str:
-    verdict, seconds = event["verdict"], f"{event['duration_s']:.0f}s"
+def _finished_run(event: Fields) -> str:
+    verdict, seconds = str(event["verdict"]), f"{_number(event, 'duration_s'):.0f}s"
     texts = {
         "complete": f"✅ PROVISIONING COMPLETE in {seconds}",
         "incomplete": f"⚠️ PROVISIONING INCOMPLETE after {seconds}: usable, but something required is missing",
@@ -103,28 +124,30 @@ def _finished_run(event: Mapping[str, Any]) -> str:
     )
 
 
-def _finished(kind: str, event: Mapping[str, Any]) -> str:
-    size = f", {size_text(event['bytes'])}" if event.get("bytes") else ""
-    time = f" in {event['duration_s']:.1f}s" if event.get("duration_s") is not None else ""
+def _finished(kind: str, event: Fields) -> str:
+    size = f", {size_text(_number(event, 'bytes'))}" if event.get("bytes") else ""
+    time = f" in {_number(event, 'duration_s'):.1f}s" if event.get("duration_s") is not None else ""
     return f"✔ {kind} {event['item']}{size}{time}"
 
 
-_RENDERERS: Dict[str, Callable[[Mapping[str, Any]], str]] = {
+_RENDERERS: Dict[str, Callable[[Fields], str]] = {
     "run_started": _started_run,
     "facts_found": _facts,
     "preflight_passed": _preflight,
     "step_started": lambda event: f"▶ {event['step']}",
     "step_finished": _step_finished,
-    "run_usable": lambda event: f"✅ Usable after {event['after_s']:.0f}s: everything critical is there",
+    "run_usable": lambda event: (
+        f"✅ Usable after {_number(event, 'after_s'):.0f}s: everything critical is there"
+    ),
     "run_finished": _finished_run,
     "warning": lambda event: f"⚠️ {event['message']}",
-    "secrets_needed": lambda event: f"⚠️ secrets that are not set: {', '.join(event['names'])}",
+    "secrets_needed": lambda event: f"⚠️ secrets that are not set: {', '.join(_texts(event['names']))}",
     "deadline_at_risk": lambda event: (
-        f"⚠️ Deadline at risk: {event['needed_s']:.0f}s of downloads left at this speed, {event['remaining_s']:.0f}s of time"
+        f"⚠️ Deadline at risk: {_number(event, 'needed_s'):.0f}s of downloads left at this speed, {_number(event, 'remaining_s'):.0f}s of time"
     ),
 }
 
-_VERBS: Dict[str, Callable[[str, Mapping[str, Any]], str]] = {
+_VERBS: Dict[str, Callable[[str, Fields], str]] = {
     "started": lambda kind, event: f"→ {kind} {event['item']}{_origin(event)}",
     "finished": _finished,
     "written": _finished,
@@ -136,14 +159,14 @@ _VERBS: Dict[str, Callable[[str, Mapping[str, Any]], str]] = {
     ),
     "skipped": lambda kind, event: f"· {kind} {event['item']} skipped: {event.get('reason')}",
     "stalled": lambda kind, event: (
-        f"⚠️ {kind} {event['item']} stalled: {size_text(event['bytes_per_s'])}/s for {event['for_s']:.0f}s"
+        f"⚠️ {kind} {event['item']} stalled: {size_text(_number(event, 'bytes_per_s'))}/s for {_number(event, 'for_s'):.0f}s"
     ),
     "retried": lambda kind, event: (
-        f"↻ {kind} {event['item']}: {event['class']}, attempt {event['attempt']} in {event['wait_s']:.1f}s"
+        f"↻ {kind} {event['item']}: {event['class']}, attempt {event['attempt']} in {_number(event, 'wait_s'):.1f}s"
     ),
     "waiting": lambda kind, event: (
         f"⏳ {kind} {event['item']}: "
-        + str(event.get("reason") or f"{event['host']} asks to wait {event['wait_s']:.0f}s")
+        + str(event.get("reason") or f"{event['host']} asks to wait {_number(event, 'wait_s'):.0f}s")
     ),
     "switched": lambda kind, event: (
         f"⇄ {kind} {event['item']}: now {'a substitute, ' if event.get('substitute') else ''}from {event['url']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any, Dict, Iterable, List, Set, Tuple
+from typing import Dict, Iterable, List, Set, Tuple
 
 from ..contract.failures import Failure
 from .context import Report
@@ -56,7 +56,7 @@ class Tally:
             self._failed[(step, item)] = (level, failure)
         if is_reported:
             return
-        naming: Dict[str, Any] = {"step": item} if kind == "step" else {"item": item}
+        naming = {"step": item} if kind == "step" else {"item": item}
         self._report(f"{kind}_failed", level=level, **naming, **failure.as_fields())
 
     def finish(self, *steps: str) -> None:
@@ -92,7 +92,7 @@ class Tally:
         """True when anything of *level* is missing."""
         return any(found == level for _, _, found, _ in self._failures())
 
-    def missing_checks(self, level: str) -> Dict[str, Any]:
+    def missing_checks(self, level: str) -> Dict[str, object]:
         """The checks of *level* that failed, with what each found."""
         return {
             item: failure.facts.get("found", failure.message)

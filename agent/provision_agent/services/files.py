@@ -3,21 +3,72 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
-from typing import Any, Dict, List
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Tuple
 
+from ..contract.parsing import ParseError, bounded, parse, read_object
 from ..host import detach
 from ..run.context import Context
-from . import log
+from .log import MAX_BYTES, last_lines
 
 TAIL_LINES = 20
 ADOPTED = "adopted"
 """The state of a service that somebody else started: it has no supervisor of ours."""
 _ENDED = ("exited", "gave_up", "not_started", "stopped")
 _STATUS = ".status.json"
+
+
+MAX_FILE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Note:
+    """Which service it is: `hash` is equal for those that would run the same way."""
+
+    hash: str = bounded("", max_chars=64)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a supervisor is to run, and where it writes."""
+
+    argv: Tuple[str, ...] = bounded(max_chars=MAX_FILE_BYTES)
+    directory: str = bounded()
+    environment: Dict[str, str] = bounded(max_chars=MAX_FILE_BYTES)
+    """Besides its own."""
+    log: str = bounded()
+    status: str = bounded()
+    restart: str = bounded("never", one_of=("never", "on_failure"))
+    backoff_s: float = bounded(1.0, low=0, high=3600)
+    """Before the first restart; later ones wait longer."""
+    max_log_bytes: int = bounded(MAX_BYTES, low=1)
+    note: Note = Note()
+
+
+@dataclass(frozen=True)
+class Status:
+    """What became of a service; without a `state`, it never was started."""
+
+    state: str = bounded("", max_chars=64)
+    note: Note = Note()
+    supervisor: Optional[detach.Identity] = None
+    child: Optional[detach.Identity] = None
+    starts: int = bounded(0, low=0)
+    exit_status: Optional[int] = None
+    message: str = ""
+
+    @property
+    def watched(self) -> Optional[detach.Identity]:
+        """The process whose end is the service's: its supervisor, or itself when somebody else started it."""
+        return self.child if self.state == ADOPTED else self.supervisor
+
+    @property
+    def is_running(self) -> bool:
+        """It has not ended for good."""
+        return self.watched is not None and self.watched.is_alive() and self.state not in _ENDED
 
 
 class ServiceFiles:
@@ -36,7 +87,7 @@ class ServiceFiles:
         self.program = f"provision-{safe}-{hashlib.sha256(context.workspace.encode()).hexdigest()[:8]}"
         self.status_path = os.path.join(folder, f"{safe}{_STATUS}")
 
-    def status(self) -> Dict[str, Any]:
+    def status(self) -> Status:
         """What its supervisor last wrote; empty when there never was one."""
         return _read(self.status_path)
 
@@ -53,32 +104,27 @@ class ServiceFiles:
         """Of every service of this workspace that runs, this one or another."""
         found = []
         for name in os.listdir(self._folder):
-            status = _read(os.path.join(self._folder, name)) if name.endswith(_STATUS) else {}
-            if is_running(status) and status.get("child"):
-                found.append(int(status["child"]["pid"]))
+            status = _read(os.path.join(self._folder, name)) if name.endswith(_STATUS) else Status()
+            if status.is_running and status.child is not None:
+                found.append(status.child.pid)
         return found
 
     def tail(self) -> List[str]:
         """The last lines that the service has written since it was started; none of one that was adopted."""
-        if self.status().get("state") == ADOPTED:
+        if self.status().state == ADOPTED:
             return []
-        return log.last_lines(self.log_path, TAIL_LINES)
+        return last_lines(self.log_path, TAIL_LINES)
 
 
-def is_running(status: Dict[str, Any]) -> bool:
-    """True when the service of *status* has not ended for good."""
-    identity = detach.Identity.from_json(watched(status) or {})
-    return identity is not None and identity.is_alive() and status["state"] not in _ENDED
+def read_order(path: str) -> Order:
+    """The order in the file at *path*. Raises OSError or ParseError."""
+    with open(path, "rb") as file:
+        return parse(Order, read_object(file.read(), max_bytes=MAX_FILE_BYTES, what="the order"), "order")
 
 
-def watched(status: Dict[str, Any]) -> Any:
-    """The process whose end is the service's: its supervisor, or itself when somebody else started it."""
-    return status.get("child" if status.get("state") == ADOPTED else "supervisor")
-
-
-def _read(path: str) -> Dict[str, Any]:
+def _read(path: str) -> Status:
     try:
-        with open(path, encoding="utf-8") as file:
-            return dict(json.load(file))
-    except (OSError, ValueError):
-        return {}
+        with open(path, "rb") as file:
+            return parse(Status, read_object(file.read(), max_bytes=MAX_FILE_BYTES), "status")
+    except (OSError, ParseError):
+        return Status()

@@ -13,10 +13,11 @@ import json
 import os
 import tempfile
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Union
+from typing import Dict, Iterator, List, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
 from ..contract.failures import Failure
+from ..contract.parsing import to_json
 from ..contract.plan import Service
 from ..host import detach, process, sockets
 from ..run.context import Context
@@ -24,7 +25,7 @@ from ..run.state import write_atomically
 from ..steps import commands
 from ..steps.python.venv import Venv
 from . import adoption, log, readiness, supervisor, supervisord, systemd
-from .files import ADOPTED, ServiceFiles, is_running, watched
+from .files import ADOPTED, Note, Order, ServiceFiles, Status
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
 START_S = 15.0
@@ -53,9 +54,9 @@ def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
     """
     files = ServiceFiles(service.name, context)
     argv = commands.with_python(service.run, None if venv is None else venv.python)
-    note = {"hash": _hash(service, argv)}
+    note = Note(_hash(service, argv))
     running = files.status()
-    if is_running(running) and running["note"].get("hash") == note["hash"]:
+    if running.is_running and running.note == note:
         return _report_started(service, context, running, adopted=True)
     stop(service.name, context)
     directory = os.path.join(context.workspace, service.directory)
@@ -65,8 +66,18 @@ def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
     _require_port(service)
     if not os.path.isdir(directory):
         raise Failure("missing", f"`{service.name}` runs in `{service.directory}`, which is not there")
-    how = {"argv": argv, "directory": directory, "environment": _environment(service, venv)}
-    _write_order(dict(how, restart=service.restart, note=note), files)
+    order = Order(
+        argv=tuple(argv),
+        directory=directory,
+        environment=_environment(service, venv),
+        log=files.log_path,
+        status=files.status_path,
+        restart=service.restart,
+        backoff_s=supervisor.BACKOFF_S,
+        max_log_bytes=log.MAX_BYTES,
+        note=note,
+    )
+    write_atomically(files.order_path, json.dumps(to_json(order)).encode(), sync=False)
     log.set_previous_aside(files.log_path)
     watcher = _supervised(files, context)
     return _report_started(service, context, _first_status(files, watcher, context), adopted=False)
@@ -79,12 +90,11 @@ def stop(name: str, context: Context) -> None:
     """
     files = ServiceFiles(name, context)
     status = files.status()
-    if status.get("state") == ADOPTED:
+    if status.state == ADOPTED:
         return
     for manager in _managers():
         manager.stop(files.program)
-    for key in ("supervisor", "child"):
-        identity = detach.Identity.from_json(status.get(key) or {})
+    for identity in (status.supervisor, status.child):
         if identity is not None:
             identity.end(within_s=STOP_S)
 
@@ -110,31 +120,16 @@ def _environment(service: Service, venv: Optional[Venv]) -> Dict[str, str]:
     return dict(login, **service.environment)
 
 
-def _adopt(
-    service: Service, pid: int, files: ServiceFiles, note: Dict[str, Any], context: Context
-) -> Started:
+def _adopt(service: Service, pid: int, files: ServiceFiles, note: Note, context: Context) -> Started:
     """Take the running process *pid* as *service*."""
-    child = detach.Identity.of(pid).as_json()
-    status = {"state": ADOPTED, "note": note, "child": child}
-    write_atomically(files.status_path, json.dumps(status).encode(), sync=False)
+    status = Status(ADOPTED, note, child=detach.Identity.of(pid))
+    write_atomically(files.status_path, json.dumps(to_json(status)).encode(), sync=False)
     message = (
         f"`{service.name}` runs already as {sockets.describe(pid)}, started by something else: it is taken as it is, "
         "and loads what was installed since when it is restarted"
     )
     context.report("warning", message=message)
     return _report_started(service, context, status, adopted=True)
-
-
-def _write_order(how: Dict[str, Any], files: ServiceFiles) -> None:
-    """Leave for the supervisor what it is to run, and where it writes."""
-    order = dict(
-        how,
-        backoff_s=supervisor.BACKOFF_S,
-        log=files.log_path,
-        max_log_bytes=log.MAX_BYTES,
-        status=files.status_path,
-    )
-    write_atomically(files.order_path, json.dumps(order).encode(), sync=False)
 
 
 def _supervised(files: ServiceFiles, context: Context) -> detach.Identity:
@@ -165,16 +160,14 @@ def _lasts(workspace: str) -> bool:
     return not os.path.realpath(workspace).startswith(tuple(temporary))
 
 
-def _first_status(files: ServiceFiles, watcher: detach.Identity, context: Context) -> Dict[str, Any]:
+def _first_status(files: ServiceFiles, watcher: detach.Identity, context: Context) -> Status:
     """What the supervisor says once it has tried to start the program."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         status = files.status()
-        if (status.get("supervisor") or {}).get("pid") == watcher.pid:
-            if status["state"] == "not_started":
-                raise Failure(
-                    "crashed", str(status["message"]), hint="correct `run:` of the service in the profile"
-                )
+        if status.supervisor is not None and status.supervisor.pid == watcher.pid:
+            if status.state == "not_started":
+                raise Failure("crashed", status.message, hint="correct `run:` of the service in the profile")
             return status
         if not watcher.is_alive():
             break
@@ -184,12 +177,11 @@ def _first_status(files: ServiceFiles, watcher: detach.Identity, context: Contex
     raise Failure("crashed", f"its supervisor did not start: {' | '.join(files.tail()[-3:])}")
 
 
-def _report_started(service: Service, context: Context, status: Dict[str, Any], *, adopted: bool) -> Started:
-    watcher, child = watched(status), status.get("child") or {}
-    context.report(
-        "service_started", item=service.name, level=service.level, pid=child.get("pid"), adopted=adopted
-    )
-    return Started(service.name, int(watcher["pid"]), int(watcher["start_time"]))
+def _report_started(service: Service, context: Context, status: Status, *, adopted: bool) -> Started:
+    watcher, pid = status.watched, None if status.child is None else status.child.pid
+    assert watcher is not None
+    context.report("service_started", item=service.name, level=service.level, pid=pid, adopted=adopted)
+    return Started(service.name, watcher.pid, watcher.start_time)
 
 
 def _port(service: Service) -> Optional[int]:

@@ -9,7 +9,7 @@ import http.client
 import json
 import os
 import time
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
 from urllib.parse import SplitResult, quote, urlsplit
 
 from ..contract.plan import Ready
@@ -126,7 +126,7 @@ def _stranger(url: SplitResult, child: Optional[int]) -> Optional[str]:
     return sockets.describe(owners[0])
 
 
-def _unmet(wanted: Dict[str, Any], body: bytes, *, is_comfyui: bool, needs_gpu: bool) -> str:
+def _unmet(wanted: Mapping[str, object], body: bytes, *, is_comfyui: bool, needs_gpu: bool) -> str:
     """The first expectation that the JSON *body* does not meet, in words; empty when it meets all."""
     try:
         data = json.loads(body)
@@ -146,7 +146,7 @@ def _unmet(wanted: Dict[str, Any], body: bytes, *, is_comfyui: bool, needs_gpu: 
     return ""
 
 
-def _without_memory(devices: List[Any], is_comfyui: bool) -> str:
+def _without_memory(devices: List[object], is_comfyui: bool) -> str:
     """Which of *devices* has no memory, in words; empty when all that are GPUs have some.
 
     Another service than a ComfyUI may list its devices in a form of its own: that says nothing.
@@ -165,11 +165,11 @@ def _without_memory(devices: List[Any], is_comfyui: bool) -> str:
     )
 
 
-def _is_positive(value: Any) -> bool:
+def _is_positive(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
-def _value_at(data: Any, path: str) -> Any:
+def _value_at(data: object, path: str) -> object:
     """The value at a dotted *path*; a number is an index of a list. None when there is none."""
     for key in path.split("."):
         if isinstance(data, dict):

@@ -13,10 +13,12 @@ import selectors
 import signal
 import subprocess
 import time
-from typing import Any, Dict, List, Optional
+from typing import List, Optional
 
+from ..contract.parsing import to_json
 from ..host import detach, process
 from ..run.state import write_atomically
+from .files import Order, Status, read_order
 from .log import BoundedLog
 
 BACKOFF_S = 1.0
@@ -32,21 +34,15 @@ _LAST_PIECES = 16
 
 def supervise_main(argv: List[str]) -> int:
     """Entry of ``supervise <name> <order>``: the path of a file that holds the order, see `Supervisor`."""
-    with open(argv[1], encoding="utf-8") as file:
-        order = json.load(file)
-    return Supervisor(order).run()
+    return Supervisor(read_order(argv[1])).run()
 
 
 class Supervisor:
-    """One program and its restarts.
+    """One program and its restarts."""
 
-    The order has ``argv``, ``directory``, ``environment`` (additions), ``restart`` (never | on_failure), ``backoff_s``,
-    ``log`` and ``status`` (paths), ``max_log_bytes`` and ``note`` (copied into the status).
-    """
-
-    def __init__(self, order: Dict[str, Any]) -> None:
+    def __init__(self, order: Order) -> None:
         self._order = order
-        self._log = BoundedLog(order["log"], order["max_log_bytes"])
+        self._log = BoundedLog(order.log, order.max_log_bytes)
         self._starts = 0
         self._short_lives = 0
         self._is_told_to_stop = False
@@ -76,7 +72,7 @@ class Supervisor:
             if self._is_told_to_stop:
                 self._write("stopped", child)
                 return 0
-            if child.returncode == 0 or self._order["restart"] == "never":
+            if child.returncode == 0 or self._order.restart == "never":
                 self._write("exited", child)
                 return int(child.returncode != 0)
             if self._short_lives >= MAX_SHORT_LIVES:
@@ -90,13 +86,13 @@ class Supervisor:
         self._is_told_to_stop = True
 
     def _start(self) -> "Optional[subprocess.Popen[bytes]]":
-        argv = self._order["argv"]
+        argv = list(self._order.argv)
         try:
             child = subprocess.Popen(
                 argv,
                 bufsize=0,
-                cwd=self._order["directory"],
-                env=process.child_environment(self._order["environment"]),
+                cwd=self._order.directory,
+                env=process.child_environment(self._order.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -145,7 +141,7 @@ class Supervisor:
 
     def _pause(self, child: "subprocess.Popen[bytes]") -> bool:
         """Wait before the next start; False when told to stop meanwhile."""
-        wait_s = min(self._order["backoff_s"] * 2.0 ** (self._short_lives - 1), MAX_BACKOFF_S)
+        wait_s = min(self._order.backoff_s * 2.0 ** (self._short_lives - 1), MAX_BACKOFF_S)
         self._log.write(
             f"[supervise] ended with {child.returncode}; starting again in {wait_s:.1f} s\n".encode()
         )
@@ -156,13 +152,13 @@ class Supervisor:
         return not self._is_told_to_stop
 
     def _write(self, state: str, child: "Optional[subprocess.Popen[bytes]]", *, message: str = "") -> None:
-        status = {
-            "state": state,
-            "note": self._order["note"],
-            "supervisor": detach.Identity.of(os.getpid()).as_json(),
-            "child": None if child is None else detach.Identity.of(child.pid).as_json(),
-            "starts": self._starts,
-            "exit_status": None if child is None else child.returncode,
-            "message": message,
-        }
-        write_atomically(self._order["status"], json.dumps(status).encode(), sync=False)
+        status = Status(
+            state=state,
+            note=self._order.note,
+            supervisor=detach.Identity.of(os.getpid()),
+            child=None if child is None else detach.Identity.of(child.pid),
+            starts=self._starts,
+            exit_status=None if child is None else child.returncode,
+            message=message,
+        )
+        write_atomically(self._order.status, json.dumps(to_json(status)).encode(), sync=False)

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from dataclasses import replace
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import List, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..contract.failures import Failure
@@ -15,7 +15,7 @@ from ..host import sockets
 from ..host.detach import argv_of
 from ..run.context import Context
 from . import readiness
-from .files import ADOPTED, ServiceFiles, is_running
+from .files import ADOPTED, ServiceFiles, Status
 
 POLL_S = 0.5
 SAY_EVERY_S = 8.0
@@ -76,19 +76,19 @@ def _own_models(service: Service, models: Sequence[str], context: Context) -> Li
     return [os.path.relpath(path, own) for path in paths if os.path.isfile(path)]
 
 
-def _is_on_cpu(service: Service, status: Dict[str, Any]) -> bool:
+def _is_on_cpu(service: Service, status: Status) -> bool:
     """Is it told to leave the GPU alone? By its own words, its environment's, or those of the process that runs."""
-    child = (status.get("child") or {}).get("pid")
+    child = None if status.child is None else status.child.pid
     words = [*service.run, *service.environment.values(), *(argv_of(child) if child is not None else ())]
     return any(_ON_CPU.search(word) for word in words)
 
 
 def _look(
-    ready: Ready, status: Dict[str, Any], offered: Sequence[str], *, needs_gpu: bool
+    ready: Ready, status: Status, offered: Sequence[str], *, needs_gpu: bool
 ) -> Tuple[Ready, readiness.Answer]:
     """One look at the service, and what was really asked."""
-    child: Optional[int] = (status.get("child") or {}).get("pid")
-    if child is not None and status["state"] == ADOPTED:
+    child = None if status.child is None else status.child.pid
+    if child is not None and status.state == ADOPTED:
         ready = _where_it_listens(ready, child)
     answer = readiness.look(ready, child, needs_gpu=needs_gpu)
     return ready, answer if answer.problem else readiness.unlisted(ready, offered)
@@ -104,23 +104,21 @@ def _where_it_listens(ready: Ready, pid: int) -> Ready:
     return replace(ready, url=url._replace(netloc=f"{host}:{ports[0]}").geturl())
 
 
-def _require_alive(service: Service, files: ServiceFiles) -> Dict[str, Any]:
+def _require_alive(service: Service, files: ServiceFiles) -> Status:
     status = files.status()
-    if is_running(status):
+    if status.is_running:
         return status
     tail = files.tail()
-    times = f" {status['starts']} times, each time soon" if status.get("state") == "gave_up" else ""
-    code = status.get("exit_status")
-    if status.get("state") == ADOPTED:
+    times = f" {status.starts} times, each time soon" if status.state == "gave_up" else ""
+    code = status.exit_status
+    if status.state == ADOPTED:
         raise Failure(
             "crashed",
             f"`{service.name}`, which ran already and was taken as it was, has ended",
             hint="run the same `provision up` again: it starts the service itself if nothing else does",
             retriable=True,
         )
-    how = (
-        f"was ended by signal {-code}" if isinstance(code, int) and code < 0 else f"ended with status {code}"
-    )
+    how = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
     last = tail[-1] if tail else "nothing in its log"
     raise Failure(
         "crashed",

@@ -15,6 +15,7 @@ import os
 from typing import Any, List, NamedTuple, Optional
 
 from ...contract.failures import Failure, disk_failure
+from ...host.detach import boot_id
 from ...run.state import write_atomically
 from .ranges import Span, merged
 
@@ -94,7 +95,7 @@ class PartFile:
                 os.ftruncate(self.descriptor, 0)
             self._close_journal()
             lines = [
-                json.dumps(dict(identity._asdict(), boot=_boot_id())),
+                json.dumps(dict(identity._asdict(), boot=boot_id())),
                 *(f"{a} {b - a}" for a, b in landed),
                 "",
             ]
@@ -180,7 +181,7 @@ class PartFile:
             with open(self._journal_path, "rb") as file:
                 *lines, _torn = file.read().split(b"\n")
             head = json.loads(lines[0])
-            is_other_boot = head.pop("boot", None) != _boot_id()
+            is_other_boot = head.pop("boot", None) != boot_id()
             found = Identity(**head)
         except (OSError, ValueError, TypeError, IndexError, AttributeError):
             return []
@@ -226,14 +227,6 @@ def _spans(lines: List[bytes]) -> "List[Span]":
         if offset.isdigit() and length.isdigit():
             spans.append((int(offset), int(offset) + int(length)))
     return spans
-
-
-def _boot_id() -> Optional[str]:
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return None
 
 
 def _sync_directory(path: str) -> None:
