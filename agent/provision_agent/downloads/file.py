@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import replace
-from typing import NamedTuple, Optional, Tuple
+from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from ..contract import redaction
@@ -16,7 +16,7 @@ from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
 from ..contract.steps import LEVELS
 from ..run.context import Context
-from . import existing, same_name, unpack, verify
+from . import existing, landing, same_name, unpack
 from .engine.hasher import Hasher
 from .engine.part_file import Busy, Identity, PartFile
 from .engine.pool import Pool
@@ -25,7 +25,7 @@ from .engine.transfer import Changed, Transfer
 from .engine.watch import Watch
 from .existing import Wanted
 from .hosts import Hosts
-from .names import Names, NameTaken, unsafe_path
+from .names import Names, NameTaken, final_path, unsafe_path
 from .progress import Progress
 from .source_selector import Source, SourceSelector
 from .sources import local
@@ -49,13 +49,7 @@ class Shared(NamedTuple):
 class Fetch:
     """Fetches one item of the plan. `run` is called once; the rest may be read from other threads."""
 
-    def __init__(
-        self,
-        item: Download,
-        shared: Shared,
-        *,
-        order: int,
-    ) -> None:
+    def __init__(self, item: Download, shared: Shared, *, order: int) -> None:
         self.item = item
         self.key = item.key
         self.refusal = unsafe_path(item, shared.context.workspace)
@@ -183,11 +177,9 @@ class Fetch:
         self._wanted_path, self._size, self._sha256 = path, None, None
         return self.selector.current
 
-    # -- one source
-
     def _from_source(self, source: Source) -> str:
         answer = self._ask(source)
-        path = self._path_for(answer)
+        path = final_path(self._wanted_path, answer.name)
         if self.item.path.endswith("/"):
             self._label = path
         self._rival = self._await_name(path)
@@ -195,7 +187,7 @@ class Fetch:
             return self._skip(path)
         if self._part is None and (self._is_there(path, answer) or not self._take_part(path, answer)):
             return self._skip(path)
-        self._check_promise(answer)
+        landing.check_promise(self._promised, answer)
         self._wanted_path = path
         transfer = self._begin(source, answer)
         if urlsplit(answer.location).scheme == "file":
@@ -226,17 +218,6 @@ class Fetch:
                 stop=self._allowance.is_stopped,
             )
 
-    def _path_for(self, answer: Answer) -> str:
-        if not self._wanted_path.endswith("/"):
-            return self._wanted_path
-        if answer.name is None:
-            raise Failure(
-                "unsafe_path",
-                "the server gives no file name that can be used",
-                hint="give the item a `path` that ends in a file name",
-            )
-        return self._wanted_path + answer.name
-
     # -- a name that several items want
 
     def _await_name(self, path: str) -> Optional[Download]:
@@ -266,6 +247,11 @@ class Fetch:
             self.path = record.path
         return record is not None
 
+    @property
+    def _promised(self) -> Wanted:
+        """What the file must be by the plan, as far as that says."""
+        return Wanted(self._size, self._sha256, self.selector.current.url)
+
     def _wanted(self, answer: Optional[Answer]) -> Wanted:
         """What the file must be, by the plan or else by what the source in use says."""
         size, sha256 = self._size, self._sha256
@@ -274,13 +260,6 @@ class Fetch:
         return Wanted(size, sha256, self.selector.current.url)
 
     # -- the transfer
-
-    def _check_promise(self, answer: Answer) -> None:
-        """Tell a source that has something else apart before a large byte is fetched."""
-        if self._sha256 and answer.sha256 and self._sha256 != answer.sha256:
-            raise Failure("checksum", f"{answer.host} has sha256 {answer.sha256}, wanted is {self._sha256}")
-        if self._size is not None and answer.size_bytes is not None and self._size != answer.size_bytes:
-            raise Failure("size", f"{answer.host} has {answer.size_bytes} bytes, wanted are {self._size}")
 
     def _begin(self, source: Source, answer: Answer) -> Transfer:
         """See what is already there, and let the hash follow what comes."""
@@ -318,7 +297,7 @@ class Fetch:
         if self._rival is not None:
             folder, name = os.path.split(final)
             part = os.path.join(folder, f"{name[:50]}.{existing.short(self.key)}")
-        before = _signature(final)
+        before = landing.signature(final)
         is_told = False
         while self._part is None:
             try:
@@ -328,9 +307,7 @@ class Fetch:
                     self.report("waiting", host="", wait_s=LOCK_AGAIN_S, reason="another process fetches it")
                 is_told = True
                 self._allowance.sleep(LOCK_AGAIN_S)
-        return _signature(final) == before or not self._is_there(path, answer)
-
-    # -- the end
+        return landing.signature(final) == before or not self._is_there(path, answer)
 
     def _settle(self, source: Source, transfer: Transfer) -> str:
         """All bytes are there: are they the right ones? Then name it, remember it, unpack it."""
@@ -360,17 +337,10 @@ class Fetch:
 
     def _verified(self, transfer: Transfer, size: int) -> str:
         """The file's hash, when everything about it is right."""
-        assert self._part is not None and transfer.hasher is not None
-        wanted = self._sha256 or transfer.answer.sha256
+        assert self._part is not None
+        secrets, stop = self._access.secret_values, self._allowance.is_stopped
         try:
-            if self._size is not None and size != self._size:
-                raise Failure("size", f"{transfer.answer.host} sent {size} bytes, wanted are {self._size}")
-            verify.check_format(self._part.descriptor, transfer.name, size, self._access.secret_values)
-            sha256 = transfer.hasher.result(size, stop=self._allowance.is_stopped)
-            if sha256 is None:
-                raise Stopped
-            if wanted and sha256 != wanted:
-                raise Failure("checksum", f"its sha256 is {sha256}, wanted is {wanted}")
+            sha256 = landing.check_content(transfer, size, self._promised, secrets=secrets, stop=stop)
         except OSError as error:
             raise disk_failure(error, self._part.path) from None
         except Failure as failure:
@@ -426,11 +396,3 @@ class Fetch:
             if not is_quiet:
                 self._part = None  # a write hangs: its descriptor must never become another file's
                 raise Failure("read_only", "the disk has not taken a write for a minute")
-
-
-def _signature(path: str) -> Optional[Tuple[int, int]]:
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns

@@ -91,3 +91,18 @@ def unsafe_path(item: Download, workspace: str) -> Optional[Failure]:
         if inside.startswith("/") or ".." in inside.split("/") or "\0" in inside:
             return Failure("unsafe_path", f"`{path}` leads out of the workspace")
     return None
+
+
+def final_path(path: str, name: Optional[str]) -> str:
+    """The final path of an item whose *path* may be a folder (it ends with ``/``), given the server's *name*.
+
+    Raises:
+        Failure: `unsafe_path`, where the server gives no name that can be used.
+    """
+    if path.endswith("/") and name is None:
+        raise Failure(
+            "unsafe_path",
+            "the server gives no file name that can be used",
+            hint="give the item a `path` that ends in a file name",
+        )
+    return path + (name or "") if path.endswith("/") else path

@@ -226,8 +226,6 @@ class _Checkout:
         """Submodules at another commit are brought back by `git submodule update`, which overwrites no edit."""
         return self._git.line("ls-files", "--stage", "--", name).startswith("160000 ")
 
-    # -- looking
-
     def _is_repository(self) -> bool:
         own = os.path.join(self._path, ".git")
         return os.path.exists(own) and self._git.succeeds("rev-parse", "--git-dir")
@@ -272,8 +270,6 @@ class _Checkout:
             return False
         lines = self._git.run("submodule", "status", "--recursive")
         return any(line[:1] in "-+U" for line in lines)
-
-    # -- doing
 
     def _begin(self, url: str) -> None:
         """Make the folder a repository that can fetch, and clear what an interrupted git left behind."""
