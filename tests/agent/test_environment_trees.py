@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from harness.environments import Surroundings
 from provision_agent.contract.failures import Failure
-from provision_agent.host import remove_tree
-from provision_agent.steps.python import answers, probe, requirements
+from provision_agent.host import answers, probe
+from provision_agent.steps import remove_tree
+from provision_agent.steps.python import requirements
 
 
 @pytest.fixture

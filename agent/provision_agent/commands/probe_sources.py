@@ -26,13 +26,14 @@ from ..downloads import Answer, Sources, existing, hosts, preflight
 from ..downloads.engine.part_file import landed_bytes
 from ..downloads.names import NameTaken
 from ..downloads.sources import addresses, repositories
+from ..host import answers, probe
 from ..host.facts import find_facts
 from ..host.folders import nearest_folder
 from ..run import answering, conditions
 from ..run.context import Context
 from ..steps import refs
 from ..steps.git import Git
-from ..steps.python import answers, disk_estimate, probe, venv, wheels
+from ..steps.python import disk_estimate, venv, wheels
 from .query import quiet_context, standing_workspace
 
 WITHIN_S = 75.0

@@ -18,10 +18,9 @@ from typing import Callable, Dict, List, Optional, Tuple, TypeVar
 
 from ..contract.failures import Failure
 from ..contract.parsing import to_json
-from ..services import systemd
-from ..steps.python import answers, probe
-from . import process, sockets
+from . import answers, probe, process, sockets
 from .folders import nearest_folder
+from .init_system import systemd_answers
 
 T = TypeVar("T")
 _NO_GPUS: Dict[str, object] = {"gpus": [], "driver": None, "cuda": None}
@@ -159,7 +158,7 @@ def _pythons() -> List[Dict[str, str]]:
 
 
 def _init() -> str:
-    if systemd.answers():
+    if systemd_answers():
         return "systemd"
     doors = glob.glob("/run/supervisor*.sock") + glob.glob("/var/run/supervisor*.sock")
     with open("/proc/1/comm", encoding="ascii") as file:

@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import getpass
 import os
-import shutil
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure
 from ..host import process
+from ..host.init_system import login_environment, systemd_answers
 
-ANSWER_S = 15.0
 STOP_S = 45.0
 """More than the unit's own `TimeoutStopSec`."""
-BOOTED = "/run/systemd/system"
-"""Is there while systemd is the first process, and only then; see sd_booted(3)."""
 _FOLDER = "/etc/systemd/system"
 _LINGERS = "/var/lib/systemd/linger"
-_ALIVE = ("running", "degraded", "starting")
-"""`systemctl is-system-running` also says these where a unit of somebody else has failed, or the boot goes on."""
 _UNIT = """\
 [Unit]
 Description={name}
@@ -93,7 +88,7 @@ class Systemd(NamedTuple):
 
     def _ask(self, *words: str) -> List[str]:
         argv = ["systemctl", *self.options, "--no-ask-password", *words]
-        done = process.run(argv, timeout_s=STOP_S, environment=_environment())
+        done = process.run(argv, timeout_s=STOP_S, environment=login_environment())
         if done.status != 0:
             said = " | ".join(done.tail)
             raise Failure("command", f"`systemctl {' '.join(words)}` ended with {done.status}: {said}")
@@ -104,34 +99,11 @@ def find() -> Optional[Systemd]:
     """The systemd of this instance; None when there is none that can be used."""
     if os.geteuid() == 0:
         return (
-            Systemd((), _FOLDER, "multi-user.target") if answers() and os.access(_FOLDER, os.W_OK) else None
+            Systemd((), _FOLDER, "multi-user.target")
+            if systemd_answers() and os.access(_FOLDER, os.W_OK)
+            else None
         )
-    if not answers("--user") or not os.path.exists(os.path.join(_LINGERS, getpass.getuser())):
+    if not systemd_answers("--user") or not os.path.exists(os.path.join(_LINGERS, getpass.getuser())):
         return None
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Systemd(("--user",), os.path.join(config, "systemd", "user"), "default.target")
-
-
-def answers(*options: str) -> bool:
-    """True when systemd runs this machine, and not only lies in its image."""
-    if not os.path.isdir(BOOTED) or shutil.which("systemctl") is None:
-        return False
-    argv = ["systemctl", *options, "is-system-running"]
-    try:
-        tail = process.run(argv, timeout_s=ANSWER_S, environment=_environment()).tail
-    except Failure:
-        return False
-    return any(line in _ALIVE for line in tail[-1:])
-
-
-def _environment() -> "dict[str, str]":
-    """A login without a session, one that only runs a command say, does not know where its systemd is."""
-    return process.child_environment(
-        {"XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.geteuid()}"}
-    )
-
-
-def _quoted(word: str) -> str:
-    """*word* so that systemd takes it as it is: neither its specifiers nor its variables in it."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return f'"{escaped}"'

@@ -15,9 +15,9 @@ from typing import Callable, Iterator, List, Optional, Set, Tuple, Union
 
 from ..contract.failures import Failure
 from ..contract.plan import Check
+from ..host import answers, probe
 from ..run import log_lines
 from ..run.context import Context
-from .python import answers, probe
 from .python.venv import Venv
 
 IMPORT_S = 120.0

@@ -15,9 +15,10 @@ from typing import Optional, Tuple
 
 from ..contract.failures import Failure
 from ..contract.plan import Repo
+from ..host import answers, probe
 from ..run.context import Context
 from .progress import Progress
-from .python import answers, probe, requirements
+from .python import requirements
 from .python.venv import Venv
 
 IMPORT_S = 60.0

@@ -10,8 +10,8 @@ import os
 from typing import Dict, Iterator
 
 from ..host.detach import Identity
-from ..host.remove_tree import lineage
 from ..run.context import Context
+from .remove_tree import lineage
 
 END_S = 10.0
 _MARK = "PROVISION_WORKS_IN"

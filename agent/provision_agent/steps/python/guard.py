@@ -10,11 +10,12 @@ from typing import Dict, Iterable, List, Mapping, Sequence, Set
 
 from ...contract.failures import Failure
 from ...contract.plan import Python
+from ...host import answers, probe
+from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import answers, probe, torch
+from . import torch
 from .installer import Installer
-from .probe import normalised
 
 LOOK_S = 60.0
 

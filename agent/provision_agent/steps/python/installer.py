@@ -14,11 +14,11 @@ from typing import Dict, List, Mapping, Optional, Sequence
 from ...contract import retry
 from ...contract.failures import Failure
 from ...contract.plan import Python
-from ...host import process
+from ...host import answers, probe, process
 from ...run.context import Context
 from .. import orphans
 from ..progress import Progress
-from . import answers, indexes, pip_errors, probe
+from . import indexes, pip_errors
 from .venv import Venv
 
 SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)

@@ -19,12 +19,12 @@ from ...contract.failures import Failure
 from ...contract.findings import Facts
 from ...contract.parsing import parse
 from ...contract.plan import Layer, Python
+from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
 from . import repair, requirements, torch
 from .guard import Guard
 from .installer import Installer
-from .probe import normalised
 from .venv import Venv
 
 LEVEL = "critical"

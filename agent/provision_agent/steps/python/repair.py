@@ -12,12 +12,13 @@ from typing import Iterable, List, Sequence
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
-from ...host import remove_tree
+from ...host import answers, probe
+from ...host.probe import normalised
 from ...run.context import Context
+from .. import remove_tree
 from ..progress import Progress
-from . import answers, probe, venv
+from . import venv
 from .installer import Installer
-from .probe import normalised
 
 ITEM = "environment"
 IMPORT_S = 90.0

@@ -10,7 +10,7 @@ import os
 import re
 from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
 
-from .probe import normalised
+from ...host.probe import normalised
 
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?=$|[\[<>=!~;@\s#(,])")
 _EGG = re.compile(r"#(?:.*&)?egg=([A-Za-z0-9._-]+)")

@@ -7,7 +7,7 @@ import re
 from typing import NamedTuple, Optional, Tuple
 from urllib.parse import unquote, urlsplit
 
-from .probe import normalised
+from ...host.probe import normalised
 
 _OLD_GLIBC = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 

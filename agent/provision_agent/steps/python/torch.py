@@ -14,12 +14,13 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 from ...contract.failures import Failure
 from ...contract.findings import Facts
 from ...contract.plan import Torch
+from ...host import answers, probe
+from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import answers, indexes, probe
+from . import indexes
 from .builds import Candidate, candidates, release
 from .installer import Installer
-from .probe import normalised
 from .venv import is_chosen_of_image
 
 ITEM = "torch"

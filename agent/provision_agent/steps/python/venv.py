@@ -15,11 +15,10 @@ from ...contract.failures import Failure
 from ...contract.findings import Facts
 from ...contract.parsing import parse
 from ...contract.plan import Python
-from ...host import process, remove_tree
+from ...host import answers, probe, process
 from ...run.context import Context
-from .. import orphans
+from .. import orphans, remove_tree
 from ..progress import Progress
-from . import answers, probe
 
 ITEM = "venv"
 LEVEL = "critical"

@@ -12,8 +12,8 @@ import shutil
 import time
 from typing import Dict, List, Optional, Sequence
 
+from ..host.detach import Identity
 from ..run.context import Context
-from .detach import Identity
 
 RETRY_WAITS_S = (2.0, 4.0, 6.0)
 END_S = 10.0

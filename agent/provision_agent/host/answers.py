@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Dict, Optional, Tuple
 
-from ...contract.parsing import bounded
+from ..contract.parsing import bounded
 
 
 class Answer:

@@ -47,9 +47,9 @@ def ask(
         Failure: `timed_out`; `command` when the interpreter cannot be started, died without an answer, with its
             last words, or answered something else.
     """
-    from ...contract import parsing
-    from ...contract.failures import Failure
-    from ...host import process
+    from ..contract import parsing
+    from ..contract.failures import Failure
+    from . import process
 
     pieces: List[str] = []
 
@@ -58,7 +58,7 @@ def ask(
             pieces.append(line[len(MARK) :])
 
     root = os.path.dirname(os.path.dirname(os.path.abspath(provision_agent.__file__)))
-    code = f"import sys; sys.path.append({root!r}); from provision_agent.steps.python.probe import main; main(sys.argv[1:])"
+    code = f"import sys; sys.path.append({root!r}); from provision_agent.host.probe import main; main(sys.argv[1:])"
     done = process.run(
         [python, "-I", "-c", code, kind.question, *arguments],
         timeout_s=timeout_s,
