@@ -107,3 +107,9 @@ def find() -> Optional[Systemd]:
         return None
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     return Systemd(("--user",), os.path.join(config, "systemd", "user"), "default.target")
+
+
+def _quoted(word: str) -> str:
+    """*word* so that systemd takes it as it is: neither its specifiers nor its variables in it."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
