@@ -266,7 +266,7 @@ def test_a_part_is_continued_only_with_what_is_surely_its_own(name, part):
 
 
 def test_after_a_crash_of_the_machine_only_what_was_synced_counts(part, monkeypatch):
-    monkeypatch.setattr(partfile, "_boot_id", lambda: "another boot")
+    monkeypatch.setattr(partfile, "boot_id", lambda: "another boot")
 
     assert landed(part) == []
 
@@ -279,7 +279,7 @@ def test_what_was_synced_outlives_a_crash_of_the_machine(tmp_path, monkeypatch):
     with open(tmp_path / "m.bin.part.journal", "ab") as file:
         file.write(b"1048576 1048576\n")
     os.truncate(tmp_path / "m.bin.part", 4 * MIB)
-    monkeypatch.setattr(partfile, "_boot_id", lambda: "another boot")
+    monkeypatch.setattr(partfile, "boot_id", lambda: "another boot")
 
     assert landed(str(tmp_path / "m.bin")) == [(0, MIB)]
 

@@ -116,7 +116,7 @@ def test_this_process_and_those_that_it_came_from_are_never_ended(here: Surround
     code = (
         "import sys; sys.path[:0] = sys.argv[1:3]\n"
         "from dataclasses import replace\n"
-        "from harness.environments import Surroundings; from provision_agent.host import remove_tree\n"
+        "from harness.environments import Surroundings; from provision_agent.steps import remove_tree\n"
         "context = replace(Surroundings(sys.argv[3]).context, kill_holders=True)\n"
         "remove_tree.remove(sys.argv[3] + '/venv', context, waits_s=())\n"
     )

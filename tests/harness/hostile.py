@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import asyncssh
 from provision_agent.contract import frames
-from provision_agent.run.start import ANSWER_MAGIC
+from provision_agent.contract.frames import ANSWER_MAGIC
 from provision_collector.instance import Instance
 
 BEAT_S = 0.2
