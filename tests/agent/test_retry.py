@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
@@ -118,7 +119,7 @@ def test_the_wait_of_a_thread_ends_when_it_is_cancelled():
         )
 
 
-async def test_asyncio_tries_by_the_same_schedule():
+def test_asyncio_tries_by_the_same_schedule():
     waits: list[float] = []
     work = failing(2)
 
@@ -128,13 +129,15 @@ async def test_asyncio_tries_by_the_same_schedule():
     async def sleep(wait_s: float) -> None:
         waits.append(wait_s)
 
-    found = await retry.call_async(
-        attempt,
-        Attempts(Schedule(attempts=3, base_s=1.0), rand=half),
-        errors=Trouble,
-        may_help=lambda error: True,
-        before_wait=lambda error, wait_s: None,
-        sleep=sleep,
+    found = asyncio.run(
+        retry.call_async(
+            attempt,
+            Attempts(Schedule(attempts=3, base_s=1.0), rand=half),
+            errors=Trouble,
+            may_help=lambda error: True,
+            before_wait=lambda error, wait_s: None,
+            sleep=sleep,
+        )
     )
 
     assert (found, waits) == (3, [0.5, 1.0])
