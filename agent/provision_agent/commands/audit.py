@@ -183,7 +183,7 @@ class Audit:
         head = git.line("rev-parse", "--verify", "--quiet", "HEAD")
         about = replace(about, commit=head)
         record = self._context.state.get("repo", repo.path) or {}
-        wanted = repo.ref if _is_commit(repo.ref) else record.get("commit")
+        wanted = repo.ref if _is_commit(repo.ref) else str(record.get("commit") or "")
         if wanted and head != wanted:
             message = f"it is at {head[:12]}, not {wanted[:12]}"
             return replace(about, state="wrong_commit", message=message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import Any, Dict, Iterable, NamedTuple, Optional
+from typing import Dict, Iterable, NamedTuple, Optional
 
 
 class FailureClass(NamedTuple):
@@ -187,14 +187,14 @@ class Failure(Exception):
         self.retriable = self.meaning.is_retriable if retriable is None else retriable
         self.is_reported = False
         """Its event is written: whoever counts it need not write another."""
-        self.facts: Dict[str, Any] = facts
+        self.facts: Dict[str, object] = facts
         """More fields for the event, such as `wait_s` or `found`."""
 
     @property
     def wait_s(self) -> Optional[float]:
         """How long the other side wants to be left alone; None when it does not say."""
         wait_s = self.facts.get("wait_s")
-        return float(wait_s) if wait_s is not None else None
+        return float(wait_s) if isinstance(wait_s, (int, float)) else None
 
     def as_fields(self) -> Dict[str, object]:
         """The fields of a ``…_failed`` event."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 
 from .version import FORMAT
 
@@ -54,7 +54,7 @@ class Frame(NamedTuple):
     generation: int = 0
     offset: int = 0
 
-    def json(self) -> Dict[str, Any]:
+    def json(self) -> Dict[str, object]:
         """The payload of every kind but `DATA`."""
         try:
             value = json.loads(self.payload or b"{}")
@@ -123,9 +123,11 @@ def read_follow_request(line: bytes) -> FollowRequest:
         raise ProtocolError(f"a follow request that cannot be read: {str(error)[:200]}") from None
 
 
-def _read_entry(entry: Mapping[str, Any]) -> FollowedFile:
+def _read_entry(entry: Mapping[str, object]) -> FollowedFile:
     has_identity = entry.get("ino") is not None
-    samples = entry.get("samples") or ()
+    samples = entry.get("samples") or []
+    if not isinstance(samples, list):
+        raise ValueError("`samples` must be a list")
     if len(samples) > MAX_SAMPLES:
         raise ValueError(f"more than {MAX_SAMPLES} samples")
     return FollowedFile(
@@ -143,18 +145,18 @@ def _read_entry(entry: Mapping[str, Any]) -> FollowedFile:
     )
 
 
-def _text(value: Any, max_chars: int = 4096) -> str:
+def _text(value: object, max_chars: int = 4096) -> str:
     if not isinstance(value, str) or len(value) > max_chars:
         raise ValueError(f"text of at most {max_chars} characters is missing")
     value.encode("utf-8")
     return value
 
 
-def _count(value: Any) -> int:
+def _count(value: object) -> int:
     return int(_number(value, low=0, high=2**64))
 
 
-def _number(value: Any, low: float, high: float) -> float:
+def _number(value: object, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"a number from {low:g} to {high:g} is missing")
     return value

@@ -62,7 +62,7 @@ class Bounds(NamedTuple):
     max_entries: int = MAX_ENTRIES
     pattern: Optional[str] = None
     one_of: Tuple[str, ...] = ()
-    check: Optional[Callable[[Any], str]] = None
+    check: Optional[Callable[[str], str]] = None
     """Says what belongs there, in words; empty when the value is that."""
 
 
@@ -321,7 +321,7 @@ def _text(bounds: Bounds) -> Check:
     return check
 
 
-def _check_own(value: Any, where: str, bounds: Bounds) -> None:
+def _check_own(value: str, where: str, bounds: Bounds) -> None:
     wanted = bounds.check(value) if bounds.check is not None else ""
     if wanted:
         raise ParseError(f"`{_shown(where)}` must be {wanted}, not {kind_of(value)}")

@@ -7,6 +7,7 @@ from collections import deque
 from typing import Callable, Deque, Optional, Tuple
 
 from ..contract.plan import Stall
+from ..run.context import Report
 
 SPEAK_EVERY_S = 0.5
 SPEED_WINDOW_S = 3.0
@@ -15,9 +16,7 @@ SPEED_WINDOW_S = 3.0
 class Progress:
     """Is told of every look at the file's landed bytes. Used by the file's driver only."""
 
-    def __init__(
-        self, report: Callable[..., None], stall: Stall, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, report: Report, stall: Stall, clock: Callable[[], float] = time.monotonic) -> None:
         self._report = report
         self._stall = stall
         self._clock = clock

@@ -5,13 +5,14 @@ Mirrors have the same content. The substitute is something else, taken only when
 
 from __future__ import annotations
 
-from typing import Callable, List, Optional
+from typing import List, Optional
 from urllib.parse import urlsplit
 
 from ..contract import redaction
 from ..contract.failures import Failure
 from ..contract.plan import Download
 from ..contract.retry import Schedule
+from ..run.context import Report
 from .engine.transfer import Changed, Expired, Unranged
 from .hosts import Hosts
 from .sources import addresses
@@ -53,7 +54,7 @@ class Source:
 class SourceSelector:
     """Holds the source in `current` use. Used by the file's driver; the preflight fills in answers before."""
 
-    def __init__(self, item: Download, report: Callable[..., None]) -> None:
+    def __init__(self, item: Download, report: Report) -> None:
         self._schedule = Schedule(item.limits.attempts)
         self._report = report
         self.sources = [Source(url) for url in (item.url, *item.mirrors)]

@@ -9,7 +9,7 @@ import time
 from typing import Callable, Optional
 
 from ..contract.failures import Failure
-from ..run.context import Context
+from ..run.context import Context, Report
 from .hosts import Hosts
 
 SHORTEST_FILE_S = 900.0
@@ -68,7 +68,7 @@ class Allowance:
             self._context.cancelled.wait(min(LOOK_UP_EVERY_S, max(0.0, end - time.monotonic())))
             self.check()
 
-    def await_host(self, host: str, report: Callable[..., None]) -> None:
+    def await_host(self, host: str, report: Report) -> None:
         """Leave *host* alone for as long as it wants; that is no attempt, but has a bound of its own.
 
         Raises:

@@ -81,7 +81,7 @@ def ask(
 
 def main(argv: List[str]) -> None:
     """Answer the question ``argv[0]`` with the arguments that follow it, and end the process at once."""
-    text = json.dumps(QUESTIONS[argv[0]](*argv[1:]), ensure_ascii=False)
+    text = json.dumps(QUESTIONS[argv[0]](argv[1:]), ensure_ascii=False)
     answer = text.encode("utf-8", "replace").decode()  # a file's name may be no text
     sys.stdout.flush()
     for start in range(0, len(answer), _PIECE):
@@ -262,12 +262,13 @@ def normalised(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-QUESTIONS: Dict[str, Callable[..., object]] = {
-    "interpreter": interpreter,
-    "installed": installed,
-    "damage": damage,
-    "imports": imports,
-    "node": node,
-    "torch": torch,
-    "gpus": gpus,
+QUESTIONS: Dict[str, Callable[[List[str]], object]] = {
+    "interpreter": lambda _: interpreter(),
+    "installed": lambda _: installed(),
+    "damage": lambda names: damage(*names),
+    "imports": lambda modules: imports(*modules),
+    "node": lambda folders: node(*folders),
+    "torch": lambda _: torch(),
+    "gpus": lambda _: gpus(),
 }
+"""Each takes the arguments that follow its name."""

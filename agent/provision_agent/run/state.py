@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import Any, Callable, Dict, Optional
+from typing import Callable, Dict, Optional
 
 from ..contract import version
+
+Record = Dict[str, object]
+"""What is remembered of one item, as JSON values: read from the disk, so looked at before it is believed."""
 
 
 class StateFile:
@@ -22,21 +25,21 @@ class StateFile:
         self._lock = threading.Lock()
         self.set_aside: Optional[str] = None
         """Where an unreadable file went, to be reported; None when all was well."""
-        self._records: Dict[str, Dict[str, Any]] = self._load()
+        self._records: Dict[str, Record] = self._load()
 
-    def get(self, kind: str, item: str) -> Optional[Dict[str, Any]]:
+    def get(self, kind: str, item: str) -> Optional[Record]:
         """The record of *item* (``download``, ``repo``, …), a copy; None when there is none."""
         with self._lock:
             record = self._records.get(f"{kind}:{item}")
             return None if record is None else dict(record)
 
-    def find(self, kind: str, fits: Callable[[Dict[str, Any]], bool]) -> Optional[Dict[str, Any]]:
+    def find(self, kind: str, fits: Callable[[Record], bool]) -> Optional[Record]:
         """The first record of *kind* that *fits*, a copy; None when there is none."""
         with self._lock:
             records = [record for name, record in self._records.items() if name.startswith(f"{kind}:")]
         return next((dict(record) for record in records if fits(record)), None)
 
-    def put(self, kind: str, item: str, record: Dict[str, Any]) -> None:
+    def put(self, kind: str, item: str, record: Record) -> None:
         """Remember *record* for *item*; on the disk when this returns."""
         with self._lock:
             self._records[f"{kind}:{item}"] = dict(record)
@@ -48,7 +51,7 @@ class StateFile:
             if self._records.pop(f"{kind}:{item}", None) is not None:
                 self._save()
 
-    def _load(self) -> Dict[str, Dict[str, Any]]:
+    def _load(self) -> Dict[str, Record]:
         try:
             with open(self._path, encoding="utf-8") as file:
                 data = json.load(file)

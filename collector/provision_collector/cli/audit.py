@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, variables_option
+from .options import Connection, configure_logging, connection_options, instance_of, variables_option
 from .verify import plan_for
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 def command(
     *,
     run: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     locked: bool,

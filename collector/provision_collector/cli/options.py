@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypedDict, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from ..instance import Instance
 
-Command = Callable[..., object]
-Option = Callable[[Command], Command]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Option(Protocol):
+    """Adds one option to a command, which stays of its type."""
+
+    def __call__(self, command: Callable[P, R], /) -> Callable[P, R]: ...
 
 
 class Connection(TypedDict, total=False):
@@ -84,23 +90,23 @@ _CONNECTION = (
 )
 
 
-def connection_options(command: Command) -> Command:
+def connection_options(command: Callable[P, R]) -> Callable[P, R]:
     """Add the connection options; the command gets them as *connection*, a `Connection`."""
     return _gathered(command, _CONNECTION, CONNECTION_OPTIONS)
 
 
-def login_options(command: Command) -> Command:
+def login_options(command: Callable[P, R]) -> Callable[P, R]:
     """Add the connection options without ``--host``, for a command that takes several hosts."""
     return _gathered(command, _CONNECTION[1:], CONNECTION_OPTIONS[1:])
 
 
-def _gathered(command: Command, options: Sequence[Option], names: Sequence[str]) -> Command:
+def _gathered(command: Callable[P, R], options: Sequence[Option], names: Sequence[str]) -> Callable[P, R]:
     @functools.wraps(command)
-    def gathered(*args: object, **kwargs: object) -> object:
-        connection = {name: kwargs.pop(name) for name in names}
-        return command(*args, connection=connection, **kwargs)
+    def gathered(*args: P.args, **kwargs: P.kwargs) -> R:
+        kwargs["connection"] = {name: kwargs.pop(name) for name in names}
+        return command(*args, **kwargs)
 
-    decorated: Command = gathered
+    decorated: Callable[P, R] = gathered
     for option in reversed(options):
         decorated = option(decorated)
     return decorated
@@ -115,7 +121,7 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def variables_option(command: Command) -> Command:
+def variables_option(command: Callable[P, R]) -> Callable[P, R]:
     """Add ``--set``; the command gets the pairs as *variables*."""
     return click.option(
         "--set",
@@ -127,7 +133,7 @@ def variables_option(command: Command) -> Command:
     )(command)
 
 
-def workflow_option(command: Command) -> Command:
+def workflow_option(command: Callable[P, R]) -> Callable[P, R]:
     """Add ``--workflow``, repeatable; the command gets *workflows*."""
     return click.option(
         "--workflow",
@@ -138,7 +144,7 @@ def workflow_option(command: Command) -> Command:
     )(command)
 
 
-def gone_check_option(command: Command) -> Command:
+def gone_check_option(command: Callable[P, R]) -> Callable[P, R]:
     """Add ``--gone-check``; the command gets the text as *gone_check*."""
     return click.option(
         "--gone-check",

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, duration, instance_of
+from .options import Connection, configure_logging, connection_options, duration, instance_of
 
 
 @click.command("prune")
@@ -16,7 +15,7 @@ from .options import configure_logging, connection_options, duration, instance_o
 @click.option("--keep", type=click.IntRange(0), default=10, show_default=True, help="The newest runs stay.")
 @click.option("--older-than", "older_than_s", type=duration, help="Only runs that are older, such as `72h`.")
 @click.option("--json", "as_json", is_flag=True, help="What was removed, as JSON.")
-def command(*, connection: dict[str, Any], keep: int, older_than_s: float | None, as_json: bool) -> None:
+def command(*, connection: Connection, keep: int, older_than_s: float | None, as_json: bool) -> None:
     """Remove old runs with their mirrors from this machine, or with --host their records from the instance.
 
     Downloaded files, environments and services are never touched; nor is a run that is going.
@@ -26,7 +25,7 @@ def command(*, connection: dict[str, Any], keep: int, older_than_s: float | None
     click.echo(json.dumps(removed) if as_json else f"{len(removed['removed'])} run(s) removed")
 
 
-def _there(connection: dict[str, Any], keep: int, older_than_s: float | None) -> dict[str, Any]:
+def _there(connection: Connection, keep: int, older_than_s: float | None) -> dict[str, list[str]]:
     import asyncio
 
     from provision_agent.contract.messages import PruneAnswer, PruneRequest
@@ -39,7 +38,7 @@ def _there(connection: dict[str, Any], keep: int, older_than_s: float | None) ->
     return {"removed": list(answer.removed), "agents": list(answer.agents)}
 
 
-def _here(keep: int, older_than_s: float | None) -> dict[str, Any]:
+def _here(keep: int, older_than_s: float | None) -> dict[str, list[str]]:
     from ..run import registry
 
     limit = None if older_than_s is None else time.time() - older_than_s

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, TypedDict
 
 import click
 from provision_agent.contract.steps import STEP_NAMES
 
-from .options import Command, duration, pair
+from .options import Option, P, R, duration, pair
 
 if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
@@ -27,7 +28,7 @@ class RunOptions(TypedDict):
     only: tuple[str, ...]
 
 
-_OPTIONS = (
+_OPTIONS: tuple[Option, ...] = (
     click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace)."),
     click.option(
         "--label", "labels", type=pair, multiple=True, metavar="K=V", help="Echoed in events and the outcome."
@@ -49,7 +50,7 @@ _OPTIONS = (
 )
 
 
-def run_options(command: Command) -> Command:
+def run_options(command: Callable[P, R]) -> Callable[P, R]:
     """Add these options; the command gets `RunOptions`, and *labels* as pairs."""
     for option in reversed(_OPTIONS):
         command = option(command)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import configure_logging, connection_options, instance_of
+from .options import Connection, configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
     from ..run.registry import RunRecord
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @connection_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per run and line.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
-def command(*, run: str | None, connection: dict[str, Any], as_json: bool, verbose: bool) -> None:
+def command(*, run: str | None, connection: Connection, as_json: bool, verbose: bool) -> None:
     """Show RUN, or every run that this machine knows; with --host ask the instance itself.
 
     Without --host it is what the mirrors say: how far a run had come when it was last watched. With --json each
@@ -35,7 +35,7 @@ def command(*, run: str | None, connection: dict[str, Any], as_json: bool, verbo
         _print_table(rows)
 
 
-def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]:
+def _remote(connection: Connection, run: str | None) -> list[dict[str, object]]:
     import asyncio
 
     from provision_agent.contract.messages import StatusRequest
@@ -58,7 +58,7 @@ def _remote(connection: dict[str, Any], run: str | None) -> list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class _Shown:
-    """What is shown of a run that an instance tells of."""
+    """What the table counts of a run, whoever tells of it."""
 
     run: str
     state: str
@@ -72,7 +72,7 @@ class _Download:
     bytes: int | None = None
 
 
-def _read_runs(data: Mapping[str, object]) -> list[dict[str, Any]]:
+def _read_runs(data: Mapping[str, object]) -> list[dict[str, object]]:
     """The runs in an answer to `status`. Raises ParseError when one of them is none."""
     from provision_agent.contract.messages import StatusAnswer, read_answer
     from provision_agent.contract.parsing import parse
@@ -83,14 +83,14 @@ def _read_runs(data: Mapping[str, object]) -> list[dict[str, Any]]:
     return [dict(found) for found in runs]
 
 
-def _local(run: str | None) -> list[dict[str, Any]]:
+def _local(run: str | None) -> list[dict[str, object]]:
     from ..run import registry
 
     records = [registry.known(run)] if run else registry.all_runs()
     return [_from_mirror(record) for record in records]
 
 
-def _from_mirror(record: RunRecord) -> dict[str, Any]:
+def _from_mirror(record: RunRecord) -> dict[str, object]:
     from provision_agent.contract.parsing import ParseError
     from provision_agent.contract.status import RunState
 
@@ -128,9 +128,10 @@ def _from_mirror(record: RunRecord) -> dict[str, Any]:
     )
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
+def _print_table(rows: list[dict[str, object]]) -> None:
     import time
 
+    from provision_agent.contract.parsing import parse
     from rich.console import Console
     from rich.table import Table
 
@@ -144,11 +145,12 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for heading in ("RUN", "HOST", "PROFILE", "STATE", "STARTED", "FILES", "BYTES", "ERRORS"):
         table.add_column(heading, no_wrap=heading in ("RUN", "STATE"))
     for row in rows:
-        downloads = list(row["downloads"].values())
-        settled = sum(1 for item in downloads if item["state"] in ("done", "skipped"))
+        shown = parse(_Shown, row, "runs")
+        downloads, unix = shown.downloads.values(), row.get("started_unix")
+        settled = sum(1 for item in downloads if item.state in ("done", "skipped"))
         started = (
-            time.strftime("%m-%d %H:%M", time.localtime(row["started_unix"]))
-            if row.get("started_unix")
+            time.strftime("%m-%d %H:%M", time.localtime(unix))
+            if isinstance(unix, (int, float)) and unix
             else ""
         )
         state = (
@@ -161,8 +163,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
             state,
             started,
             f"{settled}/{len(downloads)}",
-            size(sum(int(item.get("bytes") or 0) for item in downloads)),
-            str(len(row["errors"]) or ""),
+            size(sum(item.bytes or 0 for item in downloads)),
+            str(len(shown.errors) or ""),
         )
         table.add_row(*(harmless(str(cell)) for cell in cells))
     Console(markup=False, emoji=False, highlight=False).print(table)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, workspace_of
+from .options import Connection, configure_logging, connection_options, instance_of, workspace_of
 
 
 @click.command("stop")
@@ -17,7 +16,7 @@ from .options import configure_logging, connection_options, instance_of, workspa
 @click.option("--json", "as_json", is_flag=True, help="The outcome as a JSON line on stdout.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
-    *, run: str | None, connection: dict[str, Any], workspace: str | None, as_json: bool, verbose: bool
+    *, run: str | None, connection: Connection, workspace: str | None, as_json: bool, verbose: bool
 ) -> None:
     """End RUN, or with --host the current run of an instance. Partial downloads stay for the next one.
 

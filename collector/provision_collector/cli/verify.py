@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import configure_logging, connection_options, instance_of, variables_option, workspace_of
+from .options import (
+    Connection,
+    configure_logging,
+    connection_options,
+    instance_of,
+    variables_option,
+    workspace_of,
+)
 
 if TYPE_CHECKING:
     from ..instance import Instance
     from ..planning.audit import PlanThere
+    from ..run.outcome import Outcome
 
 
 @click.command("verify")
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 def command(
     *,
     run: str | None,
-    connection: dict[str, Any],
+    connection: Connection,
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workspace: str | None,
@@ -47,7 +55,9 @@ def command(
     answer = asyncio.run(run_checks(instance, plan))
     code = worst(check.level for check in answer.failed)
     levels = {check.name: check.level for check in plan.checks}
-    events = [{"event": "check_passed", "item": name, "level": levels[name]} for name in answer.passed]
+    events: list[dict[str, object]] = [
+        {"event": "check_passed", "item": name, "level": levels[name]} for name in answer.passed
+    ]
     events += [{"event": "check_failed", **to_json(check)} for check in answer.failed]
     if as_json:
         for event in events:
@@ -83,7 +93,7 @@ def plan_for(
     return asyncio.run(plan_there(instance, run=run, workspace=folder))
 
 
-def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int) -> dict[str, Any]:
+def _outcome(run: str | None, host: str, events: list[dict[str, object]], code: int) -> Outcome:
     from provision_agent.contract.events import EVENTS, Event
     from provision_agent.contract.parsing import parse
     from provision_agent.contract.status import RunState
@@ -95,14 +105,12 @@ def _outcome(run: str | None, host: str, events: list[dict[str, Any]], code: int
         name = str(event["event"])
         state.fold(Event(name, number, "", run or "", parse(EVENTS[name].body, event, name), event))
     verdict = {0: "complete", 1: "failed", 5: "incomplete"}[code]
-    return dict(
-        outcome_of(
-            state, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
-        )
+    return outcome_of(
+        state, host=host, verdict=verdict, exit_code=code, labels={}, logs={}, gaps=[], reconnects=0
     )
 
 
-def _print(events: list[dict[str, Any]], count: int) -> None:
+def _print(events: list[dict[str, object]], count: int) -> None:
     from ..console import harmless
 
     for event in events:

@@ -8,13 +8,14 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..console import Mode, choose_mode, view_for
 from ..errors import ProvisionError
 
 if TYPE_CHECKING:
     from ..console import View
+    from ..run.outcome import Outcome
     from ..run.run import Run
 
 STOP_WITHIN_S = 90.0
@@ -128,24 +129,22 @@ def _say_how_to_return(run: Run) -> None:
     )
 
 
-def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]) -> dict[str, Any]:
+def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]) -> Outcome:
     """The outcome of a run that never began, because of *error*."""
     from provision_agent.contract.status import RunState
 
     from ..run.outcome import outcome_of
 
-    return dict(
-        outcome_of(
-            RunState(""),
-            host=host,
-            verdict=error.verdict,
-            exit_code=error.exit_code,
-            labels=labels,
-            logs={},
-            gaps=[],
-            reconnects=0,
-            error=error,
-        )
+    return outcome_of(
+        RunState(""),
+        host=host,
+        verdict=error.verdict,
+        exit_code=error.exit_code,
+        labels=labels,
+        logs={},
+        gaps=[],
+        reconnects=0,
+        error=error,
     )
 
 
@@ -156,9 +155,9 @@ def print_outcome(outcome: Mapping[str, object]) -> None:
     print(json.dumps({"event": "outcome", **outcome}, ensure_ascii=False), flush=True)
 
 
-def say_errors(outcome: Mapping[str, Any]) -> None:
+def say_errors(outcome: Outcome) -> None:
     """What went wrong and what to do, for people."""
     from . import complain
 
     for error in outcome["errors"]:
-        complain(ProvisionError(error["message"], hint=error["hint"]))
+        complain(ProvisionError(str(error["message"]), hint=str(error["hint"] or "")))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .connection import Connection, connect
     from .contact import first_contact, refusal, regain
     from .deploy import Deployment, as_answer, call, no_python, python_command, understood
-    from .link import Link
+    from .link import Emit, Link
 
 __all__ = [
     "NO_PYTHON",
@@ -26,6 +26,7 @@ __all__ = [
     "Channel",
     "Connection",
     "Deployment",
+    "Emit",
     "Instance",
     "Link",
     "any_of",
@@ -52,6 +53,7 @@ _MODULES = {
     "call": "deploy",
     "no_python": "deploy",
     "python_command": "deploy",
+    "Emit": "link",
     "Link": "link",
     "any_of": "channel",
     "as_answer": "deploy",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from typing import Protocol
 
 from provision_agent.contract.retry import full_jitter_s
 
@@ -19,6 +19,12 @@ STEADY_AFTER_S = 10.0
 """A connection that lived this long was a good one: the next loss is answered at once."""
 
 
+class Emit(Protocol):
+    """Tells an event of this side, with its facts."""
+
+    def __call__(self, event: str, **facts: object) -> None: ...
+
+
 class Link:
     """Holds the connection. *emit* is told ``connecting``, ``connected`` and ``connection_lost`` with their facts.
 
@@ -28,7 +34,7 @@ class Link:
     def __init__(
         self,
         instance: Instance,
-        emit: Callable[..., None],
+        emit: Emit,
         *,
         max_attempts: int = 0,
         way_back: str = "`provision attach` follows it again",

@@ -38,7 +38,7 @@ from ..errors import (
     RefusedError,
     UsageError,
 )
-from ..instance import Deployment, Instance, Link, as_answer, call, first_contact
+from ..instance import Deployment, Emit, Instance, Link, as_answer, call, first_contact
 from ..profile.secrets import values_of
 from . import registry
 from .spec import LONGEST_UNKNOWN_RUN_S, Known, Order, agent_folders
@@ -64,7 +64,7 @@ class Dispatch:
         order: Order,
         instance: Instance,
         link: Link,
-        emit: Callable[..., None],
+        emit: Emit,
         *,
         run: str,
         accepted_unix: int,

@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import os
-from typing import Any, List, NamedTuple, Optional
+from typing import Callable, List, NamedTuple, Optional
 
 from ...contract.failures import Failure, disk_failure
 from ...host.detach import boot_id
@@ -240,7 +240,7 @@ def _sync_directory(path: str) -> None:
         os.close(descriptor)
 
 
-def _load_fallocate() -> Any:
+def _load_fallocate() -> Optional[Callable[[int, int, int, int], int]]:
     try:
         found = ctypes.CDLL(None, use_errno=True).fallocate
         found.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]

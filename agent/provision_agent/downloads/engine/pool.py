@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Tuple
 
 from ...contract.failures import Failure
 from ..hosts import Hosts, Rate
@@ -37,7 +37,7 @@ class Worker:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.mailbox: "queue.SimpleQueue[Optional[Claim]]" = queue.SimpleQueue()
+        self.mailbox: "queue.SimpleQueue[Optional[Tuple[Transfer, Claim]]]" = queue.SimpleQueue()
         self.is_idle = True
         self.thread: Optional[threading.Thread] = None
 
@@ -166,22 +166,34 @@ class Pool:
         connection: Optional[request.Connection] = None
         try:
             while True:
-                claim = worker.mailbox.get()
-                if claim is None:
+                order = worker.mailbox.get()
+                if order is None:
                     return
-                connection = self._carry(worker, claim, view, connection)
+                transfer, claim = order
+                connection = self._carry(worker, transfer, claim, view, connection)
         finally:
             if connection is not None:
                 connection.close()
 
     def _carry(
-        self, worker: Worker, claim: Claim, view: memoryview, reuse: Optional[request.Connection]
+        self,
+        worker: Worker,
+        transfer: Transfer,
+        claim: Claim,
+        view: memoryview,
+        reuse: Optional[request.Connection],
     ) -> Optional[request.Connection]:
         failure: Optional[Failure] = None
         kept: Optional[request.Connection] = None
         try:
             kept = carry(
-                claim, view, access=self._access, rate=self._rate, reuse=reuse, sleep=self._stopped.wait
+                transfer,
+                claim,
+                view,
+                access=self._access,
+                rate=self._rate,
+                reuse=reuse,
+                sleep=self._stopped.wait,
             )
         except Failure as error:
             failure = error
@@ -190,18 +202,17 @@ class Pool:
         ) as error:  # a thread must not end silently: the driver reports it as the bug that it is
             failure = Failure("bug", f"{type(error).__name__}: {error}")
         finally:
-            self._release(worker, claim, failure)
+            self._release(worker, transfer, claim, failure)
         return kept
 
     # -- bookkeeping; the lock is held
 
-    def _release(self, worker: Worker, claim: Claim, failure: Optional[Failure]) -> None:
+    def _release(self, worker: Worker, transfer: Transfer, claim: Claim, failure: Optional[Failure]) -> None:
         """*claim* is over: its connection is idle, and whoever is gets something to do."""
-        transfer: Transfer = claim.owner
         with self.guard:
             now = self._clock()
             claim.let_go()
-            self._observe(claim, now)
+            self._observe(transfer, claim, now)
             if transfer.extents.size is None and failure is None and not claim.is_abandoned:
                 transfer.extents.learn_size(claim.position)
             if failure is not None and not claim.is_abandoned and not transfer.is_blocked:
@@ -219,22 +230,22 @@ class Pool:
             self.guard.notify_all()
         _shut(abandoned)
 
-    def _observe(self, claim: Claim, now: float) -> None:
+    def _observe(self, transfer: Transfer, claim: Claim, now: float) -> None:
         """Learn how the host answers."""
-        host = claim.owner.answer.host
+        host = transfer.answer.host
         if not claim.is_observed and claim.landed_at is not None and claim.answered_at is not None:
             claim.is_observed = True
             if claim.is_reused or not self._hosts.first_byte_s(host):
                 self._hosts.observe(host, first_byte_s=claim.answered_at - claim.began_at)
         took_s = now - (claim.landed_at or now)
-        if claim not in claim.owner.extents.claims or claim.brought < MIB or took_s <= 0:
+        if claim not in transfer.extents.claims or claim.brought < MIB or took_s <= 0:
             return
         self._hosts.observe(host, rate=claim.brought / took_s)
 
     def _note(self, transfer: Transfer, claim: Claim, failure: Failure, now: float) -> None:
         host = transfer.answer.host
         if failure.class_ == "rate_limited":
-            self._hosts.pause(host, float(failure.facts.get("wait_s", 0.0)))
+            self._hosts.pause(host, failure.wait_s or 0.0)
         if failure.retriable and claim.answered_at is None:
             self._hosts.refused(host, self._view.open_to(host))
             transfer.not_before = now + REFUSED_PAUSE_S
@@ -307,11 +318,10 @@ class Pool:
                     cut.abandon()
                     abandoned.append(cut)
                     transfer.closes += 1
-            claim.owner = transfer
             claims[id(claim)] = claim
             worker = idle.pop(0)
             worker.is_idle = False
-            worker.mailbox.put(claim)
+            worker.mailbox.put((transfer, claim))
         return abandoned
 
 

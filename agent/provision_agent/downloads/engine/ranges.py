@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import socket
 from bisect import insort
-from typing import Any, Iterable, List, Optional, Set, Tuple
+from typing import Iterable, List, Optional, Set, Tuple
 
 from ..http import transport
 
@@ -40,8 +40,6 @@ class Claim:
         """Somebody else has what was left; whatever else arrives is dropped."""
         self.answered_at: Optional[float] = None
         """When the server began to send exactly these bytes."""
-        self.owner: Any = None
-        """The transfer that it is a part of."""
         self.late = 0
         """Bytes behind which others waited already when they were read."""
         self.cut_at = now

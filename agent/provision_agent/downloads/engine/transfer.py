@@ -128,6 +128,7 @@ class Transfer:
 
 
 def carry(
+    transfer: Transfer,
     claim: Claim,
     view: memoryview,
     *,
@@ -136,7 +137,7 @@ def carry(
     reuse: Optional[request.Connection],
     sleep: Callable[[float], object],
 ) -> Optional[request.Connection]:
-    """Fetch the stretch *claim* through one request.
+    """Fetch the stretch *claim* of *transfer* through one request.
 
     Args:
         view: Where bytes go on their way to the disk.
@@ -151,7 +152,6 @@ def carry(
     Raises:
         Failure: whatever ended it before the stretch did.
     """
-    transfer: Transfer = claim.owner
     answer = transfer.answer
     response = request.request(
         answer.location,
@@ -163,13 +163,13 @@ def carry(
         reuse=reuse,
     )
     try:
-        _check(response, claim, access)
+        _check(response, transfer, claim, access)
         claim.is_reused = response.connection is reuse
         claim.answered_at = time.monotonic()
         response.prepare(min(SILENCE_S, transfer.limits.stall.for_s))
         if rate.slice_bytes is not None:
             view = view[: rate.slice_bytes]
-        _pour(response, claim, view, rate, sleep)
+        _pour(response, transfer, claim, view, rate, sleep)
         return None if claim.is_abandoned else response.release()
     finally:
         response.close()
@@ -177,13 +177,13 @@ def carry(
 
 def _pour(
     response: request.Response,
+    transfer: Transfer,
     claim: Claim,
     view: memoryview,
     rate: Rate,
     sleep: Callable[[float], object],
 ) -> None:
     """Put the body where it belongs, until the claim is over. The only writer of the claim's `position`."""
-    transfer: Transfer = claim.owner
     fit = min(len(view), transfer.fill_bytes)
     began_at = silent_since = time.monotonic()
     while claim.left > 0 and not claim.is_abandoned:
@@ -195,7 +195,7 @@ def _pour(
                 verify.refuse_page(
                     bytes(view[: min(count, 1024)]), transfer.name, response.headers.get("Content-Type")
                 )
-            _land(response, claim, view, count, now)
+            _land(response, transfer, claim, view, count, now)
             pause_s = rate.take(count)
             if pause_s:
                 sleep(pause_s)
@@ -209,9 +209,10 @@ def _pour(
         raise Failure("truncated", f"{transfer.answer.host} ended {claim.left} bytes early")
 
 
-def _land(response: request.Response, claim: Claim, view: memoryview, count: int, now: float) -> None:
+def _land(
+    response: request.Response, transfer: Transfer, claim: Claim, view: memoryview, count: int, now: float
+) -> None:
     """*count* bytes have come in: write them, count them, offer them to the hash."""
-    transfer: Transfer = claim.owner
     # the end may have moved while we were reading; and what nobody waits for any more is dropped
     count, at = 0 if claim.is_abandoned else min(count, claim.left), claim.position
     if count == 0:
@@ -233,9 +234,8 @@ def _fitting(fit: int, most: int, took_s: float) -> int:
     return min(most, 2 * fit) if took_s < 0.1 else fit
 
 
-def _check(response: request.Response, claim: Claim, access: Sources) -> None:
+def _check(response: request.Response, transfer: Transfer, claim: Claim, access: Sources) -> None:
     """Raise unless *response* brings exactly the bytes of *claim*."""
-    transfer: Transfer = claim.owner
     answer, size = transfer.answer, transfer.extents.size
     moved = response.status in request.REDIRECTS or (
         response.status in EXPIRED and answer.location != answer.url

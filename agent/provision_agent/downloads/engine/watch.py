@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Callable
 
 from ...contract.failures import Failure
+from ...run.context import Report
 from ..hosts import Hosts
 from ..progress import Progress
 from ..source_selector import Source
@@ -28,7 +28,7 @@ class Watch:
         hosts: Hosts,
         progress: Progress,
         allowance: Allowance,
-        report: Callable[..., None],
+        report: Report,
     ) -> None:
         self._transfer = transfer
         self._source = source
@@ -101,7 +101,7 @@ class Watch:
             self._bump_told_at = time.monotonic()
             if failure.class_ == "rate_limited":
                 self._report(
-                    "waiting", host=failure.facts.get("host"), wait_s=round(float(failure.facts["wait_s"]), 3)
+                    "waiting", host=failure.facts.get("host"), wait_s=round(failure.wait_s or 0.0, 3)
                 )
             else:
                 self._report("retried", attempt=0, wait_s=0.0, **{"class": failure.class_})

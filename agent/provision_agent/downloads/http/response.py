@@ -7,12 +7,13 @@ A read waits `TICK_S` at most, so that whoever reads can look up: is it slow, is
 from __future__ import annotations
 
 import http.client
+import io
 import socket
 import ssl
 import struct
 import sys
 import time
-from typing import Any, Optional, Protocol
+from typing import Optional, Protocol
 from urllib.parse import urlsplit
 
 from ...contract.failures import Failure
@@ -32,10 +33,18 @@ class Headers(Protocol):
     def get(self, name: str, /) -> Optional[str]: ...
 
 
+class _ReadInto(Protocol):
+    """Puts up to *count* bytes into *view*; returns how many, 0 at the end."""
+
+    def __call__(self, count: int, view: memoryview, /) -> int: ...
+
+
 class _Reader:
     """What `http.client` reads a head from. `rest` is what came after it: the first bytes of the body."""
 
-    def __init__(self, opened: socket.socket, kept_open: Any, patience: transport.Patience) -> None:
+    def __init__(
+        self, opened: socket.socket, kept_open: io.BufferedReader, patience: transport.Patience
+    ) -> None:
         self._socket = opened
         self._kept_open = kept_open
         self.patience: Optional[transport.Patience] = patience
@@ -85,8 +94,14 @@ class _Reader:
 
 
 class RawResponse(http.client.HTTPResponse):
-    def __init__(self, patience: transport.Patience, sock: socket.socket, *rest: Any, **options: Any) -> None:
-        super().__init__(sock, *rest, **options)
+    def __init__(
+        self,
+        patience: transport.Patience,
+        sock: socket.socket,
+        debuglevel: int = 0,
+        method: Optional[str] = None,
+    ) -> None:
+        super().__init__(sock, debuglevel, method=method)
         # the library's own reader stays open: it is what keeps a `Connection: close` socket alive
         self.reader = _Reader(sock, self.fp, patience)
         self.fp = self.reader  # type: ignore[assignment]
@@ -223,7 +238,8 @@ class Response:
         """TLS hands out 16 KiB at most: gather more before the disk is bothered, but not for longer than a tick."""
         opened, got, length = self.connection.socket, 0, len(view)
         assert isinstance(opened, ssl.SSLSocket)
-        receive: Any = opened.read  # `recv_into` with less between: this is done 65 000 times for 1 GB
+        # `recv_into` with less between: this is done 65 000 times for 1 GB; with a buffer it returns a count
+        receive: _ReadInto = opened.read  # type: ignore[assignment]
         end = time.monotonic() + TICK_S
         try:
             while got < length:

@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, TypeVar, Union
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
@@ -27,6 +27,9 @@ NAME_KEPT_S = 60.0
 LOOK_UP_EVERY_S = 0.25
 
 Stop = Callable[[], bool]
+SocketAddress = Union[Tuple[str, int], Tuple[str, int, int, int], Tuple[int, bytes]]
+AddressInfo = Tuple[socket.AddressFamily, socket.SocketKind, int, str, SocketAddress]
+"""One answer of `getaddrinfo`: family, kind, protocol, canonical name, and what `connect` takes."""
 T = TypeVar("T")
 
 
@@ -159,21 +162,21 @@ def shut(opened: socket.socket) -> None:
         pass
 
 
-_names: Dict[Tuple[str, int], Tuple[float, List[Any]]] = {}
+_names: Dict[Tuple[str, int], Tuple[float, List[AddressInfo]]] = {}
 _names_lock = threading.Lock()
 
 
-def _addresses(host: str, port: int, deadline: float, stop: Stop) -> List[Any]:
+def _addresses(host: str, port: int, deadline: float, stop: Stop) -> List[AddressInfo]:
     """Addresses of *host*, both families in turn; `getaddrinfo` has no timeout, so it gets a thread of its own."""
     with _names_lock:
         kept_until, found = _names.get((host, port), (0.0, []))
     if kept_until > time.monotonic():
         return found
-    answers: "queue.Queue[Any]" = queue.Queue()
+    answers: "queue.Queue[Union[List[AddressInfo], Exception]]" = queue.Queue()
 
     def look_up() -> None:
         try:
-            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            answers.put(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
         except (OSError, UnicodeError) as error:
             answers.put(error)
 
@@ -192,7 +195,7 @@ def _addresses(host: str, port: int, deadline: float, stop: Stop) -> List[Any]:
     raise socket.timeout("the name was not resolved in time")
 
 
-def _in_turn(found: List[Any]) -> List[Any]:
+def _in_turn(found: List[AddressInfo]) -> List[AddressInfo]:
     """Alternate the families, so that a broken one costs one wait and not one per address."""
     first = [entry for entry in found if entry[0] == found[0][0]]
     other = [entry for entry in found if entry[0] != found[0][0]]
@@ -201,7 +204,7 @@ def _in_turn(found: List[Any]) -> List[Any]:
     return pairs + first[shorter:] + other[shorter:]
 
 
-def _race(addresses: List[Any], deadline: float, stop: Stop) -> socket.socket:
+def _race(addresses: List[AddressInfo], deadline: float, stop: Stop) -> socket.socket:
     """The first address that answers, each next one started a moment after the last."""
     waiting, error = list(addresses), OSError("no address")
     with selectors.DefaultSelector() as selector:
@@ -227,7 +230,7 @@ def _race(addresses: List[Any], deadline: float, stop: Stop) -> socket.socket:
                 key.data.close()
 
 
-def _begin(entry: Any, selector: selectors.BaseSelector) -> Optional[OSError]:
+def _begin(entry: AddressInfo, selector: selectors.BaseSelector) -> Optional[OSError]:
     family, kind, protocol, _, address = entry
     try:
         opened = socket.socket(family, kind, protocol)

@@ -179,9 +179,11 @@ def _is_recorded(step: _Step, tools: Installer, context: Context) -> bool:
     """True when this very step was done before and what it installed is still there at the same versions."""
     record = context.state.get("layer", _key(step, tools)) or {}
     installed = tools.installed()
-    versions: Dict[str, str] = record.get("versions", {})
-    return record.get("digest") == step.digest and all(
-        installed.get(name) == version for name, version in versions.items()
+    versions = record.get("versions", {})
+    return (
+        record.get("digest") == step.digest
+        and isinstance(versions, dict)
+        and all(installed.get(name) == version for name, version in versions.items())
     )
 
 

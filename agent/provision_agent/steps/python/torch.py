@@ -41,7 +41,11 @@ def names(torch: Torch) -> List[str]:
 def recorded_index(context: Context, venv: str) -> Tuple[List[str], List[str]]:
     """Index options with which the torch family of *venv* was installed, and the names of the family."""
     record = context.state.get("torch", venv) or {}
-    return list(record.get("options", [])), list(record.get("names", []))
+    return _texts(record.get("options")), _texts(record.get("names"))
+
+
+def _texts(value: object) -> List[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
 
 
 class Source(NamedTuple):
