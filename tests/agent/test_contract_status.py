@@ -122,3 +122,10 @@ def test_a_plan_that_becomes_known_later_bounds_what_comes_from_then_on() -> Non
     state.expect(Plan(name="x").knows)
     with pytest.raises(ParseError):
         state.fold(parse_event(dict(head, seq=MAX_UNPLANNED + 1, item="one more")))
+
+
+def test_a_key_with_half_a_character_is_refused():
+    told = RunState("r").to_json()
+    told["repos"] = {"\ud800": {"state": "running", "item": "x"}}
+    with pytest.raises(ParseError, match="half a character"):
+        RunState.from_json(told)

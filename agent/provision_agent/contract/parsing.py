@@ -186,13 +186,13 @@ def check_json(
             if isinstance(item, dict):
                 entries += len(item)
                 for key in item:
-                    _check_text(key, where, bounds)
+                    check_text(key, where, bounds)
                 inner.extend(item.values())
             elif isinstance(item, (list, tuple)):
                 entries += len(item)
                 inner.extend(item)
             elif isinstance(item, str):
-                _check_text(item, where, bounds)
+                check_text(item, where, bounds)
             elif isinstance(item, float) and not math.isfinite(item):
                 raise ParseError(f"`{_shown(where)}` holds a number that is not finite")
             elif isinstance(item, int) and abs(item) > MAX_INTEGER:
@@ -298,7 +298,7 @@ def _mapping(of: Check, bounds: Bounds) -> Check:
         if len(value) > bounds.max_entries:
             raise ParseError(f"`{_shown(where)}` has more than {bounds.max_entries} entries")
         for key in value:
-            _check_text(key, where, Bounds(max_chars=bounds.max_chars))
+            check_text(key, where, Bounds(max_chars=bounds.max_chars))
         return {key: of(item, f"{where}.{key}") for key, item in value.items()}
 
     return check
@@ -308,7 +308,7 @@ def _text(bounds: Bounds) -> Check:
     pattern = re.compile(bounds.pattern) if bounds.pattern else None
 
     def check(value: Any, where: str) -> str:
-        _check_text(value, where, bounds)
+        check_text(value, where, bounds)
         if pattern is not None and not pattern.fullmatch(value):
             raise ParseError(f"`{_shown(where)}` must match {bounds.pattern}, not {kind_of(value)}")
         if bounds.one_of and value not in bounds.one_of:
@@ -363,7 +363,8 @@ _SCALARS: Dict[Any, Callable[[Bounds], Check]] = {
 }
 
 
-def _check_text(value: Any, where: str, bounds: Bounds) -> None:
+def check_text(value: Any, where: str, bounds: Bounds) -> None:
+    """Raise ParseError unless *value* is text within *bounds* that can be written as UTF-8."""
     if not isinstance(value, str):
         raise ParseError(f"`{_shown(where)}` must be text, not {kind_of(value)}")
     if len(value) > bounds.max_chars:

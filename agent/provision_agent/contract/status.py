@@ -13,7 +13,7 @@ from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, T
 
 from . import events
 from .events import ITEM_STATES, Body, Event
-from .parsing import ParseError, kind_of, parse
+from .parsing import Bounds, ParseError, check_text, kind_of, parse
 from .status_json import MAX_ITEMS, MAX_STEPS, ErrorTold, StateTold, StepTold, type_of_items
 from .steps import GROUPS
 from .version import FORMAT
@@ -211,8 +211,7 @@ class RunState:
             )
         kind = type_of_items(group)
         for key, value in told.items():
-            if not isinstance(key, str) or len(key) > events.MAX_KEY_CHARS:
-                raise ParseError(f"a key of `{group}` is longer than {events.MAX_KEY_CHARS} characters")
+            check_text(key, f"a key of {group}", Bounds(max_chars=events.MAX_KEY_CHARS))
             body = parse(kind, value, f"status.{group}")
             item = self._item(group, key, str(getattr(body, "item", None) or key))
             item.state = value["state"] if value.get("state") in ITEM_STATES else "running"
