@@ -74,6 +74,7 @@ class FollowSession:
         self._chunks: deque[bytes] = deque()
         """What has come and is not looked at yet."""
         self._waiting_bytes = 0
+        self._is_paused = False
         self._channel: Channel | None = None
         self._late = [0] * len(self._mirrors)
         self._empty_generations = 0
@@ -195,12 +196,12 @@ class FollowSession:
             if self._reader.is_greeted:
                 self.heard_at = time.monotonic()
             if self._waiting_bytes > MAX_WAITING_BYTES and self._channel is not None:
+                self._is_paused = True
                 self._channel.pause()
         self._heard.set()
 
     async def _take_all(self, channel: Channel) -> None:
         """Take what has come, in its order, until nothing of it is left or something of it is wrong."""
-        was_paused = self._waiting_bytes > MAX_WAITING_BYTES
         try:
             while self._chunks and self._error is None:
                 data = self._chunks.popleft()
@@ -220,7 +221,8 @@ class FollowSession:
             LookupError,
         ) as error:  # bytes that do not follow, of a file that nobody asked for
             self._fail(GarbledError(f"out of step: {str(error)[:200]}"))
-        if was_paused and self._error is None:
+        if self._is_paused and self._error is None:  # it may have been paused while it was taken
+            self._is_paused = False
             channel.resume()
 
     def _fail(self, error: ProvisionError | LinkLostError) -> None:
