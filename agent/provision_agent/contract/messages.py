@@ -19,7 +19,6 @@ from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
 MAX_MESSAGE_BYTES = 64 << 20
 MAX_PATH_CHARS = 4096
 MAX_SECRETS = 200
-MAX_RUNS = 10_000
 MAX_VALUES = 5_000_000
 """Of one plan, or of all runs in an answer: a hundred thousand items, every default spelled out."""
 

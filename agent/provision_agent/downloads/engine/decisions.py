@@ -16,8 +16,6 @@ MIB = 1 << 20
 MIN_RANGE, FIRST_RANGE, MAX_RANGE = 8 * MIB, 12 * MIB, 128 * MIB
 TAIL_RANGE, TAIL_S, FAST_BYTES_PER_S = 2 * MIB, 0.15, 10e6
 """Fast connections are given as little as `TAIL_S` of work at the end, so that all end together."""
-USUAL_BYTES_PER_S = 20e6
-"""Of one connection to a large store, as long as nothing has been measured."""
 HASH_BYTES_PER_S = 2e9
 TURNS_MOST, LEAST_WAIT_S = 16, 0.02
 """A file is handed out in at most so many turns of its connections; a request costs at least so long."""
