@@ -18,6 +18,9 @@ from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, InPlan, part_in
 SUCCESS_MARKERS = ("✅ PROVISIONING COMPLETE", "✅ ComfyUI setup complete")
 FAILURE_MARKERS = ("FATAL:", "CRITICAL ERROR:")
 
+ItemName = Annotated[f.Filled | None, NOT_IN_PLAN, Example("base model")]
+"""What an item is called in its own profile and in those that extend it; no part of the work."""
+
 
 class Part(BaseModel):
     """A mapping of a profile: no unknown keys, no conversions."""
@@ -123,6 +126,8 @@ class Layer(Part):
 
     one_of = ("packages", "torch", "requirements")
 
+    name: ItemName = None
+    """What profiles that extend this one call the layer, to replace or remove it."""
     packages: tuple[f.LayerEntry, ...] = ()
     """The packages. Options of the installer may stand before the first one: `[--no-deps, xformers]`."""
     torch: Torch | None = None
@@ -169,6 +174,8 @@ class Repo(Item):
 
     url: f.RepoUrl
     """Where to clone from."""
+    name: ItemName = None
+    """What profiles that extend this one call it, to replace or remove it; its path does as well."""
     mirrors: tuple[f.RepoUrl, ...] = ()
     """Other places of the same repository, tried in order when the URL does not answer."""
     path: f.FolderPath
@@ -213,6 +220,8 @@ class Download(Item):
 
     url: f.Url
     """Where it is: a URL, or a short form such as `hf://OWNER/REPO/FILE`; `hf://OWNER/REPO` is a whole repository."""
+    name: ItemName = None
+    """What profiles that extend this one call it, to replace or remove it; its path does as well."""
     mirrors: tuple[f.Url, ...] = ()
     """Other sources of the same content, tried in order."""
     substitute: Substitute | None = None
