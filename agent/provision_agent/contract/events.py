@@ -249,6 +249,11 @@ class SecretsNeeded(Body):
 
 
 @dataclass(frozen=True)
+class SecretFound(FailureFields):
+    item: str = bounded("", always=True, **_LINE)
+
+
+@dataclass(frozen=True)
 class RunUsable(Body):
     after_s: float = bounded(**_SECONDS)
 
@@ -373,6 +378,9 @@ EVENTS: Dict[str, EventType] = {
         DeadlineAtRisk, AGENT, "At this speed the downloads end after the deadline."
     ),
     "secrets_needed": EventType(SecretsNeeded, BOTH, "Secrets that are not set."),
+    "secret_found": EventType(
+        SecretFound, AGENT, "A secret's value stands in a file that the run left; the verdict stays."
+    ),
     "run_usable": EventType(
         RunUsable, AGENT, "All that is critical is there and checked, and critical services are ready."
     ),
