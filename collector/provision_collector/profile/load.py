@@ -19,7 +19,8 @@ from .compose import merge
 from .conflicts import conflicts
 from .library import named_profiles
 from .messages import problems_of
-from .model import Document, Markers
+from .model import Document
+from .model_parts import Markers
 from .rules import broken_rules
 from .source import SourceError, read_text
 from .tree import Mark, Node, Problem, problem_lines, read_tree

@@ -16,7 +16,8 @@ from provision_agent.contract.version import FORMAT, RUN_ID_PATTERN
 from pydantic import BaseModel
 
 from .library import profiles_folder
-from .model import Document, Part
+from .model import Document
+from .model_base import Part
 from .notes import Annotation, fields_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
