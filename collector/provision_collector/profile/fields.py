@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from provision_agent.contract.plan import Bound as PlanBound
+from provision_agent.contract.plan_parts import Bound as PlanBound
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
