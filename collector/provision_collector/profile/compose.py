@@ -12,7 +12,8 @@ from dataclasses import replace
 
 from provision_agent.contract.plan import download_key
 
-from .model import SECTIONS, Document, Part
+from .model import SECTIONS, Document
+from .model_base import Part
 from .notes import fields_of
 from .paths import comparable
 from .tree import Node, Problem

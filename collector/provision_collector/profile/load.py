@@ -12,14 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pydantic
-from provision_agent.contract.plan import SecretRule
+from provision_agent.contract.plan_parts import SecretRule
 
 from ..errors import ProfileError
 from .compose import LISTS, merge, removals
 from .conflicts import conflicts
 from .library import named_profiles
 from .messages import problems_of
-from .model import Document, Markers
+from .model import Document
+from .model_parts import Markers
 from .rules import broken_rules
 from .source import SourceError, read_text
 from .tree import Mark, Node, Problem, problem_lines, read_tree

@@ -17,7 +17,8 @@ from pydantic import BaseModel
 
 from .compose import LISTS, REMOVE
 from .library import profiles_folder
-from .model import Document, Part
+from .model import Document
+from .model_base import Part
 from .notes import Annotation, fields_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
