@@ -14,6 +14,7 @@ _COMMANDS = {
     "keep": "run.keeper",
     "run": "run.run",
     "follow": "tail.server",
+    "secrets": "run.late_secrets",
     "status": "commands.query",
     "stop": "commands.query",
     "prune": "commands.query",

@@ -500,3 +500,57 @@ def test_every_kind_of_source_has_a_module_that_answers_for_it(name):
     for url in written:
         assert source_kinds.kind_of(url) == name
         assert type(addresses.kind_for(url)).__module__.rpartition(".")[2] == name
+
+
+def with_default(*hosts: str, value: str = TOKEN) -> Sources:
+    rules = [SecretRule("HF_TOKEN", hosts, is_default=True)]
+    return Sources(rules=rules, secrets={"HF_TOKEN": value} if value else {})
+
+
+def test_a_default_token_is_shown_only_where_somebody_is_refused_without_it(secure):
+    needed = Fault(status=401, unless_header=("Authorization", f"Bearer {TOKEN}"))
+    public, gated = secure.add("/public", Content(MIB)), secure.add("/gated", Content(MIB), needed)
+    sources = with_default("127.0.0.1")
+
+    assert sources.ask(public, within_s=5.0).token is None
+    assert sources.refused_without == ()
+    assert sources.ask(gated, within_s=5.0).token == "HF_TOKEN"
+    assert sources.refused_without == ("HF_TOKEN",)
+    assert authorizations(secure, "/public") == {None}
+    assert [request.headers.get("authorization") for request in secure.seen("/gated")] == [
+        None,
+        f"Bearer {TOKEN}",
+    ]
+
+
+def test_a_default_token_that_is_not_set_is_told_as_wanted(secure):
+    url = secure.add("/gated", Content(MIB), Fault(status=403))
+    sources = with_default("127.0.0.1", value="")
+
+    with pytest.raises(Failure) as refused:
+        sources.ask(url, within_s=5.0)
+
+    assert (refused.value.class_, sources.refused_without) == ("unauthorized", ("HF_TOKEN",))
+    assert len(secure.seen("/gated")) == 1
+
+
+@pytest.mark.parametrize("where", ["another host refuses", "not found", "asks to wait", "plain http"])
+def test_a_default_token_stays_where(where, secure, certificate):
+    with FileServer("127.0.0.1", certificate=None if where == "plain http" else certificate) as other:
+        refusing = other.add("/m", Content(1), Fault(status=401))
+        fault = {
+            "another host refuses": Fault(redirect=refusing.replace("127.0.0.1", "localhost")),
+            "not found": Fault(status=404),
+            "asks to wait": Fault(status=429, headers={"Retry-After": "1"}),
+            "plain http": Fault(status=401),
+        }[where]
+        url = refusing if where == "plain http" else secure.add("/first", Content(1), fault)
+        sources = with_default("127.0.0.1", "localhost")
+
+        with pytest.raises(Failure):
+            sources.ask(url, within_s=5.0)
+
+        assert {request.headers.get("authorization") for request in (*other.requests, *secure.requests)} == {
+            None
+        }
+    assert sources.refused_without == ()

@@ -55,7 +55,13 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     plan = Plan.from_json(request.plan)
     root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
-    context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets, has_state=request.is_instance)
+    context = quiet_context(
+        root,
+        within_s=WITHIN_S,
+        secrets=request.secrets,
+        offered=request.offered,
+        has_state=request.is_instance,
+    )
     survey = Survey(plan, context, packages=request.packages, pin=request.pin)
     told = survey.ask()
     standing = [survey.look()] if request.is_instance else []
@@ -93,6 +99,7 @@ class Survey:
             ),
             tuple(ItemTold(repo.path, tuple(told.result() for told in asked)) for repo, asked in repos),
             self._taken(),
+            self._access.refused_without,
         )
 
     def _taken(self) -> Dict[str, Tuple[str, ...]]:
@@ -258,6 +265,7 @@ class Survey:
             nearest_folder(self._context.workspace),
             within_s=WITHIN_S,
             secrets=self._context.secrets,
+            offered=self._context.offered,
             has_state=False,
         )
 

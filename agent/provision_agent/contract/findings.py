@@ -129,6 +129,8 @@ class SourcesAnswer:
     repos: Tuple[ItemTold, ...] = bounded()
     taken: Dict[str, Tuple[str, ...]] = bounded(factory=dict)
     """By a download's key, why its final name cannot be its own."""
+    secrets_wanted: Tuple[str, ...] = bounded((), max_entries=256, max_chars=256)
+    """Rules of the plan whose hosts refused somebody without a token."""
     rate_bytes_per_s: Optional[float] = _seconds(None)
     """That the sources give here; None where it was not measured."""
     format: int = FORMAT

@@ -12,6 +12,7 @@ import click
 
 from ..errors import ProfileError, UsageError
 from .options import variables_option, workflow_option
+from .run_options import default_secrets_option
 
 if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
@@ -41,6 +42,7 @@ class Counts(TypedDict):
 @variables_option
 @workflow_option
 @click.option("--online", is_flag=True, help="Ask every source about every file; ends with 0, 1 or 5.")
+@default_secrets_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     name: str | None,
@@ -48,6 +50,7 @@ def command(
     variables: tuple[tuple[str, str], ...],
     workflows: tuple[str, ...],
     online: bool,
+    default_secrets: bool,
     as_json: bool,
 ) -> None:
     """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?"""
@@ -56,7 +59,9 @@ def command(
 
     wanted = one_profile("check", name, profile)
     try:
-        prepared = prepare(wanted, overrides=dict(variables), workflows=workflows)
+        prepared = prepare(
+            wanted, overrides=dict(variables), workflows=workflows, default_secrets=default_secrets
+        )
     except ProfileError as error:
         if as_json:
             problems = [as_fields(problem) for problem in error.problems]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import click
 
 from .options import Connection, configure_logging, connection_options, instance_of, variables_option
+from .run_options import default_secrets_option
 
 
 @click.command("doctor")
@@ -17,6 +18,7 @@ from .options import Connection, configure_logging, connection_options, instance
 @click.option("--profile", metavar="NAME|PATH", help="Also ask this profile's sources, from the instance.")
 @variables_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
+@default_secrets_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
@@ -26,6 +28,7 @@ def command(
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workspace: str | None,
+    default_secrets: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -48,7 +51,9 @@ def command(
     plan = Plan("doctor", workspace=workspace or DEFAULT_WORKSPACE, workspace_fallback=workspace is None)
     secrets: Mapping[str, str] = {}
     if profile is not None:
-        prepared = prepare(profile, overrides=dict(variables), workspace=workspace)
+        prepared = prepare(
+            profile, overrides=dict(variables), workspace=workspace, default_secrets=default_secrets
+        )
         plan, secrets = prepared.plan, prepared.secrets
     findings, code = asyncio.run(diagnose(instance, plan, secrets))
     if as_json:

@@ -152,6 +152,7 @@ def _fleet(targets: list[Target], options: Options, file: Path | None, tell: _Te
     from ..profile import load_profile, secret_values
 
     profile = load_profile(options["profile"], overrides=dict(options["variables"]))
+    profile = profile if options["default_secrets"] else profile.without_default_secrets()
     secrets, warnings = secret_values(profile, os.environ)
     for warning in warnings if not tell.is_quiet else ():
         print(f"provision: warning: {warning}", file=sys.stderr)

@@ -17,6 +17,7 @@ from .options import (
     variables_option,
     workflow_option,
 )
+from .run_options import default_secrets_option
 
 if TYPE_CHECKING:
     from ..planning.lock import Lock
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @workflow_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, with --host.")
 @click.option("--output", "-o", metavar="FILE", help="Else PROFILE.lock.json, beside the profile's file.")
+@default_secrets_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
@@ -41,6 +43,7 @@ def command(
     workflows: tuple[str, ...],
     workspace: str | None,
     output: str | None,
+    default_secrets: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -57,7 +60,13 @@ def command(
     from .check import one_profile, print_warnings
 
     wanted = one_profile("lock", name, profile)
-    prepared = prepare(wanted, overrides=dict(variables), workflows=workflows, workspace=workspace)
+    prepared = prepare(
+        wanted,
+        overrides=dict(variables),
+        workflows=workflows,
+        workspace=workspace,
+        default_secrets=default_secrets,
+    )
     print_warnings(prepared.warnings)
     instance = instance_of(connection) if connection["host"] else None
     plan = prepared.plan

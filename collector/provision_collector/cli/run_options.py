@@ -26,7 +26,17 @@ class RunOptions(TypedDict):
     replace: bool
     skip: tuple[str, ...]
     only: tuple[str, ...]
+    default_secrets: bool
 
+
+default_secrets_option: Option = click.option(
+    "--no-default-secrets",
+    "default_secrets",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Use only the secrets that the profile names, not HF_TOKEN, CIVITAI_TOKEN and GITHUB_TOKEN by themselves.",
+)
 
 _OPTIONS: tuple[Option, ...] = (
     click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace)."),
@@ -47,6 +57,7 @@ _OPTIONS: tuple[Option, ...] = (
     click.option(
         "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
     ),
+    default_secrets_option,
 )
 
 
@@ -62,7 +73,7 @@ def compiled(profile: Profile, options: RunOptions) -> Plan:
     from ..profile import compile_plan
 
     return compile_plan(
-        profile,
+        profile if options["default_secrets"] else profile.without_default_secrets(),
         workspace=options["workspace"],
         timeout_s=options["timeout_s"],
         strict=options["strict"],

@@ -132,6 +132,7 @@ def _wanted(
     from ..profile import secret_values
 
     profile, unresolved = wanted_profile(name, overrides=variables, workflows=workflows)
+    profile = profile if options["default_secrets"] else profile.without_default_secrets()
     secrets, warnings = secret_values(profile, os.environ)
     problems = [*warnings, *unresolved]
     if not is_locked:

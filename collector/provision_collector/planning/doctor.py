@@ -54,7 +54,7 @@ async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -
         *(
             Finding("secret", "warning", f"{rule.name} is not set", hint=f"export {rule.name}=…")
             for rule in plan.secrets
-            if rule.name not in secrets
+            if rule.name not in secrets and (not rule.is_default or rule.name in surveyed.secrets_wanted)
         ),
     ]
     return findings, worst(each.level for each in findings if each.state == "failed")

@@ -17,6 +17,7 @@ from provision_agent.contract.plan import Plan, download_key
 
 from ..convert import Converted, from_workflows, literal
 from ..profile import Profile, compile_plan, load_profile, secret_values
+from ..profile.secrets import origin_of
 from .answers import Survey
 from .lock import apply_lock, lock_path, read_lock
 
@@ -34,6 +35,8 @@ class Prepared:
     plan: Plan
     secrets: Mapping[str, str]
     """Values by name, as far as this process's environment has them."""
+    taken_from: Mapping[str, str]
+    """What the values of default ones are taken from: a variable, or the file of `hf auth login`."""
     warnings: tuple[str, ...]
     """Secrets that are not set, or not usable."""
     unresolved: tuple[str, ...]
@@ -61,6 +64,7 @@ def prepare(
     workspace: str | None = None,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
+    default_secrets: bool = True,
 ) -> Prepared:
     """Load a profile, compile it, and look its secrets up.
 
@@ -72,18 +76,25 @@ def prepare(
         workspace: The folder on the instance; else the profile's.
         skip: Steps to leave out.
         only: The steps to run, and the checks; empty means all.
+        default_secrets: Do the built-in rules for secrets stand?
 
     Raises:
         ProfileError: the profile or its lock is wrong, or they do not fit each other.
         UsageError: a workflow is none, an unknown step, or a workspace that cannot be one.
     """
     profile, unresolved = wanted_profile(name_or_path, overrides=overrides, workflows=workflows)
+    profile = profile if default_secrets else profile.without_default_secrets()
     plan = compile_plan(profile, workspace=workspace, skip=skip, only=only)
     if locked:
         path = lock_path(name_or_path)
         plan = apply_lock(plan, read_lock(path), where=path)
     secrets, warnings = secret_values(profile, os.environ)
-    return Prepared(profile, plan, secrets, tuple(warnings), tuple(unresolved))
+    taken_from = {
+        rule.name: where
+        for rule in plan.secrets
+        if rule.is_default and (where := origin_of(rule, os.environ)) is not None
+    }
+    return Prepared(profile, plan, secrets, taken_from, tuple(warnings), tuple(unresolved))
 
 
 def wanted_profile(

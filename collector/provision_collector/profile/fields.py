@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from . import field_checks as checks
 from . import paths, units, urls
 from .field_checks import Form, Shape, matching, measure, string
-from .notes import NAMES_SECRET, Kind
+from .notes import MAY_BE_DEFAULT, NAMES_SECRET, Kind
 
 NAME_OF_A_SECRET = r"[A-Z_][A-Z0-9_]*"  # noqa: S105  # a pattern
 HOST_NAME = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
@@ -99,6 +99,12 @@ SecretName = Annotated[
     str,
     matching(NAME_OF_A_SECRET, "a name of a secret: capitals, digits and `_`, as an environment variable"),
     Kind("name of an environment variable in capitals", "HF_TOKEN"),
+]
+SecretCondition = Annotated[
+    SecretName,
+    NAMES_SECRET,
+    MAY_BE_DEFAULT,
+    Kind("name of a secret of this profile, or a built-in one", "HF_TOKEN"),
 ]
 SecretUse = Annotated[SecretName, NAMES_SECRET, Kind("name of a secret of this profile", "HF_TOKEN")]
 HostName = Annotated[

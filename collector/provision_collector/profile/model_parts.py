@@ -82,7 +82,7 @@ class When(Part):
 
     gpu_memory: f.Condition | None = None
     """Memory of the largest GPU."""
-    secret: f.SecretUse | None = None
+    secret: f.SecretCondition | None = None
     """This secret must be set."""
     disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
     """Free space in the workspace."""

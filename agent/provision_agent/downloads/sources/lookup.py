@@ -12,7 +12,7 @@ import re
 import socket
 import time
 from dataclasses import replace
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
@@ -37,10 +37,16 @@ class Sources:
     """Every source that a run may ask, with the secrets that it may show to them. Safe to use from any thread."""
 
     def __init__(self, rules: Sequence[SecretRule], secrets: Mapping[str, str]) -> None:
-        self._tokens: List[Tuple[str, Tuple[str, ...]]] = [
-            (rule.name, rule.hosts) for rule in rules if secrets.get(rule.name)
-        ]
+        self._rules = [rule for rule in rules if secrets.get(rule.name) or rule.is_default]
+        self._shown = {rule.name for rule in rules if not rule.is_default}
+        """Names of those that go along with every request to their hosts."""
+        self._refused_without: Set[str] = set()
         self._values = {rule.name: secrets[rule.name] for rule in rules if secrets.get(rule.name)}
+
+    @property
+    def refused_without(self) -> Tuple[str, ...]:
+        """Names of the default secrets for want of which somebody was refused."""
+        return tuple(sorted(self._refused_without))
 
     @property
     def secret_values(self) -> List[str]:
@@ -102,15 +108,9 @@ class Sources:
         """
         address = addresses.address_of(url)
         began = time.monotonic()
-        response, hops = request.follow(
-            address,
-            lambda at, before: dict(range_header(span), **self._credentials(address, at, before)[0]),
-            deadline=deadline,
-            connect_s=connect_s,
-            stop=stop,
-            on_socket=on_socket,
+        response, hops, headers, token = self._followed(
+            url, address, span, deadline=deadline, connect_s=connect_s, stop=stop, on_socket=on_socket
         )
-        headers, token = self._credentials(address, response.url, hops)
         try:
             self.check(response, url=url, token=token, deadline=deadline)
             size_bytes = size_of(response)
@@ -130,6 +130,39 @@ class Sources:
             first_byte_s=time.monotonic() - began,
         )
         return response, answer
+
+    def _followed(
+        self,
+        url: str,
+        address: str,
+        span: Optional[Tuple[int, Optional[int]]],
+        *,
+        deadline: float,
+        connect_s: float,
+        stop: Stop,
+        on_socket: Callable[[socket.socket], None],
+    ) -> "Tuple[request.Response, List[request.Hop], Dict[str, str], Optional[str]]":
+        """The answer, the hops before it, and the credentials that went along; a token that is held back, if one must."""
+        sent: Tuple[Dict[str, str], Optional[str]] = ({}, None)
+
+        def headers_for(at: str, before: List[request.Hop]) -> Dict[str, str]:
+            nonlocal sent
+            sent = self._credentials(address, at, before)
+            return dict(range_header(span), **sent[0])
+
+        for is_last in (False, True):
+            response, hops = request.follow(
+                address,
+                headers_for,
+                deadline=deadline,
+                connect_s=connect_s,
+                stop=stop,
+                on_socket=on_socket,
+            )
+            if is_last or sent[1] is not None or not self._may_show_more(url, address, response):
+                break
+            response.close()
+        return (response, hops, *sent)
 
     def check(self, response: request.Response, *, url: str, token: Optional[str], deadline: float) -> None:
         """Raise what an answer that brings no bytes means."""
@@ -158,17 +191,40 @@ class Sources:
             return {}, None
         return self._authorization(address, origin)
 
+    def _may_show_more(self, url: str, address: str, response: request.Response) -> bool:
+        """Was *url* refused for want of a token that is held back, and is there one to show?"""
+        origin = origin_of(address)
+        refused = errors.Refused(response.status, response.headers, response.url)
+        wants_one = response.status in (401, 403) and not refused.wants_a_wait
+        if response.status == 404 and addresses.kind_for(url).hides_what_is_private:
+            wants_one = True
+        is_login = _is_login(url, response.url)
+        if not (is_login or (wants_one and origin_of(response.url) == origin)):
+            return False
+        rule = self._rule_of(origin)
+        if rule is None or not rule.is_default or urlsplit(address).username is not None:
+            return False
+        self._refused_without.add(rule.name)
+        if rule.name not in self._values:
+            return False
+        self._shown.add(rule.name)
+        return True
+
+    def _rule_of(self, origin: Origin) -> Optional[SecretRule]:
+        """The rule whose secret *origin* may see."""
+        names = (origin.host, f"{origin.host}:{origin.port}")
+        mine = (rule for rule in self._rules if any(name in rule.hosts for name in names))
+        return next(mine, None) if origin.scheme == "https" else None
+
     def _authorization(self, address: str, origin: Origin) -> "Tuple[Dict[str, str], Optional[str]]":
         parts = urlsplit(address)
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, None
-        if origin.scheme != "https":
+        rule = self._rule_of(origin)
+        if rule is None or rule.name not in self._shown or rule.name not in self._values:
             return {}, None
-        for name, hosts in self._tokens:
-            if origin.host in hosts or f"{origin.host}:{origin.port}" in hosts:
-                return {"Authorization": f"Bearer {self._values[name]}"}, name
-        return {}, None
+        return {"Authorization": f"Bearer {self._values[rule.name]}"}, rule.name
 
     def _fetch_small(self, url: str, *, deadline: float) -> Optional[bytes]:
         """A catalogue's answer, None when there is none: it only makes an answer better, so its failures do not matter."""
