@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from provision_agent.contract.plan import Bound as PlanBound
+from provision_agent.contract.plan_parts import Bound as PlanBound
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from . import field_checks as checks

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, StrictBool
 
 from . import fields as f
-from .model_base import Item, Part
+from .model_base import Item, ItemName, Part
 from .model_parts import Hook, ItemLimits, Limits, Markers, Ready, Secret, Substitute, When
 from .model_python import Python
 from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, part_in
@@ -27,6 +27,8 @@ class Repo(Item):
 
     url: f.RepoUrl
     """Where to clone from."""
+    name: ItemName = None
+    """What profiles that extend this one call it, to replace or remove it; its path does as well."""
     mirrors: tuple[f.RepoUrl, ...] = ()
     """Other places of the same repository, tried in order when the URL does not answer."""
     path: f.FolderPath
@@ -49,6 +51,8 @@ class Download(Item):
 
     url: f.Url
     """Where it is: a URL, or a short form such as `hf://OWNER/REPO/FILE`; `hf://OWNER/REPO` is a whole repository."""
+    name: ItemName = None
+    """What profiles that extend this one call it, to replace or remove it; its path does as well."""
     mirrors: tuple[f.Url, ...] = ()
     """Other sources of the same content, tried in order."""
     substitute: Substitute | None = None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
 from . import fields as f
+from .notes import NOT_IN_PLAN, Example
+
+ItemName = Annotated[f.Filled | None, NOT_IN_PLAN, Example("base model")]
+"""What an item is called in its own profile and in those that extend it; no part of the work."""
 
 
 class Part(BaseModel):

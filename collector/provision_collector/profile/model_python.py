@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from . import fields as f
 from .field_checks import wrong_type
-from .model_base import Part
+from .model_base import ItemName, Part
 from .notes import Example, InPlan
 
 
@@ -36,6 +36,8 @@ class Layer(Part):
 
     one_of = ("packages", "torch", "requirements")
 
+    name: ItemName = None
+    """What profiles that extend this one call the layer, to replace or remove it."""
     packages: tuple[f.LayerEntry, ...] = ()
     """The packages. Options of the installer may stand before the first one: `[--no-deps, xformers]`."""
     torch: Torch | None = None
