@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import fields
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
 
 from . import event_bodies as bodies
 from .event_bodies import Body
@@ -111,6 +111,19 @@ class Totals(NamedTuple):
     landed_bytes: int
     left_bytes: int
 
+    @classmethod
+    def of(cls, downloads: Iterable[ItemState]) -> "Totals":
+        """The sum over *downloads*."""
+        speed, landed, left = 0.0, 0, 0
+        for item in downloads:
+            here = int(item.number("bytes"))
+            landed += here
+            if item.state == "running":
+                speed += item.number("bytes_per_s")
+            if item.state not in SETTLED:
+                left += max(int(item.number("total_bytes")) - here, 0)
+        return cls(speed, landed, left)
+
 
 class RunState:
     """The state of the run *run*; *planned* are the keys of its plan's items, where this process knows them."""
@@ -161,15 +174,7 @@ class RunState:
 
     def totals(self) -> Totals:
         """Bytes per second, bytes landed and bytes to come, over all downloads."""
-        speed, landed, left = 0.0, 0, 0
-        for item in self.items["downloads"].values():
-            here = int(item.number("bytes"))
-            landed += here
-            if item.state == "running":
-                speed += item.number("bytes_per_s")
-            if item.state not in SETTLED:
-                left += max(int(item.number("total_bytes")) - here, 0)
-        return Totals(speed, landed, left)
+        return Totals.of(self.items["downloads"].values())
 
     @classmethod
     def from_json(

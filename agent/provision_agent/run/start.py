@@ -117,7 +117,7 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer
             run=run_id,
             message=f"run `{run_id}` of another plan is going in `{workspace.root}`",
             hint=f"`provision attach {run_id}` follows it, `provision stop {run_id}` ends it, `--replace` does both in one",
-            differences=tuple(differences(going.to_json(), plan.to_json())),
+            differences=tuple(differences(going.work(), plan.work())),
         )
     stop_keeper(workspace, within_s=TAKE_WITHIN_S)
     return None
