@@ -24,7 +24,7 @@ from ..run.context import Context
 from ..run.state import write_atomically
 from ..steps import commands
 from ..steps.python.venv import Venv
-from . import adoption, log, readiness, supervisor, supervisord, systemd
+from . import adoption, log, supervisor, supervisord, systemd, web
 from .files import ADOPTED, Note, Order, ServiceFiles, Status
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
@@ -185,7 +185,7 @@ def _report_started(service: Service, context: Context, status: Status, *, adopt
 
 
 def _port(service: Service) -> Optional[int]:
-    return None if service.ready is None else readiness.port_of(urlsplit(service.ready.url))
+    return None if service.ready is None else web.port_of(urlsplit(service.ready.url))
 
 
 def _require_port(service: Service) -> None:
@@ -193,7 +193,7 @@ def _require_port(service: Service) -> None:
     if service.ready is None:
         return
     url = urlsplit(service.ready.url)
-    host, port = url.hostname or "", readiness.port_of(url)
+    host, port = url.hostname or "", web.port_of(url)
     if not sockets.is_local(host):
         return
     for listener in sockets.listeners(host, port):
