@@ -64,7 +64,6 @@ SEES = {
 """The rooms that each room may see. `cli` and `reference` see all; nobody sees them."""
 
 YET = {
-    "run.run > pool.scorecard",
     "tail.server > run.keeper",
     "tail.server > run.workspace",
 }

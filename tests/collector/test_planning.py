@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.findings import Disk, Present, Standing
 from provision_agent.contract.plan import Download, Limits, Plan, Python, Repo, SecretRule, Substitute
 from provision_collector.cli import main
@@ -170,6 +171,15 @@ def test_a_file_that_is_refused_for_good_gives_way_to_its_substitute() -> None:
 
     assert (file.path, file.host, file.size_bytes, file.state) == ("y.bin", "s", 4, "fetch")
     assert "gated" in file.message
+
+
+@pytest.mark.parametrize("class_", FAILURES)
+def test_a_source_counts_as_gone_only_when_its_failure_would_not_pass(class_: str) -> None:
+    survey = Survey(((Source("https://h/x", class_),),), ())
+
+    [file] = estimate_of(plan_of(Download("https://h/x", "x")), survey).files
+
+    assert file.state == ("fetch" if FAILURES[class_].is_retriable else "unavailable")
 
 
 def test_a_disk_that_is_too_small_is_said() -> None:
