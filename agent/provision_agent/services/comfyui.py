@@ -196,7 +196,9 @@ def _among_all(base: SplitResult, names: Sequence[str]) -> Classes:
 
 def _classes(found: Dict[str, object], names: Sequence[str]) -> Classes:
     told = [found[name] for name in names if name in found]
-    modules = {str(each.get("python_module")) for each in told if isinstance(each, dict) and "python_module" in each}
+    modules = {
+        str(each.get("python_module")) for each in told if isinstance(each, dict) and "python_module" in each
+    }
     return Classes(tuple(name for name in names if name not in found), tuple(sorted(modules)))
 
 

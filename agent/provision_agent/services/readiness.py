@@ -116,4 +116,3 @@ def _value_at(data: object, path: str) -> object:
         else:
             return None
     return data
-
