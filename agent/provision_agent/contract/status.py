@@ -285,7 +285,7 @@ class RunState:
     def _add_error(
         self,
         key: str,
-        failure: "Union[bodies.ItemFailed, bodies.StepFailed, bodies.FailureFields, ErrorTold]",
+        failure: "Union[bodies.Failed, ErrorTold]",
         item: str,
         level: Optional[str],
     ) -> None:
