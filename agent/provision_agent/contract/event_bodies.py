@@ -62,18 +62,18 @@ class PreflightPassed(Body):
 
 
 @dataclass(frozen=True)
-class FailureFields(Body):
+class Failed(Body):
     """Why something failed: its class, what happened, what to do, whether the same again may help."""
 
     class_: Optional[str] = _field(alias="class", **_SHORT)
     message: Optional[str] = _field()
     hint: Optional[str] = _field()
     retriable: Optional[bool] = _field()
-    level: Optional[str] = _extra(**_SHORT)
 
 
 @dataclass(frozen=True)
-class PreflightFailed(FailureFields):
+class PreflightFailed(Failed):
+    level: Optional[str] = _extra(**_SHORT)
     item: Optional[str] = _extra(**_LINE)
 
 
@@ -91,11 +91,7 @@ class StepFinished(Step):
 
 
 @dataclass(frozen=True)
-class StepFailed(Step):
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
+class StepFailed(Failed, Step):
     level: Optional[str] = _extra(**_SHORT)
 
 
@@ -108,11 +104,7 @@ class Item(Body):
 
 
 @dataclass(frozen=True)
-class ItemFailed(Item):
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
+class ItemFailed(Failed, Item):
     url: Optional[str] = _extra()
     found: object = _extra()
     min_count: Optional[int] = _extra(**_COUNT)

@@ -225,12 +225,6 @@ class RunState:
                 if name in value:
                     item.facts[name] = _shared(getattr(body, attribute))
 
-    def expect(self, planned: Callable[[str], bool]) -> None:
-        """Its plan became known: *planned* says which keys are its items'. Only what comes from now on may be refused."""
-        self._planned = planned
-        keys = (key for items in self.items.values() for key in items)
-        self._unplanned = sum(1 for key in keys if not planned(key))
-
     def to_json(self) -> Dict[str, object]:
         """The whole state as JSON values, as `status.json` and the API have it."""
         groups = {
@@ -296,7 +290,7 @@ class RunState:
     def _add_error(
         self,
         key: str,
-        failure: "Union[bodies.ItemFailed, bodies.StepFailed, bodies.FailureFields, ErrorTold]",
+        failure: "Union[bodies.Failed, ErrorTold]",
         item: str,
         level: Optional[str],
     ) -> None:

@@ -17,6 +17,8 @@ from .log import MAX_BYTES, last_lines
 TAIL_LINES = 20
 ADOPTED = "adopted"
 """The state of a service that somebody else started: it has no supervisor of ours."""
+NEEDS_SECRETS = "secrets_needed"
+"""The state of a service that waits for the values of its secrets, which are on no disk."""
 _ENDED = ("exited", "gave_up", "not_started", "stopped")
 _STATUS = ".status.json"
 
@@ -46,6 +48,12 @@ class Order:
     """Before the first restart; later ones wait longer."""
     max_log_bytes: int = bounded(MAX_BYTES, low=1)
     note: Note = Note()
+    secrets: Tuple[str, ...] = ()
+    """The names of those that it gets in its environment; their values are handed over when it starts."""
+    holds: bool = False
+    """Its first end is its last: what is to be done before a second start comes from outside."""
+    changes: str = ""
+    """The file of the changes that it loads with a start."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,10 @@ class Status:
     starts: int = bounded(0, low=0)
     exit_status: Optional[int] = None
     message: str = ""
+    loaded: Optional[int] = bounded(None, low=0)
+    """The newest change when it was started last: see `changes`."""
+    door: str = bounded("", max_chars=128)
+    """Where it takes secrets, while it needs some."""
 
     @property
     def watched(self) -> Optional[detach.Identity]:

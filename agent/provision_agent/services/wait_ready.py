@@ -14,7 +14,7 @@ from ..contract.plan import Ready, Service
 from ..host import sockets
 from ..host.detach import argv_of
 from ..run.context import Context
-from . import readiness
+from . import comfyui, readiness, web
 from .files import ADOPTED, ServiceFiles, Status
 
 POLL_S = 0.5
@@ -91,14 +91,16 @@ def _look(
     if child is not None and status.state == ADOPTED:
         ready = _where_it_listens(ready, child)
     answer = readiness.look(ready, child, needs_gpu=needs_gpu)
-    return ready, answer if answer.problem else readiness.unlisted(ready, offered)
+    if not answer.problem and offered and comfyui.is_meant(ready):
+        answer = readiness.Answer(comfyui.unlisted(comfyui.base_of(ready), offered))
+    return ready, answer
 
 
 def _where_it_listens(ready: Ready, pid: int) -> Ready:
     """*ready* with the port on which *pid* really listens, which its image chose."""
     url = urlsplit(ready.url)
     ports = sockets.ports_of(pid)
-    if not ports or readiness.port_of(url) in ports:
+    if not ports or web.port_of(url) in ports:
         return ready
     host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
     return replace(ready, url=url._replace(netloc=f"{host}:{ports[0]}").geturl())
