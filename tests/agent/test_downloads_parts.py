@@ -13,7 +13,8 @@ import zipfile
 import pytest
 from harness.file_server import Content
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.plan import Download, HostLimits, Stall
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import HostLimits, Stall
 from provision_agent.downloads import unpack, verify
 from provision_agent.downloads.engine.hasher import Hasher
 from provision_agent.downloads.engine.ranges import Extents, gaps, merged

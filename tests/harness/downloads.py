@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision_agent.contract.plan import Download, ItemLimits, Limits, SecretRule, Stall
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import ItemLimits, Limits, SecretRule, Stall
 from provision_agent.downloads import Downloads, Preflight, Result, Sources
 from provision_agent.run.context import Context
 from provision_agent.run.state import StateFile

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from provision_agent.contract import plan, source_kinds
+from provision_agent.contract.steps import STEP_NAMES
 
 from ..errors import UsageError
 from . import paths
@@ -81,13 +82,13 @@ def _workspace(path: str) -> str:
 
 def _steps(skip: Sequence[str], only: Sequence[str]) -> tuple[str, ...]:
     for step in (*skip, *only):
-        if step not in plan.STEPS:
+        if step not in STEP_NAMES:
             raise UsageError(
-                f"unknown step `{step}`{suggestion(step, frozenset(plan.STEPS))}",
-                hint=f"the steps are {', '.join(plan.STEPS)}",
+                f"unknown step `{step}`{suggestion(step, frozenset(STEP_NAMES))}",
+                hint=f"the steps are {', '.join(STEP_NAMES)}",
             )
-    wanted = {*only, "checks"} if only else set(plan.STEPS)
-    return tuple(step for step in plan.STEPS if step in wanted and step not in skip)
+    wanted = {*only, "checks"} if only else set(STEP_NAMES)
+    return tuple(step for step in STEP_NAMES if step in wanted and step not in skip)
 
 
 def _with_limits(item: Download, general: Limits) -> Download:
