@@ -83,9 +83,9 @@ class Bench:
         return self.root / item
 
     def files(self) -> list[str]:
-        """Every file of the workspace but the state, relative."""
+        """Every file of the workspace but the state and what is kept beside it, relative."""
         found = (str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
-        return sorted(name for name in found if name != "state.json")
+        return sorted(name for name in found if name != "state.json" and not name.startswith("members/"))
 
     def _report(self, event: str, **fields: Any) -> None:
         with self._lock:
