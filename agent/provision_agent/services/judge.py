@@ -135,7 +135,9 @@ def _look(check: Check, service: Optional[Service], context: Context) -> str:
 def _lists(path: str, service: Service, ready: Ready, context: Context) -> bool:
     """Does it list the model *path*, a file of its own folder of models, or a folder's name and a file in that?"""
     own = os.path.relpath(_path(context, path), os.path.join(_path(context, service.directory), "models"))
-    below = os.path.normpath(path) if own.startswith("..") else own
+    below = own
+    if own.startswith(".."):
+        below = os.path.normpath(path).rpartition("/models/")[2]
     folder, _, name = below.partition("/")
     listed = comfyui.models(comfyui.base_of(ready), folder)
     return listed is not None and name in listed
