@@ -114,12 +114,13 @@ class Prompts:
         self.number = 0
         self.running: list[list[object]] = []
         self.pending: list[list[object]] = []
-        self.file = open(os.path.join(state, f"{time.time_ns()}.txt"), "a") if state else None
+        self.path = os.path.join(state, f"{time.time_ns()}.txt") if state else ""
         threading.Thread(target=self.work, daemon=True).start()
 
     def write(self, what: str, name: object) -> None:
-        if self.file is not None:
-            print(what, name, file=self.file, flush=True)
+        if self.path:
+            with open(self.path, "a") as file:
+                print(what, name, file=file)
 
     def put(self, order: dict[str, object]) -> dict[str, object]:
         with self.changed:
@@ -152,7 +153,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     is_on_cpu = False
 
     def do_GET(self) -> None:
-        path = unquote(self.path.partition("?")[0]).removeprefix("/api")
+        path = unquote(self.path.partition("?")[0])
+        path = path[len("/api") :] if path.startswith("/api/") else path
         if path == "/system_stats":
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": memory, "vram_free": memory}
