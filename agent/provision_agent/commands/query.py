@@ -40,6 +40,7 @@ from ..run.record import place_of, plan_of
 from ..run.start import stop_keeper
 from ..run.state import StateFile
 from ..run.workspace import Workspace, known_workspaces
+from ..services import judge
 from ..steps.checks import run_check
 from ..steps.python.venv import find
 
@@ -111,7 +112,10 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
     failed: List[CheckFailed] = []
     for check in plan.checks:
         try:
-            run_check(check, context, venv)
+            if check.service is not None:
+                judge.run_check(check, plan.services, context)
+            else:
+                run_check(check, context, venv)
             passed.append(check.name)
         except Failure as failure:
             failed.append(

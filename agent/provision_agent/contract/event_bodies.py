@@ -198,6 +198,25 @@ class ServiceStarted(Item):
     adopted: Optional[bool] = _extra()
 
 
+@dataclass(frozen=True)
+class FileWritten(Item):
+    changed: Optional[bool] = _extra()
+    """False: it held that already."""
+
+
+@dataclass(frozen=True)
+class RestartPending(Item):
+    reason: Optional[str] = _field()
+    prompts: Optional[int] = _extra(**_COUNT)
+    """What it still has to do, as far as it says."""
+
+
+@dataclass(frozen=True)
+class ServiceRestarted(Item):
+    reason: Optional[str] = _field()
+    pid: Optional[int] = _extra(**_COUNT)
+
+
 def _wanted_address(value: str) -> str:
     try:
         parts = urlsplit(value)

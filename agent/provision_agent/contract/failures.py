@@ -138,6 +138,13 @@ FAILURES: Dict[str, FailureClass] = {
     "not_ready": FailureClass(
         "read the service's log on the instance, or raise `ready.within`", "retry", "item", is_retriable=True
     ),
+    "node_import": FailureClass(
+        "read the lines above it in the service's log: add what it needs (`install:` of the repo, a layer), "
+        "or choose another `ref`",
+        "fix_profile",
+        "item",
+    ),
+    "service_log": FailureClass("read the service's log on the instance", "fix_profile", "item"),
     "port_taken": FailureClass("stop the other process, or give the service another port", "retry", "item"),
     "bug": FailureClass(
         "please report this with the agent.log of the run", "report_bug", "run", helps_elsewhere=False

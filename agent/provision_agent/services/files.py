@@ -87,8 +87,7 @@ class ServiceFiles:
     """Where a service's log and status are: beside the runs, since it outlives them."""
 
     def __init__(self, name: str, context: Context) -> None:
-        folder = os.path.join(os.path.dirname(os.path.dirname(context.run_directory)), "services")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        folder = os.path.join(context.workspace, ".provision", "services")
         self._folder = folder
         self.name = name
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
@@ -98,6 +97,10 @@ class ServiceFiles:
         """A copy of the agent's file, for a supervisord that may need it when all runs are pruned."""
         self.program = f"provision-{safe}-{hashlib.sha256(context.workspace.encode()).hexdigest()[:8]}"
         self.status_path = os.path.join(folder, f"{safe}{_STATUS}")
+
+    def make_folder(self) -> None:
+        """Before anything is written."""
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
 
     def status(self) -> Status:
         """What its supervisor last wrote; empty when there never was one."""
@@ -115,7 +118,7 @@ class ServiceFiles:
     def processes(self) -> List[int]:
         """Of every service of this workspace that runs, this one or another."""
         found = []
-        for name in os.listdir(self._folder):
+        for name in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
             status = _read(os.path.join(self._folder, name)) if name.endswith(_STATUS) else Status()
             if status.is_running and status.child is not None:
                 found.append(status.child.pid)

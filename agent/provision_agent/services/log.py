@@ -74,6 +74,11 @@ def since_start(path: str) -> Iterator[str]:
     return (line for number, line in enumerate(_lines(path)) if number >= begin)
 
 
+def count(path: str, text: str) -> int:
+    """How many lines with *text* the bounds of the log have kept."""
+    return sum(text in line for line in _lines(path))
+
+
 def _lines(path: str) -> Iterator[str]:
     for each in (_older(path), path):
         try:

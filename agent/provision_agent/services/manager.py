@@ -59,6 +59,7 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
             working directory, `unauthorized` without a secret, `crashed` when it cannot be started.
     """
     files = ServiceFiles(service.name, context)
+    files.make_folder()
     argv = commands.with_python(service.run, None if venv is None else venv.python)
     note = Note(_hash(service, argv))
     running = files.status()
