@@ -129,6 +129,7 @@ class Limits:
     """What the run may take as a whole. None: the engine chooses."""
 
     run_s: float = _seconds(3600.0)
+    patience_s: float = _seconds(60.0)
     files: Optional[int] = _count()
     connections: Optional[int] = _count()
     rate_bytes_per_s: Optional[int] = _bytes()
