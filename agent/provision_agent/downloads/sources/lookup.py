@@ -16,7 +16,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
-from ...contract.plan import SecretRule
+from ...contract.plan_parts import SecretRule
 from .. import verify
 from ..http import errors, request
 from ..http.transport import Origin, Stop, origin_of
