@@ -36,6 +36,7 @@ from ..host.folders import nearest_folder
 from ..run.answering import answer
 from ..run.context import Context
 from ..run.journal import read_state
+from ..run.outages import Outages
 from ..run.record import place_of, plan_of
 from ..run.start import stop_keeper
 from ..run.state import StateFile
@@ -43,6 +44,9 @@ from ..run.workspace import Workspace, known_workspaces
 from ..services import judge
 from ..steps.checks import run_check
 from ..steps.python.venv import find
+
+PATIENCE_S = 5.0
+"""How long a server that cannot be reached is tried while somebody waits for the answer."""
 
 STOP_WITHIN_S = 40.0
 VERIFY_WITHIN_S = 600.0
@@ -148,6 +152,7 @@ def quiet_context(
         remaining_s=lambda: end - time.monotonic(),
         output=lambda line: None,
         secrets=dict(secrets or {}),
+        outages=Outages(PATIENCE_S),
     )
 
 

@@ -192,6 +192,8 @@ class Failure(Exception):
         self.meaning = FAILURES[class_]
         self.hint = hint or self.meaning.hint
         self.retriable = self.meaning.is_retriable if retriable is None else retriable
+        self.place = ""
+        """The server that it is about, as ``host:port``, where it is one that cannot be reached."""
         self.is_reported = False
         """Its event is written: whoever counts it need not write another."""
         self.facts: Dict[str, object] = facts

@@ -113,6 +113,7 @@ class Limits:
     """What the run may take as a whole. None: the engine chooses."""
 
     run_s: float = seconds_field(3600.0)
+    patience_s: float = seconds_field(60.0)
     files: Optional[int] = count_field()
     connections: Optional[int] = count_field()
     rate_bytes_per_s: Optional[int] = bytes_field()

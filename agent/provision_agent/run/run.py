@@ -31,6 +31,7 @@ from .context import Context
 from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
+from .outages import Outages
 from .record import Handed, read_plan, read_record
 from .service_runner import Services
 from .stages import ItemT, Stages, chosen, settle
@@ -104,6 +105,7 @@ class Run:
             remaining_s=clock.remaining_s,
             output=journal.output,
             secrets=dict(secrets),
+            outages=Outages(plan.limits.patience_s),
             kill_holders=kill_holders,
         )
         self._tally = Tally(journal.event)
