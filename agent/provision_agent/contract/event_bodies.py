@@ -249,6 +249,11 @@ class SecretsNeeded(Body):
 
 
 @dataclass(frozen=True)
+class SecretFound(FailureFields):
+    item: str = bounded("", always=True, **_LINE)
+
+
+@dataclass(frozen=True)
 class RunUsable(Body):
     after_s: float = bounded(**_SECONDS)
 

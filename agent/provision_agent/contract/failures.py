@@ -149,6 +149,12 @@ FAILURES: Dict[str, FailureClass] = {
     "bug": FailureClass(
         "please report this with the agent.log of the run", "report_bug", "run", helps_elsewhere=False
     ),
+    "secret_in_file": FailureClass(
+        "delete the value from the file, find what wrote it there, and take a new token in place of this one: "
+        "whoever had the file may have read it",
+        "none",
+        "item",
+    ),
     "no_python": FailureClass(
         "on the instance: `apt-get update && apt-get install -y python3`, then the same command again",
         "replace_instance",

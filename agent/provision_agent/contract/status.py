@@ -321,6 +321,11 @@ class RunState:
         item = body.item or "preflight"
         self._add_error(event.key or item, body, item, body.level or "critical")
 
+    def _secret_found(self, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, bodies.SecretFound)
+        self._add_error(f"secret in {body.item}", body, body.item, body.level)
+
     def _step_started(self, event: Event) -> None:
         step = self._step(event)
         step.state, step.started = "running", event.ts
@@ -363,6 +368,7 @@ _FOLDS: Mapping[str, Callable[[RunState, Event], None]] = {
     "run_started": RunState._run_started,
     "facts_found": RunState._facts_found,
     "preflight_failed": RunState._preflight_failed,
+    "secret_found": RunState._secret_found,
     "step_started": RunState._step_started,
     "step_finished": RunState._step_finished,
     "step_failed": RunState._step_failed,

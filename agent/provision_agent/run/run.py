@@ -25,7 +25,7 @@ from ..host import facts
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
-from . import log_lines
+from . import log_lines, secret_search
 from .conditions import unmet
 from .context import Context
 from .deadline import RunClock
@@ -88,6 +88,7 @@ class Run:
         kill_holders: bool = False,
     ) -> None:
         self._plan = plan
+        self._workspace = workspace
         self._journal = journal
         self._clock = clock
         self._early_verdict: Optional[str] = None
@@ -140,6 +141,7 @@ class Run:
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
+        secret_search.tell(self._workspace, self._context.run_id, self._journal, self._context.secrets)
         self._journal.event(
             "run_finished",
             verdict=verdict,
