@@ -41,7 +41,7 @@ def document() -> str:
         "",
         *_table(name for name, kind in EVENTS.items() if not kind.group),
     ]
-    for kind, group in GROUPS.items():
+    for group in GROUPS.values():
         lines += [
             f"## Of {group}",
             "",
