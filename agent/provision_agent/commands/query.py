@@ -120,7 +120,8 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
                     level=check.level,
                     class_=failure.class_,
                     message=failure.message,
-                    hint=failure.hint,
+                    case=failure.case,
+                    about=failure.about,
                     retriable=failure.retriable,
                     found=failure.facts.get("found"),
                 )

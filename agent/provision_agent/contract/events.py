@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type
 from urllib.parse import urlsplit
 
+from .cases import MAX_PARTICULARS
+from .failures import hint_of
 from .parsing import NotJsonError, ParseError, bounded, check_json, kind_of, parse, read_json
 from .steps import GROUPS, LEVELS
 from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
@@ -72,14 +74,28 @@ class PreflightPassed(Body):
     disks: object = _field()
 
 
+class _Advised:
+    """Its `hint` is made here, of class, case and particulars, whatever its writer made of them."""
+
+    class_: Optional[str]
+    case: Optional[str]
+    about: Optional[Dict[str, str]]
+
+    def __post_init__(self) -> None:
+        hint = hint_of(self.class_, self.case, self.about) if self.class_ else None
+        object.__setattr__(self, "hint", hint)
+
+
 @dataclass(frozen=True)
-class FailureFields(Body):
+class FailureFields(_Advised, Body):
     """Why something failed: its class, what happened, what to do, whether the same again may help."""
 
     class_: Optional[str] = _field(alias="class", **_SHORT)
     message: Optional[str] = _field()
     hint: Optional[str] = _field()
     retriable: Optional[bool] = _field()
+    case: Optional[str] = _extra(**_SHORT)
+    about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
     level: Optional[str] = _extra(**_SHORT)
 
 
@@ -102,11 +118,13 @@ class StepFinished(Step):
 
 
 @dataclass(frozen=True)
-class StepFailed(Step):
+class StepFailed(_Advised, Step):
     class_: Optional[str] = _field(alias="class", **_SHORT)
     message: Optional[str] = _field()
     hint: Optional[str] = _field()
     retriable: Optional[bool] = _field()
+    case: Optional[str] = _extra(**_SHORT)
+    about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
     level: Optional[str] = _extra(**_SHORT)
 
 
@@ -119,11 +137,13 @@ class Item(Body):
 
 
 @dataclass(frozen=True)
-class ItemFailed(Item):
+class ItemFailed(_Advised, Item):
     class_: Optional[str] = _field(alias="class", **_SHORT)
     message: Optional[str] = _field()
     hint: Optional[str] = _field()
     retriable: Optional[bool] = _field()
+    case: Optional[str] = _extra(**_SHORT)
+    about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
     url: Optional[str] = _extra()
     found: object = _extra()
     min_count: Optional[int] = _extra(**_COUNT)

@@ -97,10 +97,13 @@ class ItemError(NamedTuple):
     message: str
     hint: Optional[str]
     retriable: bool
+    case: Optional[str] = None
+    about: Optional[Dict[str, str]] = None
 
     def to_json(self) -> Dict[str, object]:
         """As JSON values."""
-        return {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
+        values = {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
+        return {name: value for name, value in values.items() if value or name not in ("case", "about")}
 
 
 class Totals(NamedTuple):
@@ -296,7 +299,14 @@ class RunState:
     ) -> None:
         self.errors.pop(key, None)  # the newest is the last
         self.errors[key] = ItemError(
-            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable)
+            failure.class_ or "bug",
+            item,
+            level,
+            failure.message or "",
+            failure.hint,
+            bool(failure.retriable),
+            failure.case,
+            failure.about,
         )
 
     # -- what single events change

@@ -6,6 +6,7 @@ from dataclasses import Field, dataclass, field, fields, make_dataclass
 from typing import Dict, Optional, Tuple, Type
 
 from . import events
+from .cases import MAX_PARTICULARS
 from .events import AGENT_VERDICTS, Body
 from .parsing import bounded
 from .version import RUN_ID_PATTERN
@@ -37,6 +38,8 @@ class ErrorTold:
     level: Optional[str] = bounded(None, max_chars=256)
     message: Optional[str] = None
     hint: Optional[str] = None
+    case: Optional[str] = bounded(None, max_chars=64)
+    about: Optional[Dict[str, str]] = bounded(None, max_entries=MAX_PARTICULARS)
     retriable: Optional[bool] = None
     key: Optional[str] = bounded(None, max_chars=events.MAX_KEY_CHARS)
 

@@ -349,7 +349,13 @@ class Fetch:
             # once it gets the benefit of the doubt: bytes may have been mixed up on the way or by a crash
             may_heal = not self._was_restarted and failure.meaning.helps_afresh
             self._was_restarted = True
-            raise Failure(failure.class_, failure.message, hint=failure.hint, retriable=may_heal) from None
+            raise Failure(
+                failure.class_,
+                failure.message,
+                case=failure.case,
+                about=failure.about,
+                retriable=may_heal,
+            ) from None
         return sha256
 
     def _unpack(self, final: str, record: existing.FileRecord) -> None:

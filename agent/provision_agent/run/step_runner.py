@@ -104,9 +104,7 @@ class Items:
 
         def install() -> None:
             if python is None or made is None:
-                raise Failure(
-                    "missing", "there is no environment to install into", hint="add `python:` to the profile"
-                )
+                raise Failure("missing", "there is no environment to install into", case="no_environment")
             path = os.path.join(self._context.workspace, item)
             with self._installs:
                 packages.install_requirements(path, made, self._context, python, item, repo.level)

@@ -59,8 +59,8 @@ def wait_ready(
         if now - began >= within_s:
             problem = answer.problem or "too few good answers"
             message = f"`{service.name}` was not ready within {within_s:.0f} s: {problem}"
-            hint = f"read {files.log_path} on the instance"
-            raise Failure(answer.class_, message, hint=hint, tail=files.tail())
+            about = {"path": files.log_path}
+            raise Failure(answer.class_, message, case="service_log", about=about, tail=files.tail())
         if now - said >= SAY_EVERY_S:
             said = now
             message = f"waiting for it since {now - began:.0f} s: {answer.problem}"
@@ -115,7 +115,7 @@ def _require_alive(service: Service, files: ServiceFiles) -> Status:
         raise Failure(
             "crashed",
             f"`{service.name}`, which ran already and was taken as it was, has ended",
-            hint="run the same `provision up` again: it starts the service itself if nothing else does",
+            case="adopted_ended",
             retriable=True,
         )
     how = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
@@ -123,6 +123,7 @@ def _require_alive(service: Service, files: ServiceFiles) -> Status:
     raise Failure(
         "crashed",
         f"`{service.name}` {how}{times}: {last}",
-        hint=f"read {files.log_path} on the instance",
+        case="service_log",
+        about={"path": files.log_path},
         tail=tail,
     )

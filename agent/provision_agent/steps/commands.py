@@ -25,7 +25,10 @@ def do(command: Command, context: Context, venv: Optional[Venv]) -> None:
     """
     missing = [name for name in command.secrets if name not in context.secrets]
     if missing:
-        raise Failure("unauthorized", f"needs {', '.join(missing)}, which is not set")
+        names = ", ".join(f"`{name}`" for name in missing)
+        raise Failure(
+            "unauthorized", f"needs {names}, which is not set", case="secrets_unset", about={"names": names}
+        )
     python = None if venv is None else venv.python
     environment = process.child_environment(command.environment)
     environment.update((name, context.secrets[name]) for name in command.secrets)

@@ -144,7 +144,9 @@ def connection_failure(error: Exception, origin: Origin, timeout_s: float) -> Fa
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure("tls", f"{origin.host}: {error.verify_message or error.reason}")
     if isinstance(error, socket.gaierror):
-        return Failure("unreachable", f"the name `{origin.host}` cannot be resolved: {error.strerror}")
+        message = f"the name `{origin.host}` cannot be resolved: {error.strerror}"
+        case = "unknown_host" if error.errno == socket.EAI_NONAME else None
+        return Failure("unreachable", message, case=case)
     if isinstance(error, socket.timeout):
         return Failure("unreachable", f"no answer from {origin.host}:{origin.port} within {timeout_s:.0f} s")
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -254,7 +256,7 @@ def _proxy_address(proxy: str) -> Tuple[str, int]:
         raise Failure(
             "unreachable",
             f"a proxy of kind `{parts.scheme}` is not supported",
-            hint="set an http:// proxy in `https_proxy`, or name the host in `no_proxy`",
+            case="proxy_kind",
             retriable=False,
         )
     return parts.hostname, parts.port or 80
@@ -287,7 +289,7 @@ def _tunnel(opened: socket.socket, origin: Origin, proxy: str) -> None:
         raise Failure(
             "unreachable",
             f"the proxy does not let through to {origin.host}: `{status or 'no answer'}`",
-            hint="check `https_proxy` and `no_proxy` on the instance",
+            case="proxy_refuses",
         )
 
 
