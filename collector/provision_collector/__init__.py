@@ -22,9 +22,10 @@ if TYPE_CHECKING:
         UsageError,
     )
     from .instance import Instance
+    from .pool.begin import attach, start
     from .profile import Profile
     from .run.run import Run
-    from .run.start import attach, known_instance, start
+    from .run.start import known_instance
 
 __all__ = [
     "AgentLostError",
@@ -49,9 +50,9 @@ _HOMES = {
     "Instance": "instance",
     "Profile": "profile",
     "Run": "run.run",
-    "attach": "run.start",
+    "attach": "pool.begin",
     "known_instance": "run.start",
-    "start": "run.start",
+    "start": "pool.begin",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from provision_agent.contract import events
+from provision_agent.contract.event_bodies import MAX_KEY_CHARS
 from provision_agent.contract.events import parse_event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.plan import Download, Plan, Repo
@@ -72,7 +72,7 @@ def test_the_state_that_an_agent_of_the_first_format_wrote_is_read() -> None:
         {"downloads": {"a": 5}},
         {"downloads": {"a": {"state": "done", "bytes": -1}}},
         {"downloads": {"a": {"state": "done", "bytes": True}}},
-        {"downloads": {"a" * (events.MAX_KEY_CHARS + 1): {"state": "done"}}},
+        {"downloads": {"a" * (MAX_KEY_CHARS + 1): {"state": "done"}}},
         {"services": {"a": {"url": "nonsense"}}},
         {"steps": {"apt": {"ok": 1.5}}},
         {"errors": [{"class": "x"}]},

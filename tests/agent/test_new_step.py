@@ -36,7 +36,7 @@ def with_users(tmp_path: Path) -> Path:
     text = plan.read_text()
     text = text.replace(
         "@dataclass(frozen=True)\nclass Command(",
-        "@dataclass(frozen=True)\nclass User(Named):\n    name: str = _name()\n    level: str = _level()\n\n\n"
+        "@dataclass(frozen=True)\nclass User(Named):\n    name: str\n    level: str = level_field()\n\n\n"
         "@dataclass(frozen=True)\nclass Command(",
         1,
     )

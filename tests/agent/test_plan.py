@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from provision_agent.contract.plan import (
-    Download,
-    Layer,
-    Plan,
-    PlanFormatError,
-    Python,
-    Service,
-    Torch,
-    differences,
-)
+from provision_agent.contract.plan import Download, Layer, Plan, Python, Service, Torch
+from provision_agent.contract.plan_json import differences
+from provision_agent.contract.plan_parts import PlanFormatError
 
 PLAN = Plan(
     name="x",

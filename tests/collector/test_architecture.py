@@ -64,13 +64,12 @@ SEES = {
 """The rooms that each room may see. `cli` and `reference` see all; nobody sees them."""
 
 YET = {
-    "run.run > pool.scorecard",
     "tail.server > run.keeper",
     "tail.server > run.workspace",
 }
 """Arrows that still point the wrong way; those of `tail.server` are loaded when a run is followed. None may be added."""
 
-LONGER_YET = {"contract.events", "contract.plan", "downloads.file"}
+LONGER_YET = {"downloads.file"}
 
 HEAVY = {
     "asyncssh",

@@ -413,6 +413,19 @@ def test_the_arrays_of_a_script_become_a_profile_without_running_anything() -> N
     assert "token=" not in converted.to_yaml(comment="")
 
 
+def test_a_script_asks_for_the_token_of_every_host_that_the_registry_knows_to_want_one() -> None:
+    script = (
+        'LORA_MODELS=("https://civitai.red/api/download/models/7|a" "civitai:8|b" "hf://a/b/c.safetensors")'
+    )
+
+    plan = plan_of(from_script(script, "provision"))
+
+    assert {rule.name: rule.hosts for rule in plan.secrets} == {
+        "HF_TOKEN": ("huggingface.co",),
+        "CIVITAI_TOKEN": ("civitai.com", "civitai.red"),
+    }
+
+
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(alphabet="ABC_MODELS=(\"'|$#{}\n )https://x.y/", max_size=120))
 def test_whatever_a_script_holds_nothing_breaks(text: str) -> None:

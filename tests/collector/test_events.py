@@ -15,6 +15,7 @@ from provision_collector.pool import scorecard
 from provision_collector.pool.server.stream import read_events
 from provision_collector.pool.server.view import view_of
 from provision_collector.run.events import CHUNK_BYTES, EventTail
+from provision_collector.run.registry import RunFiles
 
 
 def line(seq: object, name: str = "warning", **fields: Any) -> bytes:
@@ -30,7 +31,7 @@ def line(seq: object, name: str = "warning", **fields: Any) -> bytes:
 
 
 def mirror(folder: Path, *lines: bytes) -> Path:
-    path = folder / "events.jsonl"
+    path = folder / "r.events.jsonl"
     path.write_bytes(b"".join(lines))
     return path
 
@@ -112,7 +113,7 @@ def test_a_scorecard_counts_what_came_before_a_bad_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    path = mirror(
+    mirror(
         tmp_path,
         line(1, "download_started", item="a", url="http://[h/"),
         line(2, "download_stalled", item="a"),
@@ -120,7 +121,7 @@ def test_a_scorecard_counts_what_came_before_a_bad_event(
         line(4, "download_finished", item="a", bytes="lots"),
     )
     outcome = {"run": "r", "verdict": "agent-lost", "usable_after_s": None, "reconnects": 0}
-    scorecard.record(Instance("h"), path, outcome)
+    scorecard.record(Instance("h"), RunFiles(str(tmp_path / "r")), outcome)
     assert scorecard.scorecards()[0].stalls == 1
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import click
 import pytest
+from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.findings import Disk, Present, Standing
-from provision_agent.contract.plan import Download, Limits, Plan, Python, Repo, SecretRule, Substitute
+from provision_agent.contract.plan import Download, Plan, Python, Repo, Substitute
+from provision_agent.contract.plan_parts import Limits, SecretRule
 from provision_collector.cli import main
 from provision_collector.cli.check import _print_sources
 from provision_collector.cli.plan import rate
@@ -170,6 +172,15 @@ def test_a_file_that_is_refused_for_good_gives_way_to_its_substitute() -> None:
 
     assert (file.path, file.host, file.size_bytes, file.state) == ("y.bin", "s", 4, "fetch")
     assert "gated" in file.message
+
+
+@pytest.mark.parametrize("class_", FAILURES)
+def test_a_source_counts_as_gone_only_when_its_failure_would_not_pass(class_: str) -> None:
+    survey = Survey(((Source("https://h/x", class_),),), ())
+
+    [file] = estimate_of(plan_of(Download("https://h/x", "x")), survey).files
+
+    assert file.state == ("fetch" if FAILURES[class_].is_retriable else "unavailable")
 
 
 def test_a_disk_that_is_too_small_is_said() -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 import pytest
 from provision_agent.contract import plan
 from provision_agent.contract.steps import LEVELS, STEPS
-from provision_collector.profile import model
 from provision_collector.profile.fields import Level
+from provision_collector.profile.model import Document
+from provision_collector.profile.model_base import Part
+from provision_collector.profile.model_parts import ItemLimits, Limits
 from provision_collector.profile.notes import NOT_IN_PLAN, classes_in, fields_of
 
 SET_BY_THE_COMPILER = {"Plan.workspace_fallback", "Plan.steps", "Plan.secrets", "Plan.format"}
@@ -18,7 +20,7 @@ SET_BY_THE_COMPILER = {"Plan.workspace_fallback", "Plan.steps", "Plan.secrets", 
 SET_BY_A_LOCK = {"Python.versions"}
 
 
-def pairs(part: type[model.Part], record: type) -> Iterator[tuple[type[model.Part], type]]:
+def pairs(part: type[Part], record: type) -> Iterator[tuple[type[Part], type]]:
     """A model and the dataclass that it becomes, with all inside them."""
     yield part, record
     types = typing.get_type_hints(record)
@@ -28,13 +30,13 @@ def pairs(part: type[model.Part], record: type) -> Iterator[tuple[type[model.Par
             yield from pairs(field.part, inner)  # type: ignore[arg-type]
 
 
-PAIRS = dict(pairs(model.Document, plan.Plan))
+PAIRS = dict(pairs(Document, plan.Plan))
 
 
 @pytest.mark.parametrize("part", PAIRS, ids=lambda part: part.__name__)
-def test_every_key_of_a_profile_reaches_the_plan_or_says_that_it_does_not(part: type[model.Part]) -> None:
+def test_every_key_of_a_profile_reaches_the_plan_or_says_that_it_does_not(part: type[Part]) -> None:
     known = {field.name for field in dataclasses.fields(PAIRS[part])}
-    of_every_download = fields_of(model.ItemLimits) if part is model.Limits else ()
+    of_every_download = fields_of(ItemLimits) if part is Limits else ()
     lost = [
         field.key
         for field in fields_of(part)
@@ -45,7 +47,7 @@ def test_every_key_of_a_profile_reaches_the_plan_or_says_that_it_does_not(part: 
 
 
 @pytest.mark.parametrize("part", PAIRS, ids=lambda part: part.__name__)
-def test_every_field_of_the_plan_has_a_key_or_is_set_by_the_tool(part: type[model.Part]) -> None:
+def test_every_field_of_the_plan_has_a_key_or_is_set_by_the_tool(part: type[Part]) -> None:
     names = {f"{PAIRS[part].__name__}.{field.name}" for field in dataclasses.fields(PAIRS[part])}
     given = {f"{PAIRS[part].__name__}.{field.plan_name}" for field in fields_of(part)}
 
@@ -53,7 +55,7 @@ def test_every_field_of_the_plan_has_a_key_or_is_set_by_the_tool(part: type[mode
 
 
 def test_every_step_is_a_key_of_profiles_and_of_plans() -> None:
-    keys = {field.key: field.plan_name for field in fields_of(model.Document)}
+    keys = {field.key: field.plan_name for field in fields_of(Document)}
 
     assert {step: keys.get(step) for step in STEPS} == {step: step for step in STEPS}
     assert set(STEPS) <= {field.name for field in dataclasses.fields(plan.Plan)}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from provision_collector.instance import Instance
 from provision_collector.pool import scorecard
+from provision_collector.run.registry import RunFiles
+from provision_collector.storage import FileLock
 
 MACHINE = Instance("203.0.113.7", port=2222, instance_id="../i 7")
 
@@ -19,8 +22,9 @@ def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
-def events(path: Path, *told: dict[str, Any]) -> Path:
-    path.write_text(
+def events(folder: Path, *told: dict[str, Any]) -> RunFiles:
+    files = RunFiles(str(folder / "r"))
+    files.events.write_text(
         "".join(
             json.dumps(
                 {"format": 1, "run": "r", "seq": seq, "ts": f"2026-01-01T00:00:{e.pop('at'):02d}.000Z", **e}
@@ -29,7 +33,7 @@ def events(path: Path, *told: dict[str, Any]) -> Path:
             for seq, e in enumerate(told, 1)
         )
     )
-    return path
+    return files
 
 
 def outcome(run: str, verdict: str = "complete", usable: float | None = 30.0) -> dict[str, Any]:
@@ -42,7 +46,7 @@ def download(what: str, item: str, at: int, **more: Any) -> dict[str, Any]:
 
 def test_files_that_came_at_the_same_time_share_the_line(tmp_path: Path) -> None:
     told = events(
-        tmp_path / "events.jsonl",
+        tmp_path,
         download("started", "a", 0, url="https://one.example/a"),
         download("started", "b", 0, url="https://one.example/b"),
         download("stalled", "b", 3),
@@ -64,7 +68,7 @@ def test_files_that_came_at_the_same_time_share_the_line(tmp_path: Path) -> None
 
 
 def test_a_run_counts_once_and_only_if_it_says_something_about_the_machine(tmp_path: Path) -> None:
-    told = events(tmp_path / "events.jsonl")
+    told = events(tmp_path)
     for run, verdict in (("r1", "failed"), ("r1", "complete"), ("r2", "cancelled"), ("r3", "timeout")):
         scorecard.record(MACHINE, told, outcome(run, verdict))
 
@@ -72,7 +76,7 @@ def test_a_run_counts_once_and_only_if_it_says_something_about_the_machine(tmp_p
 
 
 def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
-    told = events(tmp_path / "events.jsonl")
+    told = events(tmp_path)
     for number in range(scorecard.KEPT_RUNS + 5):
         scorecard.record(MACHINE, told, outcome(f"r{number}"))
 
@@ -80,7 +84,7 @@ def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_strange_instance_id_stays_in_its_folder_and_can_be_forgotten(tmp_path: Path) -> None:
-    scorecard.record(MACHINE, tmp_path / "none.jsonl", outcome("r1"))
+    scorecard.record(MACHINE, RunFiles(str(tmp_path / "none")), outcome("r1"))
 
     files = [path for path in tmp_path.rglob("*.json") if path.is_file()]
     assert [path.parent.name for path in files] == ["hosts"]
@@ -88,3 +92,16 @@ def test_a_strange_instance_id_stays_in_its_folder_and_can_be_forgotten(tmp_path
     assert scorecard.forget("../i 7")
     assert not scorecard.forget("../i 7")
     assert scorecard.scorecards() == []
+
+
+def test_a_scorecard_that_cannot_be_written_changes_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scorecard, "FileLock", partial(FileLock, wait_s=0))
+    folder = tmp_path / "state" / "provision" / "hosts"
+    with FileLock(folder / "lock"):
+        scorecard.record(MACHINE, events(tmp_path), outcome("r1"))
+
+    assert scorecard.scorecards() == []
+    scorecard.record(MACHINE, events(tmp_path), outcome("r1"))
+    assert len(scorecard.scorecards()) == 1

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 from provision_agent.contract.events import EVENTS, parse_event
 from provision_agent.contract.status import RunState
+from provision_agent.contract.steps import STEPS
 from provision_agent.contract.verdicts import NEXT, VERDICTS
+from provision_collector.errors import UsageError
 from provision_collector.instance import Instance
 from provision_collector.pool.fleet.fleet_state import FleetState, read_members
 from provision_collector.pool.fleet.targets import Target
 from provision_collector.pool.server.answers import InvalidBodyError, read_body
 from provision_collector.pool.server.disk import DiskThread
-from provision_collector.pool.server.orders import RunRequest
+from provision_collector.pool.server.orders import RunRequest, prepare
 from provision_collector.pool.server.page_words import page_words
 from provision_collector.pool.server.run_log import RunLog
 from provision_collector.pool.server.schemas import Status
@@ -63,6 +65,14 @@ def test_a_wrong_body_is_refused_in_the_words_that_clients_know(body: object, sa
     with pytest.raises(InvalidBodyError) as refused:
         read_body(RunRequest, body)
     assert refused.value.problems == [said]
+
+
+def test_an_order_names_only_steps_that_there_are(tmp_path: Path) -> None:
+    wanted = read_body(RunRequest, {**BODY, "secrets": None, "workflow": None, "skip": ["download"]})
+
+    with pytest.raises(UsageError, match="unknown step `download`; did you mean `downloads`") as refused:
+        prepare(wanted, profiles=None, held={}, scratch=tmp_path)
+    assert all(step in (refused.value.hint or "") for step in STEPS)
 
 
 def test_the_status_of_a_run_has_every_field_of_its_state() -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision_agent.contract.plan import Download, ItemLimits, Limits, SecretRule, Stall
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import ItemLimits, Limits, SecretRule, Stall
 from provision_agent.downloads import Downloads, Preflight, Result, Sources
 from provision_agent.run.context import Context
 from provision_agent.run.state import StateFile
@@ -82,9 +83,9 @@ class Bench:
         return self.root / item
 
     def files(self) -> list[str]:
-        """Every file of the workspace but the state, relative."""
+        """Every file of the workspace but the state and what is kept beside it, relative."""
         found = (str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
-        return sorted(name for name in found if name != "state.json")
+        return sorted(name for name in found if name != "state.json" and not name.startswith("members/"))
 
     def _report(self, event: str, **fields: Any) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ import re
 from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
-from .plan import HostLimits
+from .plan_parts import HostLimits
 
 
 class Form(NamedTuple):

@@ -11,8 +11,9 @@ import threading
 from dataclasses import fields
 from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
 
-from . import events
-from .events import ITEM_STATES, Body, Event
+from . import event_bodies as bodies
+from .event_bodies import Body
+from .events import ITEM_STATES, Event, EventType
 from .parsing import Bounds, ParseError, check_text, kind_of, parse
 from .status_json import MAX_ITEMS, MAX_STEPS, ErrorTold, StateTold, StepTold, type_of_items
 from .steps import GROUPS
@@ -214,7 +215,7 @@ class RunState:
             )
         kind = type_of_items(group)
         for key, value in told.items():
-            check_text(key, f"a key of {group}", Bounds(max_chars=events.MAX_KEY_CHARS))
+            check_text(key, f"a key of {group}", Bounds(max_chars=bodies.MAX_KEY_CHARS))
             body = parse(kind, value, f"status.{group}")
             item = self._item(group, key, str(getattr(body, "item", None) or key))
             item.state = value["state"] if value.get("state") in ITEM_STATES else "running"
@@ -259,9 +260,9 @@ class RunState:
             "bytes_downloaded": self.bytes_downloaded,
         }
 
-    def _fold_item(self, event: Event, kind: events.EventType) -> None:
+    def _fold_item(self, event: Event, kind: EventType) -> None:
         body, key = event.body, event.key
-        assert isinstance(body, events.Item)
+        assert isinstance(body, bodies.Item)
         item = self._item(kind.group, key, body.item)
         item.state = kind.state or item.state
         if body.item != item.item:
@@ -270,7 +271,7 @@ class RunState:
         for name, attribute in _kept_fields(type(body)):
             if name in data:
                 facts[name] = _shared(getattr(body, attribute))
-        if isinstance(body, events.ItemFailed):
+        if isinstance(body, bodies.ItemFailed):
             self._add_error(key, body, body.item, body.level)
         elif kind.state in ("done", "passed", "ready", "skipped"):
             self.errors.pop(key, None)
@@ -293,7 +294,7 @@ class RunState:
     def _add_error(
         self,
         key: str,
-        failure: "Union[events.ItemFailed, events.StepFailed, events.FailureFields, ErrorTold]",
+        failure: "Union[bodies.ItemFailed, bodies.StepFailed, bodies.FailureFields, ErrorTold]",
         item: str,
         level: Optional[str],
     ) -> None:
@@ -313,7 +314,7 @@ class RunState:
 
     def _run_started(self, event: Event) -> None:
         body = event.body
-        assert isinstance(body, events.RunStarted)
+        assert isinstance(body, bodies.RunStarted)
         self.state = "running"
         self.started = self.started or event.ts
         self.name, self.plan_hash = body.name or self.name, body.plan_hash or self.plan_hash
@@ -322,12 +323,12 @@ class RunState:
         self.labels = dict(event.labels) or self.labels
 
     def _facts_found(self, event: Event) -> None:
-        assert isinstance(event.body, events.FactsFound)
+        assert isinstance(event.body, bodies.FactsFound)
         self.facts = event.body.facts or {}
 
     def _preflight_failed(self, event: Event) -> None:
         body = event.body
-        assert isinstance(body, events.PreflightFailed)
+        assert isinstance(body, bodies.PreflightFailed)
         item = body.item or "preflight"
         self._add_error(event.key or item, body, item, body.level or "critical")
 
@@ -337,13 +338,13 @@ class RunState:
 
     def _step_finished(self, event: Event) -> None:
         body, step = event.body, self._step(event)
-        assert isinstance(body, events.StepFinished)
+        assert isinstance(body, bodies.StepFinished)
         step.state, step.ended, step.duration_s = "done", event.ts, body.duration_s
         step.counts = {"ok": body.ok or 0, "failed": body.failed or 0, "skipped": body.skipped or 0}
 
     def _step_failed(self, event: Event) -> None:
         body, step = event.body, self._step(event)
-        assert isinstance(body, events.StepFailed)
+        assert isinstance(body, bodies.StepFailed)
         step.state, step.ended = "failed", event.ts
         self._add_error(body.step, body, body.step, body.level)
 
@@ -354,17 +355,17 @@ class RunState:
         return self.steps.setdefault(name, StepState())
 
     def _warning(self, event: Event) -> None:
-        assert isinstance(event.body, events.Warned)
+        assert isinstance(event.body, bodies.Warned)
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(event.body.message)
 
     def _run_usable(self, event: Event) -> None:
-        assert isinstance(event.body, events.RunUsable)
+        assert isinstance(event.body, bodies.RunUsable)
         self.state, self.usable_after_s = "usable", event.body.after_s
 
     def _run_finished(self, event: Event) -> None:
         body = event.body
-        assert isinstance(body, events.RunFinished)
+        assert isinstance(body, bodies.RunFinished)
         self.state = self.verdict = body.verdict
         self.duration_s, self.bytes_downloaded = body.duration_s, body.bytes_downloaded
 

@@ -8,6 +8,11 @@ LEVELS = ("critical", "required", "optional")
 """What an item's failure means: critical decides `usable`, required decides `complete`, optional only warns."""
 
 
+VERIFIED, SIZE_ONLY = "verified", "present, size only"
+"""Why an item that is there already is skipped; of the second kind nothing is known that its bytes could be held against."""
+THERE = frozenset((VERIFIED, SIZE_ONLY))
+
+
 class Step(NamedTuple):
     """One step. Its name is also the key of its items in a profile and in a plan."""
 

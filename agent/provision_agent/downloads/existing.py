@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass
+import stat
+from dataclasses import asdict, dataclass, replace
 from typing import Callable, FrozenSet, Mapping, NamedTuple, Optional
 
 from ..contract.failures import Failure
@@ -52,13 +53,16 @@ class Wanted(NamedTuple):
 def record_of(context: Context, item: Download) -> FileRecord:
     """What is recorded of *item*.
 
-    Earlier releases knew a file by its path alone, and a lock knows it by its final name: such a record counts
-    when its source is one of the item's, and its place fits.
+    Earlier releases knew a file by its path alone, and a lock knows it by its final name; a profile may name a file
+    that it had in a folder: such a record counts when its source is one of the item's, and its place fits.
     """
     record = context.state.get("download", item.key)
-    if record is not None or item.key == item.path:
+    if record is not None:
         return _parsed(record)
     sources, place = sources_of(item), os.path.join(context.workspace, item.path)
+    if item.key == item.path:
+        is_ours = lambda other: other.get("path") == place and other.get("url") in sources  # noqa: E731
+        return _parsed(context.state.find("download", is_ours))
     instead = os.path.join(context.workspace, item.substitute.path) if item.substitute else None
 
     def fits(other: Mapping[str, object]) -> bool:
@@ -110,20 +114,45 @@ def verified(
         return None
     if not os.path.isfile(final) or wanted.size_bytes not in (None, found.st_size):
         return None
-    sha256 = wanted.sha256 or (record.sha256 if record.is_from(wanted.url) else None)
-    is_untouched = record.fits(found)
-    if is_untouched and record.path == final and sha256 == record.sha256:
-        if context.state.get("download", item.key) is None:
-            keep(context, item, record)
-        return record
-    if sha256 is None and wanted.size_bytes is None:
-        return None  # nothing is known that it could be held against
+    if not found.st_mode & stat.S_IRUSR:
+        os.chmod(final, found.st_mode | stat.S_IRUSR | stat.S_IWUSR)
+    is_of_item = record.is_from(wanted.url) or _are_sources(item, record.url, wanted.url)
+    is_same = record.path == final and record.fits(found)
+    if is_same and wanted.sha256 in (None, record.sha256) and (is_of_item or wanted.sha256):
+        return _kept(context, item, record, wanted.url)
+    sha256 = wanted.sha256 or (record.sha256 if is_of_item else None)
+    if sha256 is None and (wanted.size_bytes is None or (is_same and is_substitute(record, item))):
+        return None  # nothing is known that it could be held against, or it is known to be something else
     if not _is_intact(final, found.st_size):
         return None
     if sha256 is not None and verify.sha256_of(final, stop=stop) != sha256:
         return None
-    is_unpacked = record.unpacked and is_untouched
+    if sha256 is None and is_same:
+        sha256 = record.sha256  # of whichever source: it is what these bytes have
+    is_unpacked = record.unpacked and sha256 == record.sha256
     return remember(context, item, final, sha256=sha256, url=wanted.url, unpacked=is_unpacked)
+
+
+def is_as_recorded(record: FileRecord, path: str) -> bool:
+    """Is the file at *path* still the one that was verified, by its size and its time?"""
+    try:
+        return record.path == path and record.fits(os.stat(path))
+    except OSError:
+        return False
+
+
+def _are_sources(item: Download, digest: str, url: str) -> bool:
+    """Do both, a record's source and *url*, have the wanted file? Mirrors have the same content."""
+    return {digest, _digest(url)} <= sources_of(item)
+
+
+def _kept(context: Context, item: Download, record: FileRecord, url: str) -> FileRecord:
+    """*record*, on the disk as that of *item*, and of a source that the item has now."""
+    if record.url not in sources_of(item) and not record.is_from(url):
+        record = replace(record, url=_digest(url))
+    if context.state.get("download", item.key) != asdict(record):
+        keep(context, item, record)
+    return record
 
 
 def keep(context: Context, item: Download, record: FileRecord) -> None:

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from ..contract import redaction
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
-from ..contract.steps import LEVELS
+from ..contract.steps import LEVELS, SIZE_ONLY, VERIFIED
 from ..run.context import Context
-from . import existing, landing, same_name, unpack
+from . import existing, landing, same_name
 from .engine.hasher import Hasher
 from .engine.part_file import Busy, Identity, PartFile
 from .engine.pool import Pool
@@ -25,6 +25,7 @@ from .engine.transfer import Changed, Transfer
 from .engine.watch import Watch
 from .existing import Wanted
 from .hosts import Hosts
+from .members import Members, summary
 from .names import Names, NameTaken, final_path, unsafe_path
 from .progress import Progress
 from .source_selector import Source, SourceSelector
@@ -75,6 +76,7 @@ class Fetch:
         self._transfer: Optional[Transfer] = None
         self._landed_before = 0
         self._was_restarted = False
+        self._has_hash = True
 
     @property
     def bytes_downloaded(self) -> int:
@@ -359,12 +361,23 @@ class Fetch:
         return sha256
 
     def _unpack(self, final: str, record: existing.FileRecord) -> None:
-        if self.item.unpack == "no" or record.unpacked:
+        """See that what the archive brings is there: all of it, or what is missing or changed since."""
+        if self.item.unpack == "no":
             return
-        unpack.unpack(final, os.path.dirname(final), self.item.unpack, stop=self._allowance.is_stopped)
-        if self._allowance.is_stopped():
+        members, stop = Members(self._context, self.item, final, record.sha256), self._allowance.is_stopped
+        if record.unpacked:
+            restored = members.restore(stop=stop)
+        else:
+            restored = []
+            members.unpack(stop=stop)
+        if stop():
             raise Stopped
-        existing.keep(self._context, self.item, replace(record, unpacked=True))
+        if restored:
+            names = summary(restored, self._context.workspace)
+            count = f"{len(restored)} of its files were missing or changed ({names})"
+            self._context.report("warning", message=f"{self.label}: {count}: unpacked again")
+        if not record.unpacked:
+            existing.keep(self._context, self.item, replace(record, unpacked=True))
 
     def _is_there(self, path: str, answer: Optional[Answer]) -> bool:
         """Is the file already there and right? Without *answer*, as far as that can be told without the network."""
@@ -375,12 +388,13 @@ class Fetch:
         record = existing.verified(self._context, self.item, final, self._wanted(answer), stop=stop)
         if record is not None:
             self.path = final
+            self._has_hash = record.sha256 is not None
             self._unpack(final, record)
         return record is not None
 
     def _skip(self, path: str = "") -> str:
         self._warn_of_substitute(path)
-        self.report("skipped", reason="verified")
+        self.report("skipped", reason=VERIFIED if self._has_hash else SIZE_ONLY)
         return "skipped"
 
     def _warn_of_substitute(self, path: str) -> None:

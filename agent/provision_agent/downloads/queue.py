@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure, disk_failure
-from ..contract.plan import Download, Limits
+from ..contract.plan import Download
+from ..contract.plan_parts import Limits
 from ..contract.steps import LEVELS
 from ..run.context import Context
 from . import existing, preflight

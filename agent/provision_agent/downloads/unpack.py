@@ -6,15 +6,18 @@ device. Nothing is written through a link.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
-from typing import IO, Callable, List, NamedTuple, Optional
+from dataclasses import dataclass
+from typing import IO, Callable, Container, List, NamedTuple, Optional
 
 from ..contract.failures import Failure, disk_failure
+from ..contract.parsing import bounded
 from ..run.log_lines import size_text
 
 COPY_BYTES = 1 << 20
@@ -41,15 +44,39 @@ class Member(NamedTuple):
     open: Callable[[], Optional[IO[bytes]]]
 
 
-def unpack(archive: str, folder: str, kind: str, *, stop: Callable[[], bool]) -> List[str]:
+@dataclass(frozen=True)
+class Unpacked:
+    """One file, folder or link as it was written."""
+
+    path: str = bounded(max_chars=8192)
+    """Relative to the folder."""
+    kind: str = bounded("file", one_of=("file", "folder", "link"))
+    size_bytes: int = bounded(0, low=0)
+    mtime_ns: int = bounded(0, low=-(2**63), high=2**63)
+    sha256: str = bounded("", max_chars=64)
+    """Of a file."""
+    target: str = bounded("", max_chars=8192)
+    """Of a link."""
+    is_executable: bool = False
+
+
+def unpack(
+    archive: str,
+    folder: str,
+    kind: str,
+    *,
+    stop: Callable[[], bool],
+    wanted: Optional[Container[str]] = None,
+) -> List[Unpacked]:
     """Unpack *archive* into *folder*; existing files are replaced, the archive is kept.
 
     Args:
         kind: ``zip``, ``tar``, or ``auto``: by content.
         stop: Asked between pieces; True ends it early.
+        wanted: Paths relative to *folder*, of the only members to write; None means all.
 
     Returns:
-        The paths that were written.
+        What was written.
 
     Raises:
         Failure: `not_a_model` for what is no such archive, `unsafe_path`, `disk_full` or `read_only`.
@@ -57,19 +84,24 @@ def unpack(archive: str, folder: str, kind: str, *, stop: Callable[[], bool]) ->
     try:
         if kind == "zip" or (kind == "auto" and zipfile.is_zipfile(archive)):
             with zipfile.ZipFile(archive) as opened:
-                return _extract([_zip_member(opened, info) for info in opened.infolist()], folder, stop)
+                members = [_zip_member(opened, info) for info in opened.infolist()]
+                return _extract(members, folder, stop, wanted)
         with tarfile.open(archive) as tape:
-            return _extract([_tar_member(tape, info) for info in tape.getmembers()], folder, stop)
+            return _extract([_tar_member(tape, info) for info in tape.getmembers()], folder, stop, wanted)
     except _BROKEN as error:
         raise Failure("not_a_model", f"`{archive}` cannot be unpacked: {error}") from None
     except OSError as error:
         raise disk_failure(error, folder) from None
 
 
-def _extract(members: List[Member], folder: str, stop: Callable[[], bool]) -> List[str]:
+def _extract(
+    members: List[Member], folder: str, stop: Callable[[], bool], wanted: Optional[Container[str]]
+) -> List[Unpacked]:
     root = os.path.realpath(folder)
     for member in members:
         _refuse_unsafe(member, root)
+    if wanted is not None:
+        members = [member for member in members if "/".join(_parts(member.name)) in wanted]
     needed, free = sum(member.size_bytes for member in members), shutil.disk_usage(root).free
     if needed > free:
         raise Failure(
@@ -82,8 +114,7 @@ def _extract(members: List[Member], folder: str, stop: Callable[[], bool]) -> Li
         path = os.path.join(root, *_parts(member.name))
         if os.path.commonpath([root, os.path.realpath(os.path.dirname(path))]) != root:
             raise _unsafe(member, "is behind a link that leads out of the folder")
-        _write(member, path, root, stop)
-        written.append(path)
+        written.append(_write(member, path, root, stop))
     return written
 
 
@@ -101,26 +132,39 @@ def _refuse_unsafe(member: Member, root: str) -> None:
         raise _unsafe(member, f"is a link to `{member.target}`, out of the folder")
 
 
-def _write(member: Member, path: str, root: str, stop: Callable[[], bool]) -> None:
+def _write(member: Member, path: str, root: str, stop: Callable[[], bool]) -> Unpacked:
+    inside = "/".join(_parts(member.name))
     if member.kind == "folder":
+        if os.path.lexists(path) and not os.path.isdir(path):
+            os.unlink(path)
         os.makedirs(path, exist_ok=True)
-        return
+        return Unpacked(inside, "folder")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     if os.path.lexists(path) and not os.path.isdir(path):
         os.unlink(path)
     if member.kind == "link":
         os.symlink(member.target, path)
-        return
+        return Unpacked(inside, "link", target=member.target)
     source = member.open()
     if source is None:
         raise _unsafe(member, "cannot be read")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    digest = hashlib.sha256()
     with source, os.fdopen(os.open(path, flags, 0o755 if member.is_executable else 0o644), "wb") as file:
         while not stop():
             piece = source.read(COPY_BYTES)
             if not piece:
                 break
+            digest.update(piece)
             file.write(piece)
+    found = os.lstat(path)
+    return Unpacked(
+        inside,
+        size_bytes=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        sha256=digest.hexdigest(),
+        is_executable=member.is_executable,
+    )
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:

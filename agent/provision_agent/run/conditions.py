@@ -7,7 +7,7 @@ from typing import Mapping, Optional
 
 from ..contract.findings import Facts
 from ..contract.parsing import parse
-from ..contract.plan import Bound, When
+from ..contract.plan_parts import Bound, When
 from . import log_lines
 from .context import Context
 

@@ -16,9 +16,9 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from ..contract.failures import Failure
 from ..contract.messages import read_message
 from ..contract.parsing import to_json
-from ..contract.plan import STEPS, Download, Plan
+from ..contract.plan import Download, Plan
 from ..contract.redaction import public_url
-from ..contract.steps import LEVELS
+from ..contract.steps import LEVELS, STEP_NAMES
 from ..downloads import Downloads, Sources
 from ..downloads.sources import repositories
 from ..host import facts
@@ -129,7 +129,7 @@ class Run:
             if self._downloads is not None:
                 self._downloads.stop()
                 self._settle_downloads()
-            self._tally.finish(*STEPS)
+            self._tally.finish(*STEP_NAMES)
         self._is_over()
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
@@ -251,7 +251,7 @@ class Run:
         return (
             bool(self._selected_apt())
             or has_python
-            or any(self._chosen(step, plan.items(step), ("critical",)) for step in STEPS)
+            or any(self._chosen(step, plan.items(step), ("critical",)) for step in STEP_NAMES)
         )
 
     def _bytes_downloaded(self) -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Callable, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
-from ..contract.plan import Item, Plan
+from ..contract.plan import Plan
+from ..contract.plan_parts import Item
 from ..contract.steps import LEVELS, SEQUENTIAL, STEPS
 from ..downloads import Downloads
 from ..steps import nodes

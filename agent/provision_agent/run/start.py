@@ -14,7 +14,8 @@ from typing import List, Optional
 
 from ..contract.failures import Failure, disk_failure
 from ..contract.messages import StartAnswer, StartRequest
-from ..contract.plan import Plan, differences
+from ..contract.plan import Plan
+from ..contract.plan_json import differences
 from ..contract.version import RUN_ID_PATTERN
 from ..host.detach import agent_argv, spawn_detached
 from .answering import Answer, answer

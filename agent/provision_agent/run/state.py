@@ -6,10 +6,11 @@ A record is a hint that makes verifying cheap, never a proof: every run checks i
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
-from typing import Callable, Dict, Optional
+from typing import Callable, Dict, List, Optional
 
 from ..contract import version
 
@@ -38,6 +39,22 @@ class StateFile:
         with self._lock:
             records = [record for name, record in self._records.items() if name.startswith(f"{kind}:")]
         return next((dict(record) for record in records if fits(record)), None)
+
+    def all(self, kind: str) -> List[Record]:
+        """Every record of *kind*, copies."""
+        with self._lock:
+            return [dict(record) for name, record in self._records.items() if name.startswith(f"{kind}:")]
+
+    def beside(self, kind: str, item: str) -> str:
+        """Where what is too long for a record of *item* is kept: a file beside the state, which may not be there."""
+        digest = hashlib.sha256(item.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return os.path.join(os.path.dirname(self._path), kind, f"{digest}.jsonl")
+
+    def all_beside(self, kind: str) -> List[str]:
+        """Every file of *kind* that is kept beside the state."""
+        folder = os.path.join(os.path.dirname(self._path), kind)
+        names = sorted(os.listdir(folder)) if self._path and os.path.isdir(folder) else []
+        return [os.path.join(folder, name) for name in names if name.endswith(".jsonl")]
 
     def put(self, kind: str, item: str, record: Record) -> None:
         """Remember *record* for *item*; on the disk when this returns."""

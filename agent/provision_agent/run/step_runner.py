@@ -16,7 +16,8 @@ from typing import Callable, List, Mapping, Optional, Set, Tuple
 
 from ..contract.events import EVENTS
 from ..contract.failures import Failure
-from ..contract.plan import Download, Item, Plan, Python, Repo, Service
+from ..contract.plan import Download, Plan, Python, Repo, Service
+from ..contract.plan_parts import Item
 from ..contract.steps import STEPS
 from ..downloads import existing
 from ..services import manager

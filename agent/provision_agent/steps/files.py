@@ -23,6 +23,9 @@ def do(file: File, context: Context, venv: Optional[Venv]) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         write_atomically(path, file.content.encode(), mode=int(file.mode, 8))
         os.chmod(path, int(file.mode, 8))
+        made = os.lstat(path)
     except OSError as error:
         raise disk_failure(error, path) from None
+    record = {"path": os.path.realpath(path), "size": made.st_size, "mtime_ns": made.st_mtime_ns}
+    context.state.put("file", file.path, record)
     context.report("file_written", item=file.path, level=file.level)

@@ -54,8 +54,8 @@ def command(
     """
     configure_logging(verbose)
     from ..pool import gone
+    from ..pool.begin import attach
     from ..profile import load_profile
-    from ..run.start import attach
     from .watch import mode_for, watch
 
     instance = instance_of(connection, run)

@@ -88,7 +88,7 @@ def _mend(
     instance: Instance, plan: Plan, secrets: dict[str, str], logs_dir: str, *, as_json: bool, verbose: bool
 ) -> int:
     from ..planning.audit import REPAIR
-    from ..run.start import start
+    from ..pool.begin import start
     from .watch import mode_for, watch
 
     return watch(

@@ -81,7 +81,7 @@ async def _print_from(
     follow: bool,
 ) -> None:
     """Feed the mirrors of a run on *instance* and print one of them: as far as it is now, or with *follow* to its end."""
-    from ..run.start import attach
+    from ..pool.begin import attach
     from .watch import say_errors
 
     async with await attach(instance, run_id=run_id, workspace=workspace, logs_dir=logs_dir) as run:

@@ -102,7 +102,7 @@ def command(
         print(f"provision: warning: {problem}", file=sys.stderr)
 
     def begin() -> Awaitable[Run]:
-        from ..run.start import start
+        from ..pool.begin import start
 
         return start(instance, wanted, secrets=secrets, labels=dict(labels), **options)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from provision_agent.contract.steps import GROUPS, STEPS
+from provision_agent.contract.steps import GROUPS, STEPS, THERE
 
 from . import units
 from .progress import Progress, cause_text
@@ -93,8 +93,8 @@ def _failed(kind: str, event: Object) -> Line:
 
 
 def _skipped(kind: str, event: Object) -> Line:
-    if event.get("reason") == "verified":
-        return Line(f"{kind} there already", _item(event), "verified", "good")
+    if text(event, "reason") in THERE:
+        return Line(f"{kind} there already", _item(event), text(event, "reason"), "good")
     return Line(f"{kind} skipped", _item(event), text(event, "reason"))
 
 

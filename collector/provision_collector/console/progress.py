@@ -14,7 +14,7 @@ from typing import NamedTuple
 from provision_agent.contract.events import parse_event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import ItemState, RunState
-from provision_agent.contract.steps import GROUPS
+from provision_agent.contract.steps import GROUPS, THERE
 
 from . import units
 from .text import harmless
@@ -193,7 +193,7 @@ def cause_text(cause: object) -> str:
 
 def is_there(item: ItemState) -> bool:
     """The item has been made, or was found made already."""
-    return item.state in DONE or (item.state == "skipped" and item.text("reason") == "verified")
+    return item.state in DONE or (item.state == "skipped" and item.text("reason") in THERE)
 
 
 def _movement(item: ItemState) -> tuple[float, float, float]:

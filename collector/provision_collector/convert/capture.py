@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from provision_agent.contract.findings import CaptureAnswer, CapturedModel, CapturedRepo
 from provision_agent.contract.messages import CaptureRequest
+from provision_agent.contract.source_kinds import SOURCE_KINDS
 
 from ..errors import UsageError
 from ..instance import Instance, as_answer
@@ -17,7 +18,8 @@ from .documents import Item
 from .snapshot import add_packages
 
 WITHIN_S = 1900.0
-CATALOGUE = "https://civitai.com"
+CATALOGUE = SOURCE_KINDS["civitai"].endpoint({})
+"""Knows models by their hashes."""
 _PORT = re.compile(r"[0-9]{1,5}")
 
 

@@ -11,7 +11,7 @@ import yaml
 from ..profile.paths import file_path
 from ..profile.schema import for_editors
 from ..profile.urls import download_url, repo_url
-from .documents import Item, items
+from .documents import Item, items, mapping
 
 COMFYUI = "ComfyUI"
 NODES = f"{COMFYUI}/custom_nodes"
@@ -56,6 +56,13 @@ class Converted:
         layers = self.part("python").setdefault("layers", [])
         assert isinstance(layers, list)
         return layers
+
+    def add_secret(self, name: str, host: str) -> None:
+        """Declare the secret *name*, which *host* gets."""
+        hosts = mapping(self.part("secrets").setdefault(name, {"hosts": []}))["hosts"]
+        assert isinstance(hosts, list)
+        if host not in hosts:
+            hosts.append(host)
 
     def unresolve(self, sentence: str) -> None:
         """Remember what could not be converted; the same sentence once."""

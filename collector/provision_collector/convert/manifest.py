@@ -6,10 +6,16 @@ import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 
+from provision_agent.contract.source_kinds import SOURCE_KINDS
+
 from .converted import Converted, inside_workspace, name_of
 from .documents import Item, mapping, text
 
-HOSTS = {"huggingface": "huggingface.co", "civitai": "civitai.com"}
+HOSTS = {
+    service: SOURCE_KINDS[kind].hosts[0]
+    for service, kind in (("huggingface", "hugging_face"), ("civitai", "civitai"))
+}
+"""The services that a manifest knows, and the host of each, with the usual name of its token."""
 CONDITIONS = {"hf_token_valid": "huggingface", "civitai_token_valid": "civitai"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::[-=]([^}]*))?\}")
 _SHELL = re.compile(r"[|&;<>()$`\\*?\[\]#~%]|=")
@@ -98,7 +104,9 @@ class _Manifest:
                 self._rest("settings.retry", value, {"max_attempts"})
             elif key == "concurrency" and isinstance(value, dict):
                 if isinstance(value.get("hf_downloads"), int):
-                    self._made.part("limits")["hosts"] = {"huggingface.co": {"files": value["hf_downloads"]}}
+                    self._made.part("limits")["hosts"] = {
+                        HOSTS["huggingface"].name: {"files": value["hf_downloads"]}
+                    }
                 self._rest("settings.concurrency", value, {"hf_downloads"})
             else:
                 self._open(f"`settings.{key}`", value)
@@ -251,9 +259,8 @@ class _Manifest:
     def _secret(self, service: str, name: str | None = None) -> str:
         """The secret that opens *service*; declared once."""
         if service not in self._secrets:
-            default = {"huggingface": "HF_TOKEN", "civitai": "CIVITAI_TOKEN"}[service]
-            self._secrets[service] = name or default
-            self._made.part("secrets")[self._secrets[service]] = {"hosts": [HOSTS[service]]}
+            self._secrets[service] = name or HOSTS[service].wants
+            self._made.add_secret(self._secrets[service], HOSTS[service].name)
         return self._secrets[service]
 
     def _rest(self, where: str, block: Mapping[str, object], used: set[str]) -> None:

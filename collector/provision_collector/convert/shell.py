@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from provision_agent.contract.source_kinds import forms
+from provision_agent.contract.source_kinds import SOURCE_KINDS, forms, host_of
 
 from ..profile.urls import SECRET_PARAMETERS
 from .converted import BASE, COMFYUI, MODELS, Converted, name_of, repo_path
@@ -26,7 +26,6 @@ FOLDERS = {
 }  # fmt: skip
 """By an array's name without ``_MODELS``, the folder under ComfyUI/models."""
 OTHER_FOLDERS = {"WORKFLOWS": f"{COMFYUI}/user/default/workflows", "INPUT": f"{COMFYUI}/input"}
-SECRETS = {"huggingface.co": "HF_TOKEN", "civitai.com": "CIVITAI_TOKEN"}
 
 _ADDRESS = re.compile(rf"({'|'.join(forms())}|git|ssh)[:@]")
 _ARRAY = re.compile(r"^[ \t]*(?:declare -a |local -a |export )?([A-Za-z_]\w*)\+?=\(", re.M)
@@ -45,10 +44,10 @@ def from_script(text: str, name: str) -> Converted:
     for array, entries in _arrays(text, made):
         for entry in entries:
             _add(array, _expanded(entry, values), made)
-    urls = [str(item["url"]) for item in made.listed("downloads")]
-    for host, secret in SECRETS.items():
-        if any(urlsplit(url).hostname == host for url in urls):
-            made.part("secrets")[secret] = {"hosts": [host]}
+    asked = {host_of(str(item["url"])) for item in made.listed("downloads")}
+    for host in (host for kind in SOURCE_KINDS.values() for host in kind.hosts):
+        if host.wants and host.name in asked:
+            made.add_secret(host.wants, host.name)
     made.unresolve("only the script's arrays were read: what its code does besides is not in the profile")
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from provision_agent.contract.failures import FAILURES, FailureClass
 from provision_agent.contract.findings import Standing
 from provision_agent.contract.plan import Plan
 
@@ -28,6 +29,11 @@ class Source:
     @property
     def is_ok(self) -> bool:
         return self.class_ == "ok"
+
+    @property
+    def failure(self) -> FailureClass | None:
+        """What its class means; None for one that is fine, or whose class this release does not know."""
+        return FAILURES.get(self.class_)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from provision_agent.contract.plan import Bound, Download, Plan, SecretRule
+from provision_agent.contract.plan import Download, Plan
+from provision_agent.contract.plan_parts import Bound, SecretRule
 from provision_agent.contract.source_kinds import host_of
 
 from .answers import Source, Survey
@@ -17,7 +18,6 @@ from .answers import Source, Survey
 MARGIN_SHARE = 0.01
 MARGIN_BYTES = 64 << 20
 """What a run's preflight wants free besides the files themselves."""
-REFUSED = ("gated", "unauthorized")
 AT_ONCE = ("apt", "python", "repos", "downloads")
 """Steps that do not wait for others; every other one comes after them."""
 
@@ -228,10 +228,7 @@ def _substituted(item: Download, refused: Source, instead: Source) -> File:
 
 def _may_work(sources: Sequence[Source]) -> bool:
     """A source that could not be reached just now is no proof that a run would fail."""
-    return any(
-        source.class_ in ("unreachable", "stalled", "timed_out", "rate_limited", "upstream_down")
-        for source in sources
-    )
+    return any(source.failure is not None and source.failure.is_retriable for source in sources)
 
 
 def _when(item: Download) -> str:
@@ -303,10 +300,14 @@ def _missing(
         refused = [
             item.label
             for item, sources in zip(plan.downloads, surveyed.downloads if surveyed else (), strict=False)
-            if any(source.class_ in REFUSED and host_of(source.url) in rule.hosts for source in sources)
+            if any(_wants_secret(source) and host_of(source.url) in rule.hosts for source in sources)
             and not any(source.is_ok for source in sources)
         ]
         yield Secret(rule.name, rule.aliases, rule.hosts, tuple(refused))
+
+
+def _wants_secret(source: Source) -> bool:
+    return source.failure is not None and source.failure.next == "fix_credentials"
 
 
 def _failing_repos(plan: Plan, surveyed: Survey | None) -> Iterable[FailingRepo]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
+import structlog
 from provision_agent.contract import version
 from provision_agent.contract.events import Event
 from pydantic import Field, TypeAdapter, ValidationError
@@ -26,11 +27,14 @@ from ..errors import ProvisionError
 from ..instance import Instance
 from ..run import registry
 from ..run.events import EventTail
-from ..storage import FileLock, write_atomically
+from ..run.registry import RunFiles
+from ..storage import FileLock, LockBusyError, write_atomically
 
 SAY_NOTHING = frozenset(("usage", "profile", "local", "refused", "cancelled", "host-key", "auth-refused"))
 KEPT_RUNS = 50
 """The newest runs of an instance that count."""
+
+log = structlog.get_logger()
 
 
 def key_of(instance: Instance) -> str:
@@ -101,17 +105,22 @@ class Scorecard:
     last: str
 
 
-def record(instance: Instance, events: Path, outcome: Mapping[str, object]) -> None:
-    """Add the finished run of *outcome*, whose agent's events are mirrored in *events*.
+def record(instance: Instance, files: RunFiles, outcome: Mapping[str, object]) -> None:
+    """Add the finished run of *outcome*, which is mirrored in *files*, to the card of *instance*.
 
-    The same run again replaces itself; a run that says nothing about the machine is left out.
-
-    Raises:
-        OSError, LockBusyError: it cannot be written.
+    The same run again replaces itself; a run that says nothing about the machine is left out. What cannot be written
+    is logged: the verdict stands whether it can be remembered or not.
     """
     if outcome["verdict"] in SAY_NOTHING:
         return
-    measured = _measured(_events_of(events))
+    try:
+        _record(instance, files, outcome)
+    except (OSError, LockBusyError) as error:
+        log.warning("scorecard_not_written", run=outcome["run"], why=str(error))
+
+
+def _record(instance: Instance, files: RunFiles, outcome: Mapping[str, object]) -> None:
+    measured = _measured(_events_of(files.events))
     told = {name: outcome[name] for name in ("run", "verdict", "usable_after_s", "reconnects")}
     entry = TypeAdapter(_ScoredRun).validate_python({**told, **vars(measured), "ended": _now()})
     key = key_of(instance)

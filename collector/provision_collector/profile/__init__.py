@@ -3,7 +3,7 @@
 from .compile import compile_plan
 from .library import named_profiles, profiles_folder
 from .load import Profile, load_profile
-from .model import Markers
+from .model_parts import Markers
 from .secrets import secret_values, values_of
 
 __all__ = [

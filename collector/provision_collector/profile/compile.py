@@ -12,17 +12,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from provision_agent.contract import plan, source_kinds
+from provision_agent.contract.steps import STEP_NAMES
 
 from ..errors import UsageError
-from . import model, paths
+from . import paths
 from .load import Profile
+from .model import Download
+from .model_base import Item, Part
+from .model_parts import ItemLimits, Limits
 from .notes import Annotation, classes_in, fields_of
 from .variables import suggestion
 
 DEFAULT_WORKSPACE = "/workspace"
 
 T = TypeVar("T")
-AnyPart = TypeVar("AnyPart", bound=model.Part)
+AnyPart = TypeVar("AnyPart", bound=Part)
 
 
 def compile_plan(
@@ -78,20 +82,20 @@ def _workspace(path: str) -> str:
 
 def _steps(skip: Sequence[str], only: Sequence[str]) -> tuple[str, ...]:
     for step in (*skip, *only):
-        if step not in plan.STEPS:
+        if step not in STEP_NAMES:
             raise UsageError(
-                f"unknown step `{step}`{suggestion(step, frozenset(plan.STEPS))}",
-                hint=f"the steps are {', '.join(plan.STEPS)}",
+                f"unknown step `{step}`{suggestion(step, frozenset(STEP_NAMES))}",
+                hint=f"the steps are {', '.join(STEP_NAMES)}",
             )
-    wanted = {*only, "checks"} if only else set(plan.STEPS)
-    return tuple(step for step in plan.STEPS if step in wanted and step not in skip)
+    wanted = {*only, "checks"} if only else set(STEP_NAMES)
+    return tuple(step for step in STEP_NAMES if step in wanted and step not in skip)
 
 
-def _with_limits(item: model.Download, general: model.Limits) -> model.Download:
+def _with_limits(item: Download, general: Limits) -> Download:
     """*item*, with what its own limits leave out taken from *general*."""
-    inherited = {name: getattr(general, name) for name in model.ItemLimits.model_fields}
+    inherited = {name: getattr(general, name) for name in ItemLimits.model_fields}
     return item.model_copy(
-        update={"limits": _laid_over(model.ItemLimits.model_construct(**inherited), item.limits)}
+        update={"limits": _laid_over(ItemLimits.model_construct(**inherited), item.limits)}
     )
 
 
@@ -99,12 +103,12 @@ def _laid_over(below: AnyPart, above: AnyPart) -> AnyPart:
     """*below*, with what *above* says itself."""
     said: dict[str, object] = {name: getattr(above, name) for name in above.model_fields_set}
     for name, value in said.items():
-        if isinstance(value, model.Part):
+        if isinstance(value, Part):
             said[name] = _laid_over(getattr(below, name), value)
     return below.model_copy(update=said)
 
 
-def _in_plan(part: model.Part, kind: type[T]) -> T:
+def _in_plan(part: Part, kind: type[T]) -> T:
     """*part* as the plan's *kind*; what it does not say gets the plan's own default."""
     types = typing.get_type_hints(kind)
     return kind(
@@ -117,13 +121,13 @@ def _in_plan(part: model.Part, kind: type[T]) -> T:
 
 
 def _value(value: object, wanted: Annotation) -> object:
-    if isinstance(value, model.Part):
+    if isinstance(value, Part):
         return _in_plan(value, next(filter(dataclasses.is_dataclass, classes_in(wanted))))
     if isinstance(value, Mapping):
         return {key: _value(each, wanted) for key, each in value.items()}
-    if isinstance(value, tuple) and value and isinstance(value[0], model.Part):
+    if isinstance(value, tuple) and value and isinstance(value[0], Part):
         made = (_value(each, wanted) for each in value)
-        return _once(made) if isinstance(value[0], model.Item) else tuple(made)
+        return _once(made) if isinstance(value[0], Item) else tuple(made)
     return value
 
 

@@ -1,20 +1,30 @@
 """`extends`: one profile laid over another.
 
-Scalars override, mappings merge key by key, lists append, an item with the same identity replaces the one
-below in its place, null removes. Marks are kept: every value still knows the file that it came from.
+Scalars override, mappings merge key by key, lists append, an item with the same name or identity replaces the one
+below in its place, ``{name: X, remove: true}`` and null remove. Marks are kept: every value still knows the file
+that it came from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from provision_agent.contract.plan import download_key
 
-from .model import SECTIONS, Document, Part
+from .model import SECTIONS, Document
+from .model_base import Part
 from .notes import fields_of
 from .paths import comparable
-from .tree import Node
+from .tree import Node, Problem
+from .variables import suggestion
 
+LISTS = (*SECTIONS, "layers")
+"""The lists whose entries can be named, replaced and removed, by their key."""
+REMOVE = "remove"
+"""The key of an entry that takes away the one below it."""
+_SAYS_WHICH = ("name", "path", "url")
+"""What else such an entry may hold."""
 _REPLACED_WHOLE = frozenset(
     field.key
     for field in fields_of(Document)
@@ -22,8 +32,15 @@ _REPLACED_WHOLE = frozenset(
 )
 
 
-def merge(base: Node | None, over: Node, section: str = "") -> Node:
-    """*over* laid on *base*; *section* is the key under which both stand."""
+def merge(base: Node | None, over: Node, problems: list[Problem], section: str = "") -> Node:
+    """Lay one profile on another.
+
+    Args:
+        base: What is below; None for nothing.
+        over: What comes on it.
+        problems: Takes what cannot be done: an entry that removes what is not there.
+        section: The key under which both stand.
+    """
     if isinstance(over.value, dict):
         below = base.value if base is not None and isinstance(base.value, dict) else {}
         merged = dict(below)
@@ -33,11 +50,30 @@ def merge(base: Node | None, over: Node, section: str = "") -> Node:
             elif key in _REPLACED_WHOLE:
                 merged[key] = node
             else:
-                merged[key] = merge(merged.get(key), node, key)
+                merged[key] = merge(merged.get(key), node, problems, key)
         return replace(over, value=merged)
-    if isinstance(over.value, list) and base is not None and isinstance(base.value, list):
-        return replace(over, value=_append(base.value, over.value, section))
+    if isinstance(over.value, list) and (section in LISTS or isinstance(base and base.value, list)):
+        return replace(over, value=_laid_on(base.items() if base else [], over.value, section, problems))
     return over
+
+
+def removals(item: Node, section: str) -> Iterator[Problem]:
+    """What is wrong with the `remove` of an entry of *section*, whatever it is laid on."""
+    said = _removal(item, section)
+    if said is None:
+        return
+    if said.value is not True:
+        yield Problem(said.mark, f"`{REMOVE}` is `true`, or is left out; here it is `{said.raw or '…'}`")
+    if _name(item) is None and identity(section, item) is None:
+        key = SECTIONS[section].identity if section in SECTIONS else "name"
+        wanted = "`name`" if key == "name" else f"`name` or `{key}`"
+        yield Problem(item.mark, f"an entry that removes another one says which, by its {wanted}")
+    for key, node in item.value.items() if isinstance(item.value, dict) else ():
+        if key not in (REMOVE, *_SAYS_WHICH):
+            message = (
+                f"`{key}` means nothing beside `{REMOVE}: true`; to replace an item, leave out `{REMOVE}`"
+            )
+            yield Problem(node.key_mark or node.mark, message)
 
 
 def identity(section: str, item: Node) -> str | None:
@@ -50,20 +86,52 @@ def identity(section: str, item: Node) -> str | None:
     if text is None or key != "path":
         return text
     path = comparable(text)
+    if SECTIONS[section].is_folder:
+        return path.rstrip("/")
     return download_key(path, item.text("url") or "")
 
 
-def _append(below: list[Node], above: list[Node], section: str) -> list[Node]:
-    merged = list(below)
-    places = {
-        name: place for place, item in enumerate(below) if (name := identity(section, item)) is not None
-    }
+def _laid_on(below: list[Node], above: list[Node], section: str, problems: list[Problem]) -> list[Node]:
+    merged: list[Node | None] = list(below)
+    places = {key: place for place, item in enumerate(below) for key in _keys(section, item)}
     present = {repr(item.data()) for item in below}
+    taken: set[int] = set()
     for item in above:
-        name = identity(section, item)
-        place = places.pop(name, None) if name is not None else None
+        found = (places[key] for key in _keys(section, item) if key in places and places[key] not in taken)
+        place = next(found, None)
         if place is not None:
-            merged[place] = item
-        elif section in SECTIONS or repr(item.data()) not in present:
-            merged.append(item)
-    return merged
+            taken.add(place)
+        if _removal(item, section) is None:
+            if place is not None:
+                merged[place] = item
+            elif section in SECTIONS or repr(item.data()) not in present:
+                merged.append(item)
+        elif place is not None:
+            merged[place] = None
+        elif (label := _name(item) or item.text("path")) is not None:
+            problems.append(Problem(item.mark, _nothing_to_remove(label, below, section)))
+    return [item for item in merged if item is not None]
+
+
+def _keys(section: str, item: Node) -> list[tuple[str, str]]:
+    """What an entry of *section* can be known by, the surest first."""
+    if section not in LISTS:
+        return []
+    told = (("name", _name(item)), ("identity", identity(section, item)))
+    return [(kind, text) for kind, text in told if text is not None]
+
+
+def _removal(item: Node, section: str) -> Node | None:
+    return item.get(REMOVE) if section in LISTS else None
+
+
+def _name(item: Node) -> str | None:
+    return item.text("name")
+
+
+def _nothing_to_remove(label: str, below: list[Node], section: str) -> str:
+    if any(label in (_name(item), item.text("path")) for item in below):
+        return f"`{label}` of the `{section}` below is removed or replaced above already"
+    known = {text for item in below for text in (_name(item), item.text("path")) if text is not None}
+    near = suggestion(label, known) or (f"; there are {', '.join(sorted(known))}" if known else "")
+    return f"there is no `{label}` in the `{section}` below to remove{near}"

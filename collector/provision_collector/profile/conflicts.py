@@ -20,13 +20,21 @@ WRITERS = {section: item for section, item in SECTIONS.items() if item.identity 
 """Sections whose items own a path."""
 
 
-def conflicts(document: Node) -> Iterator[Problem]:
-    """Every problem that no item has by itself."""
+def conflicts(document: Node, *, is_whole: bool = True) -> Iterator[Problem]:
+    """Every problem that no item has by itself.
+
+    Args:
+        document: All layers in one.
+        is_whole: No file of it is missing, which may declare secrets.
+    """
     yield from _paths_with_two_owners(document)
-    for section, item in SECTIONS.items():
-        if item.identity == "name":
-            yield from _names_given_twice(document, section)
-    yield from _undeclared_secrets(document)
+    for section in SECTIONS:
+        yield from _names_given_twice(document, section)
+    python = document.get("python")
+    if python is not None:
+        yield from _names_given_twice(python, "layers")
+    if is_whole:
+        yield from _undeclared_secrets(document)
 
 
 def _paths_with_two_owners(document: Node) -> Iterator[Problem]:
@@ -70,9 +78,9 @@ def _files_that_are_folders(document: Node) -> Iterator[Problem]:
             folder = posixpath.dirname(folder)
 
 
-def _names_given_twice(document: Node, section: str) -> Iterator[Problem]:
+def _names_given_twice(owner: Node, section: str) -> Iterator[Problem]:
     lines: dict[str, int] = {}
-    for item in document.section(section):
+    for item in owner.section(section):
         name = item.text("name")
         if name is not None and name in lines:
             yield Problem(

@@ -12,14 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pydantic
-from provision_agent.contract.plan import SecretRule
+from provision_agent.contract.plan_parts import SecretRule
 
 from ..errors import ProfileError
-from .compose import merge
+from .compose import LISTS, merge, removals
 from .conflicts import conflicts
 from .library import named_profiles
 from .messages import problems_of
-from .model import Document, Markers
+from .model import Document
+from .model_parts import Markers
 from .rules import broken_rules
 from .source import SourceError, read_text
 from .tree import Mark, Node, Problem, problem_lines, read_tree
@@ -122,24 +123,26 @@ class _Loader:
 
     def load(self, text: str, file: str) -> Profile:
         self._add(text, file, ())
-        if self._is_torn:
-            raise self._error(file)  # what a missing part would have held cannot be told from what is wrong
-        tree = self._assembled(file)
-        document = self._validated(tree)
-        self._problems += [*broken_rules(tree), *conflicts(tree)]
+        if not self._layers:
+            raise self._error(file)
+        variables = self._variables()
+        layers = [variables.expand(layer) for layer in self._layers]
+        place = self._layers[-1].get("variables")
+        variables.check_overrides(place.key_mark if place and place.key_mark else Mark(file, 1, 1))
+        tree = _named_after(file, self._laid_over(layers))
+        document, problems = _validated(_with_version(tree) if self._is_torn else tree)
+        for layer in layers:
+            problems += _mistakes(layer)
+        problems += [*broken_rules(tree), *conflicts(tree, is_whole=not self._is_torn)]
+        if self._is_torn:  # what a missing part would have held cannot be told from what is wrong
+            problems = [problem for problem in problems if problem.mark not in variables.unfilled]
+        self._problems += problems
         if document is None or self._problems:
             raise self._error(file)
         return Profile(document, tuple(self._files), tree)
 
     def _error(self, file: str) -> ProfileError:
         return ProfileError(problem_lines(self._problems, file))
-
-    def _validated(self, tree: Node) -> Document | None:
-        try:
-            return Document.model_validate(tree.data())
-        except pydantic.ValidationError as error:
-            self._problems += problems_of(error.errors(include_url=False), tree)
-            return None
 
     def _add(self, text: str, file: str, chain: tuple[str, ...]) -> None:
         """Put the bases of *file* and then itself on the layers; a file that several extend counts once."""
@@ -160,33 +163,62 @@ class _Loader:
                 links = [os.path.basename(link) for link in (*chain[chain.index(real) :], real)]
                 raise SourceError(f"profiles that extend each other: {' -> '.join(links)}")
             if real not in self._seen:
+                text = _read_base(path)
                 self._seen.add(real)
-                self._add(_read_base(path), path, chain)
+                self._add(text, path, chain)
         except SourceError as error:
             self._is_torn = True
             self._problems.append(Problem(node.mark, str(error)))
 
-    def _assembled(self, file: str) -> Node:
-        """All layers in one, with the user's variables filled in."""
-        *bases, own = self._layers
-        layers = [_without(layer, _OWN_KEYS) for layer in bases] + [own]
-        variables = self._variables(layers)
-        variables.check_declared()
+    def _laid_over(self, layers: list[Node]) -> Node:
+        """All *layers* in one; the last one's name is the name of the whole."""
+        *bases, own = layers
+        problems: list[Problem] = []
         tree: Node | None = None
-        for layer in layers:
-            tree = merge(tree, variables.expand(layer))
+        for layer in [*(_without(base, _OWN_KEYS) for base in bases), own]:
+            tree = merge(tree, layer, problems)
         assert tree is not None
-        place = own.get("variables")
-        variables.check_overrides(place.key_mark if place and place.key_mark else Mark(file, 1, 1))
-        return _named_after(file, tree)
+        self._problems += [] if self._is_torn else problems
+        return tree
 
-    def _variables(self, layers: list[Node]) -> Variables:
+    def _variables(self) -> Variables:
+        """The user's variables of all layers; what is wrong with their declarations is said."""
         head: Node | None = None
-        for layer in layers:
-            head = merge(head, _only(layer, ("variables", "secrets")))
+        for layer in self._layers:
+            head = merge(head, _only(layer, ("variables", "secrets")), [])
         assert head is not None
-        secrets = _mapping(head.get("secrets"))
-        return Variables(_mapping(head.get("variables")), self._overrides, frozenset(secrets), self._problems)
+        variables = Variables(
+            _mapping(head.get("variables")),
+            self._overrides,
+            frozenset(_mapping(head.get("secrets"))),
+            self._problems,
+            may_have_more=self._is_torn,
+        )
+        variables.check_declared()
+        return variables
+
+
+def _validated(tree: Node) -> tuple[Document | None, list[Problem]]:
+    try:
+        return Document.model_validate(tree.data()), []
+    except pydantic.ValidationError as error:
+        return None, problems_of(error.errors(include_url=False), tree)
+
+
+def _mistakes(layer: Node) -> list[Problem]:
+    """What is wrong with one file's part, also where another part replaces it."""
+    lists = {key: layer.get(key) or _mapping(layer.get("python")).get(key) for key in LISTS}
+    entries = [(key, item) for key, node in lists.items() if node is not None for item in node.items()]
+    problems = [problem for key, item in entries for problem in removals(item, key)]
+    alone = _with_version(merge(None, layer, []))
+    return [*problems, *_validated(alone)[1], *broken_rules(alone)]
+
+
+def _with_version(tree: Node) -> Node:
+    """*tree* as if another part said the version, unless it does so itself."""
+    if not isinstance(tree.value, dict) or "version" in tree.value:
+        return tree
+    return replace(tree, value={**tree.value, "version": Node(1, tree.mark)})
 
 
 def _bases(tree: Node) -> list[Node]:

@@ -1,8 +1,9 @@
 """The language of profiles, as pydantic models: names, types, defaults, descriptions; the only list of its fields.
 
-The compiler, the rules, the JSON Schema and the reference page read it. A value reaches the plan's field of the
-same name, with the unit of its kind added (`size` becomes `size_bytes`), unless `InPlan` or `NOT_IN_PLAN` says
-otherwise. The models are strict and know nothing of YAML, marks, `extends` or `${}`.
+Here are the items and the document; `model_parts` and `model_python` hold the mappings inside them. The compiler,
+the rules, the JSON Schema and the reference page read them all. A value reaches the plan's field of the same name,
+with the unit of its kind added (`size` becomes `size_bytes`), unless `InPlan` or `NOT_IN_PLAN` says otherwise. The
+models are strict and know nothing of YAML, marks, `extends` or `${}`.
 """
 
 from __future__ import annotations
@@ -10,156 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import Field, StrictBool
 
 from . import fields as f
-from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, InPlan, part_in
-
-SUCCESS_MARKERS = ("✅ PROVISIONING COMPLETE", "✅ ComfyUI setup complete")
-FAILURE_MARKERS = ("FATAL:", "CRITICAL ERROR:")
-
-
-class Part(BaseModel):
-    """A mapping of a profile: no unknown keys, no conversions."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-    )
-
-    is_merged: ClassVar[bool] = True
-    """Does `extends` lay it over the base key by key? Otherwise it replaces the base's as a whole."""
-    one_of: ClassVar[tuple[str, ...]] = ()
-    """Exactly one of these keys is given."""
-    only_with: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    """Keys that mean something only beside one of others."""
-    when_empty: ClassVar[str] = ""
-    """What to write, if an empty mapping is a mistake."""
-
-
-class Stall(Part):
-    """When a transfer counts as stalled, so that it is tried elsewhere."""
-
-    below: f.Rate = 50 * 1024
-    """Fewer bytes per second than this."""
-    for_: Annotated[f.Duration, Field(alias="for"), Example("1m")] = 30.0
-    """Over this long."""
-
-
-class ItemLimits(Part):
-    """What one download may take."""
-
-    file: f.DurationOrAuto = None
-    """The whole file, from all its sources. `auto`: 15 minutes, or a second per megabyte if that is longer; and it never ends while bytes arrive fast enough for `stall`."""
-    attempt: Annotated[f.Duration, Example("5m")] = 600.0
-    """One attempt that brings nothing new."""
-    stall: Stall = Stall()
-    """A transfer that is slower than this for this long is given up and tried elsewhere."""
-    connect: Annotated[f.Duration, Example("20s")] = 10.0
-    """Opening one connection."""
-    lookup: Annotated[f.Duration, Example("1m")] = 30.0
-    """Asking a source for size and hash; after that the download goes on without them."""
-    attempts: Annotated[f.Count, Example("10")] = 5
-    """Attempts in a row that bring nothing new; then the next source is tried."""
-    connections: f.CountOrAuto = None
-    """Connections at once for one file, at most. `auto` starts with 8 and adds more while the line is not full."""
-
-
-class HostLimits(Part):
-    """What one source host is asked for at once."""
-
-    when_empty = "give `files`, `connections` or both"
-
-    files: f.Count | None = None
-    """Files at once, at most."""
-    connections: f.Count | None = None
-    """Connections for one file, at most."""
-
-
-class Limits(ItemLimits):
-    """What the run as a whole may take, and what each download may that says nothing else."""
-
-    run: Annotated[f.Duration, Example("2h")] = 3600.0
-    """The whole run. The instance keeps this limit itself, even if nobody is connected."""
-    files: f.CountOrAuto = None
-    """Downloads at once, at most. `auto` starts with 4."""
-    rate: f.RateOrNone = None
-    """All downloads together bring no more bytes per second than this. `none`: as fast as the line."""
-    hosts: dict[f.HostName, HostLimits] = {}
-    """Source hosts that must not be asked for much at once. civitai.com and dropbox.com are built in."""
-
-
-class Secret(Part):
-    """A value from your environment. It is kept in memory only and cannot be used in `${}`."""
-
-    hosts: tuple[f.TokenHost, ...] = ()
-    """The https hosts that get it, as `Authorization: Bearer`; exactly these, no hosts below them."""
-    aliases: Annotated[tuple[f.SecretName, ...], Example("[HUGGINGFACE_HUB_TOKEN]")] = ()
-    """Other environment variables that may hold it, in order of preference."""
-
-
-class Torch(Part):
-    """PyTorch, from the index that suits driver and card."""
-
-    version: Annotated[f.Versions, InPlan("versions")]
-    """Versions in order of preference; the first that suits driver and card is taken."""
-    accelerator: f.Accelerator = "auto"
-    """`auto` chooses by the driver and the card; `cpu`, or a CUDA build such as `cu128`, is taken as given."""
-    with_: Annotated[
-        tuple[f.Package, ...], Field(alias="with"), InPlan("extras"), Example("[torchvision]")
-    ] = ()
-    """Packages from the same index, in versions that fit."""
-
-
-def _layer(value: object) -> object:
-    if not isinstance(value, (list, dict)):
-        raise f.wrong_type("a list of packages, `torch: …` or `requirements: …`")
-    return {"packages": value} if isinstance(value, list) else value
-
-
-class Layer(Part):
-    """One install step: a list of packages, torch, or a requirements file."""
-
-    one_of = ("packages", "torch", "requirements")
-
-    packages: tuple[f.LayerEntry, ...] = ()
-    """The packages. Options of the installer may stand before the first one: `[--no-deps, xformers]`."""
-    torch: Torch | None = None
-    """PyTorch, in the build that driver and card want."""
-    requirements: Annotated[f.FilePath, Example("ComfyUI/requirements.txt")] | None = None
-    """A requirements file on the instance."""
-
-
-class Python(Part):
-    """The virtual environment and what is installed into it."""
-
-    venv: f.VenvPath = "auto"
-    """`auto` takes an environment whose torch already runs on this GPU, else `venv` in the workspace. A path is created if it is not there."""
-    installer: Literal["auto", "uv", "pip"] = "auto"
-    """`auto` takes uv if it is there or can be had, else pip."""
-    timeout: f.Duration = 300.0
-    """How long a connection to an index may be silent, as for pip."""
-    retries: f.CountOrZero = 3
-    """How often a connection to an index is tried again, as for pip."""
-    layers: tuple[Annotated[Layer, BeforeValidator(_layer)], ...] = ()
-    """Installed in this order."""
-    remove: f.Packages = ()
-    """Packages that are removed before the first layer."""
-    protect: Annotated[f.Packages, Example("[torch, numpy]")] = ()
-    """Packages whose version no later step may change."""
-
-
-class Item(Part):
-    """Something that the instance must have."""
-
-    identity: ClassVar[str] = "path"
-    """The key that says which item it is: of two with the same, the later one replaces the earlier one."""
-    is_folder: ClassVar[bool] = False
-    """May others lie below its `path`?"""
-
-    level: f.Level = "required"
-    """`critical` comes first and decides `usable`, `required` decides `complete`, `optional` only warns."""
+from .model_base import Item, ItemName, Part
+from .model_parts import Hook, ItemLimits, Limits, Markers, Ready, Secret, Substitute, When
+from .model_python import Python
+from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, part_in
 
 
 class Repo(Item):
@@ -169,6 +27,8 @@ class Repo(Item):
 
     url: f.RepoUrl
     """Where to clone from."""
+    name: ItemName = None
+    """What profiles that extend this one call it, to replace or remove it; its path does as well."""
     mirrors: tuple[f.RepoUrl, ...] = ()
     """Other places of the same repository, tried in order when the URL does not answer."""
     path: f.FolderPath
@@ -181,28 +41,6 @@ class Repo(Item):
     """A requirements file inside the checkout, which is installed."""
 
 
-class Substitute(Part):
-    """Another file that stands in when every source of the wanted one says no; the outcome names it."""
-
-    url: f.Url
-    """Where the other file is."""
-    path: Annotated[f.ItemPath, Example("ComfyUI/models/checkpoints/small.safetensors")]
-    """Its own path, not that of the wanted file."""
-
-
-class When(Part):
-    """Conditions; all that are given must hold, or the item is skipped."""
-
-    when_empty = "give `gpu_memory`, `secret` or `disk_free`, or remove `when`"
-
-    gpu_memory: f.Condition | None = None
-    """Memory of the largest GPU."""
-    secret: f.SecretUse | None = None
-    """This secret must be set."""
-    disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
-    """Free space in the workspace."""
-
-
 class Download(Item):
     """One file, or a whole repository of a model hub."""
 
@@ -213,6 +51,8 @@ class Download(Item):
 
     url: f.Url
     """Where it is: a URL, or a short form such as `hf://OWNER/REPO/FILE`; `hf://OWNER/REPO` is a whole repository."""
+    name: ItemName = None
+    """What profiles that extend this one call it, to replace or remove it; its path does as well."""
     mirrors: tuple[f.Url, ...] = ()
     """Other sources of the same content, tried in order."""
     substitute: Substitute | None = None
@@ -289,19 +129,6 @@ class Check(Item):
     """Modules that the environment's python must be able to import."""
 
 
-class Ready(Part):
-    """When a service counts as up."""
-
-    url: f.WebUrl
-    """Asked on the instance itself."""
-    within: f.Duration = 600.0
-    """How long it may take from its start."""
-    successes: f.Count = 2
-    """Good answers in a row."""
-    json_: Annotated[dict[str, object], Field(alias="json"), Example("{devices: not_empty}")] = {}
-    """Fields that the JSON answer must have: the exact value, or `not_empty` for any that is not empty."""
-
-
 class Service(Item):
     """A program that outlives the run."""
 
@@ -321,28 +148,6 @@ class Service(Item):
     """`on_failure` starts it again when it ends with an error, a bounded number of times with growing pauses."""
     start: Literal["usable", "complete"] = "usable"
     """Started as soon as everything critical is there, or when everything is."""
-
-
-class Hook(Part):
-    """A command that the instance runs after `failed` or `timeout`, even if nobody listens."""
-
-    is_merged = False
-
-    run: Annotated[f.Argv, Example('[vastai, destroy, instance, "${run_id}"]')]
-    """Program and arguments, one word each; `${run_id}` says which run it was."""
-    secrets: tuple[f.SecretUse, ...] = ()
-    """Secrets that it gets as environment variables."""
-    timeout: f.Duration = 300.0
-    """After this it is ended."""
-
-
-class Markers(Part):
-    """How the log of somebody else's script says that it ended, for `provision collect`."""
-
-    success: Annotated[tuple[f.Filled, ...], Example('["ALL DONE"]')] = SUCCESS_MARKERS
-    """A line with one of these means that all went well."""
-    failure: Annotated[tuple[f.Filled, ...], Example('["Traceback"]')] = FAILURE_MARKERS
-    """A line with one of these means that it failed."""
 
 
 class Document(Part):

@@ -17,7 +17,8 @@ from provision_agent.contract.source_kinds import SOURCE_KINDS
 from provision_agent.contract.steps import STEPS
 from pydantic import BaseModel
 
-from .model import Document, Part
+from .model import Document
+from .model_base import Part
 from .notes import Annotation, Example, FieldNotes, Kind, fields_of
 from .schema import EXTENDS
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 
 from provision_agent.contract.source_kinds import means_many_files
 
-from .model import Check, Download, Layer, Part, Service
+from .model import Check, Download, Service
+from .model_base import Part
+from .model_python import Layer
 from .paths import comparable
 from .tree import Mark, Node, Oddity, Problem, quoted
 from .walk import Model, parts

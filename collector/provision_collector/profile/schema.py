@@ -15,8 +15,10 @@ from provision_agent.contract.parsing import NO_OTHER_BOUNDS, Bounds
 from provision_agent.contract.version import FORMAT, RUN_ID_PATTERN
 from pydantic import BaseModel
 
+from .compose import LISTS, REMOVE
 from .library import profiles_folder
-from .model import Document, Part
+from .model import Document
+from .model_base import Part
 from .notes import Annotation, fields_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -29,7 +31,20 @@ _NULL: Schema = {"type": "null"}
 _VARIABLE: Schema = {"type": "string", "pattern": r"\$\{", "description": "Text with a ${variable} in it."}
 EXTENDS: Schema = {
     "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-    "description": "The profiles that this one is laid over: built-in names or relative paths. Single values override, lists append, items with the same path or name replace, null removes.",
+    "description": "The profiles that this one is laid over: built-in names or relative paths. Single values override, lists append, an item with the same name or path replaces, `{name: X, remove: true}` and null remove.",
+}
+_REMOVAL: Schema = {
+    "type": "object",
+    "description": "Takes away the item of this name, or of this path, that a base has.",
+    "properties": {
+        "name": {"type": "string", "description": "The name of the item."},
+        "path": {"type": "string", "description": "The path of an item that has no name."},
+        "url": {"type": "string", "description": "The URL too, for a download into a folder."},
+        REMOVE: {"const": True, "description": "It is not wanted here."},
+    },
+    "required": [REMOVE],
+    "anyOf": [{"required": ["name"]}, {"required": ["path"]}],
+    "additionalProperties": False,
 }
 
 
@@ -53,10 +68,13 @@ def profile_schema() -> Schema:
     definitions, keys = _inside(schema, "$defs"), _inside(schema, "properties")
     layer = _inside(definitions, "Layer")
     definitions["Layer"] = {"anyOf": [_inside(layer, "properties")["packages"], layer]}
-    definitions["variable"] = _VARIABLE
+    definitions.update(variable=_VARIABLE, removal=_REMOVAL)
     for name in set(_merged(Document)):
         part = _inside(definitions, name)
         part["properties"] = _removable(_inside(part, "properties"))
+    for owner in (keys, _inside(_inside(definitions, "Python"), "properties")):
+        for name in set(LISTS).intersection(owner):
+            _let_entries_remove(_inside(owner, name))
     return {
         "$schema": DIALECT,
         "title": "provision profile",
@@ -67,6 +85,19 @@ def profile_schema() -> Schema:
         "additionalProperties": False,
         "$defs": definitions,
     }
+
+
+def _let_entries_remove(schema: Schema) -> None:
+    """An entry of this list is what it is, or takes away one below."""
+    for each in (schema, *(choice for choice in _choices(schema) if isinstance(choice, dict))):
+        if "items" in each:
+            is_removal = {"type": "object", "required": [REMOVE]}
+            each["items"] = {"if": is_removal, "then": {"$ref": "#/$defs/removal"}, "else": each["items"]}
+
+
+def _choices(schema: Schema) -> list[object]:
+    choices = schema.get("anyOf")
+    return choices if isinstance(choices, list) else []
 
 
 def _merged(model: type[BaseModel]) -> Iterator[str]:

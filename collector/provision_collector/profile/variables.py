@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from provision_agent.contract.plan import BUILT_IN_VARIABLES
+from provision_agent.contract.plan_json import BUILT_IN_VARIABLES
 
 from .model import Document
 from .notes import AS_WRITTEN, fields_of
@@ -80,6 +80,10 @@ def join(pieces: Pieces) -> str:
     return "".join(out)
 
 
+class _UnknownVariable(TemplateError):
+    """A name that a missing file may declare."""
+
+
 @dataclass
 class Variables:
     """The user's variables of one profile, and what is wrong with their use."""
@@ -88,7 +92,11 @@ class Variables:
     overrides: Mapping[str, str]
     secrets: frozenset[str]
     problems: list[Problem]
+    may_have_more: bool = False
+    """A file of the profile is missing, which may declare others: an unknown name is no mistake then."""
     used: set[str] = field(default_factory=set)
+    unfilled: set[Mark] = field(default_factory=set)
+    """Where an unknown name stands, as long as there may be more."""
     _broken: set[str] = field(default_factory=set)
 
     def expand(self, document: Node) -> Node:
@@ -107,7 +115,7 @@ class Variables:
         for name in self.overrides:
             if not NAME.fullmatch(name):
                 self.problems.append(Problem(mark, f"`--set {name}`: a variable is letters, digits and `_`"))
-            elif name not in known:
+            elif name not in known and not self.may_have_more:
                 message = f"`--set {name}`: this profile has no such variable{suggestion(name, known)}"
                 self.problems.append(Problem(mark, message))
 
@@ -134,9 +142,11 @@ class Variables:
             return node
         try:
             return replace(node, value=join(self._fill(node.value, using)))
+        except _UnknownVariable:
+            self.unfilled.add(node.mark)
         except TemplateError as error:
             self.problems.append(Problem(node.mark, str(error)))
-            return _BROKEN if using else node
+        return _BROKEN if using else node
 
     def _fill(self, text: str, using: tuple[str, ...]) -> Pieces:
         pieces: Pieces = []
@@ -157,12 +167,14 @@ class Variables:
             raise TemplateError(
                 "variables that use each other: " + " -> ".join(f"`{n}`" for n in (*using, name))
             )
+        if name in self._broken and self.may_have_more:
+            raise _UnknownVariable(name)
         if name in self._broken:
             return []  # said where the variable is declared
         if name in self.declared:
             node = self.declared[name]
             return self._fill(node.value if isinstance(node.value, str) else node.raw, (*using, name))
-        raise TemplateError(self._unknown(name))
+        raise (_UnknownVariable if self.may_have_more else TemplateError)(self._unknown(name))
 
     def _unknown(self, name: str) -> str:
         if name in self.secrets:

@@ -27,7 +27,8 @@ from provision_agent.contract.messages import (
     read_answer,
 )
 from provision_agent.contract.parsing import ParseError, parse
-from provision_agent.contract.plan import Plan, PlanFormatError
+from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import PlanFormatError
 from provision_agent.contract.retry import Attempts, Schedule, call_async
 
 from ..errors import (

@@ -8,6 +8,7 @@ from typing import TypedDict
 from provision_agent.contract import verdicts
 from provision_agent.contract.failures import Kind
 from provision_agent.contract.status import ItemState, RunState
+from provision_agent.contract.steps import THERE
 
 from ..errors import ProvisionError
 from ..mirror import Gap
@@ -100,7 +101,7 @@ def outcome_of(
 
 def _is_there(download: ItemState) -> bool:
     """It was fetched, or was there already; what is said of it last counts."""
-    return download.state == "done" or (download.state == "skipped" and download.text("reason") == "verified")
+    return download.state == "done" or (download.state == "skipped" and download.text("reason") in THERE)
 
 
 def _as_item(error: ProvisionError) -> dict[str, object]:

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import structlog
 from provision_agent.contract import verdicts
 from provision_agent.contract.status import RunState
 
 from ..errors import HostUnreachableError, ProtocolFaultError, ProvisionError
 from ..instance import Instance, Link
-from ..pool import scorecard
 from ..storage import in_thread
 from . import registry
 from .dispatch import Dispatch
@@ -33,17 +31,23 @@ from .watcher import Watcher
 WORD_AFTER_DEADLINE_S = 30.0
 """How long after the run's deadline its verdict may take to get here."""
 
-log = structlog.get_logger()
+OnEnd = Callable[[Instance, RunFiles, Outcome], None]
+"""Takes the instance, the run's mirrors here, and how it ended."""
 
 
 class Run:
     """A run that this process watches. Leaving it does not end it; `stop` does.
 
     Any number of `events` iterators may run; each sees every event from the first.
+
+    Args:
+        on_end: Is told, in a thread, how a run ended that was watched to its end: what it raises is raised to whoever
+            waits for the outcome.
     """
 
-    def __init__(self, instance: Instance, order: Order) -> None:
+    def __init__(self, instance: Instance, order: Order, *, on_end: OnEnd | None = None) -> None:
         self.instance = instance
+        self._on_end = on_end
         self._order = order
         self._accepted_unix = int(time.time())
         self._progress = Progress(
@@ -209,8 +213,9 @@ class Run:
         finally:
             self._link.drop()
         outcome = await self._finish(verdict, code, error)
-        if self._leaving is None or verdict == "instance-gone":
-            await asyncio.to_thread(self._score, outcome)
+        if self._on_end is not None and (self._leaving is None or verdict == "instance-gone"):
+            assert self.files is not None
+            await asyncio.to_thread(self._on_end, self.instance, self.files, outcome)
 
     async def _work(self) -> None:
         await self._link.connected()
@@ -270,13 +275,6 @@ class Run:
             is_named_here=self._dispatch.is_named_here,
         )
         await in_thread(registry.remember, record)
-
-    def _score(self, outcome: Outcome) -> None:
-        assert self.files is not None
-        try:
-            scorecard.record(self.instance, self.files.events, outcome)
-        except OSError as error:  # the verdict stands whether it can be remembered or not
-            log.warning("scorecard_not_written", run=self.id, why=str(error))
 
 
 async def _wait(event: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..instance import Instance
 from ..profile import Profile, compile_plan, secret_values
 from . import registry
-from .run import Run
+from .run import OnEnd, Run
 from .spec import Known, Order
 
 
@@ -32,6 +32,7 @@ async def start(
     only: Sequence[str] = (),
     replace: bool = False,
     kill_holders: bool = False,
+    on_end: OnEnd | None = None,
 ) -> Run:
     """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
 
@@ -48,6 +49,7 @@ async def start(
         skip: Steps to leave out. only: The steps to do; checks are always done.
         replace: Stop another plan's run first.
         kill_holders: End the processes on the instance that keep a broken environment from being deleted.
+        on_end: As of `Run`.
 
     Returns:
         The `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
@@ -73,7 +75,7 @@ async def start(
         logs_dir=Path(logs_dir),
         profile=plan.name,
     )
-    return Run(instance, order)
+    return Run(instance, order, on_end=on_end)
 
 
 async def attach(
@@ -84,6 +86,7 @@ async def attach(
     logs_dir: str | os.PathLike[str] = "logs",
     secrets: Mapping[str, str] | None = None,
     profile: Profile | Plan | None = None,
+    on_end: OnEnd | None = None,
 ) -> Run:
     """Watch a run that is already on *instance*, to its end; None as *run_id* means the current one.
 
@@ -97,6 +100,7 @@ async def attach(
         secrets: Values by name that this instance may have; None looks up in this process's environment those that
             *profile* names, else those that this machine recorded when it started the run (none for other runs).
         profile: What the run was started with, where this machine has no record of it.
+        on_end: As of `Run`.
 
     Returns:
         The `Run`. One whose limit neither *profile* nor a record says is watched for 24 hours.
@@ -114,7 +118,7 @@ async def attach(
         workspace=workspace,
         logs_dir=Path(logs_dir),
     )
-    return Run(instance, order)
+    return Run(instance, order, on_end=on_end)
 
 
 def known_instance(run_id: str) -> tuple[Instance, registry.RunRecord]:

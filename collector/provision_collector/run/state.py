@@ -7,7 +7,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
-from provision_agent.contract.events import Event, RunFinished
+from provision_agent.contract.event_bodies import RunFinished
+from provision_agent.contract.events import Event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
 

@@ -6,19 +6,17 @@ It says of which content the bytes are; other content never joins them. A lock k
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import hashlib
 import json
 import os
-from typing import Callable, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from ...contract.failures import Failure, disk_failure
 from ...host.detach import boot_id
 from ...run.state import write_atomically
+from . import room
 from .ranges import Span, merged
 
-FALLOC_KEEP_SIZE = 1
 _SYNCED = b"synced\n"
 
 
@@ -104,7 +102,7 @@ class PartFile:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
             self._journal = os.open(self._journal_path, flags)
             if identity.size_bytes:
-                _reserve(self.descriptor, identity.size_bytes)
+                room.reserve(self.descriptor, identity.size_bytes)
         except OSError as error:
             raise disk_failure(error, self.path) from None
         self.identity = identity
@@ -238,32 +236,3 @@ def _sync_directory(path: str) -> None:
         pass  # some network file systems cannot; the file itself is safe
     finally:
         os.close(descriptor)
-
-
-def _load_fallocate() -> Optional[Callable[[int, int, int, int], int]]:
-    try:
-        found = ctypes.CDLL(None, use_errno=True).fallocate
-        found.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long]
-        return found
-    except (OSError, AttributeError):
-        return None
-
-
-_FALLOCATE = _load_fallocate()
-
-
-def _reserve(descriptor: int, size_bytes: int) -> None:
-    """Reserve room without writing it. Not `os.posix_fallocate`: where the file system cannot, glibc's writes every block.
-
-    Raises:
-        OSError: there is not enough room.
-    """
-    if _FALLOCATE is None:
-        return
-    while _FALLOCATE(descriptor, FALLOC_KEEP_SIZE, 0, size_bytes) != 0:
-        code = ctypes.get_errno()
-        if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            os.ftruncate(descriptor, os.fstat(descriptor).st_size)  # some keep what they could get
-            raise OSError(code, os.strerror(code))
-        if code != errno.EINTR:
-            return

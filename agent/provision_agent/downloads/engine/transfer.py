@@ -11,7 +11,7 @@ import time
 from typing import Callable, List, Optional
 
 from ...contract.failures import Failure
-from ...contract.plan import ItemLimits
+from ...contract.plan_parts import ItemLimits
 from .. import verify
 from ..hosts import Rate
 from ..http import request

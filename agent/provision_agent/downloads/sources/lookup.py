@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from ...contract import source_kinds
 from ...contract.failures import Failure
-from ...contract.plan import SecretRule
+from ...contract.plan_parts import SecretRule
 from .. import verify
 from ..http import errors, request
 from ..http.transport import Origin, Stop, origin_of

@@ -22,7 +22,7 @@ from ...run.run import Run
 from ...run.spec import Order, new_run_id
 from ..gone import leave_when_gone
 from ..hooks import Hook, HookQueue, Kind
-from ..scorecard import key_of
+from ..scorecard import key_of, record
 from .fleet_state import FleetState, Member
 from .targets import Target
 from .verdicts import GOOD, errors_of, fingerprint
@@ -150,7 +150,7 @@ class Fleet:
             profile=self._plan.name,
             resume=is_resumed,
         )
-        async with Run(target.instance, order) as run:
+        async with Run(target.instance, order, on_end=record) as run:
             self._runs[member.key] = run
             gone = self._gone_check(run)
             try:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated
 
 from provision_agent.contract.plan import Plan
 from provision_agent.contract.steps import STEP_NAMES
@@ -29,10 +29,8 @@ from ...profile.units import duration_s
 _FILE = "profile.yaml"
 _LINE = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=_LINE)]
-if TYPE_CHECKING:
-    Step = str
-else:
-    Step = Literal[STEP_NAMES]
+Step = Annotated[str, Field(json_schema_extra={"enum": [*STEP_NAMES]})]
+"""`prepare` refuses any other."""
 Duration = Annotated[
     StrictFloat | Annotated[str, Field(max_length=64)],
     Field(description="seconds, or `30s 15m 1h`", examples=[900, "15m"], union_mode="left_to_right"),
@@ -73,8 +71,8 @@ class RunRequest:
     boot_grace: Duration | None = None
     contact_timeout: Duration | None = None
     strict: StrictBool | None = None
-    skip: Annotated[list[Step], Field(max_length=8)] = field(default_factory=list)
-    only: Annotated[list[Step], Field(max_length=8)] = field(default_factory=list)
+    skip: Annotated[list[Step], Field(max_length=len(STEP_NAMES))] = field(default_factory=list)
+    only: Annotated[list[Step], Field(max_length=len(STEP_NAMES))] = field(default_factory=list)
     replace: StrictBool = False
     labels: Annotated[dict[Name, Annotated[str, Field(max_length=1024)]], Field(max_length=64)] = field(
         default_factory=dict

@@ -159,7 +159,7 @@ class Watch:
 
     async def _watched(self, *, is_new: bool) -> JsonObject:
         """Follow the run to its outcome, which is told then."""
-        self._run = run = Run(self.row.instance, self._order(is_new=is_new))
+        self._run = run = Run(self.row.instance, self._order(is_new=is_new), on_end=scorecard.record)
         self.view.watch(run.state)
         if self.row.is_stopping:
             self._begin_stopping()
@@ -283,7 +283,7 @@ class Watch:
                     await self._tell(with_labels(event.data, self.row.labels))
         await self.log.flush()
         outcome = await self._tell_outcome(record.verdict, verdicts.exit_code(record.verdict), record.files)
-        await asyncio.to_thread(scorecard.record, self.row.instance, record.files.events, outcome)
+        await asyncio.to_thread(scorecard.record, self.row.instance, record.files, outcome)
         return outcome
 
     async def _tell_outcome(

@@ -1,0 +1,169 @@
+"""How the values of a profile's fields are read: what is taken, what it becomes, and what is said of anything else.
+
+A check raises `ValueError` with the whole message; a wrong type raises `wrong_type`, which `messages` words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from provision_agent.contract.plan_parts import Bound
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from . import units, urls
+
+Shape = dict[str, object]
+"""A JSON Schema."""
+
+_OPTIONS = ("--no-deps", "--pre", "--upgrade", "--no-build-isolation")
+_OPTIONS_WITH_URL = ("--index-url", "--extra-index-url")
+LAYER_ENTRY_PATTERN = f"^([A-Za-z0-9]|({'|'.join(_OPTIONS)})$|({'|'.join(_OPTIONS_WITH_URL)})=https?://)"
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """A note on a field's type: how its value is read, and the JSON Schema of what may be written."""
+
+    read: Callable[[object], object]
+    schema: Shape
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.read, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> Shape:
+        return dict(self.schema)
+
+
+def wrong_type(expected: str) -> PydanticCustomError:
+    """The error for a value that is no *expected*."""
+    return PydanticCustomError("wrong_type", "must be {expected}", {"expected": expected})
+
+
+def string(check: Callable[[str], str], **schema: object) -> Form:
+    """A string that *check* returns, perhaps in another form; *schema* is what JSON Schema can say of it."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise wrong_type("a string")
+        return check(value)
+
+    return Form(read, {"type": "string", **schema})
+
+
+def matching(pattern: str, expected: str) -> Form:
+    """A string that matches *pattern* from its first character to its last: *expected*, in words."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"`{value}` is not {expected}")
+        return value
+
+    return string(check, pattern=f"^({pattern})$" if "|" in pattern else f"^{pattern}$")
+
+
+def measure(
+    read: Callable[[object], float | int], pattern: str, expected: str, *, word: str = "", suffix: str = ""
+) -> Form:
+    """A duration or size that *read* understands; *word* says that there is none, *suffix* may follow."""
+
+    def validate(value: object) -> float | int | None:
+        if word and value == word:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+            raise wrong_type(expected)
+        try:
+            return read(value.removesuffix(suffix) if isinstance(value, str) and suffix else value)
+        except ValueError as error:
+            raise ValueError(f"{error}{f', or `{word}`' if word else ''}") from None
+
+    text = f"^({pattern}|{units.NUMBER_PATTERN}){f'({suffix})?' if suffix else ''}$"
+    shapes: list[Shape] = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": text}]
+    return Form(validate, {"anyOf": [*shapes, *([{"const": word}] if word else [])]})
+
+
+def filled(value: str) -> str:
+    if not value.strip():
+        raise PydanticCustomError("too_short", "must not be empty")
+    return value
+
+
+def count(value: object) -> object:
+    """Digits in a string are a number too, so that a variable can stand for one."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong_type("a whole number in plain decimal digits")
+    return value
+
+
+def version(value: object) -> object:
+    if isinstance(value, bool) or value != 1 or not isinstance(value, int):
+        raise wrong_type("1")  # `yes` and `1.0` equal 1 in Python
+    return value
+
+
+def count_or_auto(value: object) -> object:
+    if value == "auto":
+        return None
+    try:
+        return count(value)
+    except PydanticCustomError:
+        raise wrong_type("a whole number or auto") from None
+
+
+def word(value: object) -> str:
+    """A whole number is as good as the string: both read the same in every YAML."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise wrong_type("a string")
+    if "\0" in str(value):
+        raise ValueError("a string for a program cannot hold a NUL character")
+    return str(value)
+
+
+def once(words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(words))
+
+
+def one_or_more(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def package(value: str) -> str:
+    if not re.match(r"[A-Za-z0-9]", value) or "\n" in value:
+        raise ValueError(f"`{value}` is not a package: write a name and perhaps versions, such as `numpy<2`")
+    return value
+
+
+def layer_entry(value: str) -> str:
+    if not value.startswith("-"):
+        return package(value)
+    option, equals, url = value.partition("=")
+    if option in _OPTIONS_WITH_URL and equals:
+        urls.web_url(url)
+    elif value not in _OPTIONS:
+        known = ", ".join((*_OPTIONS, *(f"{name}=URL" for name in _OPTIONS_WITH_URL)))
+        raise ValueError(f"`{value}` is none of the options that a layer may begin with: {known}")
+    return value
+
+
+def ref(value: str) -> str:
+    if not re.fullmatch(r"[^\s~^:?*\[\\-][^\s~^:?*\[\\]*", value) or ".." in value:
+        raise ValueError(f"`{value}` is not a branch, a tag or a commit")
+    return value
+
+
+def bound(value: object) -> Bound:
+    if not isinstance(value, str):
+        raise wrong_type("a condition such as `>=24GiB`")
+    return Bound(*units.bound(value))
+
+
+def unpack(value: object) -> str:
+    ways = {"False": "no", "True": "auto", "zip": "zip", "tar": "tar"}
+    if not isinstance(value, (bool, str)) or str(value) not in ways:
+        raise ValueError("`unpack` is false, true (by content), zip or tar")
+    return ways[str(value)]

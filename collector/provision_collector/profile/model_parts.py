@@ -1,0 +1,132 @@
+"""The mappings of a profile that are no items: limits, secrets, conditions, hooks, markers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from . import fields as f
+from .model_base import Part
+from .notes import Example
+
+SUCCESS_MARKERS = ("✅ PROVISIONING COMPLETE", "✅ ComfyUI setup complete")
+FAILURE_MARKERS = ("FATAL:", "CRITICAL ERROR:")
+
+
+class Stall(Part):
+    """When a transfer counts as stalled, so that it is tried elsewhere."""
+
+    below: f.Rate = 50 * 1024
+    """Fewer bytes per second than this."""
+    for_: Annotated[f.Duration, Field(alias="for"), Example("1m")] = 30.0
+    """Over this long."""
+
+
+class ItemLimits(Part):
+    """What one download may take."""
+
+    file: f.DurationOrAuto = None
+    """The whole file, from all its sources. `auto`: 15 minutes, or a second per megabyte if that is longer; and it never ends while bytes arrive fast enough for `stall`."""
+    attempt: Annotated[f.Duration, Example("5m")] = 600.0
+    """One attempt that brings nothing new."""
+    stall: Stall = Stall()
+    """A transfer that is slower than this for this long is given up and tried elsewhere."""
+    connect: Annotated[f.Duration, Example("20s")] = 10.0
+    """Opening one connection."""
+    lookup: Annotated[f.Duration, Example("1m")] = 30.0
+    """Asking a source for size and hash; after that the download goes on without them."""
+    attempts: Annotated[f.Count, Example("10")] = 5
+    """Attempts in a row that bring nothing new; then the next source is tried."""
+    connections: f.CountOrAuto = None
+    """Connections at once for one file, at most. `auto` starts with 8 and adds more while the line is not full."""
+
+
+class HostLimits(Part):
+    """What one source host is asked for at once."""
+
+    when_empty = "give `files`, `connections` or both"
+
+    files: f.Count | None = None
+    """Files at once, at most."""
+    connections: f.Count | None = None
+    """Connections for one file, at most."""
+
+
+class Limits(ItemLimits):
+    """What the run as a whole may take, and what each download may that says nothing else."""
+
+    run: Annotated[f.Duration, Example("2h")] = 3600.0
+    """The whole run. The instance keeps this limit itself, even if nobody is connected."""
+    files: f.CountOrAuto = None
+    """Downloads at once, at most. `auto` starts with 4."""
+    rate: f.RateOrNone = None
+    """All downloads together bring no more bytes per second than this. `none`: as fast as the line."""
+    hosts: dict[f.HostName, HostLimits] = {}
+    """Source hosts that must not be asked for much at once. civitai.com and dropbox.com are built in."""
+
+
+class Secret(Part):
+    """A value from your environment. It is kept in memory only and cannot be used in `${}`."""
+
+    hosts: tuple[f.TokenHost, ...] = ()
+    """The https hosts that get it, as `Authorization: Bearer`; exactly these, no hosts below them."""
+    aliases: Annotated[tuple[f.SecretName, ...], Example("[HUGGINGFACE_HUB_TOKEN]")] = ()
+    """Other environment variables that may hold it, in order of preference."""
+
+
+class When(Part):
+    """Conditions; all that are given must hold, or the item is skipped."""
+
+    when_empty = "give `gpu_memory`, `secret` or `disk_free`, or remove `when`"
+
+    gpu_memory: f.Condition | None = None
+    """Memory of the largest GPU."""
+    secret: f.SecretUse | None = None
+    """This secret must be set."""
+    disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
+    """Free space in the workspace."""
+
+
+class Substitute(Part):
+    """Another file that stands in when every source of the wanted one says no; the outcome names it."""
+
+    url: f.Url
+    """Where the other file is."""
+    path: Annotated[f.ItemPath, Example("ComfyUI/models/checkpoints/small.safetensors")]
+    """Its own path, not that of the wanted file."""
+
+
+class Ready(Part):
+    """When a service counts as up."""
+
+    url: f.WebUrl
+    """Asked on the instance itself."""
+    within: f.Duration = 600.0
+    """How long it may take from its start."""
+    successes: f.Count = 2
+    """Good answers in a row."""
+    json_: Annotated[dict[str, object], Field(alias="json"), Example("{devices: not_empty}")] = {}
+    """Fields that the JSON answer must have: the exact value, or `not_empty` for any that is not empty."""
+
+
+class Hook(Part):
+    """A command that the instance runs after `failed` or `timeout`, even if nobody listens."""
+
+    is_merged = False
+
+    run: Annotated[f.Argv, Example('[vastai, destroy, instance, "${run_id}"]')]
+    """Program and arguments, one word each; `${run_id}` says which run it was."""
+    secrets: tuple[f.SecretUse, ...] = ()
+    """Secrets that it gets as environment variables."""
+    timeout: f.Duration = 300.0
+    """After this it is ended."""
+
+
+class Markers(Part):
+    """How the log of somebody else's script says that it ended, for `provision collect`."""
+
+    success: Annotated[tuple[f.Filled, ...], Example('["ALL DONE"]')] = SUCCESS_MARKERS
+    """A line with one of these means that all went well."""
+    failure: Annotated[tuple[f.Filled, ...], Example('["Traceback"]')] = FAILURE_MARKERS
+    """A line with one of these means that it failed."""

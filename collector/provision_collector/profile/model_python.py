@@ -1,0 +1,65 @@
+"""The environment that a profile asks for: `python`, its layers, and torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from . import fields as f
+from .field_checks import wrong_type
+from .model_base import ItemName, Part
+from .notes import Example, InPlan
+
+
+class Torch(Part):
+    """PyTorch, from the index that suits driver and card."""
+
+    version: Annotated[f.Versions, InPlan("versions")]
+    """Versions in order of preference; the first that suits driver and card is taken."""
+    accelerator: f.Accelerator = "auto"
+    """`auto` chooses by the driver and the card; `cpu`, or a CUDA build such as `cu128`, is taken as given."""
+    with_: Annotated[
+        tuple[f.Package, ...], Field(alias="with"), InPlan("extras"), Example("[torchvision]")
+    ] = ()
+    """Packages from the same index, in versions that fit."""
+
+
+def _layer(value: object) -> object:
+    if not isinstance(value, (list, dict)):
+        raise wrong_type("a list of packages, `torch: …` or `requirements: …`")
+    return {"packages": value} if isinstance(value, list) else value
+
+
+class Layer(Part):
+    """One install step: a list of packages, torch, or a requirements file."""
+
+    one_of = ("packages", "torch", "requirements")
+
+    name: ItemName = None
+    """What profiles that extend this one call the layer, to replace or remove it."""
+    packages: tuple[f.LayerEntry, ...] = ()
+    """The packages. Options of the installer may stand before the first one: `[--no-deps, xformers]`."""
+    torch: Torch | None = None
+    """PyTorch, in the build that driver and card want."""
+    requirements: Annotated[f.FilePath, Example("ComfyUI/requirements.txt")] | None = None
+    """A requirements file on the instance."""
+
+
+class Python(Part):
+    """The virtual environment and what is installed into it."""
+
+    venv: f.VenvPath = "auto"
+    """`auto` takes an environment whose torch already runs on this GPU, else `venv` in the workspace. A path is created if it is not there."""
+    installer: Literal["auto", "uv", "pip"] = "auto"
+    """`auto` takes uv if it is there or can be had, else pip."""
+    timeout: f.Duration = 300.0
+    """How long a connection to an index may be silent, as for pip."""
+    retries: f.CountOrZero = 3
+    """How often a connection to an index is tried again, as for pip."""
+    layers: tuple[Annotated[Layer, BeforeValidator(_layer)], ...] = ()
+    """Installed in this order."""
+    remove: f.Packages = ()
+    """Packages that are removed before the first layer."""
+    protect: Annotated[f.Packages, Example("[torch, numpy]")] = ()
+    """Packages whose version no later step may change."""
