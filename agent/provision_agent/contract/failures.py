@@ -16,14 +16,15 @@ class FailureClass(NamedTuple):
     next: str
     """What a program should do: a word of `verdicts.NEXT`."""
     scope: str
-    """What it is about: ``item``, ``host`` (all items of that source), ``run`` (the instance as a whole), ``contact``
-    (the way to the instance: this side says so)."""
+    """What it is about: ``item``, ``host`` (all items of that source), ``run`` (the instance as a whole)."""
     is_retriable: bool = False
     """The same again may help."""
     helps_elsewhere: bool = True
     """Another source of the same thing may do better."""
     helps_afresh: bool = False
     """Bytes may have been spoilt on the way: the same again from the beginning may help, once."""
+    is_of_contact: bool = False
+    """It is about the way to the instance: this side says so, never an agent."""
     follows_others: bool = False
     """Where something else failed too, that is the reason: only alone does it say what to do."""
 
@@ -173,41 +174,53 @@ FAILURES: Dict[str, FailureClass] = {
     "unknown-name": FailureClass(
         "check the host's spelling in `--host`; an alias must stand in your ssh configuration (`--ssh-config`)",
         "fix_address",
-        "contact",
+        "run",
+        is_of_contact=True,
     ),
     "refused": FailureClass(
-        "check that the instance runs and that `--port` is its SSH port", "fix_address", "contact"
+        "check that the instance runs and that `--port` is its SSH port",
+        "fix_address",
+        "run",
+        is_of_contact=True,
     ),
     "timed-out": FailureClass(
         "check that the instance runs and that its SSH port is open to this machine",
         "replace_instance",
-        "contact",
+        "run",
+        is_of_contact=True,
     ),
     "reset": FailureClass(
         "look at the provider's page: the instance takes the connection and drops it, or `--port` is not its SSH port",
         "replace_instance",
-        "contact",
+        "run",
+        is_of_contact=True,
     ),
     "no-route": FailureClass(
         "check the address, and the network of this machine; the provider's page says whether the instance exists",
         "replace_instance",
-        "contact",
+        "run",
+        is_of_contact=True,
     ),
     "no-exec": FailureClass(
         "a provider's proxy is often a terminal only: use the instance's direct SSH address and port",
         "fix_address",
-        "contact",
+        "run",
+        is_of_contact=True,
     ),
     "no-python": FailureClass(
         "on the instance: `apt-get update && apt-get install -y python3`, then the same command again",
         "fix_instance",
-        "contact",
+        "run",
+        is_of_contact=True,
     ),
-    "closed": FailureClass("check the address, and that `--port` is the SSH port", "fix_address", "contact"),
+    "closed": FailureClass(
+        "check the address, and that `--port` is the SSH port", "fix_address", "run", is_of_contact=True
+    ),
     "folder-gone": FailureClass(
         "`provision up` with the same profile goes on with what is there; files are verified, not trusted",
         "retry",
-        "contact",
+        "run",
+        is_of_contact=True,
     ),
 }
 """Every class, by name."""

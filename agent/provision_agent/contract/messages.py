@@ -205,7 +205,7 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class StopAnswer:
-    """`stopped`: nothing of it is left; False also when there was none."""
+    """`stopped`: nothing of it is left. A run that had ended before comes with its verdict; without a `run` there is none."""
 
     stopped: bool
     run: Optional[str] = bounded(None, max_chars=64)

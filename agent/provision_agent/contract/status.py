@@ -90,7 +90,7 @@ class StepState:
 
 
 class ItemError(NamedTuple):
-    """Why an item, a step or the run failed."""
+    """Why an item, a step or the run failed; `case` and `about` as in `cases`."""
 
     class_: str
     item: str
@@ -300,15 +300,9 @@ class RunState:
     ) -> None:
         self.errors.pop(key, None)  # the newest is the last
         self.errors[key] = ItemError(
-            failure.class_ or "bug",
-            item,
-            level,
-            failure.message or "",
-            failure.hint,
-            bool(failure.retriable),
-            failure.case,
-            failure.about,
-        )
+            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable),
+            failure.case, failure.about,
+        )  # fmt: skip
 
     # -- what single events change
 

@@ -34,7 +34,7 @@ class Verdict(NamedTuple):
     is_of_instance: bool = True
     """A run can end so; the others are only ends of a command here."""
     is_of_contact: bool = False
-    """What the way to the instance lacks (a class of the scope ``contact``) says better what to do next."""
+    """What the way to the instance lacks (a class that `is_of_contact`) says better what to do next."""
 
 
 VERDICTS: Dict[str, Verdict] = {
@@ -97,7 +97,7 @@ def next_action(verdict: str, errors: Iterable[Kind]) -> str:
 
 def _is_of_contact(kind: Kind) -> bool:
     meaning = FAILURES.get(kind if isinstance(kind, str) else kind[0])
-    return meaning is not None and meaning.scope == "contact"
+    return meaning is not None and meaning.is_of_contact
 
 
 _SEVERITY = {verdict.code: verdict.severity for verdict in VERDICTS.values()}

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol, TypedDict, TypeVar
 
 import click
 
+from .last_word import LAST_WORD
+
 if TYPE_CHECKING:
     from ..instance import Instance
 
@@ -167,6 +169,7 @@ def instance_of(connection: Mapping[str, object], run: str | None = None) -> Ins
 
     given = {name: value for name, value in connection.items() if value is not None}
     host = given.pop("host", None)
+    LAST_WORD.concerns(host=str(host or ""), run=run)
     if host is not None:
         return Instance.parse(str(host), **given)
     if run is None:
@@ -174,6 +177,7 @@ def instance_of(connection: Mapping[str, object], run: str | None = None) -> Ins
             "which instance?", hint="give `--host`, or the id of a run that `provision status` lists"
         )
     known = registry.known(run).to_instance()
+    LAST_WORD.concerns(host=str(known))
     return replace(known, **given)  # type: ignore[arg-type]  # click has made them what they are
 
 

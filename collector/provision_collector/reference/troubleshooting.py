@@ -16,7 +16,6 @@ _SCOPES = {
     "item": "this item",
     "host": "every item of that source",
     "run": "the instance as a whole",
-    "contact": "the way to the instance",
 }
 
 
@@ -42,7 +41,7 @@ def document() -> str:
             (
                 code(name),
                 each.hint,
-                _SCOPES[each.scope],
+                "the way to the instance" if each.is_of_contact else _SCOPES[each.scope],
                 "may help" if each.is_retriable else "does not help",
                 code(each.next),
             )
