@@ -38,7 +38,7 @@ CASES: Dict[str, Case] = {
     "token_refused": Case("the value of `{token}` is refused: make a new token, or give its account access"),
     "token_unset": Case("set `{token}` in your environment, then the same command again"),
     "token_undeclared": Case(
-        "the profile does not name `{token}`: add it to `secrets:`, and set it in your environment if it is not",
+        "list `{token}` with the URL's host under `secrets:` of the profile, and set it in your environment if it is not",
         "fix_profile",
     ),
     "token_needs_https": Case("no token goes over plain http: write the URL with `https://`", "fix_profile"),
@@ -108,7 +108,7 @@ CASES: Dict[str, Case] = {
         "correct the command in the profile, or let an earlier step bring `{program}`: a repo, a download or `files:`"
     ),
     "not_executable": Case("make `{program}` executable, or run it by its interpreter: `bash {program}`"),
-    "no_folder": Case("correct the folder in the profile, or let an earlier step make it"),
+    "no_folder": Case("correct `directory` in the profile, or let an earlier step make it"),
     "no_git": Case("install git on the instance, or list it under `apt:`", "fix_instance"),
     "repeat": Case("repeat it on the instance: `{command}`"),
     "no_apt": Case("this image has no apt: leave `apt:` out of the profile, or run with `--skip apt`"),
@@ -164,7 +164,7 @@ CASES: Dict[str, Case] = {
     # -- services and checks
     "service_command": Case("correct `run:` of the service in the profile"),
     "service_log": Case("read {path} on the instance"),
-    "service_folder": Case("correct `cwd:` of the service, or let a repo make the folder"),
+    "service_folder": Case("correct `directory` of the service, or let a repo make the folder"),
     "adopted_ended": Case(
         "the same command again: it starts the service itself if nothing else does", "retry"
     ),

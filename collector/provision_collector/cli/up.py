@@ -147,6 +147,4 @@ async def _detach(begin: Begin, *, as_json: bool) -> int:
         return 0
     outcome = await run.outcome()
     say_errors(outcome)
-    if as_json:
-        LAST_WORD.say(outcome)
     return int(outcome["exit_code"])

@@ -128,8 +128,10 @@ def _say_how_to_return(run: Run) -> None:
 
 
 def say_errors(outcome: Outcome) -> None:
-    """What went wrong and what to do, for people."""
+    """What went wrong and what to do: for people, and the outcome for programs that asked for JSON."""
     from . import complain
 
     for error in outcome["errors"]:
         complain(ProvisionError(str(error["message"]), hint=str(error["hint"] or "")))
+    if LAST_WORD.is_wanted:
+        LAST_WORD.say(outcome)
