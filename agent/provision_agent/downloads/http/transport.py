@@ -144,13 +144,15 @@ def connection_failure(error: Exception, origin: Origin, timeout_s: float) -> Fa
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure("tls", f"{origin.host}: {error.verify_message or error.reason}")
     place = f"{origin.host}:{origin.port}"
+    case = None
     if isinstance(error, socket.gaierror):
         message = f"the name `{origin.host}` cannot be resolved: {error.strerror}"
+        case = "unknown_host" if error.errno == socket.EAI_NONAME else None
     elif isinstance(error, socket.timeout):
         message = f"no answer from {place} within {timeout_s:.0f} s"
     else:
         message = f"{place}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
-    failure = Failure("unreachable", message)
+    failure = Failure("unreachable", message, case=case)
     failure.place = place
     return failure
 
@@ -258,7 +260,7 @@ def _proxy_address(proxy: str) -> Tuple[str, int]:
         raise Failure(
             "unreachable",
             f"a proxy of kind `{parts.scheme}` is not supported",
-            hint="set an http:// proxy in `https_proxy`, or name the host in `no_proxy`",
+            case="proxy_kind",
             retriable=False,
         )
     return parts.hostname, parts.port or 80
@@ -291,7 +293,7 @@ def _tunnel(opened: socket.socket, origin: Origin, proxy: str) -> None:
         raise Failure(
             "unreachable",
             f"the proxy does not let through to {origin.host}: `{status or 'no answer'}`",
-            hint="check `https_proxy` and `no_proxy` on the instance",
+            case="proxy_refuses",
         )
 
 

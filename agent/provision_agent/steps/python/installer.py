@@ -160,7 +160,7 @@ class Installer:
         except Failure as failure:
             self._uv = ""
             if self._python.installer == "uv":
-                failure.hint = f"set `installer: auto`, or: {failure.hint}"
+                failure.advise("installer_uv", command=failure.about.get("command", "pip install uv"))
                 raise
             progress.say(f"uv cannot be had, pip installs: {failure.message}")
 

@@ -164,7 +164,7 @@ def _read(path: str) -> requirements.Requirements:
         raise Failure(
             "missing",
             f"cannot read the requirements `{path}`: {error.strerror}",
-            hint="correct its path in the profile",
+            case="requirements_path",
         ) from None
 
 
