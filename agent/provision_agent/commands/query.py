@@ -36,12 +36,17 @@ from ..host.folders import nearest_folder
 from ..run.answering import answer
 from ..run.context import Context
 from ..run.journal import read_state
+from ..run.outages import Outages
 from ..run.record import place_of, plan_of
 from ..run.start import stop_keeper
 from ..run.state import StateFile
 from ..run.workspace import Workspace, known_workspaces
+from ..services import judge
 from ..steps.checks import run_check
 from ..steps.python.venv import find
+
+PATIENCE_S = 5.0
+"""How long a server that cannot be reached is tried while somebody waits for the answer."""
 
 STOP_WITHIN_S = 40.0
 VERIFY_WITHIN_S = 600.0
@@ -114,7 +119,10 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
     failed: List[CheckFailed] = []
     for check in plan.checks:
         try:
-            run_check(check, context, venv)
+            if check.service is not None:
+                judge.run_check(check, plan.services, context)
+            else:
+                run_check(check, context, venv)
             passed.append(check.name)
         except Failure as failure:
             failed.append(
@@ -148,6 +156,7 @@ def quiet_context(
         remaining_s=lambda: end - time.monotonic(),
         output=lambda line: None,
         secrets=dict(secrets or {}),
+        outages=Outages(PATIENCE_S),
     )
 
 

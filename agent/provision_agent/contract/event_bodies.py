@@ -63,12 +63,17 @@ class PreflightPassed(Body):
     disks: object = _field()
 
 
-class _Advised:
-    """Its `hint` is made here, of class, case and particulars, whatever its writer made of them."""
+@dataclass(frozen=True)
+class Failed(Body):
+    """Why something failed: its class, what happened, what to do, whether the same again may help."""
 
-    class_: Optional[str]
-    case: Optional[str]
-    about: Optional[Dict[str, str]]
+    class_: Optional[str] = _field(alias="class", **_SHORT)
+    message: Optional[str] = _field()
+    hint: Optional[str] = _field()
+    """Made here, of class, case and particulars, whatever its writer made of them."""
+    retriable: Optional[bool] = _field()
+    case: Optional[str] = _extra(**_SHORT)
+    about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
 
     def __post_init__(self) -> None:
         hint = hint_of(self.class_, self.case, self.about) if self.class_ else None
@@ -76,20 +81,8 @@ class _Advised:
 
 
 @dataclass(frozen=True)
-class FailureFields(_Advised, Body):
-    """Why something failed: its class, what happened, what to do, whether the same again may help."""
-
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
-    case: Optional[str] = _extra(**_SHORT)
-    about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
+class PreflightFailed(Failed):
     level: Optional[str] = _extra(**_SHORT)
-
-
-@dataclass(frozen=True)
-class PreflightFailed(FailureFields):
     item: Optional[str] = _extra(**_LINE)
 
 
@@ -107,13 +100,7 @@ class StepFinished(Step):
 
 
 @dataclass(frozen=True)
-class StepFailed(_Advised, Step):
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
-    case: Optional[str] = _extra(**_SHORT)
-    about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
+class StepFailed(Failed, Step):
     level: Optional[str] = _extra(**_SHORT)
 
 
@@ -126,13 +113,7 @@ class Item(Body):
 
 
 @dataclass(frozen=True)
-class ItemFailed(_Advised, Item):
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
-    case: Optional[str] = _extra(**_SHORT)
-    about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
+class ItemFailed(Failed, Item):
     url: Optional[str] = _extra()
     found: object = _extra()
     min_count: Optional[int] = _extra(**_COUNT)
@@ -226,6 +207,25 @@ class ServiceStarted(Item):
     adopted: Optional[bool] = _extra()
 
 
+@dataclass(frozen=True)
+class FileWritten(Item):
+    changed: Optional[bool] = _extra()
+    """False: it held that already."""
+
+
+@dataclass(frozen=True)
+class RestartPending(Item):
+    reason: Optional[str] = _field()
+    prompts: Optional[int] = _extra(**_COUNT)
+    """What it still has to do, as far as it says."""
+
+
+@dataclass(frozen=True)
+class ServiceRestarted(Item):
+    reason: Optional[str] = _field()
+    pid: Optional[int] = _extra(**_COUNT)
+
+
 def _wanted_address(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -255,6 +255,11 @@ class DeadlineAtRisk(Body):
 @dataclass(frozen=True)
 class SecretsNeeded(Body):
     names: Tuple[str, ...] = bounded(max_entries=256, **_SHORT)
+
+
+@dataclass(frozen=True)
+class SecretFound(Failed):
+    item: str = bounded("", always=True, **_LINE)
 
 
 @dataclass(frozen=True)

@@ -153,11 +153,24 @@ FAILURES: Dict[str, FailureClass] = {
     "not_ready": FailureClass(
         "read the service's log on the instance, or raise `ready.within`", "retry", "item", is_retriable=True
     ),
+    "node_import": FailureClass(
+        "read the lines above it in the service's log: add what it needs (`install:` of the repo, a layer), "
+        "or choose another `ref`",
+        "fix_profile",
+        "item",
+    ),
+    "service_log": FailureClass("read the service's log on the instance", "fix_profile", "item"),
     "port_taken": FailureClass(
         "stop the other process on the instance, or give the service another port", "fix_instance", "item"
     ),
     "bug": FailureClass(
         "please report this with the agent.log of the run", "report_bug", "run", helps_elsewhere=False
+    ),
+    "secret_in_file": FailureClass(
+        "delete the value from the file, find what wrote it there, and take a new token in place of this one: "
+        "whoever had the file may have read it",
+        "none",
+        "item",
     ),
     "no_python": FailureClass(
         "on the instance: `apt-get update && apt-get install -y python3`, then the same command again",
@@ -298,6 +311,8 @@ class Failure(Exception):
         self.case = case
         self.about = {name: str(value) for name, value in (about or {}).items()}
         self.retriable = self.meaning.is_retriable if retriable is None else retriable
+        self.place = ""
+        """The server that it is about, as ``host:port``, where it is one that cannot be reached."""
         self.is_reported = False
         """Its event is written: whoever counts it need not write another."""
         self.facts: Dict[str, object] = facts

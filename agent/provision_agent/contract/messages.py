@@ -8,7 +8,7 @@ ever added; a reader ignores those that it does not know. What an instance is an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
 from .cases import MAX_PARTICULARS
@@ -37,13 +37,12 @@ class RequestFailedError(ParseError):
         self.hint = hint
 
 
-def _path(default: Any = ...) -> Any:
-    return bounded(max_chars=MAX_PATH_CHARS) if default is ... else bounded(default, max_chars=MAX_PATH_CHARS)
+def _path(default: Any = MISSING) -> Any:
+    return bounded(default, max_chars=MAX_PATH_CHARS)
 
 
-def _plan(default: Any = ...) -> Any:
-    limits = {"max_entries": MAX_VALUES, "max_chars": MAX_MESSAGE_BYTES}
-    return bounded(**limits) if default is ... else bounded(default, **limits)
+def _plan(default: Any = MISSING) -> Any:
+    return bounded(default, max_entries=MAX_VALUES, max_chars=MAX_MESSAGE_BYTES)
 
 
 def _class() -> Any:
@@ -62,9 +61,8 @@ def _bytes(default: Any = None) -> Any:
     return bounded(default, low=0)
 
 
-def _seconds(default: Any = ...) -> Any:
-    limits = {"low": 0, "high": 1e13}
-    return bounded(**limits) if default is ... else bounded(default, **limits)
+def _seconds(default: Any = MISSING) -> Any:
+    return bounded(default, low=0, high=1e13)
 
 
 def read_message(kind: Type[T], data: bytes) -> T:

@@ -87,19 +87,21 @@ class Attempts:
         self._began_at = clock()
         self.failures = 0
 
-    def after_failure(
-        self, error: Optional[Exception] = None, *, asked_s: Optional[float] = None
-    ) -> Optional[float]:
-        """Count one more failure: how long to wait now; None: give up.
+    def after_failure(self, asked_s: Optional[float] = None) -> Optional[float]:
+        """Count one more failure: how many seconds to wait now; None: give up.
 
         Args:
-            error: Its `wait_s`, where it has one, is the wait that the other side asked for.
-            asked_s: That wait, where the error does not carry it.
+            asked_s: The wait that the other side asked for, instead of the schedule's own.
         """
         self.failures += 1
         passed_s = self._clock() - self._began_at
-        asked_s = getattr(error, "wait_s", asked_s)
         return self._schedule.wait_s(self.failures, passed_s=passed_s, asked_s=asked_s, rand=self._rand)
+
+
+def asked_wait_s(error: Exception) -> Optional[float]:
+    """The wait that the other side asked for with *error*, its `wait_s`; None: it asked for none."""
+    wait_s: Optional[float] = getattr(error, "wait_s", None)
+    return wait_s
 
 
 def call(
@@ -111,10 +113,10 @@ def call(
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
 ) -> T:
-    """The result of *work*, tried again while that may help. For a thread.
+    """The result of *work*, tried again while that may help; a wait that the error asks for is kept. For a thread.
 
     Args:
-        errors: What counts as a failure; anything else passes through. See `Attempts.after_failure`.
+        errors: What counts as a failure; anything else passes through.
         wait: Waits so many seconds, or until nobody wants the result any more: True then.
         may_help: May the same again do better after this error?
         before_wait: Is told the error and the seconds until the next attempt.
@@ -126,7 +128,7 @@ def call(
         try:
             return work()
         except errors as error:
-            wait_s = attempts.after_failure(error) if may_help(error) else None
+            wait_s = attempts.after_failure(asked_wait_s(error)) if may_help(error) else None
             if wait_s is None:
                 raise
             before_wait(error, wait_s)
@@ -141,13 +143,13 @@ async def call_async(
     errors: Type[E],
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
-    asked_s: Callable[[E], Optional[float]] = lambda error: None,
+    asked_s: Callable[[E], Optional[float]] = asked_wait_s,
     sleep: Optional[Callable[[float], Awaitable[None]]] = None,
 ) -> T:
     """As `call`, for asyncio; whoever cancels the task ends the wait.
 
     Args:
-        asked_s: The wait that this error asks for, in place of the schedule's own; None: it asks for none.
+        asked_s: The wait that an error asks for, in place of the schedule's own; None: it asks for none.
         sleep: Waits so many seconds; None: `asyncio.sleep`.
     """
     import asyncio  # only here: the agent has no loop, and starts faster without it
@@ -156,7 +158,7 @@ async def call_async(
         try:
             return await work()
         except errors as error:
-            wait_s = attempts.after_failure(error, asked_s=asked_s(error)) if may_help(error) else None
+            wait_s = attempts.after_failure(asked_s(error)) if may_help(error) else None
             if wait_s is None:
                 raise
             before_wait(error, wait_s)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import fields
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
 
 from . import event_bodies as bodies
 from .event_bodies import Body
@@ -114,6 +114,19 @@ class Totals(NamedTuple):
     landed_bytes: int
     left_bytes: int
 
+    @classmethod
+    def of(cls, downloads: Iterable[ItemState]) -> "Totals":
+        """The sum over *downloads*."""
+        speed, landed, left = 0.0, 0, 0
+        for item in downloads:
+            here = int(item.number("bytes"))
+            landed += here
+            if item.state == "running":
+                speed += item.number("bytes_per_s")
+            if item.state not in SETTLED:
+                left += max(int(item.number("total_bytes")) - here, 0)
+        return cls(speed, landed, left)
+
 
 class RunState:
     """The state of the run *run*; *planned* are the keys of its plan's items, where this process knows them."""
@@ -164,15 +177,7 @@ class RunState:
 
     def totals(self) -> Totals:
         """Bytes per second, bytes landed and bytes to come, over all downloads."""
-        speed, landed, left = 0.0, 0, 0
-        for item in self.items["downloads"].values():
-            here = int(item.number("bytes"))
-            landed += here
-            if item.state == "running":
-                speed += item.number("bytes_per_s")
-            if item.state not in SETTLED:
-                left += max(int(item.number("total_bytes")) - here, 0)
-        return Totals(speed, landed, left)
+        return Totals.of(self.items["downloads"].values())
 
     @classmethod
     def from_json(
@@ -222,12 +227,6 @@ class RunState:
             for name, attribute in _kept_fields(kind):
                 if name in value:
                     item.facts[name] = _shared(getattr(body, attribute))
-
-    def expect(self, planned: Callable[[str], bool]) -> None:
-        """Its plan became known: *planned* says which keys are its items'. Only what comes from now on may be refused."""
-        self._planned = planned
-        keys = (key for items in self.items.values() for key in items)
-        self._unplanned = sum(1 for key in keys if not planned(key))
 
     def to_json(self) -> Dict[str, object]:
         """The whole state as JSON values, as `status.json` and the API have it."""
@@ -294,7 +293,7 @@ class RunState:
     def _add_error(
         self,
         key: str,
-        failure: "Union[bodies.ItemFailed, bodies.StepFailed, bodies.FailureFields, ErrorTold]",
+        failure: "Union[bodies.Failed, ErrorTold]",
         item: str,
         level: Optional[str],
     ) -> None:
@@ -325,6 +324,11 @@ class RunState:
         assert isinstance(body, bodies.PreflightFailed)
         item = body.item or "preflight"
         self._add_error(event.key or item, body, item, body.level or "critical")
+
+    def _secret_found(self, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, bodies.SecretFound)
+        self._add_error(f"secret in {body.item}", body, body.item, body.level)
 
     def _step_started(self, event: Event) -> None:
         step = self._step(event)
@@ -368,6 +372,7 @@ _FOLDS: Mapping[str, Callable[[RunState, Event], None]] = {
     "run_started": RunState._run_started,
     "facts_found": RunState._facts_found,
     "preflight_failed": RunState._preflight_failed,
+    "secret_found": RunState._secret_found,
     "step_started": RunState._step_started,
     "step_finished": RunState._step_finished,
     "step_failed": RunState._step_failed,

@@ -106,7 +106,7 @@ def _ask(fetch: Fetch, access: Sources, hosts: Hosts, context: Context) -> None:
 def _ask_source(
     fetch: Fetch, source: Source, access: Sources, hosts: Hosts, context: Context, deadline: float
 ) -> bool:
-    """Ask one source; False when it surely has not got the file, so that the next one is to be asked."""
+    """Ask one source; False when the next one is to be asked: it has not got the file, or cannot be reached."""
     turn = hosts.lookups(source.host)
     if not turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
         return True
@@ -114,6 +114,8 @@ def _ask_source(
         left_s = deadline - time.monotonic()
         if left_s <= 0 or hosts.paused_s(source.host) > 0:
             return True
+        if context.outages.last(*source.places) is not None:
+            return False
         limits = fetch.item.limits
         source.answer = access.ask(
             source.url, within_s=left_s, connect_s=limits.connect_s, stop=context.cancelled.is_set
@@ -123,6 +125,9 @@ def _ask_source(
             hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)
         if not failure.retriable:
             source.failure = failure
+        if failure.class_ == "unreachable" and failure.retriable:
+            context.outages.note(failure.place or source.host, failure)
+            return False
         return failure.retriable
     finally:
         turn.release()

@@ -117,7 +117,7 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer
             message=f"run `{run_id}` of another plan is going in `{workspace.root}`",
             case="other_plan",
             about={"run": run_id},
-            differences=tuple(differences(going.to_json(), plan.to_json())),
+            differences=tuple(differences(going.work(), plan.work())),
         )
     stop_keeper(workspace, within_s=TAKE_WITHIN_S)
     return None

@@ -19,7 +19,8 @@ from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..contract.redaction import public_url
 from ..run.context import Context
-from . import refs
+from ..run.outages import Outages
+from . import refs, repo_sources
 from .git import Git
 from .progress import Progress
 
@@ -114,41 +115,13 @@ class _Checkout:
 
     def from_any_source(self) -> bool:
         """Try every source in turn, several rounds while that may help; False when it was there already."""
-        sources = [self._repo.url, *self._repo.mirrors]
-        attempts = retry.Attempts(ROUNDS)
-
-        def report(failure: Failure, wait_s: float) -> None:
-            fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
-            self._context.report("repo_retried", item=self._repo.path, level=self._repo.level, **fields)
-
-        return retry.call(
-            lambda: self._round(sources),
-            attempts,
-            errors=Failure,
-            wait=self._context.wait,
-            may_help=lambda failure: (
-                failure.meaning.helps_elsewhere and bool(sources) and not self._context.is_over()
-            ),
-            before_wait=report,
+        # what is there will do where the source cannot be asked for news: that is not worth a wait
+        outages = Outages(0.0) if self.is_as_recorded() else self._context.outages
+        say = self._progress.say
+        order = repo_sources.Rounds(
+            self._repo, self._from, self._context, rounds=ROUNDS, outages=outages, say=say
         )
-
-    def _round(self, sources: List[str]) -> bool:
-        """Try each of *sources* once, in turn; those for which another time will not help are taken out.
-
-        Raises:
-            Failure: the last one's, or at once what no other source can mend.
-        """
-        for url in list(sources):
-            try:
-                return self._from(url)
-            except Failure as failure:
-                last = failure
-                self._progress.say(f"{public_url(url)}: {failure.message}")
-                if not failure.meaning.helps_elsewhere or self._context.cancelled.is_set():
-                    raise
-                if not failure.retriable:
-                    sources.remove(url)
-        raise last
+        return order.run()
 
     def _from(self, url: str) -> bool:
         target = refs.resolve(url, self._repo.ref, self._elsewhere)

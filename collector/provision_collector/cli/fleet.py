@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Unpack
 import click
 
 from .last_word import LAST_WORD
-from .options import Connection, configure_logging, gone_check_option, login_options, variables_option
+from .options import (
+    Connection,
+    configure_logging,
+    gone_check_option,
+    login_options,
+    unlock_keys,
+    variables_option,
+)
 from .run_options import RunOptions, compiled, run_options
 
 if TYPE_CHECKING:
@@ -145,6 +152,7 @@ def _targets(
     given = {name: value for name, value in login.items() if value is not None}
     targets = read_targets(file, given) if file is not None else []
     targets += [Target(Instance.parse(host, **given)) for host in hosts]
+    unlock_keys([target.instance for target in targets])
     return [replace(target, labels={**labels, **target.labels}) for target in targets]
 
 

@@ -143,14 +143,17 @@ def connection_failure(error: Exception, origin: Origin, timeout_s: float) -> Fa
     """The failure that an error of the network means."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure("tls", f"{origin.host}: {error.verify_message or error.reason}")
+    place = f"{origin.host}:{origin.port}"
     if isinstance(error, socket.gaierror):
         message = f"the name `{origin.host}` cannot be resolved: {error.strerror}"
-        case = "unknown_host" if error.errno == socket.EAI_NONAME else None
-        return Failure("unreachable", message, case=case)
-    if isinstance(error, socket.timeout):
-        return Failure("unreachable", f"no answer from {origin.host}:{origin.port} within {timeout_s:.0f} s")
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return Failure("unreachable", f"{origin.host}:{origin.port}: {reason}")
+    elif isinstance(error, socket.timeout):
+        message = f"no answer from {place} within {timeout_s:.0f} s"
+    else:
+        message = f"{place}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
+    is_unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+    failure = Failure("unreachable", message, case="unknown_host" if is_unknown else None)
+    failure.place = place
+    return failure
 
 
 def shut(opened: socket.socket) -> None:

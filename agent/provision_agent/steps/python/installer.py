@@ -16,6 +16,7 @@ from ...contract.failures import Failure
 from ...contract.plan import Python
 from ...host import answers, probe, process
 from ...run.context import Context
+from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
 from . import indexes, pip_errors
@@ -99,7 +100,7 @@ class Installer:
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
-        attempts = retry.Attempts(SCHEDULE)
+        attempts = PatientAttempts(SCHEDULE, self._context.outages.patience_s)
 
         def prepare_next(failure: Failure, wait_s: float) -> None:
             fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
