@@ -258,8 +258,8 @@ class SecretsNeeded(Body):
 
 
 @dataclass(frozen=True)
-class SecretFound(Failed):
-    item: str = bounded("", always=True, **_LINE)
+class SecretFound(ItemFailed):
+    pass
 
 
 @dataclass(frozen=True)
