@@ -164,12 +164,12 @@ CASES: Dict[str, Case] = {
     # -- services and checks
     "service_command": Case("correct `run:` of the service in the profile"),
     "service_log": Case("read {path} on the instance"),
-    "node_log": Case("read {path} on the instance; correct the node's `install:`, or choose another `ref`"),
-    "no_ready": Case("give the service `ready:`, with the address of its `/system_stats`", "fix_profile"),
-    "no_service": Case("see why it does not run: its own errors stand above this one"),
+    "no_ready": Case("give the service `ready:`, with the address of its `/system_stats`"),
+    "service_down": Case("see why it does not run: its own errors stand above this one"),
     "not_offered": Case(
         "its log says which nodes it could not load; models must lie in a folder that it looks into"
     ),
+    "node_log": Case("read {path} on the instance; correct the node's `install:`, or choose another `ref`"),
     "service_folder": Case("correct `directory` of the service, or let a repo make the folder"),
     "adopted_ended": Case(
         "the same command again: it starts the service itself if nothing else does", "retry"

@@ -63,28 +63,21 @@ class PreflightPassed(Body):
     disks: object = _field()
 
 
-class _Advised:
-    """Its `hint` is made here, of class, case and particulars, whatever its writer made of them."""
-
-    class_: Optional[str]
-    case: Optional[str]
-    about: Optional[Dict[str, str]]
-
-    def __post_init__(self) -> None:
-        hint = hint_of(self.class_, self.case, self.about) if self.class_ else None
-        object.__setattr__(self, "hint", hint)
-
-
 @dataclass(frozen=True)
-class Failed(_Advised, Body):
+class Failed(Body):
     """Why something failed: its class, what happened, what to do, whether the same again may help."""
 
     class_: Optional[str] = _field(alias="class", **_SHORT)
     message: Optional[str] = _field()
     hint: Optional[str] = _field()
+    """Made here, of class, case and particulars, whatever its writer made of them."""
     retriable: Optional[bool] = _field()
     case: Optional[str] = _extra(**_SHORT)
     about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
+
+    def __post_init__(self) -> None:
+        hint = hint_of(self.class_, self.case, self.about) if self.class_ else None
+        object.__setattr__(self, "hint", hint)
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,12 @@ def tried(failure: Failure, for_s: float) -> Failure:
         return failure
     message = f"{failure.message} (tried for {for_s:.0f} s)"
     made = Failure(
-        failure.class_, message, case=failure.case, about=failure.about, retriable=failure.retriable
+        failure.class_,
+        message,
+        case=failure.case,
+        about=failure.about,
+        retriable=failure.retriable,
+        **failure.facts,
     )
-    made.facts.update(failure.facts)
     made.place = failure.place
     return made

@@ -170,8 +170,8 @@ class Items:
                 self._context.report("package_finished", item=item, level=repo.level, duration_s=0.0)
             self._tally.succeed("repos", item)
             return
-        if doubt is not None and doubt.case is not None:
-            failure.advise(doubt.case, **doubt.about)  # it knows which requirement is meant
+        if doubt is not None:
+            failure.case, failure.about = doubt.case, doubt.about  # it knows which requirement is meant
         self._tally.fail("repos", item, repo.level, failure, kind="package")
 
     def settle_doubts(self) -> None:

@@ -102,7 +102,7 @@ def _look(check: Check, service: Optional[Service], context: Context) -> str:
         raise Failure(
             "missing",
             f"`{name}` does not run, so nobody can be asked",
-            case="no_service",
+            case="service_down",
             found="no service",
         )
     base = comfyui.base_of(ready)
@@ -123,8 +123,7 @@ def _look(check: Check, service: Optional[Service], context: Context) -> str:
     if problems:
         few = len(classes.missing) + len(missing)
         all_ = len(check.nodes) + len(check.models)
-        found = f"{all_ - few} of {all_}"
-        raise Failure("missing", "; ".join(problems), case="not_offered", found=found)
+        raise Failure("missing", "; ".join(problems), case="not_offered", found=f"{all_ - few} of {all_}")
     counted = [
         f"{len(names)} {what}"
         for names, what in ((check.nodes, "classes"), (check.models, "models"))

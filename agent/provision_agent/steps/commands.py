@@ -48,9 +48,9 @@ def require_secrets(names: Sequence[str], context: Context) -> None:
     """Raises Failure: `unauthorized` when one of *names* has no value."""
     missing = [name for name in names if name not in context.secrets]
     if missing:
-        named = ", ".join(f"`{name}`" for name in missing)
+        shown = ", ".join(f"`{name}`" for name in missing)
         raise Failure(
-            "unauthorized", f"needs {named}, which is not set", case="secrets_unset", about={"names": named}
+            "unauthorized", f"needs {shown}, which is not set", case="secrets_unset", about={"names": shown}
         )
 
 

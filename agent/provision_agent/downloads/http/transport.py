@@ -147,12 +147,12 @@ def connection_failure(error: Exception, origin: Origin, timeout_s: float) -> Fa
     case = None
     if isinstance(error, socket.gaierror):
         message = f"the name `{origin.host}` cannot be resolved: {error.strerror}"
-        case = "unknown_host" if error.errno == socket.EAI_NONAME else None
     elif isinstance(error, socket.timeout):
         message = f"no answer from {place} within {timeout_s:.0f} s"
     else:
         message = f"{place}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
-    failure = Failure("unreachable", message, case=case)
+    is_unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+    failure = Failure("unreachable", message, case="unknown_host" if is_unknown else None)
     failure.place = place
     return failure
 
