@@ -84,7 +84,15 @@ def worst(codes: Iterable[int]) -> int:
 
 
 def next_action(verdict: str, error_classes: Iterable[str]) -> str:
-    """What a caller should do after *verdict* with errors of these classes: one of `NEXT`."""
+    """What a caller should do after a run.
+
+    Args:
+        verdict: One of `VERDICTS`; of an unknown one only the errors count.
+        error_classes: Of its errors, each one of `FAILURES`.
+
+    Returns:
+        One of `NEXT`.
+    """
     found = VERDICTS.get(verdict)
     return (found.next if found is not None else None) or next_of_classes(error_classes) or "retry"
 
