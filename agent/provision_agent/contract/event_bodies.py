@@ -249,7 +249,7 @@ class SecretsNeeded(Body):
 
 
 @dataclass(frozen=True)
-class SecretFound(FailureFields):
+class SecretFound(Failed):
     item: str = bounded("", always=True, **_LINE)
 
 
