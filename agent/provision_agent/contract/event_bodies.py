@@ -250,6 +250,7 @@ class SecretsNeeded(Body):
 
 @dataclass(frozen=True)
 class SecretFound(Failed):
+    level: Optional[str] = _extra(**_SHORT)
     item: str = bounded("", always=True, **_LINE)
 
 

@@ -75,33 +75,39 @@ class Schedule:
         return wait_s if left_s is None else min(wait_s, left_s)
 
 
+def asked_wait_s(error: Exception) -> Optional[float]:
+    """The wait that the other side asked for with *error*, its `wait_s`; None: it asked for none."""
+    wait_s: Optional[float] = getattr(error, "wait_s", None)
+    return wait_s
+
+
 class Attempts:
-    """Counts the failures of one piece of work against its schedule."""
+    """Counts the failures of one piece of work against its schedule.
+
+    Args:
+        asked_s: The wait, in seconds, that an error asks for in place of the schedule's own; None: it asks for none.
+    """
 
     def __init__(
-        self, schedule: Schedule, *, clock: Callable[[], float] = time.monotonic, rand: Rand = random.random
+        self,
+        schedule: Schedule,
+        *,
+        asked_s: Callable[[Exception], Optional[float]] = asked_wait_s,
+        clock: Callable[[], float] = time.monotonic,
+        rand: Rand = random.random,
     ) -> None:
         self._schedule = schedule
+        self._asked_s = asked_s
         self._clock = clock
         self._rand = rand
         self._began_at = clock()
         self.failures = 0
 
-    def after_failure(self, asked_s: Optional[float] = None) -> Optional[float]:
-        """Count one more failure: how many seconds to wait now; None: give up.
-
-        Args:
-            asked_s: The wait that the other side asked for, instead of the schedule's own.
-        """
+    def after_failure(self, error: Exception) -> Optional[float]:
+        """Count *error* as one more failure: how many seconds to wait now; None: give up."""
         self.failures += 1
-        passed_s = self._clock() - self._began_at
+        passed_s, asked_s = self._clock() - self._began_at, self._asked_s(error)
         return self._schedule.wait_s(self.failures, passed_s=passed_s, asked_s=asked_s, rand=self._rand)
-
-
-def asked_wait_s(error: Exception) -> Optional[float]:
-    """The wait that the other side asked for with *error*, its `wait_s`; None: it asked for none."""
-    wait_s: Optional[float] = getattr(error, "wait_s", None)
-    return wait_s
 
 
 def call(
@@ -113,10 +119,10 @@ def call(
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
 ) -> T:
-    """The result of *work*, tried again while that may help; a wait that the error asks for is kept. For a thread.
+    """The result of *work*, tried again while that may help. For a thread.
 
     Args:
-        errors: What counts as a failure; anything else passes through.
+        errors: What counts as a failure; anything else passes through. See `Attempts.after_failure`.
         wait: Waits so many seconds, or until nobody wants the result any more: True then.
         may_help: May the same again do better after this error?
         before_wait: Is told the error and the seconds until the next attempt.
@@ -128,7 +134,7 @@ def call(
         try:
             return work()
         except errors as error:
-            wait_s = attempts.after_failure(asked_wait_s(error)) if may_help(error) else None
+            wait_s = attempts.after_failure(error) if may_help(error) else None
             if wait_s is None:
                 raise
             before_wait(error, wait_s)
@@ -143,13 +149,11 @@ async def call_async(
     errors: Type[E],
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
-    asked_s: Callable[[E], Optional[float]] = asked_wait_s,
     sleep: Optional[Callable[[float], Awaitable[None]]] = None,
 ) -> T:
     """As `call`, for asyncio; whoever cancels the task ends the wait.
 
     Args:
-        asked_s: The wait that an error asks for, in place of the schedule's own; None: it asks for none.
         sleep: Waits so many seconds; None: `asyncio.sleep`.
     """
     import asyncio  # only here: the agent has no loop, and starts faster without it
@@ -158,7 +162,7 @@ async def call_async(
         try:
             return await work()
         except errors as error:
-            wait_s = attempts.after_failure(asked_s(error)) if may_help(error) else None
+            wait_s = attempts.after_failure(error) if may_help(error) else None
             if wait_s is None:
                 raise
             before_wait(error, wait_s)

@@ -183,10 +183,8 @@ class PatientAttempts(retry.Attempts):
         self._patience_s = patience_s
         self._unreached_since: Optional[float] = None
 
-    def after_failure(
-        self, error: Optional[Exception] = None, *, asked_s: Optional[float] = None
-    ) -> Optional[float]:
-        wait_s = super().after_failure(error, asked_s=asked_s)
+    def after_failure(self, error: Exception) -> Optional[float]:
+        wait_s = super().after_failure(error)
         if not isinstance(error, Failure) or error.class_ not in CLASSES:
             self._unreached_since = None
             return wait_s
