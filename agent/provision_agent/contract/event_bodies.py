@@ -249,9 +249,8 @@ class SecretsNeeded(Body):
 
 
 @dataclass(frozen=True)
-class SecretFound(Failed):
-    level: Optional[str] = _extra(**_SHORT)
-    item: str = bounded("", always=True, **_LINE)
+class SecretFound(ItemFailed):
+    pass
 
 
 @dataclass(frozen=True)
