@@ -63,7 +63,7 @@ def refusal(refused: Refused) -> Failure:
     if status in (404, 410):
         return Failure("not_found", refused.message)
     if status in (401, 403, 407):
-        return Failure("unauthorized", refused.message, hint=_token_hint(refused.host, refused.token))
+        return Failure("unauthorized", refused.message, hint=token_hint(refused.host, refused.token))
     if status in (408, 425) or status >= 500:
         return Failure("upstream_down", refused.message)
     hint = "the server refuses this URL: open it in a browser, then correct the profile"
@@ -101,7 +101,8 @@ def quoted(body: bytes, secrets: List[str]) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:QUOTED_BYTES]
 
 
-def _token_hint(host: str, token: Optional[str]) -> str:
+def token_hint(host: str, token: Optional[str]) -> str:
+    """What to do when *host* wants to know who asks, and the secret *token* (None: none) went along."""
     if token:
         return f"the value of `{token}` is refused: make a new token, or give its account access"
     name = source_kinds.secret_for(host)
