@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Callable, FrozenSet, Mapping, Protocol
 
+from .outages import Outages
 from .state import StateFile
 
 SHORTEST_WAIT_S = 0.1
@@ -38,6 +39,8 @@ class Context:
     """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""
     offered: FrozenSet[str] = frozenset()
     """Names of secrets that are set where the run was ordered, and whose values are held back there."""
+    outages: Outages = field(default_factory=Outages)
+    """Which servers cannot be reached now: all steps share their waits."""
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
 
