@@ -85,6 +85,8 @@ class Survey:
 
     def ask(self) -> SourcesAnswer:
         """Every source of every download and repo, in the plan's order: first the URL, then the mirrors, then the substitute."""
+        for item in self._plan.downloads:
+            self._access.add(item)
         repos = [
             (repo, [self._pool.submit(self._ask_repo, url, repo) for url in (repo.url, *repo.mirrors)])
             for repo in self._plan.repos

@@ -105,6 +105,16 @@ SecretName = Annotated[
     matching(NAME_OF_A_SECRET, "a name of a secret: capitals, digits and `_`, as an environment variable"),
     Kind("name of an environment variable in capitals", "HF_TOKEN"),
 ]
+UserName = Annotated[
+    str,
+    matching(r"[\x21-\x39\x3b-\x7e]+", "a name for a login: visible characters without `:`"),
+    Kind("name, without `:`", "reader"),
+]
+HeaderName = Annotated[
+    str,
+    string(checks.header_name, pattern="^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"),
+    Kind("name of a header", "X-Api-Key"),
+]
 SecretCondition = Annotated[
     SecretName,
     NAMES_SECRET,

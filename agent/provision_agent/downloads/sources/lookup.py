@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from ...contract import source_kinds
 from ...contract.failures import Failure
+from ...contract.plan import Download
 from ...contract.plan_parts import SecretRule
 from .. import verify
 from ..http import errors, request
@@ -24,6 +25,7 @@ from ..http.transport import Origin, Stop, origin_of
 from . import addresses
 from .answer import HEAD_BYTES, MOST_BYTES, Answer
 from .http import Fetch
+from .own_headers import NOTHING_SHOWN, OwnHeaders, Shown
 
 HEAD_WITHIN_S = 5.0
 SMALL_BYTES = 8 << 20
@@ -42,6 +44,7 @@ class Sources:
         self._shown = {rule.name for rule in rules if not rule.is_default}
         """Names of those that go along with every request to their hosts."""
         self._refused_without: Set[str] = set()
+        self._own = OwnHeaders(secrets)
         self._values = {rule.name: secrets[rule.name] for rule in rules if secrets.get(rule.name)}
 
     @property
@@ -52,7 +55,11 @@ class Sources:
     @property
     def secret_values(self) -> List[str]:
         """What must never be written anywhere."""
-        return list(self._values.values())
+        return [*self._values.values(), *self._own.logins]
+
+    def add(self, item: Download, *urls: str) -> None:
+        """Take what *item* shows to its own host: before its URLs, or *urls* that stand for it, are asked."""
+        self._own.add(item, *urls)
 
     def ask(
         self,
@@ -145,11 +152,12 @@ class Sources:
         on_socket: Callable[[socket.socket], None],
     ) -> "Tuple[request.Response, List[request.Hop], Dict[str, str], Optional[str]]":
         """The answer, the hops before it, and the credentials that went along; a token that is held back, if one must."""
+        own = self._own.of(url)
         sent: Tuple[Dict[str, str], Optional[str]] = ({}, None)
 
         def headers_for(at: str, before: List[request.Hop]) -> Dict[str, str]:
             nonlocal sent
-            sent = self._credentials(address, at, before)
+            sent = self._credentials(address, at, before, own)
             return dict(range_header(span), **sent[0])
 
         for is_last in (False, True):
@@ -203,13 +211,18 @@ class Sources:
         return functools.partial(self._fetch_small, deadline=deadline)
 
     def _credentials(
-        self, address: str, at: str, hops: List[request.Hop]
+        self, address: str, at: str, hops: List[request.Hop], own: Shown = NOTHING_SHOWN
     ) -> "Tuple[Dict[str, str], Optional[str]]":
         """Headers for *at*, the next URL on the way from *address*, and the name of the secret in them."""
         origin = origin_of(address)
         if origin_of(at) != origin or any(origin_of(hop.url) != origin for hop in hops):
             return {}, None
-        return self._authorization(address, origin)
+        headers, token = self._authorization(address, origin)
+        if not own.headers or origin.scheme != "https":
+            return headers, token
+        if any(name.lower() == "authorization" for name in own.headers):
+            headers = {}
+        return {**headers, **own.headers}, own.secret
 
     def _may_show_more(self, url: str, address: str, response: request.Response) -> bool:
         """Was *url* refused for want of a token that is held back, and is there one to show?"""
