@@ -21,6 +21,7 @@ _COMMANDS = {
     "verify": "commands.query",
     "facts": "commands.query",
     "sources": "commands.probe_sources",
+    "whoami": "commands.whoami",
     "audit": "commands.audit",
     "capture": "commands.capture",
     "supervise": "services.manager",

@@ -13,8 +13,10 @@ from harness.content import Content
 from harness.elsewhere import Elsewhere
 from harness.file_server import Fault, FileServer, make_certificate
 from harness.hostile import HostileInstance, event_line
+from provision_agent.contract.findings import WhoamiAnswer
 from provision_collector import Profile, Run, attach, start
 from provision_collector.cli import main
+from provision_collector.planning.token_owner import judged
 from provision_collector.profile import compile_plan
 
 from .conftest import Finished, Here
@@ -194,6 +196,76 @@ def test_plan_says_which_token_would_go_where(
     assert facts["default_secrets"][0]["is_wanted"] is True
     assert facts["plan_hash"] == hash_without, "whether a value is set is no part of the work"
     assert "HF_TOKEN" not in planned("gated", "--no-default-secrets", "--offline")
+
+
+# -- whom a token belongs to
+
+
+def owner_of(role: str) -> Content:
+    access = {
+        "displayName": "laptop",
+        "role": role,
+        "fineGrained": {"canReadGatedRepos": False, "scoped": []},
+    }
+    auth = {"type": "access_token", "accessToken": access}
+    return Content.of(json.dumps({"type": "user", "name": "alice", "auth": auth}).encode())
+
+
+TOLD = {
+    "valid": (WhoamiAnswer("valid", HUB, owner="alice", kind="read"), "HF_TOKEN belongs to `alice` (read)"),
+    "invalid": (
+        WhoamiAnswer("invalid", HUB, "it answered 401"),
+        "HF_TOKEN is wrong or has expired: it answered 401",
+    ),
+    "other_kind": (
+        WhoamiAnswer("other_kind", HUB, owner="alice", kind="fineGrained", name="x"),
+        "HF_TOKEN belongs to `alice`, and its token `x` (fine-grained) reads no gated and no private repository",
+    ),
+    "unreachable": (
+        WhoamiAnswer("unreachable", HUB, "no answer"),
+        "whom HF_TOKEN belongs to is not known: no answer",
+    ),
+}
+
+
+@pytest.mark.parametrize("state", TOLD)
+def test_each_state_of_a_token_has_its_own_words_and_what_to_do(state: str) -> None:
+    answer, said = TOLD[state]
+    owner = judged("HF_TOKEN", answer)
+
+    assert (owner.state, owner.message) == (state, said)
+    assert bool(owner.hint) == (state != "valid")
+
+
+def test_check_online_asks_whom_the_token_belongs_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    (tmp_path / "p.yaml").write_text(profile_of("hf://o/r/a.safetensors"))
+    with FileServer() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url("").rstrip("/"))
+        server.add("/o/r/resolve/main/a.safetensors", Content.safetensors(1 << 20))
+        server.add("/api/whoami-v2", owner_of("fineGrained"))
+        with pytest.raises(SystemExit) as left:
+            main(["check", str(tmp_path / "p.yaml"), "--online", "--json"])
+        facts = json.loads(capsys.readouterr().out)
+
+    assert (left.value.code, facts["sources"][0]["state"]) == (0, "ok")
+    assert [(token["name"], token["state"]) for token in facts["tokens"]] == [("HF_TOKEN", "other_kind")]
+    assert TOKEN not in json.dumps(facts)
+
+
+def test_doctor_says_whom_the_token_belongs_to_and_the_instance_never_sees_it(
+    here: Here, tmp_path: Path
+) -> None:
+    with FileServer() as server:
+        server.add("/api/whoami-v2", owner_of("write"))
+        environment = {"HF_ENDPOINT": server.url("").rstrip("/"), "HF_TOKEN": TOKEN}
+        done = here.run("doctor", *here.connection(), environment=environment)
+
+    assert "token      HF_TOKEN belongs to `alice` (write `laptop`)" in done.stdout, done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    assert leaks(here) == []
 
 
 # -- an instance is a stranger

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
 
     from ..planning.sources import Row
+    from ..planning.token_owner import TokenOwner
     from ..profile import Profile
 
 
@@ -55,8 +56,12 @@ def command(
     as_json: bool,
 ) -> None:
     """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?"""
+    import asyncio
+    from dataclasses import asdict
+
     from ..planning.prepare import prepare
     from ..planning.sources import exit_code, rows_of
+    from ..planning.token_owner import token_owners
 
     wanted = one_profile("check", name, profile)
     try:
@@ -74,17 +79,21 @@ def command(
     facts = counts(prepared.profile, prepared.plan)
     code = 0
     rows: list[Row] = []
+    owners: list[TokenOwner] = []
     if online:
         print_warnings(prepared.warnings)
         rows = rows_of(prepared.plan, prepared.ask())
         code = exit_code(rows)
+        owners = asyncio.run(token_owners(prepared.plan.secrets, prepared.secrets))
     if as_json:
         more = {"unresolved": list(prepared.unresolved)} if workflows else {}
-        asked = {"sources": [row.to_json() for row in rows]} if online else {}
+        tokens = [asdict(owner) for owner in owners]
+        asked = {"sources": [row.to_json() for row in rows], "tokens": tokens} if online else {}
         click.echo(json.dumps({"valid": True, **facts, **more, **asked}, ensure_ascii=False))
     else:
         click.echo(sentence(facts))
         _print_sources(rows)
+        _print_tokens(owners)
         for open_ in prepared.unresolved:
             click.echo(f"open: {open_}", err=True)
     sys.exit(code)
@@ -125,6 +134,15 @@ def _print_sources(rows: list[Row]) -> None:
                 keep="\n",
             )
         )
+
+
+def _print_tokens(owners: list[TokenOwner]) -> None:
+    from ..console.text import harmless
+
+    for owner in owners:
+        print(harmless(f"token  {owner.message}"))
+        if owner.hint:
+            print(harmless(f"  next: {owner.hint}"))
 
 
 def as_fields(problem: str) -> dict[str, object]:

@@ -43,6 +43,8 @@ async def survey(
     Raises:
         ProvisionError: the instance cannot be asked.
     """
+    rules = {rule.name for rule in plan.secrets}
+    secrets = {name: value for name, value in secrets.items() if name in rules}
     held = held_back(plan.secrets, secrets) if instance is not None else frozenset()
     request = SourcesRequest(
         plan=plan.to_json(),
