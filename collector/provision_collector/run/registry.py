@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -138,6 +139,17 @@ def record_of(instance: Instance) -> dict[str, object]:
         if values[name] is not None and values[name] != "none":
             values[name] = str(Path(str(values[name])).expanduser().absolute())
     return values
+
+
+_claimed: dict[str, str] = {}
+"""Which instance's run this process writes to a stem, by the stem."""
+_claiming = threading.Lock()
+
+
+def claim(stem: str, instance: Instance) -> bool:
+    """Take *stem* for the files of a run of *instance*; False when this process writes another instance's there."""
+    with _claiming:
+        return _claimed.setdefault(stem, identity_of(instance)) == identity_of(instance)
 
 
 def find(run: str, instance: Instance | None = None) -> RunRecord | None:

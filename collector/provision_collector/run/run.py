@@ -238,9 +238,11 @@ class Run:
             return record.files
         # two instances may have runs of one id that began in one second: each has its own mirrors
         others = {record.stem for record in registry.all_of(run) if not record.is_of(self.instance)}
-        while (files := RunFiles.of(self._order.logs_dir, run, started_unix)).stem in others:
+        while True:
+            files = RunFiles.of(self._order.logs_dir, run, started_unix)
+            if files.stem not in others and registry.claim(files.stem, self.instance):
+                return files
             started_unix += 1
-        return files
 
     async def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> Outcome:
         files = self.files

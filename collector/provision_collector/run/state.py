@@ -95,7 +95,9 @@ class LocalRun:
     def is_fed(self, mirrors: Sequence[Mirror]) -> bool:
         """The run has ended and *mirrors* hold all that it wrote."""
         sizes = self._final_sizes
-        return sizes is not None and all(mirror.offset >= sizes.get(mirror.name, 0) for mirror in mirrors)
+        return sizes is not None and all(
+            mirror.is_full or mirror.offset >= sizes.get(mirror.name, 0) for mirror in mirrors
+        )
 
     def is_complete(self) -> bool:
         """The run has ended and its files here hold all that it wrote, whoever feeds them."""
