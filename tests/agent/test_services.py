@@ -21,6 +21,7 @@ from provision_agent.contract.plan import Ready, Service
 from provision_agent.host.detach import Identity
 from provision_agent.services import log, manager, supervisor
 from provision_agent.services import wait_ready as service_ready
+from provision_agent.services.files import ServiceFiles, read_order
 from provision_agent.services.wait_ready import wait_ready
 
 SERVER = """
@@ -132,6 +133,14 @@ def test_a_service_is_ready_when_it_answers_as_wanted(here: Surroundings, port: 
 
     assert here.names() == ["service_started", "service_ready"]
     assert "listening here" in log_of(here)
+
+
+def test_a_supervisor_is_told_all_that_the_profile_says_of_its_service(here: Surroundings) -> None:
+    service = program("import time; time.sleep(60)", restart="on_failure", start="complete", level="optional")
+
+    manager.start(service, here.context, None)
+
+    assert read_order(ServiceFiles("ui", here.context).order_path).service == service
 
 
 def test_the_service_survives_the_death_of_the_agent_that_started_it(here: Surroundings) -> None:
