@@ -84,12 +84,15 @@ def _status(request: StatusRequest) -> StatusAnswer:
 
 
 def _stop(request: StopRequest) -> StopAnswer:
+    ended: Optional[StopAnswer] = None
     for workspace, run in _chosen(request.run, request.workspace):
         state = read_state(workspace, run)
         if run == workspace.current_run() and state is not None and state.verdict is None:
             stopped = stop_keeper(workspace, within_s=STOP_WITHIN_S)
             return StopAnswer(stopped, run, (read_state(workspace, run) or state).verdict)
-    return StopAnswer(False, request.run)
+        if state is not None and state.verdict is not None:
+            ended = ended or StopAnswer(False, run, state.verdict)
+    return ended or StopAnswer(False)
 
 
 def _facts(request: FactsRequest) -> FactsAnswer:
@@ -128,7 +131,8 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
                     level=check.level,
                     class_=failure.class_,
                     message=failure.message,
-                    hint=failure.hint,
+                    case=failure.case,
+                    about=failure.about,
                     retriable=failure.retriable,
                     found=failure.facts.get("found"),
                 )

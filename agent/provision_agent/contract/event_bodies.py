@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
+from .cases import MAX_PARTICULARS
+from .failures import hint_of
 from .parsing import bounded
 from .steps import LEVELS
 
@@ -68,7 +70,14 @@ class Failed(Body):
     class_: Optional[str] = _field(alias="class", **_SHORT)
     message: Optional[str] = _field()
     hint: Optional[str] = _field()
+    """Made here, of class, case and particulars, whatever its writer made of them."""
     retriable: Optional[bool] = _field()
+    case: Optional[str] = _extra(**_SHORT)
+    about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
+
+    def __post_init__(self) -> None:
+        hint = hint_of(self.class_, self.case, self.about) if self.class_ else None
+        object.__setattr__(self, "hint", hint)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ import math
 from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
+from .cases import MAX_PARTICULARS
 from .events import UnknownFormatError
+from .failures import hint_of
 from .parsing import ParseError, bounded, parse, read_object, to_json
 from .steps import LEVELS
 from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
@@ -45,6 +47,14 @@ def _plan(default: Any = MISSING) -> Any:
 
 def _class() -> Any:
     return bounded("", max_chars=64, alias="class")
+
+
+def _case() -> Any:
+    return bounded(None, max_chars=64)
+
+
+def _about() -> Any:
+    return bounded(factory=dict, max_entries=MAX_PARTICULARS)
 
 
 def _bytes(default: Any = None) -> Any:
@@ -134,9 +144,15 @@ class StartAnswer:
     class_: str = _class()
     message: str = ""
     hint: str = ""
+    """What to do: whoever reads the answer makes the words of class, case and particulars."""
+    case: Optional[str] = _case()
+    about: Dict[str, str] = _about()
     retriable: bool = False
     differences: Tuple[str, ...] = bounded((), max_entries=10_000)
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hint", hint_of(self.class_, self.case, self.about))
 
     @property
     def is_accepted(self) -> bool:
@@ -187,7 +203,7 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class StopAnswer:
-    """`stopped`: nothing of it is left; False also when there was none."""
+    """`stopped`: nothing of it is left. A run that had ended before comes with its verdict; without a `run` there is none."""
 
     stopped: bool
     run: Optional[str] = bounded(None, max_chars=64)
@@ -229,8 +245,13 @@ class CheckFailed:
     class_: str = _class()
     message: str = ""
     hint: Optional[str] = None
+    case: Optional[str] = _case()
+    about: Dict[str, str] = _about()
     retriable: bool = False
     found: object = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hint", hint_of(self.class_, self.case, self.about))
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class StepState:
 
 
 class ItemError(NamedTuple):
-    """Why an item, a step or the run failed."""
+    """Why an item, a step or the run failed; `case` and `about` as in `cases`."""
 
     class_: str
     item: str
@@ -98,10 +98,13 @@ class ItemError(NamedTuple):
     message: str
     hint: Optional[str]
     retriable: bool
+    case: Optional[str] = None
+    about: Optional[Dict[str, str]] = None
 
     def to_json(self) -> Dict[str, object]:
         """As JSON values."""
-        return {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
+        values = {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
+        return {name: value for name, value in values.items() if value or name not in ("case", "about")}
 
 
 class Totals(NamedTuple):
@@ -296,8 +299,9 @@ class RunState:
     ) -> None:
         self.errors.pop(key, None)  # the newest is the last
         self.errors[key] = ItemError(
-            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable)
-        )
+            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable),
+            failure.case, failure.about,
+        )  # fmt: skip
 
     # -- what single events change
 

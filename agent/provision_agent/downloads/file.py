@@ -195,7 +195,7 @@ class Fetch:
             return self._skip(path)
         if self._part is None and (self._is_there(path, answer) or not self._take_part(path, answer)):
             return self._skip(path)
-        landing.check_promise(self._promised, answer)
+        landing.check_promise(self._promised, answer, path, self._access.secret_values)
         self._wanted_path = path
         transfer = self._begin(source, answer)
         if urlsplit(answer.location).scheme == "file":
@@ -357,9 +357,9 @@ class Fetch:
             self._withdraw()
             self._part.discard()
             # once it gets the benefit of the doubt: bytes may have been mixed up on the way or by a crash
-            may_heal = not self._was_restarted and failure.meaning.helps_afresh
+            failure.retriable = not self._was_restarted and failure.meaning.helps_afresh
             self._was_restarted = True
-            raise Failure(failure.class_, failure.message, hint=failure.hint, retriable=may_heal) from None
+            raise
         return sha256
 
     def _unpack(self, final: str, record: existing.FileRecord) -> None:

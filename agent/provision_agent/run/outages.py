@@ -207,6 +207,13 @@ def tried(failure: Failure, for_s: float) -> Failure:
     if for_s < 1:
         return failure
     message = f"{failure.message} (tried for {for_s:.0f} s)"
-    made = Failure(failure.class_, message, hint=failure.hint, retriable=failure.retriable, **failure.facts)
+    made = Failure(
+        failure.class_,
+        message,
+        case=failure.case,
+        about=failure.about,
+        retriable=failure.retriable,
+        **failure.facts,
+    )
     made.place = failure.place
     return made
