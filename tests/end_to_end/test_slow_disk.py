@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from harness.file_server import FileServer
-from provision_agent.contract.status import ItemState
+from provision_agent.contract.status_parts import ItemState
 from provision_collector import Instance, Profile, start
 from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.collect.markers import Markers

@@ -7,7 +7,8 @@ from typing import Annotated, NotRequired
 
 from provision_agent.contract import verdicts
 from provision_agent.contract.failures import Kind
-from provision_agent.contract.status import ItemError, ItemState, RunState
+from provision_agent.contract.status import RunState
+from provision_agent.contract.status_parts import ItemError, ItemState
 from provision_agent.contract.steps import THERE
 from pydantic import Field
 from typing_extensions import TypedDict

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
-from provision_agent.contract.status import Totals
+from provision_agent.contract.status_parts import Totals
 
 from ...distribution import version
 from ..store.rows import ENDED, STATES
