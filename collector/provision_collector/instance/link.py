@@ -9,11 +9,9 @@ import asyncio
 import time
 from typing import Protocol
 
-from provision_agent.contract.retry import full_jitter_s
-
 from .address import Instance
 from .connection import Connection
-from .contact import RECONNECT_BASE_S, RECONNECT_CAP_S, first_contact, regain
+from .contact import RECONNECT, first_contact, regain
 
 STEADY_AFTER_S = 10.0
 """A connection that lived this long was a good one: the next loss is answered at once."""
@@ -96,9 +94,7 @@ class Link:
         return await regain(
             self._instance,
             lost_for_s=time.monotonic() - self._last_contact,
-            first_wait_s=0.0
-            if losses <= 1
-            else full_jitter_s(losses, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S),
+            first_wait_s=(RECONNECT.wait_s(losses) or 0.0) if losses > 1 else 0.0,
             on_wait=self._say_waiting,
             max_attempts=self._max_attempts,
             way_back=self._way_back,
