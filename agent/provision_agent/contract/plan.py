@@ -175,7 +175,10 @@ class Command(Named):
 
 @dataclass(frozen=True)
 class Check(Named):
-    """What must be there: a `path`, files matching any of `glob`, or importable modules; exactly one."""
+    """What must be there: a `path`, files matching any of `glob`, importable modules, or what a service offers.
+
+    Exactly one of the four. Of a ComfyUI, the `service`, classes of `nodes` and files of `models` are asked for.
+    """
 
     name: str
     path: Optional[str] = None
@@ -183,12 +186,27 @@ class Check(Named):
     min_count: int = count_field(1, low=0)
     min_size_bytes: int = bytes_field(0)
     imports: Tuple[str, ...] = ()
+    service: Optional[str] = None
+    nodes: Tuple[str, ...] = ()
+    models: Tuple[str, ...] = ()
     level: str = level_field()
 
 
 @dataclass(frozen=True)
+class Hook:
+    """A command that is run when something failed: the keeper's after `failed` or `timeout`, or a service's."""
+
+    run: Tuple[str, ...] = argv_field()
+    secrets: Tuple[str, ...] = ()
+    timeout_s: float = seconds_field(300.0)
+
+
+@dataclass(frozen=True)
 class Ready:
-    """When a service counts as up: `successes` answers in a row from `url`, fitting `json`, within `within_s`."""
+    """When a service counts as up: `successes` answers in a row from `url`, fitting `json`.
+
+    It is given up when its log has not grown for `within_s`.
+    """
 
     url: str
     within_s: float = seconds_field(600.0)
@@ -207,16 +225,12 @@ class Service(Named):
     ready: Optional[Ready] = None
     restart: str = bounded("never", one_of=("never", "on_failure"))
     start: str = bounded("usable", one_of=("usable", "complete"))
-    level: str = level_field()
-
-
-@dataclass(frozen=True)
-class Hook:
-    """A command that the keeper runs after `failed` or `timeout`, even if nobody listens any more."""
-
-    run: Tuple[str, ...] = argv_field()
     secrets: Tuple[str, ...] = ()
-    timeout_s: float = seconds_field(300.0)
+    log_failures: Tuple[str, ...] = ()
+    """Regular expressions: a line of its log since its start that one of them finds is its failure."""
+    on_start_failure: Optional[Hook] = None
+    """Run once, when its first start failed, before the second."""
+    level: str = level_field()
 
 
 class _Known(NamedTuple):
@@ -318,7 +332,11 @@ class Plan:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def bind(self, *, workspace: str, home: str, run_id: str) -> Plan:
-        """The plan with ``${workspace}``, ``${home}`` and ``${run_id}`` filled in and ``$${`` unescaped."""
+        """The plan with ``${workspace}``, ``${home}`` and ``${run_id}`` filled in and ``$${`` unescaped.
+
+        Raises:
+            PlanFormatError: it names another variable.
+        """
         values = {"workspace": workspace, "home": home, "run_id": run_id}
         bound = map_strings(self.to_json(), lambda text: expand(text, values))
         return Plan.from_json(dict(bound, workspace=workspace))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from .last_word import LAST_WORD
 from .options import (
     Connection,
     configure_logging,
@@ -90,6 +91,7 @@ def up(
     from ..errors import UsageError
     from ..pool.descriptors import allow_many_files
 
+    LAST_WORD.concerns(labels=dict(labels))
     allow_many_files()
     targets = _targets(file, hosts, connection, dict(labels))
     if not targets:
@@ -106,6 +108,7 @@ def up(
         click.echo(
             json.dumps({**facts, "members": [vars(member) for member in fleet.members]}, ensure_ascii=False)
         )
+        LAST_WORD.is_said = True
     else:
         _print_table(fleet.members)
     if fleet.held_because is not None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol, TypedDict, TypeVar
 
 import click
 
+from .last_word import LAST_WORD
+
 if TYPE_CHECKING:
     from ..instance import Instance
 
@@ -168,6 +170,7 @@ def instance_of(connection: Mapping[str, object], run: str | None = None) -> Ins
 
     given = {name: value for name, value in connection.items() if value is not None}
     host = given.pop("host", None)
+    LAST_WORD.concerns(host=str(host or ""), run=run)
     if host is not None:
         instance = Instance.parse(str(host), **given)
     elif run is None:
@@ -176,6 +179,7 @@ def instance_of(connection: Mapping[str, object], run: str | None = None) -> Ins
         )
     else:
         known = registry.known(run).to_instance()
+        LAST_WORD.concerns(host=str(known))
         instance = replace(known, **given)  # type: ignore[arg-type]  # click has made them what they are
     unlock_keys([instance])
     return instance

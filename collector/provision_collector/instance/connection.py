@@ -248,19 +248,11 @@ def _unprepared(instance: Instance, error: Exception) -> UsageError:
     )
 
 
-_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
-    ((socket.gaierror,), "unknown-name", "check the host's spelling in `--host`"),
-    ((ConnectionRefusedError,), "refused", "check that the instance runs and that `--port` is its SSH port"),
-    (
-        (TimeoutError,),
-        "timed-out",
-        "check that the instance runs and that its SSH port is open to this machine",
-    ),
-    (
-        (ConnectionResetError, BrokenPipeError, asyncssh.ConnectionLost),
-        "reset",
-        "wait for the instance to boot, or check `--port`",
-    ),
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((socket.gaierror,), "unknown-name"),
+    ((ConnectionRefusedError,), "refused"),
+    ((TimeoutError,), "timed-out"),
+    ((ConnectionResetError, BrokenPipeError, asyncssh.ConnectionLost), "reset"),
 )
 
 
@@ -273,17 +265,10 @@ def _explained(instance: Instance, keys: HostKeys, error: Exception) -> Provisio
             f"{instance} does not take this key{user}: {error.reason}",
             hint="give the right key with `--key` and the right user with `--user`; the provider's page says which key it holds",
         )
-    for kinds, cause, hint in _CAUSES:
-        if isinstance(error, kinds):
-            return HostUnreachableError(
-                f"no SSH connection to {instance}: {_reason(cause, error)}", hint=hint, cause=cause
-            )
     is_no_route = isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
-    return HostUnreachableError(
-        f"no SSH connection to {instance}: {error}",
-        hint="check the address and that `--port` is the SSH port",
-        cause="no-route" if is_no_route else "closed",
-    )
+    otherwise = "no-route" if is_no_route else "closed"
+    cause = next((cause for kinds, cause in _CAUSES if isinstance(error, kinds)), otherwise)
+    return HostUnreachableError(f"no SSH connection to {instance}: {_reason(cause, error)}", cause=cause)
 
 
 def _reason(cause: str, error: Exception) -> str:
