@@ -68,7 +68,12 @@ class Link:
         return self.connection is not None and not self.connection.lost.is_set()
 
     def lose(self, cause: str, *, heard_at: float | None) -> None:
-        """Give the connection up: *cause* says why, *heard_at* (monotonic) when the other side last spoke."""
+        """Give the connection up.
+
+        Args:
+            cause: Why, in the words of the event ``connection_lost``.
+            heard_at: When the other side last spoke, in seconds of the monotonic clock; None: not since the last loss.
+        """
         self.drop()
         self._last_contact = heard_at or self._last_contact
         was_steady = time.monotonic() - self._connected_at >= STEADY_AFTER_S

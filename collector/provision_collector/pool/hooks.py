@@ -59,7 +59,16 @@ class Hook:
 
     @classmethod
     def parse(cls, kind: Kind, text: str, environ: Mapping[str, str] = os.environ) -> Hook:
-        """Read ``https://…`` or a command line. Raises UsageError when it is neither."""
+        """Read ``https://…`` or a command line.
+
+        Args:
+            kind: What it wants to be told.
+            text: The option's value.
+            environ: Where the secret that signs webhooks is looked up.
+
+        Raises:
+            UsageError: it is neither, or a URL without a host.
+        """
         if text.startswith(("http://", "https://")):
             _check_url(kind, text)
             return cls(kind, text, environ.get(WEBHOOK_SECRET, "").encode())
@@ -98,7 +107,13 @@ class HookQueue:
             self._begin(key, body)
 
     async def tell(self, kind: Kind, run: str, facts: Mapping[str, object]) -> None:
-        """Owe every hook of *kind* a delivery; on the disk when this returns. The same again does nothing."""
+        """Owe every hook of *kind* a delivery; on the disk when this returns. The same again does nothing.
+
+        Args:
+            kind: ``usable`` or ``finished``.
+            run: The run's id.
+            facts: What is told, as of `payload_of`.
+        """
         for number, hook in enumerate(self._hooks):
             if hook.kind == kind:
                 key, body = f"{run}:{kind}:{number}", payload_of(kind, run, facts)
@@ -130,12 +145,26 @@ class HookQueue:
 
 
 def payload_of(kind: Kind, run: str, facts: Mapping[str, object]) -> str:
-    """What a hook is told, as JSON: ``{hook, run, …}``."""
+    """What a hook is told, as JSON: ``{hook, run, …}``.
+
+    Args:
+        kind: ``usable`` or ``finished``.
+        run: The run's id.
+        facts: What else is told; never a secret.
+    """
     return json.dumps({"hook": kind, "run": run, **facts}, ensure_ascii=False)
 
 
 def signature(secret: bytes, timestamp: int, body: bytes) -> str:
-    """``t=<unix>,v1=<hex>``: HMAC-SHA256 over ``<unix>.<body>``, so that an old delivery cannot be played again."""
+    """The signature of a webhook's body: ``t=<unix>,v1=<hex>``.
+
+    It is HMAC-SHA256 over ``<unix>.<body>``, so that an old delivery cannot be played again.
+
+    Args:
+        secret: What sender and receiver share.
+        timestamp: When it is sent, in seconds since 1970.
+        body: The bytes that are sent.
+    """
     digest = hmac.new(secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={timestamp},v1={digest}"
 
