@@ -93,11 +93,8 @@ class RunState:
         state = cls(told.run, planned=planned)
         state.state, state.seq, state.verdict = told.state, told.seq, told.verdict
         state.started, state.updated = told.started, told.updated
-        state.name, state.plan_hash, state.workspace = (
-            told.name or "",
-            told.plan_hash or "",
-            told.workspace or "",
-        )
+        state.name, state.plan_hash = told.name or "", told.plan_hash or ""
+        state.workspace = told.workspace or ""
         state.deadline_s, state.duration_s = told.deadline_s, told.duration_s
         state.usable_after_s, state.bytes_downloaded = told.usable_after_s, told.bytes_downloaded
         state.labels, state.facts = told.labels or {}, told.facts or {}

@@ -196,7 +196,12 @@ class Mirror:
         return room
 
     def begin_generation(self, generation: int, facts: FileFacts | None = None) -> None:
-        """The remote file began anew: what comes next is byte 0 of the file with *facts*. Waits for the disk."""
+        """The remote file began anew: what comes next is its byte 0. Waits for the disk.
+
+        Args:
+            generation: Its number, as the sender counts the files that the name has stood for.
+            facts: What is known of the new file; None: nothing.
+        """
         self._flush()
         self._note(
             generation=generation,
@@ -234,7 +239,12 @@ class Mirror:
             self._record(remote=remote)
 
     def read(self, start: int, size: int = READ_BYTES) -> bytes:
-        """At most *size* bytes of the mirror from *start*."""
+        """Bytes of the mirror.
+
+        Args:
+            start: The first one, from 0.
+            size: At most so many bytes; fewer at the end.
+        """
         return os.pread(self._descriptor, min(size, max(self.length - start, 0)), start)
 
     async def seal(self) -> None:

@@ -50,7 +50,15 @@ class LocalRun:
         return self.state.verdict is not None
 
     async def bind(self, run: str, files: RunFiles) -> None:
-        """It turned out to be *run*, and its files lie at *files*. Raises LocalMachineError when they cannot."""
+        """It turned out which run it is: what its agent tells is read from its mirror from now on.
+
+        Args:
+            run: The run's id.
+            files: Where its mirrors lie; their folder is made.
+
+        Raises:
+            LocalMachineError: the folder cannot be made.
+        """
         try:
             await asyncio.to_thread(files.core.parent.mkdir, parents=True, exist_ok=True)
         except OSError as error:
