@@ -26,7 +26,7 @@ files, connections = json.loads(sys.argv[1])
 bench = Bench(Path.cwd(), remaining_s=lambda: 600.0)
 items = [Download(url=url, path=url.rpartition("/")[2], sha256=sha256) for url, sha256 in files.items()]
 engine = bench.engine(*items, limits=Limits(connections=connections))
-engine.preflight()
+engine.preflight(begin=lambda: None)
 engine.start()
 engine.wait()
 engine.stop()
