@@ -267,6 +267,16 @@ def test_the_tail_is_divided_while_the_line_has_room_and_left_alone_when_it_is_f
     assert full == []
 
 
+def test_what_nobody_has_tried_yet_must_promise_more_than_what_is_known_to_help():
+    def actions(worth_s: float):
+        host = HOST._replace(open=1, bytes_per_s=1e6, worth_s=worth_s)
+        piece = a_piece(end=12_000_000, rate=1e6)
+        return decide(State([a_file(pieces=[piece])], {"a": host}, idle=1))
+
+    assert len(actions(decisions.WORTH_S)) == 1
+    assert actions(decisions.UNTRIED_WORTH_S) == []
+
+
 def test_nothing_is_cut_off_that_would_not_be_worth_its_request():
     pieces = [a_piece(0, 0, 6 * MIB)]
 

@@ -93,6 +93,10 @@ class Gauge:
             return False
         return not below or here.bytes_per_s >= HELPED * max(below)
 
+    def is_tried(self) -> bool:
+        """Is what `more_helps` says a matter of experience?"""
+        return self._has_room or any(level < self._level for level in self._best)
+
     @property
     def held(self) -> Optional[int]:
         """The most connections that the host stands; None: not known to be a matter of their number."""
