@@ -347,6 +347,19 @@ def test_a_host_that_collapses_is_held_at_the_most_that_it_stands_and_tried_agai
     assert gauge.held is None
 
 
+def test_what_connections_brought_before_a_number_was_tried_does_not_count_against_it():
+    """A connection's own speed is that of its last MiB, which a collapse made slow for seconds."""
+    gauge, at = gauged(lambda count: count * 5e6 if count <= 13 else 1e6, [4, 32])
+    assert gauge.held == 4
+
+    for _ in range(25):
+        at += 0.1
+        gauge.landed += 2e6
+        gauge.note(at, gauge.held, gauge.held, 1e6, gauge.landed)
+
+    assert gauge.held is not None and gauge.held > 4
+
+
 def test_a_host_that_stands_less_than_it_seemed_to_is_held_at_less():
     gauge, at = gauged(lambda count: {4: 2e6, 12: 3e6, 32: 1e6}[count], [4, 4, 4, 12, 12, 32, 32, 32])
     assert gauge.held in (6, 12)
