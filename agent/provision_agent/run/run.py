@@ -179,7 +179,11 @@ class Run:
         sources = Sources(rules=self._plan.secrets, secrets=self._context.secrets)
         files, unlisted = repositories.expand(wanted, sources, self._context)
         self._downloads = Downloads(files, limits=self._plan.limits, context=self._context, sources=sources)
-        found = self._downloads.preflight(also_bytes=self._environment_bytes())
+        found = self._downloads.preflight(
+            also_bytes=self._environment_bytes(),
+            # a strict run fetches nothing before it is known that all that is critical can be had
+            begin=None if self._plan.strict else lambda: self._tally.start("downloads"),
+        )
         for item, failure in unlisted:
             about = {"item": item.label, "key": item.key, "level": item.level, "url": public_url(item.url)}
             self._journal.event("download_failed", **about, **failure.as_fields())
