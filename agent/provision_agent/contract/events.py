@@ -28,6 +28,7 @@ from .event_bodies import (
     DownloadSwitched,
     DownloadWaiting,
     FactsFound,
+    FileWritten,
     Gap,
     HostNamed,
     Item,
@@ -43,11 +44,14 @@ from .event_bodies import (
     PreflightFailed,
     PreflightPassed,
     RepoFinished,
+    RestartPending,
     RunFinished,
     RunStarted,
     RunUsable,
+    SecretFound,
     SecretsNeeded,
     ServiceReady,
+    ServiceRestarted,
     ServiceStarted,
     Step,
     StepFailed,
@@ -103,6 +107,7 @@ _STATES: Dict[str, Optional[str]] = {
     "written": "done",
     "passed": "passed",
     "ready": "ready",
+    "restarted": "running",
     "failed": "failed",
     "skipped": "skipped",
 }
@@ -131,6 +136,9 @@ EVENTS: Dict[str, EventType] = {
         DeadlineAtRisk, AGENT, "At this speed the downloads end after the deadline."
     ),
     "secrets_needed": EventType(SecretsNeeded, BOTH, "Secrets that are not set."),
+    "secret_found": EventType(
+        SecretFound, AGENT, "A secret's value stands in a file that the run left; the verdict stays."
+    ),
     "run_usable": EventType(
         RunUsable, AGENT, "All that is critical is there and checked, and critical services are ready."
     ),
@@ -190,7 +198,7 @@ _of_items(
 )
 _of_items(
     "file",
-    written=(Item, "A file of the profile was written."),
+    written=(FileWritten, "A file of the profile was written, or holds that already."),
     failed=(ItemFailed, "A file of the profile cannot be written."),
 )
 _of_items(
@@ -209,10 +217,18 @@ _of_items(
     started=(ServiceStarted, "The service runs, or ran already."),
     progress=(ItemProgress, "What it waits for."),
     ready=(ServiceReady, "The service answers as its profile says."),
+    restarted=(ServiceRestarted, "The service was started anew, so that it loads what has changed."),
     failed=(ItemFailed, "The service does not run or does not answer."),
     skipped=(ItemSkipped, "The service was not to be started."),
 )
 
+
+EVENTS["restart_pending"] = EventType(
+    RestartPending,
+    AGENT,
+    "The service has not loaded what changed since its start; it is started anew when it has nothing to do.",
+    GROUPS["service"],
+)
 
 for _kind in GROUPS:
     if not any(name.startswith(f"{_kind}_") for name in EVENTS):  # of a step that has no events of its own

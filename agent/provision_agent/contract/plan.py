@@ -6,6 +6,7 @@ two plans with one hash are the same work. Pure: no I/O, shared by both halves.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -34,6 +35,7 @@ from .plan_parts import (
     seconds_field,
 )
 from .redaction import public_url
+from .source_kinds import own_limits
 from .steps import STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
@@ -173,7 +175,10 @@ class Command(Named):
 
 @dataclass(frozen=True)
 class Check(Named):
-    """What must be there: a `path`, files matching any of `glob`, or importable modules; exactly one."""
+    """What must be there: a `path`, files matching any of `glob`, importable modules, or what a service offers.
+
+    Exactly one of the four. Of a ComfyUI, the `service`, classes of `nodes` and files of `models` are asked for.
+    """
 
     name: str
     path: Optional[str] = None
@@ -181,12 +186,27 @@ class Check(Named):
     min_count: int = count_field(1, low=0)
     min_size_bytes: int = bytes_field(0)
     imports: Tuple[str, ...] = ()
+    service: Optional[str] = None
+    nodes: Tuple[str, ...] = ()
+    models: Tuple[str, ...] = ()
     level: str = level_field()
 
 
 @dataclass(frozen=True)
+class Hook:
+    """A command that is run when something failed: the keeper's after `failed` or `timeout`, or a service's."""
+
+    run: Tuple[str, ...] = argv_field()
+    secrets: Tuple[str, ...] = ()
+    timeout_s: float = seconds_field(300.0)
+
+
+@dataclass(frozen=True)
 class Ready:
-    """When a service counts as up: `successes` answers in a row from `url`, fitting `json`, within `within_s`."""
+    """When a service counts as up: `successes` answers in a row from `url`, fitting `json`.
+
+    It is given up when its log has not grown for `within_s`.
+    """
 
     url: str
     within_s: float = seconds_field(600.0)
@@ -205,16 +225,12 @@ class Service(Named):
     ready: Optional[Ready] = None
     restart: str = bounded("never", one_of=("never", "on_failure"))
     start: str = bounded("usable", one_of=("usable", "complete"))
-    level: str = level_field()
-
-
-@dataclass(frozen=True)
-class Hook:
-    """A command that the keeper runs after `failed` or `timeout`, even if nobody listens any more."""
-
-    run: Tuple[str, ...] = argv_field()
     secrets: Tuple[str, ...] = ()
-    timeout_s: float = seconds_field(300.0)
+    log_failures: Tuple[str, ...] = ()
+    """Regular expressions: a line of its log since its start that one of them finds is its failure."""
+    on_start_failure: Optional[Hook] = None
+    """Run once, when its first start failed, before the second."""
+    level: str = level_field()
 
 
 class _Known(NamedTuple):
@@ -299,15 +315,28 @@ class Plan:
             ),
         )
 
+    def work(self) -> Dict[str, object]:
+        """The plan as JSON values, without what says nothing of the work: equal for equal work, whichever version wrote it.
+
+        That is its format, steps that have nothing to do, and the limits of hosts that are built into the tool.
+        """
+        limits = dataclasses.replace(self.limits, hosts=own_limits(self.limits.hosts))
+        steps = tuple(step for step in self.steps if getattr(self, step, None))
+        told = dataclasses.replace(self, limits=limits, steps=steps).to_json()
+        return {name: value for name, value in told.items() if name != "format"}
+
     @property
     def hash(self) -> str:
-        """sha256 of the canonical JSON without its format, hex: equal for equal work, whichever version wrote it."""
-        work = {name: value for name, value in self.to_json().items() if name != "format"}
-        canonical = json.dumps(work, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """sha256 of the canonical JSON of its `work`, hex."""
+        canonical = json.dumps(self.work(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def bind(self, *, workspace: str, home: str, run_id: str) -> Plan:
-        """The plan with ``${workspace}``, ``${home}`` and ``${run_id}`` filled in and ``$${`` unescaped."""
+        """The plan with ``${workspace}``, ``${home}`` and ``${run_id}`` filled in and ``$${`` unescaped.
+
+        Raises:
+            PlanFormatError: it names another variable.
+        """
         values = {"workspace": workspace, "home": home, "run_id": run_id}
         bound = map_strings(self.to_json(), lambda text: expand(text, values))
         return Plan.from_json(dict(bound, workspace=workspace))

@@ -360,9 +360,9 @@ class Fetch:
             self._withdraw()
             self._part.discard()
             # once it gets the benefit of the doubt: bytes may have been mixed up on the way or by a crash
-            may_heal = not self._was_restarted and failure.meaning.helps_afresh
+            failure.retriable = not self._was_restarted and failure.meaning.helps_afresh
             self._was_restarted = True
-            raise Failure(failure.class_, failure.message, hint=failure.hint, retriable=may_heal) from None
+            raise
         return sha256
 
     def _unpack(self, final: str, record: existing.FileRecord) -> None:

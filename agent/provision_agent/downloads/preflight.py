@@ -242,7 +242,7 @@ def _missing_bytes(final: str, size: int) -> int:
 def _too_big(disk: _Disk, absent: Sequence[Fetch]) -> Failure:
     """Say the numbers: what is critical and required does not fit together, and the rest is left out already."""
     wanted, free, folder = disk.needed_bytes(), disk.free_bytes, disk.folder
-    hint = f"rent an instance with at least {size_text(wanted - free)} more, or free as much"
+    about = {"more": size_text(wanted - free)}
     dropped, short = [], wanted - free
     candidates = [fetch for fetch in absent if fetch.item.level == "required" and fetch.refusal is None]
     for fetch in sorted(candidates, key=lambda each: size_of(each) or 0, reverse=True):
@@ -250,7 +250,16 @@ def _too_big(disk: _Disk, absent: Sequence[Fetch]) -> Failure:
             break
         dropped.append(f"`{fetch.item.label}` ({size_text(size_of(fetch) or 0)})")
         short -= int((size_of(fetch) or 0) * (1 + MARGIN_SHARE))
-    if dropped and short <= 0:
-        hint += f"; making {', '.join(dropped)} optional would do"
+    would_do = bool(dropped) and short <= 0
+    if would_do:
+        about["items"] = ", ".join(dropped)
     message = f"{size_text(wanted)} are needed on `{folder}`, {size_text(free)} are free"
-    return Failure("disk_full", message, hint=hint, needed_bytes=wanted, free_bytes=free, path=folder)
+    return Failure(
+        "disk_full",
+        message,
+        case="more_room_or_optional" if would_do else "more_room",
+        about=about,
+        needed_bytes=wanted,
+        free_bytes=free,
+        path=folder,
+    )

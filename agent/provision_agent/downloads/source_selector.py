@@ -144,7 +144,8 @@ class SourceSelector:
         return Failure(
             first.class_,
             f"{first.message} (then {also})",
-            hint=first.hint,
+            case=first.case,
+            about=first.about,
             retriable=any(failure.retriable for _, failure in failures),
             **first.facts,
         )

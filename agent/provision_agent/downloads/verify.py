@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Callable, List, Optional, Tuple
 
 from ..contract import source_kinds
-from ..contract.failures import FAILURES, Failure
+from ..contract.failures import Failure
 from ..contract.parsing import ParseError, parse, read_object
 from . import formats
-from .http.errors import quoted, token_hint
+from .http.errors import quoted, token_case
 
 TEXT_SUFFIXES = frozenset(
     [
@@ -209,12 +209,13 @@ def _not_a_model(
     """What came, what was wanted, and what to do about it."""
     wanted = formats.promised_by(name)
     title = wanted.name if wanted is not None else f"`{os.path.basename(name)}`"
-    hint = None
-    if found == formats.PAGE and formats.is_login(head):
+    is_login = found == formats.PAGE and formats.is_login(head)
+    if is_login:
         found = "a page that asks for a login"
-        hint = token_hint(source_kinds.host_of(url), token) if url else FAILURES["unauthorized"].hint
     failure = _broken(f"{found}, where {title} was wanted", head, secrets)
-    failure.hint = hint or failure.hint
+    if is_login:
+        case, about = token_case(source_kinds.host_of(url), token)
+        failure.advise(case, **about)
     return failure
 
 

@@ -183,10 +183,8 @@ class PatientAttempts(retry.Attempts):
         self._patience_s = patience_s
         self._unreached_since: Optional[float] = None
 
-    def after_failure(
-        self, error: Optional[Exception] = None, *, asked_s: Optional[float] = None
-    ) -> Optional[float]:
-        wait_s = super().after_failure(error, asked_s=asked_s)
+    def after_failure(self, error: Exception) -> Optional[float]:
+        wait_s = super().after_failure(error)
         if not isinstance(error, Failure) or error.class_ not in CLASSES:
             self._unreached_since = None
             return wait_s
@@ -209,6 +207,13 @@ def tried(failure: Failure, for_s: float) -> Failure:
     if for_s < 1:
         return failure
     message = f"{failure.message} (tried for {for_s:.0f} s)"
-    made = Failure(failure.class_, message, hint=failure.hint, retriable=failure.retriable, **failure.facts)
+    made = Failure(
+        failure.class_,
+        message,
+        case=failure.case,
+        about=failure.about,
+        retriable=failure.retriable,
+        **failure.facts,
+    )
     made.place = failure.place
     return made

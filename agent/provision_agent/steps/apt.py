@@ -50,10 +50,7 @@ _CLASSES: Tuple[Tuple[str, str], ...] = (
     ),
     (r"unmet dependencies|held broken packages", "conflict"),
 )
-_HINTS: Dict[str, str] = {
-    "not_found": "correct the name under `apt:`; `apt-cache search NAME` on the instance lists what there is",
-    "conflict": "on the instance: `apt-get install -f`, then run the same `provision up` again",
-}
+_CASES = {"not_found": "no_such_package", "conflict": "apt_broken"}
 
 
 def install(packages: Sequence[str], context: Context) -> None:
@@ -84,7 +81,7 @@ def install(packages: Sequence[str], context: Context) -> None:
     if failed:
         first = next(iter(failed.values()))
         message = f"{len(failed)} of {len(packages)} packages cannot be installed: {', '.join(failed)}; {first.message}"
-        failure = Failure(first.class_, message, hint=first.hint)
+        failure = Failure(first.class_, message, case=first.case, about=first.about)
         failure.is_reported = True
         raise failure
 
@@ -217,15 +214,14 @@ def _prefix() -> List[str]:
         raise Failure(
             "command",
             "the step `apt` needs apt-get, which this image does not have",
-            hint="run with `--skip apt`",
+            case="no_apt",
         )
     if os.geteuid() == 0:
         return settings
-    hint = "connect as root (`--user root`), allow `sudo` without a password, or run with `--skip apt`"
     if shutil.which("sudo") is None:
-        raise Failure("command", "the step `apt` needs root, and there is no sudo here", hint=hint)
+        raise Failure("command", "the step `apt` needs root, and there is no sudo here", case="no_root")
     if process.run(["sudo", "-n", "true"], timeout_s=10.0).status != 0:
-        raise Failure("command", "the step `apt` needs root, and sudo asks for a password", hint=hint)
+        raise Failure("command", "the step `apt` needs root, and sudo asks for a password", case="no_root")
     return ["sudo", "-n", *settings]
 
 
@@ -248,7 +244,10 @@ def _failure(argv: List[str], status: int, lines: List[str]) -> Failure:
     if _LOCKED.search(text):
         class_ = "timed_out"
     why = " | ".join(errors[-3:]) or "it said nothing"
-    hint = _HINTS.get(class_, f"repeat it on the instance: `{' '.join(argv)}`")
     return Failure(
-        class_, f"apt-get ended with {status}: {why}", hint=hint, tail=lines[-process.TAIL_LINES :]
+        class_,
+        f"apt-get ended with {status}: {why}",
+        case=_CASES.get(class_, "repeat"),
+        about={"command": " ".join(argv)},
+        tail=lines[-process.TAIL_LINES :],
     )

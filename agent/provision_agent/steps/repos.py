@@ -159,7 +159,8 @@ class _Checkout:
         raise Failure(
             "conflict",
             f"`{self._repo.path}` stays at {head[:12]} and not at {wanted}: {changes}",
-            hint=self._hint(),
+            case="local_changes" if self._changed_files() else "local_commits",
+            about={"git": f"git -C {shlex.quote(self._path)}"},
         )
 
     def _target(self) -> refs.Target:
@@ -176,15 +177,6 @@ class _Checkout:
         record = self._recorded()
         is_ours = record.get("ref") == self._repo.ref and record.get("commit") == self.head()
         return branch is not None and (is_ours or self._git.line("symbolic-ref", "--short", "HEAD") == branch)
-
-    def _hint(self) -> str:
-        """How to keep what people did, and how to discard it."""
-        git = f"git -C {shlex.quote(self._path)}"
-        again = "then run the same `provision up` again"
-        if self._changed_files():
-            return f"on the instance: `{git} stash` keeps the changes, `{git} reset --hard` discards them; {again}"
-        keep = f"`{git} branch mine && {git} checkout --detach` keeps the commits as branch `mine`"
-        return f"on the instance: {keep} and lets the pinned one in; {again}"
 
     def _changed_files(self) -> List[str]:
         """The tracked files, and submodules, that differ from the commit; the mode of a file is no difference."""
@@ -321,7 +313,8 @@ class _Checkout:
             raise Failure(
                 "conflict",
                 f"`{self._repo.path}` holds other versions of {len(other)} file(s) of the repository, such as `{other[0]}`",
-                hint=f"move `{self._path}` away, or choose another `path` for the repo",
+                case="repo_path_taken",
+                about={"path": self._path},
             )
 
     def _update_submodules(self) -> None:

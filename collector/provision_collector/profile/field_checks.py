@@ -85,6 +85,15 @@ def measure(
     return Form(validate, {"anyOf": [*shapes, *([{"const": word}] if word else [])]})
 
 
+def log_pattern(value: str) -> str:
+    """A regular expression, as the instance's Python reads it too."""
+    try:
+        re.compile(filled(value))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"`{value}` is not a regular expression: {error}") from None
+    return value
+
+
 def filled(value: str) -> str:
     if not value.strip():
         raise PydanticCustomError("too_short", "must not be empty")

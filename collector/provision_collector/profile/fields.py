@@ -80,6 +80,11 @@ Filled = Annotated[
     string(checks.filled, minLength=1),
     Kind("text, not empty", "warm up"),
 ]
+LogPattern = Annotated[
+    str,
+    string(checks.log_pattern, minLength=1),
+    Kind("regular expression", "CUDA error"),
+]
 Word = Annotated[
     str,
     Form(checks.word, {"type": ["string", "integer"]}),

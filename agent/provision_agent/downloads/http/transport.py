@@ -150,7 +150,8 @@ def connection_failure(error: Exception, origin: Origin, timeout_s: float) -> Fa
         message = f"no answer from {place} within {timeout_s:.0f} s"
     else:
         message = f"{place}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
-    failure = Failure("unreachable", message)
+    is_unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+    failure = Failure("unreachable", message, case="unknown_host" if is_unknown else None)
     failure.place = place
     return failure
 
@@ -258,7 +259,7 @@ def _proxy_address(proxy: str) -> Tuple[str, int]:
         raise Failure(
             "unreachable",
             f"a proxy of kind `{parts.scheme}` is not supported",
-            hint="set an http:// proxy in `https_proxy`, or name the host in `no_proxy`",
+            case="proxy_kind",
             retriable=False,
         )
     return parts.hostname, parts.port or 80
@@ -291,7 +292,7 @@ def _tunnel(opened: socket.socket, origin: Origin, proxy: str) -> None:
         raise Failure(
             "unreachable",
             f"the proxy does not let through to {origin.host}: `{status or 'no answer'}`",
-            hint="check `https_proxy` and `no_proxy` on the instance",
+            case="proxy_refuses",
         )
 
 

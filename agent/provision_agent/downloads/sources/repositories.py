@@ -77,7 +77,7 @@ def files_of(item: Download, listing: Listing, access: Sources, *, deadline: flo
         raise Failure(
             "not_found",
             f"no file of `{item.url}` is wanted: its patterns fit none",
-            hint="correct `include` and `exclude`: they are compared with paths such as `unet/model.safetensors`",
+            case="patterns",
         )
     return wanted
 
