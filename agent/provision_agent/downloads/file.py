@@ -226,7 +226,7 @@ class Fetch:
                 connect_s=self._limits.connect_s,
                 stop=self._allowance.is_stopped,
             )
-        self._context.outages.end(*source.places)
+        source.reached(answer, self._context.outages)
         return answer
 
     # -- a name that several items want
@@ -289,7 +289,7 @@ class Fetch:
             answer,
             extents,
             limits=self._limits,
-            source_host=source.host,
+            source_hosts=source.hosts,
             name=os.path.basename(self._wanted_path),
             rank=self.rank,
             is_single=is_single,
