@@ -58,6 +58,11 @@ class AgentRuns:
         full.write_text(content)
         return full
 
+    def status(self, service: str) -> dict[str, Any]:
+        """What the supervisor of *service* last wrote; its state is empty before that."""
+        path = self.workspace / ".provision/services" / f"{service}.status.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {"state": ""}
+
     def stop_services(self) -> None:
         """End what outlives the runs."""
         for path in self.workspace.glob(".provision/services/*.status.json"):

@@ -168,6 +168,9 @@ class Services:
             return restarting.reason_of(found)
         service = served.service
         failed = judge.failed_nodes(service, self._nodes(service), self._context)
+        made = self._items.venv
+        if made is None or commands.with_python(service.run, made.python)[0] != made.python:
+            return None  # another python imports there than the one that was tried
         mended = [path for path, why in failed.items() if why is not None and path in self._items.importable]
         if not mended:
             return None
