@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from provision_agent.contract import plan as plans
 from provision_agent.contract.plan import Plan
-from provision_agent.contract.plan_parts import Bound, HostLimits, Limits, SecretRule, Stall, When
+from provision_agent.contract.plan_parts import Bound, HostLimits, SecretRule, Stall, When
 from provision_agent.contract.source_kinds import host_limits
 from provision_agent.contract.steps import STEP_NAMES
 from provision_collector.cli.profiles import as_yaml
@@ -69,11 +69,7 @@ def test_the_agent_fills_in_what_only_the_instance_knows(everything: Plan) -> No
 
 
 def test_a_profile_of_nothing_has_every_default() -> None:
-    assert plan_of("") == Plan(
-        name="profile",
-        workspace_fallback=True,
-        limits=Limits(hosts=host_limits()),
-    )
+    assert plan_of("") == Plan(name="profile", workspace_fallback=True)
 
 
 def test_gentle_hosts_stay_gentle_beside_those_of_the_profile() -> None:
@@ -81,7 +77,7 @@ def test_gentle_hosts_stay_gentle_beside_those_of_the_profile() -> None:
         "limits: {hosts: {Dropbox.com: {files: 2}, civitai.com: {connections: 3}, h: {connections: 4}}}"
     ).limits.hosts
 
-    assert hosts == {
+    assert host_limits(hosts) == {
         **host_limits(),
         "civitai.com": HostLimits(files=1, connections=3),
         "dropbox.com": HostLimits(files=2, connections=1),

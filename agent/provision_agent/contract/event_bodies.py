@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
+from .cases import MAX_PARTICULARS
+from .failures import hint_of
 from .parsing import bounded
 from .steps import LEVELS
 
@@ -62,18 +64,25 @@ class PreflightPassed(Body):
 
 
 @dataclass(frozen=True)
-class FailureFields(Body):
+class Failed(Body):
     """Why something failed: its class, what happened, what to do, whether the same again may help."""
 
     class_: Optional[str] = _field(alias="class", **_SHORT)
     message: Optional[str] = _field()
     hint: Optional[str] = _field()
+    """Made here, of class, case and particulars, whatever its writer made of them."""
     retriable: Optional[bool] = _field()
-    level: Optional[str] = _extra(**_SHORT)
+    case: Optional[str] = _extra(**_SHORT)
+    about: Optional[Dict[str, str]] = _extra(max_entries=MAX_PARTICULARS)
+
+    def __post_init__(self) -> None:
+        hint = hint_of(self.class_, self.case, self.about) if self.class_ else None
+        object.__setattr__(self, "hint", hint)
 
 
 @dataclass(frozen=True)
-class PreflightFailed(FailureFields):
+class PreflightFailed(Failed):
+    level: Optional[str] = _extra(**_SHORT)
     item: Optional[str] = _extra(**_LINE)
 
 
@@ -91,11 +100,7 @@ class StepFinished(Step):
 
 
 @dataclass(frozen=True)
-class StepFailed(Step):
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
+class StepFailed(Failed, Step):
     level: Optional[str] = _extra(**_SHORT)
 
 
@@ -108,11 +113,7 @@ class Item(Body):
 
 
 @dataclass(frozen=True)
-class ItemFailed(Item):
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
+class ItemFailed(Failed, Item):
     url: Optional[str] = _extra()
     found: object = _extra()
     min_count: Optional[int] = _extra(**_COUNT)
@@ -254,6 +255,11 @@ class DeadlineAtRisk(Body):
 @dataclass(frozen=True)
 class SecretsNeeded(Body):
     names: Tuple[str, ...] = bounded(max_entries=256, **_SHORT)
+
+
+@dataclass(frozen=True)
+class SecretFound(ItemFailed):
+    pass
 
 
 @dataclass(frozen=True)

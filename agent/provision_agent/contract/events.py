@@ -48,6 +48,7 @@ from .event_bodies import (
     RunFinished,
     RunStarted,
     RunUsable,
+    SecretFound,
     SecretsNeeded,
     ServiceReady,
     ServiceRestarted,
@@ -135,6 +136,9 @@ EVENTS: Dict[str, EventType] = {
         DeadlineAtRisk, AGENT, "At this speed the downloads end after the deadline."
     ),
     "secrets_needed": EventType(SecretsNeeded, BOTH, "Secrets that are not set."),
+    "secret_found": EventType(
+        SecretFound, AGENT, "A secret's value stands in a file that the run left; the verdict stays."
+    ),
     "run_usable": EventType(
         RunUsable, AGENT, "All that is critical is there and checked, and critical services are ready."
     ),

@@ -6,6 +6,7 @@ two plans with one hash are the same work. Pure: no I/O, shared by both halves.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -34,6 +35,7 @@ from .plan_parts import (
     seconds_field,
 )
 from .redaction import public_url
+from .source_kinds import own_limits
 from .steps import STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
@@ -313,11 +315,20 @@ class Plan:
             ),
         )
 
+    def work(self) -> Dict[str, object]:
+        """The plan as JSON values, without what says nothing of the work: equal for equal work, whichever version wrote it.
+
+        That is its format, steps that have nothing to do, and the limits of hosts that are built into the tool.
+        """
+        limits = dataclasses.replace(self.limits, hosts=own_limits(self.limits.hosts))
+        steps = tuple(step for step in self.steps if getattr(self, step, None))
+        told = dataclasses.replace(self, limits=limits, steps=steps).to_json()
+        return {name: value for name, value in told.items() if name != "format"}
+
     @property
     def hash(self) -> str:
-        """sha256 of the canonical JSON without its format, hex: equal for equal work, whichever version wrote it."""
-        work = {name: value for name, value in self.to_json().items() if name != "format"}
-        canonical = json.dumps(work, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """sha256 of the canonical JSON of its `work`, hex."""
+        canonical = json.dumps(self.work(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def bind(self, *, workspace: str, home: str, run_id: str) -> Plan:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Optional, Protocol, Tuple
 
 from .parsing import ParseError, bounded
@@ -22,8 +22,7 @@ def seconds_field(default: Any) -> Any:
 
 
 def bytes_field(default: Any = None) -> Any:
-    limits = {"low": 0, "high": MAX_SIZE_BYTES}
-    return bounded(**limits) if default is ... else bounded(default, **limits)
+    return bounded(default, low=0, high=MAX_SIZE_BYTES)
 
 
 def count_field(default: Any = None, low: int = 1) -> Any:
@@ -114,6 +113,7 @@ class Limits:
     """What the run may take as a whole. None: the engine chooses."""
 
     run_s: float = seconds_field(3600.0)
+    patience_s: float = seconds_field(60.0)
     files: Optional[int] = count_field()
     connections: Optional[int] = count_field()
     rate_bytes_per_s: Optional[int] = bytes_field()
@@ -134,7 +134,7 @@ class Bound:
     """A condition such as ``>=24GiB``. `op` is one of ``>= > <= < ==``."""
 
     op: str = bounded(one_of=(">=", ">", "<=", "<", "=="))
-    value_bytes: int = bytes_field(...)
+    value_bytes: int = bytes_field(MISSING)
 
 
 @dataclass(frozen=True)

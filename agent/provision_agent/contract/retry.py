@@ -75,30 +75,43 @@ class Schedule:
         return wait_s if left_s is None else min(wait_s, left_s)
 
 
+def asked_wait_s(error: Exception) -> Optional[float]:
+    """The wait that the other side asked for with *error*, its `wait_s`; None: it asked for none."""
+    wait_s: Optional[float] = getattr(error, "wait_s", None)
+    return wait_s
+
+
 class Attempts:
     """Counts the failures of one piece of work against its schedule."""
 
     def __init__(
-        self, schedule: Schedule, *, clock: Callable[[], float] = time.monotonic, rand: Rand = random.random
+        self,
+        schedule: Schedule,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rand: Rand = random.random,
+        asked_s: Callable[[Exception], Optional[float]] = asked_wait_s,
     ) -> None:
+        """
+        Args:
+            asked_s: The wait that an error asks for, in place of the schedule's own; None: it asks for none.
+        """
         self._schedule = schedule
         self._clock = clock
         self._rand = rand
+        self._asked_s = asked_s
         self._began_at = clock()
         self.failures = 0
 
-    def after_failure(
-        self, error: Optional[Exception] = None, *, asked_s: Optional[float] = None
-    ) -> Optional[float]:
-        """Count one more failure: how long to wait now; None: give up.
+    def after_failure(self, error: Optional[Exception] = None) -> Optional[float]:
+        """Count one more failure: how many seconds to wait now; None: give up.
 
         Args:
-            error: Its `wait_s`, where it has one, is the wait that the other side asked for.
-            asked_s: That wait, where the error does not carry it.
+            error: What failed; a wait that it asks for stands in for the schedule's own.
         """
         self.failures += 1
+        asked_s = None if error is None else self._asked_s(error)
         passed_s = self._clock() - self._began_at
-        asked_s = getattr(error, "wait_s", asked_s)
         return self._schedule.wait_s(self.failures, passed_s=passed_s, asked_s=asked_s, rand=self._rand)
 
 
@@ -111,10 +124,10 @@ def call(
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
 ) -> T:
-    """The result of *work*, tried again while that may help. For a thread.
+    """The result of *work*, tried again while that may help; a wait that the error asks for is kept. For a thread.
 
     Args:
-        errors: What counts as a failure; anything else passes through. See `Attempts.after_failure`.
+        errors: What counts as a failure; anything else passes through.
         wait: Waits so many seconds, or until nobody wants the result any more: True then.
         may_help: May the same again do better after this error?
         before_wait: Is told the error and the seconds until the next attempt.
@@ -141,13 +154,11 @@ async def call_async(
     errors: Type[E],
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
-    asked_s: Callable[[E], Optional[float]] = lambda error: None,
     sleep: Optional[Callable[[float], Awaitable[None]]] = None,
 ) -> T:
     """As `call`, for asyncio; whoever cancels the task ends the wait.
 
     Args:
-        asked_s: The wait that this error asks for, in place of the schedule's own; None: it asks for none.
         sleep: Waits so many seconds; None: `asyncio.sleep`.
     """
     import asyncio  # only here: the agent has no loop, and starts faster without it
@@ -156,7 +167,7 @@ async def call_async(
         try:
             return await work()
         except errors as error:
-            wait_s = attempts.after_failure(error, asked_s=asked_s(error)) if may_help(error) else None
+            wait_s = attempts.after_failure(error) if may_help(error) else None
             if wait_s is None:
                 raise
             before_wait(error, wait_s)

@@ -192,6 +192,19 @@ def host_limits(own: Optional[Mapping[str, HostLimits]] = None) -> Dict[str, Hos
     return merged
 
 
+def own_limits(limits: Mapping[str, HostLimits]) -> Dict[str, HostLimits]:
+    """What is left of *limits* without that which `host_limits` adds by itself."""
+    built_in = host_limits()
+    own = {}
+    for name, given in limits.items():
+        known = built_in.get(name, HostLimits())
+        own[name] = HostLimits(
+            files=None if given.files == known.files else given.files,
+            connections=None if given.connections == known.connections else given.connections,
+        )
+    return {name: given for name, given in own.items() if given != HostLimits()}
+
+
 def secret_for(host: str) -> Optional[str]:
     """The usual name of the token that *host* wants; None when it wants none that is known."""
     found = _rule_of(host)

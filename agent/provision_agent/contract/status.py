@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import fields
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
 
 from . import event_bodies as bodies
 from .event_bodies import Body
@@ -90,7 +90,7 @@ class StepState:
 
 
 class ItemError(NamedTuple):
-    """Why an item, a step or the run failed."""
+    """Why an item, a step or the run failed; `case` and `about` as in `cases`."""
 
     class_: str
     item: str
@@ -98,10 +98,13 @@ class ItemError(NamedTuple):
     message: str
     hint: Optional[str]
     retriable: bool
+    case: Optional[str] = None
+    about: Optional[Dict[str, str]] = None
 
     def to_json(self) -> Dict[str, object]:
         """As JSON values."""
-        return {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
+        values = {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
+        return {name: value for name, value in values.items() if value or name not in ("case", "about")}
 
 
 class Totals(NamedTuple):
@@ -110,6 +113,19 @@ class Totals(NamedTuple):
     bytes_per_s: float
     landed_bytes: int
     left_bytes: int
+
+    @classmethod
+    def of(cls, downloads: Iterable[ItemState]) -> "Totals":
+        """The sum over *downloads*."""
+        speed, landed, left = 0.0, 0, 0
+        for item in downloads:
+            here = int(item.number("bytes"))
+            landed += here
+            if item.state == "running":
+                speed += item.number("bytes_per_s")
+            if item.state not in SETTLED:
+                left += max(int(item.number("total_bytes")) - here, 0)
+        return cls(speed, landed, left)
 
 
 class RunState:
@@ -161,15 +177,7 @@ class RunState:
 
     def totals(self) -> Totals:
         """Bytes per second, bytes landed and bytes to come, over all downloads."""
-        speed, landed, left = 0.0, 0, 0
-        for item in self.items["downloads"].values():
-            here = int(item.number("bytes"))
-            landed += here
-            if item.state == "running":
-                speed += item.number("bytes_per_s")
-            if item.state not in SETTLED:
-                left += max(int(item.number("total_bytes")) - here, 0)
-        return Totals(speed, landed, left)
+        return Totals.of(self.items["downloads"].values())
 
     @classmethod
     def from_json(
@@ -219,12 +227,6 @@ class RunState:
             for name, attribute in _kept_fields(kind):
                 if name in value:
                     item.facts[name] = _shared(getattr(body, attribute))
-
-    def expect(self, planned: Callable[[str], bool]) -> None:
-        """Its plan became known: *planned* says which keys are its items'. Only what comes from now on may be refused."""
-        self._planned = planned
-        keys = (key for items in self.items.values() for key in items)
-        self._unplanned = sum(1 for key in keys if not planned(key))
 
     def to_json(self) -> Dict[str, object]:
         """The whole state as JSON values, as `status.json` and the API have it."""
@@ -291,14 +293,15 @@ class RunState:
     def _add_error(
         self,
         key: str,
-        failure: "Union[bodies.ItemFailed, bodies.StepFailed, bodies.FailureFields, ErrorTold]",
+        failure: "Union[bodies.Failed, ErrorTold]",
         item: str,
         level: Optional[str],
     ) -> None:
         self.errors.pop(key, None)  # the newest is the last
         self.errors[key] = ItemError(
-            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable)
-        )
+            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable),
+            failure.case, failure.about,
+        )  # fmt: skip
 
     # -- what single events change
 
@@ -321,6 +324,11 @@ class RunState:
         assert isinstance(body, bodies.PreflightFailed)
         item = body.item or "preflight"
         self._add_error(event.key or item, body, item, body.level or "critical")
+
+    def _secret_found(self, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, bodies.SecretFound)
+        self._add_error(f"secret in {body.item}", body, body.item, body.level)
 
     def _step_started(self, event: Event) -> None:
         step = self._step(event)
@@ -364,6 +372,7 @@ _FOLDS: Mapping[str, Callable[[RunState, Event], None]] = {
     "run_started": RunState._run_started,
     "facts_found": RunState._facts_found,
     "preflight_failed": RunState._preflight_failed,
+    "secret_found": RunState._secret_found,
     "step_started": RunState._step_started,
     "step_finished": RunState._step_finished,
     "step_failed": RunState._step_failed,

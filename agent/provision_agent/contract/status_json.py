@@ -6,6 +6,7 @@ from dataclasses import Field, dataclass, field, fields, make_dataclass
 from typing import Dict, Optional, Tuple, Type
 
 from . import event_bodies
+from .cases import MAX_PARTICULARS
 from .event_bodies import AGENT_VERDICTS, MAX_KEY_CHARS, Body
 from .events import EVENTS
 from .parsing import bounded
@@ -38,6 +39,8 @@ class ErrorTold:
     level: Optional[str] = bounded(None, max_chars=256)
     message: Optional[str] = None
     hint: Optional[str] = None
+    case: Optional[str] = bounded(None, max_chars=64)
+    about: Optional[Dict[str, str]] = bounded(None, max_entries=MAX_PARTICULARS)
     retriable: Optional[bool] = None
     key: Optional[str] = bounded(None, max_chars=MAX_KEY_CHARS)
 

@@ -60,7 +60,10 @@ def run(
         )
     except OSError as error:
         raise Failure(
-            "command", f"cannot start `{argv[0]}`: {error.strerror}", hint=_missing_hint(argv[0])
+            "command",
+            f"cannot start `{argv[0]}`: {_why_not(argv[0], directory, error)}",
+            case=_case_of(argv[0], directory, error),
+            about={"program": argv[0]},
         ) from None
     try:
         if stdin is not None and child.stdin is not None:
@@ -166,5 +169,15 @@ def _say(line: bytes, tail: "deque[str]", on_line: Callable[[str], None]) -> Non
         on_line(text)
 
 
-def _missing_hint(program: str) -> str:
-    return f"install `{os.path.basename(program)}` on the instance, or list it under `apt:`"
+def _case_of(program: str, directory: Optional[str], error: OSError) -> str:
+    """What helps when *program* cannot be started: a program that is installed, and a script of one's own, differ."""
+    if directory is not None and not os.path.isdir(directory):
+        return "no_folder"
+    if isinstance(error, PermissionError):
+        return "not_executable"
+    return "no_script" if os.sep in program else "no_program"
+
+
+def _why_not(program: str, directory: Optional[str], error: OSError) -> str:
+    is_folder = directory is not None and not os.path.isdir(directory)
+    return f"the folder `{directory}` is not there" if is_folder else str(error.strerror)

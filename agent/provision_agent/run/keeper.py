@@ -19,6 +19,7 @@ from ..contract.messages import read_message
 from ..contract.plan import Hook
 from ..host import process
 from ..host.detach import Identity, agent_argv
+from . import secret_search
 from .journal import Journal, read_state
 from .record import Handed, read_plan, read_record
 from .workspace import RENEW_EVERY_S, LockRecord, Workspace, WorkspaceLock
@@ -129,6 +130,7 @@ class Keeper:
         journal = Journal(self._workspace, self._run, secrets=self._secrets)
         if class_:
             journal.event("step_failed", step="run", **Failure(class_, message).as_fields())
+        secret_search.tell(self._workspace, self._run, journal, self._secrets)
         journal.event("run_finished", verdict=verdict, duration_s=self._clock.elapsed_s())
         journal.close()
 

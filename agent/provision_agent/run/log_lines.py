@@ -24,7 +24,7 @@ def lines_of(event: Fields) -> Lines:
     if name in _RENDERERS:
         return Lines([_RENDERERS[name](event)], [])
     kind, _, what = name.partition("_")
-    if what == "failed":
+    if what == "failed" or name == "secret_found":
         return Lines([_failed_line(kind, event)], [_error_line(kind, event)])
     if what in _VERBS and "item" in event:
         return Lines([_VERBS[what](kind, event)], [])

@@ -25,12 +25,13 @@ from ..host import facts
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
-from . import log_lines
+from . import log_lines, secret_search
 from .conditions import unmet
 from .context import Context
 from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
+from .outages import Outages
 from .record import Handed, read_plan, read_record
 from .service_runner import Services
 from .stages import ItemT, Stages, chosen, settle
@@ -87,6 +88,7 @@ class Run:
         kill_holders: bool = False,
     ) -> None:
         self._plan = plan
+        self._workspace = workspace
         self._journal = journal
         self._clock = clock
         self._early_verdict: Optional[str] = None
@@ -104,6 +106,7 @@ class Run:
             remaining_s=clock.remaining_s,
             output=journal.output,
             secrets=dict(secrets),
+            outages=Outages(plan.limits.patience_s),
             kill_holders=kill_holders,
         )
         self._tally = Tally(journal.event)
@@ -138,6 +141,7 @@ class Run:
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
+        secret_search.tell(self._workspace, self._context.run_id, self._journal, self._context.secrets)
         self._journal.event(
             "run_finished",
             verdict=verdict,

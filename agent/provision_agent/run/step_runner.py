@@ -113,9 +113,7 @@ class Items:
 
         def install() -> None:
             if python is None or made is None:
-                raise Failure(
-                    "missing", "there is no environment to install into", hint="add `python:` to the profile"
-                )
+                raise Failure("missing", "there is no environment to install into", case="no_environment")
             path = os.path.join(self._context.workspace, item)
             with self._installs:
                 packages.install_requirements(path, made, self._context, python, item, repo.level)
@@ -173,7 +171,7 @@ class Items:
             self._tally.succeed("repos", item)
             return
         if doubt is not None:
-            failure.hint = doubt.hint  # it knows which requirement is meant
+            failure.case, failure.about = doubt.case, doubt.about  # it knows which requirement is meant
         self._tally.fail("repos", item, repo.level, failure, kind="package")
 
     def settle_doubts(self) -> None:

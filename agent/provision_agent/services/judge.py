@@ -50,8 +50,8 @@ def failed_nodes(service: Service, repos: Iterable[Repo], context: Context) -> D
         reason = imports.reason(_path(context, repo.path))
         if reason is not None:
             message = f"`{service.name}` did not load this node: {reason}"
-            hint = f"read {files.log_path} on the instance; correct the node's `install:`, or choose another `ref`"
-            found[repo.path] = Failure("node_import", message, hint=hint, reason=reason)
+            about = {"path": files.log_path}
+            found[repo.path] = Failure("node_import", message, case="node_log", about=about, reason=reason)
         elif imports.has_loaded(_path(context, repo.path)):
             found[repo.path] = None
     return found
@@ -67,8 +67,8 @@ def require_clean_log(service: Service, context: Context) -> None:
             if pattern.search(line):
                 files = ServiceFiles(service.name, context)
                 message = f"`{service.name}` says in its log: {line.strip()[:500]} (`log_failures`: `{text}`)"
-                hint = f"read {files.log_path} on the instance"
-                raise Failure("service_log", message, hint=hint, tail=files.tail())
+                about = {"path": files.log_path}
+                raise Failure("service_log", message, case="service_log", about=about, tail=files.tail())
 
 
 def run_check(check: Check, services: Sequence[Service], context: Context) -> Found:
@@ -95,14 +95,15 @@ def run_check(check: Check, services: Sequence[Service], context: Context) -> Fo
 def _look(check: Check, service: Optional[Service], context: Context) -> str:
     name = check.service
     if service is None or service.ready is None:
-        hint = "give the service `ready:`, with the address of its `/system_stats`"
-        raise Failure("missing", f"nobody says where `{name}` answers", hint=hint)
+        raise Failure("missing", f"nobody says where `{name}` answers", case="no_ready")
     status = ServiceFiles(service.name, context).status()
     ready = address_of(service, status)
     if not status.is_running or ready is None:
-        hint = "see why it does not run: its own errors stand above this one"
         raise Failure(
-            "missing", f"`{name}` does not run, so nobody can be asked", hint=hint, found="no service"
+            "missing",
+            f"`{name}` does not run, so nobody can be asked",
+            case="service_down",
+            found="no service",
         )
     base = comfyui.base_of(ready)
     try:
@@ -122,8 +123,7 @@ def _look(check: Check, service: Optional[Service], context: Context) -> str:
     if problems:
         few = len(classes.missing) + len(missing)
         all_ = len(check.nodes) + len(check.models)
-        hint = "its log says which nodes it could not load; models must lie in a folder that it looks into"
-        raise Failure("missing", "; ".join(problems), hint=hint, found=f"{all_ - few} of {all_}")
+        raise Failure("missing", "; ".join(problems), case="not_offered", found=f"{all_ - few} of {all_}")
     counted = [
         f"{len(names)} {what}"
         for names, what in ((check.nodes, "classes"), (check.models, "models"))

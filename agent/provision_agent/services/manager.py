@@ -76,7 +76,8 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
     _require_port(service)
     commands.require_secrets(service.secrets, context)
     if not os.path.isdir(directory):
-        raise Failure("missing", f"`{service.name}` runs in `{service.directory}`, which is not there")
+        message = f"`{service.name}` runs in `{service.directory}`, which is not there"
+        raise Failure("missing", message, case="service_folder")
     order = Order(
         argv=tuple(argv),
         directory=directory,
@@ -218,7 +219,7 @@ def _first_status(
         is_its = status.supervisor is not None and status.supervisor.pid == watcher.pid
         if is_its and (status.state != NEEDS_SECRETS or not has_given):
             if status.state == "not_started":
-                raise Failure("crashed", status.message, hint="correct `run:` of the service in the profile")
+                raise Failure("crashed", status.message, case="service_command")
             return status
         if not watcher.is_alive():
             break
@@ -256,7 +257,6 @@ def _require_port(service: Service) -> None:
         raise Failure(
             "port_taken",
             f"port {port} of `{service.name}` is taken by {owner}",
-            hint=f"end it (`kill {pid}`), or give the service and its ready URL another port"
-            if pid
-            else None,
+            case="port_of_process" if pid else None,
+            about={"pid": pid},
         )

@@ -64,8 +64,8 @@ def wait_ready(
             problem = answer.problem or "too few good answers"
             silent = f", and its log is silent since {now - grew:.0f} s" if grew > began else ""
             message = f"`{service.name}` was not ready within {now - began:.0f} s{silent}: {problem}"
-            hint = f"read {files.log_path} on the instance"
-            raise Failure(answer.class_, message, hint=hint, tail=files.tail())
+            about = {"path": files.log_path}
+            raise Failure(answer.class_, message, case="service_log", about=about, tail=files.tail())
         if now - said >= SAY_EVERY_S:
             said = now
             message = f"waiting for it since {now - began:.0f} s: {answer.problem}"
@@ -128,7 +128,7 @@ def _require_alive(service: Service, files: ServiceFiles) -> Status:
         raise Failure(
             "crashed",
             f"`{service.name}`, which ran already and was taken as it was, has ended",
-            hint="run the same `provision up` again: it starts the service itself if nothing else does",
+            case="adopted_ended",
             retriable=True,
         )
     how = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
@@ -136,6 +136,7 @@ def _require_alive(service: Service, files: ServiceFiles) -> Status:
     raise Failure(
         "crashed",
         f"`{service.name}` {how}{times}: {last}",
-        hint=f"read {files.log_path} on the instance",
+        case="service_log",
+        about={"path": files.log_path},
         tail=tail,
     )

@@ -48,7 +48,10 @@ def require_secrets(names: Sequence[str], context: Context) -> None:
     """Raises Failure: `unauthorized` when one of *names* has no value."""
     missing = [name for name in names if name not in context.secrets]
     if missing:
-        raise Failure("unauthorized", f"needs {', '.join(missing)}, which is not set")
+        shown = ", ".join(f"`{name}`" for name in missing)
+        raise Failure(
+            "unauthorized", f"needs {shown}, which is not set", case="secrets_unset", about={"names": shown}
+        )
 
 
 def with_python(argv: "tuple[str, ...]", python: Optional[str]) -> "list[str]":

@@ -97,28 +97,31 @@ def _missing(answer: answers.Node, repo: Repo, folder: str, application: str, ve
         return Failure(
             "missing",
             f"{problem}, which is a file of its own",
-            hint="if that is a submodule, add `submodules: true` to the repo; else choose another `ref`",
+            case="node_submodule",
         )
     if _is_of(module, application):
         return Failure(
             "missing",
             f"{problem} in this ComfyUI",
-            hint="the node was made for another version: choose another `ref` for it, or for ComfyUI",
+            case="node_version",
         )
     found = _requirement(module, folder, application)
     if found is None:
         return Failure(
             "missing",
             f"{problem}, and no requirements file of it asks for one",
-            hint=f"add the package that has `{module}` to `python.layers`, or leave the node out",
+            case="node_package",
+            about={"module": module},
         )
     path, number, line = found
     name = os.path.relpath(path, folder)
-    hint = f"it was not installed, or its install failed; on the instance: `{venv.python} -m pip install '{line}'`"
-    if repo.install is None and path.startswith(folder + os.sep):
-        hint = f"add `install: {name}` to the repo in the profile"
+    is_unasked = repo.install is None and path.startswith(folder + os.sep)
     return Failure(
-        "missing", f"{problem}, which `{line}` brings (line {number} of {name})", hint=hint, requirement=line
+        "missing",
+        f"{problem}, which `{line}` brings (line {number} of {name})",
+        case="node_install" if is_unasked else "node_requirement",
+        about={"name": name, "python": venv.python, "line": line},
+        requirement=line,
     )
 
 

@@ -19,7 +19,8 @@ from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..contract.redaction import public_url
 from ..run.context import Context
-from . import refs
+from ..run.outages import Outages
+from . import refs, repo_sources
 from .git import Git
 from .progress import Progress
 
@@ -114,41 +115,13 @@ class _Checkout:
 
     def from_any_source(self) -> bool:
         """Try every source in turn, several rounds while that may help; False when it was there already."""
-        sources = [self._repo.url, *self._repo.mirrors]
-        attempts = retry.Attempts(ROUNDS)
-
-        def report(failure: Failure, wait_s: float) -> None:
-            fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
-            self._context.report("repo_retried", item=self._repo.path, level=self._repo.level, **fields)
-
-        return retry.call(
-            lambda: self._round(sources),
-            attempts,
-            errors=Failure,
-            wait=self._context.wait,
-            may_help=lambda failure: (
-                failure.meaning.helps_elsewhere and bool(sources) and not self._context.is_over()
-            ),
-            before_wait=report,
+        # what is there will do where the source cannot be asked for news: that is not worth a wait
+        outages = Outages(0.0) if self.is_as_recorded() else self._context.outages
+        say = self._progress.say
+        order = repo_sources.Rounds(
+            self._repo, self._from, self._context, rounds=ROUNDS, outages=outages, say=say
         )
-
-    def _round(self, sources: List[str]) -> bool:
-        """Try each of *sources* once, in turn; those for which another time will not help are taken out.
-
-        Raises:
-            Failure: the last one's, or at once what no other source can mend.
-        """
-        for url in list(sources):
-            try:
-                return self._from(url)
-            except Failure as failure:
-                last = failure
-                self._progress.say(f"{public_url(url)}: {failure.message}")
-                if not failure.meaning.helps_elsewhere or self._context.cancelled.is_set():
-                    raise
-                if not failure.retriable:
-                    sources.remove(url)
-        raise last
+        return order.run()
 
     def _from(self, url: str) -> bool:
         target = refs.resolve(url, self._repo.ref, self._elsewhere)
@@ -186,7 +159,8 @@ class _Checkout:
         raise Failure(
             "conflict",
             f"`{self._repo.path}` stays at {head[:12]} and not at {wanted}: {changes}",
-            hint=self._hint(),
+            case="local_changes" if self._changed_files() else "local_commits",
+            about={"git": f"git -C {shlex.quote(self._path)}"},
         )
 
     def _target(self) -> refs.Target:
@@ -203,15 +177,6 @@ class _Checkout:
         record = self._recorded()
         is_ours = record.get("ref") == self._repo.ref and record.get("commit") == self.head()
         return branch is not None and (is_ours or self._git.line("symbolic-ref", "--short", "HEAD") == branch)
-
-    def _hint(self) -> str:
-        """How to keep what people did, and how to discard it."""
-        git = f"git -C {shlex.quote(self._path)}"
-        again = "then run the same `provision up` again"
-        if self._changed_files():
-            return f"on the instance: `{git} stash` keeps the changes, `{git} reset --hard` discards them; {again}"
-        keep = f"`{git} branch mine && {git} checkout --detach` keeps the commits as branch `mine`"
-        return f"on the instance: {keep} and lets the pinned one in; {again}"
 
     def _changed_files(self) -> List[str]:
         """The tracked files, and submodules, that differ from the commit; the mode of a file is no difference."""
@@ -348,7 +313,8 @@ class _Checkout:
             raise Failure(
                 "conflict",
                 f"`{self._repo.path}` holds other versions of {len(other)} file(s) of the repository, such as `{other[0]}`",
-                hint=f"move `{self._path}` away, or choose another `path` for the repo",
+                case="repo_path_taken",
+                about={"path": self._path},
             )
 
     def _update_submodules(self) -> None:

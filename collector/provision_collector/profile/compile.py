@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from provision_agent.contract import plan, source_kinds
+from provision_agent.contract import plan
 from provision_agent.contract.steps import STEP_NAMES
 
 from ..errors import UsageError
@@ -65,7 +65,6 @@ def compile_plan(
         limits=dataclasses.replace(
             made.limits,
             run_s=made.limits.run_s if timeout_s is None else timeout_s,
-            hosts=source_kinds.host_limits(made.limits.hosts),
         ),
         workspace_fallback=workspace is None and folder == DEFAULT_WORKSPACE,
         steps=_steps(skip, only),

@@ -58,6 +58,8 @@ class Limits(ItemLimits):
 
     run: Annotated[f.Duration, Example("2h")] = 3600.0
     """The whole run. The instance keeps this limit itself, even if nobody is connected."""
+    patience: Annotated[f.Duration, Example("5m")] = 60.0
+    """How long a server that cannot be reached is tried, before what has no other source fails. Waits grow to 15 seconds and are shared by all that want it; other servers go on meanwhile. `attempts` does not count here."""
     files: f.CountOrAuto = None
     """Downloads at once, at most. `auto` starts with 4."""
     rate: f.RateOrNone = None

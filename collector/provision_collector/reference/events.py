@@ -41,8 +41,12 @@ def document() -> str:
         "",
         *_table(name for name, kind in EVENTS.items() if not kind.group),
     ]
-    for kind, group in GROUPS.items():
-        lines += [f"## Of {group}", "", *_table(name for name in EVENTS if name.startswith(f"{kind}_"))]
+    for group in GROUPS.values():
+        lines += [
+            f"## Of {group}",
+            "",
+            *_table(name for name, event in EVENTS.items() if event.group == group),
+        ]
     lines += ["## The fields", ""]
     lines += table(("field", "type and bounds", "where it differs"), _field_rows())
     return "\n".join(lines)

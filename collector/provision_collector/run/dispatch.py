@@ -259,7 +259,7 @@ class Dispatch:
         if not runs:
             raise AgentLostError(
                 f"the folder of run `{self.run}` was deleted on {self._instance}: its verdict cannot be known",
-                hint="the same `provision up` again goes on with what is there; files are verified, not trusted",
+                cause="folder-gone",
             )
         return runs[0]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 from provision_agent.contract import verdicts
+from provision_agent.contract.failures import Kind
 from provision_agent.contract.status import ItemState, RunState
 from provision_agent.contract.steps import THERE
 
@@ -57,9 +58,12 @@ def outcome_of(
     Labels that only the instance knows are its `instance_labels`, beside this side's *labels*.
     """
     missed = [item for item in state.errors.values() if item.level == "optional"]
-    errors = [item.to_json() for item in state.errors.values() if item.level != "optional"]
+    needed = [item for item in state.errors.values() if item.level != "optional"]
+    errors = [item.to_json() for item in needed]
+    kinds: list[Kind] = [(item.class_, item.case) for item in needed]
     if error is not None:
         errors.append(_as_item(error))
+        kinds.append(error.cause)
     downloads, checks = state.items["downloads"].values(), state.items["checks"].values()
     outcome: Outcome = {
         "run": state.run,
@@ -67,7 +71,7 @@ def outcome_of(
         "labels": dict(labels),
         "verdict": verdict,
         "exit_code": exit_code,
-        "next": _next(verdict, exit_code, [str(item["class"]) for item in errors]),
+        "next": _next(verdict, exit_code, kinds),
         "duration_s": state.duration_s,
         "usable_after_s": state.usable_after_s,
         "bytes_downloaded": state.bytes_downloaded,
@@ -111,8 +115,8 @@ def _as_item(error: ProvisionError) -> dict[str, object]:
     }
 
 
-def _next(verdict: str, exit_code: int, classes: list[str]) -> str:
+def _next(verdict: str, exit_code: int, kinds: list[Kind]) -> str:
     by_code = {2: "report_bug", 3: "fix_profile", 70: "report_bug", 74: "retry"}
     if verdict in ("usage",):
         return "none"
-    return by_code.get(exit_code) or verdicts.next_action(verdict, classes)
+    return by_code.get(exit_code) or verdicts.next_action(verdict, kinds)

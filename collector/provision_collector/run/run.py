@@ -14,10 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import structlog
 from provision_agent.contract import verdicts
 from provision_agent.contract.status import RunState
 
-from ..errors import HostUnreachableError, ProtocolFaultError, ProvisionError
+from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
 from ..instance import Instance, Link
 from ..storage import in_thread
 from . import registry
@@ -27,6 +28,8 @@ from .registry import RunFiles, RunRecord
 from .spec import Known, Order, knows, new_run_id
 from .state import Progress
 from .watcher import Watcher
+
+log = structlog.get_logger()
 
 WORD_AFTER_DEADLINE_S = 30.0
 """How long after the run's deadline its verdict may take to get here."""
@@ -274,7 +277,16 @@ class Run:
             known=None if self.known is None else self.known.to_json(),
             is_named_here=self._dispatch.is_named_here,
         )
-        await in_thread(registry.remember, record)
+        try:
+            await in_thread(registry.remember, record)
+        except (OSError, LocalMachineError) as error:
+            if verdict is None:
+                log.warning(
+                    "run not remembered",
+                    run=self.id,
+                    why=str(error),
+                    next=f"watch it from here; later `provision attach --host {self.instance}` finds it",
+                )
 
 
 async def _wait(event: asyncio.Event) -> None:

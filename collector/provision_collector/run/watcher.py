@@ -112,7 +112,7 @@ class Watcher(Listener):
         self._link.drop()
         while not self._is_complete():
             await self._progress.absorb()
-            if await in_thread(_is_free, files):
+            if not await in_thread(is_fed, files):
                 return
             await asyncio.sleep(LOOK_EVERY_S)
 
@@ -226,13 +226,13 @@ async def _end(*tasks: asyncio.Task[None] | None) -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
 
-def _is_free(files: RunFiles) -> bool:
-    """Nobody writes the mirrors any more."""
+def is_fed(files: RunFiles) -> bool:
+    """Whether a process here writes the mirrors."""
     try:
         Mirror(files.core, MirrorState(files.state), "core").close()
     except MirrorBusyError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _link_latest(core: Path) -> None:

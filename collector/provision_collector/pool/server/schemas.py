@@ -5,10 +5,11 @@ Fields are only ever added.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Annotated
 
 from provision_agent.contract.events import JsonObject
+from provision_agent.contract.steps import GROUPS
 from pydantic import Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -138,7 +139,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class _Status:
     """One run as it is now: what its events so far say."""
 
     format: int
@@ -170,18 +171,22 @@ class Status:
     workspace: str
     facts: JsonObject
     steps: Items
-    downloads: Items
-    repos: Items
-    packages: Items
-    files: Items
-    commands: Items
-    checks: Items
-    services: Items
     errors: Annotated[list[JsonObject], Described(list[Problem])]
     warnings: list[str]
     gaps: Annotated[list[JsonObject], Described(list[Gap])]
     verdict: str | None
     outcome: Annotated[JsonObject, Described(Outcome)] | None
+
+
+Status = make_dataclass(
+    "Status",
+    [(group, Items) for group in dict.fromkeys(GROUPS.values())],
+    bases=(_Status,),
+    namespace={"__doc__": _Status.__doc__, "__module__": __name__},
+    frozen=True,
+    kw_only=True,
+)
+"""`_Status`, and the items of every group."""
 
 
 @dataclass(frozen=True)
