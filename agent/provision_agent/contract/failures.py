@@ -345,7 +345,11 @@ _MISFIT = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.
 
 
 def disk_failure(error: OSError, path: str) -> Failure:
-    """What an error of the file system means: no room, a path that cannot be, or a disk that takes nothing."""
+    """What an error of the file system means: no room, a path that cannot be, or a disk that takes nothing.
+
+    Returns:
+        `disk_full`, `conflict` or `read_only`; the caller raises it.
+    """
     if error.errno in _FULL:
         return Failure("disk_full", f"no room for `{path}`: {error.strerror}")
     if error.errno in _MISFIT:

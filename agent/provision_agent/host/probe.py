@@ -303,7 +303,11 @@ def torch() -> Dict[str, object]:
 
 
 def gpus() -> Dict[str, object]:
-    """Ask the NVIDIA driver's own library; raises OSError where there is none."""
+    """What the NVIDIA driver's own library says of its cards.
+
+    Raises:
+        OSError: there is no such library, or it does not start.
+    """
     import ctypes
 
     cuda = ctypes.CDLL("libcuda.so.1")

@@ -144,7 +144,6 @@ def connection_failure(error: Exception, origin: Origin, timeout_s: float) -> Fa
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure("tls", f"{origin.host}: {error.verify_message or error.reason}")
     place = f"{origin.host}:{origin.port}"
-    case = None
     if isinstance(error, socket.gaierror):
         message = f"the name `{origin.host}` cannot be resolved: {error.strerror}"
     elif isinstance(error, socket.timeout):
