@@ -55,7 +55,7 @@ FAILURES: Dict[str, FailureClass] = {
         is_retriable=True,
     ),
     "not_a_model": FailureClass(
-        "open the URL in a browser: the server sends something else than the file; correct the profile",
+        "the source has another file than the profile says: open the URL in a browser, then correct it",
         "fix_profile",
         "item",
     ),

@@ -74,7 +74,8 @@ class Sources:
         finally:
             response.close()
         name = answer.name or ""
-        verify.refuse_page(head, name, response.headers.get("Content-Type"), self.secret_values, url=url)
+        content_type, secrets = response.headers.get("Content-Type"), self.secret_values
+        verify.refuse_page(head, name, content_type, secrets, url=url, token=answer.token)
         fetch = self.fetcher(deadline)
         sha256 = answer.sha256 or kind.sha256_listed(url, answer.name, answer.size_bytes, fetch)
         return replace(answer, head=head, sha256=sha256)
