@@ -31,7 +31,12 @@ def check(
 ) -> None:
     here.write(f"{NODE}/__init__.py", code)
     here.write(f"{NODE}/requirements.txt", requirements)
-    nodes.check(Repo(url="", path=NODE, install=install), VENV, here.context, f"{NODE}/__init__.py")
+    imported(here, Repo(url="", path=NODE, install=install))
+
+
+def imported(here: Surroundings, repo: Repo, *arguments: str) -> None:
+    answer = nodes.import_all([repo], VENV, here.context, arguments)[repo.path]
+    nodes.check(repo, answer, VENV, here.context, f"{repo.path}/__init__.py")
 
 
 GOOD = {
@@ -49,7 +54,7 @@ def test_a_node_that_imports_is_no_news(name: str, here: Surroundings) -> None:
 
     check(here, GOOD[name])
 
-    assert here.names() == ["package_finished"]
+    assert [name for name in here.names() if not name.endswith("_progress")] == ["package_finished"]
 
 
 MISSING = {
@@ -153,6 +158,25 @@ def test_a_node_is_imported_as_comfyui_itself_does(name: str, here: Surroundings
     )
 
     arguments = nodes.arguments_of(service)
-    nodes.check(Repo(url="", path=NODE), VENV, here.context, f"{NODE}/__init__.py", arguments)
+    imported(here, Repo(url="", path=NODE), *arguments)
 
     assert here.names() == ["package_finished"]
+
+
+def test_nodes_are_imported_together_and_one_that_kills_the_interpreter_takes_no_other_with_it(
+    here: Surroundings,
+) -> None:
+    codes = {
+        "first": "",
+        "deadly": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+        "last": "import nothing_",
+    }
+    for name, code in codes.items():
+        here.write(f"ComfyUI/custom_nodes/{name}/__init__.py", code)
+    repos = [Repo(url="", path=f"ComfyUI/custom_nodes/{name}") for name in codes]
+
+    first, deadly, last = nodes.import_all(repos, VENV, here.context).values()
+
+    assert first.error == ""
+    assert "was ended by signal 11" in deadly.error
+    assert last.missing == "nothing_"

@@ -143,6 +143,11 @@ def restart_by_its_own(service: Service, context: Context, venv: Optional[Venv],
     return True
 
 
+def is_running(service: Service, context: Context) -> bool:
+    """True while it has not ended for good."""
+    return ServiceFiles(service.name, context).status().is_running
+
+
 def is_foreign(service: Service, context: Context) -> bool:
     """True when somebody else started it, an init system say."""
     return ServiceFiles(service.name, context).status().state == ADOPTED
