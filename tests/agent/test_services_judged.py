@@ -450,7 +450,7 @@ def test_after_a_reboot_a_service_waits_for_its_secrets_until_the_next_run(runs:
     told = runs.run(plan, {"TOKEN": "two"})
 
     assert without.verdict == "failed"
-    assert "needs TOKEN, which is not set" in without.of("service_failed")[0]["message"]
+    assert "needs `TOKEN`, which is not set" in without.of("service_failed")[0]["message"]
     assert told.verdict == "complete"
     assert runs.status("ui")["supervisor"]["pid"] == booted.pid
     digest = hashlib.sha256(b"two").hexdigest()
