@@ -86,6 +86,19 @@ def test_a_node_that_the_running_comfyui_cannot_import_counts_at_its_own_level(
     assert bool(told.of("run_usable")) == is_usable
 
 
+@pytest.mark.timeout(90)
+def test_a_node_that_another_start_mends_holds_in_the_end(runs: AgentRuns, tmp_path: Path, port: int) -> None:
+    """It loads with a file of the profile that comes after the start."""
+    code = "open(__file__.replace('__init__.py', 'settings.json')).close()\n" + GOOD
+    settings = {"path": f"{NODES}/faces/settings.json", "content": "{}", "level": "required"}
+    repo = node(tmp_path, code, level="required")
+
+    told = runs.run({"repos": [repo], "files": [settings], "services": [comfyui(port)]})
+
+    assert (told.verdict, len(told.of("service_restarted"))) == ("complete", 1)
+    assert told.of("package_finished", f"{NODES}/faces/__init__.py") != []
+
+
 @pytest.mark.parametrize("level", ["critical", "required"])
 def test_nodes_are_there_before_their_service_starts(
     level: str, runs: AgentRuns, tmp_path: Path, port: int
@@ -161,6 +174,7 @@ def test_a_node_of_a_later_run_starts_the_service_anew_once(
     assert third.of("service_restarted") == []
 
 
+@pytest.mark.timeout(90)
 def test_a_node_that_was_mended_by_hand_is_loaded_by_the_next_run(
     runs: AgentRuns, tmp_path: Path, port: int
 ) -> None:
@@ -183,6 +197,35 @@ def test_a_node_that_was_mended_by_hand_is_loaded_by_the_next_run(
     assert "there is no module `helper_of_faces`" in warning["message"], "the early warning"
     assert first.index("warning") < first.index("service_started")
     assert len(second.of("service_restarted")) == 1
+
+
+def test_a_service_that_a_killed_agent_held_still_goes_on_with_the_next_run(
+    runs: AgentRuns, port: int
+) -> None:
+    plan = {"services": [comfyui(port)]}
+    runs.run(plan)
+    os.killpg(runs.status("comfyui")["child"]["pid"], signal.SIGSTOP)
+
+    assert runs.run(plan).verdict == "complete"
+
+
+def test_verify_asks_the_service_that_runs(runs: AgentRuns, tmp_path: Path, port: int) -> None:
+    checks = [{"name": name, "service": "comfyui", "nodes": [name]} for name in ("KSampler", "FaceSwap")]
+    plan = {
+        "format": 2,
+        "name": "x",
+        "workspace": str(runs.workspace),
+        "services": [comfyui(port)],
+        "checks": checks,
+    }
+    runs.run({"services": [comfyui(port)]})
+    files = sorted(runs.workspace.rglob("*"))
+
+    answer = runs.ask("verify", {"plan": plan})
+
+    assert answer["passed"] == ["KSampler"]
+    assert [failed["item"] for failed in answer["failed"]] == ["FaceSwap"]
+    assert sorted(runs.workspace.rglob("*")) == files, "it changes nothing"
 
 
 def files_after_usable(content: str) -> list[dict[str, Any]]:

@@ -97,6 +97,8 @@ class Services:
             found = self._unloaded(served)
             if found and not self._is_over():
                 self._restart_at_last(served, restarting.reason_of(found))
+            if not self._is_over():
+                self._judge(served, is_last=True)
         for service in self._plan.services if "services" in self._plan.steps else ():
             self._check(service, ("required", "optional"))
         self._items.settle_doubts()
@@ -285,13 +287,20 @@ class Services:
 
     # -- what it says
 
-    def _judge(self, served: _Served) -> None:
-        """Count every node of the service by what its log says of it."""
+    def _judge(self, served: _Served, *, is_last: bool = False) -> None:
+        """Count every node of the service by what its log says of it.
+
+        What another start may mend is not counted yet, unless that is the last word; but what is critical is, since it
+        decides whether all is usable now.
+        """
         service = served.service
+        waits = bool(self._unloaded(served)) and not is_last
         repos = {repo.path: repo for repo in self._nodes(service)}
         found = judge.failed_nodes(service, repos.values(), self._context)
         for path, failure in found.items():
-            self._items.judged(repos[path], failure)
+            is_early = waits or not (is_last or path in self._items.checked_out)
+            if failure is None or repos[path].level == "critical" or not is_early:
+                self._items.judged(repos[path], failure)
 
     def _nodes(self, service: Service) -> List[Repo]:
         wanted = self._plan.repos if "repos" in self._plan.steps else ()

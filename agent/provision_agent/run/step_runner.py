@@ -52,9 +52,11 @@ class Items:
         self._system_is_settled = threading.Event()
         self._prepared: Set[str] = set()
         self._unchecked: List[Repo] = []
-        self._spoken: Set[str] = set()
-        """The nodes, by path, of which their service has said whether it loaded them."""
+        self._spoken: Dict[str, str] = {}
+        """The nodes, by path, of which their service has said why it did not load them; empty when it did."""
         self._doubts: Dict[str, Tuple[Repo, Failure]] = {}
+        self.checked_out: Set[str] = set()
+        """The repositories, by path, that nobody changes any more."""
         self.importable: Set[str] = set()
         """The nodes, by path, that could be imported before their service was asked."""
 
@@ -104,7 +106,9 @@ class Items:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
         work = lambda: repos.checkout(repo, self._context)  # noqa: E731
-        return self.attempt("repos", repo.path, repo.level, "repo", work)
+        is_there = self.attempt("repos", repo.path, repo.level, "repo", work)
+        self.checked_out.add(repo.path)
+        return is_there
 
     def install_requirements(self, repo: Repo) -> None:
         """What the repository says that it needs, into the environment; a node must import after that."""
@@ -198,7 +202,10 @@ class Items:
     def judged(self, repo: Repo, failure: Optional[Failure]) -> None:
         """The service that loads the node *repo* has said why it did not, or, with None, that it did."""
         item = f"{repo.path}/__init__.py"
-        self._spoken.add(repo.path)
+        said = "" if failure is None else failure.message
+        if self._spoken.get(repo.path) == said:
+            return
+        self._spoken[repo.path] = said
         _, doubt = self._doubts.pop(repo.path, (repo, None))
         if failure is None:
             if self._tally.is_failed("repos", item):
