@@ -199,6 +199,35 @@ def test_a_node_that_was_mended_by_hand_is_loaded_by_the_next_run(
     assert len(second.of("service_restarted")) == 1
 
 
+@pytest.mark.parametrize("path", ["/queue", "/"])
+def test_a_comfyui_is_known_by_what_it_answers_wherever_its_program_lies(
+    path: str, runs: AgentRuns, tmp_path: Path, port: int
+) -> None:
+    """It runs in the workspace, and `ready` asks for another address than usual."""
+    words = ["ComfyUI/main.py", "--port", str(port), "--state", "state"]
+    ready = {"url": f"http://127.0.0.1:{port}{path}", "within_s": 20, "successes": 1}
+    service = comfyui(port, run=[sys.executable, *words], directory=".", ready=ready)
+    plan = {"services": [service]}
+    runs.run(plan)
+
+    check = {"name": "faces", "service": "comfyui", "nodes": ["FaceSwap"]}
+    told = runs.run({**plan, "repos": [node(tmp_path, GOOD)], "checks": [check]})
+
+    assert (told.verdict, len(told.of("service_restarted"))) == ("complete", 1)
+
+
+def test_a_service_that_does_not_say_what_it_does_is_not_started_anew(runs: AgentRuns) -> None:
+    runs.write("api/main.py", "import time; time.sleep(600)")
+    service = {"name": "api", "run": [sys.executable, "main.py"], "directory": "api"}
+    files = [{"path": "api/settings.json", "content": "{}"}]
+
+    told = runs.run({"services": [service], "files": files})
+
+    assert (told.verdict, told.of("service_restarted")) == ("complete", [])
+    (warning,) = told.of("warning")
+    assert "`api` has not loaded what changed since its start: file api/settings.json" in warning["message"]
+
+
 def test_a_service_that_a_killed_agent_held_still_goes_on_with_the_next_run(
     runs: AgentRuns, port: int
 ) -> None:

@@ -165,6 +165,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": memory, "vram_free": memory}
             self.answer({"system": {"argv": sys.argv, "comfyui_version": "0.3.64"}, "devices": [device]})
+        elif path == "/":
+            self.answer("a page")
         elif path == "/queue":
             with self.prompts.changed:
                 self.answer({"queue_running": self.prompts.running, "queue_pending": self.prompts.pending})

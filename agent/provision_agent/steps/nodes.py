@@ -43,9 +43,19 @@ def application_of(repo: Repo, context: Context) -> str:
 
 def arguments_of(service: Service) -> Tuple[str, ...]:
     """The arguments that the program of *service* gets: what follows the first file of Python among its words."""
-    words = list(service.run)
-    script = next((number for number, word in enumerate(words) if word.endswith(".py")), len(words))
-    return tuple(words[script + 1 :])
+    return tuple(service.run[_script_of(service) + 1 :])
+
+
+def folder_of(service: Service, context: Context) -> str:
+    """The folder of the program of *service*: where its file of Python lies, else where it runs."""
+    at = _script_of(service)
+    script = os.path.dirname(service.run[at]) if at < len(service.run) else ""
+    return os.path.normpath(os.path.join(context.workspace, service.directory, script))
+
+
+def _script_of(service: Service) -> int:
+    words = enumerate(service.run)
+    return next((number for number, word in words if word.endswith(".py")), len(service.run))
 
 
 def import_all(
