@@ -113,7 +113,7 @@ class Run:
             kill_holders=kill_holders,
         )
         self._tally = Tally(journal.event)
-        self._items = Items(plan, self._context, self._tally, self._is_over)
+        self._items = Items(plan, self._context, self._tally, self._changes, self._is_over)
         self._services = Services(plan, self._context, self._tally, self._items, self._changes, self._is_over)
         self._downloads: Optional[Downloads] = None
 
