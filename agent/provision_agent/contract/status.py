@@ -103,8 +103,8 @@ class ItemError(NamedTuple):
 
     def to_json(self) -> Dict[str, object]:
         """As JSON values."""
-        values = {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
-        return {name: value for name, value in values.items() if value or name not in ("case", "about")}
+        values = self._asdict().items()
+        return {name.rstrip("_"): value for name, value in values if value or name not in ("case", "about")}
 
 
 class Totals(NamedTuple):
@@ -298,10 +298,8 @@ class RunState:
         level: Optional[str],
     ) -> None:
         self.errors.pop(key, None)  # the newest is the last
-        self.errors[key] = ItemError(
-            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable),
-            failure.case, failure.about,
-        )  # fmt: skip
+        told = (failure.message or "", failure.hint, bool(failure.retriable), failure.case, failure.about)
+        self.errors[key] = ItemError(failure.class_ or "bug", item, level, *told)
 
     # -- what single events change
 

@@ -12,7 +12,7 @@ import time
 from typing import Callable, List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
-from ...contract import redaction
+from ...contract import redaction, source_kinds
 from ...contract.failures import Failure
 from .request import Headers
 
@@ -64,8 +64,9 @@ def refusal(refused: Refused) -> Failure:
     if status in (404, 410):
         return Failure("not_found", refused.message)
     if status in (401, 403, 407):
-        case = "token_refused" if refused.token else "no_secret_for_host"
-        return Failure("unauthorized", refused.message, case=case, about={"token": refused.token})
+        token = refused.token or source_kinds.secret_for(refused.host)
+        case = "token_refused" if refused.token else "token_undeclared" if token else "no_secret_for_host"
+        return Failure("unauthorized", refused.message, case=case, about={"token": token})
     if status in (408, 425) or status >= 500:
         return Failure("upstream_down", refused.message)
     return Failure("not_found", refused.message, case="refused_url")

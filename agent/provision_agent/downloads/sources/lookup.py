@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
-from ...contract import source_kinds
 from ...contract.failures import Failure
 from ...contract.plan_parts import SecretRule
 from .. import verify
@@ -152,15 +151,12 @@ class Sources:
             return failure
         parts = urlsplit(refused.url)
         declared = [name for name, hosts in self._rules if _names(hosts, refused.url)]
-        usual = source_kinds.secret_for(refused.host)
         if declared and parts.scheme != "https":
             failure.advise("token_needs_https")
         elif failure.class_ == "gated":
             return failure
         elif declared and declared[0] not in self._values:
             failure.advise("token_unset", token=declared[0])
-        elif usual and not declared:
-            failure.advise("token_undeclared", token=usual)
         return failure
 
     def fetcher(self, deadline: float) -> Fetch:
