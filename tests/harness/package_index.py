@@ -133,6 +133,10 @@ class PackageIndex:
         file_name, data = wheel(name, version, contents, requires)
         self._wheels.setdefault(index, {}).setdefault(name, {})[file_name] = data
 
+    def withdraw(self, name: str, *, index: str = "simple") -> None:
+        """Offer no version of a package any more."""
+        del self._wheels[index][name]
+
     def add_torch(self, version: str, *, index: str = "simple", requires: Sequence[str] = ()) -> None:
         """Offer a torch whose local version (``+cpu``, ``+cu124``) decides whether it uses the GPU of ``FAKE_GPU``."""
         tag = version.partition("+")[2]

@@ -143,7 +143,14 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
 def quiet_context(
     root: str, *, within_s: float, secrets: Optional[Mapping[str, str]] = None, has_state: bool = True
 ) -> Context:
-    """What a step is handed when nobody runs: it reports to nobody, and ends *within_s*."""
+    """What a step is handed when nobody runs: it reports to nobody.
+
+    Args:
+        root: The workspace's folder.
+        within_s: When all that it does must have ended.
+        secrets: Values by name.
+        has_state: Whether the workspace's records may be read and written.
+    """
     workspace = Workspace(root)
     end = time.monotonic() + within_s
     return Context(

@@ -55,7 +55,7 @@ FAILURES: Dict[str, FailureClass] = {
         is_retriable=True,
     ),
     "not_a_model": FailureClass(
-        "open the URL in a browser: the server sends something else than the file; correct the profile",
+        "the source has another file than the profile says: open the URL in a browser, then correct it",
         "fix_profile",
         "item",
     ),
@@ -345,7 +345,11 @@ _MISFIT = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.
 
 
 def disk_failure(error: OSError, path: str) -> Failure:
-    """What an error of the file system means: no room, a path that cannot be, or a disk that takes nothing."""
+    """What an error of the file system means: no room, a path that cannot be, or a disk that takes nothing.
+
+    Returns:
+        `disk_full`, `conflict` or `read_only`; the caller raises it.
+    """
     if error.errno in _FULL:
         return Failure("disk_full", f"no room for `{path}`: {error.strerror}")
     if error.errno in _MISFIT:

@@ -332,7 +332,11 @@ class Plan:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def bind(self, *, workspace: str, home: str, run_id: str) -> Plan:
-        """The plan with ``${workspace}``, ``${home}`` and ``${run_id}`` filled in and ``$${`` unescaped."""
+        """The plan with ``${workspace}``, ``${home}`` and ``${run_id}`` filled in and ``$${`` unescaped.
+
+        Raises:
+            PlanFormatError: it names another variable.
+        """
         values = {"workspace": workspace, "home": home, "run_id": run_id}
         bound = map_strings(self.to_json(), lambda text: expand(text, values))
         return Plan.from_json(dict(bound, workspace=workspace))

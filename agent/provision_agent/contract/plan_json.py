@@ -12,7 +12,11 @@ BUILT_IN_VARIABLES = ("workspace", "home", "run_id")
 
 
 def differences(old: object, new: object, path: str = "") -> List[str]:
-    """Where two plans' JSON differ, one line each, as ``downloads[2].sha256: "a…" -> "b…"``."""
+    """Where two plans' JSON differ, one line each, as ``downloads[2].sha256: "a…" -> "b…"``.
+
+    Args:
+        path: The name of the place of *old* and *new*, if they are inside a plan.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(set(old) | set(new))
         return [
@@ -35,6 +39,11 @@ def _short(value: object) -> str:
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
+    """*text* with each ``${name}`` replaced by the value of that name, and ``$${`` by ``${``.
+
+    Raises:
+        PlanFormatError: a name has no value.
+    """
     out, rest = [], text
     while "${" in rest:
         before, _, after = rest.partition("${")
@@ -51,6 +60,7 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 
 
 def map_strings(value: object, change: Callable[[str], str]) -> Any:
+    """*value*, any JSON, with *change* made to each of its texts; keys stay."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, dict):

@@ -82,36 +82,31 @@ def asked_wait_s(error: Exception) -> Optional[float]:
 
 
 class Attempts:
-    """Counts the failures of one piece of work against its schedule."""
+    """Counts the failures of one piece of work against its schedule.
+
+    Args:
+        asked_s: The wait, in seconds, that an error asks for in place of the schedule's own; None: it asks for none.
+    """
 
     def __init__(
         self,
         schedule: Schedule,
         *,
+        asked_s: Callable[[Exception], Optional[float]] = asked_wait_s,
         clock: Callable[[], float] = time.monotonic,
         rand: Rand = random.random,
-        asked_s: Callable[[Exception], Optional[float]] = asked_wait_s,
     ) -> None:
-        """
-        Args:
-            asked_s: The wait that an error asks for, in place of the schedule's own; None: it asks for none.
-        """
         self._schedule = schedule
+        self._asked_s = asked_s
         self._clock = clock
         self._rand = rand
-        self._asked_s = asked_s
         self._began_at = clock()
         self.failures = 0
 
-    def after_failure(self, error: Optional[Exception] = None) -> Optional[float]:
-        """Count one more failure: how many seconds to wait now; None: give up.
-
-        Args:
-            error: What failed; a wait that it asks for stands in for the schedule's own.
-        """
+    def after_failure(self, error: Exception) -> Optional[float]:
+        """Count *error* as one more failure: how many seconds to wait now; None: give up."""
         self.failures += 1
-        asked_s = None if error is None else self._asked_s(error)
-        passed_s = self._clock() - self._began_at
+        passed_s, asked_s = self._clock() - self._began_at, self._asked_s(error)
         return self._schedule.wait_s(self.failures, passed_s=passed_s, asked_s=asked_s, rand=self._rand)
 
 
@@ -124,10 +119,10 @@ def call(
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
 ) -> T:
-    """The result of *work*, tried again while that may help; a wait that the error asks for is kept. For a thread.
+    """The result of *work*, tried again while that may help. For a thread.
 
     Args:
-        errors: What counts as a failure; anything else passes through.
+        errors: What counts as a failure; anything else passes through. See `Attempts.after_failure`.
         wait: Waits so many seconds, or until nobody wants the result any more: True then.
         may_help: May the same again do better after this error?
         before_wait: Is told the error and the seconds until the next attempt.

@@ -87,7 +87,15 @@ def worst(codes: Iterable[int]) -> int:
 
 
 def next_action(verdict: str, errors: Iterable[Kind]) -> str:
-    """What a caller should do after *verdict* with *errors* of these kinds: one of `NEXT`."""
+    """What a caller should do after a run.
+
+    Args:
+        verdict: One of `VERDICTS`; of an unknown one only the errors count.
+        errors: The kinds of its errors.
+
+    Returns:
+        One of `NEXT`.
+    """
     kinds: List[Kind] = list(errors)
     found = VERDICTS.get(verdict)
     if found is not None and found.is_of_contact:

@@ -195,7 +195,7 @@ class Fetch:
             return self._skip(path)
         if self._part is None and (self._is_there(path, answer) or not self._take_part(path, answer)):
             return self._skip(path)
-        landing.check_promise(self._promised, answer)
+        landing.check_promise(self._promised, answer, path, self._access.secret_values)
         self._wanted_path = path
         transfer = self._begin(source, answer)
         if urlsplit(answer.location).scheme == "file":

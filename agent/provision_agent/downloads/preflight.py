@@ -17,7 +17,7 @@ from ..contract.steps import LEVELS
 from ..host.folders import nearest_folder
 from ..run.context import Context
 from ..run.log_lines import size_text
-from . import existing
+from . import existing, landing
 from .engine.part_file import landed_bytes
 from .file import Fetch
 from .hosts import Hosts
@@ -117,9 +117,12 @@ def _ask_source(
         if context.outages.last(*source.places) is not None:
             return False
         limits = fetch.item.limits
-        source.answer = access.ask(
+        answer = access.ask(
             source.url, within_s=left_s, connect_s=limits.connect_s, stop=context.cancelled.is_set
         )
+        name = answer.name or "" if fetch.item.path.endswith("/") else fetch.item.path
+        landing.check_head(answer, name, access.secret_values)
+        source.answer = answer
     except Failure as failure:
         if failure.class_ == "rate_limited":
             hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)

@@ -41,11 +41,13 @@ class Installed(Answer):
 
 @dataclass(frozen=True)
 class Harm:
-    """Files of one distribution that are not as its install left them; the first few."""
+    """Files of one distribution that are not as its install left them; the first few of each kind, but all links."""
 
     missing: Tuple[str, ...] = ()
     changed: Tuple[str, ...] = ()
-    """Of another size than its record says."""
+    """Not as its record says."""
+    dangling: Tuple[str, ...] = bounded((), max_chars=4096)
+    """Full paths of links to nothing in the place of files: what is written there would land where they lead."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import json
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Type, TypeVar
+from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Type, TypeVar
 
 import provision_agent
 
 if TYPE_CHECKING:
     import ctypes
+    from importlib import metadata
 
     from .answers import Answer
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 32 << 20
 MARK = "@provision-answer "
 _MAX_SAID_CHARS = 4000
+_RECORDERS = ("pip", "uv")
 _PIECE = 3000  # with the mark below PIPE_BUF: one write, never interleaved
 
 
@@ -94,15 +96,21 @@ def main(argv: List[str]) -> None:
 def interpreter() -> Dict[str, object]:
     """What this interpreter is: version, prefix, where packages go, whether it has pip."""
     import importlib.util
-    import sysconfig
 
     return {
         "version": ".".join(map(str, sys.version_info[:3])),
         "prefix": sys.prefix,
         "is_venv": sys.prefix != sys.base_prefix,
-        "site_packages": sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}),
+        "site_packages": _own_folders(),
         "has_pip": importlib.util.find_spec("pip") is not None,
     }
+
+
+def _own_folders() -> List[str]:
+    """The folders into which this interpreter installs."""
+    import sysconfig
+
+    return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
 def installed() -> Dict[str, object]:
@@ -118,30 +126,87 @@ def installed() -> Dict[str, object]:
 
 
 def damage(*names: str) -> Dict[str, object]:
-    """``harmed``: the first few files of *names* that are ``missing``, or ``changed``: of another size than RECORD says."""
-    import csv
+    """``harmed``: the first few files of *names* that are ``missing``, or ``changed``: not as RECORD says.
+
+    By their size, and whether their owner may read and run them; with ``--bytes`` as the first name by their hash, too.
+    Without a name of a distribution, of all that are there, as far as anything is wrong with them.
+    """
+    reads_bytes = names[:1] == ("--bytes",)
+    wanted = names[1:] if reads_bytes else names
+    found: Dict[str, Dict[str, List[str]]] = {}
+    for name, distribution in _distributions(wanted):
+        record = distribution.read_text("RECORD")  # not `files`: since 3.12 it leaves out what is missing
+        if (
+            record is None
+            and not wanted
+            and (distribution.read_text("INSTALLER") or "").strip() not in _RECORDERS
+        ):
+            continue  # other tools install without one
+        harm = _harm(record or "", str(distribution.locate_file("")), reads_bytes=reads_bytes)
+        found[name] = dict(harm, missing=([] if record else ["RECORD"]) + harm["missing"])
+    few = {
+        name: {kind: files if kind == "dangling" else files[:5] for kind, files in kinds.items()}
+        for name, kinds in found.items()
+    }
+    return {"harmed": {name: kinds for name, kinds in few.items() if wanted or any(kinds.values())}}
+
+
+def _distributions(names: "tuple[str, ...]") -> "Iterator[tuple[str, metadata.Distribution]]":
+    """Those of *names* that are installed; without a name, all in the interpreter's own folders, by normalised name."""
     from importlib import metadata
 
-    found: Dict[str, Dict[str, List[str]]] = {}
     for name in names:
         try:
-            distribution = metadata.distribution(name)
+            yield name, metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        record = distribution.read_text("RECORD")  # not `files`: since 3.12 it leaves out what is missing
-        found[name] = {"missing": [] if record else ["RECORD"], "changed": []}
-        for row in csv.reader((record or "").splitlines()):
-            if not row or row[0].endswith(".pyc"):
-                continue
-            try:
-                size = os.stat(str(distribution.locate_file(row[0]))).st_size
-            except OSError:
-                found[name]["missing"].append(row[0])
-                continue
-            if row[2:] and row[2] not in ("", str(size)):
-                found[name]["changed"].append(row[0])
-    few = {name: {kind: files[:5] for kind, files in kinds.items()} for name, kinds in found.items()}
-    return {"harmed": few}
+    for distribution in () if names else metadata.distributions(path=_own_folders()):
+        found = distribution.metadata["Name"] if distribution.metadata is not None else None
+        if found:
+            yield normalised(found), distribution
+
+
+def _harm(record: str, base: str, *, reads_bytes: bool) -> Dict[str, List[str]]:
+    """Which files of a RECORD below the folder *base* are missing, and which are not what it says."""
+    import csv
+    import stat
+
+    found: Dict[str, List[str]] = {"missing": [], "changed": [], "dangling": []}
+    for row in csv.reader(record.splitlines()):
+        if not row or row[0].endswith(".pyc"):
+            continue
+        path = os.path.join(base, row[0])
+        try:
+            status = os.stat(path)
+        except OSError:
+            found["missing"].append(row[0])
+            if os.path.islink(path):
+                found["dangling"].append(path)
+            continue
+        is_program = row[0].startswith("../") and os.path.basename(os.path.dirname(path)) == "bin"
+        needed = stat.S_IRUSR | (stat.S_IXUSR if is_program else 0)
+        is_other = bool(row[2:]) and row[2] not in ("", str(status.st_size))
+        if is_other or status.st_mode & needed != needed or (reads_bytes and not _has_hash(path, row[1:2])):
+            found["changed"].append(row[0])
+    return found
+
+
+def _has_hash(path: str, told: List[str]) -> bool:
+    """Does the file at *path* hold what was *told* of it, as ``sha256=…`` without padding? True if nothing was."""
+    import base64
+    import hashlib
+
+    kind, _, wanted = (told or [""])[0].partition("=")
+    if not wanted or kind not in hashlib.algorithms_guaranteed:
+        return True
+    digest = hashlib.new(kind)
+    try:
+        with open(path, "rb") as file:
+            for piece in iter(lambda: file.read(1 << 20), b""):
+                digest.update(piece)
+    except OSError:
+        return False
+    return base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode() == wanted
 
 
 def imports(*modules: str) -> Dict[str, object]:
@@ -238,7 +303,11 @@ def torch() -> Dict[str, object]:
 
 
 def gpus() -> Dict[str, object]:
-    """Ask the NVIDIA driver's own library; raises OSError where there is none."""
+    """What the NVIDIA driver's own library says of its cards.
+
+    Raises:
+        OSError: there is no such library, or it does not start.
+    """
     import ctypes
 
     cuda = ctypes.CDLL("libcuda.so.1")

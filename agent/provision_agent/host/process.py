@@ -41,7 +41,15 @@ def run(
     cancelled: Optional[threading.Event] = None,
     stdin: Optional[bytes] = None,
 ) -> Finished:
-    """Run *argv* and wait for it, at most *timeout_s*.
+    """Run *argv* and wait for it; whatever it leaves of its process group is ended.
+
+    Args:
+        timeout_s: When it is ended if it has not.
+        directory: Where it runs; None: here.
+        environment: All of it; None: this process's own.
+        on_line: Told each line of its output, both streams together.
+        cancelled: Ends it early when set.
+        stdin: What it reads; None: nothing.
 
     Raises:
         Failure: `timed_out` when the bound passed, `command` when the program is not there.
@@ -83,7 +91,11 @@ def run(
 
 
 def end_group(child: "subprocess.Popen[bytes]", *, kill_after_s: float = KILL_AFTER_S) -> None:
-    """End what is left of the child's process group: TERM, then KILL after *kill_after_s*. Safe to repeat."""
+    """End what is left of the child's process group: TERM, then KILL. Safe to repeat.
+
+    Args:
+        kill_after_s: How long it has after TERM.
+    """
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(child.pid, sign)

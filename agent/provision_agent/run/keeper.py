@@ -136,7 +136,15 @@ class Keeper:
 
 
 def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], verdict: Optional[str]) -> None:
-    """What is owed after the verdict: the profile's `on_failure`, even if nobody listens any more."""
+    """What is owed after the verdict: the profile's `on_failure`, even if nobody listens any more.
+
+    Args:
+        secrets: Values by name; the hook gets those that it names.
+        verdict: None when the run came to none.
+
+    Raises:
+        OSError, ParseError: the run's plan is not there or broken.
+    """
     home = os.path.expanduser("~")
     plan = read_plan(workspace, run_id).bind(workspace=workspace.root, home=home, run_id=run_id)
     if plan.on_failure is not None and verdict in ("failed", "timeout"):

@@ -183,7 +183,7 @@ class PatientAttempts(retry.Attempts):
         self._patience_s = patience_s
         self._unreached_since: Optional[float] = None
 
-    def after_failure(self, error: Optional[Exception] = None) -> Optional[float]:
+    def after_failure(self, error: Exception) -> Optional[float]:
         wait_s = super().after_failure(error)
         if not isinstance(error, Failure) or error.class_ not in CLASSES:
             self._unreached_since = None

@@ -120,7 +120,12 @@ class Stages:
 
 
 def chosen(plan: Plan, step: str, items: Sequence[ItemT], levels: Tuple[str, ...] = LEVELS) -> List[ItemT]:
-    """Those of *items*, the plan's for *step*, that a run of *plan* does, of *levels*."""
+    """The items that a run of *plan* does; none of a step that it leaves out.
+
+    Args:
+        items: All of *step* in the plan.
+        levels: Those that are wanted now.
+    """
     return [item for item in items if item.level in levels] if step in plan.steps else []
 
 

@@ -198,7 +198,14 @@ def _accepted(state: str, workspace: Workspace, run_id: str, plan: Plan) -> Answ
 
 
 def stop_keeper(workspace: Workspace, *, within_s: float) -> bool:
-    """Ask the run that is going to end, and make it when it does not; True when nothing is left of it."""
+    """Ask the run that is going to end, and make it when it does not.
+
+    Args:
+        within_s: For each of its two processes, before it is killed.
+
+    Returns:
+        True when nothing is left of it, and it has a verdict.
+    """
     end = time.monotonic() + KEEPER_BEGINS_WITHIN_S
     while not workspace.keeper_is_alive() and _is_locked(workspace) and time.monotonic() < end:
         time.sleep(0.05)  # a keeper that was just started has not written its name yet

@@ -42,11 +42,7 @@ def document() -> str:
         *_table(name for name, kind in EVENTS.items() if not kind.group),
     ]
     for group in GROUPS.values():
-        lines += [
-            f"## Of {group}",
-            "",
-            *_table(name for name, event in EVENTS.items() if event.group == group),
-        ]
+        lines += [f"## Of {group}", "", *_table(name for name, kind in EVENTS.items() if kind.group == group)]
     lines += ["## The fields", ""]
     lines += table(("field", "type and bounds", "where it differs"), _field_rows())
     return "\n".join(lines)

@@ -22,7 +22,7 @@ FOLDS_IN_A_ROW = 200
 """So many events are folded before others have their turn on the event loop: about a millisecond."""
 
 
-class Progress:
+class LocalRun:
     """One run so far. Any number of readers may iterate `events`; each is woken when something has changed.
 
     Args:

@@ -192,9 +192,9 @@ def _pour(
         if count:
             fit, silent_since = _fitting(fit, len(view), now - began_at), now
             if claim.position == 0:
-                verify.refuse_page(
-                    bytes(view[: min(count, 1024)]), transfer.name, response.headers.get("Content-Type")
-                )
+                head = bytes(view[: min(count, 1024)])
+                verify.refuse_page(head, transfer.name, response.headers.get("Content-Type"))
+                verify.check_head(head, transfer.name)
             _land(response, transfer, claim, view, count, now)
             pause_s = rate.take(count)
             if pause_s:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ...contract import redaction, source_kinds
@@ -64,9 +64,8 @@ def refusal(refused: Refused) -> Failure:
     if status in (404, 410):
         return Failure("not_found", refused.message)
     if status in (401, 403, 407):
-        token = refused.token or source_kinds.secret_for(refused.host)
-        case = "token_refused" if refused.token else "token_undeclared" if token else "no_secret_for_host"
-        return Failure("unauthorized", refused.message, case=case, about={"token": token})
+        case, about = token_case(refused.host, refused.token)
+        return Failure("unauthorized", refused.message, case=case, about=about)
     if status in (408, 425) or status >= 500:
         return Failure("upstream_down", refused.message)
     return Failure("not_found", refused.message, case="refused_url")
@@ -101,3 +100,11 @@ def quoted(body: bytes, secrets: List[str]) -> str:
         return ""
     text = redaction.redacted(body.decode("utf-8", "replace"), secrets)
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:QUOTED_BYTES]
+
+
+def token_case(host: str, token: Optional[str]) -> Tuple[str, Dict[str, str]]:
+    """The case, with its particulars, when *host* wants to know who asks; the secret *token* (None: none) went along."""
+    if token:
+        return "token_refused", {"token": token}
+    usual = source_kinds.secret_for(host)
+    return ("token_undeclared", {"token": usual}) if usual else ("no_secret_for_host", {})

@@ -6,7 +6,7 @@ looked at again, because an install script obeys no constraint; what was harmed 
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List, Mapping, Sequence, Set
+from typing import Dict, Iterable, List, Mapping, Set
 
 from ...contract.failures import Failure
 from ...contract.plan import Python
@@ -58,7 +58,7 @@ class Guard:
         self._context.report("warning", message=f"{what}: restoring")
         requirements = [f"{name}=={held[name]}" for name in harmed]
         try:
-            for options, group in self._groups(requirements):
+            for options, group in torch.groups(requirements, self._context, self._tools.venv.path):
                 self._tools.install(
                     ["--force-reinstall", "--no-deps", *options, *group],
                     progress,
@@ -98,10 +98,3 @@ class Guard:
             cancelled=self._context.cancelled,
         )
         return {name: [*harm.missing, *harm.changed] for name, harm in damage.harmed.items()}
-
-    def _groups(self, requirements: Sequence[str]) -> List["tuple[List[str], List[str]]"]:
-        """The torch family comes from its own index again, everything else from the usual one."""
-        options, names = torch.recorded_index(self._context, self._tools.venv.path)
-        from_torch = [requirement for requirement in requirements if requirement.split("==")[0] in names]
-        others = [requirement for requirement in requirements if requirement not in from_torch]
-        return [(o, group) for o, group in ((options, from_torch), ([], others)) if group]

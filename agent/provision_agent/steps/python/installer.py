@@ -15,6 +15,7 @@ from ...contract import retry
 from ...contract.failures import Failure
 from ...contract.plan import Python
 from ...host import answers, probe, process
+from ...host.probe import normalised
 from ...run.context import Context
 from ...run.outages import PatientAttempts
 from .. import orphans
@@ -26,6 +27,7 @@ SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
 """pip retries by itself, for minutes per connection: after this long another attempt would only repeat that."""
 INSTALL_S = 3600.0
 QUICK_S = 120.0
+BYTES_S = 900.0
 UV_S = 60.0
 OLDEST_PIP = 21
 """Older ones do not know the platform tags of today's wheels (manylinux_2_28)."""
@@ -46,7 +48,10 @@ class Installer:
         self._uv = self._find_uv()
         self.locked = dict(line.split("==", 1) for line in python.versions)
         """Versions by name that a lock asks for: no install may bring another."""
+        self.unwanted = frozenset(normalised(name) for name in python.remove)
+        """What the plan takes out before the first layer, whoever brought it."""
         self._versions: Optional[Dict[str, str]] = None
+        self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
         self._temporary = os.path.join(self._cache, "tmp")
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
 
@@ -66,6 +71,23 @@ class Installer:
             )
             self._versions = told.versions
         return self._versions
+
+    def harmed(self, *, reads_bytes: bool = False) -> Dict[str, answers.Harm]:
+        """What of all that is installed is not as its install left it, by the records of the packages themselves.
+
+        Args:
+            reads_bytes: Compare hashes, too; else that the files are there, their sizes and their modes.
+        """
+        if reads_bytes not in self._harmed:
+            told = probe.ask(
+                self.venv.python,
+                answers.Damage,
+                *(["--bytes"] if reads_bytes else []),
+                timeout_s=self._context.bounded(BYTES_S if reads_bytes else QUICK_S),
+                cancelled=self._context.cancelled,
+            )
+            self._harmed[reads_bytes] = told.harmed
+        return self._harmed[reads_bytes]
 
     def install(
         self,
@@ -181,6 +203,7 @@ class Installer:
     def forget_versions(self) -> None:
         """Something else changed the environment: look again."""
         self._versions = None
+        self._harmed = {}
 
     def _argv(self, action: str, arguments: Sequence[str]) -> List[str]:
         if self._uv:

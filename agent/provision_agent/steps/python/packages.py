@@ -19,23 +19,30 @@ from ...contract.failures import Failure
 from ...contract.findings import Facts
 from ...contract.parsing import parse
 from ...contract.plan import Layer, Python
+from ...contract.steps import VERIFIED
+from ...host.answers import Harm
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import repair, requirements, torch
+from . import layer_record, repair, requirements, torch
+from . import venv as environments
 from .guard import Guard
 from .installer import Installer
+from .layer_record import LayerRecord
 from .venv import Venv
 
 LEVEL = "critical"
 _installing = threading.Lock()
 
 
-def install(python: Python, venv: Venv, context: Context, found: Mapping[str, object]) -> None:
+def install(
+    python: Python, venv: Venv, context: Context, found: Mapping[str, object], *, reads_bytes: bool = False
+) -> None:
     """Mend the environment, take out what the plan does not want, and install its layers in order.
 
     Args:
         found: The instance's facts.
+        reads_bytes: See by the bytes of what is installed, and not by sizes, whether it is as it was.
 
     Raises:
         Failure: of the layer that cannot be installed; it is reported as ``package_failed`` too.
@@ -55,11 +62,18 @@ def install(python: Python, venv: Venv, context: Context, found: Mapping[str, ob
             step = _step_of(
                 layer, tools, context, facts
             )  # now, not before: it may read a file that was just made
-            _run(step, tools, guard, context, level=LEVEL, reports_failure=True)
+            _run(step, tools, guard, context, level=LEVEL, reports_failure=True, reads_bytes=reads_bytes)
 
 
 def install_requirements(
-    path: str, venv: Venv, context: Context, python: Python, item: str, level: str
+    path: str,
+    venv: Venv,
+    context: Context,
+    python: Python,
+    item: str,
+    level: str,
+    *,
+    reads_bytes: bool = False,
 ) -> None:
     """Install the requirements file at *path*, under the same protection as the layers.
 
@@ -69,7 +83,8 @@ def install_requirements(
     with _one_at_a_time(context):
         tools = Installer(python, venv, context)
         step = _requirements_step(item, path, tools)
-        _run(step, tools, Guard(python, tools, context), context, level=level, reports_failure=False)
+        guard = Guard(python, tools, context)
+        _run(step, tools, guard, context, level=level, reports_failure=False, reads_bytes=reads_bytes)
 
 
 class _Step(NamedTuple):
@@ -84,19 +99,38 @@ class _Step(NamedTuple):
 
 
 def _run(
-    step: _Step, tools: Installer, guard: Guard, context: Context, *, level: str, reports_failure: bool
+    step: _Step,
+    tools: Installer,
+    guard: Guard,
+    context: Context,
+    *,
+    level: str,
+    reports_failure: bool,
+    reads_bytes: bool,
 ) -> None:
     fields = {"item": step.item, "level": level}
     context.report("package_started", **fields)
     started = time.monotonic()
     try:
-        if _is_recorded(step, tools, context) and step.is_there():
+        key = _key(step, tools)
+        record = layer_record.read(context, key)
+        is_recorded = record.digest == step.digest and not record.lost(tools.installed(), tools.unwanted)
+        harm = _harm(record, tools, reads_bytes=reads_bytes) if is_recorded else {}
+        if is_recorded and not harm and step.is_there():
             guard.chose(step.names)
-            context.report("package_skipped", reason="verified", **fields)
+            context.report("package_skipped", reason=VERIFIED, **fields)
             return
         with Progress(context, step.item, level, watched=tools.landing) as progress:
-            held = guard.constraints(step.names)
-            step.install(progress, held, level)
+            held, before = guard.constraints(step.names), dict(tools.installed())
+            if harm:
+                repair.restore(harm, tools, context, progress, item=step.item, level=level)
+            if not is_recorded or record.lost(tools.installed(), tools.unwanted) or not step.is_there():
+                step.install(progress, held, level)
+            new = _made(step, record, before, tools)
+            found = _found_harmed(new, before, tools, context)
+            if found:
+                repair.restore(found, tools, context, progress, item=step.item, level=level)
+                new = _made(step, record, before, tools)
             guard.check(held, step.item, progress, level=level)
     except Failure as failure:
         if reports_failure and not context.cancelled.is_set():
@@ -104,8 +138,39 @@ def _run(
             failure.is_reported = True
         raise
     guard.chose(step.names)
-    _record(step, tools, context)
+    layer_record.keep(context, key, new)
     context.report("package_finished", duration_s=round(time.monotonic() - started, 3), **fields)
+
+
+def _harm(record: LayerRecord, tools: Installer, *, reads_bytes: bool) -> Dict[str, Harm]:
+    """What of a step's packages is not as it was installed. Bytes are read of what the step itself brought only."""
+    sizes = tools.harmed()
+    found = {name: sizes[name] for name in record.names if name in sizes}
+    if reads_bytes:
+        contents = tools.harmed(reads_bytes=True)
+        found.update((name, contents[name]) for name in record.brought if name in contents)
+    return found
+
+
+def _made(step: _Step, record: LayerRecord, before: Mapping[str, str], tools: Installer) -> LayerRecord:
+    return layer_record.made(
+        before,
+        tools.installed(),
+        tools.harmed(),
+        digest=step.digest,
+        checked=step.checked,
+        earlier=record if record.digest == step.digest else None,
+    )
+
+
+def _found_harmed(
+    made: LayerRecord, before: Mapping[str, str], tools: Installer, context: Context
+) -> Dict[str, Harm]:
+    """What a step needs and found damaged: an installer calls it satisfied. An image's own environment stays as it is."""
+    if not environments.is_ours(tools.venv.path, context):
+        return {}
+    installed, harmed = tools.installed(), tools.harmed()
+    return {name: harmed[name] for name in made.harmed if before.get(name) == installed.get(name)}
 
 
 def _step_of(layer: Layer, tools: Installer, context: Context, facts: Facts) -> _Step:
@@ -173,24 +238,6 @@ def _remove_unwanted(python: Python, tools: Installer, progress: Progress) -> No
     if present:
         progress.say(f"removing {', '.join(present)}")
         tools.uninstall(present, progress)
-
-
-def _is_recorded(step: _Step, tools: Installer, context: Context) -> bool:
-    """True when this very step was done before and what it installed is still there at the same versions."""
-    record = context.state.get("layer", _key(step, tools)) or {}
-    installed = tools.installed()
-    versions = record.get("versions", {})
-    return (
-        record.get("digest") == step.digest
-        and isinstance(versions, dict)
-        and all(installed.get(name) == version for name, version in versions.items())
-    )
-
-
-def _record(step: _Step, tools: Installer, context: Context) -> None:
-    installed = tools.installed()
-    versions = {name: installed[name] for name in step.checked if name in installed}
-    context.state.put("layer", _key(step, tools), {"digest": step.digest, "versions": versions})
 
 
 def _key(step: _Step, tools: Installer) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Iterable, List, Sequence
+from typing import Iterable, List, Mapping, Sequence
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
@@ -17,7 +17,7 @@ from ...host.probe import normalised
 from ...run.context import Context
 from .. import remove_tree
 from ..progress import Progress
-from . import venv
+from . import layer_record, torch, venv
 from .installer import Installer
 
 ITEM = "environment"
@@ -60,6 +60,56 @@ def mend(
         if not _reinstall(name, reason, tools, context, progress, is_later=name in set(later)):
             _recreate(name, tools, context, facts, progress)
             return
+
+
+def restore(
+    harmed: Mapping[str, answers.Harm],
+    tools: Installer,
+    context: Context,
+    progress: Progress,
+    *,
+    item: str,
+    level: str,
+) -> None:
+    """Install what lost files, or has other ones, again: the same version, or else the one that can be had.
+
+    Args:
+        harmed: By distribution, what happened to it.
+        tools: Of the environment.
+        context: Of the run.
+        progress: Told what the installer says.
+        item: What they belong to, for events.
+        level: Its level.
+
+    Raises:
+        Failure: they cannot be had; what is left of them stays as it is.
+    """
+    installed = tools.installed()
+    for name, harm in harmed.items():
+        what = layer_record.told(f"{name} {installed.get(name, '')}", harm)
+        _warn(context, f"{what}: installing it again")
+        for path in harm.dangling:
+            os.unlink(path)  # pip writes through a link
+        if "RECORD" in harm.missing:  # no installer can take it away
+            for folder in _site_packages(tools, context):
+                _remove(_trees_of(name, folder), context)
+
+    def install(requirements: List[str]) -> None:
+        for options, group in torch.groups(requirements, context, tools.venv.path):
+            again = ["--force-reinstall", "--no-deps", "--no-cache-dir", *options, *group]
+            tools.install(again, progress, item=item, level=level, constraints={})
+
+    try:
+        try:
+            install([f"{name}=={installed[name]}" for name in harmed if name in installed])
+        except Failure as failure:
+            if context.cancelled.is_set() or failure.retriable or failure.meaning.is_of_instance:
+                raise
+            progress.say(f"the same versions cannot be had: {failure.message}")
+            install(list(harmed))
+    except Failure as failure:
+        failure.message = f"{', '.join(harmed)} lost files and cannot be installed again: {failure.message}"
+        raise
 
 
 def find_leftovers(folders: Sequence[str], names: Sequence[str]) -> List[str]:

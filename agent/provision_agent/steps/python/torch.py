@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
@@ -42,6 +42,14 @@ def recorded_index(context: Context, venv: str) -> Tuple[List[str], List[str]]:
     """Index options with which the torch family of *venv* was installed, and the names of the family."""
     record = context.state.get("torch", venv) or {}
     return _texts(record.get("options")), _texts(record.get("names"))
+
+
+def groups(requirements: Sequence[str], context: Context, venv: str) -> List["tuple[List[str], List[str]]"]:
+    """*requirements*, each with the options that it is installed with again: the torch family comes from its own index."""
+    options, names = recorded_index(context, venv)
+    from_torch = [requirement for requirement in requirements if requirement.split("==")[0] in names]
+    others = [requirement for requirement in requirements if requirement not in from_torch]
+    return [(o, group) for o, group in ((options, from_torch), ([], others)) if group]
 
 
 def _texts(value: object) -> List[str]:
