@@ -156,9 +156,7 @@ def _downloads() -> list[Row]:
     def faulty(name: str, fault: Fault) -> Make:
         return file(name, lambda stage: stage.url(name, fault))
 
-    page = Fault(
-        status=200, body=b"<!doctype html><html>log in</html>", headers={"Content-Type": "text/html"}
-    )
+    page = Fault(status=200, body=b"<!doctype html><html>moved</html>", headers={"Content-Type": "text/html"})
 
     def is_well_again(name: str) -> Callable[[Stage], None]:
         return lambda stage: stage.files.set_faults(f"/{name}.safetensors")
