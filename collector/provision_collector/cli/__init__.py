@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             complain(wrong_system := UsageError("this command works on Linux, macOS and WSL only", hint=hint))
             _end(wrong_system)
         if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
-            hint = "choose another folder with `--logs-dir`, or make room"
+            hint = "choose another place for the file that is named, or make room there"
             complain(local := LocalMachineError(f"this machine: {error}", hint=hint))
             _end(local)
         import traceback
