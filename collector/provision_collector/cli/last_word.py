@@ -31,7 +31,9 @@ class LastWord:
     def begin(self, words: Sequence[str]) -> None:
         """A command with these *words* begins."""
         options = words[: words.index("--")] if "--" in words else words
-        self.__init__(is_wanted="--json" in options)  # type: ignore[misc]
+        self.is_wanted, self.is_said = "--json" in options, False
+        self.host = self.run = ""
+        self.labels = {}
 
     def concerns(
         self, *, host: str = "", run: str | None = None, labels: Mapping[str, str] | None = None
