@@ -142,8 +142,11 @@ def _help_of(error: click.ClickException) -> str:
 
 
 def complain(error: ProvisionError) -> None:
-    """Say on stderr what happened and what to type next."""
+    """Say on stderr what happened and what to type next; what an instance may have said in it is made harmless."""
+    from ..console import harmless
+
     clickable = isinstance(error, ProfileError)  # every line begins with file:line:column already
-    print(error if clickable else f"provision: {error}", file=sys.stderr)
+    said = harmless(error, keep="\n\t")
+    print(said if clickable else f"provision: {said}", file=sys.stderr)
     if error.hint:
-        print(f"  next: {error.hint}", file=sys.stderr)
+        print(f"  next: {harmless(error.hint)}", file=sys.stderr)

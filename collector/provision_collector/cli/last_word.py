@@ -49,9 +49,9 @@ class LastWord:
             self.say(self._outcome(error))
 
     def say(self, outcome: Mapping[str, object]) -> None:
-        """Print *outcome* as the last line."""
+        """Print *outcome* as the last line: ASCII only, so that any terminal can show it."""
         self.is_said = True
-        print(json.dumps({"event": "outcome", **outcome}, ensure_ascii=False), flush=True)
+        print(json.dumps({"event": "outcome", **outcome}), flush=True)
 
     def _outcome(self, error: ProvisionError) -> Outcome:
         from provision_agent.contract.status import RunState
