@@ -192,10 +192,8 @@ class RunState:
         level: Optional[str],
     ) -> None:
         self.errors.pop(key, None)  # the newest is the last
-        self.errors[key] = ItemError(
-            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable),
-            failure.case, failure.about,
-        )  # fmt: skip
+        told = (failure.message or "", failure.hint, bool(failure.retriable), failure.case, failure.about)
+        self.errors[key] = ItemError(failure.class_ or "bug", item, level, *told)
 
     # -- what single events change
 

@@ -204,6 +204,12 @@ class Watcher(Listener):
             dead_since = (dead_since or time.monotonic()) if is_dead else None
             if dead_since is None or time.monotonic() - dead_since < AGENT_DEAD_AFTER_S:
                 continue
+            if self._dispatch.order.only_looks:
+                raise AgentLostError(
+                    f"agent and keeper of run `{self._dispatch.run}` are dead, and it has no verdict",
+                    hint=f"`provision attach {self._dispatch.run}` starts them again and goes on with the run",
+                    cause="agents-dead",
+                )
             if self._restarts >= AGENT_RESTARTS:
                 raise AgentLostError(
                     f"agent and keeper of run `{self._dispatch.run}` died {self._restarts + 1} times without a verdict",
