@@ -68,7 +68,9 @@ class Items:
             self._venv = venv.prepare(python, self._context, dict(found))
             self._await_requirements(python, checkouts)
             with self._installs:
-                packages.install(python, self._venv, self._context, dict(found))
+                packages.install(
+                    python, self._venv, self._context, dict(found), reads_bytes=self._plan.repair
+                )
 
         self._attempt("python", "python", "critical", "step", build)
         self._tally.finish("python")
@@ -86,7 +88,7 @@ class Items:
         if not found.get("git") and "git" in self._plan.apt and "apt" in self._plan.steps:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
-        work = lambda: repos.checkout(repo, self._context)  # noqa: E731
+        work = lambda: repos.checkout(repo, self._context, sets_aside=self._plan.repair)  # noqa: E731
         return self._attempt("repos", repo.path, repo.level, "repo", work)
 
     def install_requirements(self, repo: Repo) -> None:
@@ -109,7 +111,9 @@ class Items:
                 )
             path = os.path.join(self._context.workspace, item)
             with self._installs:
-                packages.install_requirements(path, made, self._context, python, item, repo.level)
+                packages.install_requirements(
+                    path, made, self._context, python, item, repo.level, reads_bytes=self._plan.repair
+                )
 
         return self._attempt("repos", item, repo.level, "package", install)
 
