@@ -137,7 +137,8 @@ def _wanted(
     if not is_locked:
         return profile, secrets, problems
     path = lock_path(name)
-    return apply_lock(compiled(profile, options), read_lock(path), where=path), secrets, problems
+    lock = read_lock(path)
+    return apply_lock(compiled(profile, options), lock, where=path), secrets, [*problems, *lock.warnings]
 
 
 async def _detach(begin: Begin, *, as_json: bool) -> int:

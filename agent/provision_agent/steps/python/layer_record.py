@@ -39,6 +39,11 @@ class LayerRecord:
         return sorted({*other, *(set(self.brought) - set(installed) - set(unwanted))})
 
 
+def key_of(venv: str, item: str) -> str:
+    """Under which the record of the step *item* of the environment *venv* is kept."""
+    return f"{venv}:{item}"
+
+
 def read(context: Context, key: str) -> LayerRecord:
     """What is remembered under *key*; an empty record where that is nothing, or cannot be read."""
     try:

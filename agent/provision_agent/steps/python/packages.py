@@ -173,14 +173,23 @@ def _found_harmed(
     return {name: harmed[name] for name in made.harmed if before.get(name) == installed.get(name)}
 
 
+def title(layer: Layer) -> str:
+    """What a layer is called in events, and remembered as."""
+    if layer.torch is not None:
+        return torch.ITEM
+    if layer.requirements is not None:
+        return layer.requirements
+    names = requirements.names_of(layer.packages)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _step_of(layer: Layer, tools: Installer, context: Context, facts: Facts) -> _Step:
     if layer.torch is not None:
         return _torch_step(layer, tools, context, facts)
     if layer.requirements is not None:
         path = os.path.join(context.workspace, layer.requirements)
         return _requirements_step(layer.requirements, path, tools)
-    names = requirements.names_of(layer.packages)
-    item = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    names, item = requirements.names_of(layer.packages), title(layer)
 
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
         tools.install(list(layer.packages), progress, item=item, level=level, constraints=held)
@@ -241,7 +250,7 @@ def _remove_unwanted(python: Python, tools: Installer, progress: Progress) -> No
 
 
 def _key(step: _Step, tools: Installer) -> str:
-    return f"{tools.venv.path}:{step.item}"
+    return layer_record.key_of(tools.venv.path, step.item)
 
 
 def _digest(value: object) -> str:
