@@ -20,7 +20,8 @@ ENGINE = """
 import json, sys
 from pathlib import Path
 from harness.downloads import Bench
-from provision_agent.contract.plan import Download, Limits
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import Limits
 files, connections = json.loads(sys.argv[1])
 bench = Bench(Path.cwd(), remaining_s=lambda: 600.0)
 items = [Download(url=url, path=url.rpartition("/")[2], sha256=sha256) for url, sha256 in files.items()]

@@ -15,7 +15,7 @@ class ProvisionError(Exception):
 
     def __init__(self, message: str, *, hint: str = "", cause: str = "") -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint = hint or (FAILURES[cause].hint if cause in FAILURES else "")
         self.cause = cause or self.verdict
         """Its class for programs: what an `errors[]` entry of the outcome says."""
 
@@ -107,6 +107,20 @@ class ProtocolFaultError(ProvisionError):
     def of_a_run(self) -> AgentLostError:
         """The same where a run is watched: its verdict is agent-lost."""
         return AgentLostError(str(self), hint=self.hint, cause=self.cause)
+
+
+class InterruptedHereError(ProvisionError):
+    """Somebody ended the command; what it began goes on."""
+
+    exit_code = 130
+    verdict = "cancelled"
+
+
+class BugError(ProvisionError):
+    """Something that was not foreseen: a bug in this tool, and nothing about the instance."""
+
+    exit_code = 70
+    verdict = "bug"
 
 
 class LocalMachineError(ProvisionError):

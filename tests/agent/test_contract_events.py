@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 from provision_agent.contract import events, verdicts
-from provision_agent.contract.events import (
-    AGENT_VERDICTS,
-    MAX_EVENT_BYTES,
-)
+from provision_agent.contract.event_bodies import AGENT_VERDICTS
 from provision_agent.contract.events import COLLECTOR_NAMES as OUR_NAMES
+from provision_agent.contract.events import MAX_EVENT_BYTES
 from provision_agent.contract.events import parse_event as check_event
 from provision_agent.contract.events import read_event as parse_event
 from provision_agent.contract.parsing import ParseError as Misfit

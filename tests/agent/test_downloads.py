@@ -10,7 +10,8 @@ import time
 
 from harness.downloads import eventually, quick
 from harness.file_server import Content, Fault, FileServer
-from provision_agent.contract.plan import Download, HostLimits, ItemLimits, Limits
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import HostLimits, ItemLimits, Limits
 from provision_agent.downloads.engine.part_file import PartFile
 
 MIB = 1 << 20

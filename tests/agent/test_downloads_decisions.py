@@ -208,6 +208,18 @@ def test_a_small_file_gets_no_more_connections_than_its_bytes_are_worth():
     assert len(actions) == 2
 
 
+def test_idle_connections_get_equal_parts_of_a_file_and_larger_ones_the_later_an_answer_comes():
+    def lengths(wait_s: float) -> set[int]:
+        host = HOST._replace(first_byte_s=wait_s, bytes_per_s=0.0)
+        actions = decide(State([a_file(missing=[(0, 256 * MIB)])], {"a": host}, idle=8))
+        return {action.end - action.start for action in actions}
+
+    near, far = lengths(0.001), lengths(0.3)
+
+    assert len(near) == len(far) == 1
+    assert max(near) < max(far) <= 32 * MIB
+
+
 def test_a_file_that_may_have_one_connection_only_is_asked_for_in_one_request():
     actions = decide(State([a_file(0, [(0, 9 << 30)], most=1, is_alone=True)], {"a": HOST}, 8))
 

@@ -12,7 +12,8 @@ import time
 import pytest
 from harness.downloads import eventually, quick
 from harness.file_server import Content, Fault, FileServer
-from provision_agent.contract.plan import Download, Limits, Substitute
+from provision_agent.contract.plan import Download, Substitute
+from provision_agent.contract.plan_parts import Limits
 from provision_agent.downloads import hosts as hosts_module
 
 MIB = 1 << 20
@@ -115,7 +116,7 @@ def test_a_refusal_is_asked_for_once(bench, server):
 
 def test_a_page_is_quoted_without_the_secrets_in_it(bench, server):
     bench.secrets = {"HF_TOKEN": "hf_hush"}
-    from provision_agent.contract.plan import SecretRule
+    from provision_agent.contract.plan_parts import SecretRule
 
     bench.rules = (SecretRule("HF_TOKEN", ("huggingface.co",)),)
     page = Content.of(b"<html>please log in as hf_hush at https://x.test/?token=abc</html>")

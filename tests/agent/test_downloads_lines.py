@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 
 from harness.file_server import Content, Fault, FileServer
-from provision_agent.contract.plan import Download, Limits
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import Limits
 
 MIB = 1 << 20
 BIG = MIB // 2

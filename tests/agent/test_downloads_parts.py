@@ -13,7 +13,8 @@ import zipfile
 import pytest
 from harness.file_server import Content
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.plan import Download, HostLimits, Stall
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import HostLimits, Stall
 from provision_agent.downloads import unpack, verify
 from provision_agent.downloads.engine.hasher import Hasher
 from provision_agent.downloads.engine.ranges import Extents, gaps, merged
@@ -334,7 +335,16 @@ def tuned(speed_of, seconds: float, late_share: float = 0.1, files=None, connect
 
 def test_the_usual_number_of_connections_comes_at_once_where_the_line_is_the_limit():
     assert tuned(lambda count: count * 20e6, 0.25).connections < 32
-    assert tuned(lambda count: count * 20e6, 0.75).connections == 32
+    assert tuned(lambda count: count * 20e6, 0.5).connections == 32
+
+
+def test_where_answers_come_from_far_away_the_usual_number_is_there_from_the_start():
+    near, far = Tuner(None, None), Tuner(None, None)
+
+    near.expect(0.002)
+    far.expect(0.15)
+
+    assert near.connections < far.connections == 32
 
 
 def test_connections_grow_while_the_line_is_not_full():

@@ -27,7 +27,8 @@ import sys, json
 root, sys.path, files = json.loads(sys.argv[1])
 from pathlib import Path
 from harness.downloads import Bench
-from provision_agent.contract.plan import Download, Limits
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import Limits
 items = [Download(url=url, path=url.rpartition("/")[2], sha256=sha256) for url, sha256 in files.items()]
 results = Bench(Path(root)).fetch(*items, limits=Limits(connections=8)).values()
 print(*{result.state for result in results} - {"skipped"}, sum(result.bytes_downloaded for result in results))

@@ -12,7 +12,8 @@ from harness.downloads import quick
 from harness.file_server import Content, Fault, FileServer
 from provision_agent.contract import source_kinds
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.plan import Download, SecretRule
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.downloads import Sources
 from provision_agent.downloads.http import errors
 from provision_agent.downloads.sources import addresses, civitai

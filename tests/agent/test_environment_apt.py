@@ -158,3 +158,43 @@ def test_sudo_without_a_password_is_used_and_keeps_the_settings(
     apt.install(["ffmpeg"], here.context)
 
     assert [f["item"] for f in here.of("package_finished")] == ["apt:ffmpeg"]
+
+
+def test_archives_that_cannot_be_reached_are_tried_again_until_they_are_back(
+    fake: Path, here: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """apt-get update ends with 0 all the same, and its old lists do not know the package."""
+    (fake / "apt-get").write_text(
+        """#!/bin/sh
+echo "$*" >> "$FAKE/calls"
+case "$1" in
+    update)
+        if [ -s "$FAKE/outage" ]; then
+            sed -i 1d "$FAKE/outage"
+            echo "W: Failed to fetch http://archive/InRelease  Temporary failure resolving 'archive'"
+        fi
+        exit 0;;
+esac
+[ -s "$FAKE/outage" ] && { echo "E: Unable to locate package ffmpeg"; exit 100; }
+while [ "$1" != "--" ]; do shift; done
+shift
+for name; do echo "$name" >> "$FAKE/installed"; done
+"""
+    )
+    (fake / "outage").write_text("1\n2\n3\n")
+    here = Surroundings(here.workspace, patience_s=30.0)
+
+    apt.install(["ffmpeg"], here.context)
+
+    assert [f["item"] for f in here.of("package_finished")] == ["apt:ffmpeg"]
+    assert {f["class"] for f in here.of("package_retried")} == {"network"}
+
+
+def test_a_package_that_no_archive_has_is_no_matter_of_patience(fake: Path, here: Surroundings) -> None:
+    here = Surroundings(here.workspace, patience_s=60.0)
+
+    with pytest.raises(Failure) as caught:
+        apt.install(["misspelt"], here.context)
+
+    assert caught.value.class_ == "not_found"
+    assert calls(fake) == ["update", "install"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from harness.environments import Surroundings
 from harness.git_server import GitServer, Origin, git
+from harness.tcp_proxy import TcpProxy
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Repo
 from provision_agent.steps import repos
@@ -228,6 +232,55 @@ def test_a_server_in_trouble_is_asked_again_and_a_missing_repository_is_not(
 
     assert (down.value.class_, tried) == ("upstream_down", 2)
     assert (gone.value.class_, len(here.of("repo_retried"))) == ("not_found", 2)
+
+
+def test_a_host_that_cannot_be_reached_is_waited_for_and_its_repositories_share_the_waits(
+    origin: Origin, server: GitServer, tmp_path: Path
+) -> None:
+    here = Surroundings(str(tmp_path / "patient"), patience_s=30.0)
+    line = TcpProxy(("127.0.0.1", urlsplit(server.smart("ui")).port or 0))
+    line.refuse()
+    down = f"http://127.0.0.1:{line.port}/smart/ui"
+    report = here.context.report
+
+    def heal(event: str, **fields: Any) -> None:
+        report(event, **fields)
+        if event == "repo_retried" and fields["attempt"] == 3:
+            line.accept()
+
+    context = replace(here.context, report=heal)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            paths = [f"ui{number}" for number in range(4)]
+            commits = set(pool.map(lambda path: repos.checkout(Repo(url=down, path=path), context), paths))
+    finally:
+        line.close()
+
+    assert commits == {git(origin.path, "rev-parse", "HEAD")}
+    assert {fields["class"] for fields in here.of("repo_retried")} == {"unreachable"}
+    assert len(here.of("repo_retried")) <= 4 + 3
+
+
+def test_a_mirror_is_asked_at_once_when_the_first_host_cannot_be_reached(
+    origin: Origin, server: GitServer, tmp_path: Path
+) -> None:
+    here = Surroundings(str(tmp_path / "patient"), patience_s=60.0)
+    repo = Repo(url="http://127.0.0.1:9/ui", mirrors=(server.smart("ui"),), path="ui")
+
+    assert repos.checkout(repo, here.context) == git(origin.path, "rev-parse", "HEAD")
+    assert len(here.of("repo_retried")) == 1
+
+
+def test_a_checkout_that_is_there_stays_without_a_wait_when_its_host_cannot_be_reached(
+    origin: Origin, server: GitServer, tmp_path: Path
+) -> None:
+    here = Surroundings(str(tmp_path / "patient"), patience_s=60.0)
+    repo = Repo(url=server.smart("ui"), path="ui")
+    commit = repos.checkout(repo, here.context)
+    server.stop()
+
+    assert repos.checkout(repo, here.context) == commit
+    assert here.of("repo_retried") == []
 
 
 def test_a_repository_behind_a_password_fails_at_once_and_never_asks(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from provision_agent.contract.plan import (
-    Download,
-    Layer,
-    Plan,
-    PlanFormatError,
-    Python,
-    Service,
-    Torch,
-    differences,
-)
+from provision_agent.contract.plan import Download, Layer, Plan, Python, Service, Torch
+from provision_agent.contract.plan_json import differences
+from provision_agent.contract.plan_parts import HostLimits, PlanFormatError
+from provision_agent.contract.source_kinds import host_limits
+from provision_agent.contract.steps import STEP_NAMES
 
 PLAN = Plan(
     name="x",
@@ -26,6 +23,19 @@ PLAN = Plan(
 
 def test_a_plan_survives_its_json() -> None:
     assert Plan.from_json(PLAN.to_json()) == PLAN
+
+
+def test_what_the_tool_brings_itself_has_no_part_in_the_hash() -> None:
+    built_in = host_limits()
+    own = {"civitai.com": HostLimits(files=1, connections=3), "h": HostLimits(files=2)}
+    plan = replace(PLAN, limits=replace(PLAN.limits, hosts=own))
+    spelled_out = replace(PLAN, limits=replace(PLAN.limits, hosts={**built_in, **own}), format=1)
+
+    assert plan.hash == spelled_out.hash
+    assert replace(PLAN, limits=replace(PLAN.limits, hosts=built_in)).hash == PLAN.hash != plan.hash
+    assert Plan("x", steps=STEP_NAMES).hash == Plan("x", steps=(*STEP_NAMES, "a_step_of_tomorrow")).hash
+    assert Plan("x", apt=("a",)).hash != Plan("x", apt=("a",), steps=STEP_NAMES[1:]).hash
+    assert differences(plan.work(), spelled_out.work()) == []
 
 
 def test_equal_work_has_an_equal_hash_and_other_work_another() -> None:

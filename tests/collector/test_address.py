@@ -48,3 +48,33 @@ def test_two_different_ports_are_a_contradiction() -> None:
 def test_a_missing_key_file_is_said_before_anything_is_tried() -> None:
     with pytest.raises(UsageError, match="is not there"):
         Instance.parse("h", key="/no/such/key")
+
+
+PASTED = {
+    "ssh -J me@gate:2200 root@h": {"ssh_options": ("ProxyJump me@gate:2200",)},
+    "ssh -F none root@h": {"ssh_config": "none"},
+    "ssh -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@h": {
+        "host_key": "off",
+        "known_hosts": "/dev/null",
+    },
+    "ssh -oStrictHostKeyChecking=accept-new h": {"host_key": "accept-new"},
+    "ssh -o 'ProxyCommand nc %h %p' h": {"ssh_options": ("ProxyCommand nc %h %p",)},
+    "ssh -o HostKeyAlias=gpu -4 h": {"ssh_options": ("HostKeyAlias gpu", "AddressFamily inet")},
+    "ssh -NfT -p2222 -o ServerAliveInterval=60 -o Port=2222 h": {"port": 2222},
+    "ssh h -p 22 -o LogLevel=ERROR uptime -x": {"port": 22},
+}
+
+
+@pytest.mark.parametrize("text", PASTED)
+def test_what_a_pasted_command_says_of_the_way_is_kept(text: str) -> None:
+    instance = Instance.parse(text)
+
+    assert {name: getattr(instance, name) for name in PASTED[text]} == PASTED[text]
+
+
+@pytest.mark.parametrize(
+    "option", ["-A", "-X", "-o ForwardAgent=yes", "-o Frobnicate=1", "-w 0:0", "-W x:1", "-I lib.so"]
+)
+def test_an_option_that_would_be_lost_is_refused_by_name(option: str) -> None:
+    with pytest.raises(UsageError, match=f"`{option if option.startswith('-o') else option[:2]}`"):
+        Instance.parse(f"ssh {option} root@h")

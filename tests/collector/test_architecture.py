@@ -19,7 +19,7 @@ AGENT = Path(provision_agent.__file__).parent
 COLLECTOR = Path(provision_collector.__file__).parent
 MODULES = sorted([*AGENT.rglob("*.py"), *COLLECTOR.rglob("*.py")])
 
-OF_A_RUN = {"run.run", "run.stages", "run.start", "run.keeper", "run.step_runner"}
+OF_A_RUN = {"run.run", "run.stages", "run.start", "run.keeper", "run.step_runner", "run.service_runner"}
 """The modules of the agent's `run/` that lead the others; the rest of `run/` is what every step works with."""
 
 SEES = {
@@ -69,7 +69,7 @@ YET = {
 }
 """Arrows that still point the wrong way; those of `tail.server` are loaded when a run is followed. None may be added."""
 
-LONGER_YET = {"contract.events", "contract.plan", "downloads.file"}
+LONGER_YET = {"downloads.file"}
 
 HEAVY = {
     "asyncssh",

@@ -14,7 +14,8 @@ import pytest
 from harness.content import Content
 from harness.file_server import FileServer
 from interpreters import interpreters
-from provision_agent.contract.plan import Check, Download, ItemLimits, Plan, Stall
+from provision_agent.contract.plan import Check, Download, Plan
+from provision_agent.contract.plan_parts import ItemLimits, Stall
 from provision_collector.instance import build_bundle
 
 PYTHONS = {".".join(map(str, version)): path for version, path in interpreters().items()} or {

@@ -13,7 +13,8 @@ import click
 import pytest
 from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.findings import Disk, Present, Standing
-from provision_agent.contract.plan import Download, Limits, Plan, Python, Repo, SecretRule, Substitute
+from provision_agent.contract.plan import Download, Plan, Python, Repo, Substitute
+from provision_agent.contract.plan_parts import Limits, SecretRule
 from provision_collector.cli import main
 from provision_collector.cli.check import _print_sources
 from provision_collector.cli.plan import rate

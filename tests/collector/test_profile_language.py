@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from provision_agent.contract import plan as plans
-from provision_agent.contract.plan import Bound, HostLimits, Plan
+from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import Bound, HostLimits, SecretRule, Stall, When
 from provision_agent.contract.source_kinds import host_limits
+from provision_agent.contract.steps import STEP_NAMES
 from provision_collector.cli.profiles import as_yaml
 from provision_collector.errors import UsageError
 from provision_collector.profile import Profile, compile_plan, load_profile
@@ -38,8 +40,8 @@ def test_every_key_of_the_language_reaches_the_plan(everything: Plan) -> None:
     assert model.substitute == plans.Substitute(
         "https://example.org/small.safetensors", "models/small.safetensors"
     )
-    assert model.when == plans.When(Bound(">=", 24 << 30), "HF_TOKEN", Bound(">", 100 << 30))
-    assert (model.limits.file_s, model.limits.stall) == (1800.0, plans.Stall(51200, 60.0))
+    assert model.when == When(Bound(">=", 24 << 30), "HF_TOKEN", Bound(">", 100 << 30))
+    assert (model.limits.file_s, model.limits.stall) == (1800.0, Stall(51200, 60.0))
     assert [d.unpack for d in everything.downloads] == ["no", "auto", "zip", "tar"]
     assert (folder.path, zipped.path, tarred.limits.file_s) == ("packs/", "packs/a.zip", None)
     assert everything.python is not None
@@ -56,9 +58,7 @@ def test_every_key_of_the_language_reaches_the_plan(everything: Plan) -> None:
     assert everything.on_failure == plans.Hook(
         ("vastai", "destroy", "instance", "${run_id}"), ("VAST_API_KEY",)
     )
-    assert everything.secrets[0] == plans.SecretRule(
-        "HF_TOKEN", ("huggingface.co",), ("HUGGINGFACE_HUB_TOKEN",)
-    )
+    assert everything.secrets[0] == SecretRule("HF_TOKEN", ("huggingface.co",), ("HUGGINGFACE_HUB_TOKEN",))
 
 
 def test_the_agent_fills_in_what_only_the_instance_knows(everything: Plan) -> None:
@@ -69,11 +69,7 @@ def test_the_agent_fills_in_what_only_the_instance_knows(everything: Plan) -> No
 
 
 def test_a_profile_of_nothing_has_every_default() -> None:
-    assert plan_of("") == Plan(
-        name="profile",
-        workspace_fallback=True,
-        limits=plans.Limits(hosts=host_limits()),
-    )
+    assert plan_of("") == Plan(name="profile", workspace_fallback=True)
 
 
 def test_gentle_hosts_stay_gentle_beside_those_of_the_profile() -> None:
@@ -81,7 +77,7 @@ def test_gentle_hosts_stay_gentle_beside_those_of_the_profile() -> None:
         "limits: {hosts: {Dropbox.com: {files: 2}, civitai.com: {connections: 3}, h: {connections: 4}}}"
     ).limits.hosts
 
-    assert hosts == {
+    assert host_limits(hosts) == {
         **host_limits(),
         "civitai.com": HostLimits(files=1, connections=3),
         "dropbox.com": HostLimits(files=2, connections=1),
@@ -97,7 +93,7 @@ def test_an_items_limits_lie_over_the_profiles() -> None:
 
     limits = plan.downloads[0].limits
     assert (limits.file_s, limits.attempts, limits.connections) == (None, 9, 2)
-    assert limits.stall == plans.Stall(2_000_000, 5.0)
+    assert limits.stall == Stall(2_000_000, 5.0)
 
 
 PATHS = {
@@ -302,7 +298,7 @@ def test_only_the_default_workspace_may_be_replaced(case: str) -> None:
 
 
 STEPS = {
-    "all": ((), (), plans.STEPS),
+    "all": ((), (), STEP_NAMES),
     "some skipped": (
         ("apt", "services"),
         (),

@@ -34,6 +34,16 @@ def test_every_part_of_the_language_has_its_table() -> None:
     assert [part.__name__ for part in all_parts() if f"<!-- fields: {part.__name__} -->" not in PAGE] == []
 
 
+def test_a_part_without_a_table_gets_one() -> None:
+    block = re.search(r"<!-- fields: Command -->.*?<!-- end -->\n", PAGE, re.DOTALL)
+    assert block is not None
+
+    made = filled(PAGE.replace(block[0], ""))
+
+    assert made.endswith(block[0])
+    assert filled(made) == made
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_key_is_described_and_its_example_is_one(name: str) -> None:
     part, field = FIELDS[name]

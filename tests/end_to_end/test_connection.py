@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import shutil
 import subprocess
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 from harness.file_server import FileServer
 from provision_collector.demo.instance import EmbeddedInstance
 
-from .conftest import Here
+from .conftest import PROVISION, Here
 from .test_up import profile_of
 
 
@@ -126,3 +129,70 @@ def _public_half(private: Path) -> str:
     import asyncssh
 
     return asyncssh.read_private_key(private).export_public_key().decode().strip()
+
+
+def test_a_key_that_is_named_by_its_public_half_is_the_agents(
+    here: Here, profile: str, ssh_agent: str
+) -> None:
+    instance = here.instance
+    public = here.folder / "gpu.pub"
+    made = subprocess.run(["ssh-keygen", "-y", "-f", str(instance.key_path)], capture_output=True, check=True)
+    public.write_bytes(made.stdout)
+    others = here.folder / "others"
+    for number in range(7):  # more than a server tries before it hangs up
+        key = f"{others}{number}"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        environment = {**os.environ, "SSH_AUTH_SOCK": ssh_agent}
+        subprocess.run(["ssh-add", "-q", key], env=environment, check=True, capture_output=True)
+    named = f"Host gpu\n  HostName {instance.host}\n  Port {instance.port}\n  User {instance.user}\n  IdentityFile {public}\n"
+    where = ["--host", "gpu", *write_config(here, named + "  IdentityFile ~/.ssh/not_there\n")]
+
+    done = here.up(profile, connection=where, environment={"SSH_AUTH_SOCK": ssh_agent})
+
+    assert done.code == 0, done.stderr + done.stdout
+
+
+def test_the_passphrase_of_a_key_is_asked_for_on_a_terminal(here: Here, profile: str) -> None:
+    key = here.folder / "locked"
+    key.write_bytes(here.instance.key_path.read_bytes())
+    key.chmod(0o600)
+    subprocess.run(
+        ["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", str(key)], check=True, capture_output=True
+    )
+    where = here.connection(key=key)
+    refused = here.up(profile, connection=where)
+    assert refused.code == 2
+    assert "passphrase" in refused.outcome["errors"][0]["message"].lower()
+
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [PROVISION, "up", *where, "--profile", profile, "--json"],
+        cwd=here.folder,
+        env=here.environment,
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # its own terminal, as in a window
+    )
+    os.close(theirs)
+    with os.fdopen(ours, "r+b", buffering=0) as terminal:
+        said = b""
+        while b"Passphrase of the key" not in said:
+            said += terminal.read(1024)
+        terminal.write(b"wrong\n")
+        while said.count(b"Passphrase of the key") < 2:
+            said += terminal.read(1024)
+        terminal.write(b"open sesame\n")
+        out, _ = child.communicate(timeout=60)
+
+    assert child.returncode == 0, out.decode()
+    assert b"sesame" not in said + out
+
+
+def test_a_home_that_cannot_be_written_is_a_warning(here: Here, profile: str) -> None:
+    done = here.up(profile, environment={"XDG_STATE_HOME": "/dev/null/state"})
+
+    assert done.code == 0, done.stderr + done.stdout
+    assert "host key not remembered" in done.stderr
+    assert "run not remembered" in done.stderr

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from harness.file_server import FileServer
 from provision_collector.profile import compile_plan, load_profile
 
 from .conftest import Child, Finished, Here, eventually
+from .server import Server, assert_whole
 from .test_survival import big_profile, landed, lift
 
 SEEDS = [1, 2, 3, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 21))]
@@ -27,8 +30,8 @@ class Case:
         self.here = here
         self.files = files
         self.profile = here.profile(big_profile(files))
-        plan = compile_plan(load_profile(self.profile), workspace=str(here.instance.workspace))
-        self.agent = older.begin(here.instance, plan, "old")
+        self.plan = compile_plan(load_profile(self.profile), workspace=str(here.instance.workspace))
+        self.agent = older.begin(here.instance, self.plan, "old")
         eventually(lambda: landed(files))
 
     def attach(self) -> Child:
@@ -118,3 +121,64 @@ def test_its_log_is_followed_to_its_end(case: Case) -> None:
 
     assert done.stdout == case.here.remote("old", "core.log").read_text()
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.timeout(120)
+def test_the_profile_that_it_was_started_with_joins_it_and_another_is_refused_for_what_differs(
+    case: Case,
+) -> None:
+    here = case.here
+    text = Path(case.profile).read_text()
+    other = here.profile(text.replace("run: 120s", "run: 121s"), "other.yaml")
+
+    refused = here.up(other, within_s=LONG_S)
+    child = case.up()
+    case.watched(child)
+    lift()
+
+    assert refused.outcome["verdict"] == "refused"
+    told = refused.outcome["errors"][0]["message"].splitlines()[1:]
+    assert [line.strip() for line in told] == ["limits.run_s: 120.0 -> 121.0"]
+    case.assert_complete(here.finish(child, LONG_S))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("killed", [(), ("keeper", "agent")], ids=["alive", "dead"])
+def test_a_server_that_is_started_again_over_it_follows_it_to_its_end(
+    case: Case, tmp_path: Path, killed: tuple[str, ...]
+) -> None:
+    instance = case.here.instance
+    order = {
+        "host": instance.host,
+        "port": instance.port,
+        "user": instance.user,
+        "key": str(instance.key_path),
+        "workspace": str(instance.workspace),
+        "profile_yaml": Path(case.profile).read_text(),
+        "run_id": "old",
+    }
+    server = Server(tmp_path / "server")
+    try:
+        server.start()
+        server.post("/api/runs", order)
+        eventually(lambda: server.get("/api/runs/old")["downloads"], LONG_S)
+        server.kill()
+        with sqlite3.connect(next(tmp_path.rglob("server.sqlite"))) as database:  # as its own server wrote it
+            plan = json.dumps(older.as_in_format_1(case.plan))
+            database.execute("UPDATE runs SET plan = ? WHERE run = 'old'", [plan])
+        database.close()
+        case.kill(*killed)
+        server.start()
+        lift()
+
+        outcome = server.outcome("old", LONG_S)
+
+        assert (outcome["verdict"], outcome["gaps"]) == ("complete", []), outcome
+        seen = list(server.events("old"))
+        assert_whole(seen)
+        assert next(event for _, event in seen if event.get("from") != "collector")["format"] == 1
+        core = server.ask("GET", "/api/runs/old/log")[2]
+        assert core == case.here.remote("old", "core.log").read_bytes()
+        assert "Traceback" not in server.stderr.read_text()
+    finally:
+        server.close()

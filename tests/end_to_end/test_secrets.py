@@ -99,3 +99,22 @@ commands:
     ):
         assert TOKEN.encode() not in path.read_bytes(), path
     assert "got ***" in here.remote("s", "agent.log").read_text()
+
+
+def test_a_command_that_writes_a_secret_into_the_workspace_is_told_and_the_verdict_stays(here: Here) -> None:
+    profile = here.profile(
+        """
+version: 1
+name: leak
+limits: {run: 60s}
+secrets: {API_KEY: {}}
+commands: [{name: login, run: [sh, -c, "echo key=$API_KEY > settings.ini"], secrets: [API_KEY], level: critical}]
+"""
+    )
+    done = here.up(profile, "--run-id", "s", environment={"API_KEY": TOKEN})
+
+    assert (done.code, done.outcome["verdict"], done.outcome["next"]) == (0, "complete", "none"), done.stderr
+    assert TOKEN not in done.stdout + done.stderr
+    [error] = done.outcome["errors"]
+    assert (error["item"], error["class"]) == ("settings.ini", "secret_in_file")
+    assert error["message"] == "the value of `API_KEY` stands in `settings.ini`"

@@ -11,14 +11,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from harness.file_server import FileServer
+from provision_agent.contract.status import ItemState
 from provision_collector import Instance, Profile, start
 from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.collect.markers import Markers
 from provision_collector.demo.instance import EmbeddedInstance
+from provision_collector.pool.server.app import Door, application
+from provision_collector.pool.server.rules import Rules
 
-from .test_up import profile_of
+from .test_up import free_port, profile_of
 
 pytestmark = [pytest.mark.usefixtures("own_state"), pytest.mark.timeout(120)]
 
@@ -163,4 +167,40 @@ async def test_a_log_that_is_rotated_is_collected_beside_a_loop_that_stays_promp
 
     assert (outcome["verdict"], outcome["gaps"]) == ("complete", []), outcome
     assert disk.waits >= 2 * rotations
+    assert disk.on_loop == []
+
+
+async def test_many_runs_of_many_files_are_listed_beside_a_loop_that_stays_prompt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, files = 3, 100_000
+    disk = SlowDisk(monkeypatch)
+    app = application(Rules(tmp_path / "state", tmp_path / "logs"), Door("a-token"), asyncio.Event())
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://localhost",
+        headers={"Authorization": "Bearer a-token"},
+        timeout=60,
+    )
+    async with app.router.lifespan_context(app), client:
+        for number in range(runs):
+            order = {"host": "127.0.0.1", "port": free_port(), "profile": "comfyui-base", "boot_grace": "5m"}
+            assert (await client.post("/api/runs", json={**order, "run_id": f"r{number}"})).status_code == 202
+            told = app.state.context.pool.going(f"r{number}").view.run_state
+            for key in map(str, range(files)):
+                told.items["downloads"][key] = item = ItemState(key, key)
+                item.state = "done" if int(key) % 2 else "running"
+                item.facts = {"bytes": 10, "total_bytes": 30, "bytes_per_s": 1.5}
+        async with prompt_loop():
+            listed, one, metrics = await asyncio.gather(
+                client.get("/api/runs"), client.get("/api/runs/r0"), client.get("/metrics")
+            )
+
+    for found in listed.json()["runs"]:
+        assert found["files"] == {"settled": files // 2, "all": files}
+        assert (found["bytes"], found["bytes_left"]) == (10 * files, 10 * files)
+        assert found["bytes_per_s"] == 1.5 * files / 2
+    assert len(listed.json()["runs"]) == runs
+    assert len(one.json()["downloads"]) == files
+    assert f"provision_download_bytes_per_second {1.5 * runs * files / 2}" in metrics.text
     assert disk.on_loop == []

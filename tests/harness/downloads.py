@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision_agent.contract.plan import Download, ItemLimits, Limits, SecretRule, Stall
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import ItemLimits, Limits, SecretRule, Stall
 from provision_agent.downloads import Downloads, Preflight, Result, Sources
 from provision_agent.run.context import Context
+from provision_agent.run.outages import Outages
 from provision_agent.run.state import StateFile
 
 
@@ -24,6 +26,7 @@ class Bench:
     cancelled: threading.Event = field(default_factory=threading.Event)
     secrets: Mapping[str, str] = field(default_factory=dict)
     rules: Sequence[SecretRule] = ()
+    patience_s: float = 0.5
     remaining_s: Callable[[], float] = lambda: 25.0
     on_event: Callable[[str, dict[str, Any]], None] = lambda name, fields: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -39,6 +42,7 @@ class Bench:
             remaining_s=lambda: self.remaining_s(),
             output=lambda line: None,
             secrets=self.secrets,
+            outages=Outages(self.patience_s),
         )
 
     def engine(self, *items: Download, limits: Limits | None = None) -> Downloads:

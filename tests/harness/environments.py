@@ -14,13 +14,14 @@ import time
 from typing import Any
 
 from provision_agent.run.context import Context
+from provision_agent.run.outages import Outages
 from provision_agent.run.state import StateFile
 
 
 class Surroundings:
     """A workspace with a context; `events` holds what was reported, in order."""
 
-    def __init__(self, workspace: str, *, within_s: float = 60.0) -> None:
+    def __init__(self, workspace: str, *, within_s: float = 60.0, patience_s: float = 0.5) -> None:
         run_directory = os.path.join(workspace, ".provision", "runs", "r1")
         os.makedirs(run_directory, exist_ok=True)
         self.workspace = workspace
@@ -36,6 +37,7 @@ class Surroundings:
             cancelled=threading.Event(),
             remaining_s=lambda: end - time.monotonic(),
             output=self.output.append,
+            outages=Outages(patience_s),
         )
 
     def _report(self, event: str, **fields: Any) -> None:

@@ -91,6 +91,10 @@ class GitServer:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take no more connections."""
         self._server.shutdown()
         self._server.server_close()
 

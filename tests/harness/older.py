@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import HostLimits
 from provision_collector.demo.instance import EmbeddedInstance
 
 FORMAT_1 = Path(__file__).with_name("agents") / "format-1.pyz"
+
+
+def as_in_format_1(plan: Plan) -> dict[str, Any]:
+    """*plan* as the collector of format 1 wrote it: with the limits of the hosts that were built in then."""
+    built_in = {"civitai.com": HostLimits(files=1), "dropbox.com": HostLimits(connections=1)}
+    limits = replace(plan.limits, hosts={**built_in, **plan.limits.hosts})
+    return {**replace(plan, limits=limits).to_json(), "format": 1}
 
 
 def begin(instance: EmbeddedInstance, plan: Plan, run: str) -> Path:
@@ -21,7 +31,7 @@ def begin(instance: EmbeddedInstance, plan: Plan, run: str) -> Path:
     stored.write_bytes(FORMAT_1.read_bytes())
     order = {
         "run": run,
-        "plan": {**plan.to_json(), "format": 1},
+        "plan": as_in_format_1(plan),
         "secrets": {},
         "labels": {"by": "format 1"},
         "started_unix": 5,

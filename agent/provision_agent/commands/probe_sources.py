@@ -229,9 +229,7 @@ class Survey:
         began = time.monotonic()
         try:
             if shutil.which("git") is None:
-                raise Failure(
-                    "missing", "git is not here to ask", hint="install git, or list it under `apt:`"
-                )
+                raise Failure("missing", "git is not here to ask", case="no_git")
             git = Git(tempfile.gettempdir(), self._context, lambda line: None)
             is_commit = bool(repo.ref and _COMMIT.fullmatch(repo.ref))
             found = refs.resolve(url, None if is_commit else repo.ref, git)
@@ -369,7 +367,8 @@ def _refused(url: str, failure: Failure, began: float) -> SourceTold:
         failure.class_,
         redaction.public_url(url),
         message=failure.message,
-        hint=failure.hint,
+        case=failure.case,
+        about=failure.about,
         retriable=failure.retriable,
         seconds=_since(began),
     )

@@ -36,12 +36,17 @@ from ..host.folders import nearest_folder
 from ..run.answering import answer
 from ..run.context import Context
 from ..run.journal import read_state
+from ..run.outages import Outages
 from ..run.record import place_of, plan_of
 from ..run.start import stop_keeper
 from ..run.state import StateFile
 from ..run.workspace import Workspace, known_workspaces
+from ..services import judge
 from ..steps.checks import run_check
 from ..steps.python.venv import find
+
+PATIENCE_S = 5.0
+"""How long a server that cannot be reached is tried while somebody waits for the answer."""
 
 STOP_WITHIN_S = 40.0
 VERIFY_WITHIN_S = 600.0
@@ -79,12 +84,15 @@ def _status(request: StatusRequest) -> StatusAnswer:
 
 
 def _stop(request: StopRequest) -> StopAnswer:
+    ended: Optional[StopAnswer] = None
     for workspace, run in _chosen(request.run, request.workspace):
         state = read_state(workspace, run)
         if run == workspace.current_run() and state is not None and state.verdict is None:
             stopped = stop_keeper(workspace, within_s=STOP_WITHIN_S)
             return StopAnswer(stopped, run, (read_state(workspace, run) or state).verdict)
-    return StopAnswer(False, request.run)
+        if state is not None and state.verdict is not None:
+            ended = ended or StopAnswer(False, run, state.verdict)
+    return ended or StopAnswer(False)
 
 
 def _facts(request: FactsRequest) -> FactsAnswer:
@@ -111,7 +119,10 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
     failed: List[CheckFailed] = []
     for check in plan.checks:
         try:
-            run_check(check, context, venv)
+            if check.service is not None:
+                judge.run_check(check, plan.services, context)
+            else:
+                run_check(check, context, venv)
             passed.append(check.name)
         except Failure as failure:
             failed.append(
@@ -120,7 +131,8 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
                     level=check.level,
                     class_=failure.class_,
                     message=failure.message,
-                    hint=failure.hint,
+                    case=failure.case,
+                    about=failure.about,
                     retriable=failure.retriable,
                     found=failure.facts.get("found"),
                 )
@@ -131,7 +143,14 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
 def quiet_context(
     root: str, *, within_s: float, secrets: Optional[Mapping[str, str]] = None, has_state: bool = True
 ) -> Context:
-    """What a step is handed when nobody runs: it reports to nobody, and ends *within_s*."""
+    """What a step is handed when nobody runs: it reports to nobody.
+
+    Args:
+        root: The workspace's folder.
+        within_s: When all that it does must have ended.
+        secrets: Values by name.
+        has_state: Whether the workspace's records may be read and written.
+    """
     workspace = Workspace(root)
     end = time.monotonic() + within_s
     return Context(
@@ -144,6 +163,7 @@ def quiet_context(
         remaining_s=lambda: end - time.monotonic(),
         output=lambda line: None,
         secrets=dict(secrets or {}),
+        outages=Outages(PATIENCE_S),
     )
 
 

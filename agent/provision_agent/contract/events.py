@@ -10,302 +10,64 @@ import json
 import re
 from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type
-from urllib.parse import urlsplit
+from typing import Dict, Mapping, NamedTuple, Optional, Tuple, Type
 
+from .event_bodies import (
+    MAX_KEY_CHARS,
+    AgentRestarted,
+    Body,
+    CheckFailed,
+    CheckPassed,
+    Connecting,
+    ConnectionLost,
+    DeadlineAtRisk,
+    DownloadFinished,
+    DownloadProgress,
+    DownloadSized,
+    DownloadStalled,
+    DownloadSwitched,
+    DownloadWaiting,
+    FactsFound,
+    FileWritten,
+    Gap,
+    HostNamed,
+    Item,
+    ItemFailed,
+    ItemFinished,
+    ItemFound,
+    ItemProgress,
+    ItemRetried,
+    ItemSkipped,
+    LogNamed,
+    MarkerFound,
+    OutcomeTold,
+    PreflightFailed,
+    PreflightPassed,
+    RepoFinished,
+    RestartPending,
+    RunFinished,
+    RunStarted,
+    RunUsable,
+    SecretFound,
+    SecretsNeeded,
+    ServiceReady,
+    ServiceRestarted,
+    ServiceStarted,
+    Step,
+    StepFailed,
+    StepFinished,
+    Warned,
+)
 from .parsing import NotJsonError, ParseError, bounded, check_json, kind_of, parse, read_json
-from .steps import GROUPS, LEVELS
+from .steps import GROUPS
 from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
 
 MAX_EVENT_BYTES = 256 * 1024
 """A longer line is no event; the agent's longest have a few kB."""
 MAX_DEPTH = 12
-MAX_KEY_CHARS = 8192
-AGENT_VERDICTS = ("complete", "incomplete", "failed", "timeout", "cancelled")
-"""How the instance can say that a run ended; every other verdict is the collector's."""
 AGENT, COLLECTOR, BOTH = "agent", "collector", "both"
 
 JsonObject = Mapping[str, object]
-
-
-def _field(**limits: Any) -> Any:
-    """A field that its writer always writes; a reader does without, as it must with events of other versions."""
-    return bounded(None, always=True, **limits)
-
-
-def _extra(**limits: Any) -> Any:
-    """A field that is written where it applies."""
-    return bounded(None, **limits)
-
-
-_SHORT: Dict[str, Any] = {"max_chars": 256}
-_LINE: Dict[str, Any] = {"max_chars": MAX_KEY_CHARS}
-_SECONDS: Dict[str, Any] = {"low": 0, "high": 1e11}
-_SPEED: Dict[str, Any] = {"low": 0, "high": 1e15}
-_COUNT: Dict[str, Any] = {"low": 0}
-
-
-@dataclass(frozen=True)
-class Body:
-    """The fields of an event of an unknown name: none that we know."""
-
-
-@dataclass(frozen=True)
-class RunStarted(Body):
-    plan_hash: Optional[str] = _field(**_SHORT)
-    name: Optional[str] = _field(**_SHORT)
-    deadline_s: Optional[float] = _field(**_SECONDS)
-    resumed: Optional[bool] = _field()
-    restarts: Optional[int] = _extra(**_COUNT)
-    workspace: Optional[str] = _extra(**_LINE)
-    pid: Optional[int] = _extra(**_COUNT)
-
-
-@dataclass(frozen=True)
-class FactsFound(Body):
-    facts: Optional[Dict[str, object]] = _field()
-
-
-@dataclass(frozen=True)
-class PreflightPassed(Body):
-    bytes_to_fetch: Optional[int] = _field(**_COUNT)
-    disks: object = _field()
-
-
-@dataclass(frozen=True)
-class FailureFields(Body):
-    """Why something failed: its class, what happened, what to do, whether the same again may help."""
-
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
-    level: Optional[str] = _extra(**_SHORT)
-
-
-@dataclass(frozen=True)
-class PreflightFailed(FailureFields):
-    item: Optional[str] = _extra(**_LINE)
-
-
-@dataclass(frozen=True)
-class Step(Body):
-    step: str = bounded(**_SHORT)
-
-
-@dataclass(frozen=True)
-class StepFinished(Step):
-    ok: Optional[int] = _field(**_COUNT)
-    failed: Optional[int] = _field(**_COUNT)
-    skipped: Optional[int] = _field(**_COUNT)
-    duration_s: Optional[float] = _field(**_SECONDS)
-
-
-@dataclass(frozen=True)
-class StepFailed(Step):
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
-    level: Optional[str] = _extra(**_SHORT)
-
-
-@dataclass(frozen=True)
-class Item(Body):
-    """An event of one item: its final path or its name, and its level. A download's also carries its `key`."""
-
-    item: str = bounded(**_LINE)
-    level: Optional[str] = _field(one_of=LEVELS)
-
-
-@dataclass(frozen=True)
-class ItemFailed(Item):
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-    message: Optional[str] = _field()
-    hint: Optional[str] = _field()
-    retriable: Optional[bool] = _field()
-    url: Optional[str] = _extra()
-    found: object = _extra()
-    min_count: Optional[int] = _extra(**_COUNT)
-    limit_s: Optional[float] = _extra(**_SECONDS)
-
-
-@dataclass(frozen=True)
-class ItemRetried(Item):
-    attempt: Optional[int] = _field(**_COUNT)
-    wait_s: Optional[float] = _field(**_SECONDS)
-    class_: Optional[str] = _field(alias="class", **_SHORT)
-
-
-@dataclass(frozen=True)
-class ItemSkipped(Item):
-    reason: Optional[str] = _field()
-
-
-@dataclass(frozen=True)
-class ItemProgress(Item):
-    message: Optional[str] = _field()
-
-
-@dataclass(frozen=True)
-class ItemFinished(Item):
-    duration_s: Optional[float] = _field(**_SECONDS)
-
-
-@dataclass(frozen=True)
-class ItemFound(Item):
-    url: Optional[str] = _field()
-
-
-@dataclass(frozen=True)
-class DownloadSized(Item):
-    total_bytes: Optional[int] = _field(**_COUNT)
-    resumed_bytes: Optional[int] = _extra(**_COUNT)
-
-
-@dataclass(frozen=True)
-class DownloadProgress(Item):
-    bytes: Optional[int] = _field(**_COUNT)
-    total_bytes: Optional[int] = _field(**_COUNT)
-    bytes_per_s: Optional[float] = _field(**_SPEED)
-
-
-@dataclass(frozen=True)
-class DownloadStalled(Item):
-    bytes_per_s: Optional[float] = _field(**_SPEED)
-    for_s: Optional[float] = _field(**_SECONDS)
-
-
-@dataclass(frozen=True)
-class DownloadWaiting(Item):
-    host: Optional[str] = _field(**_LINE)
-    wait_s: Optional[float] = _field(**_SECONDS)
-    reason: Optional[str] = _extra()
-
-
-@dataclass(frozen=True)
-class DownloadSwitched(Item):
-    url: Optional[str] = _field()
-    substitute: Optional[bool] = _field()
-
-
-@dataclass(frozen=True)
-class DownloadFinished(ItemFinished):
-    bytes: Optional[int] = _field(**_COUNT)
-    sha256: Optional[str] = _field(**_SHORT)
-    copied: Optional[bool] = _extra()
-
-
-@dataclass(frozen=True)
-class RepoFinished(ItemFinished):
-    commit: Optional[str] = _field(**_SHORT)
-
-
-@dataclass(frozen=True)
-class CheckPassed(Item):
-    found: object = _field()
-
-
-@dataclass(frozen=True)
-class CheckFailed(ItemFailed):
-    found: object = _field()
-
-
-@dataclass(frozen=True)
-class ServiceStarted(Item):
-    pid: Optional[int] = _field(**_COUNT)
-    adopted: Optional[bool] = _extra()
-
-
-def _wanted_address(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        is_fit = parts.port != 0 and bool(parts.hostname)
-    except ValueError:
-        is_fit = False
-    return "" if is_fit else "a URL"
-
-
-@dataclass(frozen=True)
-class ServiceReady(Item):
-    url: Optional[str] = _field(check=_wanted_address, **_LINE)
-
-
-@dataclass(frozen=True)
-class Warned(Body):
-    message: str = bounded()
-
-
-@dataclass(frozen=True)
-class DeadlineAtRisk(Body):
-    remaining_s: Optional[float] = _field(**_SECONDS)
-    needed_s: Optional[float] = _field(**_SECONDS)
-    timeout_s: Optional[float] = _extra(**_SECONDS)
-
-
-@dataclass(frozen=True)
-class SecretsNeeded(Body):
-    names: Tuple[str, ...] = bounded(max_entries=256, **_SHORT)
-
-
-@dataclass(frozen=True)
-class RunUsable(Body):
-    after_s: float = bounded(**_SECONDS)
-
-
-@dataclass(frozen=True)
-class RunFinished(Body):
-    verdict: str = bounded(one_of=AGENT_VERDICTS)
-    duration_s: Optional[float] = _field(**_SECONDS)
-    sizes: Optional[Dict[str, int]] = _field(max_entries=16, **_COUNT)
-    bytes_downloaded: Optional[int] = _extra(**_COUNT)
-    errors_log: Optional[str] = _extra(**_LINE)
-
-
-@dataclass(frozen=True)
-class HostNamed(Body):
-    host: Optional[str] = _field(**_LINE)
-
-
-@dataclass(frozen=True)
-class Connecting(HostNamed):
-    waited_s: Optional[float] = _field(**_SECONDS)
-    cause: Optional[str] = _field()
-
-
-@dataclass(frozen=True)
-class ConnectionLost(Body):
-    cause: Optional[str] = _field()
-    retry_in_s: Optional[float] = _field(**_SECONDS)
-
-
-@dataclass(frozen=True)
-class AgentRestarted(Body):
-    restarts: Optional[int] = _field(**_COUNT)
-
-
-@dataclass(frozen=True)
-class Gap(Body):
-    file: Optional[str] = _field(**_LINE)
-    bytes: Optional[int] = _field(**_COUNT)
-
-
-@dataclass(frozen=True)
-class LogNamed(Body):
-    file: Optional[str] = _field(**_LINE)
-
-
-@dataclass(frozen=True)
-class MarkerFound(LogNamed):
-    kind: Optional[str] = _field(**_SHORT)
-    line: Optional[str] = _field()
-
-
-@dataclass(frozen=True)
-class OutcomeTold(Body):
-    verdict: Optional[str] = _field(**_SHORT)
-    exit_code: Optional[int] = _field(low=0, high=255)
-    next: Optional[str] = _field(**_SHORT)
 
 
 class EventType(NamedTuple):
@@ -345,6 +107,7 @@ _STATES: Dict[str, Optional[str]] = {
     "written": "done",
     "passed": "passed",
     "ready": "ready",
+    "restarted": "running",
     "failed": "failed",
     "skipped": "skipped",
 }
@@ -373,6 +136,9 @@ EVENTS: Dict[str, EventType] = {
         DeadlineAtRisk, AGENT, "At this speed the downloads end after the deadline."
     ),
     "secrets_needed": EventType(SecretsNeeded, BOTH, "Secrets that are not set."),
+    "secret_found": EventType(
+        SecretFound, AGENT, "A secret's value stands in a file that the run left; the verdict stays."
+    ),
     "run_usable": EventType(
         RunUsable, AGENT, "All that is critical is there and checked, and critical services are ready."
     ),
@@ -432,7 +198,7 @@ _of_items(
 )
 _of_items(
     "file",
-    written=(Item, "A file of the profile was written."),
+    written=(FileWritten, "A file of the profile was written, or holds that already."),
     failed=(ItemFailed, "A file of the profile cannot be written."),
 )
 _of_items(
@@ -451,10 +217,18 @@ _of_items(
     started=(ServiceStarted, "The service runs, or ran already."),
     progress=(ItemProgress, "What it waits for."),
     ready=(ServiceReady, "The service answers as its profile says."),
+    restarted=(ServiceRestarted, "The service was started anew, so that it loads what has changed."),
     failed=(ItemFailed, "The service does not run or does not answer."),
     skipped=(ItemSkipped, "The service was not to be started."),
 )
 
+
+EVENTS["restart_pending"] = EventType(
+    RestartPending,
+    AGENT,
+    "The service has not loaded what changed since its start; it is started anew when it has nothing to do.",
+    GROUPS["service"],
+)
 
 for _kind in GROUPS:
     if not any(name.startswith(f"{_kind}_") for name in EVENTS):  # of a step that has no events of its own

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Mapping, Optional, Tuple
 
-from .messages import Json, _bytes, _path, _seconds, read_answer
+from .failures import hint_of
+from .messages import Json, _about, _bytes, _case, _path, _seconds, read_answer
 from .parsing import bounded, parse
 from .steps import LEVELS
 from .version import FORMAT
@@ -95,6 +96,8 @@ class SourceTold:
     url: str = ""
     message: str = ""
     hint: str = ""
+    case: Optional[str] = _case()
+    about: Dict[str, str] = _about()
     retriable: bool = False
     size_bytes: Optional[int] = _bytes()
     sha256: Optional[str] = bounded(None, max_chars=64)
@@ -109,6 +112,9 @@ class SourceTold:
     """Of a git repository: what its ref stands for there."""
     seconds: Optional[float] = _seconds(None)
     """How long it took to say so."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hint", hint_of(self.class_, self.case, self.about))
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,12 @@ class IndexTold:
     size_bytes: Optional[int] = _bytes()
     message: str = ""
     hint: str = ""
+    case: Optional[str] = _case()
+    about: Dict[str, str] = _about()
     retriable: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hint", hint_of(self.class_, self.case, self.about))
 
 
 @dataclass(frozen=True)

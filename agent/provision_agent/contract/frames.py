@@ -55,7 +55,11 @@ class Frame(NamedTuple):
     offset: int = 0
 
     def json(self) -> Dict[str, object]:
-        """The payload of every kind but `DATA`."""
+        """The payload of every kind but `DATA`.
+
+        Raises:
+            ProtocolError: it is no JSON object.
+        """
         try:
             value = json.loads(self.payload or b"{}")
         except (ValueError, RecursionError):
@@ -168,13 +172,26 @@ def magic(nonce: str) -> bytes:
 
 
 def pack(kind: bytes, file: int, payload: Mapping[str, object]) -> bytes:
-    """A frame with a JSON payload."""
+    """A frame with a JSON payload.
+
+    Args:
+        kind: Any but `DATA`.
+        file: The number of the file that it is about, in the order of the request.
+        payload: What `Frame.json` gives back.
+    """
     body = json.dumps(payload, separators=(",", ":")).encode()
     return _HEAD.pack(kind, file, len(body)) + body
 
 
 def data_head(file: int, generation: int, offset: int, length: int) -> bytes:
-    """The head of a `DATA` frame whose *length* bytes follow on the wire."""
+    """The head of a `DATA` frame whose bytes follow on the wire.
+
+    Args:
+        file: The number of the file, in the order of the request.
+        generation: Which file of that name it is: it grows when the file is begun anew.
+        offset: Where the bytes stand in that file.
+        length: How many bytes follow.
+    """
     return _HEAD.pack(DATA, file, _POSITION.size + length) + _POSITION.pack(generation, offset)
 
 

@@ -8,10 +8,12 @@ ever added; a reader ignores those that it does not know. What an instance is an
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
+from .cases import MAX_PARTICULARS
 from .events import UnknownFormatError
+from .failures import hint_of
 from .parsing import ParseError, bounded, parse, read_object, to_json
 from .steps import LEVELS
 from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
@@ -35,26 +37,32 @@ class RequestFailedError(ParseError):
         self.hint = hint
 
 
-def _path(default: Any = ...) -> Any:
-    return bounded(max_chars=MAX_PATH_CHARS) if default is ... else bounded(default, max_chars=MAX_PATH_CHARS)
+def _path(default: Any = MISSING) -> Any:
+    return bounded(default, max_chars=MAX_PATH_CHARS)
 
 
-def _plan(default: Any = ...) -> Any:
-    limits = {"max_entries": MAX_VALUES, "max_chars": MAX_MESSAGE_BYTES}
-    return bounded(**limits) if default is ... else bounded(default, **limits)
+def _plan(default: Any = MISSING) -> Any:
+    return bounded(default, max_entries=MAX_VALUES, max_chars=MAX_MESSAGE_BYTES)
 
 
 def _class() -> Any:
     return bounded("", max_chars=64, alias="class")
 
 
+def _case() -> Any:
+    return bounded(None, max_chars=64)
+
+
+def _about() -> Any:
+    return bounded(factory=dict, max_entries=MAX_PARTICULARS)
+
+
 def _bytes(default: Any = None) -> Any:
     return bounded(default, low=0)
 
 
-def _seconds(default: Any = ...) -> Any:
-    limits = {"low": 0, "high": 1e13}
-    return bounded(**limits) if default is ... else bounded(default, **limits)
+def _seconds(default: Any = MISSING) -> Any:
+    return bounded(default, low=0, high=1e13)
 
 
 def read_message(kind: Type[T], data: bytes) -> T:
@@ -136,9 +144,15 @@ class StartAnswer:
     class_: str = _class()
     message: str = ""
     hint: str = ""
+    """What to do: whoever reads the answer makes the words of class, case and particulars."""
+    case: Optional[str] = _case()
+    about: Dict[str, str] = _about()
     retriable: bool = False
     differences: Tuple[str, ...] = bounded((), max_entries=10_000)
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hint", hint_of(self.class_, self.case, self.about))
 
     @property
     def is_accepted(self) -> bool:
@@ -189,7 +203,7 @@ class StopRequest:
 
 @dataclass(frozen=True)
 class StopAnswer:
-    """`stopped`: nothing of it is left; False also when there was none."""
+    """`stopped`: nothing of it is left. A run that had ended before comes with its verdict; without a `run` there is none."""
 
     stopped: bool
     run: Optional[str] = bounded(None, max_chars=64)
@@ -231,8 +245,13 @@ class CheckFailed:
     class_: str = _class()
     message: str = ""
     hint: Optional[str] = None
+    case: Optional[str] = _case()
+    about: Dict[str, str] = _about()
     retriable: bool = False
     found: object = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hint", hint_of(self.class_, self.case, self.about))
 
 
 @dataclass(frozen=True)

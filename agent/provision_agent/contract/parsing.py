@@ -13,20 +13,7 @@ import math
 import re
 import types
 import typing
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    List,
-    Mapping,
-    NamedTuple,
-    NoReturn,
-    Optional,
-    Tuple,
-    Type,
-    TypeVar,
-    Union,
-)
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, TypeVar, Union
 
 MAX_TEXT_CHARS = 64 * 1024
 MAX_INTEGER = 2**53 - 1
@@ -113,7 +100,15 @@ def read_json(data: Union[bytes, str], *, max_bytes: int, what: str = "the text"
 
 
 def read_object(data: Union[bytes, str], *, max_bytes: int, what: str = "the text") -> Dict[str, Any]:
-    """The JSON object in *data*. Raises ParseError as `read_json`, and for any other JSON value."""
+    """The JSON object in *data*.
+
+    Args:
+        max_bytes: A longer text is refused unread.
+        what: The name of the text, for messages.
+
+    Raises:
+        ParseError: as `read_json`, and for any other JSON value.
+    """
     value = read_json(data, max_bytes=max_bytes, what=what)
     if not isinstance(value, dict):
         raise ParseError(f"{what} is {kind_of(value)}, not an object")
@@ -177,7 +172,17 @@ def kind_of(value: Any) -> str:
 def check_json(
     value: Any, where: str, *, max_depth: int = MAX_DEPTH, bounds: Bounds = NO_OTHER_BOUNDS
 ) -> Any:
-    """*value*, any JSON, when its depth, its counts, its texts and its numbers are within bounds."""
+    """*value*, any JSON, when its depth, its counts, its texts and its numbers are within bounds.
+
+    Args:
+        value: What `read_json` gave.
+        where: The name of the place, for messages.
+        max_depth: Of lists and objects inside each other.
+        bounds: Of its texts and of all its entries together.
+
+    Raises:
+        ParseError: something in it is not.
+    """
     level: List[Any] = [value]
     entries = 0
     for _ in range(max_depth + 1):
@@ -315,16 +320,12 @@ def _text(bounds: Bounds) -> Check:
             raise ParseError(
                 f"`{_shown(where)}` must be one of {', '.join(bounds.one_of)}, not {kind_of(value)}"
             )
-        _check_own(value, where, bounds)
+        wanted = bounds.check(value) if bounds.check is not None else ""
+        if wanted:
+            raise ParseError(f"`{_shown(where)}` must be {wanted}, not {kind_of(value)}")
         return str(value)
 
     return check
-
-
-def _check_own(value: str, where: str, bounds: Bounds) -> None:
-    wanted = bounds.check(value) if bounds.check is not None else ""
-    if wanted:
-        raise ParseError(f"`{_shown(where)}` must be {wanted}, not {kind_of(value)}")
 
 
 def _number(kind: type, default_high: float) -> Callable[[Bounds], Check]:
@@ -364,7 +365,11 @@ _SCALARS: Dict[Any, Callable[[Bounds], Check]] = {
 
 
 def check_text(value: Any, where: str, bounds: Bounds) -> None:
-    """Raise ParseError unless *value* is text within *bounds* that can be written as UTF-8."""
+    """Do nothing if *value* is text within *bounds* that can be written as UTF-8.
+
+    Raises:
+        ParseError: it is not; the message names the place *where*.
+    """
     if not isinstance(value, str):
         raise ParseError(f"`{_shown(where)}` must be text, not {kind_of(value)}")
     if len(value) > bounds.max_chars:
@@ -376,7 +381,7 @@ def check_text(value: Any, where: str, bounds: Bounds) -> None:
             raise ParseError(f"`{_shown(where)}` has half a character (a lone surrogate)") from None
 
 
-def _no_constant(word: str) -> NoReturn:
+def _no_constant(word: str) -> None:
     raise ParseError(f"{word}, which is no number")
 
 

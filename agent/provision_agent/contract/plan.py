@@ -6,159 +6,38 @@ two plans with one hash are the same work. Pure: no I/O, shared by both halves.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Protocol, Tuple
+from typing import Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import unquote
 
 from .parsing import ParseError, bounded, parse, to_json
+from .plan_json import expand, map_strings
+from .plan_parts import (
+    MAX_CONTENT_CHARS,
+    Item,
+    ItemLimits,
+    Limits,
+    Named,
+    Placed,
+    PlanFormatError,
+    SecretRule,
+    When,
+    argv_field,
+    bytes_field,
+    count_field,
+    environment_field,
+    level_field,
+    seconds_field,
+)
 from .redaction import public_url
-from .steps import LEVELS, STEP_NAMES
+from .source_kinds import own_limits
+from .steps import STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
-
-STEPS = STEP_NAMES
-BUILT_IN_VARIABLES = ("workspace", "home", "run_id")
-"""Known on the instance only; they stay ``${…}`` in a plan until `bind`."""
-MAX_CONTENT_CHARS = 16 << 20
-"""Of a small file, of an argument, of a variable of an environment."""
-MAX_WAIT_S = 1e9
-MAX_SIZE_BYTES = 999 * 10**15
-
-
-def _seconds(default: Any) -> Any:
-    return bounded(default, low=0, high=MAX_WAIT_S)
-
-
-def _bytes(default: Any = None) -> Any:
-    limits = {"low": 0, "high": MAX_SIZE_BYTES}
-    return bounded(**limits) if default is ... else bounded(default, **limits)
-
-
-def _count(default: Any = None, low: int = 1) -> Any:
-    return bounded(default, low=low)
-
-
-def _level() -> Any:
-    return bounded("required", one_of=LEVELS)
-
-
-def _name() -> Any:
-    return bounded(max_chars=4096)
-
-
-def _argv() -> Any:
-    return bounded(max_chars=MAX_CONTENT_CHARS)
-
-
-def _environment() -> Any:
-    return bounded(factory=dict, max_chars=MAX_CONTENT_CHARS)
-
-
-class PlanFormatError(ParseError):
-    """The JSON is not a plan that this version reads; the message names both versions or the wrong field."""
-
-
-class Item(Protocol):
-    """What every item of a plan has."""
-
-    @property
-    def level(self) -> str:
-        """One of `LEVELS`."""
-
-    @property
-    def key(self) -> str:
-        """Which item it is, among all of its step."""
-
-
-class Named:
-    """An item that its name identifies."""
-
-    name: str
-
-    @property
-    def key(self) -> str:
-        """Which item it is, among all of its step."""
-        return self.name
-
-
-class Placed:
-    """An item that its path identifies."""
-
-    path: str
-
-    @property
-    def key(self) -> str:
-        """Which item it is, among all of its step."""
-        return self.path
-
-
-@dataclass(frozen=True)
-class Stall:
-    """A transfer that lands fewer than `below_bytes_per_s` over `for_s` is given up and tried elsewhere."""
-
-    below_bytes_per_s: int = _bytes(50 * 1024)
-    for_s: float = _seconds(30.0)
-
-
-@dataclass(frozen=True)
-class ItemLimits:
-    """What one download may take. `file_s` None: max(15 min, size ÷ 1 MB/s), and never while bytes land."""
-
-    file_s: Optional[float] = _seconds(None)
-    attempt_s: float = _seconds(600.0)
-    stall: Stall = Stall()
-    connect_s: float = _seconds(10.0)
-    lookup_s: float = _seconds(30.0)
-    attempts: int = _count(5)
-    connections: Optional[int] = _count()
-
-
-@dataclass(frozen=True)
-class HostLimits:
-    """The most files and connections per file that one source host is asked for at once; None: no cap."""
-
-    files: Optional[int] = _count()
-    connections: Optional[int] = _count()
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the run may take as a whole. None: the engine chooses."""
-
-    run_s: float = _seconds(3600.0)
-    files: Optional[int] = _count()
-    connections: Optional[int] = _count()
-    rate_bytes_per_s: Optional[int] = _bytes()
-    hosts: Dict[str, HostLimits] = bounded(factory=dict)
-
-
-@dataclass(frozen=True)
-class SecretRule:
-    """The name of a secret and the https hosts that may see it; its value is never part of a plan."""
-
-    name: str
-    hosts: Tuple[str, ...] = ()
-    aliases: Tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A condition such as ``>=24GiB``. `op` is one of ``>= > <= < ==``."""
-
-    op: str = bounded(one_of=(">=", ">", "<=", "<", "=="))
-    value_bytes: int = _bytes(...)
-
-
-@dataclass(frozen=True)
-class When:
-    """All that is given must hold, or the item is skipped."""
-
-    gpu_memory: Optional[Bound] = None
-    secret: Optional[str] = None
-    disk_free: Optional[Bound] = None
 
 
 @dataclass(frozen=True)
@@ -203,9 +82,9 @@ class Download:
     path: str
     mirrors: Tuple[str, ...] = ()
     substitute: Optional[Substitute] = None
-    size_bytes: Optional[int] = _bytes()
+    size_bytes: Optional[int] = bytes_field()
     sha256: Optional[str] = bounded(None, pattern="[0-9a-fA-F]{64}")
-    level: str = _level()
+    level: str = level_field()
     when: Optional[When] = None
     limits: ItemLimits = ItemLimits()
     unpack: str = bounded("no", one_of=("no", "auto", "zip", "tar"))
@@ -250,8 +129,8 @@ class Python:
 
     venv: str = "auto"
     installer: str = "auto"
-    timeout_s: float = _seconds(300.0)
-    retries: int = _count(3, low=0)
+    timeout_s: float = seconds_field(300.0)
+    retries: int = count_field(3, low=0)
     layers: Tuple[Layer, ...] = ()
     remove: Tuple[str, ...] = ()
     protect: Tuple[str, ...] = ()
@@ -268,7 +147,7 @@ class Repo(Placed):
     ref: Optional[str] = None
     submodules: bool = False
     install: Optional[str] = None
-    level: str = _level()
+    level: str = level_field()
 
 
 @dataclass(frozen=True)
@@ -278,7 +157,7 @@ class File(Placed):
     path: str
     content: str = bounded(max_chars=MAX_CONTENT_CHARS)
     mode: str = bounded("0644", pattern="[0-7]{3,4}")
-    level: str = _level()
+    level: str = level_field()
 
 
 @dataclass(frozen=True)
@@ -286,34 +165,52 @@ class Command(Named):
     """One program run to its end: argv, no shell; ``python`` is the environment's."""
 
     name: str
-    run: Tuple[str, ...] = _argv()
+    run: Tuple[str, ...] = argv_field()
     directory: str = "."
-    environment: Dict[str, str] = _environment()
+    environment: Dict[str, str] = environment_field()
     secrets: Tuple[str, ...] = ()
-    timeout_s: float = _seconds(600.0)
-    level: str = _level()
+    timeout_s: float = seconds_field(600.0)
+    level: str = level_field()
 
 
 @dataclass(frozen=True)
 class Check(Named):
-    """What must be there: a `path`, files matching any of `glob`, or importable modules; exactly one."""
+    """What must be there: a `path`, files matching any of `glob`, importable modules, or what a service offers.
+
+    Exactly one of the four. Of a ComfyUI, the `service`, classes of `nodes` and files of `models` are asked for.
+    """
 
     name: str
     path: Optional[str] = None
     glob: Tuple[str, ...] = ()
-    min_count: int = _count(1, low=0)
-    min_size_bytes: int = _bytes(0)
+    min_count: int = count_field(1, low=0)
+    min_size_bytes: int = bytes_field(0)
     imports: Tuple[str, ...] = ()
-    level: str = _level()
+    service: Optional[str] = None
+    nodes: Tuple[str, ...] = ()
+    models: Tuple[str, ...] = ()
+    level: str = level_field()
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A command that is run when something failed: the keeper's after `failed` or `timeout`, or a service's."""
+
+    run: Tuple[str, ...] = argv_field()
+    secrets: Tuple[str, ...] = ()
+    timeout_s: float = seconds_field(300.0)
 
 
 @dataclass(frozen=True)
 class Ready:
-    """When a service counts as up: `successes` answers in a row from `url`, fitting `json`, within `within_s`."""
+    """When a service counts as up: `successes` answers in a row from `url`, fitting `json`.
+
+    It is given up when its log has not grown for `within_s`.
+    """
 
     url: str
-    within_s: float = _seconds(600.0)
-    successes: int = _count(2)
+    within_s: float = seconds_field(600.0)
+    successes: int = count_field(2)
     json: Dict[str, object] = bounded(factory=dict)
 
 
@@ -322,22 +219,18 @@ class Service(Named):
     """A program that outlives the run. `restart` is never | on_failure, `start` usable | complete."""
 
     name: str
-    run: Tuple[str, ...] = _argv()
+    run: Tuple[str, ...] = argv_field()
     directory: str = "."
-    environment: Dict[str, str] = _environment()
+    environment: Dict[str, str] = environment_field()
     ready: Optional[Ready] = None
     restart: str = bounded("never", one_of=("never", "on_failure"))
     start: str = bounded("usable", one_of=("usable", "complete"))
-    level: str = _level()
-
-
-@dataclass(frozen=True)
-class Hook:
-    """A command that the keeper runs after `failed` or `timeout`, even if nobody listens any more."""
-
-    run: Tuple[str, ...] = _argv()
     secrets: Tuple[str, ...] = ()
-    timeout_s: float = _seconds(300.0)
+    log_failures: Tuple[str, ...] = ()
+    """Regular expressions: a line of its log since its start that one of them finds is its failure."""
+    on_start_failure: Optional[Hook] = None
+    """Run once, when its first start failed, before the second."""
+    level: str = level_field()
 
 
 class _Known(NamedTuple):
@@ -360,7 +253,7 @@ class Plan:
     name: str
     workspace: str = "/workspace"
     workspace_fallback: bool = False
-    steps: Tuple[str, ...] = STEPS
+    steps: Tuple[str, ...] = STEP_NAMES
     strict: bool = False
     repair: bool = False
     limits: Limits = Limits()
@@ -376,9 +269,9 @@ class Plan:
     on_failure: Optional[Hook] = None
     format: int = FORMAT
 
-    def to_json(self) -> Dict[str, Any]:
+    def to_json(self) -> Dict[str, object]:
         """The plan as JSON values, every default spelled out."""
-        found: Dict[str, Any] = to_json(self)
+        found: Dict[str, object] = to_json(self)
         return found
 
     @classmethod
@@ -426,64 +319,28 @@ class Plan:
             ),
         )
 
+    def work(self) -> Dict[str, object]:
+        """The plan as JSON values, without what says nothing of the work: equal for equal work, whichever version wrote it.
+
+        That is its format, steps that have nothing to do, and the limits of hosts that are built into the tool.
+        """
+        limits = dataclasses.replace(self.limits, hosts=own_limits(self.limits.hosts))
+        steps = tuple(step for step in self.steps if getattr(self, step, None))
+        told = dataclasses.replace(self, limits=limits, steps=steps).to_json()
+        return {name: value for name, value in told.items() if name != "format"}
+
     @property
     def hash(self) -> str:
-        """sha256 of the canonical JSON without its format, hex: equal for equal work, whichever version wrote it."""
-        work = {name: value for name, value in self.to_json().items() if name != "format"}
-        canonical = json.dumps(work, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """sha256 of the canonical JSON of its `work`, hex."""
+        canonical = json.dumps(self.work(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def bind(self, *, workspace: str, home: str, run_id: str) -> Plan:
-        """The plan with ``${workspace}``, ``${home}`` and ``${run_id}`` filled in and ``$${`` unescaped."""
+        """The plan with ``${workspace}``, ``${home}`` and ``${run_id}`` filled in and ``$${`` unescaped.
+
+        Raises:
+            PlanFormatError: it names another variable.
+        """
         values = {"workspace": workspace, "home": home, "run_id": run_id}
-        bound = _map_strings(self.to_json(), lambda text: _expand(text, values))
+        bound = map_strings(self.to_json(), lambda text: expand(text, values))
         return Plan.from_json(dict(bound, workspace=workspace))
-
-
-def differences(old: object, new: object, path: str = "") -> List[str]:
-    """Where two plans' JSON differ, one line each, as ``downloads[2].sha256: "a…" -> "b…"``."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted(set(old) | set(new))
-        return [
-            line
-            for key in keys
-            for line in differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-        ]
-    if isinstance(old, list) and isinstance(new, list):
-        longest = max(len(old), len(new))
-        padded = [(values + [None] * longest)[:longest] for values in (old, new)]
-        return [
-            line for i in range(longest) for line in differences(padded[0][i], padded[1][i], f"{path}[{i}]")
-        ]
-    return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "…"
-
-
-def _expand(text: str, values: Mapping[str, str]) -> str:
-    out, rest = [], text
-    while "${" in rest:
-        before, _, after = rest.partition("${")
-        if before.endswith("$"):
-            out.append(before[:-1] + "${")
-            rest = after
-            continue
-        name, closed, tail = after.partition("}")
-        if not closed or name not in values:
-            raise PlanFormatError(f"`${{{name}}}` is not one of {', '.join(values)}")
-        out.append(before + values[name])
-        rest = tail
-    return "".join(out) + rest
-
-
-def _map_strings(value: object, change: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _map_strings(item, change) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_map_strings(item, change) for item in value]
-    return value

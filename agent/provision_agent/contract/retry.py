@@ -75,30 +75,38 @@ class Schedule:
         return wait_s if left_s is None else min(wait_s, left_s)
 
 
+def asked_wait_s(error: Exception) -> Optional[float]:
+    """The wait that the other side asked for with *error*, its `wait_s`; None: it asked for none."""
+    wait_s: Optional[float] = getattr(error, "wait_s", None)
+    return wait_s
+
+
 class Attempts:
-    """Counts the failures of one piece of work against its schedule."""
+    """Counts the failures of one piece of work against its schedule.
+
+    Args:
+        asked_s: The wait, in seconds, that an error asks for in place of the schedule's own; None: it asks for none.
+    """
 
     def __init__(
-        self, schedule: Schedule, *, clock: Callable[[], float] = time.monotonic, rand: Rand = random.random
+        self,
+        schedule: Schedule,
+        *,
+        asked_s: Callable[[Exception], Optional[float]] = asked_wait_s,
+        clock: Callable[[], float] = time.monotonic,
+        rand: Rand = random.random,
     ) -> None:
         self._schedule = schedule
+        self._asked_s = asked_s
         self._clock = clock
         self._rand = rand
         self._began_at = clock()
         self.failures = 0
 
-    def after_failure(
-        self, error: Optional[Exception] = None, *, asked_s: Optional[float] = None
-    ) -> Optional[float]:
-        """Count one more failure: how long to wait now; None: give up.
-
-        Args:
-            error: Its `wait_s`, where it has one, is the wait that the other side asked for.
-            asked_s: That wait, where the error does not carry it.
-        """
+    def after_failure(self, error: Exception) -> Optional[float]:
+        """Count *error* as one more failure: how many seconds to wait now; None: give up."""
         self.failures += 1
-        passed_s = self._clock() - self._began_at
-        asked_s = getattr(error, "wait_s", asked_s)
+        passed_s, asked_s = self._clock() - self._began_at, self._asked_s(error)
         return self._schedule.wait_s(self.failures, passed_s=passed_s, asked_s=asked_s, rand=self._rand)
 
 
@@ -141,13 +149,11 @@ async def call_async(
     errors: Type[E],
     may_help: Callable[[E], bool],
     before_wait: Callable[[E, float], None],
-    asked_s: Callable[[E], Optional[float]] = lambda error: None,
     sleep: Optional[Callable[[float], Awaitable[None]]] = None,
 ) -> T:
     """As `call`, for asyncio; whoever cancels the task ends the wait.
 
     Args:
-        asked_s: The wait that this error asks for, in place of the schedule's own; None: it asks for none.
         sleep: Waits so many seconds; None: `asyncio.sleep`.
     """
     import asyncio  # only here: the agent has no loop, and starts faster without it
@@ -156,7 +162,7 @@ async def call_async(
         try:
             return await work()
         except errors as error:
-            wait_s = attempts.after_failure(error, asked_s=asked_s(error)) if may_help(error) else None
+            wait_s = attempts.after_failure(error) if may_help(error) else None
             if wait_s is None:
                 raise
             before_wait(error, wait_s)

@@ -9,7 +9,7 @@ import re
 from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
-from .plan import HostLimits
+from .plan_parts import HostLimits
 
 
 class Form(NamedTuple):
@@ -190,6 +190,19 @@ def host_limits(own: Optional[Mapping[str, HostLimits]] = None) -> Dict[str, Hos
             connections=given.connections if given.connections is not None else built_in.connections,
         )
     return merged
+
+
+def own_limits(limits: Mapping[str, HostLimits]) -> Dict[str, HostLimits]:
+    """What is left of *limits* without that which `host_limits` adds by itself."""
+    built_in = host_limits()
+    own = {}
+    for name, given in limits.items():
+        known = built_in.get(name, HostLimits())
+        own[name] = HostLimits(
+            files=None if given.files == known.files else given.files,
+            connections=None if given.connections == known.connections else given.connections,
+        )
+    return {name: given for name, given in own.items() if given != HostLimits()}
 
 
 def secret_for(host: str) -> Optional[str]:

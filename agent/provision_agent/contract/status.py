@@ -9,10 +9,11 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import fields
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
+from typing import Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Type, Union
 
-from . import events
-from .events import ITEM_STATES, Body, Event
+from . import event_bodies as bodies
+from .event_bodies import Body
+from .events import ITEM_STATES, Event, EventType
 from .parsing import Bounds, ParseError, check_text, kind_of, parse
 from .status_json import MAX_ITEMS, MAX_STEPS, ErrorTold, StateTold, StepTold, type_of_items
 from .steps import GROUPS
@@ -89,7 +90,7 @@ class StepState:
 
 
 class ItemError(NamedTuple):
-    """Why an item, a step or the run failed."""
+    """Why an item, a step or the run failed; `case` and `about` as in `cases`."""
 
     class_: str
     item: str
@@ -97,10 +98,13 @@ class ItemError(NamedTuple):
     message: str
     hint: Optional[str]
     retriable: bool
+    case: Optional[str] = None
+    about: Optional[Dict[str, str]] = None
 
     def to_json(self) -> Dict[str, object]:
         """As JSON values."""
-        return {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
+        values = {"class" if name == "class_" else name: value for name, value in self._asdict().items()}
+        return {name: value for name, value in values.items() if value or name not in ("case", "about")}
 
 
 class Totals(NamedTuple):
@@ -109,6 +113,19 @@ class Totals(NamedTuple):
     bytes_per_s: float
     landed_bytes: int
     left_bytes: int
+
+    @classmethod
+    def of(cls, downloads: Iterable[ItemState]) -> "Totals":
+        """The sum over *downloads*."""
+        speed, landed, left = 0.0, 0, 0
+        for item in downloads:
+            here = int(item.number("bytes"))
+            landed += here
+            if item.state == "running":
+                speed += item.number("bytes_per_s")
+            if item.state not in SETTLED:
+                left += max(int(item.number("total_bytes")) - here, 0)
+        return cls(speed, landed, left)
 
 
 class RunState:
@@ -160,15 +177,7 @@ class RunState:
 
     def totals(self) -> Totals:
         """Bytes per second, bytes landed and bytes to come, over all downloads."""
-        speed, landed, left = 0.0, 0, 0
-        for item in self.items["downloads"].values():
-            here = int(item.number("bytes"))
-            landed += here
-            if item.state == "running":
-                speed += item.number("bytes_per_s")
-            if item.state not in SETTLED:
-                left += max(int(item.number("total_bytes")) - here, 0)
-        return Totals(speed, landed, left)
+        return Totals.of(self.items["downloads"].values())
 
     @classmethod
     def from_json(
@@ -211,19 +220,13 @@ class RunState:
             )
         kind = type_of_items(group)
         for key, value in told.items():
-            check_text(key, f"a key of {group}", Bounds(max_chars=events.MAX_KEY_CHARS))
+            check_text(key, f"a key of {group}", Bounds(max_chars=bodies.MAX_KEY_CHARS))
             body = parse(kind, value, f"status.{group}")
             item = self._item(group, key, str(getattr(body, "item", None) or key))
             item.state = value["state"] if value.get("state") in ITEM_STATES else "running"
             for name, attribute in _kept_fields(kind):
                 if name in value:
                     item.facts[name] = _shared(getattr(body, attribute))
-
-    def expect(self, planned: Callable[[str], bool]) -> None:
-        """Its plan became known: *planned* says which keys are its items'. Only what comes from now on may be refused."""
-        self._planned = planned
-        keys = (key for items in self.items.values() for key in items)
-        self._unplanned = sum(1 for key in keys if not planned(key))
 
     def to_json(self) -> Dict[str, object]:
         """The whole state as JSON values, as `status.json` and the API have it."""
@@ -256,9 +259,9 @@ class RunState:
             "bytes_downloaded": self.bytes_downloaded,
         }
 
-    def _fold_item(self, event: Event, kind: events.EventType) -> None:
+    def _fold_item(self, event: Event, kind: EventType) -> None:
         body, key = event.body, event.key
-        assert isinstance(body, events.Item)
+        assert isinstance(body, bodies.Item)
         item = self._item(kind.group, key, body.item)
         item.state = kind.state or item.state
         if body.item != item.item:
@@ -267,7 +270,7 @@ class RunState:
         for name, attribute in _kept_fields(type(body)):
             if name in data:
                 facts[name] = _shared(getattr(body, attribute))
-        if isinstance(body, events.ItemFailed):
+        if isinstance(body, bodies.ItemFailed):
             self._add_error(key, body, body.item, body.level)
         elif kind.state in ("done", "passed", "ready", "skipped"):
             self.errors.pop(key, None)
@@ -290,20 +293,21 @@ class RunState:
     def _add_error(
         self,
         key: str,
-        failure: "Union[events.ItemFailed, events.StepFailed, events.FailureFields, ErrorTold]",
+        failure: "Union[bodies.Failed, ErrorTold]",
         item: str,
         level: Optional[str],
     ) -> None:
         self.errors.pop(key, None)  # the newest is the last
         self.errors[key] = ItemError(
-            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable)
-        )
+            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable),
+            failure.case, failure.about,
+        )  # fmt: skip
 
     # -- what single events change
 
     def _run_started(self, event: Event) -> None:
         body = event.body
-        assert isinstance(body, events.RunStarted)
+        assert isinstance(body, bodies.RunStarted)
         self.state = "running"
         self.started = self.started or event.ts
         self.name, self.plan_hash = body.name or self.name, body.plan_hash or self.plan_hash
@@ -312,14 +316,19 @@ class RunState:
         self.labels = dict(event.labels) or self.labels
 
     def _facts_found(self, event: Event) -> None:
-        assert isinstance(event.body, events.FactsFound)
+        assert isinstance(event.body, bodies.FactsFound)
         self.facts = event.body.facts or {}
 
     def _preflight_failed(self, event: Event) -> None:
         body = event.body
-        assert isinstance(body, events.PreflightFailed)
+        assert isinstance(body, bodies.PreflightFailed)
         item = body.item or "preflight"
         self._add_error(event.key or item, body, item, body.level or "critical")
+
+    def _secret_found(self, event: Event) -> None:
+        body = event.body
+        assert isinstance(body, bodies.SecretFound)
+        self._add_error(f"secret in {body.item}", body, body.item, body.level)
 
     def _step_started(self, event: Event) -> None:
         step = self._step(event)
@@ -327,13 +336,13 @@ class RunState:
 
     def _step_finished(self, event: Event) -> None:
         body, step = event.body, self._step(event)
-        assert isinstance(body, events.StepFinished)
+        assert isinstance(body, bodies.StepFinished)
         step.state, step.ended, step.duration_s = "done", event.ts, body.duration_s
         step.counts = {"ok": body.ok or 0, "failed": body.failed or 0, "skipped": body.skipped or 0}
 
     def _step_failed(self, event: Event) -> None:
         body, step = event.body, self._step(event)
-        assert isinstance(body, events.StepFailed)
+        assert isinstance(body, bodies.StepFailed)
         step.state, step.ended = "failed", event.ts
         self._add_error(body.step, body, body.step, body.level)
 
@@ -344,17 +353,17 @@ class RunState:
         return self.steps.setdefault(name, StepState())
 
     def _warning(self, event: Event) -> None:
-        assert isinstance(event.body, events.Warned)
+        assert isinstance(event.body, bodies.Warned)
         if len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(event.body.message)
 
     def _run_usable(self, event: Event) -> None:
-        assert isinstance(event.body, events.RunUsable)
+        assert isinstance(event.body, bodies.RunUsable)
         self.state, self.usable_after_s = "usable", event.body.after_s
 
     def _run_finished(self, event: Event) -> None:
         body = event.body
-        assert isinstance(body, events.RunFinished)
+        assert isinstance(body, bodies.RunFinished)
         self.state = self.verdict = body.verdict
         self.duration_s, self.bytes_downloaded = body.duration_s, body.bytes_downloaded
 
@@ -363,6 +372,7 @@ _FOLDS: Mapping[str, Callable[[RunState, Event], None]] = {
     "run_started": RunState._run_started,
     "facts_found": RunState._facts_found,
     "preflight_failed": RunState._preflight_failed,
+    "secret_found": RunState._secret_found,
     "step_started": RunState._step_started,
     "step_finished": RunState._step_finished,
     "step_failed": RunState._step_failed,

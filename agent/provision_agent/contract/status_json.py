@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from typing import Dict, Optional, Tuple, Type
 
-from . import events
-from .events import AGENT_VERDICTS, Body
+from . import event_bodies
+from .cases import MAX_PARTICULARS
+from .event_bodies import AGENT_VERDICTS, MAX_KEY_CHARS, Body
+from .events import EVENTS
 from .parsing import bounded
 from .version import RUN_ID_PATTERN
 
@@ -32,13 +34,15 @@ class StepTold:
 class ErrorTold:
     """Why an item, a step or the run failed."""
 
-    item: str = bounded(max_chars=events.MAX_KEY_CHARS)
+    item: str = bounded(max_chars=MAX_KEY_CHARS)
     class_: Optional[str] = bounded(None, max_chars=256, alias="class")
     level: Optional[str] = bounded(None, max_chars=256)
     message: Optional[str] = None
     hint: Optional[str] = None
+    case: Optional[str] = bounded(None, max_chars=64)
+    about: Optional[Dict[str, str]] = bounded(None, max_entries=MAX_PARTICULARS)
     retriable: Optional[bool] = None
-    key: Optional[str] = bounded(None, max_chars=events.MAX_KEY_CHARS)
+    key: Optional[str] = bounded(None, max_chars=MAX_KEY_CHARS)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ _ITEM_TYPES: Dict[str, Type[Body]] = {}
 def type_of_items(group: str) -> Type[Body]:
     """All that an item of *group* keeps of its events, as one dataclass; all of it may be left out."""
     if group not in _ITEM_TYPES:
-        bodies = [kind.body for kind in events.EVENTS.values() if kind.group == group]
+        bodies = [kind.body for kind in EVENTS.values() if kind.group == group]
         every = [each for body in bodies for each in fields(body)]
         named = {each.name: each for each in sorted(every, key=_is_strict)}
         made = make_dataclass(
@@ -80,7 +84,7 @@ def type_of_items(group: str) -> Type[Body]:
             bases=(Body,),
             frozen=True,
         )
-        made.__module__ = events.__name__  # where the names in its annotations mean something
+        made.__module__ = event_bodies.__name__  # where the names in its annotations mean something
         _ITEM_TYPES[group] = made
     return _ITEM_TYPES[group]
 

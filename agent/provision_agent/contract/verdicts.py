@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional
 
-from .failures import next_of_classes
+from .failures import FAILURES, Kind, next_of_kinds
 
 NEXT: Dict[str, str] = {
     "none": "",
     "retry": "run the same `provision up` again: what has landed is kept",
     "replace_instance": "destroy this instance and take another one: this one cannot be mended from here",
-    "fix_instance": "mend the instance as said above, then run the same `provision up` again",
-    "fix_address": "correct the address as said above, then run the same command again",
-    "fix_profile": "correct the profile as said above, then run the same `provision up` again",
-    "fix_credentials": "correct the key or the token as said above, then run the same `provision up` again",
+    "fix_instance": "put the instance right as said above, then the same command again",
+    "fix_address": "correct the address as said above, then the command again",
+    "fix_profile": "correct the profile as said above, then `provision up` again",
+    "fix_credentials": "correct the key or the token as said above, then the same command again",
     "report_bug": "please report this, with the logs above",
 }
 """Every word that a caller can be told, with what people are told."""
@@ -33,6 +33,8 @@ class Verdict(NamedTuple):
     """How a person should take it: ``good``, ``warn`` or ``bad``."""
     is_of_instance: bool = True
     """A run can end so; the others are only ends of a command here."""
+    is_of_contact: bool = False
+    """What the way to the instance lacks (a class that `is_of_contact`) says better what to do next."""
 
 
 VERDICTS: Dict[str, Verdict] = {
@@ -46,9 +48,9 @@ VERDICTS: Dict[str, Verdict] = {
         is_of_instance=False,
     ),
     "profile": Verdict(3, 120, "fix_profile", "the profile is wrong", is_of_instance=False),
-    "refused": Verdict(4, 30, "retry", "the run of another plan is going on the instance"),
+    "refused": Verdict(4, 30, "fix_instance", "the run of another plan is going on the instance"),
     "incomplete": Verdict(5, 20, None, "usable, but something required is missing", "warn"),
-    "unreachable": Verdict(10, 90, "replace_instance", "no SSH session could be opened"),
+    "unreachable": Verdict(10, 90, "replace_instance", "no SSH session could be opened", is_of_contact=True),
     "host-key": Verdict(11, 110, "fix_credentials", "the host key has changed or is unknown"),
     "contact-lost": Verdict(
         12, 60, "retry", "the connection was lost and not restored in time; the run may go on", "warn"
@@ -59,6 +61,7 @@ VERDICTS: Dict[str, Verdict] = {
         70,
         "replace_instance",
         "the agent died without a verdict, or the instance speaks what cannot be understood",
+        is_of_contact=True,
     ),
     "instance-gone": Verdict(15, 80, "replace_instance", "the instance does not exist any more"),
     "bug": Verdict(
@@ -83,10 +86,26 @@ def worst(codes: Iterable[int]) -> int:
     return max(codes, key=lambda code: _SEVERITY.get(code, VERDICTS["failed"].severity), default=0)
 
 
-def next_action(verdict: str, error_classes: Iterable[str]) -> str:
-    """What a caller should do after *verdict* with errors of these classes: one of `NEXT`."""
+def next_action(verdict: str, errors: Iterable[Kind]) -> str:
+    """What a caller should do after a run.
+
+    Args:
+        verdict: One of `VERDICTS`; of an unknown one only the errors count.
+        errors: The kinds of its errors.
+
+    Returns:
+        One of `NEXT`.
+    """
+    kinds: List[Kind] = list(errors)
     found = VERDICTS.get(verdict)
-    return (found.next if found is not None else None) or next_of_classes(error_classes) or "retry"
+    if found is not None and found.is_of_contact:
+        return next_of_kinds(kind for kind in kinds if _is_of_contact(kind)) or str(found.next)
+    return (found.next if found is not None else None) or next_of_kinds(kinds) or "retry"
+
+
+def _is_of_contact(kind: Kind) -> bool:
+    meaning = FAILURES.get(kind if isinstance(kind, str) else kind[0])
+    return meaning is not None and meaning.is_of_contact
 
 
 _SEVERITY = {verdict.code: verdict.severity for verdict in VERDICTS.values()}

@@ -151,12 +151,13 @@ class Fetch:
 
     def _from_some_source(self) -> str:
         while True:
-            source = self.selector.choose()
+            source = self.selector.choose(self._context.outages, self._allowance)
             if source is None:
                 source = self._take_substitute()
             try:
                 return self._from_source(source)
             except (TimeUp, NameTaken):
+                self._context.outages.let_go(*source.places)
                 raise
             except Failure as failure:
                 is_crowded = self._transfer is not None and self._transfer.is_crowded
@@ -164,7 +165,12 @@ class Fetch:
                 if isinstance(failure, Changed) and self._part is not None:
                     self._part.discard()
                 self.selector.judge(
-                    source, failure, is_crowded=is_crowded, hosts=self._hosts, allowance=self._allowance
+                    source,
+                    failure,
+                    is_crowded=is_crowded,
+                    hosts=self._hosts,
+                    allowance=self._allowance,
+                    outages=self._context.outages,
                 )
 
     def _take_substitute(self) -> Source:
@@ -189,7 +195,7 @@ class Fetch:
             return self._skip(path)
         if self._part is None and (self._is_there(path, answer) or not self._take_part(path, answer)):
             return self._skip(path)
-        landing.check_promise(self._promised, answer)
+        landing.check_promise(self._promised, answer, path, self._access.secret_values)
         self._wanted_path = path
         transfer = self._begin(source, answer)
         if urlsplit(answer.location).scheme == "file":
@@ -213,12 +219,14 @@ class Fetch:
             return answer
         self._allowance.await_host(source.host, self.report)
         with self._hosts.lookups(source.host):
-            return self._access.ask(
+            answer = self._access.ask(
                 source.url,
                 within_s=self._limits.lookup_s,
                 connect_s=self._limits.connect_s,
                 stop=self._allowance.is_stopped,
             )
+        self._context.outages.end(*source.places)
+        return answer
 
     # -- a name that several items want
 
@@ -349,9 +357,9 @@ class Fetch:
             self._withdraw()
             self._part.discard()
             # once it gets the benefit of the doubt: bytes may have been mixed up on the way or by a crash
-            may_heal = not self._was_restarted and failure.meaning.helps_afresh
+            failure.retriable = not self._was_restarted and failure.meaning.helps_afresh
             self._was_restarted = True
-            raise Failure(failure.class_, failure.message, hint=failure.hint, retriable=may_heal) from None
+            raise
         return sha256
 
     def _unpack(self, final: str, record: existing.FileRecord) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterator, Mapping, Optional
 
 from ..contract import source_kinds
-from ..contract.plan import HostLimits
+from ..contract.plan_parts import HostLimits
 
 LOOKUPS_AT_ONCE = 4
 """Questions for size and hash that one host is asked at a time."""

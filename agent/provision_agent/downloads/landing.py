@@ -13,16 +13,27 @@ from .sources.lookup import Answer
 from .time_budget import Stopped
 
 
-def check_promise(wanted: Wanted, answer: Answer) -> None:
+def check_promise(wanted: Wanted, answer: Answer, name: str, secrets: List[str]) -> None:
     """Tell a source that has something else apart before a large byte is fetched.
 
+    Args:
+        name: Of the file, which says its format.
+        secrets: Values that no message may quote.
+
     Raises:
-        Failure: `checksum` or `size`.
+        Failure: `checksum`, `size`, or as `verify.check_head`.
     """
     if wanted.sha256 and answer.sha256 and wanted.sha256 != answer.sha256:
         raise Failure("checksum", f"{answer.host} has sha256 {answer.sha256}, wanted is {wanted.sha256}")
     if None not in (wanted.size_bytes, answer.size_bytes) and wanted.size_bytes != answer.size_bytes:
         raise Failure("size", f"{answer.host} has {answer.size_bytes} bytes, wanted are {wanted.size_bytes}")
+    check_head(answer, name, secrets)
+
+
+def check_head(answer: Answer, name: str, secrets: List[str]) -> None:
+    """Tell by its first bytes that the file of *answer* is not what *name* promises; raises as `verify.check_head`."""
+    is_all = answer.size_bytes == len(answer.head)
+    verify.check_head(answer.head, name, secrets, is_all=is_all, url=answer.url, token=answer.token)
 
 
 def check_content(

@@ -26,7 +26,7 @@ class NameTaken(Failure):
         super().__init__(
             "conflict",
             f"{theirs} and {mine} both lead to `{path}`, and are not the same file ({difference}){there}",
-            hint="give each of the two a `path` of its own that ends in a file name",
+            case="two_items_one_path",
         )
         self.holder = holder
 
@@ -103,6 +103,6 @@ def final_path(path: str, name: Optional[str]) -> str:
         raise Failure(
             "unsafe_path",
             "the server gives no file name that can be used",
-            hint="give the item a `path` that ends in a file name",
+            case="no_file_name",
         )
     return path + (name or "") if path.endswith("/") else path

@@ -17,7 +17,7 @@ from ..contract.steps import LEVELS
 from ..host.folders import nearest_folder
 from ..run.context import Context
 from ..run.log_lines import size_text
-from . import existing
+from . import existing, landing
 from .engine.part_file import landed_bytes
 from .file import Fetch
 from .hosts import Hosts
@@ -106,7 +106,7 @@ def _ask(fetch: Fetch, access: Sources, hosts: Hosts, context: Context) -> None:
 def _ask_source(
     fetch: Fetch, source: Source, access: Sources, hosts: Hosts, context: Context, deadline: float
 ) -> bool:
-    """Ask one source; False when it surely has not got the file, so that the next one is to be asked."""
+    """Ask one source; False when the next one is to be asked: it has not got the file, or cannot be reached."""
     turn = hosts.lookups(source.host)
     if not turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
         return True
@@ -114,15 +114,23 @@ def _ask_source(
         left_s = deadline - time.monotonic()
         if left_s <= 0 or hosts.paused_s(source.host) > 0:
             return True
+        if context.outages.last(*source.places) is not None:
+            return False
         limits = fetch.item.limits
-        source.answer = access.ask(
+        answer = access.ask(
             source.url, within_s=left_s, connect_s=limits.connect_s, stop=context.cancelled.is_set
         )
+        name = answer.name or "" if fetch.item.path.endswith("/") else fetch.item.path
+        landing.check_head(answer, name, access.secret_values)
+        source.answer = answer
     except Failure as failure:
         if failure.class_ == "rate_limited":
             hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)
         if not failure.retriable:
             source.failure = failure
+        if failure.class_ == "unreachable" and failure.retriable:
+            context.outages.note(failure.place or source.host, failure)
+            return False
         return failure.retriable
     finally:
         turn.release()
@@ -234,7 +242,7 @@ def _missing_bytes(final: str, size: int) -> int:
 def _too_big(disk: _Disk, absent: Sequence[Fetch]) -> Failure:
     """Say the numbers: what is critical and required does not fit together, and the rest is left out already."""
     wanted, free, folder = disk.needed_bytes(), disk.free_bytes, disk.folder
-    hint = f"rent an instance with at least {size_text(wanted - free)} more, or free as much"
+    about = {"more": size_text(wanted - free)}
     dropped, short = [], wanted - free
     candidates = [fetch for fetch in absent if fetch.item.level == "required" and fetch.refusal is None]
     for fetch in sorted(candidates, key=lambda each: size_of(each) or 0, reverse=True):
@@ -242,7 +250,16 @@ def _too_big(disk: _Disk, absent: Sequence[Fetch]) -> Failure:
             break
         dropped.append(f"`{fetch.item.label}` ({size_text(size_of(fetch) or 0)})")
         short -= int((size_of(fetch) or 0) * (1 + MARGIN_SHARE))
-    if dropped and short <= 0:
-        hint += f"; making {', '.join(dropped)} optional would do"
+    would_do = bool(dropped) and short <= 0
+    if would_do:
+        about["items"] = ", ".join(dropped)
     message = f"{size_text(wanted)} are needed on `{folder}`, {size_text(free)} are free"
-    return Failure("disk_full", message, hint=hint, needed_bytes=wanted, free_bytes=free, path=folder)
+    return Failure(
+        "disk_full",
+        message,
+        case="more_room_or_optional" if would_do else "more_room",
+        about=about,
+        needed_bytes=wanted,
+        free_bytes=free,
+        path=folder,
+    )

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import Callable, Deque, Optional, Tuple
 
-from ..contract.plan import Stall
+from ..contract.plan_parts import Stall
 from ..run.context import Report
 
 SPEAK_EVERY_S = 0.5

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure, disk_failure
-from ..contract.plan import Download, Limits
+from ..contract.plan import Download
+from ..contract.plan_parts import Limits
 from ..contract.steps import LEVELS
 from ..run.context import Context
 from . import existing, preflight
@@ -157,7 +158,13 @@ class Downloads:
 
     def _next(self, waiting: List[Fetch]) -> Optional[Fetch]:
         """The most urgent file that may begin now."""
-        busy = [fetch for fetch in self._running if fetch.is_transferring]
+        waiting_for = {
+            place
+            for each in self._running
+            if each.selector.is_waiting
+            for place in each.selector.current.places
+        }
+        busy = [each for each in self._running if each.is_transferring and not each.selector.is_waiting]
         if len(busy) >= self._tuner.files and not self._has_idle_connections(busy):
             return None
         hosts = [fetch.selector.current.host for fetch in busy]
@@ -167,6 +174,9 @@ class Downloads:
             has_twin = any(twin in self._running and not twin.is_waiting for twin in self._twins(fetch))
             holder = self._names.holder(fetch.item)
             is_held_up = holder is not None and not self._names.has_landed(holder)
+            has_others = bool(fetch.item.mirrors) or fetch.selector.substitute is not None
+            if not has_others and waiting_for.intersection(fetch.selector.current.places):
+                continue  # nobody can reach it, and one file is enough to try
             if (cap is None or hosts.count(host) < cap) and not has_twin and not is_held_up:
                 return fetch
         return None

@@ -5,7 +5,8 @@ Mirrors have the same content. The substitute is something else, taken only when
 
 from __future__ import annotations
 
-from typing import List, Optional
+import time
+from typing import List, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ..contract import redaction
@@ -13,14 +14,18 @@ from ..contract.failures import Failure
 from ..contract.plan import Download
 from ..contract.retry import Schedule
 from ..run.context import Report
+from ..run.outages import Outages, tried
 from .engine.transfer import Changed, Expired, Unranged
 from .hosts import Hosts
+from .http.transport import origin_of
 from .sources import addresses
 from .sources.lookup import Answer
 from .time_budget import Allowance
 
 EXPIRED_AT_MOST = 3
 """How often in a row a fresh link is asked for without a byte in between."""
+ANOTHER_FILE_AFTER = 2
+"""So often a server must be out of reach before the substitute, which is another file, is taken."""
 
 
 class Source:
@@ -35,8 +40,13 @@ class Source:
         self.failures = 0
         """In a row, without progress."""
         self.expired = 0
+        self.unreached = 0
+        """How often in a row it could not be reached."""
+        self.unreached_since = 0.0
         self.is_single = False
         """It cannot be trusted with ranges: whole file or nothing."""
+        self._beyond = ""
+        """The server that it led to and that could not be reached."""
 
     @property
     def host(self) -> str:
@@ -46,9 +56,30 @@ class Source:
         except (Failure, ValueError):
             return ""
 
+    @property
+    def places(self) -> Tuple[str, ...]:
+        """The servers that must be reached for it, as ``host:port``."""
+        try:
+            origin = origin_of(addresses.address_of(self.url))
+        except (Failure, ValueError):
+            return ()
+        own = f"{origin.host}:{origin.port}"
+        return (own, self._beyond) if self._beyond not in ("", own) else (own,)
+
     def made_progress(self) -> None:
         """Failures count only in a row."""
-        self.failures = self.expired = 0
+        self.failures = self.expired = self.unreached = 0
+
+    def not_reached(self, failure: Failure, outages: Outages, *, now: float) -> float:
+        """It could not be reached: when others have been told, the seconds until it is tried again."""
+        self._beyond = failure.place or self._beyond
+        self.unreached += 1
+        if self.unreached == 1:
+            self.unreached_since = now
+        elif now - self.unreached_since >= outages.patience_s:
+            self.failure = tried(failure, now - self.unreached_since)  # though others may reach that server
+        outages.end(*self.places[:-1])
+        return outages.note((self.places or ("",))[-1], failure, failures=self.unreached)
 
 
 class SourceSelector:
@@ -60,14 +91,39 @@ class SourceSelector:
         self.sources = [Source(url) for url in (item.url, *item.mirrors)]
         self.current = self.sources[0]
         self.substitute = item.substitute
+        self.is_waiting = False
+        """None of its sources can be reached; the server is tried again, here or by another file."""
 
-    def choose(self) -> Optional[Source]:
-        """The source in use while it is any good, else the next one; None when all have failed."""
-        for source in self._from(self.current):
-            if source.failure is None:
-                self._switch(source)
-                return source
-        return None
+    def choose(self, outages: Outages, allowance: Allowance) -> Optional[Source]:
+        """The source in use while it is any good, else the next one; None when all have failed.
+
+        Waits while none can be reached, as long as the run is patient; raises as `Allowance.check`.
+        """
+
+        def pause(wait_s: float) -> None:
+            if self.substitute is None or not self._give_way(outages):
+                if not (self.is_waiting or self.current.unreached):
+                    why = f"{self.current.host} cannot be reached"
+                    self._report("waiting", host=self.current.host, wait_s=0.0, reason=why)
+                self.is_waiting = True
+                allowance.sleep(wait_s)
+
+        try:
+            source = outages.first(self._from(self.current), pause)
+        finally:
+            self.is_waiting = False
+        if source is not None:
+            self._switch(source)
+        return source
+
+    def _give_way(self, outages: Outages) -> bool:
+        """To the substitute, once every source was tried again in vain."""
+        left = [source for source in self.sources if source.failure is None]
+        if any(outages.failures(*source.places) < ANOTHER_FILE_AFTER for source in left):
+            return False
+        for source in left:
+            source.failure = outages.last(*source.places)
+        return True
 
     def take_substitute(self) -> Optional[str]:
         """Go over to the explicitly different file; returns its path, None if there is none."""
@@ -88,13 +144,21 @@ class SourceSelector:
         return Failure(
             first.class_,
             f"{first.message} (then {also})",
-            hint=first.hint,
+            case=first.case,
+            about=first.about,
             retriable=any(failure.retriable for _, failure in failures),
             **first.facts,
         )
 
     def judge(
-        self, source: Source, failure: Failure, *, is_crowded: bool, hosts: Hosts, allowance: Allowance
+        self,
+        source: Source,
+        failure: Failure,
+        *,
+        is_crowded: bool,
+        hosts: Hosts,
+        allowance: Allowance,
+        outages: Outages,
     ) -> None:
         """Decide what *failure* means for *source*, and wait if it is to be asked again.
 
@@ -104,6 +168,14 @@ class SourceSelector:
         Raises:
             Failure: no source can help.
         """
+        if failure.class_ == "unreachable" and failure.retriable and not is_crowded:
+            wait_s = source.not_reached(failure, outages, now=time.monotonic())
+            allowance.check()
+            if source.failure is None:
+                told = {"attempt": source.unreached, "wait_s": round(wait_s, 3), "class": failure.class_}
+                self._report("retried", **told)
+            return
+        outages.end(*source.places)
         allowance.check()
         if not failure.meaning.helps_elsewhere:
             raise failure

@@ -194,6 +194,4 @@ def _parts(name: str) -> List[str]:
 
 
 def _unsafe(member: Member, why: str) -> Failure:
-    return Failure(
-        "unsafe_path", f"the archive's `{member.name[:120]}` {why}", hint="do not unpack it; look at it first"
-    )
+    return Failure("unsafe_path", f"the archive's `{member.name[:120]}` {why}", case="unsafe_archive")

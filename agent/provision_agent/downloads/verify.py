@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import struct
 from dataclasses import dataclass
 from typing import Callable, List, Optional, Tuple
 
+from ..contract import source_kinds
 from ..contract.failures import Failure
 from ..contract.parsing import ParseError, parse, read_object
-from .http.errors import quoted
+from . import formats
+from .http.errors import quoted, token_case
 
-MAX_SAFETENSORS_HEADER = 100_000_000
 TEXT_SUFFIXES = frozenset(
     [
         ".txt",
@@ -45,11 +45,6 @@ TEXT_SUFFIXES = frozenset(
     ]
 )
 """Files that may well be text, a page or JSON."""
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_PAGE = re.compile(
-    rb"^(?:\xef\xbb\xbf)?\s*<\s*(?:!doctype|html|head|body|\?xml|!--|error|script|title)", re.I
-)
-_JSON = re.compile(rb"^\s*[\[{]\s*(?:[\]}\"\[{]|$)")
 _ZIP_END = b"PK\x05\x06"
 _ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 _ZIP_END_BYTES = 22 + 65535
@@ -77,23 +72,52 @@ def refuse_page(
     secrets: Optional[List[str]] = None,
     *,
     url: str = "",
+    token: Optional[str] = None,
 ) -> None:
-    """Raise if a file that begins with *head* is surely not what its *name* says.
+    """Raise if a file that begins with *head* is a page or an error text, and its *name* promises something else.
+
+    Args:
+        secrets: Values that no message may quote.
+        url: Whom it came from, for the advice.
+        token: The name of the secret that went along.
 
     Raises:
         Failure: `not_a_model`, with the beginning of what came instead.
     """
-    if head.startswith(_LFS_POINTER):
-        raise _not_a_model("a git-LFS pointer, not the file it stands for", head, secrets)
-    if is_text_name(name):
+    found = formats.kind_of(head)
+    if found != formats.POINTER:
+        if is_text_name(name):
+            return
+        found = _page(head, name, content_type, found)
+    if found is not None:
+        raise _not_a_model(found, name, head, secrets, url=url, token=token)
+
+
+def check_head(
+    head: bytes,
+    name: str,
+    secrets: Optional[List[str]] = None,
+    *,
+    is_all: bool = False,
+    url: str = "",
+    token: Optional[str] = None,
+) -> None:
+    """Raise if a file that begins with *head* is surely not of the format that its *name* promises.
+
+    Args:
+        is_all: The file has no more bytes than these; else a very short *head* tells nothing.
+
+    Raises:
+        Failure: as `refuse_page`.
+    """
+    refuse_page(head, name, secrets=secrets, url=url, token=token)
+    wanted = formats.promised_by(name)
+    if wanted is None or (len(head) < formats.ENOUGH_BYTES and not is_all):
         return
-    kind = (content_type or "").split(";")[0].strip().lower()
-    if _PAGE.match(head) or (kind in ("text/html", "application/xhtml+xml") and _is_text(head)):
-        raise _not_a_model("a web page", head, secrets)
-    if _is_text(head) and (
-        _JSON.match(head) or (head and kind in ("application/json", "application/problem+json"))
-    ):
-        raise _not_a_model("a JSON text", head, secrets)
+    kind = formats.kind_of(head)
+    if not formats.suits(wanted, head, kind):
+        found = kind or ("a file of no known format" if head else "an empty file")
+        raise _not_a_model(found, name, head, secrets, url=url, token=token)
 
 
 def check_format(descriptor: int, name: str, size_bytes: int, secrets: Optional[List[str]] = None) -> None:
@@ -103,14 +127,10 @@ def check_format(descriptor: int, name: str, size_bytes: int, secrets: Optional[
         Failure: `not_a_model` or `truncated`.
     """
     head = os.pread(descriptor, 1024, 0)
-    refuse_page(head, name, secrets=secrets)
+    check_head(head, name, secrets, is_all=True)
     suffix = os.path.splitext(name)[1].lower()
     if suffix in (".safetensors", ".sft"):
         _check_safetensors(descriptor, head, size_bytes, secrets)
-    elif suffix == ".gguf" and not head.startswith(b"GGUF"):
-        raise _not_a_model("no GGUF file", head, secrets)
-    elif suffix == ".zip" and not head.startswith(_ZIP_STARTS):
-        raise _not_a_model("no zip archive", head, secrets)
     elif suffix in (".zip", ".pt", ".pth", ".ckpt") and head.startswith(_ZIP_STARTS):
         _check_zip_end(descriptor, size_bytes)
 
@@ -133,23 +153,35 @@ def is_text_name(name: str) -> bool:
     return suffix in TEXT_SUFFIXES or not suffix
 
 
+def _page(head: bytes, name: str, content_type: Optional[str], found: Optional[str]) -> Optional[str]:
+    """What *head* is, if it is a page or an error text in place of a file called *name*."""
+    kind = (content_type or "").split(";")[0].strip().lower()
+    is_declared = kind in ("text/html", "application/xhtml+xml") and formats.is_text(head)
+    if formats.promised_by(name) is None:
+        # it may be text: a notebook, a template, a map. Only a page that calls itself one is none of these
+        return found if is_declared and found == formats.PAGE else None
+    if is_declared:
+        return formats.PAGE
+    if head and kind in ("application/json", "application/problem+json") and formats.is_text(head):
+        return "a JSON text"
+    return found if found in formats.PAGES else None
+
+
 def _check_safetensors(descriptor: int, head: bytes, size_bytes: int, secrets: Optional[List[str]]) -> None:
     """Source: the safetensors format: u64 header length, JSON header, then the tensors' bytes without gaps."""
-    length = struct.unpack_from("<Q", head)[0] if len(head) >= 8 else 0
-    if not 2 <= length <= MAX_SAFETENSORS_HEADER or head[8:9] != b"{":
-        raise _not_a_model("no safetensors file", head, secrets)
+    length = struct.unpack_from("<Q", head)[0]
     if 8 + length > size_bytes:
         raise Failure("truncated", f"its header alone needs {8 + length} bytes, the file has {size_bytes}")
     try:
-        header = read_object(_read(descriptor, 8, length), max_bytes=MAX_SAFETENSORS_HEADER)
+        header = read_object(_read(descriptor, 8, length), max_bytes=formats.MAX_SAFETENSORS_HEADER)
         ends = [parse(_Tensor, entry).end for name, entry in header.items() if name != "__metadata__"]
     except ParseError:
-        raise _not_a_model("a safetensors file with a broken header", head, secrets) from None
+        raise _broken("a safetensors file with a broken header", head, secrets) from None
     end = 8 + length + max(ends, default=0)
     if end > size_bytes:
         raise Failure("truncated", f"its header promises {end} bytes, the file has {size_bytes}")
     if end < size_bytes:
-        raise _not_a_model(
+        raise _broken(
             f"a safetensors file of {end} bytes with {size_bytes - end} more behind it", b"", secrets
         )
 
@@ -171,11 +203,22 @@ def _read(descriptor: int, offset: int, length: int) -> bytes:
     return b"".join(pieces)
 
 
-def _is_text(head: bytes) -> bool:
-    sample = head[:512]
-    return b"\0" not in sample and sum(byte < 9 or 13 < byte < 32 for byte in sample) == 0
+def _not_a_model(
+    found: str, name: str, head: bytes, secrets: Optional[List[str]], *, url: str, token: Optional[str]
+) -> Failure:
+    """What came, what was wanted, and what to do about it."""
+    wanted = formats.promised_by(name)
+    title = wanted.name if wanted is not None else f"`{os.path.basename(name)}`"
+    is_login = found == formats.PAGE and formats.is_login(head)
+    if is_login:
+        found = "a page that asks for a login"
+    failure = _broken(f"{found}, where {title} was wanted", head, secrets)
+    if is_login:
+        case, about = token_case(source_kinds.host_of(url), token)
+        failure.advise(case, **about)
+    return failure
 
 
-def _not_a_model(what: str, head: bytes, secrets: Optional[List[str]]) -> Failure:
-    text = quoted(head, secrets or [])
+def _broken(what: str, head: bytes, secrets: Optional[List[str]]) -> Failure:
+    text = quoted(head, secrets or []) if formats.is_text(head) else ""
     return Failure("not_a_model", f"the server sent {what}" + (f": {text}" if text else ""))

@@ -52,7 +52,15 @@ class Identity:
         return self.boot_id == boot_id() and self.start_time != 0 and _start_time(self.pid) == self.start_time
 
     def send(self, sign: int, *, group: bool = False) -> bool:
-        """Signal it (or its whole process group, if it leads one); False when it is gone."""
+        """Signal it; False when it is gone.
+
+        Args:
+            sign: The signal's number.
+            group: Signal its whole process group, if it leads one.
+
+        Raises:
+            PermissionError: it is somebody else's.
+        """
         if not self.is_alive():
             return False
         try:

@@ -224,8 +224,11 @@ def imports(*modules: str) -> Dict[str, object]:
     return {"reasons": reasons}
 
 
-def node(folder: str, application: str) -> Dict[str, object]:
-    """Import the package in *folder* as the ComfyUI in *application* does: by its path, from its own folder.
+def node(folder: str, application: str, *arguments: str) -> Dict[str, object]:
+    """Import the package in *folder* as the ComfyUI in *application*, started with *arguments*, does.
+
+    That is by its path, from ComfyUI's folder; after ComfyUI was told to read its arguments, which it otherwise does
+    not; and after its own `utils`, since the folder ``comfy``, which comes first later on, has another module of that name.
 
     Returns:
         ``error``, empty when it imports; ``missing``, the module that was not found, or None; ``is_own``, whether
@@ -235,7 +238,8 @@ def node(folder: str, application: str) -> Dict[str, object]:
 
     sys.path.insert(0, application)
     os.chdir(application)
-    sys.argv[:] = ["main.py"]  # nodes and ComfyUI read their arguments when they are imported
+    sys.argv[:] = ["main.py", *arguments]  # nodes and ComfyUI read their arguments when they are imported
+    _prepare(application)
     name = folder.replace(".", "_x_")
     print(f"importing {folder}", flush=True)  # the last words, should the interpreter die of it
     try:
@@ -251,6 +255,20 @@ def node(folder: str, application: str) -> Dict[str, object]:
         own_name = missing[len(name) :] if is_own and missing is not None else missing
         return {"error": _said(error), "missing": own_name, "is_own": is_own}
     return {"error": "", "missing": None, "is_own": False}
+
+
+def _prepare(application: str) -> None:
+    """What ComfyUI does before it imports a node, as far as this version of it has that."""
+    import importlib
+
+    for module, function in (("comfy.options", "enable_args_parsing"), ("utils.extra_config", "")):
+        try:
+            found = importlib.import_module(module)
+            if function:
+                getattr(found, function)()
+        except BaseException as error:  # whatever it raises, the node's own import tells
+            print(f"cannot import {module}: {_said(error)}", flush=True)
+    sys.path.insert(0, os.path.join(application, "comfy"))
 
 
 def torch() -> Dict[str, object]:
@@ -285,7 +303,11 @@ def torch() -> Dict[str, object]:
 
 
 def gpus() -> Dict[str, object]:
-    """Ask the NVIDIA driver's own library; raises OSError where there is none."""
+    """What the NVIDIA driver's own library says of its cards.
+
+    Raises:
+        OSError: there is no such library, or it does not start.
+    """
     import ctypes
 
     cuda = ctypes.CDLL("libcuda.so.1")

@@ -41,7 +41,15 @@ def run(
     cancelled: Optional[threading.Event] = None,
     stdin: Optional[bytes] = None,
 ) -> Finished:
-    """Run *argv* and wait for it, at most *timeout_s*.
+    """Run *argv* and wait for it; whatever it leaves of its process group is ended.
+
+    Args:
+        timeout_s: When it is ended if it has not.
+        directory: Where it runs; None: here.
+        environment: All of it; None: this process's own.
+        on_line: Told each line of its output, both streams together.
+        cancelled: Ends it early when set.
+        stdin: What it reads; None: nothing.
 
     Raises:
         Failure: `timed_out` when the bound passed, `command` when the program is not there.
@@ -60,7 +68,10 @@ def run(
         )
     except OSError as error:
         raise Failure(
-            "command", f"cannot start `{argv[0]}`: {error.strerror}", hint=_missing_hint(argv[0])
+            "command",
+            f"cannot start `{argv[0]}`: {_why_not(argv[0], directory, error)}",
+            case=_case_of(argv[0], directory, error),
+            about={"program": argv[0]},
         ) from None
     try:
         if stdin is not None and child.stdin is not None:
@@ -80,7 +91,11 @@ def run(
 
 
 def end_group(child: "subprocess.Popen[bytes]", *, kill_after_s: float = KILL_AFTER_S) -> None:
-    """End what is left of the child's process group: TERM, then KILL after *kill_after_s*. Safe to repeat."""
+    """End what is left of the child's process group: TERM, then KILL. Safe to repeat.
+
+    Args:
+        kill_after_s: How long it has after TERM.
+    """
     for sign in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(child.pid, sign)
@@ -166,5 +181,15 @@ def _say(line: bytes, tail: "deque[str]", on_line: Callable[[str], None]) -> Non
         on_line(text)
 
 
-def _missing_hint(program: str) -> str:
-    return f"install `{os.path.basename(program)}` on the instance, or list it under `apt:`"
+def _case_of(program: str, directory: Optional[str], error: OSError) -> str:
+    """What helps when *program* cannot be started: a program that is installed, and a script of one's own, differ."""
+    if directory is not None and not os.path.isdir(directory):
+        return "no_folder"
+    if isinstance(error, PermissionError):
+        return "not_executable"
+    return "no_script" if os.sep in program else "no_program"
+
+
+def _why_not(program: str, directory: Optional[str], error: OSError) -> str:
+    is_folder = directory is not None and not os.path.isdir(directory)
+    return f"the folder `{directory}` is not there" if is_folder else str(error.strerror)

@@ -81,6 +81,12 @@ def belongs_to(pid: int, root: int) -> bool:
     return False
 
 
+def parent_of(pid: int) -> Optional[int]:
+    """The process that started *pid*, or has taken it over; None when it is gone."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])
+
+
 def describe(pid: int) -> str:
     """The process as people know it, ``python main.py (pid 7)``; arguments beyond these may hold secrets."""
     words = argv_of(pid)

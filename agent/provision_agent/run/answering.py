@@ -29,8 +29,13 @@ def answer(kind: Type[T], work: Callable[[T], Answer]) -> int:
         found = work(request)
         say(joined(*found) if isinstance(found, tuple) else joined(found))
     except ParseError as error:
-        hint = "use one version of provision for one instance"
-        say(_failed(Failure("protocol", f"the instance cannot read what it is asked: {error}", hint=hint)))
+        say(
+            _failed(
+                Failure(
+                    "protocol", f"the instance cannot read what it is asked: {error}", case="other_version"
+                )
+            )
+        )
     except Failure as failure:
         say(_failed(failure))
     return 0

@@ -7,13 +7,18 @@ from typing import Mapping, Optional
 
 from ..contract.findings import Facts
 from ..contract.parsing import parse
-from ..contract.plan import Bound, When
+from ..contract.plan_parts import Bound, When
 from . import log_lines
 from .context import Context
 
 
 def unmet(when: When, found: Mapping[str, object], context: Context) -> Optional[str]:
-    """Why *when* does not hold on this instance; None when it does."""
+    """Why *when* does not hold on this instance; None when it does.
+
+    Args:
+        found: The instance's facts.
+        context: Its secrets, and its workspace for the free disk.
+    """
     gpus = parse(Facts, {"gpus": found.get("gpus") or []}, "facts").gpus
     gpu_bytes = max((gpu.memory_bytes or 0 for gpu in gpus), default=0)
     free_bytes = os.statvfs(context.workspace).f_bavail * os.statvfs(context.workspace).f_frsize

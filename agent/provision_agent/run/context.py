@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Callable, Mapping, Protocol
 
+from .outages import Outages
 from .state import StateFile
 
 SHORTEST_WAIT_S = 0.1
@@ -36,6 +37,8 @@ class Context:
     """A line of a child program's own output, for `agent.log`."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""
+    outages: Outages = field(default_factory=Outages)
+    """Which servers cannot be reached now: all steps share their waits."""
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
 

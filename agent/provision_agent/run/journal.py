@@ -11,8 +11,7 @@ import json
 import os
 import threading
 from datetime import datetime, timezone
-from typing import Callable, Dict, List, Mapping, Optional, TypeVar
-from urllib.parse import quote
+from typing import Callable, Dict, Mapping, Optional, TypeVar
 
 from ..contract import redaction, version
 from ..contract.events import Event, parse_event, read_event
@@ -25,8 +24,6 @@ from .workspace import Workspace
 RESERVE_BYTES = 1 << 20
 MAX_PENDING_BYTES = 1 << 20
 STATUS_EVERY_S = 0.5
-MIN_SECRET_LENGTH = 4
-"""A shorter value would turn every log into stars and protect nothing."""
 
 
 T = TypeVar("T")
@@ -38,7 +35,7 @@ class Journal:
     def __init__(self, workspace: Workspace, run_id: str, *, secrets: Mapping[str, str]) -> None:
         self._workspace = workspace
         self._run = run_id
-        self._secrets = _redactable(secrets)
+        self._secrets = redaction.forms_of(secrets.values())
         self._lock = threading.RLock()
         self._core = _AppendedFile(workspace.run_file(run_id, "core.log"), workspace.reserve)
         self._errors = _AppendedFile(workspace.errors, workspace.reserve)
@@ -187,15 +184,6 @@ def _make_reserve(path: str) -> None:
 
 _OUR_WORDS = ("verdict", "level", "class", "step")
 """Fields whose values are the protocol's own: a secret that happens to be `complete` must not break them."""
-
-
-def _redactable(secrets: Mapping[str, str]) -> List[str]:
-    """Every form in which a secret may come by: as it is, as in a URL, and each line of one that has several."""
-    pieces = {piece.strip() for value in secrets.values() for piece in (value, *value.splitlines())}
-    forms = {
-        form for piece in pieces if len(piece) >= MIN_SECRET_LENGTH for form in (piece, quote(piece, safe=""))
-    }
-    return sorted(forms, key=len, reverse=True)
 
 
 def _one_line(text: str) -> str:

@@ -19,6 +19,7 @@ from ..contract.messages import read_message
 from ..contract.plan import Hook
 from ..host import process
 from ..host.detach import Identity, agent_argv
+from . import secret_search
 from .journal import Journal, read_state
 from .record import Handed, read_plan, read_record
 from .workspace import RENEW_EVERY_S, LockRecord, Workspace, WorkspaceLock
@@ -129,12 +130,21 @@ class Keeper:
         journal = Journal(self._workspace, self._run, secrets=self._secrets)
         if class_:
             journal.event("step_failed", step="run", **Failure(class_, message).as_fields())
+        secret_search.tell(self._workspace, self._run, journal, self._secrets)
         journal.event("run_finished", verdict=verdict, duration_s=self._clock.elapsed_s())
         journal.close()
 
 
 def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], verdict: Optional[str]) -> None:
-    """What is owed after the verdict: the profile's `on_failure`, even if nobody listens any more."""
+    """What is owed after the verdict: the profile's `on_failure`, even if nobody listens any more.
+
+    Args:
+        secrets: Values by name; the hook gets those that it names.
+        verdict: None when the run came to none.
+
+    Raises:
+        OSError, ParseError: the run's plan is not there or broken.
+    """
     home = os.path.expanduser("~")
     plan = read_plan(workspace, run_id).bind(workspace=workspace.root, home=home, run_id=run_id)
     if plan.on_failure is not None and verdict in ("failed", "timeout"):

@@ -24,7 +24,7 @@ def lines_of(event: Fields) -> Lines:
     if name in _RENDERERS:
         return Lines([_RENDERERS[name](event)], [])
     kind, _, what = name.partition("_")
-    if what == "failed":
+    if what == "failed" or name == "secret_found":
         return Lines([_failed_line(kind, event)], [_error_line(kind, event)])
     if what in _VERBS and "item" in event:
         return Lines([_VERBS[what](kind, event)], [])
@@ -130,6 +130,11 @@ def _finished(kind: str, event: Fields) -> str:
     return f"✔ {kind} {event['item']}{size}{time}"
 
 
+def _prompts(event: Fields) -> str:
+    count = event.get("prompts")
+    return "" if count is None else f" until {count} prompts are done"
+
+
 _RENDERERS: Dict[str, Callable[[Fields], str]] = {
     "run_started": _started_run,
     "facts_found": _facts,
@@ -141,6 +146,9 @@ _RENDERERS: Dict[str, Callable[[Fields], str]] = {
     ),
     "run_finished": _finished_run,
     "warning": lambda event: f"⚠️ {event['message']}",
+    "restart_pending": lambda event: (
+        f"⏳ service {event['item']} waits for its start{_prompts(event)}: {event.get('reason')}"
+    ),
     "secrets_needed": lambda event: f"⚠️ secrets that are not set: {', '.join(_texts(event['names']))}",
     "deadline_at_risk": lambda event: (
         f"⚠️ Deadline at risk: {_number(event, 'needed_s'):.0f}s of downloads left at this speed, {_number(event, 'remaining_s'):.0f}s of time"
@@ -157,6 +165,7 @@ _VERBS: Dict[str, Callable[[str, Fields], str]] = {
         if event.get("url")
         else f"✔ {kind} {event['item']} runs"
     ),
+    "restarted": lambda kind, event: f"↻ {kind} {event['item']} started anew: {event.get('reason')}",
     "skipped": lambda kind, event: f"· {kind} {event['item']} skipped: {event.get('reason')}",
     "stalled": lambda kind, event: (
         f"⚠️ {kind} {event['item']} stalled: {size_text(_number(event, 'bytes_per_s'))}/s for {_number(event, 'for_s'):.0f}s"

@@ -8,7 +8,8 @@ from typing import Dict, Optional
 
 from ..contract.messages import MAX_MESSAGE_BYTES, MAX_SECRETS, RunFiles, RunPlace
 from ..contract.parsing import ParseError, bounded, parse, read_object, to_json
-from ..contract.plan import MAX_WAIT_S, Plan
+from ..contract.plan import Plan
+from ..contract.plan_parts import MAX_WAIT_S
 from ..contract.version import FORMAT
 from .deadline import RunClock
 from .state import write_atomically

@@ -16,21 +16,24 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from ..contract.failures import Failure
 from ..contract.messages import read_message
 from ..contract.parsing import to_json
-from ..contract.plan import STEPS, Download, Plan
+from ..contract.plan import Download, Plan
 from ..contract.redaction import public_url
-from ..contract.steps import LEVELS
+from ..contract.steps import LEVELS, STEP_NAMES
 from ..downloads import Downloads, Sources
 from ..downloads.sources import repositories
 from ..host import facts
+from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
-from . import log_lines
+from . import log_lines, secret_search
 from .conditions import unmet
 from .context import Context
 from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
+from .outages import Outages
 from .record import Handed, read_plan, read_record
+from .service_runner import Services
 from .stages import ItemT, Stages, chosen, settle
 from .state import StateFile
 from .step_runner import Items
@@ -85,26 +88,30 @@ class Run:
         kill_holders: bool = False,
     ) -> None:
         self._plan = plan
+        self._workspace = workspace
         self._journal = journal
         self._clock = clock
         self._early_verdict: Optional[str] = None
         self._ending = threading.RLock()
         """Held by whoever ends the run early; a signal may come while this very thread does that."""
         self._facts: Mapping[str, object] = {}
+        self._changes = Changes(workspace.root, journal.event)
         self._context = Context(
             workspace=workspace.root,
             run_id=run_id,
             run_directory=workspace.run_directory(run_id),
-            report=journal.event,
+            report=self._changes.report,
             state=StateFile(workspace.state),
             cancelled=threading.Event(),
             remaining_s=clock.remaining_s,
             output=journal.output,
             secrets=dict(secrets),
+            outages=Outages(plan.limits.patience_s),
             kill_holders=kill_holders,
         )
         self._tally = Tally(journal.event)
         self._items = Items(plan, self._context, self._tally, self._is_over)
+        self._services = Services(plan, self._context, self._tally, self._items, self._changes, self._is_over)
         self._downloads: Optional[Downloads] = None
 
     def end_early(self, verdict: str) -> None:
@@ -129,11 +136,12 @@ class Run:
             if self._downloads is not None:
                 self._downloads.stop()
                 self._settle_downloads()
-            self._tally.finish(*STEPS)
+            self._tally.finish(*STEP_NAMES)
         self._is_over()
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
+        secret_search.tell(self._workspace, self._context.run_id, self._journal, self._context.secrets)
         self._journal.event(
             "run_finished",
             verdict=verdict,
@@ -224,14 +232,29 @@ class Run:
         assert self._downloads is not None
         stages = Stages(self._plan, self._items, self._tally, self._downloads, self._is_over)
         if stages.until_usable(self._facts):
-            if self._chosen("checks", self._plan.checks, ("critical",)):
-                self._journal.say(log_lines.validation_lines(self._tally.missing_checks("critical")))
-            stages.start_services("usable", self._facts)
-            if self._has_critical() and not self._tally.has_failed("critical") and not self._is_over():
-                self._say_usable()
-        if not self._is_over() and stages.until_complete():
-            stages.start_services("complete", self._facts)
+            asks = any(check.service for check in self._chosen("checks", self._plan.checks, ("critical",)))
+            if not asks:
+                self._say_validation()
+            self._services.start("usable", self._facts)
+            if asks:
+                self._say_validation()
+            self._say_if_usable()
+        if not self._is_over() and stages.until_complete(self._services.restart_when_idle):
+            self._services.start("complete", self._facts)
+            self._services.finish()
             stages.look_again()
+            self._say_if_usable()
+
+    def _say_validation(self) -> None:
+        if self._chosen("checks", self._plan.checks, ("critical",)):
+            self._journal.say(log_lines.validation_lines(self._tally.missing_checks("critical")))
+
+    def _say_if_usable(self) -> None:
+        """Once, when all that is critical holds."""
+        is_said = self._journal.look(lambda state: state.usable_after_s) is not None
+        is_usable = self._has_critical() and not self._tally.has_failed("critical")
+        if is_usable and not is_said and not self._is_over():
+            self._say_usable()
 
     def _say_usable(self) -> None:
         self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
@@ -251,7 +274,7 @@ class Run:
         return (
             bool(self._selected_apt())
             or has_python
-            or any(self._chosen(step, plan.items(step), ("critical",)) for step in STEPS)
+            or any(self._chosen(step, plan.items(step), ("critical",)) for step in STEP_NAMES)
         )
 
     def _bytes_downloaded(self) -> int:

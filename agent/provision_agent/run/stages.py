@@ -9,7 +9,8 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Callable, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
-from ..contract.plan import Item, Plan
+from ..contract.plan import Check, Plan, Repo
+from ..contract.plan_parts import Item
 from ..contract.steps import LEVELS, SEQUENTIAL, STEPS
 from ..downloads import Downloads
 from ..steps import nodes
@@ -52,15 +53,13 @@ class Stages:
             self._clones.submit(self._finish_repos)
         return self._stage(("critical",))
 
-    def until_complete(self) -> bool:
-        """Wait for the rest, up to its checks; False when the run is over first."""
-        return self._stage(("required", "optional"))
+    def until_complete(self, meanwhile: Callable[[], None]) -> bool:
+        """Wait for the rest, up to its checks; False when the run is over first.
 
-    def start_services(self, when: str, facts: Mapping[str, object]) -> None:
-        """Start what belongs to `usable` or to `complete`, one after the other."""
-        for service in chosen(self._plan, "services", self._plan.services):
-            if service.start == when:
-                self._items.service(service, facts)
+        Args:
+            meanwhile: Done again and again once nothing comes any more but files to fetch.
+        """
+        return self._stage(("required", "optional"), meanwhile)
 
     def look_again(self) -> None:
         """At what is critical: it may have come with the rest, or gone."""
@@ -72,23 +71,25 @@ class Stages:
                     else:
                         self._items.look_again(step, item)
 
-    def _stage(self, levels: Tuple[str, ...]) -> bool:
+    def _stage(self, levels: Tuple[str, ...], meanwhile: Optional[Callable[[], None]] = None) -> bool:
         is_last = "optional" in levels
+        is_settled = not chosen(self._plan, "files", self._plan.files, levels)
         if self._environment is not None:
             self._await(self._environment)
         for repo, checkout in self._checkouts:
-            if repo.level in levels and self._await(checkout):
+            if self._is_early(repo) == ("critical" in levels) and self._await(checkout):
                 self._items.install_requirements(repo)
         if is_last:
             self._tally.finish("repos")
         for level in levels:
-            self._downloads.wait(level)
+            self._await(self._clones.submit(self._downloads.wait, level), meanwhile if is_settled else None)
         settle(self._downloads, self._tally)
         if is_last:
             self._tally.finish("downloads")
         for step in SEQUENTIAL:
             for item in chosen(self._plan, step, self._plan.items(step), levels):
-                self._items.do(step, item)
+                if not self._waits_for_a_service(item):
+                    self._items.do(step, item)
             if is_last and not STEPS[step].only_looks:
                 self._tally.finish(step)
         return not self._is_over()
@@ -97,16 +98,34 @@ class Stages:
         wait([checkout for _, checkout in self._checkouts])
         self._tally.finish("repos")
 
-    def _await(self, future: "Future[T]") -> Optional[T]:
-        """The result of *future*; None when the run is over first."""
+    def _is_early(self, repo: Repo) -> bool:
+        """Is it there before anything is usable? What is critical, and the required nodes of a service that starts then."""
+        if repo.level != "required":
+            return repo.level == "critical"
+        service = self._items.judge_of(repo)
+        return service is not None and service.start == "usable"
+
+    def _waits_for_a_service(self, item: Item) -> bool:
+        """Is it asked of a service, which then is not there yet?"""
+        return isinstance(item, Check) and item.service is not None and "services" in self._plan.steps
+
+    def _await(self, future: "Future[T]", meanwhile: Optional[Callable[[], None]] = None) -> Optional[T]:
+        """The result of *future*; None when the run is over first. *meanwhile* is done again and again."""
         while not self._is_over():
             if wait([future], timeout=LOOK_AGAIN_S).done:
                 return future.result()
+            if meanwhile is not None:
+                meanwhile()
         return None
 
 
 def chosen(plan: Plan, step: str, items: Sequence[ItemT], levels: Tuple[str, ...] = LEVELS) -> List[ItemT]:
-    """Those of *items*, the plan's for *step*, that a run of *plan* does, of *levels*."""
+    """The items that a run of *plan* does; none of a step that it leaves out.
+
+    Args:
+        items: All of *step* in the plan.
+        levels: Those that are wanted now.
+    """
     return [item for item in items if item.level in levels] if step in plan.steps else []
 
 

@@ -14,7 +14,8 @@ from typing import List, Optional
 
 from ..contract.failures import Failure, disk_failure
 from ..contract.messages import StartAnswer, StartRequest
-from ..contract.plan import Plan, differences
+from ..contract.plan import Plan
+from ..contract.plan_json import differences
 from ..contract.version import RUN_ID_PATTERN
 from ..host.detach import agent_argv, spawn_detached
 from .answering import Answer, answer
@@ -101,13 +102,12 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer
         raise Failure(
             "conflict",
             f"run `{run_id}` has ended, and its `on_failure` is still going",
-            hint=f"try again when it has; `{workspace.run_file(str(run_id), 'agent.log')}` on the instance says how far it is",
+            case="on_failure_going",
+            about={"path": workspace.run_file(str(run_id), "agent.log")},
             retriable=True,
         )
     if run_id is None or going is None:
-        raise Failure(
-            "conflict", "another run is just beginning on this instance", hint="try again in a few seconds"
-        )
+        raise Failure("conflict", "another run is just beginning on this instance", case="just_beginning")
     if going.hash == plan.hash:
         return _accepted("attached", workspace, run_id, going)
     if not replace:
@@ -115,8 +115,9 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer
             "refused",
             run=run_id,
             message=f"run `{run_id}` of another plan is going in `{workspace.root}`",
-            hint=f"`provision attach {run_id}` follows it, `provision stop {run_id}` ends it, `--replace` does both in one",
-            differences=tuple(differences(going.to_json(), plan.to_json())),
+            case="other_plan",
+            about={"run": run_id},
+            differences=tuple(differences(going.work(), plan.work())),
         )
     stop_keeper(workspace, within_s=TAKE_WITHIN_S)
     return None
@@ -138,7 +139,7 @@ def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: Workspac
         return StartAnswer(
             "usage",
             message=f"run `{run_id}` is finished",
-            hint="choose another `--run-id`, or leave it out for a new one",
+            case="run_ended",
         )
     _create(order, plan, workspace, run_id)
     return _launch(order, plan, workspace, lock, run_id, state="started")
@@ -197,7 +198,14 @@ def _accepted(state: str, workspace: Workspace, run_id: str, plan: Plan) -> Answ
 
 
 def stop_keeper(workspace: Workspace, *, within_s: float) -> bool:
-    """Ask the run that is going to end, and make it when it does not; True when nothing is left of it."""
+    """Ask the run that is going to end, and make it when it does not.
+
+    Args:
+        within_s: For each of its two processes, before it is killed.
+
+    Returns:
+        True when nothing is left of it, and it has a verdict.
+    """
     end = time.monotonic() + KEEPER_BEGINS_WITHIN_S
     while not workspace.keeper_is_alive() and _is_locked(workspace) and time.monotonic() < end:
         time.sleep(0.05)  # a keeper that was just started has not written its name yet
@@ -245,5 +253,5 @@ def _refused_elsewhere(holder: LockRecord, workspace: Workspace) -> StartAnswer:
         "refused",
         run=holder.run or "",
         message=f"the machine `{holder.hostname}` works in `{workspace.root}` (run `{holder.run}`)",
-        hint="stop that run, or choose another folder with `--workspace`: two machines may not share one",
+        case="other_machine",
     )

@@ -89,7 +89,15 @@ class StateFile:
 
 
 def write_atomically(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True) -> None:
-    """Replace *path* by *data* as one step: a reader sees the old or the new content, never a part."""
+    """Replace *path* by *data* as one step: a reader sees the old or the new content, never a part.
+
+    Args:
+        mode: The file's permissions.
+        sync: Have it on the disk on return, so that it outlives a power cut.
+
+    Raises:
+        OSError: it cannot be written; the old content stays.
+    """
     temporary = f"{path}.{os.getpid()}.{threading.get_ident()}.tmp"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:

@@ -12,17 +12,19 @@ import time
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from importlib import import_module
-from typing import Callable, List, Mapping, Optional, Set, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 from ..contract.events import EVENTS
 from ..contract.failures import Failure
-from ..contract.plan import Download, Item, Plan, Python, Repo, Service
+from ..contract.plan import Check, Download, Plan, Python, Repo, Service
+from ..contract.plan_parts import Item
 from ..contract.steps import STEPS
 from ..downloads import existing
-from ..services import manager
-from ..services.wait_ready import wait_ready
+from ..services import judge
 from ..steps import apt, nodes, orphans, repos
 from ..steps.python import packages, venv
+from ..steps.python.imports import Ladder
+from ..steps.python.venv import Venv
 from .context import Context
 from .tally import Tally
 
@@ -40,11 +42,20 @@ class Items:
         self._context = context
         self._tally = tally
         self._is_over = is_over
-        self._venv: Optional[venv.Venv] = None
+        self._venv: Optional[Venv] = None
+        self._ladder: Optional[Ladder] = None
         self._installs = threading.Lock()
         self._system_is_settled = threading.Event()
         self._prepared: Set[str] = set()
         self._unchecked: List[Repo] = []
+        self._doubts: Dict[str, Tuple[Repo, Failure]] = {}
+        self.importable: Set[str] = set()
+        """The nodes, by path, that could be imported before their service was asked."""
+
+    @property
+    def venv(self) -> Optional[Venv]:
+        """The environment, once it is there."""
+        return self._venv
 
     def environment(self, found: Mapping[str, object], checkouts: Checkouts) -> None:
         """System packages, then the virtual environment and its layers.
@@ -56,7 +67,7 @@ class Items:
         orphans.end(self._context)
         wanted = self._plan.apt if "apt" in self._plan.steps else ()
         if wanted:
-            self._attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
+            self.attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
             self._tally.finish("apt")
         self._system_is_settled.set()
         python = self._plan.python
@@ -68,11 +79,12 @@ class Items:
             self._venv = venv.prepare(python, self._context, dict(found))
             self._await_requirements(python, checkouts)
             with self._installs:
+                self._ladder = Ladder(python, self._venv, self._context, found)
                 packages.install(
                     python, self._venv, self._context, dict(found), reads_bytes=self._plan.repair
                 )
 
-        self._attempt("python", "python", "critical", "step", build)
+        self.attempt("python", "python", "critical", "step", build)
         self._tally.finish("python")
 
     def _await_requirements(self, python: Python, checkouts: Checkouts) -> None:
@@ -89,7 +101,7 @@ class Items:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
         work = lambda: repos.checkout(repo, self._context, sets_aside=self._plan.repair)  # noqa: E731
-        return self._attempt("repos", repo.path, repo.level, "repo", work)
+        return self.attempt("repos", repo.path, repo.level, "repo", work)
 
     def install_requirements(self, repo: Repo) -> None:
         """What the repository says that it needs, into the environment; a node must import after that."""
@@ -106,16 +118,14 @@ class Items:
 
         def install() -> None:
             if python is None or made is None:
-                raise Failure(
-                    "missing", "there is no environment to install into", hint="add `python:` to the profile"
-                )
+                raise Failure("missing", "there is no environment to install into", case="no_environment")
             path = os.path.join(self._context.workspace, item)
             with self._installs:
                 packages.install_requirements(
                     path, made, self._context, python, item, repo.level, reads_bytes=self._plan.repair
                 )
 
-        return self._attempt("repos", item, repo.level, "package", install)
+        return self.attempt("repos", item, repo.level, "package", install)
 
     def _check_nodes(self) -> None:
         """Import the nodes whose ComfyUI has got what it needs, or is not a repository of this plan."""
@@ -131,10 +141,51 @@ class Items:
                 self._check_node(repo, made)
         self._unchecked = waiting
 
-    def _check_node(self, repo: Repo, made: venv.Venv) -> None:
+    def _check_node(self, repo: Repo, made: Venv) -> None:
+        """Import a node. Where a service of the plan will load it, that decides, and this is the early warning."""
         item = f"{repo.path}/__init__.py"
-        work = lambda: nodes.check(repo, made, self._context, item)  # noqa: E731
-        self._attempt("repos", item, repo.level, "package", work)
+        service = self.judge_of(repo)
+        arguments = () if service is None else nodes.arguments_of(service)
+
+        def work() -> None:
+            try:
+                nodes.check(repo, made, self._context, item, arguments)
+            except Failure as failure:
+                if service is None or self._context.cancelled.is_set():
+                    raise
+                self._doubts[repo.path] = (repo, failure)
+                message = f"{repo.path}: {failure.message}. {failure.hint[:1].upper()}{failure.hint[1:]}"
+                self._context.report(
+                    "warning", message=f"{message}. `{service.name}` will say whether it loads it"
+                )
+            else:
+                self.importable.add(repo.path)
+
+        self.attempt("repos", item, repo.level, "package", work)
+
+    def judge_of(self, repo: Repo) -> Optional[Service]:
+        """The service that will say whether it loads the node *repo*; None when none of the plan's does."""
+        wanted = self._plan.services if "services" in self._plan.steps else ()
+        return next((each for each in wanted if judge.loads(each, repo, self._context)), None)
+
+    def judged(self, repo: Repo, failure: Optional[Failure]) -> None:
+        """The service that loads the node *repo* has said why it did not, or, with None, that it did."""
+        item = f"{repo.path}/__init__.py"
+        _, doubt = self._doubts.pop(repo.path, (repo, None))
+        if failure is None:
+            if self._tally.is_failed("repos", item):
+                self._context.report("package_finished", item=item, level=repo.level, duration_s=0.0)
+            self._tally.succeed("repos", item)
+            return
+        if doubt is not None:
+            failure.case, failure.about = doubt.case, doubt.about  # it knows which requirement is meant
+        self._tally.fail("repos", item, repo.level, failure, kind="package")
+
+    def settle_doubts(self) -> None:
+        """Nodes that no service has spoken of: what their import said counts."""
+        for repo, failure in self._doubts.values():
+            self._tally.fail("repos", f"{repo.path}/__init__.py", repo.level, failure, kind="package")
+        self._doubts = {}
 
     def _folder(self, repo: Repo) -> str:
         return os.path.normpath(os.path.join(self._context.workspace, repo.path))
@@ -142,47 +193,50 @@ class Items:
     def do(self, step: str, item: Item) -> bool:
         """Do one item of the sequential *step*, by the step's own module; True when it is there."""
         about = STEPS[step]
-        module = import_module(f"provision_agent.steps.{step}")
         names = {"item": item.key, "level": item.level}
 
         def work() -> None:
             began = time.monotonic()
             self._tell(f"{about.kind}_started", **names)
-            module.do(item, self._context, self._venv)
+            self._work(step, item, self._context)
             self._tell(f"{about.kind}_finished", duration_s=round(time.monotonic() - began, 3), **names)
 
-        return self._attempt(step, item.key, item.level, about.kind, work, even_late=about.only_looks)
+        return self.attempt(step, item.key, item.level, about.kind, work, even_late=about.only_looks)
 
     def look_again(self, step: str, item: Item) -> None:
         """What was there before must still be there; only news is reported."""
         quiet = replace(self._context, report=lambda event, **fields: None)
         try:
-            import_module(f"provision_agent.steps.{step}").do(item, quiet, self._venv)
+            self._work(step, item, quiet)
         except Failure:
             self.do(step, item)
+
+    def _work(self, step: str, item: Item, context: Context) -> None:
+        """The work of one item: by the step's own module, or by the service that is to be asked."""
+        if isinstance(item, Check) and item.service is not None:
+            judge.run_check(item, self._plan.services, context)
+            return
+        do = import_module(f"provision_agent.steps.{step}").do
+        if isinstance(item, Check) and item.imports and self._ladder is not None:
+            self._ladder.look(item, do, context)
+        else:
+            do(item, context, self._venv)
 
     def _tell(self, event: str, **fields: object) -> None:
         """Report an event that its step has: some say all of it themselves."""
         if event in EVENTS:
             self._context.report(event, **fields)
 
-    def service(self, service: Service, found: Mapping[str, object]) -> None:
-        """Start a service and wait until it is ready; *found* are the instance's facts."""
-
-        models = [self._path_of(item) for item in self._plan.downloads if item.level == "critical"]
-
-        def start() -> None:
-            manager.start(service, self._context, self._venv)
-            wait_ready(service, self._context, models, has_gpu=bool(found.get("gpus")))
-
-        self._attempt("services", service.name, service.level, "service", start)
+    def critical_models(self) -> List[str]:
+        """The files of the critical downloads: a ComfyUI must offer those in its own folder."""
+        return [self._path_of(item) for item in self._plan.downloads if item.level == "critical"]
 
     def _path_of(self, item: Download) -> str:
         """The path of a file; of one that took its server's name, as it was recorded."""
         record = existing.record_of(self._context, item) if item.path.endswith("/") else None
         return os.path.relpath(record.path, self._context.workspace) if record else item.path
 
-    def _attempt(
+    def attempt(
         self,
         step: str,
         item: str,
@@ -192,6 +246,7 @@ class Items:
         *,
         even_late: bool = False,
     ) -> bool:
+        """Do *work* for *item* of *step*, and count it; True when it is there."""
         if self._is_over() and not even_late:
             return False
         self._tally.start(step)

@@ -50,7 +50,14 @@ class Tally:
         kind: str = "step",
         is_reported: bool = False,
     ) -> None:
-        """*item* cannot be had; reported as ``<kind>_failed`` unless that has been done."""
+        """*item* cannot be had.
+
+        Args:
+            item: Its key; of the kind `step` the step's own name.
+            level: One of `LEVELS`: what its failure means for the verdict.
+            kind: It is reported as ``<kind>_failed``.
+            is_reported: That has been done.
+        """
         with self._lock:
             self._ok.discard((step, item))
             self._failed[(step, item)] = (level, failure)

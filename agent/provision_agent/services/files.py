@@ -17,6 +17,8 @@ from .log import MAX_BYTES, last_lines
 TAIL_LINES = 20
 ADOPTED = "adopted"
 """The state of a service that somebody else started: it has no supervisor of ours."""
+NEEDS_SECRETS = "secrets_needed"
+"""The state of a service that waits for the values of its secrets, which are on no disk."""
 _ENDED = ("exited", "gave_up", "not_started", "stopped")
 _STATUS = ".status.json"
 
@@ -46,6 +48,12 @@ class Order:
     """Before the first restart; later ones wait longer."""
     max_log_bytes: int = bounded(MAX_BYTES, low=1)
     note: Note = Note()
+    secrets: Tuple[str, ...] = ()
+    """The names of those that it gets in its environment; their values are handed over when it starts."""
+    holds: bool = False
+    """Its first end is its last: what is to be done before a second start comes from outside."""
+    changes: str = ""
+    """The file of the changes that it loads with a start."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,10 @@ class Status:
     starts: int = bounded(0, low=0)
     exit_status: Optional[int] = None
     message: str = ""
+    loaded: Optional[int] = bounded(None, low=0)
+    """The newest change when it was started last: see `changes`."""
+    door: str = bounded("", max_chars=128)
+    """Where it takes secrets, while it needs some."""
 
     @property
     def watched(self) -> Optional[detach.Identity]:
@@ -75,8 +87,7 @@ class ServiceFiles:
     """Where a service's log and status are: beside the runs, since it outlives them."""
 
     def __init__(self, name: str, context: Context) -> None:
-        folder = os.path.join(os.path.dirname(os.path.dirname(context.run_directory)), "services")
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        folder = os.path.join(context.workspace, ".provision", "services")
         self._folder = folder
         self.name = name
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
@@ -86,6 +97,10 @@ class ServiceFiles:
         """A copy of the agent's file, for a supervisord that may need it when all runs are pruned."""
         self.program = f"provision-{safe}-{hashlib.sha256(context.workspace.encode()).hexdigest()[:8]}"
         self.status_path = os.path.join(folder, f"{safe}{_STATUS}")
+
+    def make_folder(self) -> None:
+        """Before anything is written."""
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
 
     def status(self) -> Status:
         """What its supervisor last wrote; empty when there never was one."""
@@ -103,7 +118,7 @@ class ServiceFiles:
     def processes(self) -> List[int]:
         """Of every service of this workspace that runs, this one or another."""
         found = []
-        for name in os.listdir(self._folder):
+        for name in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
             status = _read(os.path.join(self._folder, name)) if name.endswith(_STATUS) else Status()
             if status.is_running and status.child is not None:
                 found.append(status.child.pid)

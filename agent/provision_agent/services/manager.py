@@ -13,19 +13,20 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import replace
 from typing import Dict, Iterator, List, NamedTuple, Optional, Union
 from urllib.parse import urlsplit
 
 from ..contract.failures import Failure
-from ..contract.parsing import to_json
+from ..contract.parsing import ParseError, to_json
 from ..contract.plan import Service
 from ..host import detach, process, sockets
 from ..run.context import Context
 from ..run.state import write_atomically
 from ..steps import commands
 from ..steps.python.venv import Venv
-from . import adoption, log, readiness, supervisor, supervisord, systemd
-from .files import ADOPTED, Note, Order, ServiceFiles, Status
+from . import adoption, changes, handover, log, supervisor, supervisord, systemd, web
+from .files import ADOPTED, NEEDS_SECRETS, Note, Order, ServiceFiles, Status, read_order
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
 START_S = 15.0
@@ -41,22 +42,31 @@ class Started(NamedTuple):
     name: str
     pid: int
     start_time: int
+    is_new: bool = False
+    """It did not run before."""
 
 
-def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
+def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bool = False) -> Started:
     """Start *service*, or adopt it when it runs already: the very same one of an earlier run, or somebody else's.
 
     Another one of an earlier run is stopped first. Reports ``service_started``.
 
+    Args:
+        holds: Its supervisor does not start it again when it ends, until `release` says that it may.
+
     Raises:
         Failure: `port_taken` when a foreign process listens on the port of the ready URL, `missing` without the
-            working directory, `crashed` when it cannot be started.
+            working directory, `unauthorized` without a secret, `crashed` when it cannot be started.
     """
     files = ServiceFiles(service.name, context)
+    files.make_folder()
     argv = commands.with_python(service.run, None if venv is None else venv.python)
     note = Note(_hash(service, argv))
     running = files.status()
     if running.is_running and running.note == note:
+        if running.state == NEEDS_SECRETS and running.supervisor is not None:
+            _hand_over(service, running, context)
+            running = _first_status(files, running.supervisor, context, has_given=True)
         return _report_started(service, context, running, adopted=True)
     stop(service.name, context)
     directory = os.path.join(context.workspace, service.directory)
@@ -64,8 +74,10 @@ def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
     if other is not None:
         return _adopt(service, other, files, note, context)
     _require_port(service)
+    commands.require_secrets(service.secrets, context)
     if not os.path.isdir(directory):
-        raise Failure("missing", f"`{service.name}` runs in `{service.directory}`, which is not there")
+        message = f"`{service.name}` runs in `{service.directory}`, which is not there"
+        raise Failure("missing", message, case="service_folder")
     order = Order(
         argv=tuple(argv),
         directory=directory,
@@ -76,11 +88,44 @@ def start(service: Service, context: Context, venv: Optional[Venv]) -> Started:
         backoff_s=supervisor.BACKOFF_S,
         max_log_bytes=log.MAX_BYTES,
         note=note,
+        secrets=service.secrets,
+        holds=holds,
+        changes=changes.path_of(context.workspace),
     )
-    write_atomically(files.order_path, json.dumps(to_json(order)).encode(), sync=False)
+    _write(files, order)
     log.set_previous_aside(files.log_path)
     watcher = _supervised(files, context)
-    return _report_started(service, context, _first_status(files, watcher, context), adopted=False)
+    status = _first_status(files, watcher, context)
+    if status.state == NEEDS_SECRETS:
+        _hand_over(service, status, context)
+        status = _first_status(files, watcher, context, has_given=True)
+    return _report_started(service, context, status, adopted=False)
+
+
+def release(name: str, context: Context) -> None:
+    """What `start` held back: from now on the supervisor starts the service *name* again as its order says."""
+    files = ServiceFiles(name, context)
+    try:
+        order = read_order(files.order_path)
+    except (OSError, ParseError):
+        return
+    if order.holds:
+        _write(files, replace(order, holds=False))
+
+
+def _write(files: ServiceFiles, order: Order) -> None:
+    write_atomically(files.order_path, json.dumps(to_json(order)).encode(), sync=False)
+
+
+def _hand_over(service: Service, status: Status, context: Context) -> None:
+    """Give the supervisor, which waits for them, the values of the service's secrets."""
+    commands.require_secrets(service.secrets, context)
+    values = {name: context.secrets[name] for name in service.secrets}
+    assert status.supervisor is not None
+    if not handover.give(status.door, status.supervisor.pid, values):
+        raise Failure(
+            "crashed", f"the supervisor of `{service.name}` does not take its secrets", retriable=True
+        )
 
 
 def stop(name: str, context: Context) -> None:
@@ -107,6 +152,8 @@ def _hash(service: Service, argv: List[str]) -> str:
         "environment": service.environment,
         "restart": service.restart,
     }
+    if service.secrets:
+        how["secrets"] = sorted(service.secrets)
     return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
 
 
@@ -122,7 +169,9 @@ def _environment(service: Service, venv: Optional[Venv]) -> Dict[str, str]:
 
 def _adopt(service: Service, pid: int, files: ServiceFiles, note: Note, context: Context) -> Started:
     """Take the running process *pid* as *service*."""
-    status = Status(ADOPTED, note, child=detach.Identity.of(pid))
+    process_ = detach.Identity.of(pid)
+    loaded = changes.Changes(context.workspace, context.report).at(process_)
+    status = Status(ADOPTED, note, child=process_, loaded=loaded)
     write_atomically(files.status_path, json.dumps(to_json(status)).encode(), sync=False)
     message = (
         f"`{service.name}` runs already as {sockets.describe(pid)}, started by something else: it is taken as it is, "
@@ -160,14 +209,17 @@ def _lasts(workspace: str) -> bool:
     return not os.path.realpath(workspace).startswith(tuple(temporary))
 
 
-def _first_status(files: ServiceFiles, watcher: detach.Identity, context: Context) -> Status:
-    """What the supervisor says once it has tried to start the program."""
+def _first_status(
+    files: ServiceFiles, watcher: detach.Identity, context: Context, *, has_given: bool = False
+) -> Status:
+    """What the supervisor says once it has tried to start the program, or needs secrets that it was not given yet."""
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         status = files.status()
-        if status.supervisor is not None and status.supervisor.pid == watcher.pid:
+        is_its = status.supervisor is not None and status.supervisor.pid == watcher.pid
+        if is_its and (status.state != NEEDS_SECRETS or not has_given):
             if status.state == "not_started":
-                raise Failure("crashed", status.message, hint="correct `run:` of the service in the profile")
+                raise Failure("crashed", status.message, case="service_command")
             return status
         if not watcher.is_alive():
             break
@@ -181,11 +233,11 @@ def _report_started(service: Service, context: Context, status: Status, *, adopt
     watcher, pid = status.watched, None if status.child is None else status.child.pid
     assert watcher is not None
     context.report("service_started", item=service.name, level=service.level, pid=pid, adopted=adopted)
-    return Started(service.name, watcher.pid, watcher.start_time)
+    return Started(service.name, watcher.pid, watcher.start_time, is_new=not adopted)
 
 
 def _port(service: Service) -> Optional[int]:
-    return None if service.ready is None else readiness.port_of(urlsplit(service.ready.url))
+    return None if service.ready is None else web.port_of(urlsplit(service.ready.url))
 
 
 def _require_port(service: Service) -> None:
@@ -193,7 +245,7 @@ def _require_port(service: Service) -> None:
     if service.ready is None:
         return
     url = urlsplit(service.ready.url)
-    host, port = url.hostname or "", readiness.port_of(url)
+    host, port = url.hostname or "", web.port_of(url)
     if not sockets.is_local(host):
         return
     for listener in sockets.listeners(host, port):
@@ -205,7 +257,6 @@ def _require_port(service: Service) -> None:
         raise Failure(
             "port_taken",
             f"port {port} of `{service.name}` is taken by {owner}",
-            hint=f"end it (`kill {pid}`), or give the service and its ready URL another port"
-            if pid
-            else None,
+            case="port_of_process" if pid else None,
+            about={"pid": pid},
         )

@@ -7,20 +7,12 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import time
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set
-from urllib.parse import SplitResult, quote, urlsplit
+from typing import List, Mapping, NamedTuple, Optional
+from urllib.parse import SplitResult, urlsplit
 
 from ..contract.plan import Ready
 from ..host import sockets
-
-ANSWER_S = 5.0
-MAX_ANSWER_BYTES = 4 << 20
-_STATS = "/system_stats"
-"""The address by which a ComfyUI is known."""
-_LISTED = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-"""Files that ComfyUI lists in every folder of models."""
+from . import comfyui, web
 
 
 class Answer(NamedTuple):
@@ -39,77 +31,22 @@ def look(ready: Ready, child: Optional[int], *, needs_gpu: bool = False) -> Answ
         needs_gpu: Devices that must not be empty must have memory too: the service is to use the instance's GPU.
 
     Returns:
-        An answer without a problem when all is as wanted. Takes `ANSWER_S` at most, never raises.
+        An answer without a problem when all is as wanted. Takes `web.ANSWER_S` at most, never raises.
     """
     url = urlsplit(ready.url)
     try:
-        code, body = _get(url)
+        code, body = web.ask(url)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return Answer(f"no answer from {ready.url}: {reason}")
     stranger = _stranger(url, child)
     if stranger is not None:
-        return Answer(f"port {port_of(url)} is answered by {stranger}, not by this service", "port_taken")
+        return Answer(f"port {web.port_of(url)} is answered by {stranger}, not by this service", "port_taken")
     if not 200 <= code < 300:
         return Answer(f"{ready.url} answers with {code}")
-    if not ready.json:
-        return Answer()
-    is_comfyui = url.path.endswith(_STATS)
-    return Answer(_unmet(ready.json, body, is_comfyui=is_comfyui, needs_gpu=needs_gpu))
-
-
-def unlisted(ready: Ready, files: Sequence[str]) -> Answer:
-    """Does a ComfyUI offer the model *files*, given below its own folder? It may run and look elsewhere for them.
-
-    Any other service is asked nothing, nor is a version about a kind of model that it does not know.
-    """
-    url = urlsplit(ready.url)
-    if not url.path.endswith(_STATS):
-        return Answer()
-    for folder, names in _models_by_folder(files).items():
-        path = f"{url.path[: -len(_STATS)]}/models/{quote(folder)}"
-        try:
-            code, body = _get(url._replace(path=path, query=""))
-            listed = json.loads(body) if code == 200 else None
-        except (OSError, http.client.HTTPException, ValueError):
-            continue
-        missing = names.difference(listed) if isinstance(listed, list) else ()
-        for name in sorted(missing):
-            return Answer(f"it does not offer `{name}` under {path}")
-    return Answer()
-
-
-def _models_by_folder(files: Iterable[str]) -> Dict[str, Set[str]]:
-    """``models/vae/a/b.safetensors`` as ``a/b.safetensors`` in ``vae``; what ComfyUI would not list is left out."""
-    found: Dict[str, Set[str]] = {}
-    for file in files:
-        top, _, rest = os.path.normpath(file).partition("/")
-        folder, _, name = rest.partition("/")
-        if top == "models" and name.endswith(_LISTED):
-            found.setdefault(folder, set()).add(name)
-    return found
-
-
-def _get(url: SplitResult) -> "tuple[int, bytes]":
-    """One GET without proxies, credentials or redirects; bounded in time and size."""
-    end = time.monotonic() + ANSWER_S
-    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    connection = kind(url.hostname or "localhost", port_of(url), timeout=ANSWER_S)
-    try:
-        target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-        connection.request("GET", target, headers={"Accept": "application/json, */*"})
-        response = connection.getresponse()
-        body = b""
-        while len(body) < MAX_ANSWER_BYTES:
-            chunk = response.read1(65536)
-            if not chunk:
-                return response.status, body
-            body += chunk
-            if time.monotonic() > end:
-                raise OSError("the answer takes too long")
-        return response.status, body
-    finally:
-        connection.close()
+    is_comfyui = comfyui.is_meant(ready)
+    wanted = dict({"devices": "not_empty"} if is_comfyui and needs_gpu else {}, **ready.json)
+    return Answer(_unmet(wanted, body, is_comfyui=is_comfyui, needs_gpu=needs_gpu) if wanted else "")
 
 
 def _stranger(url: SplitResult, child: Optional[int]) -> Optional[str]:
@@ -117,7 +54,7 @@ def _stranger(url: SplitResult, child: Optional[int]) -> Optional[str]:
     host = url.hostname or ""
     if child is None or not sockets.is_local(host):
         return None
-    found = sockets.listeners(host, port_of(url))
+    found = sockets.listeners(host, web.port_of(url))
     if not found or any(not listener.pids for listener in found[:1]):
         return None
     owners = sorted(found[0].pids)
@@ -179,8 +116,3 @@ def _value_at(data: object, path: str) -> object:
         else:
             return None
     return data
-
-
-def port_of(url: SplitResult) -> int:
-    """The port that *url* names or means."""
-    return url.port or (443 if url.scheme == "https" else 80)

@@ -13,13 +13,15 @@ import selectors
 import signal
 import subprocess
 import time
-from typing import List, Optional
+from typing import Dict, List, Optional
 
-from ..contract.parsing import to_json
+from ..contract.parsing import ParseError, to_json
 from ..host import detach, process
 from ..run.state import write_atomically
-from .files import Order, Status, read_order
-from .log import BoundedLog
+from . import changes
+from .files import NEEDS_SECRETS, Order, Status, read_order
+from .handover import Door
+from .log import STARTED_AGAIN, BoundedLog
 
 BACKOFF_S = 1.0
 MAX_BACKOFF_S = 60.0
@@ -34,14 +36,17 @@ _LAST_PIECES = 16
 
 def supervise_main(argv: List[str]) -> int:
     """Entry of ``supervise <name> <order>``: the path of a file that holds the order, see `Supervisor`."""
-    return Supervisor(read_order(argv[1])).run()
+    return Supervisor(read_order(argv[1]), argv[1]).run()
 
 
 class Supervisor:
     """One program and its restarts."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, path: str = "") -> None:
         self._order = order
+        self._path = path
+        self._secrets: Dict[str, str] = {}
+        self._loaded: Optional[int] = None
         self._log = BoundedLog(order.log, order.max_log_bytes)
         self._starts = 0
         self._short_lives = 0
@@ -59,6 +64,9 @@ class Supervisor:
 
     def run(self) -> int:
         """Watch until the end; 0 when the program ended well or was stopped."""
+        if self._order.secrets and not self._await_secrets():
+            self._write("stopped", None)
+            return 0
         while True:
             child = self._start()
             if child is None:
@@ -72,7 +80,7 @@ class Supervisor:
             if self._is_told_to_stop:
                 self._write("stopped", child)
                 return 0
-            if child.returncode == 0 or self._order.restart == "never":
+            if child.returncode == 0 or self._order.restart == "never" or self._is_held():
                 self._write("exited", child)
                 return int(child.returncode != 0)
             if self._short_lives >= MAX_SHORT_LIVES:
@@ -85,14 +93,43 @@ class Supervisor:
     def _take_stop(self, *_: object) -> None:
         self._is_told_to_stop = True
 
+    def _await_secrets(self) -> bool:
+        """Wait until somebody gives the secrets; False when told to stop meanwhile."""
+        door = Door()
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(door, selectors.EVENT_READ)
+                selector.register(self._wakeups, selectors.EVENT_READ)
+                self._write(NEEDS_SECRETS, None, door=door.name)
+                while not self._is_told_to_stop:
+                    for key, _ in selector.select():
+                        if key.fd == self._wakeups:
+                            os.read(key.fd, _PIECE_BYTES)
+                            continue
+                        given = door.take(self._order.secrets)
+                        if given is not None:
+                            self._secrets = given
+                            return True
+        finally:
+            door.close()
+        return False
+
+    def _is_held(self) -> bool:
+        """Is its first end to be its last? Whoever started it takes that back, once it was ready."""
+        try:
+            return self._starts == 1 and self._order.holds and read_order(self._path).holds
+        except (OSError, ParseError):
+            return False
+
     def _start(self) -> "Optional[subprocess.Popen[bytes]]":
         argv = list(self._order.argv)
+        self._loaded = changes.newest(self._order.changes) if self._order.changes else None
         try:
             child = subprocess.Popen(
                 argv,
                 bufsize=0,
                 cwd=self._order.directory,
-                env=process.child_environment(self._order.environment),
+                env=process.child_environment({**self._order.environment, **self._secrets}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -142,16 +179,16 @@ class Supervisor:
     def _pause(self, child: "subprocess.Popen[bytes]") -> bool:
         """Wait before the next start; False when told to stop meanwhile."""
         wait_s = min(self._order.backoff_s * 2.0 ** (self._short_lives - 1), MAX_BACKOFF_S)
-        self._log.write(
-            f"[supervise] ended with {child.returncode}; starting again in {wait_s:.1f} s\n".encode()
-        )
+        self._log.write(f"{STARTED_AGAIN} {child.returncode}; starting again in {wait_s:.1f} s\n".encode())
         self._write("restarting", child)
         end = time.monotonic() + wait_s
         while time.monotonic() < end and not self._is_told_to_stop:
             self._wait(max(0.0, end - time.monotonic()))
         return not self._is_told_to_stop
 
-    def _write(self, state: str, child: "Optional[subprocess.Popen[bytes]]", *, message: str = "") -> None:
+    def _write(
+        self, state: str, child: "Optional[subprocess.Popen[bytes]]", *, message: str = "", door: str = ""
+    ) -> None:
         status = Status(
             state=state,
             note=self._order.note,
@@ -160,5 +197,7 @@ class Supervisor:
             starts=self._starts,
             exit_status=None if child is None else child.returncode,
             message=message,
+            loaded=self._loaded,
+            door=door,
         )
         write_atomically(self._order.status, json.dumps(to_json(status)).encode(), sync=False)

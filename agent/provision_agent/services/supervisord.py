@@ -94,8 +94,7 @@ def find() -> Optional[Supervisord]:
     control = shutil.which("supervisorctl")
     if control is None:
         return None
-    own = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(control))), "etc", "supervisord.conf")
-    config = next(filter(os.path.isfile, (own, *_USUAL)), None)
+    config = config_of(control)
     pattern = None if config is None else _writable_pattern(config)
     if config is None or pattern is None:
         return None
@@ -105,6 +104,12 @@ def find() -> Optional[Supervisord]:
     except Failure:
         return None
     return found if answer and answer[-1].isdigit() else None
+
+
+def config_of(control: str) -> Optional[str]:
+    """The configuration that the program *control* reads; None when there is none."""
+    own = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(control))), "etc", "supervisord.conf")
+    return next(filter(os.path.isfile, (own, *_USUAL)), None)
 
 
 def _writable_pattern(config: str) -> Optional[str]:

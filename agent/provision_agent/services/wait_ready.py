@@ -6,7 +6,7 @@ import os
 import re
 import time
 from dataclasses import replace
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..contract.failures import Failure
@@ -14,7 +14,7 @@ from ..contract.plan import Ready, Service
 from ..host import sockets
 from ..host.detach import argv_of
 from ..run.context import Context
-from . import readiness
+from . import comfyui, log, readiness, web
 from .files import ADOPTED, ServiceFiles, Status
 
 POLL_S = 0.5
@@ -26,6 +26,9 @@ def wait_ready(
     service: Service, context: Context, models: Sequence[str] = (), *, has_gpu: bool = False
 ) -> None:
     """Wait until *service*, which was started, answers as its plan says, and then again as often as that wants.
+
+    It is given up when it has said nothing for as long as its plan gives it; while its log grows, a node that
+    compiles or fetches something say, it has until the run's deadline.
 
     Args:
         models: Files of the workspace; a ComfyUI must offer those that are there and in its own folder.
@@ -44,8 +47,8 @@ def wait_ready(
         context.report("service_ready", url=None, **item)
         return
     offered = _own_models(service, models, context)
-    within_s = min(service.ready.within_s, context.remaining_s())
-    began = said = time.monotonic()
+    growth = log.Growth(files.log_path, urlsplit(service.ready.url).path)
+    began = said = grew = time.monotonic()
     successes = 0
     while True:
         status = _require_alive(service, files)
@@ -56,16 +59,18 @@ def wait_ready(
             context.report("service_ready", url=ready.url, **item)
             return
         now = time.monotonic()
-        if now - began >= within_s:
+        grew = now if growth.has_come() else grew
+        if now - grew >= service.ready.within_s or context.remaining_s() <= 0:
             problem = answer.problem or "too few good answers"
-            message = f"`{service.name}` was not ready within {within_s:.0f} s: {problem}"
-            hint = f"read {files.log_path} on the instance"
-            raise Failure(answer.class_, message, hint=hint, tail=files.tail())
+            silent = f", and its log is silent since {now - grew:.0f} s" if grew > began else ""
+            message = f"`{service.name}` was not ready within {now - began:.0f} s{silent}: {problem}"
+            about = {"path": files.log_path}
+            raise Failure(answer.class_, message, case="service_log", about=about, tail=files.tail())
         if now - said >= SAY_EVERY_S:
             said = now
             message = f"waiting for it since {now - began:.0f} s: {answer.problem}"
             context.report("service_progress", message=message, **item)
-        if context.cancelled.wait(min(POLL_S, within_s)):
+        if context.cancelled.wait(POLL_S):
             raise Failure("timed_out", "stopped: the run was ended", retriable=True)
 
 
@@ -88,17 +93,25 @@ def _look(
 ) -> Tuple[Ready, readiness.Answer]:
     """One look at the service, and what was really asked."""
     child = None if status.child is None else status.child.pid
-    if child is not None and status.state == ADOPTED:
-        ready = _where_it_listens(ready, child)
+    ready = _where_it_listens(ready, status)
     answer = readiness.look(ready, child, needs_gpu=needs_gpu)
-    return ready, answer if answer.problem else readiness.unlisted(ready, offered)
+    if not answer.problem and offered and comfyui.is_meant(ready):
+        answer = readiness.Answer(comfyui.unlisted(comfyui.base_of(ready), offered))
+    return ready, answer
 
 
-def _where_it_listens(ready: Ready, pid: int) -> Ready:
-    """*ready* with the port on which *pid* really listens, which its image chose."""
+def address_of(service: Service, status: Status) -> Optional[Ready]:
+    """Where *service* really answers: one that an image started may listen elsewhere. None when nobody says."""
+    return None if service.ready is None else _where_it_listens(service.ready, status)
+
+
+def _where_it_listens(ready: Ready, status: Status) -> Ready:
+    """*ready*; of a service that somebody else started with the port on which it really listens."""
+    if status.child is None or status.state != ADOPTED:
+        return ready
     url = urlsplit(ready.url)
-    ports = sockets.ports_of(pid)
-    if not ports or readiness.port_of(url) in ports:
+    ports = sockets.ports_of(status.child.pid)
+    if not ports or web.port_of(url) in ports:
         return ready
     host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
     return replace(ready, url=url._replace(netloc=f"{host}:{ports[0]}").geturl())
@@ -115,7 +128,7 @@ def _require_alive(service: Service, files: ServiceFiles) -> Status:
         raise Failure(
             "crashed",
             f"`{service.name}`, which ran already and was taken as it was, has ended",
-            hint="run the same `provision up` again: it starts the service itself if nothing else does",
+            case="adopted_ended",
             retriable=True,
         )
     how = f"was ended by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
@@ -123,6 +136,7 @@ def _require_alive(service: Service, files: ServiceFiles) -> Status:
     raise Failure(
         "crashed",
         f"`{service.name}` {how}{times}: {last}",
-        hint=f"read {files.log_path} on the instance",
+        case="service_log",
+        about={"path": files.log_path},
         tail=tail,
     )

@@ -10,11 +10,13 @@ import os
 import re
 import shutil
 import time
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
+from ..contract import retry
 from ..contract.failures import Failure
 from ..host import process
 from ..run.context import Context
+from ..run.outages import PatientAttempts
 from .progress import Progress
 
 ITEM = "apt"
@@ -24,12 +26,17 @@ LOCK_WAIT_S = 5.0
 UPDATE_S = 300.0
 TOGETHER_S = 1200.0
 SINGLY_S = 600.0
+ONCE = retry.Schedule(attempts=1)
 
 _LOCKED = re.compile(
     r"could not get lock|unable to acquire the dpkg frontend lock|unable to lock", re.IGNORECASE
 )
 _HOLDER = re.compile(r"held by process (\d+)(?: \(([^)]*)\))?")
 _INTERRUPTED = re.compile(r"dpkg was interrupted", re.IGNORECASE)
+_UNREACHED = re.compile(
+    r"temporary failure resolving|could not resolve|could not connect|connection (timed out|refused|failed)",
+    re.IGNORECASE,
+)
 _CLASSES: Tuple[Tuple[str, str], ...] = (
     (r"no space left on device|not have enough free space", "disk_full"),
     (r"read-only file system", "read_only"),
@@ -43,10 +50,7 @@ _CLASSES: Tuple[Tuple[str, str], ...] = (
     ),
     (r"unmet dependencies|held broken packages", "conflict"),
 )
-_HINTS: Dict[str, str] = {
-    "not_found": "correct the name under `apt:`; `apt-cache search NAME` on the instance lists what there is",
-    "conflict": "on the instance: `apt-get install -f`, then run the same `provision up` again",
-}
+_CASES = {"not_found": "no_such_package", "conflict": "apt_broken"}
 
 
 def install(packages: Sequence[str], context: Context) -> None:
@@ -67,8 +71,7 @@ def install(packages: Sequence[str], context: Context) -> None:
     started = time.monotonic()
     with Progress(context, ITEM, LEVEL) as progress:
         apt = _Apt(prefix, context, progress)
-        apt.update()
-        failed = apt.install(missing)
+        failed = apt.have(missing)
     for name in missing:
         if name in failed:
             context.report("package_failed", item=f"apt:{name}", level=LEVEL, **failed[name].as_fields())
@@ -78,7 +81,7 @@ def install(packages: Sequence[str], context: Context) -> None:
     if failed:
         first = next(iter(failed.values()))
         message = f"{len(failed)} of {len(packages)} packages cannot be installed: {', '.join(failed)}; {first.message}"
-        failure = Failure(first.class_, message, hint=first.hint)
+        failure = Failure(first.class_, message, case=first.case, about=first.about)
         failure.is_reported = True
         raise failure
 
@@ -91,15 +94,44 @@ class _Apt:
         self._context = context
         self._progress = progress
 
-    def update(self) -> None:
-        """Refresh the lists; a source that fails is no reason to stop, what is wanted may come from another."""
+    def have(self, names: Sequence[str]) -> Dict[str, Failure]:
+        """Refresh the lists and install *names*; those that cannot be had, with the reason of each.
+
+        While archives cannot be reached that may have what is missing, they are tried again.
+        """
+        attempts = PatientAttempts(ONCE, self._context.outages.patience_s)
+        while True:
+            outage = self.update()
+            failed = self.install(names)
+            unreached = [each for each in failed.values() if each.class_ == "network"]
+            if outage is not None:
+                unreached += [each for each in failed.values() if each.class_ == "not_found"]
+            wait_s = attempts.after_failure(outage or unreached[0]) if unreached else None
+            if wait_s is None:
+                return failed
+            names = list(failed)
+            fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": "network"}
+            message = (outage or unreached[0]).message
+            self._context.report("package_retried", item=ITEM, level=LEVEL, message=message, **fields)
+            if self._context.wait(wait_s):
+                return failed
+
+    def update(self) -> Optional[Failure]:
+        """Refresh the lists. One that fails is no reason to stop: what is wanted may come from another.
+
+        Returns:
+            The failure of the archives that cannot be reached; None when all can.
+        """
         self._progress.say("apt-get update")
         try:
-            self._run(["apt-get", "update", "-q"], UPDATE_S)
+            lines = self._run(["apt-get", "update", "-q"], UPDATE_S)
         except Failure as failure:
             if failure.meaning.is_of_instance or self._context.cancelled.is_set():
                 raise
             self._context.report("warning", message=f"apt-get update: {failure.message}")
+            return failure if failure.class_ == "network" else None
+        told = [line for line in lines if line.startswith(("W:", "Err:")) and _UNREACHED.search(line)]
+        return Failure("network", f"apt-get update: {told[0]}") if told else None
 
     def install(self, names: Sequence[str]) -> Dict[str, Failure]:
         """Install *names*; those that cannot be had, with the reason of each."""
@@ -123,15 +155,15 @@ class _Apt:
         options = ["-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold"]
         self._run(["apt-get", "install", "-y", "-q", *options, "--", *names], timeout_s)
 
-    def _run(self, argv: List[str], timeout_s: float) -> None:
-        """Run apt-get; wait while another process has the lock, and finish what one before left half done."""
+    def _run(self, argv: List[str], timeout_s: float) -> List[str]:
+        """Run apt-get, for its lines; wait while another process has the lock, and finish what one before left half done."""
         lock_end = time.monotonic() + LOCK_S
         is_mended = False
         while True:
             status, lines = self._once(argv, timeout_s)
             text = "\n".join(lines)
             if status == 0:
-                return
+                return lines
             if _INTERRUPTED.search(text) and not is_mended:
                 is_mended = True
                 self._context.report("warning", message="dpkg was interrupted before: finishing that first")
@@ -182,15 +214,14 @@ def _prefix() -> List[str]:
         raise Failure(
             "command",
             "the step `apt` needs apt-get, which this image does not have",
-            hint="run with `--skip apt`",
+            case="no_apt",
         )
     if os.geteuid() == 0:
         return settings
-    hint = "connect as root (`--user root`), allow `sudo` without a password, or run with `--skip apt`"
     if shutil.which("sudo") is None:
-        raise Failure("command", "the step `apt` needs root, and there is no sudo here", hint=hint)
+        raise Failure("command", "the step `apt` needs root, and there is no sudo here", case="no_root")
     if process.run(["sudo", "-n", "true"], timeout_s=10.0).status != 0:
-        raise Failure("command", "the step `apt` needs root, and sudo asks for a password", hint=hint)
+        raise Failure("command", "the step `apt` needs root, and sudo asks for a password", case="no_root")
     return ["sudo", "-n", *settings]
 
 
@@ -213,7 +244,10 @@ def _failure(argv: List[str], status: int, lines: List[str]) -> Failure:
     if _LOCKED.search(text):
         class_ = "timed_out"
     why = " | ".join(errors[-3:]) or "it said nothing"
-    hint = _HINTS.get(class_, f"repeat it on the instance: `{' '.join(argv)}`")
     return Failure(
-        class_, f"apt-get ended with {status}: {why}", hint=hint, tail=lines[-process.TAIL_LINES :]
+        class_,
+        f"apt-get ended with {status}: {why}",
+        case=_CASES.get(class_, "repeat"),
+        about={"command": " ".join(argv)},
+        tail=lines[-process.TAIL_LINES :],
     )

@@ -165,6 +165,7 @@ def _import(check: Check, context: Context, venv: Optional[Venv]) -> int:
     raise Failure(
         "missing",
         message,
-        hint=f"try it on the instance: `{python} -c 'import {next(iter(failed))}'`",
+        case="import",
+        about={"python": python, "module": next(iter(failed))},
         found=f"not importable: {', '.join(failed)}",
     )

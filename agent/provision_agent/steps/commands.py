@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Optional
+from typing import Optional, Sequence
 
 from ..contract.failures import Failure
 from ..contract.plan import Command
@@ -23,9 +23,7 @@ def do(command: Command, context: Context, venv: Optional[Venv]) -> None:
     Raises:
         Failure: `unauthorized` without a named secret, `command` for another status than 0, `timed_out`.
     """
-    missing = [name for name in command.secrets if name not in context.secrets]
-    if missing:
-        raise Failure("unauthorized", f"needs {', '.join(missing)}, which is not set")
+    require_secrets(command.secrets, context)
     python = None if venv is None else venv.python
     environment = process.child_environment(command.environment)
     environment.update((name, context.secrets[name]) for name in command.secrets)
@@ -43,6 +41,16 @@ def do(command: Command, context: Context, venv: Optional[Venv]) -> None:
         raise Failure(
             "command",
             f"`{command.run[0]}` ended with status {finished.status}: {' | '.join(finished.tail[-5:])}",
+        )
+
+
+def require_secrets(names: Sequence[str], context: Context) -> None:
+    """Raises Failure: `unauthorized` when one of *names* has no value."""
+    missing = [name for name in names if name not in context.secrets]
+    if missing:
+        shown = ", ".join(f"`{name}`" for name in missing)
+        raise Failure(
+            "unauthorized", f"needs {shown}, which is not set", case="secrets_unset", about={"names": shown}
         )
 
 

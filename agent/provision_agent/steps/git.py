@@ -55,10 +55,10 @@ _CLASSES: Tuple[Tuple[str, str], ...] = (
 )
 """The first pattern that fits the output decides; the order is from certain to vague."""
 
-_HINTS: Dict[str, str] = {
-    "unauthorized": "the repository is private or does not exist: check the URL, or make it public",
-    "not_found": "check `url` and `ref` of the repo in the profile",
-    "conflict": "move the files that it names away, or choose another `path` for the repo, then run the same `provision up` again",
+_CASES = {
+    "unauthorized": "private_repository",
+    "not_found": "url_or_ref",
+    "conflict": "files_in_the_way",
 }
 
 
@@ -137,4 +137,4 @@ def _failure(arguments: Tuple[str, ...], status: int, lines: List[str]) -> Failu
     )  # git names the files in the way on lines that begin with a tab
     telling = [line.strip() for line in lines if line.lower().startswith(told)]
     why = " | ".join((telling or lines)[:3]) or "it said nothing"
-    return Failure(class_, f"`git {arguments[0]}` ended with {status}: {why}", hint=_HINTS.get(class_))
+    return Failure(class_, f"`git {arguments[0]}` ended with {status}: {why}", case=_CASES.get(class_))

@@ -11,10 +11,10 @@ import glob
 import os
 import re
 import time
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 from ..contract.failures import Failure
-from ..contract.plan import Repo
+from ..contract.plan import Repo, Service
 from ..host import answers, probe
 from ..run.context import Context
 from .progress import Progress
@@ -40,8 +40,18 @@ def application_of(repo: Repo, context: Context) -> str:
     return os.path.dirname(os.path.dirname(_folder(repo, context)))
 
 
-def check(repo: Repo, venv: Venv, context: Context, item: str) -> None:
+def arguments_of(service: Service) -> Tuple[str, ...]:
+    """The arguments that the program of *service* gets: what follows the first file of Python among its words."""
+    words = list(service.run)
+    script = next((number for number, word in enumerate(words) if word.endswith(".py")), len(words))
+    return tuple(words[script + 1 :])
+
+
+def check(repo: Repo, venv: Venv, context: Context, item: str, arguments: Sequence[str] = ()) -> None:
     """Import the node *repo* and report ``package_finished`` for *item*; warnings do not stop that.
+
+    Args:
+        arguments: Of the service that will load it; nodes and ComfyUI read them when they are imported.
 
     Raises:
         Failure: `missing` when a module is not there, with the requirement that should have brought it.
@@ -55,6 +65,7 @@ def check(repo: Repo, venv: Venv, context: Context, item: str) -> None:
                 answers.Node,
                 folder,
                 application,
+                *arguments,
                 timeout_s=context.bounded(IMPORT_S),
                 cancelled=context.cancelled,
                 environment=_OFFLINE,
@@ -86,28 +97,31 @@ def _missing(answer: answers.Node, repo: Repo, folder: str, application: str, ve
         return Failure(
             "missing",
             f"{problem}, which is a file of its own",
-            hint="if that is a submodule, add `submodules: true` to the repo; else choose another `ref`",
+            case="node_submodule",
         )
     if _is_of(module, application):
         return Failure(
             "missing",
             f"{problem} in this ComfyUI",
-            hint="the node was made for another version: choose another `ref` for it, or for ComfyUI",
+            case="node_version",
         )
     found = _requirement(module, folder, application)
     if found is None:
         return Failure(
             "missing",
             f"{problem}, and no requirements file of it asks for one",
-            hint=f"add the package that has `{module}` to `python.layers`, or leave the node out",
+            case="node_package",
+            about={"module": module},
         )
     path, number, line = found
     name = os.path.relpath(path, folder)
-    hint = f"it was not installed, or its install failed; on the instance: `{venv.python} -m pip install '{line}'`"
-    if repo.install is None and path.startswith(folder + os.sep):
-        hint = f"add `install: {name}` to the repo in the profile"
+    is_unasked = repo.install is None and path.startswith(folder + os.sep)
     return Failure(
-        "missing", f"{problem}, which `{line}` brings (line {number} of {name})", hint=hint, requirement=line
+        "missing",
+        f"{problem}, which `{line}` brings (line {number} of {name})",
+        case="node_install" if is_unasked else "node_requirement",
+        about={"name": name, "python": venv.python, "line": line},
+        requirement=line,
     )
 
 

@@ -66,4 +66,4 @@ def _listed(lines: "list[str]") -> Dict[str, str]:
 
 
 def _not_found(url: str, why: str) -> Failure:
-    return Failure("not_found", f"{public_url(url)}: {why}", hint="correct `ref` of the repo in the profile")
+    return Failure("not_found", f"{public_url(url)}: {why}", case="ref")

@@ -70,7 +70,8 @@ def set_aside(repo: Repo, folder: str, git: Git, context: Context) -> None:
         raise Failure(
             "conflict",
             f"`{repo.path}` has changes that cannot be set aside: {named(names)}",
-            hint=f"look at them on the instance: `git -C {shlex.quote(folder)} status`",
+            case="local_changes",
+            about={"git": f"git -C {shlex.quote(folder)}"},
         )
     git.run("update-ref", f"{SET_ASIDE}/{commit}", commit)
     git.run("reset", "--hard", "--quiet")

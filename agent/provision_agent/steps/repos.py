@@ -13,14 +13,15 @@ import os
 import re
 import shlex
 import time
-from typing import Dict, List, Mapping, Optional
+from typing import Dict, Mapping, Optional
 
 from ..contract import retry
 from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..contract.redaction import public_url
 from ..run.context import Context
-from . import refs, repo_changes
+from ..run.outages import Outages
+from . import refs, repo_changes, repo_sources
 from .git import Git
 from .progress import Progress
 
@@ -122,41 +123,13 @@ class _Checkout:
 
     def from_any_source(self) -> bool:
         """Try every source in turn, several rounds while that may help; False when it was there already."""
-        sources = [self._repo.url, *self._repo.mirrors]
-        attempts = retry.Attempts(ROUNDS)
-
-        def report(failure: Failure, wait_s: float) -> None:
-            fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
-            self._context.report("repo_retried", item=self._repo.path, level=self._repo.level, **fields)
-
-        return retry.call(
-            lambda: self._round(sources),
-            attempts,
-            errors=Failure,
-            wait=self._context.wait,
-            may_help=lambda failure: (
-                failure.meaning.helps_elsewhere and bool(sources) and not self._context.is_over()
-            ),
-            before_wait=report,
+        # what is there will do where the source cannot be asked for news: that is not worth a wait
+        outages = Outages(0.0) if self.is_as_recorded() else self._context.outages
+        say = self._progress.say
+        order = repo_sources.Rounds(
+            self._repo, self._from, self._context, rounds=ROUNDS, outages=outages, say=say
         )
-
-    def _round(self, sources: List[str]) -> bool:
-        """Try each of *sources* once, in turn; those for which another time will not help are taken out.
-
-        Raises:
-            Failure: the last one's, or at once what no other source can mend.
-        """
-        for url in list(sources):
-            try:
-                return self._from(url)
-            except Failure as failure:
-                last = failure
-                self._progress.say(f"{public_url(url)}: {failure.message}")
-                if not failure.meaning.helps_elsewhere or self._context.cancelled.is_set():
-                    raise
-                if not failure.retriable:
-                    sources.remove(url)
-        raise last
+        return order.run()
 
     def _from(self, url: str) -> bool:
         target = refs.resolve(url, self._repo.ref, self._elsewhere)
@@ -194,7 +167,8 @@ class _Checkout:
         raise Failure(
             "conflict",
             f"`{self._repo.path}` stays at {head[:12]} and not at {wanted}: {changes}",
-            hint=self._hint(),
+            case="local_changes" if repo_changes.changed_files(self._repo, self._git) else "local_commits",
+            about={"git": f"git -C {shlex.quote(self._path)}"},
         )
 
     def _target(self) -> refs.Target:
@@ -211,15 +185,6 @@ class _Checkout:
         record = self._recorded()
         is_ours = record.get("ref") == self._repo.ref and record.get("commit") == self.head()
         return branch is not None and (is_ours or self._git.line("symbolic-ref", "--short", "HEAD") == branch)
-
-    def _hint(self) -> str:
-        """How to keep what people did, and how to discard it."""
-        git = f"git -C {shlex.quote(self._path)}"
-        again = "then run the same `provision up` again"
-        if repo_changes.changed_files(self._repo, self._git):
-            return f"on the instance: `{git} stash` keeps the changes, `{git} reset --hard` discards them; {again}"
-        keep = f"`{git} branch mine && {git} checkout --detach` keeps the commits as branch `mine`"
-        return f"on the instance: {keep} and lets the pinned one in; {again}"
 
     def _is_repository(self) -> bool:
         own = os.path.join(self._path, ".git")
@@ -341,7 +306,8 @@ class _Checkout:
             raise Failure(
                 "conflict",
                 f"`{self._repo.path}` holds other versions of {len(other)} file(s) of the repository, such as `{other[0]}`",
-                hint=f"move `{self._path}` away, or choose another `path` for the repo",
+                case="repo_path_taken",
+                about={"path": self._path},
             )
 
     def _update_submodules(self) -> None:

@@ -44,7 +44,7 @@ class Source:
 
     @classmethod
     def open(cls, path: str, offset: int = 0) -> "Optional[Source]":
-        """The regular file at *path*; None when there is none that can be read."""
+        """The regular file at *path*, to be read from *offset* (bytes); None when there is none that can be read."""
         descriptor = _opened(path)
         return None if descriptor is None else cls(descriptor, path, offset)
 
@@ -86,7 +86,7 @@ class Source:
         return self.at(other.offset - len(behind), len(behind)) == behind
 
     def proves(self, offset: int, proof: Optional[str]) -> bool:
-        """Whether the bytes before *offset* have the sha256 *proof*; nothing is proved by nothing."""
+        """Whether the last `frames.PROOF_BYTES` before *offset* have the sha256 *proof* (hex); nothing is proved by nothing."""
         if offset == 0 or proof is None or self.size < offset:
             return False
         start = max(0, offset - frames.PROOF_BYTES)
@@ -118,7 +118,12 @@ class Compressed(Source):
 
     @classmethod
     def open_at(cls, path: str, offset: int, tick: Callable[[], None]) -> "Optional[Source]":
-        """The compressed file at *path*; *tick* is called every second while its content is searched."""
+        """The compressed file at *path*; None when there is none that can be read.
+
+        Args:
+            offset: In its content, in bytes.
+            tick: Called every second while its content is searched.
+        """
         descriptor = _opened(path)
         if descriptor is None:
             return None

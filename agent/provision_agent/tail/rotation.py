@@ -91,7 +91,13 @@ def _sibling(path: str, facts: os.stat_result, is_compressed: bool) -> Sibling:
 
 
 def locate(path: str, claim: Claim, tick: Callable[[], None] = nothing) -> Optional[Source]:
-    """The file that holds what *claim* says, open at its offset: that one, or a renamed or copied one of *path*."""
+    """The file that holds what *claim* says, open at its offset; None when there is none.
+
+    Args:
+        path: The log: it, or a renamed or copied one of it.
+        claim: What the receiver has.
+        tick: Called now and then when that takes long.
+    """
     names: Dict[str, Optional[Identity]] = {}
     for _ in range(LOOKS):
         if _names(path) == names:
@@ -124,7 +130,12 @@ def _likeliest(
 
 
 def copy_of(path: str, source: Source, tick: Callable[[], None] = nothing) -> Optional[Source]:
-    """A rotated file of *path* that holds what was last read of *source*, open at its offset: made by copytruncate."""
+    """A rotated file of *path* that holds what was last read of *source*, open at its offset: made by copytruncate.
+
+    Args:
+        source: The file at *path*, which was emptied meanwhile.
+        tick: Called now and then when that takes long.
+    """
     rotated = siblings(path) if source.offset else []
     rotated.sort(key=lambda sibling: sibling.is_compressed)
     for sibling in rotated:

@@ -57,7 +57,15 @@ class Stream:
                     sys.exit(0)
 
     def is_alive(self, wait_s: float, watch: Inotify) -> bool:
-        """Wait for a change, a word or *wait_s*; False when the other side is gone."""
+        """Wait for a change of a followed file, or a word of the other side.
+
+        Args:
+            wait_s: The longest wait.
+            watch: Tells of changes.
+
+        Returns:
+            False when the other side is gone.
+        """
         end = time.monotonic() + wait_s
         while True:
             descriptors = [self._input] + ([] if watch.descriptor is None else [watch.descriptor])

@@ -10,11 +10,21 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
 
 import click
 
 from ..distribution import DISTRIBUTION
-from ..errors import ProfileError, ProvisionError
+from ..errors import (
+    BugError,
+    InterruptedHereError,
+    LocalMachineError,
+    ProfileError,
+    ProvisionError,
+    UsageError,
+)
+from .last_word import LAST_WORD
 
 SECTIONS = {
     "Runs": {
@@ -84,36 +94,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the code that docs/SCRIPTING.md promises."""
     if sys.stdout is None:  # closed by the caller
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    words = sys.argv[1:] if argv is None else list(argv)
+    LAST_WORD.begin(words)
     try:
-        cli.main(args=None if argv is None else list(argv), standalone_mode=False)
+        cli.main(args=words, standalone_mode=False)
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        _end(UsageError(error.format_message(), hint=_help_of(error)))
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        _end(InterruptedHereError("the command was interrupted"))
     except ProvisionError as error:
         complain(error)
-        sys.exit(error.exit_code)
+        _end(error)
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
         if isinstance(error, ModuleNotFoundError) and error.name in _POSIX_MODULES:
             hint = "start it inside WSL; here `check`, `profiles`, and `plan` without `--host` work"
-            complain(ProvisionError("this command works on Linux, macOS and WSL only", hint=hint))
-            sys.exit(2)
+            complain(wrong_system := UsageError("this command works on Linux, macOS and WSL only", hint=hint))
+            _end(wrong_system)
         if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
             hint = "choose another folder with `--logs-dir`, or make room"
-            complain(ProvisionError(f"this machine: {error}", hint=hint))
-            sys.exit(74)
+            complain(local := LocalMachineError(f"this machine: {error}", hint=hint))
+            _end(local)
         import traceback
 
         traceback.print_exc()
         print(
             "this is a bug in provision, not in your instance: please report the lines above", file=sys.stderr
         )
-        sys.exit(70)
+        _end(BugError(f"a bug in provision: {type(error).__name__}: {error}"))
+
+
+def _end(error: ProvisionError) -> NoReturn:
+    """End with the code of *error*; a program that asked for JSON gets the outcome as its last line."""
+    with suppress(BrokenPipeError):
+        LAST_WORD.of(error)
+    sys.exit(error.exit_code)
+
+
+def _help_of(error: click.ClickException) -> str:
+    """Where the words of the command that *error* is about are explained."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f"`{context.command_path} --help` explains its words" if context is not None else ""
 
 
 def complain(error: ProvisionError) -> None:

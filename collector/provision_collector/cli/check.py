@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 
 from ..errors import ProfileError, UsageError
+from .last_word import LAST_WORD
 from .options import variables_option, workflow_option
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def command(
             click.echo(
                 json.dumps({"valid": False, "profile": wanted, "problems": problems}, ensure_ascii=False)
             )
+            LAST_WORD.is_said = True
         raise
     facts = counts(prepared.profile, prepared.plan)
     code = 0

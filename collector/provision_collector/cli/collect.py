@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
+from .last_word import LAST_WORD
 from .options import Connection, configure_logging, connection_options, duration, instance_of
 
 if TYPE_CHECKING:
@@ -210,6 +211,7 @@ async def _collect(instance: Instance, order: CollectOrder, *, as_json: bool) ->
                 codes[0] if codes and outcome["verdict"] == "cancelled" else outcome["exit_code"]
             )
             view.outcome(outcome)
+            LAST_WORD.is_said = True
     else:
         outcome = await collect(instance, order, on_event=_say, leave=leave)
         _say_outcome(outcome, order)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from .options import Connection, configure_logging, gone_check_option, login_options, variables_option
+from .last_word import LAST_WORD
+from .options import (
+    Connection,
+    configure_logging,
+    gone_check_option,
+    login_options,
+    unlock_keys,
+    variables_option,
+)
 from .run_options import RunOptions, compiled, run_options
 
 if TYPE_CHECKING:
@@ -84,6 +92,7 @@ def up(
     from ..errors import UsageError
     from ..pool.descriptors import allow_many_files
 
+    LAST_WORD.concerns(labels=dict(labels))
     allow_many_files()
     targets = _targets(file, hosts, connection, dict(labels))
     if not targets:
@@ -100,6 +109,7 @@ def up(
         click.echo(
             json.dumps({**facts, "members": [vars(member) for member in fleet.members]}, ensure_ascii=False)
         )
+        LAST_WORD.is_said = True
     else:
         _print_table(fleet.members)
     if fleet.held_because is not None:
@@ -142,6 +152,7 @@ def _targets(
     given = {name: value for name, value in login.items() if value is not None}
     targets = read_targets(file, given) if file is not None else []
     targets += [Target(Instance.parse(host, **given)) for host in hosts]
+    unlock_keys([target.instance for target in targets])
     return [replace(target, labels={**labels, **target.labels}) for target in targets]
 
 

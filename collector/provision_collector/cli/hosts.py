@@ -77,11 +77,11 @@ def forget(*, host: str, known_hosts: str | None, as_json: bool) -> None:
         pass  # a pattern of the file's own, taken as it is
     removed = forget_names(_file(known_hosts), names)
     had_scorecard = forget_scorecard(host)
+    if not removed and not had_scorecard:
+        raise UsageError(f"nothing of `{host}` is kept", hint="`provision hosts list` shows the names")
     click.echo(
         json.dumps({"host": host, "removed": removed}) if as_json else f"{removed} key(s) of {host} forgotten"
     )
-    if not removed and not had_scorecard:
-        raise UsageError(f"nothing of `{host}` is kept", hint="`provision hosts list` shows the names")
 
 
 def _file(given: str | None) -> Path:

@@ -6,7 +6,8 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,8 +15,6 @@ import click
 from .options import Connection, configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from ..instance import Instance
     from ..run.registry import RunFiles, RunRecord
 
@@ -47,8 +46,9 @@ def command(
 ) -> None:
     """Print the mirror of RUN's core log (of the newest run known here when left out).
 
-    With --host the mirror is brought up to date first, RUN being the current run there when left out. To a pipe or
-    file go the raw bytes; to a terminal the text, with control characters made harmless.
+    While the run goes on the mirror is brought up to date first, if its instance answers within 3 seconds. With --host
+    RUN is the current run of that instance when left out. To a pipe or file go the raw bytes; to a terminal the text,
+    with control characters made harmless.
     """
     configure_logging(verbose)
     from ..errors import UsageError
@@ -66,6 +66,10 @@ def command(
         raise UsageError("no run is known here", hint="`provision up` makes one; or give `--host`")
     record = records[0]
     name, path = record.run, wanted(record.files)
+    if record.verdict is None and _is_left_alone(record.files):
+        code = asyncio.run(_print_going(record, path, follow=follow))
+        if path.exists():
+            sys.exit(code)
     if not path.exists():
         raise UsageError(f"`{path}` is not there", hint=f"`provision attach {name}` fetches it")
     _print(path, is_over=lambda: not follow or _is_over(record))
@@ -98,6 +102,70 @@ async def _print_from(
         path, end = wanted(run.files), asyncio.create_task(run.outcome())
         await asyncio.to_thread(_print, path, is_over=lambda: not follow or end.done())
         end.cancel()
+
+
+async def _print_going(record: RunRecord, path: Path, *, follow: bool) -> int:
+    """Feed the mirrors of a run that goes on and that nobody here watches, and print the one at *path*.
+
+    Where the instance does not answer soon, what is here is printed, with its age; with *follow* it is tried on.
+
+    Returns:
+        The exit code: 0, or with *follow* that of what keeps the run out of reach.
+    """
+    from ..run.news import ASK_WITHIN_S
+    from ..run.start import attach
+    from .watch import say_errors
+
+    async with await attach(
+        record.to_instance(),
+        run_id=record.run,
+        workspace=record.workspace or None,
+        logs_dir=Path(record.stem).parent,
+    ) as run:
+        end = asyncio.create_task(run.outcome())
+        is_new = await _within(run.started if follow else run.caught_up, ASK_WITHIN_S)
+        if not is_new or not run.is_started:
+            _say_age(record, is_tried_on=follow and not end.done())
+        await asyncio.to_thread(_print, path, is_over=lambda: not follow or end.done())
+        if not follow or run.is_started:
+            end.cancel()
+            return 0
+        outcome = await end
+        say_errors(outcome)
+        return int(outcome["exit_code"])
+
+
+def _is_left_alone(files: RunFiles) -> bool:
+    """Nobody here watches the run, and its mirrors can go on."""
+    from ..errors import ProvisionError
+    from ..run.watcher import is_fed
+
+    try:
+        return files.core.parent.is_dir() and not is_fed(files)
+    except ProvisionError:
+        return False  # one was edited: it is shown as it is
+
+
+async def _within(wait: Callable[[], Awaitable[None]], within_s: float) -> bool:
+    """Whether *wait* ended in time."""
+    try:
+        async with asyncio.timeout(within_s):
+            await wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _say_age(record: RunRecord, *, is_tried_on: bool) -> None:
+    from ..console.units import coarse
+    from ..run.news import age_s
+
+    tried = "; it is tried on" if is_tried_on else ""
+    print(
+        f"provision: {record.to_instance()} does not answer: this is what is known of `{record.run}` here, "
+        f"{coarse(age_s(record))} old{tried}\n  next: `provision attach {record.run}` goes on trying to reach it",
+        file=sys.stderr,
+    )
 
 
 def _print(path: Path, *, is_over: Callable[[], bool]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypedDict, TypeVar
 
 import click
+
+from .last_word import LAST_WORD
 
 if TYPE_CHECKING:
     from ..instance import Instance
@@ -167,14 +170,35 @@ def instance_of(connection: Mapping[str, object], run: str | None = None) -> Ins
 
     given = {name: value for name, value in connection.items() if value is not None}
     host = given.pop("host", None)
+    LAST_WORD.concerns(host=str(host or ""), run=run)
     if host is not None:
-        return Instance.parse(str(host), **given)
-    if run is None:
+        instance = Instance.parse(str(host), **given)
+    elif run is None:
         raise UsageError(
             "which instance?", hint="give `--host`, or the id of a run that `provision status` lists"
         )
-    known = registry.known(run).to_instance()
-    return replace(known, **given)  # type: ignore[arg-type]  # click has made them what they are
+    else:
+        known = registry.known(run).to_instance()
+        LAST_WORD.concerns(host=str(known))
+        instance = replace(known, **given)  # type: ignore[arg-type]  # click has made them what they are
+    unlock_keys([instance])
+    return instance
+
+
+def unlock_keys(instances: Sequence[Instance]) -> None:
+    """Ask for the passphrases of keys that nothing else opens, where somebody sits at a terminal."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    import asyncio
+
+    from ..instance import locked_keys, unlock
+
+    for instance in {(one.key, one.ssh_config): one for one in instances}.values():
+        for file in asyncio.run(locked_keys(instance)):
+            unlock(
+                file,
+                lambda text: click.prompt(text, default="", hide_input=True, show_default=False, err=True),
+            )
 
 
 def workspace_of(run: str | None, instance: Instance) -> str | None:

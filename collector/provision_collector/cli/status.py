@@ -8,11 +8,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
+from provision_agent.contract.version import FORMAT
 
 from .options import Connection, configure_logging, connection_options, instance_of
 
 if TYPE_CHECKING:
+    from ..run.news import News
     from ..run.registry import RunRecord
+
+OLD_SHOWN = 5
+"""Of so many runs it is said one by one that what is shown is old."""
 
 
 @click.command("status")
@@ -21,10 +26,11 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per run and line.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(*, run: str | None, connection: Connection, as_json: bool, verbose: bool) -> None:
-    """Show RUN, or every run that this machine knows; with --host ask the instance itself.
+    """Show RUN, or every run that this machine knows; with --host all runs of that instance.
 
-    Without --host it is what the mirrors say: how far a run had come when it was last watched. With --json each
-    run comes with the `scorecard` of its instance, where there is one: see `provision hosts scores`.
+    Of a run whose end this machine has not seen, its instance is asked, all of them at once and for 3 seconds at most;
+    where it does not answer, what the mirrors say is shown, with its age. With --json each run comes with the
+    `scorecard` of its instance, where there is one: see `provision hosts scores`.
     """
     configure_logging(verbose)
     rows = _remote(connection, run) if connection["host"] else _local(run)
@@ -33,6 +39,7 @@ def command(*, run: str | None, connection: Connection, as_json: bool, verbose: 
             click.echo(json.dumps(row, ensure_ascii=False))
     else:
         _print_table(rows)
+        _say_what_is_old(rows)
 
 
 def _remote(connection: Connection, run: str | None) -> list[dict[str, object]]:
@@ -80,14 +87,79 @@ def _read_runs(data: Mapping[str, object]) -> list[dict[str, object]]:
     runs = read_answer(StatusAnswer, data).runs
     for found in runs:
         parse(_Shown, found, "runs")
-    return [dict(found) for found in runs]
+    return [_in_own_words(found) for found in runs]
+
+
+def _in_own_words(found: Mapping[str, object]) -> dict[str, object]:
+    """The run *found* with the advice that this side gives for its errors. Raises ParseError when they are none."""
+    from provision_agent.contract.failures import hint_of
+    from provision_agent.contract.parsing import parse
+    from provision_agent.contract.status_json import ErrorTold
+
+    errors = found.get("errors")
+    rows = [dict(error) for error in errors if isinstance(error, dict)] if isinstance(errors, list) else []
+    for row in rows:
+        told = parse(ErrorTold, row, "errors")
+        row["hint"] = hint_of(told.class_ or "bug", told.case, told.about)
+    return {**found, "errors": rows}
 
 
 def _local(run: str | None) -> list[dict[str, object]]:
+    import asyncio
+
     from ..run import registry
+    from ..run.news import age_s, news_of
 
     records = [registry.known(run)] if run else registry.all_runs()
-    return [_from_mirror(record) for record in records]
+    rows = [_from_mirror(record) for record in records]
+    open_ = [(record, row) for record, row in zip(records, rows, strict=True) if row.get("verdict") is None]
+    for (record, row), news in zip(open_, asyncio.run(news_of([record for record, _ in open_])), strict=True):
+        why_not = _update(row, news)
+        row["asked"] = not why_not
+        if why_not:
+            row.update(not_asked_because=why_not, age_s=round(age_s(record), 1))
+    return rows
+
+
+def _update(row: dict[str, object], news: News) -> str:
+    """Bring *row* up to date by what its instance says; returns why that could not be done, else ''."""
+    from provision_agent.contract.parsing import ParseError
+    from provision_agent.contract.status import RunState
+
+    if news.found is None:
+        return news.why_not
+    try:
+        [found] = _read_runs({"runs": [news.found], "format": FORMAT})
+    except ParseError as error:
+        return f"the instance says what cannot be understood: {error}"
+    ours = {"run", "labels", "workspace", "name"}
+    told = (set(RunState("").to_json()) | {"is_alive"}) - ours
+    row.update({name: found[name] for name in told if name in found})
+    return ""
+
+
+def _say_what_is_old(rows: list[dict[str, object]]) -> None:
+    """Say on stderr of which runs only an older state is known, and what to type."""
+    import sys
+
+    from ..console import harmless
+    from ..console.units import coarse
+
+    old = [row for row in rows if row.get("asked") is False]
+    for row in old[:OLD_SHOWN]:
+        why, age = harmless(str(row["not_asked_because"])), row["age_s"]
+        shown = coarse(float(age)) if isinstance(age, (int, float)) else "unknown"
+        print(f"provision: `{row['run']}` is as it was {shown} ago: {why}", file=sys.stderr)
+    if len(old) > OLD_SHOWN:
+        print(
+            f"provision: and {len(old) - OLD_SHOWN} more runs whose instances do not answer", file=sys.stderr
+        )
+    if old:
+        name = old[0]["run"]
+        print(
+            f"  next: `provision attach {name}` goes on trying to reach it; `provision prune` removes runs that are over",
+            file=sys.stderr,
+        )
 
 
 def _from_mirror(record: RunRecord) -> dict[str, object]:

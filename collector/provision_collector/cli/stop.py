@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import sys
+from typing import TYPE_CHECKING
 
 import click
+from provision_agent.contract.messages import StopAnswer, StopRequest
 
+from ..errors import ProvisionError, UsageError
+from .last_word import LAST_WORD
 from .options import Connection, configure_logging, connection_options, instance_of, workspace_of
+
+if TYPE_CHECKING:
+    from ..instance import Instance
 
 
 @click.command("stop")
@@ -20,35 +26,43 @@ def command(
 ) -> None:
     """End RUN, or with --host the current run of an instance. Partial downloads stay for the next one.
 
-    Exit code 0 when it is ended (or was before); every watcher of the run ends with `cancelled` (130).
+    Exit code 0 when it is ended, or was before; a run that is not there is an error. Every watcher of a run that is
+    stopped ends with `cancelled` (130).
     """
     configure_logging(verbose)
     import asyncio
 
-    from provision_agent.contract.messages import StopAnswer, StopRequest
-
-    from ..instance import as_answer
-    from ..instance.query import ask
-    from .watch import print_outcome
+    from ..run import registry
 
     instance = instance_of(connection, run)
-    folder = workspace or workspace_of(run, instance)
-    request = StopRequest(run=run, workspace=folder)
-    answer = asyncio.run(ask(instance, "stop", request, as_answer(StopAnswer), workspace=folder))
-    name = run or answer.run or "the run"
-    if as_json:
-        print_outcome(
-            {
-                "run": name,
-                "host": str(instance),
-                "verdict": answer.verdict,
-                "stopped": answer.stopped,
-            }
+    record = registry.find(run) if run and connection["host"] is None else None
+    if record is not None and record.verdict is not None and record.is_named_here:
+        answer = StopAnswer(False, run, record.verdict)
+    else:
+        answer = asyncio.run(_ask(instance, run, workspace or workspace_of(run, instance)))
+    if answer.run is None and answer.verdict is None:
+        wanted = f"no run `{run}`" if run else "no run"
+        raise UsageError(
+            f"there is {wanted} on {instance}", hint="`provision status --host …` lists those that it has"
         )
+    name = str(answer.run or run or "the run")
+    if not answer.stopped and answer.verdict is None:
+        raise ProvisionError(
+            f"run `{name}` on {instance} did not end in time",
+            hint=f"look whether it goes on: `provision status {name}`",
+        )
+    if as_json:
+        facts = {"verdict": answer.verdict, "stopped": answer.stopped, "exit_code": 0, "next": "none"}
+        LAST_WORD.say({"run": name, "host": str(instance), **facts})
     elif answer.stopped:
         print(f"run {name} is stopped ({answer.verdict}); what it downloaded is kept")
-    elif answer.verdict:
-        print(f"run {name} had ended before ({answer.verdict})")
     else:
-        print(f"no such run is going on {instance}")
-    sys.exit(0 if answer.stopped or answer.verdict else 2)
+        print(f"run {name} had ended before ({answer.verdict})")
+
+
+async def _ask(instance: Instance, run: str | None, folder: str | None) -> StopAnswer:
+    from ..instance import as_answer
+    from ..instance.query import ask
+
+    request = StopRequest(run=run, workspace=folder)
+    return await ask(instance, "stop", request, as_answer(StopAnswer), workspace=folder)

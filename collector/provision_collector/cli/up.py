@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from .last_word import LAST_WORD
 from .options import (
     Connection,
     configure_logging,
@@ -86,18 +87,13 @@ def command(
     configure_logging(verbose)
     if forward and detach:
         raise click.UsageError("`--detach` leaves and `--forward` stays: give one of them")
-    from ..errors import ProvisionError
     from ..pool import gone
-    from .watch import early_outcome, mode_for, print_outcome, watch
+    from .watch import mode_for, watch
 
+    LAST_WORD.concerns(host=connection["host"] or "", run=options["run_id"], labels=dict(labels))
     asked = gone.gone_check(gone_check)
-    try:
-        instance = instance_of(connection)
-        wanted, secrets, problems = _wanted(profile, dict(variables), workflows, options, is_locked=locked)
-    except ProvisionError as error:
-        if as_json:
-            print_outcome(early_outcome(error, host=connection["host"] or "", labels=dict(labels)))
-        raise
+    instance = instance_of(connection)
+    wanted, secrets, problems = _wanted(profile, dict(variables), workflows, options, is_locked=locked)
     for problem in problems if not quiet else ():
         print(f"provision: warning: {problem}", file=sys.stderr)
 
@@ -142,7 +138,7 @@ def _wanted(
 
 
 async def _detach(begin: Begin, *, as_json: bool) -> int:
-    from .watch import print_outcome, say_errors
+    from .watch import say_errors
 
     run = await begin()
     await run.started()
@@ -152,6 +148,4 @@ async def _detach(begin: Begin, *, as_json: bool) -> int:
         return 0
     outcome = await run.outcome()
     say_errors(outcome)
-    if as_json:
-        print_outcome(outcome)
     return int(outcome["exit_code"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from .last_word import LAST_WORD
 from .options import (
     Connection,
     configure_logging,
@@ -18,7 +20,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from provision_agent.contract.messages import AuditItem
+    from provision_agent.contract.messages import AuditItem, CheckFailed
 
     from ..instance import Instance
     from ..planning.audit import PlanThere
@@ -72,14 +74,12 @@ def command(
     events: list[dict[str, object]] = [
         {"event": "check_passed", "item": name, "level": levels[name]} for name in answer.passed
     ]
-    events += [{"event": "check_failed", **to_json(check)} for check in answer.failed]
+    events += [{"event": "check_failed", **to_json(_now(check))} for check in answer.failed]
     events += [_item_failed(item, instance) for item in wrong]
     if as_json:
         for event in events:
             print(json.dumps(event, ensure_ascii=False))
-        print(
-            json.dumps({"event": "outcome", **_outcome(run, str(instance), events, code)}, ensure_ascii=False)
-        )
+        LAST_WORD.say(_outcome(run, str(instance), events, code))
     else:
         _print(events, len(plan.checks))
         right = len(found.items) - len(found.wrong)
@@ -93,19 +93,29 @@ def command(
 
 def _item_failed(item: AuditItem, instance: Instance) -> dict[str, object]:
     """What differs, as the event that a run would have for it."""
+    from provision_agent.contract.failures import hint_of
+
     from ..planning.audit import CLASSES
 
     kind = {"member": "download"}.get(item.kind, item.kind)
+    class_, case, about = CLASSES.get(item.state, "missing"), "not_as_made", {"host": str(instance)}
     return {
         "event": f"{kind}_failed",
         "item": item.item,
         "key": item.key or item.item,
         "level": item.level,
-        "class": CLASSES.get(item.state, "missing"),
+        "class": class_,
         "message": item.message,
-        "hint": f"`provision audit --host {instance} --repair` brings it again",
+        "hint": hint_of(class_, case, about),
+        "case": case,
+        "about": about,
         "retriable": True,
     }
+
+
+def _now(check: CheckFailed) -> CheckFailed:
+    """*check* with the advice of a time when no run is going: what a run had made may be gone."""
+    return replace(check, case="gone_since") if check.class_ == "missing" and check.case is None else check
 
 
 def plan_for(

@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..console import Mode, choose_mode, view_for
 from ..errors import ProvisionError
+from .last_word import LAST_WORD
 
 if TYPE_CHECKING:
     from ..console import View
@@ -53,10 +54,6 @@ def watch(
             os.open(os.devnull, os.O_WRONLY), 1
         )  # or the interpreter complains when it flushes at its end
         return 141  # as of a program that SIGPIPE ended; the run goes on
-    except ProvisionError as error:
-        if mode == "json":
-            print_outcome(early_outcome(error, host=host, labels={}))
-        raise
 
 
 def mode_for(*, json: bool, quiet: bool, verbose: bool) -> Mode:
@@ -95,6 +92,7 @@ async def _watch(
     async for event in run.events():
         if event["event"] == "outcome":
             view.outcome(event)
+            LAST_WORD.is_said = True
         else:
             view.event(event)
         if ports is not None:
@@ -129,35 +127,11 @@ def _say_how_to_return(run: Run) -> None:
     )
 
 
-def early_outcome(error: ProvisionError, *, host: str, labels: Mapping[str, str]) -> Outcome:
-    """The outcome of a run that never began, because of *error*."""
-    from provision_agent.contract.status import RunState
-
-    from ..run.outcome import outcome_of
-
-    return outcome_of(
-        RunState(""),
-        host=host,
-        verdict=error.verdict,
-        exit_code=error.exit_code,
-        labels=labels,
-        logs={},
-        gaps=[],
-        reconnects=0,
-        error=error,
-    )
-
-
-def print_outcome(outcome: Mapping[str, object]) -> None:
-    """The outcome as the only JSON line, for commands that end before there is a run."""
-    import json
-
-    print(json.dumps({"event": "outcome", **outcome}, ensure_ascii=False), flush=True)
-
-
 def say_errors(outcome: Outcome) -> None:
-    """What went wrong and what to do, for people."""
+    """What went wrong and what to do: for people, and the outcome for programs that asked for JSON."""
     from . import complain
 
     for error in outcome["errors"]:
         complain(ProvisionError(str(error["message"]), hint=str(error["hint"] or "")))
+    if LAST_WORD.is_wanted:
+        LAST_WORD.say(outcome)

@@ -174,7 +174,6 @@ class _Collection(Listener):
         if self._unanswered >= HELLOS and not self._was_in:
             raise HostUnreachableError(
                 f"{self._instance} takes commands and answers none of them",
-                hint="a provider's proxy is often a terminal only: use the instance's direct SSH address and port",
                 cause="no-exec",
             )
 

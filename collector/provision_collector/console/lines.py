@@ -247,6 +247,15 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
         "service started", _item(event), f"pid {text(event, 'pid')}"
     ),
     "service_ready": lambda event, progress: Line("service ready", _item(event), text(event, "url"), "good"),
+    "service_restarted": lambda event, progress: Line(
+        "service started anew", _item(event), text(event, "reason")
+    ),
+    "restart_pending": lambda event, progress: Line(
+        "start is due",
+        _item(event),
+        f"{text(event, 'reason')}; it waits until that has nothing to do",
+        "warn",
+    ),
     "warning": lambda event, progress: Line("warning", "", text(event, "message"), "warn"),
     "deadline_at_risk": _deadline_at_risk,
     "secrets_needed": _secrets_needed,

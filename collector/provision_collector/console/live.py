@@ -35,6 +35,8 @@ _TOLD = frozenset(
         "download_switched",
         "run_usable",
         "service_ready",
+        "service_restarted",
+        "restart_pending",
         "warning",
         "deadline_at_risk",
         "secrets_needed",

@@ -15,9 +15,10 @@ from .bundle import Bundle, build_bundle
 
 if TYPE_CHECKING:
     from .channel import Channel, any_of
-    from .connection import Connection, connect
+    from .connection import Connection, connect, locked_keys
     from .contact import first_contact, refusal, regain
     from .deploy import Deployment, as_answer, call, no_python, python_command, understood
+    from .identities import unlock
     from .link import Emit, Link
 
 __all__ = [
@@ -35,17 +36,21 @@ __all__ = [
     "call",
     "connect",
     "first_contact",
+    "locked_keys",
     "no_python",
     "python_command",
     "refusal",
     "regain",
     "understood",
+    "unlock",
 ]
 
 _MODULES = {
     "Channel": "channel",
     "Connection": "connection",
     "connect": "connection",
+    "locked_keys": "connection",
+    "unlock": "identities",
     "first_contact": "contact",
     "refusal": "contact",
     "regain": "contact",

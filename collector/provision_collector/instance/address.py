@@ -10,6 +10,7 @@ from pathlib import Path
 from provision_agent.contract.parsing import parse
 
 from ..errors import UsageError
+from .ssh_config import KEPT
 
 HOST_KEY_POLICIES = ("accept-new", "strict", "off")
 
@@ -19,6 +20,7 @@ class Instance:
     """One remote machine. None leaves the word to the user's ssh configuration.
 
     `instance_id` names the machine for known hosts and scorecards, where host and port are recycled by providers.
+    `ssh_options`: lines that win over that configuration, as of ``ssh -o``.
     `boot_grace_s`: refused, timed-out, reset and publickey-denied connections count as "still booting" this long.
     """
 
@@ -30,6 +32,7 @@ class Instance:
     host_key: str = "accept-new"
     known_hosts: str | None = None
     instance_id: str | None = None
+    ssh_options: tuple[str, ...] = ()
     boot_grace_s: float = 120.0
     contact_timeout_s: float = 600.0
 
@@ -51,9 +54,9 @@ class Instance:
                 raise UsageError(
                     f"`--host` says {name} `{value}` and `--{name}` says `{given}`", hint="give one of them"
                 )
-        merged = {**words, **{name: value for name, value in options.items() if value is not None}}
+        merged = {name: value for name, value in (*words.items(), *options.items()) if value is not None}
         key = merged.get("key")
-        if key is not None and not Path(str(key)).expanduser().is_file():
+        if key is not None and not any(Path(f"{key}{end}").expanduser().is_file() for end in ("", ".pub")):
             raise UsageError(
                 f"the key file `{key}` is not there", hint="give the private key's path with `--key`"
             )
@@ -80,23 +83,131 @@ def _address(text: str) -> dict[str, object]:
 
 
 def _pasted(command: str) -> dict[str, object]:
-    """The address in an ssh command as providers' pages show it; forwardings and options that change nothing are dropped."""
-    found: dict[str, object] = {"host": "", "port": None, "user": None, "key": None}
-    names = {"-p": "port", "-i": "key", "-l": "user"}
-    words = iter(shlex.split(command)[1:])
-    for word in words:
-        if word[:2] in names:
-            found[names[word[:2]]] = word[2:] or next(words, "")
-        elif word in ("-L", "-R", "-D", "-o", "-F", "-J", "-W", "-b", "-c", "-e", "-m", "-S", "-w"):
-            next(words, None)
-        elif not word.startswith("-") and found["host"]:
+    """The address in an ssh command as providers' pages show it, and what it says of the way there.
+
+    Forwardings of ports, and what only concerns a terminal, are dropped: a run has neither.
+
+    Raises:
+        UsageError: there is no host in it, or an option that would be lost.
+    """
+    found = _Pasted()
+    try:
+        words = shlex.split(command)[1:]
+    except ValueError:
+        raise UsageError(f"a quote in `{command}` is not closed") from None
+    while words:
+        word = words.pop(0)
+        if word.startswith("-") and len(word) > 1:
+            found.take(word, words)
+        elif found.values.get("host"):
             break  # the remote command
-        elif not word.startswith("-"):
-            found.update({name: value for name, value in _address(word).items() if value is not None})
-    if not found["host"]:
+        else:
+            found.values.update({name: value for name, value in _address(word).items() if value is not None})
+    if not found.values.get("host"):
         raise UsageError(f"there is no host in `{command}`", hint="write `--host [USER@]HOST[:PORT]`")
-    found["port"] = _port(found["port"]) if found["port"] else None
-    return found
+    return {**found.values, "ssh_options": tuple(found.options) or None}
+
+
+_FLAGS_WITH_VALUE = "BbcDEeFIiJLlmOoPpQRSWw"
+_DROPPED_FLAGS = "aCcDEefgKkLMmNnqRSsTtVvxy"
+_FLAG_OPTIONS = {"J": "ProxyJump", "b": "BindAddress", "P": "Tag"}
+_FLAG_WORDS = {"p": "port", "i": "key", "l": "user", "F": "ssh_config"}
+_NO_MATTER = frozenset(
+    [
+        "batchmode",
+        "checkhostip",
+        "clearallforwardings",
+        "compression",
+        "connectionattempts",
+        "connecttimeout",
+        "controlmaster",
+        "controlpath",
+        "controlpersist",
+        "dynamicforward",
+        "escapechar",
+        "exitonforwardfailure",
+        "hashknownhosts",
+        "ipqos",
+        "kbdinteractiveauthentication",
+        "localforward",
+        "loglevel",
+        "passwordauthentication",
+        "preferredauthentications",
+        "pubkeyauthentication",
+        "remoteforward",
+        "requesttty",
+        "serveralivecountmax",
+        "serveraliveinterval",
+        "tcpkeepalive",
+        "updatehostkeys",
+        "visualhostkey",
+    ]
+)
+"""Words of ``-o`` that change nothing here, or that this tool decides itself."""
+_HOST_KEY_WORDS = {"no": "off", "off": "off", "accept-new": "accept-new", "yes": "strict", "ask": "strict"}
+
+
+class _Pasted:
+    """What a pasted command said so far."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, object] = {}
+        self.options: list[str] = []
+
+    def take(self, word: str, rest: list[str]) -> None:
+        """One word of flags, such as ``-Nf`` or ``-p22``; their value is taken from *rest* where it is a word of its own."""
+        letters = word[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            value = ""
+            if letter in _FLAGS_WITH_VALUE:
+                value, letters = letters or (rest.pop(0) if rest else ""), ""
+            self._flag(letter, value)
+
+    def _flag(self, letter: str, value: str) -> None:
+        if letter == "o":
+            self._option(value)
+        elif letter == "p":
+            self.values["port"] = _port(value)
+        elif letter in _FLAG_WORDS:
+            self.values[_FLAG_WORDS[letter]] = value
+        elif letter in _FLAG_OPTIONS:
+            self.options.append(f"{_FLAG_OPTIONS[letter]} {value}")
+        elif letter in "46":
+            self.options.append(f"AddressFamily {'inet' if letter == '4' else 'inet6'}")
+        elif letter not in _DROPPED_FLAGS:
+            raise _refused(f"-{letter}")
+
+    def _option(self, text: str) -> None:
+        found = re.fullmatch(r"\s*(\w+)(?:\s*=\s*|\s+)(.+?)\s*", text)
+        name, value = (found[1].lower(), found[2]) if found else (text.lower(), "")
+        if name == "stricthostkeychecking" and value.lower() in _HOST_KEY_WORDS:
+            self.values["host_key"] = _HOST_KEY_WORDS[value.lower()]
+        elif name == "userknownhostsfile":
+            self.values["known_hosts"] = value
+        elif name == "port":
+            self.values["port"] = _port(value)
+        elif name == "user":
+            self.values["user"] = value
+        elif name == "identityfile":
+            self.values["key"] = value
+        elif name in KEPT and value:
+            self.options.append(f"{KEPT[name]} {value}")
+        elif name not in _NO_MATTER:
+            raise _refused(f"-o {text}")
+
+
+def _refused(option: str) -> UsageError:
+    is_forwarding = option in ("-A", "-X", "-Y") or "forward" in option.lower()
+    why = (
+        "the ssh agent and X11 are never forwarded to an instance"
+        if is_forwarding
+        else "it would be lost here"
+    )
+    return UsageError(
+        f"`{option}` of the pasted command cannot be honoured: {why}",
+        hint="leave it out, or write it into an ssh configuration and name that with `--ssh-config`",
+    )
 
 
 def _port(text: object) -> int:

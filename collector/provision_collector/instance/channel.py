@@ -78,7 +78,6 @@ class Channel:
                 ) from None
             raise HostUnreachableError(
                 f"this SSH endpoint starts no commands: {error.reason}",
-                hint="a provider's proxy is often a terminal only: use the instance's direct SSH address and port",
                 cause="no-exec",
             ) from None
         except (asyncssh.Error, OSError) as error:

@@ -9,12 +9,14 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import asyncssh
+import structlog
 
 from ..errors import (
     AuthRefusedError,
@@ -25,6 +27,7 @@ from ..errors import (
     UsageError,
 )
 from ..storage import in_thread
+from . import identities, ssh_config
 from .address import Instance
 from .host_keys import HostKeys
 
@@ -39,8 +42,10 @@ ANSWER_S = 1.0
 CIPHERS_FIRST = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 """Measured 1.25 times as fast as chacha20 where the processor has AES instructions."""
 
+log = structlog.get_logger()
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = WeakKeyDictionary()
-_DEFAULTS = Path(__file__).with_name("ssh_defaults.conf")
+_DEFAULTS = "Match all\n  User root\n"
+"""Read after the user's own ssh configuration, whose every word therefore wins."""
 
 
 class Connection:
@@ -89,32 +94,42 @@ async def connect(instance: Instance) -> Connection:
 async def _connect(instance: Instance, jump: Connection | None) -> Connection:
     keys = HostKeys(instance)
     there, lost = asyncio.Event(), asyncio.Event()
-    try:
-        options = await asyncio.to_thread(_options, instance, keys, lambda: _Client(keys, there, lost))
-    except (asyncssh.KeyImportError, asyncssh.ConfigParseError, ValueError, OSError) as error:
-        raise UsageError(
-            f"cannot prepare the connection to {instance}: {error}", hint=_key_hint(instance)
-        ) from None
-    if jump is None and isinstance(options.tunnel, str):
-        jump = await _through(options.tunnel, instance)
-    try:
-        async with _turn(there), asyncio.timeout(CONNECT_TIMEOUT_S + LOGIN_TIMEOUT_S):
-            ssh = await asyncssh.connect(instance.host, options=options, tunnel=jump.ssh if jump else None)
-    except (OSError, asyncssh.Error) as error:
-        if jump is not None:
-            jump.abort()
-        raise _explained(instance, keys, error) from None
+    async with AsyncExitStack() as stack:
+        try:
+            config = await asyncio.to_thread(stack.enter_context, _plain_config(instance))
+            base = await asyncio.to_thread(_options, instance, config, lambda: _Client(keys, there, lost))
+            await asyncio.to_thread(keys.read, base.host_key_alias or base.host, base.port)
+            offered = await identities.offered(identities.wanted(base, instance.key))
+            stack.callback(offered.close)
+        except (asyncssh.KeyImportError, ValueError, OSError) as error:
+            raise _unprepared(instance, error) from None
+        if jump is None and isinstance(base.tunnel, str):
+            jump = await _through(base.tunnel, instance)
+        try:
+            options = asyncssh.SSHClientConnectionOptions(
+                base, known_hosts=keys.trusted, client_keys=offered.keys or None, agent_path=None
+            )
+            async with _turn(there), asyncio.timeout(CONNECT_TIMEOUT_S + LOGIN_TIMEOUT_S):
+                ssh = await asyncssh.connect(
+                    instance.host, options=options, tunnel=jump.ssh if jump else None
+                )
+        except (OSError, asyncssh.Error) as error:
+            if jump is not None:
+                jump.abort()
+            raise _explained(instance, keys, error) from None
     connection = Connection(ssh, lost, jump)
     try:
         await in_thread(keys.record_new)
-    except BaseException as error:
+    except (OSError, LocalMachineError) as error:
+        log.warning(
+            "host key not remembered",
+            instance=str(instance),
+            why=str(error),
+            next="the next connection takes any key: `--known-hosts FILE` names a file that can be written",
+        )
+    except BaseException:
         connection.abort()
-        if not isinstance(error, OSError):
-            raise
-        raise LocalMachineError(
-            f"the host key of {instance} cannot be recorded here: {error.strerror}",
-            hint="make room, or name another file with `--known-hosts`",
-        ) from None
+        raise
     return connection
 
 
@@ -159,24 +174,34 @@ async def _turn(there: asyncio.Event) -> AsyncIterator[None]:
         end()
 
 
+@contextmanager
+def _plain_config(instance: Instance) -> Iterator[str]:
+    """The file that asyncssh reads, more than once, until the connection stands. May block.
+
+    Raises:
+        ValueError, OSError: the user's configuration cannot be read.
+    """
+    text = ssh_config.plain_text(_config_file(instance), instance.ssh_options) + _DEFAULTS
+    with tempfile.NamedTemporaryFile("w", prefix="provision-ssh-", errors="surrogateescape") as plain:
+        plain.write(text)
+        plain.flush()
+        yield plain.name
+
+
 def _options(
-    instance: Instance, keys: HostKeys, client: Callable[[], asyncssh.SSHClient]
+    instance: Instance, config: str, client: Callable[[], asyncssh.SSHClient] = asyncssh.SSHClient
 ) -> asyncssh.SSHClientConnectionOptions:
-    user_config = Path(instance.ssh_config or "~/.ssh/config").expanduser()
-    if instance.ssh_config and not user_config.is_file():
-        raise FileNotFoundError(f"the ssh configuration `{instance.ssh_config}` is not there")
+    """What the command line and ssh's configuration say, without keys. May block."""
     given: dict[str, object] = {}
     if instance.port is not None:
         given["port"] = instance.port
     if instance.user is not None:
         given["username"] = instance.user
-    if instance.key is not None:
-        given.update(_identity(Path(instance.key).expanduser()))
-    options = asyncssh.SSHClientConnectionOptions(
+    return asyncssh.SSHClientConnectionOptions(
         host=instance.host,
         client_factory=client,
-        config=[str(file) for file in (user_config, _DEFAULTS) if file.is_file()],
-        known_hosts=keys.trusted,
+        config=[config],
+        client_keys=None,
         connect_timeout=CONNECT_TIMEOUT_S,
         login_timeout=LOGIN_TIMEOUT_S,
         keepalive_interval=KEEPALIVE_S,
@@ -186,34 +211,48 @@ def _options(
         preferred_auth="publickey",
         **given,
     )
-    keys.read(options.host_key_alias or options.host, options.port)
-    return options
 
 
-def _identity(key: Path) -> dict[str, object]:
-    """The key alone; one with a passphrase is left to the ssh agent, which may hold it."""
-    try:
-        asyncssh.read_private_key(key)
-    except asyncssh.KeyEncryptionError:
-        if not os.environ.get("SSH_AUTH_SOCK"):
-            raise
-        return {"client_keys": None}
-    return {"client_keys": [str(key)], "agent_path": None}
+def _config_file(instance: Instance) -> Path | None:
+    """The user's ssh configuration; ``none`` and ``/dev/null`` are none, as with ``ssh -F``."""
+    if instance.ssh_config == "none":
+        return None
+    file = Path(instance.ssh_config or "~/.ssh/config").expanduser()
+    if instance.ssh_config and not file.exists():
+        raise FileNotFoundError(f"the ssh configuration `{instance.ssh_config}` is not there")
+    return file if os.access(file, os.R_OK) or instance.ssh_config else None
 
 
-_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str, str], ...] = (
-    ((socket.gaierror,), "unknown-name", "check the host's spelling in `--host`"),
-    ((ConnectionRefusedError,), "refused", "check that the instance runs and that `--port` is its SSH port"),
-    (
-        (TimeoutError,),
-        "timed-out",
-        "check that the instance runs and that its SSH port is open to this machine",
-    ),
-    (
-        (ConnectionResetError, BrokenPipeError, asyncssh.ConnectionLost),
-        "reset",
-        "wait for the instance to boot, or check `--port`",
-    ),
+async def locked_keys(instance: Instance) -> list[Path]:
+    """The key files of *instance* that need a passphrase before a connection can be made.
+
+    Raises:
+        UsageError: the key or the ssh configuration cannot be used.
+    """
+    with ExitStack() as stack:
+        try:
+            config = await asyncio.to_thread(stack.enter_context, _plain_config(instance))
+            base = await asyncio.to_thread(_options, instance, config)
+            return await identities.to_unlock(identities.wanted(base, instance.key))
+        except (asyncssh.KeyImportError, ValueError, OSError) as error:
+            raise _unprepared(instance, error) from None
+
+
+def _unprepared(instance: Instance, error: Exception) -> UsageError:
+    hint = (
+        f"check `{instance.key}`: it must be a private key, without a passphrase or with one that you can type, "
+        "or one that your ssh agent holds"
+    )
+    return UsageError(
+        f"cannot prepare the connection to {instance}: {error}", hint=hint if instance.key else ""
+    )
+
+
+_CAUSES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((socket.gaierror,), "unknown-name"),
+    ((ConnectionRefusedError,), "refused"),
+    ((TimeoutError,), "timed-out"),
+    ((ConnectionResetError, BrokenPipeError, asyncssh.ConnectionLost), "reset"),
 )
 
 
@@ -226,17 +265,10 @@ def _explained(instance: Instance, keys: HostKeys, error: Exception) -> Provisio
             f"{instance} does not take this key{user}: {error.reason}",
             hint="give the right key with `--key` and the right user with `--user`; the provider's page says which key it holds",
         )
-    for kinds, cause, hint in _CAUSES:
-        if isinstance(error, kinds):
-            return HostUnreachableError(
-                f"no SSH connection to {instance}: {_reason(cause, error)}", hint=hint, cause=cause
-            )
     is_no_route = isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH)
-    return HostUnreachableError(
-        f"no SSH connection to {instance}: {error}",
-        hint="check the address and that `--port` is the SSH port",
-        cause="no-route" if is_no_route else "closed",
-    )
+    otherwise = "no-route" if is_no_route else "closed"
+    cause = next((cause for kinds, cause in _CAUSES if isinstance(error, kinds)), otherwise)
+    return HostUnreachableError(f"no SSH connection to {instance}: {_reason(cause, error)}", cause=cause)
 
 
 def _reason(cause: str, error: Exception) -> str:
@@ -259,12 +291,4 @@ def _host_key_error(instance: Instance, keys: HostKeys) -> HostKeyError:
     return HostKeyError(
         f"the host key of {instance} is unknown, and `--host-key strict` takes known ones only",
         hint="add it to known_hosts, or use `--host-key accept-new`",
-    )
-
-
-def _key_hint(instance: Instance) -> str:
-    return (
-        f"check `{instance.key}`: it must be a private key without a passphrase, or one in your ssh agent"
-        if instance.key
-        else ""
     )

@@ -66,16 +66,17 @@ async def regain(
     left_s = instance.contact_timeout_s - lost_for_s
     if left_s <= 0:
         raise _out_of_reach(instance, lost_for_s, "lost", way_back)
-    schedule = Schedule(max_attempts or None, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S, within_s=left_s)
-    attempts = Attempts(schedule)
-    if first_wait_s > 0:
-        on_wait("lost", lost_for_s, min(first_wait_s, left_s))
-        await asyncio.sleep(min(first_wait_s, left_s))
 
-    def patience_s(error: ProvisionError) -> float | None:
+    def patience_s(error: Exception) -> float | None:
         is_booting = time.monotonic() - lost_at <= instance.boot_grace_s
         is_refused = isinstance(error, AuthRefusedError)
         return (BOOT_RETRY_CAP_S if is_booting else AUTH_RETRY_S) if is_refused else None
+
+    schedule = Schedule(max_attempts or None, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S, within_s=left_s)
+    attempts = Attempts(schedule, asked_s=patience_s)
+    if first_wait_s > 0:
+        on_wait("lost", lost_for_s, min(first_wait_s, left_s))
+        await asyncio.sleep(min(first_wait_s, left_s))
 
     try:
         return await call_async(
@@ -84,7 +85,6 @@ async def regain(
             errors=ProvisionError,
             may_help=lambda error: isinstance(error, HostUnreachableError | AuthRefusedError),
             before_wait=lambda error, wait_s: on_wait(_cause(error), time.monotonic() - lost_at, wait_s),
-            asked_s=patience_s,
         )
     except (HostUnreachableError, AuthRefusedError) as error:
         if attempts.failures != max_attempts:

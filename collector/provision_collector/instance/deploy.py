@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from provision_agent.contract.cases import CASES
 from provision_agent.contract.events import UnknownFormatError
 from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.frames import AGENT_MAGIC, ANSWER_MAGIC, NO_PYTHON
@@ -188,7 +189,7 @@ def _understood(read: Callable[[bytes], T], line: bytes) -> T:
     try:
         return read(line)
     except UnknownFormatError as error:
-        raise ProtocolFaultError(error, hint="use one version of provision for one instance") from None
+        raise ProtocolFaultError(error, hint=CASES["other_version"].hint) from None
     except RequestFailedError as failed:
         raise ProvisionError(str(failed), hint=failed.hint, cause=failed.class_) from None
     except ParseError as error:
@@ -299,18 +300,13 @@ class _Talk:
             return HostUnreachableError("the connection was lost", cause="reset")
         return HostUnreachableError(
             f"the instance did not run the agent (exit status {self.channel.exit_status}){self._noise()}",
-            hint="a provider's proxy is often a terminal only: use the instance's direct SSH address and port",
             cause="no-exec",
         )
 
 
 def no_python() -> HostUnreachableError:
     """What `NO_PYTHON` in the answer means."""
-    return HostUnreachableError(
-        "there is no python3 of at least 3.8 on the instance",
-        hint="on the instance: `apt-get update && apt-get install -y python3`, then the same command again",
-        cause="no-python",
-    )
+    return HostUnreachableError("there is no python3 of at least 3.8 on the instance", cause="no-python")
 
 
 def python_command(program: str, *, oldest: tuple[int, int] = (3, 8)) -> str:

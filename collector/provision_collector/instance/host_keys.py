@@ -6,7 +6,6 @@ read before the exchange of keys and written after it, in threads: the exchange 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,11 @@ import asyncssh
 import platformdirs
 
 from ..storage import FileLock, append, private_folder, write_atomically
+from . import known_hosts
+from .known_hosts import Trusted
 
 if TYPE_CHECKING:
     from .address import Instance
-
-Trusted = tuple[
-    list[object], list[object], list[object], list[object], list[object], list[object], list[object]
-]
 
 
 def own_file() -> Path:
@@ -66,13 +63,9 @@ class HostKeys:
         files = [self._file]
         if not self._instance.instance_id and not self._instance.known_hosts:
             files += [Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")]
-        readable = [str(file) for file in files if os.access(file, os.R_OK)]
-        none: Trusted = ([], [], [], [], [], [], [])
-        if not readable or self._policy == "off":
-            return none
-        found = asyncssh.read_known_hosts(readable).match(self.entry, "", None)
+        found = known_hosts.find([] if self._policy == "off" else files, self.entry)
         self._has_entry = bool(found[0] or found[1])
-        return found  # type: ignore[return-value]
+        return found
 
     def accept(self, key: asyncssh.SSHKey) -> bool:
         """Whether an untrusted *key* may be used; a first one is to be recorded under accept-new."""
@@ -97,9 +90,10 @@ class HostKeys:
 def record(file: Path, entry: str, key: asyncssh.SSHKey) -> None:
     """Append *key* for *entry*; several processes may do so at once. Raises OSError, LockBusyError."""
     private_folder(file.parent)
-    line = f"{entry} {key.export_public_key().decode().strip()}\n".encode()
+    line = f"{entry} {key.export_public_key().decode().strip()}\n"
     with _changing(file):
-        append(file, line)
+        append(file, line.encode())
+        known_hosts.added(file, line)
 
 
 def _changing(file: Path) -> FileLock:

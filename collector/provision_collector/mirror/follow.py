@@ -185,7 +185,6 @@ class FollowSession:
         return HostUnreachableError(
             f"the instance did not run the follower (exit status {channel.exit_status})"
             + (f"; it said: {text}" if text else ""),
-            hint="a provider's proxy is often a terminal only: use the instance's direct SSH address and port",
             cause="no-exec",
         )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from provision_agent.contract.plan import Bound, Download, Plan, SecretRule
+from provision_agent.contract.plan import Download, Plan
+from provision_agent.contract.plan_parts import Bound, SecretRule
 from provision_agent.contract.source_kinds import host_of
 
 from .answers import Source, Survey

@@ -11,7 +11,8 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from provision_agent.contract import plan, source_kinds
+from provision_agent.contract import plan
+from provision_agent.contract.steps import STEP_NAMES
 
 from ..errors import UsageError
 from . import paths
@@ -64,7 +65,6 @@ def compile_plan(
         limits=dataclasses.replace(
             made.limits,
             run_s=made.limits.run_s if timeout_s is None else timeout_s,
-            hosts=source_kinds.host_limits(made.limits.hosts),
         ),
         workspace_fallback=workspace is None and folder == DEFAULT_WORKSPACE,
         steps=_steps(skip, only),
@@ -81,13 +81,13 @@ def _workspace(path: str) -> str:
 
 def _steps(skip: Sequence[str], only: Sequence[str]) -> tuple[str, ...]:
     for step in (*skip, *only):
-        if step not in plan.STEPS:
+        if step not in STEP_NAMES:
             raise UsageError(
-                f"unknown step `{step}`{suggestion(step, frozenset(plan.STEPS))}",
-                hint=f"the steps are {', '.join(plan.STEPS)}",
+                f"unknown step `{step}`{suggestion(step, frozenset(STEP_NAMES))}",
+                hint=f"the steps are {', '.join(STEP_NAMES)}",
             )
-    wanted = {*only, "checks"} if only else set(plan.STEPS)
-    return tuple(step for step in plan.STEPS if step in wanted and step not in skip)
+    wanted = {*only, "checks"} if only else set(STEP_NAMES)
+    return tuple(step for step in STEP_NAMES if step in wanted and step not in skip)
 
 
 def _with_limits(item: Download, general: Limits) -> Download:

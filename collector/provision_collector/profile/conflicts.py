@@ -35,6 +35,7 @@ def conflicts(document: Node, *, is_whole: bool = True) -> Iterator[Problem]:
         yield from _names_given_twice(python, "layers")
     if is_whole:
         yield from _undeclared_secrets(document)
+        yield from _unknown_services(document)
 
 
 def _paths_with_two_owners(document: Node) -> Iterator[Problem]:
@@ -88,6 +89,15 @@ def _names_given_twice(owner: Node, section: str) -> Iterator[Problem]:
             )
         elif name is not None:
             lines[name] = item.mark.line
+
+
+def _unknown_services(document: Node) -> Iterator[Problem]:
+    names = frozenset(filter(None, (service.text("name") for service in document.section("services"))))
+    for check in document.section("checks"):
+        name = check.text("service")
+        if name is not None and name not in names:
+            message = f"no service of this profile is called `{name}`{suggestion(name, names)}"
+            yield Problem(check.mark_of("service"), message)
 
 
 def _undeclared_secrets(document: Node) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from provision_agent.contract.plan import Bound
+from provision_agent.contract.plan_parts import Bound
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -83,6 +83,15 @@ def measure(
     text = f"^({pattern}|{units.NUMBER_PATTERN}){f'({suffix})?' if suffix else ''}$"
     shapes: list[Shape] = [{"type": "number", "minimum": 0}, {"type": "string", "pattern": text}]
     return Form(validate, {"anyOf": [*shapes, *([{"const": word}] if word else [])]})
+
+
+def log_pattern(value: str) -> str:
+    """A regular expression, as the instance's Python reads it too."""
+    try:
+        re.compile(filled(value))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"`{value}` is not a regular expression: {error}") from None
+    return value
 
 
 def filled(value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from provision_agent.contract.plan import Bound as PlanBound
+from provision_agent.contract.plan_parts import Bound as PlanBound
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from . import field_checks as checks
@@ -79,6 +79,11 @@ Filled = Annotated[
     str,
     string(checks.filled, minLength=1),
     Kind("text, not empty", "warm up"),
+]
+LogPattern = Annotated[
+    str,
+    string(checks.log_pattern, minLength=1),
+    Kind("regular expression", "CUDA error"),
 ]
 Word = Annotated[
     str,

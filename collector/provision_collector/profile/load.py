@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pydantic
-from provision_agent.contract.plan import SecretRule
+from provision_agent.contract.plan_parts import SecretRule
 
 from ..errors import ProfileError
 from .compose import LISTS, merge, removals

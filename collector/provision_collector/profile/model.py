@@ -15,7 +15,17 @@ from pydantic import Field, StrictBool
 
 from . import fields as f
 from .model_base import Item, ItemName, Part
-from .model_parts import Hook, ItemLimits, Limits, Markers, Ready, Secret, Substitute, When
+from .model_parts import (
+    Hook,
+    ItemLimits,
+    Limits,
+    Markers,
+    Ready,
+    Secret,
+    StartFailureHook,
+    Substitute,
+    When,
+)
 from .model_python import Python
 from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, part_in
 
@@ -106,13 +116,15 @@ class Command(Item):
 
 
 class Check(Item):
-    """What must be there: one of `path`, `glob` and `imports`."""
+    """What must be there: one of `path`, `glob`, `imports` and `service`."""
 
     identity = "name"
-    one_of = ("path", "glob", "imports")
+    one_of = ("path", "glob", "imports", "service")
     only_with: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "min_count": ("glob",),
         "min_size": ("glob", "path"),
+        "nodes": ("service",),
+        "models": ("service",),
     }
 
     name: Annotated[f.Filled, Example("Checkpoints")]
@@ -127,6 +139,14 @@ class Check(Item):
     """Smaller files do not count."""
     imports: Annotated[tuple[f.Module, ...], Field(min_length=1)] | None = None
     """Modules that the environment's python must be able to import."""
+    service: Annotated[f.Filled, Example("comfyui")] | None = None
+    """The name of a service that is a ComfyUI: once it is ready it is asked for `nodes` and `models`."""
+    nodes: Annotated[tuple[f.Filled, ...], Example("[KSampler, VHS_VideoCombine]")] = ()
+    """Classes that it must offer in `/object_info`."""
+    models: Annotated[
+        tuple[f.AnyPath, ...], Example("[ComfyUI/models/vae/ae.safetensors, loras/style.safetensors]")
+    ] = ()
+    """Models that it must list: by their path, or as its folder and name, wherever it looks for that folder."""
 
 
 class Service(Item):
@@ -147,7 +167,13 @@ class Service(Item):
     restart: Literal["never", "on_failure"] = "never"
     """`on_failure` starts it again when it ends with an error, a bounded number of times with growing pauses."""
     start: Literal["usable", "complete"] = "usable"
-    """Started as soon as everything critical is there, or when everything is."""
+    """Started as soon as everything critical is there, or when everything is. The nodes of a ComfyUI that are critical or required are there before it starts."""
+    secrets: tuple[f.SecretUse, ...] = ()
+    """Secrets that it gets as environment variables. They are on no disk: after a reboot it waits for the next `provision up`."""
+    log_failures: Annotated[tuple[f.LogPattern, ...], Example('["CUDA error", "no kernel image"]')] = ()
+    """Regular expressions: it has failed when its log since its start has a line with one of them."""
+    on_start_failure: StartFailureHook | None = None
+    """Run once when its first start failed; then it is started a second time."""
 
 
 class Document(Part):

@@ -58,6 +58,8 @@ class Limits(ItemLimits):
 
     run: Annotated[f.Duration, Example("2h")] = 3600.0
     """The whole run. The instance keeps this limit itself, even if nobody is connected."""
+    patience: Annotated[f.Duration, Example("5m")] = 60.0
+    """How long a server that cannot be reached is tried, before what has no other source fails. Waits grow to 15 seconds and are shared by all that want it; other servers go on meanwhile. `attempts` does not count here."""
     files: f.CountOrAuto = None
     """Downloads at once, at most. `auto` starts with 4."""
     rate: f.RateOrNone = None
@@ -103,7 +105,7 @@ class Ready(Part):
     url: f.WebUrl
     """Asked on the instance itself."""
     within: f.Duration = 600.0
-    """How long it may take from its start."""
+    """How long its log may be silent before it is given up; as long as that grows, it has until `limits.run`."""
     successes: f.Count = 2
     """Good answers in a row."""
     json_: Annotated[dict[str, object], Field(alias="json"), Example("{devices: not_empty}")] = {}
@@ -117,6 +119,19 @@ class Hook(Part):
 
     run: Annotated[f.Argv, Example('[vastai, destroy, instance, "${run_id}"]')]
     """Program and arguments, one word each; `${run_id}` says which run it was."""
+    secrets: tuple[f.SecretUse, ...] = ()
+    """Secrets that it gets as environment variables."""
+    timeout: f.Duration = 300.0
+    """After this it is ended."""
+
+
+class StartFailureHook(Part):
+    """A command that is run once, when the first start of a service failed, before it is started a second time."""
+
+    is_merged = False
+
+    run: Annotated[f.Argv, Example("[python, repair.py]")]
+    """Program and arguments, one word each; `python` is the environment's. It runs in the service's folder."""
     secrets: tuple[f.SecretUse, ...] = ()
     """Secrets that it gets as environment variables."""
     timeout: f.Duration = 300.0

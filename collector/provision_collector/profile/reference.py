@@ -1,6 +1,7 @@
 """The tables of docs/PROFILE.md, made from the models; the text around them is written by hand.
 
-A block between ``<!-- fields: Download -->`` (``<!-- steps -->``, ``<!-- sources -->``) and ``<!-- end -->`` is made anew, everything else stays.
+A block between ``<!-- fields: Download -->`` (``<!-- steps -->``, ``<!-- sources -->``) and ``<!-- end -->`` is made anew, everything
+else stays; a model that has no block gets one at the end.
 ``python -m provision_collector.profile.reference docs/PROFILE.md`` writes the file.
 """
 
@@ -28,12 +29,16 @@ _BYTES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 
 
 def filled(page: str) -> str:
-    """*page* with every generated block made anew.
+    """*page* with every generated block made anew, and with one for each model.
 
     Raises:
         KeyError: a block of a model that does not exist.
     """
     models = {model.__name__: model for model in all_parts()}
+    for name, model in models.items():
+        mark = f"<!-- fields: {name} -->\n"
+        if mark not in page:
+            page += f"\n## {name}\n\n{model.__doc__}\n\n{mark}<!-- end -->\n"
 
     def block(match: re.Match[str]) -> str:
         what, _, name = match[2].partition(": ")

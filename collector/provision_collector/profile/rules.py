@@ -41,6 +41,9 @@ def _check(check: Node) -> Iterator[Problem]:
     for key, fitting in Check.only_with.items():
         if key in check.value and kinds[0] not in fitting:
             yield Problem(_key_mark(check, key), f"`{key}` means nothing with `{kinds[0]}`: remove it")
+    if kinds[0] == "service" and not any(check.section(key) for key in ("nodes", "models")):
+        message = "say what the service must offer: give `nodes`, `models` or both"
+        yield Problem(_key_mark(check, "service"), message)
 
 
 def _service(service: Node) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from provision_agent.contract.plan import SecretRule
+from provision_agent.contract.plan_parts import SecretRule
 
 if TYPE_CHECKING:
     from .load import Profile

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from provision_agent.contract.plan import BUILT_IN_VARIABLES
+from provision_agent.contract.plan_json import BUILT_IN_VARIABLES
 
 from .model import Document
 from .notes import AS_WRITTEN, fields_of

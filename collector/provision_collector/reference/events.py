@@ -7,7 +7,8 @@ import typing
 from collections.abc import Iterable, Iterator
 
 from provision_agent.contract import events
-from provision_agent.contract.events import EVENTS, MAX_DEPTH, MAX_EVENT_BYTES, Body, EventType, Head
+from provision_agent.contract.event_bodies import Body
+from provision_agent.contract.events import EVENTS, MAX_DEPTH, MAX_EVENT_BYTES, EventType, Head
 from provision_agent.contract.parsing import MAX_ENTRIES, MAX_INTEGER, MAX_TEXT_CHARS, NO_OTHER_BOUNDS, Bounds
 from provision_agent.contract.steps import GROUPS
 
@@ -40,8 +41,8 @@ def document() -> str:
         "",
         *_table(name for name, kind in EVENTS.items() if not kind.group),
     ]
-    for kind, group in GROUPS.items():
-        lines += [f"## Of {group}", "", *_table(name for name in EVENTS if name.startswith(f"{kind}_"))]
+    for group in GROUPS.values():
+        lines += [f"## Of {group}", "", *_table(name for name, kind in EVENTS.items() if kind.group == group)]
     lines += ["## The fields", ""]
     lines += table(("field", "type and bounds", "where it differs"), _field_rows())
     return "\n".join(lines)

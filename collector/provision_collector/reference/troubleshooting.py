@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from provision_agent.contract.cases import CASES
 from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.verdicts import NEXT, VERDICTS
 
@@ -11,12 +12,16 @@ _TEXT = (
     "A run ends with a verdict and an exit code; each error of it has a class. Both are the same on the terminal, in `--json`, "
     "over HTTP and in Python. Of one error the message says what happened and why, and the line `next:` what to do now."
 )
-_SCOPES = {"item": "this item", "host": "every item of that source", "run": "the instance as a whole"}
+_SCOPES = {
+    "item": "this item",
+    "host": "every item of that source",
+    "run": "the instance as a whole",
+}
 
 
 def document() -> str:
     """The text of docs/TROUBLESHOOTING.md."""
-    lines = head("Troubleshooting", "contract/verdicts.py and contract/failures.py", _TEXT)
+    lines = head("Troubleshooting", "contract/verdicts.py, contract/failures.py and contract/cases.py", _TEXT)
     lines += ["## How a command ends", "", "The worst of many comes first.", ""]
     worst_first = sorted(VERDICTS.items(), key=lambda each: -each[1].severity)
     lines += table(
@@ -36,11 +41,24 @@ def document() -> str:
             (
                 code(name),
                 each.hint,
-                _SCOPES[each.scope],
+                "the way to the instance" if each.is_of_contact else _SCOPES[each.scope],
                 "may help" if each.is_retriable else "does not help",
                 code(each.next),
             )
             for name, each in FAILURES.items()
+        ),
+    )
+    lines += [
+        "## Cases",
+        "",
+        "`case` of an error, where there is better advice than that of its class. `{…}` is what the error is about.",
+        "",
+    ]
+    lines += table(
+        ("case", "what to do", "`next`"),
+        (
+            (code(name), each.hint, code(each.next) if each.next else "by the class")
+            for name, each in CASES.items()
         ),
     )
     lines += [

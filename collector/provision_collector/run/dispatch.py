@@ -27,7 +27,8 @@ from provision_agent.contract.messages import (
     read_answer,
 )
 from provision_agent.contract.parsing import ParseError, parse
-from provision_agent.contract.plan import Plan, PlanFormatError
+from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import PlanFormatError
 from provision_agent.contract.retry import Attempts, Schedule, call_async
 
 from ..errors import (
@@ -258,7 +259,7 @@ class Dispatch:
         if not runs:
             raise AgentLostError(
                 f"the folder of run `{self.run}` was deleted on {self._instance}: its verdict cannot be known",
-                hint="the same `provision up` again goes on with what is there; files are verified, not trusted",
+                cause="folder-gone",
             )
         return runs[0]
 

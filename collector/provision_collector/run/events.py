@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -115,7 +116,14 @@ class EventTail:
         if (is_ours or origin is not None) and not self._is_forger:
             self._is_forger = True
             log.warning("event_not_ours", path=str(self._path), at=self._offset)
-        return None if is_ours else event
+        return None if is_ours else _in_own_words(event)
+
+
+def _in_own_words(event: Event) -> Event:
+    """*event* with the advice that this side gives, in place of the instance's words."""
+    if "hint" not in event.data:
+        return event
+    return replace(event, data={**event.data, "hint": getattr(event.body, "hint", None)})
 
 
 def not_of_an_agent(misfit: object) -> AgentLostError:

@@ -3,39 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Annotated, NotRequired
 
 from provision_agent.contract import verdicts
-from provision_agent.contract.status import ItemState, RunState
+from provision_agent.contract.failures import Kind
+from provision_agent.contract.status import ItemError, ItemState, RunState
 from provision_agent.contract.steps import THERE
+from pydantic import Field
+from typing_extensions import TypedDict
 
+from .. import mirror
 from ..errors import ProvisionError
-from ..mirror import Gap
+
+Problem = TypedDict(
+    "Problem",
+    {
+        "class": str,
+        "item": str | None,
+        "level": str | None,
+        "message": str | None,
+        "hint": str | None,
+        "retriable": bool | None,
+    },
+)
+"""What went wrong with one item, and what to do."""
 
 
-class Outcome(TypedDict, total=False):
-    """How it ended, for programs: the fields of docs/SCRIPTING.md, all of which are there but for the last two."""
+class Gap(TypedDict):
+    """Bytes of a log that were gone before anyone read them."""
+
+    file: str
+    bytes: int | None
+
+
+class Service(TypedDict):
+    """A service on the instance."""
+
+    name: str
+    state: str
+    url: str | None
+
+
+class Downloads(TypedDict):
+    """How many files."""
+
+    ok: int
+    failed: int
+    skipped: int
+
+
+class Checks(TypedDict):
+    """How the checks went; the failed ones by name."""
+
+    passed: int
+    failed: list[str]
+
+
+class Outcome(TypedDict):
+    """How a run ended, and what to do next: the fields of docs/SCRIPTING.md."""
 
     run: str
     host: str
     labels: dict[str, str]
-    verdict: str
+    verdict: Annotated[str, Field(json_schema_extra={"enum": list(verdicts.VERDICTS)})]
     exit_code: int
-    next: str
+    next: Annotated[str, Field(json_schema_extra={"enum": list(verdicts.NEXT)})]
     duration_s: float | None
     usable_after_s: float | None
     bytes_downloaded: int | None
-    downloads: dict[str, int]
-    checks: dict[str, object]
+    downloads: Downloads
+    checks: Checks
     warnings: list[str]
-    services: list[dict[str, object]]
-    errors: list[dict[str, object]]
-    gaps: list[dict[str, object]]
+    services: list[Service]
+    errors: list[Problem]
+    gaps: list[Gap]
     reconnects: int
     logs: dict[str, str]
-    instance_labels: dict[str, str]
+    instance_labels: NotRequired[dict[str, str]]
     """Of a run: labels that only the instance knows."""
-    line: str | None
+    line: NotRequired[str | None]
     """Of `collect`: the marker's line."""
 
 
@@ -47,7 +93,7 @@ def outcome_of(
     exit_code: int,
     labels: Mapping[str, str],
     logs: Mapping[str, str],
-    gaps: Sequence[Gap],
+    gaps: Sequence[mirror.Gap],
     reconnects: int,
     error: ProvisionError | None = None,
     warnings: Sequence[str] = (),
@@ -57,9 +103,12 @@ def outcome_of(
     Labels that only the instance knows are its `instance_labels`, beside this side's *labels*.
     """
     missed = [item for item in state.errors.values() if item.level == "optional"]
-    errors = [item.to_json() for item in state.errors.values() if item.level != "optional"]
+    needed = [item for item in state.errors.values() if item.level != "optional"]
+    errors = [_told(item) for item in needed]
+    kinds: list[Kind] = [(item.class_, item.case) for item in needed]
     if error is not None:
         errors.append(_as_item(error))
+        kinds.append(error.cause)
     downloads, checks = state.items["downloads"].values(), state.items["checks"].values()
     outcome: Outcome = {
         "run": state.run,
@@ -67,7 +116,7 @@ def outcome_of(
         "labels": dict(labels),
         "verdict": verdict,
         "exit_code": exit_code,
-        "next": _next(verdict, exit_code, [str(item["class"]) for item in errors]),
+        "next": _next(verdict, exit_code, kinds),
         "duration_s": state.duration_s,
         "usable_after_s": state.usable_after_s,
         "bytes_downloaded": state.bytes_downloaded,
@@ -82,7 +131,7 @@ def outcome_of(
         },
         "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed), *warnings],
         "services": [
-            {"name": service.item, "state": service.state, "url": service.facts.get("url")}
+            {"name": service.item, "state": service.state, "url": service.text("url") or None}
             for service in state.items["services"].values()
         ],
         "errors": errors,
@@ -100,7 +149,18 @@ def _is_there(download: ItemState) -> bool:
     return download.state == "done" or (download.state == "skipped" and download.text("reason") in THERE)
 
 
-def _as_item(error: ProvisionError) -> dict[str, object]:
+def _told(error: ItemError) -> Problem:
+    return {
+        "class": error.class_,
+        "item": error.item,
+        "level": error.level,
+        "message": error.message,
+        "hint": error.hint,
+        "retriable": error.retriable,
+    }
+
+
+def _as_item(error: ProvisionError) -> Problem:
     return {
         "class": error.cause,
         "item": "instance",
@@ -111,8 +171,8 @@ def _as_item(error: ProvisionError) -> dict[str, object]:
     }
 
 
-def _next(verdict: str, exit_code: int, classes: list[str]) -> str:
+def _next(verdict: str, exit_code: int, kinds: list[Kind]) -> str:
     by_code = {2: "report_bug", 3: "fix_profile", 70: "report_bug", 74: "retry"}
     if verdict in ("usage",):
         return "none"
-    return by_code.get(exit_code) or verdicts.next_action(verdict, classes)
+    return by_code.get(exit_code) or verdicts.next_action(verdict, kinds)

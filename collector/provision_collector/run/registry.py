@@ -133,9 +133,9 @@ def remember(record: RunRecord) -> None:
 
 def record_of(instance: Instance) -> dict[str, object]:
     """How to reach *instance* again from any folder, for a `RunRecord`."""
-    values: dict[str, object] = asdict(instance)
+    values: dict[str, object] = {**asdict(instance), "ssh_options": list(instance.ssh_options)}
     for name in ("key", "ssh_config", "known_hosts"):
-        if values[name] is not None:
+        if values[name] is not None and values[name] != "none":
             values[name] = str(Path(str(values[name])).expanduser().absolute())
     return values
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import structlog
 from provision_agent.contract import verdicts
 from provision_agent.contract.status import RunState
 
-from ..errors import HostUnreachableError, ProtocolFaultError, ProvisionError
+from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
 from ..instance import Instance, Link
 from ..storage import in_thread
 from . import registry
@@ -25,8 +26,10 @@ from .dispatch import Dispatch
 from .outcome import Outcome, outcome_of
 from .registry import RunFiles, RunRecord
 from .spec import Known, Order, knows, new_run_id
-from .state import Progress
+from .state import LocalRun
 from .watcher import Watcher
+
+log = structlog.get_logger()
 
 WORD_AFTER_DEADLINE_S = 30.0
 """How long after the run's deadline its verdict may take to get here."""
@@ -50,24 +53,24 @@ class Run:
         self._on_end = on_end
         self._order = order
         self._accepted_unix = int(time.time())
-        self._progress = Progress(
+        self._local = LocalRun(
             order.run_id or new_run_id(), planned=None if order.plan is None else knows(order.plan)
         )
-        self._link = Link(instance, self._progress.emit)
+        self._link = Link(instance, self._local.emit)
         self._dispatch = Dispatch(
             order,
             instance,
             self._link,
-            self._progress.emit,
-            run=self._progress.run,
+            self._local.emit,
+            run=self._local.run,
             accepted_unix=self._accepted_unix,
         )
-        self._watcher = Watcher(self._progress, self._dispatch, self._link)
+        self._watcher = Watcher(self._local, self._dispatch, self._link)
         self._started = asyncio.Event()
         self._leaving: tuple[str, int] | None = None
-        self._progress.emit("run_accepted", host=str(instance), labels=dict(order.labels))
+        self._local.emit("run_accepted", host=str(instance), labels=dict(order.labels))
         self._task = asyncio.create_task(self._course(), name=f"run {self.id}")
-        self._task.add_done_callback(lambda _: self._progress.changed())
+        self._task.add_done_callback(lambda _: self._local.changed())
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,22 +83,22 @@ class Run:
     @property
     def id(self) -> str:
         """The run's id; one that joins learns it from the instance."""
-        return self._progress.run
+        return self._local.run
 
     @property
     def files(self) -> RunFiles | None:
         """The mirrors on this machine; None until the instance has said which run it is."""
-        return self._progress.files
+        return self._local.files
 
     @property
     def status(self) -> Mapping[str, object]:
         """The state of the run, folded from its events: the fields of `status.json`."""
-        return self._progress.state.to_json()
+        return self._local.state.to_json()
 
     @property
     def state(self) -> RunState:
         """The state of the run, folded from its events: once in this process, here."""
-        return self._progress.state
+        return self._local.state
 
     @property
     def is_started(self) -> bool:
@@ -118,7 +121,7 @@ class Run:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What this side warned of so far."""
-        return tuple(self._progress.own_warnings)
+        return tuple(self._local.own_warnings)
 
     @property
     def has_contact(self) -> bool:
@@ -137,9 +140,9 @@ class Run:
 
         Ends after the `outcome` event. A slow reader costs no memory: events are read from the mirror.
         """
-        async for event in self._progress.events(is_abandoned=self._task.done):
+        async for event in self._local.events(is_abandoned=self._task.done):
             yield self._told(event)
-        if self._progress.outcome is None:
+        if self._local.outcome is None:
             self._task.result()  # a bug here, or cancelled from outside: raised to whoever listens
 
     def _told(self, event: dict[str, object]) -> dict[str, object]:
@@ -161,9 +164,9 @@ class Run:
         """Wait for the end; the fields are those of docs/SCRIPTING.md."""
         with suppress(asyncio.CancelledError):
             await asyncio.shield(self._task)
-        if self._progress.outcome is None:
+        if self._local.outcome is None:
             raise asyncio.CancelledError
-        return self._progress.outcome
+        return self._local.outcome
 
     def give_secrets(self, values: Mapping[str, str]) -> None:
         """Take *values* for whenever an agent must be started again; answers `secrets_needed`."""
@@ -179,12 +182,12 @@ class Run:
         try:
             await self._dispatch.stop()
         except HostUnreachableError:
-            if not self._progress.is_finished:  # else the end of the run was quicker than the answer
+            if not self._local.is_finished:  # else the end of the run was quicker than the answer
                 raise
 
     async def leave(self, verdict: str = "cancelled", exit_code: int = 130) -> None:
         """Stop watching. The run goes on; `provision attach` finds it again."""
-        if not self._task.done() and self._progress.outcome is None:  # else it is at its last words already
+        if not self._task.done() and self._local.outcome is None:  # else it is at its last words already
             self._leaving = (verdict, exit_code)
             self._task.cancel()
         with suppress(asyncio.CancelledError):
@@ -221,7 +224,7 @@ class Run:
         await self._link.connected()
         await self._dispatch.take_place()
         files = await asyncio.to_thread(self._choose_files)
-        await self._progress.bind(self._dispatch.run, files)
+        await self._local.bind(self._dispatch.run, files)
         await self._remember(files, verdict=None)
         self._started.set()
         async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S):
@@ -243,7 +246,7 @@ class Run:
         files = self.files
         if files is None:
             files = RunFiles.of(self._order.logs_dir, self.id, self._accepted_unix)
-            await self._progress.write_what_is_left(files)
+            await self._local.write_what_is_left(files)
         outcome = outcome_of(
             self.state,
             host=str(self.instance),
@@ -254,11 +257,11 @@ class Run:
             gaps=self._watcher.gaps,
             reconnects=self._link.reconnects,
             error=error,
-            warnings=self._progress.own_warnings,
+            warnings=self._local.own_warnings,
         )
-        if self.is_started and self._progress.is_finished:
+        if self.is_started and self._local.is_finished:
             await self._remember(files, verdict=verdict)
-        self._progress.end(outcome)
+        self._local.end(outcome)
         return outcome
 
     async def _remember(self, files: RunFiles, *, verdict: str | None) -> None:
@@ -274,7 +277,16 @@ class Run:
             known=None if self.known is None else self.known.to_json(),
             is_named_here=self._dispatch.is_named_here,
         )
-        await in_thread(registry.remember, record)
+        try:
+            await in_thread(registry.remember, record)
+        except (OSError, LocalMachineError) as error:
+            if verdict is None:
+                log.warning(
+                    "run not remembered",
+                    run=self.id,
+                    why=str(error),
+                    next=f"watch it from here; later `provision attach --host {self.instance}` finds it",
+                )
 
 
 async def _wait(event: asyncio.Event) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from provision_agent.contract.parsing import ParseError, bounded, parse, to_json
-from provision_agent.contract.plan import Plan, SecretRule
+from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.steps import STEP_NAMES
 
 LONGEST_UNKNOWN_RUN_S = 24 * 3600.0

@@ -7,7 +7,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
-from provision_agent.contract.events import Event, RunFinished
+from provision_agent.contract.event_bodies import RunFinished
+from provision_agent.contract.events import Event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
 
@@ -21,7 +22,7 @@ FOLDS_IN_A_ROW = 200
 """So many events are folded before others have their turn on the event loop: about a millisecond."""
 
 
-class Progress:
+class LocalRun:
     """One run so far. Any number of readers may iterate `events`; each is woken when something has changed.
 
     Args:

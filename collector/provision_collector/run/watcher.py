@@ -31,7 +31,7 @@ from ..mirror import (
 from ..storage import in_thread
 from .dispatch import Dispatch
 from .registry import RunFiles
-from .state import Progress
+from .state import LocalRun
 
 AGENT_RESTARTS = 3
 AGENT_DEAD_AFTER_S = 3.0
@@ -45,8 +45,8 @@ log = structlog.get_logger()
 class Watcher(Listener):
     """Watches one run; `gaps` are the bytes that could not be had."""
 
-    def __init__(self, progress: Progress, dispatch: Dispatch, link: Link) -> None:
-        self._progress = progress
+    def __init__(self, local: LocalRun, dispatch: Dispatch, link: Link) -> None:
+        self._local = local
         self._dispatch = dispatch
         self._link = link
         self._state: MirrorState | None = None
@@ -82,7 +82,7 @@ class Watcher(Listener):
                 self._close_mirrors()
 
     async def _open_mirrors(self) -> None:
-        files = self._progress.files
+        files = self._local.files
         assert files is not None
         self._mirrors = []
         try:
@@ -90,7 +90,7 @@ class Watcher(Listener):
         except BaseException:
             self._close_mirrors()
             raise
-        self._progress.write_own_events()
+        self._local.write_own_events()
 
     def _open(self, files: RunFiles) -> None:
         """Open the mirrors; each is read once, to see whether it is as it was left."""
@@ -105,19 +105,19 @@ class Watcher(Listener):
 
     async def _read_along(self) -> None:
         """Another process here writes the mirrors: read them until it ends or the run does."""
-        files = self._progress.files
+        files = self._local.files
         assert files is not None
         log.info("mirror_shared", path=str(files.core))
         self.caught_up.set()
         self._link.drop()
         while not self._is_complete():
-            await self._progress.absorb()
-            if await in_thread(_is_free, files):
+            await self._local.absorb()
+            if not await in_thread(is_fed, files):
                 return
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _feed(self) -> None:
-        await self._progress.absorb()
+        await self._local.absorb()
         guardian = asyncio.create_task(self._guard_agent())
         following: asyncio.Task[None] | None = None
         try:
@@ -155,11 +155,11 @@ class Watcher(Listener):
             self._link.lose(str(lost), heard_at=session.heard_at)
 
     def _end_when_fed(self) -> None:
-        if self._progress.is_fed(self._mirrors):
+        if self._local.is_fed(self._mirrors):
             self._done.set()
 
     def _is_complete(self) -> bool:
-        if self._progress.is_complete():
+        if self._local.is_complete():
             self._done.set()
         return self._done.is_set()
 
@@ -170,9 +170,7 @@ class Watcher(Listener):
         dead_since: float | None = None
         while True:
             await asyncio.sleep(GUARD_EVERY_S)
-            is_dead = not (
-                self._is_agent_alive or self._progress.is_finished or self._link.connection is None
-            )
+            is_dead = not (self._is_agent_alive or self._local.is_finished or self._link.connection is None)
             dead_since = (dead_since or time.monotonic()) if is_dead else None
             if dead_since is None or time.monotonic() - dead_since < AGENT_DEAD_AFTER_S:
                 continue
@@ -194,13 +192,13 @@ class Watcher(Listener):
             return
         self._restarts += 1
         self._is_agent_alive = True
-        self._progress.emit("agent_restarted", restarts=self._restarts)
+        self._local.emit("agent_restarted", restarts=self._restarts)
 
     # -- what a session tells
 
     async def on_bytes(self, mirror: Mirror) -> None:
         if mirror.name == "events":
-            await self._progress.absorb()
+            await self._local.absorb()
         self._end_when_fed()
 
     async def on_status(self, status: Holders) -> None:
@@ -215,7 +213,7 @@ class Watcher(Listener):
         if self._state is None or await in_thread(
             self._state.add_gap, gap
         ):  # else so many that nobody reads them
-            self._progress.emit("gap", file=gap.file, bytes=gap.bytes)
+            self._local.emit("gap", file=gap.file, bytes=gap.bytes)
 
 
 async def _end(*tasks: asyncio.Task[None] | None) -> None:
@@ -226,13 +224,13 @@ async def _end(*tasks: asyncio.Task[None] | None) -> None:
     await asyncio.gather(*running, return_exceptions=True)
 
 
-def _is_free(files: RunFiles) -> bool:
-    """Nobody writes the mirrors any more."""
+def is_fed(files: RunFiles) -> bool:
+    """Whether a process here writes the mirrors."""
     try:
         Mirror(files.core, MirrorState(files.state), "core").close()
     except MirrorBusyError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _link_latest(core: Path) -> None:

@@ -14,9 +14,10 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, U
 
 MIB = 1 << 20
 MIN_RANGE, FIRST_RANGE, MAX_RANGE = 8 * MIB, 12 * MIB, 128 * MIB
+FIRST_WAIT_S, FIRST_TIMES = 0.08, 4.0
+"""A first range is as many times longer as an answer takes longer than this, up to so many times."""
 TAIL_RANGE, TAIL_S, FAST_BYTES_PER_S = 2 * MIB, 0.15, 10e6
 """Fast connections are given as little as `TAIL_S` of work at the end, so that all end together."""
-HASH_BYTES_PER_S = 2e9
 TURNS_MOST, LEAST_WAIT_S = 16, 0.02
 """A file is handed out in at most so many turns of its connections; a request costs at least so long."""
 MIN_CUT, MAX_CUT, CUT_S = MIB // 4, 4 * MIB, 1.5
@@ -102,6 +103,8 @@ class State(NamedTuple):
     """Connections that have nothing to do."""
     is_line_full: bool = False
     """More connections have been tried and brought nothing: then waiting for answers costs nothing either."""
+    hash_bytes_per_s: float = 2e9
+    """What the hashes of all files together can take."""
 
 
 class Assign(NamedTuple):
@@ -149,6 +152,7 @@ class _Desk:
         self.files = state.files
         self.hosts = state.hosts
         self.is_line_full = state.is_line_full
+        self.hash_bytes_per_s = state.hash_bytes_per_s
         self.open = {name: host.open for name, host in state.hosts.items()}
         self.missing: Dict[int, List[Tuple[int, int]]] = {
             each.key: list(each.missing) for each in state.files
@@ -157,6 +161,7 @@ class _Desk:
             each.key: {piece.key: piece for piece in each.pieces} for each in state.files
         }
         self.count = {each.key: len(each.pieces) for each in state.files}
+        self.assigned = {each.key: 0 for each in state.files}
         self.closes = {each.key: each.closes for each in state.files}
         self.left = sum(end - start for spans in self.missing.values() for start, end in spans)
 
@@ -226,6 +231,7 @@ def _assign(desk: _Desk) -> Optional[Action]:
             cut = end if end - start < length + length // 4 else start + length
             spans[0:1] = [(cut, end)] if cut < end else []
             desk.left -= cut - start
+            desk.assigned[file.key] += cut - start
             desk.opened(file)
             return Assign(file.key, start, cut)
     return None
@@ -241,12 +247,14 @@ def _length(desk: _Desk, file: File) -> int:
     host = desk.hosts[file.host]
     rate, wait_s = host.bytes_per_s, host.first_byte_s
     missing = sum(end - start for start, end in desk.missing[file.key])
-    lag_s = desk.left / HASH_BYTES_PER_S
+    coming = sum(piece.left for piece in desk.pieces[file.key].values()) + desk.assigned[file.key]
+    lag_s = desk.left / desk.hash_bytes_per_s
     turns = min(max(1.0, math.sqrt(lag_s / max(wait_s, LEAST_WAIT_S))), TURNS_MOST)
     if desk.is_line_full:
         turns = TURNS_MOST
-    wanted = rate * max(2.0, 8 * wait_s) if rate else FIRST_RANGE
-    fair = missing / (turns * max(1, file.hoped))
+    first = FIRST_RANGE * min(max(1.0, wait_s / FIRST_WAIT_S), FIRST_TIMES)
+    wanted = rate * max(2.0, 8 * wait_s) if rate else first
+    fair = (missing + coming) / (turns * max(1, file.hoped))
     least = MIN_RANGE
     if rate >= FAST_BYTES_PER_S:
         share = desk.left / (2 * max(1, sum(desk.open.values())))

@@ -134,7 +134,7 @@ class PartFile:
             os.ftruncate(self.descriptor, size_bytes)
             os.fsync(self.descriptor)
             if not self._is_still_there():
-                raise Failure("read_only", f"somebody took `{self.path}` away", hint="run it again")
+                raise Failure("read_only", f"somebody took `{self.path}` away", case="part_taken")
             self._forget_journal()  # before the name is free: it might be the next process's journal then
             os.replace(self.path, final_path)
             _sync_directory(os.path.dirname(final_path))

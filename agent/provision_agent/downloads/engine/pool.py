@@ -23,12 +23,12 @@ from .tuner import Tuner
 from .view import View
 
 MIB = 1 << 20
-BUFFER, SMALL_BUFFER, LARGE_BUFFERS = MIB, MIB // 4, 32
+BUFFER, SMALL_BUFFER, LARGE_BUFFERS = MIB, MIB // 2, 32
 """The first 32 connections read 1 MiB at a time; more are only opened when each one is slow."""
 LOOK_S = 0.075
 IDLE_LOOK_S = 5.0
 HUNGRY_BYTES = 16 * MIB
-"""When less than this is left to hand out, the next file may begin."""
+"""When less than this is left to hand out for each connection that there may be soon, the next file may begin."""
 REFUSED_PAUSE_S = 0.2
 
 
@@ -79,6 +79,7 @@ class Pool:
                 self._looker = threading.Thread(target=self._watch_over, name="fetch-pool", daemon=True)
                 self._looker.start()
             now = self._clock()
+            self.tuner.expect(self._hosts.first_byte_s(transfer.answer.host))
             self._tune(now)
             abandoned = self._act(now)
             self.guard.notify_all()
@@ -108,7 +109,7 @@ class Pool:
                 if not transfer.is_blocked
                 for start, end in transfer.extents.missing
             )
-            return missing < HUNGRY_BYTES
+            return missing < HUNGRY_BYTES * self.tuner.soon
 
     def watch(self, transfer: Transfer) -> int:
         """How many bytes of *transfer* are there."""

@@ -11,7 +11,7 @@ import time
 from typing import Callable, List, Optional
 
 from ...contract.failures import Failure
-from ...contract.plan import ItemLimits
+from ...contract.plan_parts import ItemLimits
 from .. import verify
 from ..hosts import Rate
 from ..http import request
@@ -192,9 +192,9 @@ def _pour(
         if count:
             fit, silent_since = _fitting(fit, len(view), now - began_at), now
             if claim.position == 0:
-                verify.refuse_page(
-                    bytes(view[: min(count, 1024)]), transfer.name, response.headers.get("Content-Type")
-                )
+                head = bytes(view[: min(count, 1024)])
+                verify.refuse_page(head, transfer.name, response.headers.get("Content-Type"))
+                verify.check_head(head, transfer.name)
             _land(response, transfer, claim, view, count, now)
             pause_s = rate.take(count)
             if pause_s:

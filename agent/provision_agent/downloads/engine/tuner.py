@@ -19,7 +19,9 @@ WORTH_IT = 1.10
 """More connections are kept if they make the whole this much faster."""
 HARMLESS = 0.90
 """Fewer connections are kept if the whole stays this fast."""
-FIRST_LOOK_S, FIRST_WINDOW_S, WINDOW_S, AGAIN_AFTER_S = 0.14, 0.28, 0.5, 30.0
+FIRST_LOOK_S, FIRST_WINDOW_S, WINDOW_S, AGAIN_AFTER_S = 0.14, 0.14, 0.5, 30.0
+FAR_S = 0.05
+"""Who answers later than this is far away: then the line is the limit, and no few connections are tried first."""
 SILENT_S = 0.3
 """How long the first byte is waited for before the first judgement."""
 SETTLE_S = 0.25
@@ -65,7 +67,7 @@ class Tuner:
         per_file = min(PER_FILE, per_file_most)
         at_once = files or FILES
         self._usual = Setting(at_once, per_file, min(at_once * per_file, CONNECTIONS_MOST))
-        few = min(max(FILES, _cores()), FEW_MOST, self._usual.connections)
+        few = min(max(FILES, cores()), FEW_MOST, self._usual.connections)
         self._few = self._usual._replace(connections=few)
         self._now = self._few
         self._is_limited = connections is not None
@@ -79,6 +81,11 @@ class Tuner:
         self._rest_until: Optional[float] = None
         self._settled_at = 0.0
 
+    def expect(self, first_byte_s: float) -> None:
+        """Before the first `tick`: the first answers took *first_byte_s*."""
+        if self._rest_until is None and first_byte_s >= FAR_S:
+            self._now = self._usual
+
     @property
     def files(self) -> int:
         return self._now.files
@@ -90,6 +97,11 @@ class Tuner:
     @property
     def connections(self) -> int:
         return self._now.connections
+
+    @property
+    def soon(self) -> int:
+        """How many connections there may be in a moment."""
+        return self.connections if self.is_machine_bound else self._larger().connections
 
     @property
     def usual(self) -> int:
@@ -117,7 +129,8 @@ class Tuner:
         Args:
             landed: Bytes in all.
             late: Those of them that left others waiting behind them.
-            is_full: All connections that may be open are; else their number is not what limits the speed.
+            is_full: All connections that may be open are, and bring something; else their number is not what limits
+                the speed.
         """
         if self._rest_until is None:
             self._rest_until = now + AGAIN_AFTER_S if self.is_few else now
@@ -163,5 +176,6 @@ class Tuner:
         return Setting(*(min(int(count * GROWTH), most) for count, most in zip(self._now, self._most)))
 
 
-def _cores() -> int:
+def cores() -> int:
+    """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

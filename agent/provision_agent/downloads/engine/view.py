@@ -8,10 +8,12 @@ from ..hosts import Hosts
 from . import decisions
 from .gauge import Gauge
 from .transfer import Transfer
-from .tuner import Tuner
+from .tuner import Tuner, cores
 
 MIB = 1 << 20
 UNHASHED_MOST = 16 * MIB
+HASH_BYTES_PER_S = 1.8e9
+"""Of one file: each has one thread that hashes it."""
 CLOSES_LEAST, BYTES_PER_CLOSE = 2, 8 * MIB
 """How many slow connections of a file may be closed: so many, and one more for so many bytes that have come."""
 
@@ -29,14 +31,15 @@ class View:
         return sum(len(each.extents.claims) for each in self.transfers if each.answer.host == host)
 
     def is_full(self, now: float) -> bool:
-        """Are as many connections at work as may be, with more to do for each?"""
+        """Are as many connections at work as may be, with more to do for each, and do most bring something?"""
         slots = sum(self._slots(each, now) for each in self.transfers if each.extents.missing)
-        busy = sum(len(each.extents.claims) for each in self.transfers)
-        return busy >= 0.75 * (min(slots, self._tuner.connections) or self._tuner.connections)
+        claims = [claim for each in self.transfers for claim in each.extents.claims]
+        is_busy = len(claims) >= 0.75 * (min(slots, self._tuner.connections) or self._tuner.connections)
+        return is_busy and sum(claim.landed_at is not None for claim in claims) >= 0.5 * len(claims)
 
     def _slots(self, transfer: Transfer, now: float) -> int:
         """The most connections that *transfer* may have now."""
-        cap, share = self._cap(transfer), self._share()
+        cap, share = self._cap(transfer), self._share(transfer, self._tuner.connections)
         if self._tuner.is_few and transfer.unhashed > UNHASHED_MOST:
             share = 1  # this machine is the limit: what is fetched faster than it is hashed only waits
         per_file = self._tuner.per_file
@@ -47,9 +50,14 @@ class View:
             per_file = max(per_file, 2 * count if helps else count)
         return min([per_file, share] + ([cap] if cap is not None else []))
 
-    def _share(self) -> int:
-        unfinished = sum(1 for each in self.transfers if not each.extents.is_complete)
-        return -(-self._tuner.connections // max(1, unfinished))
+    def _share(self, transfer: Transfer, connections: int) -> int:
+        """Its fair part of *connections*: what those files need that are all on their way, the others divide."""
+        unfinished = [each.extents for each in self.transfers if not each.extents.is_complete]
+        sharers = [extents for extents in unfinished if extents.missing]
+        if not transfer.extents.missing:
+            return -(-connections // max(1, len(unfinished)))
+        used = sum(len(extents.claims) for extents in unfinished if not extents.missing)
+        return -(-max(1, connections - used) // max(1, len(sharers)))
 
     def gauge(self, host: str) -> Gauge:
         return self._gauges.setdefault(host, Gauge())
@@ -58,11 +66,8 @@ class View:
         """How many connections it may come to have: among so many its bytes are divided."""
         if self._tuner.is_machine_bound:
             return self._slots(transfer, now)
-        cap, unfinished = (
-            self._cap(transfer),
-            sum(1 for each in self.transfers if not each.extents.is_complete),
-        )
-        share = -(-max(self._tuner.usual, self._tuner.connections) // max(1, unfinished))
+        cap = self._cap(transfer)
+        share = self._share(transfer, max(self._tuner.usual, self._tuner.connections))
         return min([self._tuner.per_file, share] + ([cap] if cap is not None else []))
 
     def _cap(self, transfer: Transfer) -> Optional[int]:
@@ -92,6 +97,7 @@ class View:
             hosts,
             idle,
             self._tuner.is_line_full,
+            HASH_BYTES_PER_S * max(1, min(cores(), len(self.transfers))),
         )
 
     def _file(self, transfer: Transfer, now: float, *, is_paused: bool) -> decisions.File:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-from typing import Callable, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ...contract import redaction, source_kinds
@@ -45,7 +45,8 @@ class Refused(NamedTuple):
         """What happened, for people."""
         code = self.headers.get("X-Error-Code") or ""
         said = self.headers.get("X-Error-Message") or self.said
-        return f"{self.host} answered {self.status}{f' {code}' if code else ''}{f': {said}' if said else ''}"
+        what = f" for {redaction.public_url(self.url)}" if self.status in (404, 410) else ""
+        return f"{self.host} answered {self.status}{f' {code}' if code else ''}{what}{f': {said}' if said else ''}"
 
     @property
     def wants_a_wait(self) -> bool:
@@ -63,11 +64,11 @@ def refusal(refused: Refused) -> Failure:
     if status in (404, 410):
         return Failure("not_found", refused.message)
     if status in (401, 403, 407):
-        return Failure("unauthorized", refused.message, hint=_token_hint(refused.host, refused.token))
+        case, about = token_case(refused.host, refused.token)
+        return Failure("unauthorized", refused.message, case=case, about=about)
     if status in (408, 425) or status >= 500:
         return Failure("upstream_down", refused.message)
-    hint = "the server refuses this URL: open it in a browser, then correct the profile"
-    return Failure("not_found", refused.message, hint=hint)
+    return Failure("not_found", refused.message, case="refused_url")
 
 
 def asked_wait_s(headers: Headers, now: Callable[[], float] = time.time) -> float:
@@ -101,10 +102,9 @@ def quoted(body: bytes, secrets: List[str]) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:QUOTED_BYTES]
 
 
-def _token_hint(host: str, token: Optional[str]) -> str:
+def token_case(host: str, token: Optional[str]) -> Tuple[str, Dict[str, str]]:
+    """The case, with its particulars, when *host* wants to know who asks; the secret *token* (None: none) went along."""
     if token:
-        return f"the value of `{token}` is refused: make a new token, or give its account access"
-    name = source_kinds.secret_for(host)
-    if name:
-        return f"set `{name}` in your environment, then run the same `provision up` again"
-    return f"list a secret with `hosts: [{host}]` in the profile and set it in your environment"
+        return "token_refused", {"token": token}
+    usual = source_kinds.secret_for(host)
+    return ("token_unset", {"token": usual}) if usual else ("no_secret_for_host", {})

@@ -143,12 +143,17 @@ def connection_failure(error: Exception, origin: Origin, timeout_s: float) -> Fa
     """The failure that an error of the network means."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return Failure("tls", f"{origin.host}: {error.verify_message or error.reason}")
+    place = f"{origin.host}:{origin.port}"
     if isinstance(error, socket.gaierror):
-        return Failure("unreachable", f"the name `{origin.host}` cannot be resolved: {error.strerror}")
-    if isinstance(error, socket.timeout):
-        return Failure("unreachable", f"no answer from {origin.host}:{origin.port} within {timeout_s:.0f} s")
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return Failure("unreachable", f"{origin.host}:{origin.port}: {reason}")
+        message = f"the name `{origin.host}` cannot be resolved: {error.strerror}"
+    elif isinstance(error, socket.timeout):
+        message = f"no answer from {place} within {timeout_s:.0f} s"
+    else:
+        message = f"{place}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
+    is_unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+    failure = Failure("unreachable", message, case="unknown_host" if is_unknown else None)
+    failure.place = place
+    return failure
 
 
 def shut(opened: socket.socket) -> None:
@@ -254,7 +259,7 @@ def _proxy_address(proxy: str) -> Tuple[str, int]:
         raise Failure(
             "unreachable",
             f"a proxy of kind `{parts.scheme}` is not supported",
-            hint="set an http:// proxy in `https_proxy`, or name the host in `no_proxy`",
+            case="proxy_kind",
             retriable=False,
         )
     return parts.hostname, parts.port or 80
@@ -287,7 +292,7 @@ def _tunnel(opened: socket.socket, origin: Origin, proxy: str) -> None:
         raise Failure(
             "unreachable",
             f"the proxy does not let through to {origin.host}: `{status or 'no answer'}`",
-            hint="check `https_proxy` and `no_proxy` on the instance",
+            case="proxy_refuses",
         )
 
 

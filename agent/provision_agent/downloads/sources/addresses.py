@@ -59,5 +59,5 @@ def _kind(name: str) -> WebServer:
 def _no_address(url: str) -> Failure:
     forms = ", ".join(form.example for form in source_kinds.forms().values())
     return Failure(
-        "not_found", f"`{url.split('?')[0]}` is in no form that is known", hint=f"write one of {forms}"
+        "not_found", f"`{url.split('?')[0]}` is in no form that is known", case="form", about={"forms": forms}
     )

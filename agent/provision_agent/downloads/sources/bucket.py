@@ -28,10 +28,7 @@ class Bucket(WebServer):
     def refusal(self, refused: errors.Refused, url: str, fetch: Fetch) -> Failure:
         failure = errors.refusal(refused)
         if failure.class_ == "unauthorized" and refused.token is None and "X-Goog-Signature=" not in url:
-            failure.hint = (
-                "the object is not public, or is not there: check its name and make it public, "
-                f"or list a secret with an access token and `hosts: [{refused.host}]` in the profile"
-            )
+            failure.advise("not_public")
         return failure
 
 

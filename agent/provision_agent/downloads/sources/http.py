@@ -56,7 +56,7 @@ class WebServer:
             raise Failure(
                 "unsafe_path",
                 f"the server's file name {name[:80]!r} cannot be used",
-                hint="give the item a `path` that ends in a file name",
+                case="no_file_name",
             )
         return name
 

@@ -25,10 +25,11 @@ from .listing import ListedFile, Listing, Page
 
 LISTING_BYTES = 8 << 20
 HOME = "https://huggingface.co"
+_TOKEN = "HF_TOKEN"  # noqa: S105  # its name
 _ABSENT = {
-    "RepoNotFound": "check the repository's name; or it is a private one, ",
-    "RevisionNotFound": "there is no such branch, tag or commit: correct the part after `/resolve/`",
-    "EntryNotFound": "",
+    "RepoNotFound": "no_such_repository",
+    "RevisionNotFound": "no_such_revision",
+    "EntryNotFound": None,
 }
 """The hub's own words for what is not there, with what to do."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -84,15 +85,17 @@ class HuggingFace(WebServer):
         if refused.wants_a_wait:
             return errors.refusal(refused)
         if code == "GatedRepo":
-            return Failure("gated", refused.message, hint=_gated_hint(refused))
+            return _gated(refused)
         failure = errors.refusal(refused)
         if code in _ABSENT:
-            failure = Failure("not_found", refused.message, hint=_absent_hint(code, refused.token))
+            failure = Failure("not_found", refused.message, case=_ABSENT[code], about={"token": _TOKEN})
+            if code == "RepoNotFound" and refused.token:
+                failure.advise("repository_hidden")
         nearest = (
             self._nearest(url, fetch) if failure.class_ == "not_found" and code != "RepoNotFound" else None
         )
         if nearest:
-            failure.hint = f"did you mean `{nearest}`? correct the profile"
+            failure.advise("did_you_mean", name=nearest)
         return failure
 
     def pinned(self, url: str, fetch: Fetch) -> Optional[str]:
@@ -195,22 +198,11 @@ def _listed(repository: HubRepository, entry: _Entry) -> ListedFile:
     )
 
 
-def _gated_hint(refused: errors.Refused) -> str:
-    parts = urlsplit(refused.url)
-    page = f"{parts.scheme}://{parts.netloc}{parts.path.partition('/resolve/')[0]}"
-    account = (
-        f"with the account of your `{refused.token}`"
-        if refused.token
-        else "and set `HF_TOKEN` in your environment"
-    )
-    return f"accept the licence on {page} {account}, then run the same `provision up` again"
-
-
-def _absent_hint(code: str, token: Optional[str]) -> Optional[str]:
-    if code != "RepoNotFound":
-        return _ABSENT.get(code) or None
-    return _ABSENT[code] + (
-        "which the account of your token may not see" if token else "for which `HF_TOKEN` must be set"
+def _gated(refused: errors.Refused) -> Failure:
+    repo = urlsplit(refused.url).path.partition("/resolve/")[0].strip("/")
+    case = "licence" if refused.token else "licence_and_token"
+    return Failure(
+        "gated", refused.message, case=case, about={"repo": repo, "token": refused.token or _TOKEN}
     )
 
 

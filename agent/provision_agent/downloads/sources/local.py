@@ -32,9 +32,7 @@ class Local(WebServer):
             with open(path, "rb") as file:
                 size, head = os.fstat(file.fileno()).st_size, file.read(HEAD_BYTES)
         except OSError as error:
-            raise Failure(
-                "not_found", f"cannot read `{path}`: {error.strerror}", hint="check the path after `file://`"
-            ) from None
+            raise Failure("not_found", f"cannot read `{path}`: {error.strerror}", case="file_url") from None
         return Answer(url=url, location=address, size_bytes=size, name=os.path.basename(path), head=head)
 
 

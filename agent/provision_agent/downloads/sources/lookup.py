@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
+from ...contract import source_kinds
 from ...contract.failures import Failure
-from ...contract.plan import SecretRule
+from ...contract.plan_parts import SecretRule
 from .. import verify
 from ..http import errors, request
 from ..http.transport import Origin, Stop, origin_of
@@ -37,9 +38,8 @@ class Sources:
     """Every source that a run may ask, with the secrets that it may show to them. Safe to use from any thread."""
 
     def __init__(self, rules: Sequence[SecretRule], secrets: Mapping[str, str]) -> None:
-        self._tokens: List[Tuple[str, Tuple[str, ...]]] = [
-            (rule.name, rule.hosts) for rule in rules if secrets.get(rule.name)
-        ]
+        self._rules: List[Tuple[str, Tuple[str, ...]]] = [(rule.name, rule.hosts) for rule in rules]
+        self._tokens = [(name, hosts) for name, hosts in self._rules if secrets.get(name)]
         self._values = {rule.name: secrets[rule.name] for rule in rules if secrets.get(rule.name)}
 
     @property
@@ -74,7 +74,8 @@ class Sources:
         finally:
             response.close()
         name = answer.name or ""
-        verify.refuse_page(head, name, response.headers.get("Content-Type"), self.secret_values, url=url)
+        content_type, secrets = response.headers.get("Content-Type"), self.secret_values
+        verify.refuse_page(head, name, content_type, secrets, url=url, token=answer.token)
         fetch = self.fetcher(deadline)
         sha256 = answer.sha256 or kind.sha256_listed(url, answer.name, answer.size_bytes, fetch)
         return replace(answer, head=head, sha256=sha256)
@@ -138,12 +139,30 @@ class Sources:
             if (response.headers.get("Content-Encoding") or "identity") != "identity":
                 raise Failure("not_a_model", "the server compresses the file on the way, though asked not to")
             if _is_login(url, response.url):
-                raise errors.refusal(errors.Refused(401, {}, url, token=token))
+                refused = errors.Refused(401, {}, url, token=token)
+                raise self._advised(errors.refusal(refused), refused)
             return
         said = errors.quoted(response.read(2 * errors.QUOTED_BYTES, 2.0), self.secret_values)
         refused = errors.Refused(status, response.headers, response.url, said, token)
         kind = addresses.kind_that_answered(url, response.headers)
-        raise kind.refusal(refused, url, self.fetcher(deadline))
+        raise self._advised(kind.refusal(refused, url, self.fetcher(deadline)), refused)
+
+    def _advised(self, failure: Failure, refused: errors.Refused) -> Failure:
+        """*failure* with what would bring a token to who refused: none was sent, and the plan says why."""
+        if failure.class_ not in ("unauthorized", "gated") or refused.token:
+            return failure
+        parts = urlsplit(refused.url)
+        declared = [name for name, hosts in self._rules if _names(hosts, refused.url)]
+        usual = source_kinds.secret_for(refused.host)
+        if declared and parts.scheme != "https":
+            failure.advise("token_needs_https")
+        elif failure.class_ == "gated":
+            return failure
+        elif declared and declared[0] not in self._values:
+            failure.advise("token_unset", token=declared[0])
+        elif usual and not declared:
+            failure.advise("token_undeclared", token=usual)
+        return failure
 
     def fetcher(self, deadline: float) -> Fetch:
         """Gets small documents, each with the token of its host, until *deadline* on the monotonic clock."""
@@ -166,7 +185,7 @@ class Sources:
         if origin.scheme != "https":
             return {}, None
         for name, hosts in self._tokens:
-            if origin.host in hosts or f"{origin.host}:{origin.port}" in hosts:
+            if _names(hosts, address):
                 return {"Authorization": f"Bearer {self._values[name]}"}, name
         return {}, None
 
@@ -217,7 +236,7 @@ def sane_size(digits: str, url: str) -> int:
         raise Failure(
             "size",
             f"{host} says that the file has {told} bytes: no file is that large",
-            hint="the source's answer is wrong: use a mirror or another source of the file",
+            case="size_lie",
         )
     return size
 
@@ -242,6 +261,12 @@ def _usable_name(url: str, address: str, response: request.Response) -> Optional
         return addresses.kind_for(url).name(address, response.headers.get("Content-Disposition"))
     except Failure:
         return None
+
+
+def _names(hosts: Sequence[str], url: str) -> bool:
+    """Whether *hosts* of a secret's rule has the host of *url*, alone or with the port."""
+    origin = origin_of(url)
+    return origin.host in hosts or f"{origin.host}:{origin.port}" in hosts
 
 
 def _is_login(url: str, location: str) -> bool:

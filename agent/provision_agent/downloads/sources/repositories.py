@@ -17,6 +17,7 @@ from ...contract.parsing import ParseError
 from ...contract.plan import Download
 from ...contract.source_kinds import means_many_files
 from ...run.context import Context
+from ..source_selector import Source
 from . import addresses
 from .listing import ListedFile, Listing
 from .lookup import SMALL_BYTES, Sources
@@ -76,28 +77,49 @@ def files_of(item: Download, listing: Listing, access: Sources, *, deadline: flo
         raise Failure(
             "not_found",
             f"no file of `{item.url}` is wanted: its patterns fit none",
-            hint="correct `include` and `exclude`: they are compared with paths such as `unet/model.safetensors`",
+            case="patterns",
         )
     return wanted
 
 
 def _patiently(item: Download, listing: Listing, access: Sources, context: Context) -> List[Download]:
     attempts = retry.Attempts(retry.Schedule(item.limits.attempts, cap_s=RETRY_CAP_S))
+    source = Source(listing.url)
+    about = {"item": item.label, "key": item.key, "level": item.level}
+
+    def pause(wait_s: float) -> None:
+        if context.wait(wait_s):
+            raise Failure("timed_out", f"the run ended while {source.host} could not be reached")
 
     def work() -> List[Download]:
-        within_s = context.bounded(item.limits.lookup_s)
-        return files_of(item, listing, access, deadline=time.monotonic() + within_s)
+        while context.outages.first([source], pause) is not None:
+            within_s = context.bounded(item.limits.lookup_s)
+            try:
+                found = files_of(item, listing, access, deadline=time.monotonic() + within_s)
+            except Failure as failure:
+                if failure.class_ != "unreachable" or not failure.retriable:
+                    context.outages.end(*source.places)
+                    raise
+                wait_s = source.not_reached(failure, context.outages, now=time.monotonic())
+                if source.failure is None:
+                    report(failure, wait_s)
+            else:
+                context.outages.end(*source.places)
+                return found
+        assert source.failure is not None
+        raise source.failure
 
     def report(failure: Failure, wait_s: float) -> None:
-        about = {"item": item.label, "key": item.key, "level": item.level, "attempt": attempts.failures}
-        context.report("download_retried", wait_s=round(wait_s, 1), **{"class": failure.class_}, **about)
+        count = source.unreached or attempts.failures
+        told = {"attempt": count, "wait_s": round(wait_s, 1), "class": failure.class_}
+        context.report("download_retried", **about, **told)
 
     return retry.call(
         work,
         attempts,
         errors=Failure,
         wait=context.wait,
-        may_help=lambda failure: failure.retriable and not context.is_over(),
+        may_help=lambda failure: failure.retriable and source.failure is None and not context.is_over(),
         before_wait=report,
     )
 

@@ -17,6 +17,7 @@ from ...contract.plan import Python
 from ...host import answers, probe, process
 from ...host.probe import normalised
 from ...run.context import Context
+from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
 from . import indexes, pip_errors
@@ -121,7 +122,7 @@ class Installer:
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
-        attempts = retry.Attempts(SCHEDULE)
+        attempts = PatientAttempts(SCHEDULE, self._context.outages.patience_s)
 
         def prepare_next(failure: Failure, wait_s: float) -> None:
             fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
@@ -181,7 +182,7 @@ class Installer:
         except Failure as failure:
             self._uv = ""
             if self._python.installer == "uv":
-                failure.hint = f"set `installer: auto`, or: {failure.hint}"
+                failure.advise("installer_uv", command=failure.about.get("command", "pip install uv"))
                 raise
             progress.say(f"uv cannot be had, pip installs: {failure.message}")
 

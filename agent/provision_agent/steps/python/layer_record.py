@@ -52,6 +52,17 @@ def read(context: Context, key: str) -> LayerRecord:
         return LayerRecord()
 
 
+def all_of(context: Context) -> List[LayerRecord]:
+    """What is remembered of every step that installed packages."""
+    found = []
+    for data in context.state.all("layer"):
+        try:
+            found.append(parse(LayerRecord, data, "the record"))
+        except ParseError:
+            continue
+    return found
+
+
 def keep(context: Context, key: str, record: LayerRecord) -> None:
     """Remember *record*."""
     context.state.put("layer", key, asdict(record))

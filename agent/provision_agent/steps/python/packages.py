@@ -48,7 +48,7 @@ def install(
         Failure: of the layer that cannot be installed; it is reported as ``package_failed`` too.
     """
     facts = parse(Facts, found, "facts")
-    with _one_at_a_time(context):
+    with one_at_a_time(context):
         tools = Installer(python, venv, context)
         guard = Guard(python, tools, context)
         from_torch = [name for layer in python.layers if layer.torch for name in torch.names(layer.torch)]
@@ -80,7 +80,7 @@ def install_requirements(
     Raises:
         Failure: it is not there, or cannot be installed.
     """
-    with _one_at_a_time(context):
+    with one_at_a_time(context):
         tools = Installer(python, venv, context)
         step = _requirements_step(item, path, tools)
         guard = Guard(python, tools, context)
@@ -238,7 +238,7 @@ def _read(path: str) -> requirements.Requirements:
         raise Failure(
             "missing",
             f"cannot read the requirements `{path}`: {error.strerror}",
-            hint="correct its path in the profile",
+            case="requirements_path",
         ) from None
 
 
@@ -258,7 +258,8 @@ def _digest(value: object) -> str:
 
 
 @contextmanager
-def _one_at_a_time(context: Context) -> Iterator[None]:
+def one_at_a_time(context: Context) -> Iterator[None]:
+    """Nobody else installs meanwhile. Raises Failure when the run ends before it is one's turn."""
     while not _installing.acquire(timeout=0.5):
         if context.is_over():
             raise Failure("timed_out", "stopped while another install was running", retriable=True)

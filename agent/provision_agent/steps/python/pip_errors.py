@@ -29,6 +29,12 @@ _CLASSES: Tuple[Tuple[str, str], ...] = (
     (r"\b5\d\d\b.*server error|http error 5\d\d|http status server error", "upstream_down"),
 )
 """Tried in order on the lines that begin an error, then on all of the output."""
+_CASES = {
+    "network": "installer_network",
+    "not_found": "installer_version",
+    "conflict": "installer_conflict",
+    "disk_full": None,
+}
 
 
 def failure(argv: Sequence[str], status: int, output: List[str], *, timeout_s: float) -> Failure:
@@ -44,14 +50,12 @@ def failure(argv: Sequence[str], status: int, output: List[str], *, timeout_s: f
         class_ = "network"  # an index that could not be read looks like one without the package
     why = " | ".join((errors or output)[-3:]) or "it said nothing"
     command = " ".join(map(shlex.quote, argv))
-    advice = {
-        "network": f"raise `python.timeout` (now {timeout_s:.0f}s), or check the network; ",
-        "not_found": "correct the version in the profile, or add its index with PIP_EXTRA_INDEX_URL; ",
-        "conflict": "relax the version that conflicts, or take it out of `protect`; ",
-    }.get(class_, "")
-    hint = f"{advice}repeat it on the instance: `{command}`"
     return Failure(
-        class_, f"the installer ended with {status}: {why}", hint=hint, tail=output[-process.TAIL_LINES :]
+        class_,
+        f"the installer ended with {status}: {why}",
+        case=_CASES.get(class_, "repeat"),
+        about={"command": command, "timeout": f"{timeout_s:.0f}s"},
+        tail=output[-process.TAIL_LINES :],
     )
 
 

@@ -193,7 +193,7 @@ def _recreate(name: str, tools: Installer, context: Context, facts: Facts, progr
         raise Failure(
             "command",
             f"{name} in {path} is broken and cannot be installed again; the environment was not made by a run",
-            hint="give `python.venv` a path of its own in the profile, and a new one is made there",
+            case="venv_not_ours",
         )
     _warn(context, f"{name} is still broken: making {path} again from nothing")
     left = remove_tree.remove(path, context)

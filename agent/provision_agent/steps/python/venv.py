@@ -136,7 +136,10 @@ def make(path: str, context: Context, facts: Facts, progress: Progress, *, needs
         problems.append(problem)
         remove_tree.remove(path, context)
     raise Failure(
-        "command", f"cannot make the environment {path}: {'; '.join(problems)}", hint=_missing_venv_hint(base)
+        "command",
+        f"cannot make the environment {path}: {'; '.join(problems)}",
+        case="no_venv",
+        about={"package": _venv_package(base)},
     )
 
 
@@ -184,7 +187,8 @@ def _clear(path: str, problem: str, context: Context, progress: Progress) -> Non
         raise Failure(
             "conflict",
             f"`{path}` is no Python environment ({problem}) and is not empty",
-            hint=f"move `{path}` away, or give `python.venv` another path",
+            case="venv_path_taken",
+            about={"path": path},
         )
     context.report("warning", message=f"the environment {path} is broken ({problem}): making it again")
     progress.say(f"removing the broken {path}")
@@ -206,9 +210,7 @@ def _recipes(path: str, base: str, facts: Facts, *, needs_pip: bool) -> List[Tup
 def base_python(facts: Facts) -> str:
     """The agent's own interpreter when it is new enough for today's wheels, else the newest that is there."""
     if not facts.pythons:
-        raise Failure(
-            "command", "no python3 was found", hint="install it: `apt-get install -y python3 python3-venv`"
-        )
+        raise Failure("command", "no python3 was found", case="no_base_python")
     welcome = [found for found in facts.pythons if _numbers(found.version) >= OLDEST_WELCOME]
     return (welcome or facts.pythons)[0].path
 
@@ -227,10 +229,9 @@ def _numbers(version: str) -> Tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
-def _missing_venv_hint(base: str) -> str:
+def _venv_package(base: str) -> str:
     name = os.path.basename(base)
-    package = f"{name}-venv" if name.startswith("python3") else "python3-venv"
-    return f"on Debian and Ubuntu: `apt-get install -y {package}`, or list `{package}` under `apt:`"
+    return f"{name}-venv" if name.startswith("python3") else "python3-venv"
 
 
 def _uses_uv(python: Python, facts: Facts) -> bool:

@@ -29,7 +29,6 @@ LISTING_BYTES = 32 << 20
 ASK_S = 20.0
 ALL_S = 3600.0
 LEVEL = "critical"
-_HINT = "list another version in the profile, or an index that has it (`PIP_EXTRA_INDEX_URL`)"
 _PINNED = re.compile(r"\s*[A-Za-z0-9._-]+\s*(?:\[[^\]]*\])?\s*===?\s*([^\s;,*#]+)\s*(?:[;#].*)?")
 
 
@@ -108,7 +107,7 @@ class Wheels:
             if not version:
                 return IndexTold(title=title, url=shown, class_="ok")
             return IndexTold(title=title, url=shown, class_="ok", file=name_of(file), size_bytes=size)
-        failure.hint = _HINT
+        failure.advise("no_such_version")
         return _refused(title, shown, failure)
 
     def _fitting(self, name: str, version: Optional[str], files: Sequence[str]) -> str:
@@ -162,7 +161,8 @@ def _refused(title: str, url: Optional[str], failure: Failure) -> IndexTold:
         url=url,
         class_=failure.class_,
         message=failure.message,
-        hint=failure.hint,
+        case=failure.case,
+        about=failure.about,
         retriable=failure.retriable,
     )
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain, islice
 from typing import NamedTuple, TypeVar, cast
@@ -93,16 +93,21 @@ async def list_runs(request: Request) -> Response:
     limit = _integer(request, "limit", 100, least=1, most=MOST_RUNS)
     if state not in (None, "going", "finished", *STATES, *ENDED):
         raise _unfit(f"`state` is one of going, finished, {', '.join((*STATES, *ENDED))}")
-    now = time.time()
-    runs: list[Listed] = []
+    going: list[tuple[Row, View]] = []
+    finished: Sequence[Row] = ()
     if state is None or state == "going" or state in STATES:
         views = chain(((watch.row, watch.view) for watch in pool.all_going()), pool.all_broken())
-        wanted = ((row, view) for row, view in views if state in (None, "going", view.word))
-        runs += [_listed(row, view.summary(now)) for row, view in islice(wanted, limit)]
+        going = list(islice((each for each in views if state in (None, "going", each[1].word)), limit))
     if state is None or state == "finished" or state in ENDED:
         verdict = state if state in ENDED else None
         finished = await pool.store.finished(verdict=verdict, limit=limit)
-        runs += [_listed(row, row.summary or _unread(row)) for row in finished]
+    return await asyncio.to_thread(_list, going, finished, limit)
+
+
+def _list(going: Sequence[tuple[Row, View]], finished: Sequence[Row], limit: int) -> Json:
+    now = time.time()
+    runs = [_listed(row, view.summary(now)) for row, view in going]
+    runs += [_listed(row, row.summary or _unread(row)) for row in finished]
     runs.sort(key=lambda run: run.created_unix, reverse=True)
     return Json(Runs(runs[:limit]))
 
@@ -110,9 +115,12 @@ async def list_runs(request: Request) -> Response:
 async def get_run(request: Request) -> Response:
     """One run as it is now."""
     row, _ = await _found(request)
-    pool, now = _context(request).pool, time.time()
-    view = await pool.view_of(row.run)
-    listed = _listed(row, view.summary(now))
+    view = await _context(request).pool.view_of(row.run)
+    return await asyncio.to_thread(_status, row, view)
+
+
+def _status(row: Row, view: View) -> Json:
+    listed = _listed(row, view.summary(time.time()))
     known = {f.name for f in fields(Status)}
     facts = {name: value for name, value in vars(listed).items() if name in known}
     told = {**facts, **view.to_json(), "labels": row.labels, "run": row.run, "state": view.word}

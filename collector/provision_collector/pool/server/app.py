@@ -96,10 +96,11 @@ async def metrics(request: Request) -> Response:
     """Numbers for Prometheus."""
     context: Context = request.app.state.context
     pool = context.pool
-    body = exposition(
+    body = await asyncio.to_thread(
+        exposition,
         going=[watch.view for watch in pool.all_going()],
-        ended=pool.runs_ended,
-        events=pool.events_told,
+        ended=dict(pool.runs_ended),
+        events=dict(pool.events_told),
         clients=context.clients,
     )
     return Response(body, media_type=CONTENT_TYPE)

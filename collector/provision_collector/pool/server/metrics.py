@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
+from provision_agent.contract.status import Totals
 
 from ...distribution import version
 from ..store.rows import ENDED, STATES
@@ -19,7 +20,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 def exposition(
     *, going: Iterable[View], ended: Mapping[str, int], events: Mapping[str, int], clients: int
 ) -> bytes:
-    """The metrics in Prometheus' text format: of the runs, and of this process."""
+    """The metrics in Prometheus' text format: of the runs, and of this process. It adds up every file: not for the loop."""
     registry = CollectorRegistry()
     registry.register(_Now(list(going), ended, events, clients))
     ProcessCollector(registry=registry)
@@ -48,7 +49,7 @@ class _Now(Collector):
         yield GaugeMetricFamily(
             "provision_runs_out_of_contact", "Runs whose instance cannot be reached now.", lost
         )
-        speed = sum(view.run_state.totals().bytes_per_s for view in self._going)
+        speed = sum(Totals.of(view.downloads()).bytes_per_s for view in self._going)
         yield GaugeMetricFamily(
             "provision_download_bytes_per_second", "What all instances download now.", speed
         )

@@ -5,16 +5,18 @@ Fields are only ever added.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Annotated
 
 from provision_agent.contract.events import JsonObject
+from provision_agent.contract.steps import GROUPS
 from pydantic import Field, GetJsonSchemaHandler, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from ...run.outcome import Gap, Outcome, Problem
 from ..scorecard import Scorecard
-from ..store.rows import Next, State, Summary
+from ..store.rows import State, Summary
 
 Items = dict[str, JsonObject]
 
@@ -68,77 +70,8 @@ class Runs:
     runs: list[Listed]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """What went wrong with one item, and what to do."""
-
-    class_: Annotated[str, Field(alias="class")]
-    item: str | None
-    level: str | None
-    message: str | None
-    hint: str | None
-    retriable: bool | None
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Bytes of a log that were gone before anyone read them."""
-
-    file: str
-    bytes: int | None
-
-
-@dataclass(frozen=True)
-class Service:
-    """A service on the instance."""
-
-    name: str
-    state: str
-    url: str | None
-
-
-@dataclass(frozen=True)
-class Downloads:
-    """How many files."""
-
-    ok: int
-    failed: int
-    skipped: int
-
-
-@dataclass(frozen=True)
-class Checks:
-    """How the checks went; the failed ones by name."""
-
-    passed: int
-    failed: list[str]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended, and what to do next."""
-
-    run: str
-    host: str
-    labels: dict[str, str]
-    verdict: State
-    exit_code: int
-    next: Next
-    duration_s: float | None
-    usable_after_s: float | None
-    bytes_downloaded: int | None
-    downloads: Downloads
-    checks: Checks
-    warnings: list[str]
-    services: list[Service]
-    errors: list[Problem]
-    gaps: list[Gap]
-    reconnects: int
-    logs: dict[str, str]
-
-
 @dataclass(frozen=True, kw_only=True)
-class Status:
+class _Status:
     """One run as it is now: what its events so far say."""
 
     format: int
@@ -170,18 +103,22 @@ class Status:
     workspace: str
     facts: JsonObject
     steps: Items
-    downloads: Items
-    repos: Items
-    packages: Items
-    files: Items
-    commands: Items
-    checks: Items
-    services: Items
     errors: Annotated[list[JsonObject], Described(list[Problem])]
     warnings: list[str]
     gaps: Annotated[list[JsonObject], Described(list[Gap])]
     verdict: str | None
     outcome: Annotated[JsonObject, Described(Outcome)] | None
+
+
+Status = make_dataclass(
+    "Status",
+    [(group, Items) for group in dict.fromkeys(GROUPS.values())],
+    bases=(_Status,),
+    namespace={"__doc__": _Status.__doc__, "__module__": __name__},
+    frozen=True,
+    kw_only=True,
+)
+"""`_Status`, and the items of every group."""
 
 
 @dataclass(frozen=True)

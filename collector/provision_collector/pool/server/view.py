@@ -12,7 +12,7 @@ from datetime import datetime
 
 from provision_agent.contract.events import JsonObject, parse_event
 from provision_agent.contract.parsing import ParseError
-from provision_agent.contract.status import RunState
+from provision_agent.contract.status import ItemState, RunState, Totals
 
 from ..store.rows import ENDED, FileCount, Summary
 
@@ -87,10 +87,10 @@ class View:
         return max(started + told.deadline_s - now_unix, 0.0)
 
     def summary(self, now_unix: float) -> Summary:
-        """The few numbers of a run that a list shows."""
+        """The few numbers of a run that a list shows; it takes a while where there are many files."""
         told, outcome = self.run_state, self.outcome
-        totals = told.totals()
-        files = told.items["downloads"].values()
+        files = self.downloads()
+        totals = Totals.of(files)
         errors = outcome["errors"] if outcome is not None else told.errors
         return Summary(
             state=self.word,
@@ -108,10 +108,19 @@ class View:
             errors=len(errors) if isinstance(errors, (list, dict)) else 0,
         )
 
+    def downloads(self) -> list[ItemState]:
+        """Those that are known now: to be counted in a thread, while others go on and come."""
+        told = self.run_state
+        with told.lock:
+            return list(told.items["downloads"].values())
+
     def to_json(self) -> dict[str, object]:
-        """Everything, as ``GET /api/runs/{run}`` has it."""
+        """Everything, as ``GET /api/runs/{run}`` has it; it takes a while where there are many items."""
+        told = self.run_state
+        with told.lock:
+            state = told.to_json()
         return {
-            **self.run_state.to_json(),
+            **state,
             "state": self.word,
             "seq": self.agent_seq,
             "warnings": self.warnings,

@@ -230,7 +230,7 @@ class Watch:
         facts = {"outcome": outcome, "verdict": outcome["verdict"], "next": outcome["next"]}
         await self._tell_hooks("finished", facts)
         await asyncio.to_thread(self._remember_gone, outcome)
-        summary = self.view.summary(time.time())
+        summary = await asyncio.to_thread(self.view.summary, time.time())
         await self._shared.store.update(self.row, verdict=outcome["verdict"], summary=summary)
         self._end_stopping()
         await self.log.end()

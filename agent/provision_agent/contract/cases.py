@@ -1,0 +1,225 @@
+"""What helps where the class of a failure alone says too little: one row per case, with the words for people.
+
+The side that fails names the case and its particulars; the side that watches makes the words, from this table and
+never from what the other one wrote. A particular that does not fit leaves the advice of the class. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, Mapping, NamedTuple, Optional
+
+MAX_PARTICULAR_CHARS = 2048
+MAX_PARTICULARS = 8
+
+
+class Case(NamedTuple):
+    """Better advice than that of the class."""
+
+    hint: str
+    """What to do; ``{name}`` stands for a particular."""
+    next: Optional[str] = None
+    """A word of `verdicts.NEXT`; None: that of the class."""
+
+
+CASES: Dict[str, Case] = {
+    # -- the run as a whole
+    "other_plan": Case(
+        "`provision attach {run}` follows it, `provision stop {run}` ends it, `--replace` does both in one"
+    ),
+    "other_machine": Case(
+        "stop that run, or choose another folder with `--workspace`: two machines may not share one"
+    ),
+    "run_ended": Case("choose another `--run-id`, or leave it out for a new one"),
+    "on_failure_going": Case("wait until it has ended; `{path}` on the instance says how far it is", "retry"),
+    "just_beginning": Case("the same command again in a few seconds", "retry"),
+    "other_version": Case("use one version of provision for one instance"),
+    # -- tokens
+    "token_refused": Case("the value of `{token}` is refused: make a new token, or give its account access"),
+    "token_unset": Case("set `{token}` in your environment, then the same command again"),
+    "token_undeclared": Case(
+        "list `{token}` with the URL's host under `secrets:` of the profile, and set it in your environment if it is not",
+        "fix_profile",
+    ),
+    "token_needs_https": Case("no token goes over plain http: write the URL with `https://`", "fix_profile"),
+    "no_secret_for_host": Case(
+        "list a secret whose `hosts:` names the URL's host in the profile, and set it in your environment",
+        "fix_profile",
+    ),
+    "licence": Case(
+        "accept the licence on the hub's page of `{repo}` with the account of your `{token}`, then the same command again"
+    ),
+    "licence_and_token": Case(
+        "accept the licence on the hub's page of `{repo}`, and set `{token}` in your environment, named under `secrets:` "
+        "of the profile"
+    ),
+    "secrets_unset": Case("set {names} in your environment, then the same command again"),
+    # -- sources
+    "refused_url": Case("the server refuses this URL: open it in a browser, then correct the profile"),
+    "unknown_host": Case(
+        "check the spelling of the host in the URL; if it is right, the instance's name server is not",
+        "fix_profile",
+    ),
+    "proxy_kind": Case(
+        "set an http:// proxy in `https_proxy` on the instance, or name the host in `no_proxy`",
+        "fix_instance",
+    ),
+    "proxy_refuses": Case("check `https_proxy` and `no_proxy` on the instance", "fix_instance"),
+    "unsafe_archive": Case("do not unpack it: look at it first"),
+    "no_file_name": Case("give the item a `path` that ends in a file name"),
+    "two_items_one_path": Case("give each of the two a `path` of its own that ends in a file name"),
+    "patterns": Case(
+        "correct `include` and `exclude`: they are compared with paths such as `unet/model.safetensors`"
+    ),
+    "did_you_mean": Case("did you mean `{name}`? correct the profile"),
+    "no_such_revision": Case("there is no such branch, tag or commit: correct the part after `/resolve/`"),
+    "no_such_repository": Case(
+        "check the repository's name; or it is a private one, for which the profile names `{token}` under `secrets:` and "
+        "your environment has it"
+    ),
+    "repository_hidden": Case(
+        "check the repository's name; or it is a private one, which the account of your token may not see"
+    ),
+    "size_lie": Case("the source's answer is wrong: use a mirror or another source of the file"),
+    "file_url": Case("check the path after `file://`"),
+    "form": Case("write one of {forms}"),
+    "not_public": Case(
+        "the object is not public, or is not there: check its name and make it public, or list a secret with an access "
+        "token whose `hosts:` names the URL's host in the profile",
+        "fix_profile",
+    ),
+    # -- the disk
+    "more_room": Case("rent an instance with at least {more} more, or free as much"),
+    "more_room_or_optional": Case(
+        "rent an instance with at least {more} more, or free as much; making {items} optional would do"
+    ),
+    "part_taken": Case("the same command again: it fetches the file anew", "retry"),
+    "path_taken": Case(
+        "something else stands at this path on the instance, or it is too long: choose another `path`"
+    ),
+    "path_unwritable": Case(
+        "choose a `path` that can be written, or give the login of the instance the right to write there"
+    ),
+    # -- programs
+    "no_program": Case(
+        "install `{program}` on the instance, or list its package under `apt:`", "fix_instance"
+    ),
+    "no_script": Case(
+        "correct the command in the profile, or let an earlier step bring `{program}`: a repo, a download or `files:`"
+    ),
+    "not_executable": Case("make `{program}` executable, or run it by its interpreter: `bash {program}`"),
+    "no_folder": Case("correct `directory` in the profile, or let an earlier step make it"),
+    "no_git": Case("install git on the instance, or list it under `apt:`", "fix_instance"),
+    "repeat": Case("repeat it on the instance: `{command}`"),
+    "no_apt": Case("this image has no apt: leave `apt:` out of the profile, or run with `--skip apt`"),
+    "no_root": Case(
+        "connect as root (`--user root`), allow `sudo` without a password, or run with `--skip apt`",
+        "fix_instance",
+    ),
+    "no_such_package": Case(
+        "correct the name under `apt:`; `apt-cache search NAME` on the instance lists what there is"
+    ),
+    "apt_broken": Case("on the instance: `apt-get install -f`, then the same command again", "fix_instance"),
+    # -- repositories
+    "private_repository": Case(
+        "the repository is private or does not exist: check the URL, or make it public"
+    ),
+    "url_or_ref": Case("check `url` and `ref` of the repo in the profile"),
+    "ref": Case("correct `ref` of the repo in the profile"),
+    "files_in_the_way": Case(
+        "move the files that it names away, or choose another `path` for the repo, then the same command again"
+    ),
+    "local_changes": Case(
+        "on the instance: `{git} stash` keeps the changes, `{git} reset --hard` discards them; then the same command again",
+        "fix_instance",
+    ),
+    "local_commits": Case(
+        "on the instance: `{git} branch mine && {git} checkout --detach` keeps the commits as branch `mine` and lets the "
+        "pinned one in; then the same command again",
+        "fix_instance",
+    ),
+    "repo_path_taken": Case("move `{path}` away, or choose another `path` for the repo", "fix_instance"),
+    # -- the environment
+    "no_base_python": Case("install it: `apt-get install -y python3 python3-venv`", "fix_instance"),
+    "no_venv": Case(
+        "on Debian and Ubuntu: `apt-get install -y {package}`, or list `{package}` under `apt:`",
+        "fix_instance",
+    ),
+    "venv_path_taken": Case("move `{path}` away, or give `python.venv` another path", "fix_instance"),
+    "venv_not_ours": Case("give `python.venv` a path of its own in the profile, and a new one is made there"),
+    "requirements_path": Case("correct its path in the profile"),
+    "no_environment": Case("add `python:` to the profile"),
+    "no_such_version": Case("name another version in the profile, or add the index that has it"),
+    "installer_network": Case(
+        "raise `python.timeout` (now {timeout}), or check the instance's network; repeat it there: `{command}`"
+    ),
+    "installer_version": Case(
+        "correct the version in the profile, or add its index with PIP_EXTRA_INDEX_URL; repeat it on the instance: "
+        "`{command}`"
+    ),
+    "installer_conflict": Case(
+        "relax the version that conflicts, or take it out of `protect`; repeat it on the instance: `{command}`"
+    ),
+    "installer_uv": Case("set `installer: auto`, or repeat it on the instance: `{command}`"),
+    # -- services and checks
+    "service_command": Case("correct `run:` of the service in the profile"),
+    "service_log": Case("read {path} on the instance"),
+    "no_ready": Case("give the service `ready:`, with the address of its `/system_stats`"),
+    "service_down": Case("see why it does not run: its own errors stand above this one"),
+    "not_offered": Case(
+        "its log says which nodes it could not load; models must lie in a folder that it looks into"
+    ),
+    "node_log": Case("read {path} on the instance; correct the node's `install:`, or choose another `ref`"),
+    "service_folder": Case("correct `directory` of the service, or let a repo make the folder"),
+    "adopted_ended": Case(
+        "the same command again: it starts the service itself if nothing else does", "retry"
+    ),
+    "port_of_process": Case(
+        "end it on the instance (`kill {pid}`), or give the service and its ready URL another port"
+    ),
+    "import": Case(
+        "add the package that has `{module}` to `python.layers`; try it on the instance: "
+        "`{python} -c 'import {module}'`"
+    ),
+    "gone_since": Case("`provision up` with the same profile makes again what is missing", "retry"),
+    "not_as_made": Case("`provision audit --host {host} --repair` brings it again as it was", "retry"),
+    "node_submodule": Case(
+        "if that is a submodule, add `submodules: true` to the repo; else choose another `ref`"
+    ),
+    "node_version": Case(
+        "the node was made for another version: choose another `ref` for it, or for ComfyUI"
+    ),
+    "node_package": Case("add the package that has `{module}` to `python.layers`, or leave the node out"),
+    "node_requirement": Case(
+        "it was not installed, or its install failed; on the instance: `{python} -m pip install '{line}'`"
+    ),
+    "node_install": Case("add `install: {name}` to the repo in the profile"),
+}
+"""Every case, by name."""
+
+_PARTICULAR = re.compile(r"\{(\w+)\}")
+_PATTERNS = {
+    "run": r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+    "token": r"[A-Za-z_][A-Za-z0-9_]{0,63}",
+    "pid": r"[0-9]{1,10}",
+    "repo": r"[\w.-]{1,100}(/[\w.-]{1,100}){0,2}",
+}
+"""Particulars of which a person would believe more than that they are the instance's words."""
+
+
+def words(name: Optional[str], about: Optional[Mapping[str, str]]) -> Optional[str]:
+    """The advice of the case *name* with its particulars; None when there is none, or they do not fit."""
+    case = CASES.get(name or "")
+    if case is None:
+        return None
+    given = about or {}
+    if not all(_fits(name, given.get(name, "")) for name in _PARTICULAR.findall(case.hint)):
+        return None
+    return _PARTICULAR.sub(lambda match: given[match.group(1)], case.hint)
+
+
+def _fits(particular: str, value: str) -> bool:
+    pattern = _PATTERNS.get(particular)
+    if pattern is not None:
+        return re.fullmatch(pattern, value) is not None
+    return value.isprintable() and 0 < len(value) <= MAX_PARTICULAR_CHARS

@@ -1,0 +1,175 @@
+"""Starts a service anew without losing what people have asked of it.
+
+A ComfyUI keeps its prompts in memory only. So it is ended when it has nothing to do, and in such a way that none can
+slip in between: it is stopped in its tracks first, and goes on if it turns out to have been asked just then. Where its
+queue never gets empty, what stands in it is taken down, and queued again after the start under the same ids.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+from typing import List, NamedTuple, Optional, Tuple
+
+from ..contract.failures import Failure
+from ..contract.plan import Service
+from ..run.context import Context
+from ..steps import commands
+from ..steps.python.venv import Venv
+from . import adoption, changes, comfyui, init_system, log, manager
+from .files import ADOPTED, ServiceFiles
+from .wait_ready import address_of
+
+QUIET_S = 1.0
+"""For so long nobody may have asked anything, before it counts as idle."""
+SETTLE_S = 0.2
+"""Until its supervisor has written down what it said before it was stopped in its tracks."""
+RETURN_S = 60.0
+"""For an init system to bring a program back."""
+_FORCED_TRIES = 20
+_NAMED = 3
+_KINDS = {"package": "package", "node": "repository", "file": "file"}
+
+
+class Load(NamedTuple):
+    """What a service has to do: `prompts` is None when it does not say."""
+
+    prompts: Optional[int]
+    asked: int = 0
+    """How often it was asked so far, as its log says."""
+    running: Tuple[object, ...] = ()
+
+    @property
+    def is_idle(self) -> bool:
+        """It says that it has nothing to do."""
+        return self.prompts == 0
+
+
+def unloaded(service: Service, context: Context, made: changes.Changes) -> List[changes.Change]:
+    """What has changed since the start of *service* and only comes with another start."""
+    status = ServiceFiles(service.name, context).status()
+    return [change for change in made.since(status.loaded) if _matters(change, service)]
+
+
+def reason_of(found: List[changes.Change]) -> str:
+    """The changes in words."""
+    named = list(dict.fromkeys(f"{_KINDS.get(each.kind, each.kind)} {each.item}" for each in found))
+    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+    return f"changed since its start: {', '.join(named[:_NAMED])}{more}"
+
+
+def load_of(service: Service, context: Context) -> Load:
+    """What *service* has to do now."""
+    files = ServiceFiles(service.name, context)
+    asked = log.count(files.log_path, comfyui.PROMPT_SAID)
+    queue = _queue(service, files)
+    if queue is None:
+        return Load(None, asked)
+    return Load(len(queue.running) + len(queue.pending), asked, queue.running)
+
+
+def take_down(service: Service, context: Context, *, asked: int) -> bool:
+    """End *service*, one of ours, if it has nothing to do; False when it has, and goes on.
+
+    Args:
+        asked: As `load_of` said a while ago: nobody has asked since.
+    """
+    return _take_down(service, context, asked=asked) is not None
+
+
+def take_down_busy(service: Service, context: Context) -> List[object]:
+    """End *service*, one of ours, whatever it does; the prompts that it had and has not finished."""
+    for _ in range(_FORCED_TRIES):
+        asked = log.count(ServiceFiles(service.name, context).log_path, comfyui.PROMPT_SAID)
+        prompts = _take_down(service, context, asked=asked, is_forced=True)
+        if prompts is not None:
+            return prompts
+    manager.stop(service.name, context)
+    return []
+
+
+def _take_down(
+    service: Service, context: Context, *, asked: int, is_forced: bool = False
+) -> Optional[List[object]]:
+    files = ServiceFiles(service.name, context)
+    status = files.status()
+    queue = _queue(service, files)
+    if not is_forced and (queue is None or queue):
+        return None
+    if status.child is not None and status.supervisor is not None:
+        status.child.send(signal.SIGSTOP, group=True)
+        try:
+            time.sleep(SETTLE_S)
+            if log.count(files.log_path, comfyui.PROMPT_SAID) != asked:
+                return None  # it was asked just now: what it was told then is in no list that we have
+            status.supervisor.send(signal.SIGTERM)
+            status.child.send(signal.SIGTERM, group=True)
+        finally:
+            status.child.send(signal.SIGCONT, group=True)
+    manager.stop(service.name, context)
+    return [] if queue is None else [*queue.running, *queue.pending]
+
+
+def start_again(service: Service, context: Context, venv: Optional[Venv], reason: str) -> None:
+    """Start *service*, which was taken down, and report ``service_restarted``. Raises as `manager.start` does."""
+    quiet = replace(context, report=lambda event, **fields: None)
+    manager.start(service, quiet, venv)
+    _report(service, context, reason)
+
+
+def restart_by_its_own(service: Service, context: Context, venv: Optional[Venv], reason: str) -> bool:
+    """Have *service*, which somebody else started, started again by whoever did that; False when nobody does.
+
+    Raises:
+        Failure: `crashed` when it was ended and does not come back.
+    """
+    status = ServiceFiles(service.name, context).status()
+    if status.child is None or status.state != ADOPTED:
+        return False
+    by = init_system.restart(status.child.pid)
+    if by is None:
+        return False
+    argv = commands.with_python(service.run, None if venv is None else venv.python)
+    directory = os.path.join(context.workspace, service.directory)
+    end = time.monotonic() + RETURN_S
+    while status.child.is_alive() or adoption.find(argv, directory, None) is None:
+        if time.monotonic() > end or context.wait(0.2):
+            raise Failure("crashed", f"`{service.name}` did not come back after `{by}`", retriable=True)
+    quiet = replace(context, report=lambda event, **fields: None)
+    manager.start(service, quiet, venv)
+    _report(service, context, f"{reason} (`{by}`)")
+    return True
+
+
+def is_foreign(service: Service, context: Context) -> bool:
+    """True when somebody else started it, an init system say."""
+    return ServiceFiles(service.name, context).status().state == ADOPTED
+
+
+def send_again(service: Service, context: Context, prompts: List[object]) -> int:
+    """Queue *prompts* at *service* again; how many it took."""
+    ready = address_of(service, ServiceFiles(service.name, context).status())
+    return comfyui.send_again(comfyui.base_of(ready), prompts) if ready is not None and prompts else 0
+
+
+def _report(service: Service, context: Context, reason: str) -> None:
+    status = ServiceFiles(service.name, context).status()
+    pid = None if status.child is None else status.child.pid
+    context.report("service_restarted", item=service.name, level=service.level, reason=reason, pid=pid)
+
+
+def _queue(service: Service, files: ServiceFiles) -> Optional[comfyui.Queue]:
+    ready = address_of(service, files.status())
+    return None if ready is None else comfyui.queue(comfyui.base_of(ready))
+
+
+def _matters(change: changes.Change, service: Service) -> bool:
+    """Would *service* load it with a start?"""
+    if change.kind == "package":
+        return os.path.basename(service.run[0]).startswith("python")
+    item, folder = os.path.normpath(change.item), os.path.normpath(service.directory)
+    if folder in (".", item) or item.startswith(folder + os.sep):
+        return True
+    return any(item in word for word in (*service.run, *service.environment.values()))
