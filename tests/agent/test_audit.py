@@ -212,7 +212,9 @@ def test_a_lock_reads_no_hash_off_a_file_that_is_not_what_was_brought(
 
     os.utime(bench.path("m.safetensors"))
 
-    assert present(bench, item).state == "other"
+    assert present(bench, item) == Present("other", CONTENT.size, CONTENT.size, CONTENT.sha256)
+    bench.path("m.safetensors").unlink()
+    assert present(bench, item) == Present("absent", CONTENT.size, CONTENT.size, CONTENT.sha256)
 
 
 def test_the_errands_write_nothing_of_the_state(stand: Stand) -> None:

@@ -266,9 +266,17 @@ class Survey:
         )
 
     def _present(self, item: Download) -> Present:
-        """Right as far as can be told without reading it."""
+        """What is there of an item; to be pinned, a file that is gone or damaged still has the hash that was learnt of it."""
         if item.key in self._files:
             return _together([self._present(file) for file in self._files[item.key]])
+        found, record = self._found(item), existing.record_of(self._context, item)
+        is_of_item = record.url in existing.sources_of(item) and item.sha256 in (None, record.sha256)
+        if not self._pin or found.state == "there" or record.sha256 is None or not is_of_item:
+            return found
+        return replace(found, size_bytes=record.size, sha256=record.sha256)
+
+    def _found(self, item: Download) -> Present:
+        """Right as far as can be told without reading it, but what nobody else tells the hash of."""
         answers = [self._answers[url] for url in (item.url, *item.mirrors) if url in self._answers]
         sizes = [item.size_bytes, *(each.size_bytes for each in answers)]
         size = next((each for each in sizes if each is not None), None)

@@ -243,7 +243,9 @@ def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned
     sources = surveyed.downloads[number][: 1 + len(item.mirrors)]
     here = surveyed.standing.present[number] if surveyed.standing else None
     good = [source for source in sources if source.is_ok]
-    sha256 = item.sha256 or (here.sha256 if here else None) or _first(source.sha256 for source in good)
+    learnt = here.sha256 if here is not None else None
+    standing = learnt if here is not None and here.state == "there" else None
+    sha256 = item.sha256 or standing or _first(source.sha256 for source in good) or learnt
     size = item.size_bytes
     if size is None and here is not None and here.sha256 == sha256:
         size = here.size_bytes
