@@ -86,10 +86,12 @@ def prepare(
     plan = compile_plan(
         profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
     )
+    secrets, warnings = secret_values(profile, os.environ)
     if locked:
         path = lock_path(name_or_path)
-        plan = apply_lock(plan, read_lock(path), where=path)
-    secrets, warnings = secret_values(profile, os.environ)
+        lock = read_lock(path)
+        plan = apply_lock(plan, lock, where=path)
+        warnings = [*warnings, *lock.warnings]
     return Prepared(profile, plan, secrets, tuple(warnings), tuple(unresolved))
 
 

@@ -25,6 +25,8 @@ from ..instance import Instance, build_bundle, understood
 from .answers import Source, Survey
 
 WITHIN_S = 100.0
+PIN_WITHIN_S = 1900.0
+"""Where an instance may have to read files whose hash nobody tells."""
 
 T = TypeVar("T")
 
@@ -61,7 +63,8 @@ async def survey(
     if instance is not None:
         from ..instance.query import ask
 
-        answer, standing = await ask(instance, "sources", request, read_sources, timeout_s=WITHIN_S)
+        timeout_s = PIN_WITHIN_S if pin else WITHIN_S
+        answer, standing = await ask(instance, "sources", request, read_sources, timeout_s=timeout_s)
     else:
         answer, standing = await ask_here("sources", request, read_sources, timeout_s=WITHIN_S)
     counts = [(len(answer.downloads), len(plan.downloads)), (len(answer.repos), len(plan.repos))]
