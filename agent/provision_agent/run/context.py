@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Callable, FrozenSet, Mapping, Protocol
+from typing import Callable, Dict, FrozenSet, Mapping, Protocol
 
 from .outages import Outages
 from .state import StateFile
@@ -41,6 +41,8 @@ class Context:
     """Names of secrets that are set where the run was ordered, and whose values are held back there."""
     outages: Outages = field(default_factory=Outages)
     """Which servers cannot be reached now: all steps share their waits."""
+    said: Dict[str, object] = field(default_factory=dict, repr=False)
+    """Warnings that are given once in a run."""
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
 
@@ -51,6 +53,12 @@ class Context:
     def bounded(self, limit_s: float) -> float:
         """How long a step may wait: *limit_s*, or until the run's deadline if that is earlier; always a moment."""
         return max(SHORTEST_WAIT_S, min(limit_s, self.remaining_s()))
+
+    def warn_once(self, message: str) -> None:
+        """Report the warning *message*, unless that was done."""
+        mine = object()
+        if self.said.setdefault(message, mine) is mine:
+            self.report("warning", message=message)
 
     def wait(self, wait_s: float) -> bool:
         """Wait for *wait_s*, or until the run ends; True when it has."""

@@ -24,6 +24,7 @@ from ..downloads import Downloads, Sources
 from ..downloads.preflight import Preflight
 from ..downloads.sources import repositories
 from ..host import facts
+from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
@@ -67,6 +68,8 @@ def run_main(argv: List[str]) -> int:
     run = Run(plan, workspace, run_id, journal, record.clock, handed, kill_holders=record.kill_holders)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
+    if not try_lock(int(argv[3])):
+        run.warn_once(lockless_warning(workspace.lock))
     orphan = Orphanage(workspace, WorkspaceLock(workspace, int(argv[3])), run_id)
     verdict = run.execute()
     journal.close()
@@ -116,7 +119,7 @@ class Run:
             kill_holders=kill_holders,
         )
         self._tally = Tally(journal.event)
-        self._items = Items(plan, self._context, self._tally, self._is_over)
+        self._items = Items(plan, self._context, self._tally, self._changes, self._is_over)
         self._services = Services(plan, self._context, self._tally, self._items, self._changes, self._is_over)
         self._downloads: Optional[Downloads] = None
 
@@ -126,6 +129,10 @@ class Run:
             if self._early_verdict is None:
                 self._early_verdict = verdict
         self._context.cancelled.set()
+
+    def warn_once(self, message: str) -> None:
+        """Report a warning, unless that was done."""
+        self._context.warn_once(message)
 
     def execute(self) -> str:
         """Do the work and write the verdict; returns it."""
@@ -220,7 +227,11 @@ class Run:
             self._downloads = Downloads(
                 files, limits=self._plan.limits, context=self._context, sources=sources
             )
-            found = self._downloads.preflight(also_bytes=also_bytes)
+            found = self._downloads.preflight(
+                also_bytes=also_bytes,
+                # a strict run fetches nothing before it is known that all that is critical can be had
+                begin=None if self._plan.strict else lambda: self._tally.start("downloads"),
+            )
             missing = [name for name in sources.refused_without if name not in self._secrets]
             if is_again or not missing or not self._take_late_secrets(missing):
                 break

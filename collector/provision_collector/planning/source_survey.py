@@ -19,6 +19,8 @@ from ..run.default_secrets import held_back
 from .answers import Source, Survey
 
 WITHIN_S = 100.0
+PIN_WITHIN_S = 1900.0
+"""Where an instance may have to read files whose hash nobody tells."""
 
 
 async def survey(
@@ -55,10 +57,10 @@ async def survey(
         measure=measure,
         pin=pin,
     )
-    answer, standing = await _put(request, instance)
-    wanted = held.intersection(answer.secrets_wanted)
-    if wanted:
-        more = {name: secrets[name] for name in wanted}
+    first = replace(request, packages=False, measure=False, pin=False) if held and pin else request
+    answer, standing = await _put(first, instance)
+    more = {name: secrets[name] for name in held.intersection(answer.secrets_wanted)}
+    if more or first is not request:
         answer, standing = await _put(replace(request, secrets={**request.secrets, **more}), instance)
     counts = [(len(answer.downloads), len(plan.downloads)), (len(answer.repos), len(plan.repos))]
     if standing is not None:
@@ -73,7 +75,8 @@ async def _put(request: SourcesRequest, instance: Instance | None) -> tuple[Sour
         return await ask_here("sources", request, read_sources, timeout_s=WITHIN_S)
     from ..instance.query import ask
 
-    return await ask(instance, "sources", request, read_sources, timeout_s=WITHIN_S)
+    timeout_s = PIN_WITHIN_S if request.pin else WITHIN_S
+    return await ask(instance, "sources", request, read_sources, timeout_s=timeout_s)
 
 
 def _survey(answer: SourcesAnswer, standing: Standing | None) -> Survey:
