@@ -141,6 +141,7 @@ def _ask_source(
         name = answer.name or "" if fetch.item.path.endswith("/") else fetch.item.path
         landing.check_head(answer, name, access.secret_values)
         source.answer = answer
+        source.reached(answer, context.outages)
     except Failure as failure:
         if failure.class_ == "rate_limited":
             hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)

@@ -214,17 +214,16 @@ class Downloads:
         busy = [each for each in self._running if each.is_transferring and not each.selector.is_waiting]
         if len(busy) >= self._tuner.files and not self._has_idle_connections(busy):
             return None
-        hosts = [fetch.selector.current.host for fetch in busy]
+        hosts = [fetch.selector.current.hosts for fetch in busy]
         for fetch in waiting:
-            host = fetch.selector.current.host
-            cap = self._hosts.files_cap(host)
             has_twin = any(twin in self._running and not twin.is_waiting for twin in self._twins(fetch))
             holder = self._names.holder(fetch.item)
             is_held_up = holder is not None and not self._names.has_landed(holder)
             has_others = bool(fetch.item.mirrors) or fetch.selector.substitute is not None
             if not has_others and waiting_for.intersection(fetch.selector.current.places):
                 continue  # nobody can reach it, and one file is enough to try
-            if (cap is None or hosts.count(host) < cap) and not has_twin and not is_held_up:
+            is_free = not (has_twin or is_held_up)
+            if is_free and self._hosts.may_begin(fetch.selector.current.hosts, hosts):
                 return fetch
         return None
 

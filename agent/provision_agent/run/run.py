@@ -22,6 +22,7 @@ from ..contract.steps import LEVELS, STEP_NAMES
 from ..downloads import Downloads, Sources
 from ..downloads.sources import repositories
 from ..host import facts
+from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
@@ -64,6 +65,8 @@ def run_main(argv: List[str]) -> int:
     run = Run(plan, workspace, run_id, journal, record.clock, secrets, kill_holders=record.kill_holders)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
+    if not try_lock(int(argv[3])):
+        run.warn_once(lockless_warning(workspace.lock))
     orphan = Orphanage(workspace, WorkspaceLock(workspace, int(argv[3])), run_id)
     verdict = run.execute()
     journal.close()
@@ -110,7 +113,7 @@ class Run:
             kill_holders=kill_holders,
         )
         self._tally = Tally(journal.event)
-        self._items = Items(plan, self._context, self._tally, self._is_over)
+        self._items = Items(plan, self._context, self._tally, self._changes, self._is_over)
         self._services = Services(plan, self._context, self._tally, self._items, self._changes, self._is_over)
         self._downloads: Optional[Downloads] = None
 
@@ -120,6 +123,10 @@ class Run:
             if self._early_verdict is None:
                 self._early_verdict = verdict
         self._context.cancelled.set()
+
+    def warn_once(self, message: str) -> None:
+        """Report a warning, unless that was done."""
+        self._context.warn_once(message)
 
     def execute(self) -> str:
         """Do the work and write the verdict; returns it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Tuple
 
 from ...contract.failures import Failure
 from ...contract.plan_parts import ItemLimits
@@ -62,7 +62,7 @@ class Transfer:
         extents: Extents,
         *,
         limits: ItemLimits,
-        source_host: str,
+        source_hosts: Tuple[str, ...],
         name: str,
         rank: "tuple[int, int]",
         is_single: bool,
@@ -71,7 +71,7 @@ class Transfer:
         self.answer = answer
         self.extents = extents
         self.limits = limits
-        self.source_host = source_host
+        self.source_hosts = source_hosts
         self.name = name
         self.rank = rank
         self.is_single = is_single

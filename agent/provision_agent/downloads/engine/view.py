@@ -73,7 +73,7 @@ class View:
     def _cap(self, transfer: Transfer) -> Optional[int]:
         caps = [
             transfer.limits.connections,
-            self._hosts.connections_cap(transfer.source_host, transfer.answer.host),
+            self._hosts.connections_cap(*transfer.source_hosts, transfer.answer.host),
             1 if transfer.is_single else None,
         ]
         return min((cap for cap in caps if cap is not None), default=None)

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
-from ...contract import source_kinds
 from ...contract.failures import Failure
 from ...contract.plan_parts import SecretRule
 from .. import verify
@@ -81,7 +80,10 @@ class Sources:
                 self.idle.keep(response)
         name = answer.name or ""
         content_type, secrets = response.headers.get("Content-Type"), self.secret_values
-        verify.refuse_page(head, name, content_type, secrets, url=url, token=answer.token)
+        try:
+            verify.refuse_page(head, name, content_type, secrets, url=url, token=answer.token)
+        except Failure as failure:
+            raise self._advised(failure, answer.location, answer.token) from None
         fetch = self.fetcher(deadline)
         sha256 = answer.sha256 or kind.sha256_listed(url, answer.name, answer.size_bytes, fetch)
         return replace(answer, head=head, sha256=sha256)
@@ -147,28 +149,24 @@ class Sources:
                 raise Failure("not_a_model", "the server compresses the file on the way, though asked not to")
             if _is_login(url, response.url):
                 refused = errors.Refused(401, {}, url, token=token)
-                raise self._advised(errors.refusal(refused), refused)
+                raise self._advised(errors.refusal(refused), url, token)
             return
         said = errors.quoted(response.read(2 * errors.QUOTED_BYTES, 2.0), self.secret_values)
         refused = errors.Refused(status, response.headers, response.url, said, token)
         kind = addresses.kind_that_answered(url, response.headers)
-        raise self._advised(kind.refusal(refused, url, self.fetcher(deadline)), refused)
+        raise self._advised(kind.refusal(refused, url, self.fetcher(deadline)), response.url, token)
 
-    def _advised(self, failure: Failure, refused: errors.Refused) -> Failure:
-        """*failure* with what would bring a token to who refused: none was sent, and the plan says why."""
-        if failure.class_ not in ("unauthorized", "gated") or refused.token:
+    def _advised(self, failure: Failure, at: str, token: Optional[str]) -> Failure:
+        """*failure* with what would bring a token to the URL *at*, which refused; none where *token* was sent."""
+        if failure.class_ not in ("unauthorized", "gated") or token:
             return failure
-        parts = urlsplit(refused.url)
-        declared = [name for name, hosts in self._rules if _names(hosts, refused.url)]
-        usual = source_kinds.secret_for(refused.host)
-        if declared and parts.scheme != "https":
+        declared = [name for name, hosts in self._rules if _names(hosts, at)]
+        if declared and urlsplit(at).scheme != "https":
             failure.advise("token_needs_https")
         elif failure.class_ == "gated":
             return failure
         elif declared and declared[0] not in self._values:
             failure.advise("token_unset", token=declared[0])
-        elif usual and not declared:
-            failure.advise("token_undeclared", token=usual)
         return failure
 
     def fetcher(self, deadline: float) -> Fetch:
