@@ -13,7 +13,7 @@ from harness.file_server import Content, Fault, FileServer
 from provision_agent.contract import source_kinds
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Download
-from provision_agent.contract.plan_parts import SecretRule
+from provision_agent.contract.plan_parts import HostLimits, Limits, SecretRule
 from provision_agent.downloads import Sources
 from provision_agent.downloads.http import errors
 from provision_agent.downloads.sources import addresses, civitai
@@ -500,3 +500,34 @@ def test_every_kind_of_source_has_a_module_that_answers_for_it(name):
     for url in written:
         assert source_kinds.kind_of(url) == name
         assert type(addresses.kind_for(url)).__module__.rpartition(".")[2] == name
+
+
+def test_a_rule_for_the_host_that_redirects_lead_to_is_kept(bench, server):
+    with FileServer(host="127.0.0.2", bytes_per_s=8 * MIB) as there:
+        items = []
+        for number in range(3):
+            content = Content(2 * MIB, seed=number)
+            behind = there.add(f"/behind/{number}", content)
+            url = server.add(f"/{number}", content, Fault(redirect=behind))
+            items.append(Download(url=url, path=f"{number}.bin", limits=quick()))
+        limits = Limits(hosts={"127.0.0.2": HostLimits(files=1, connections=2)})
+        engine = bench.engine(*items, limits=limits)
+        busy = 0
+        most = 0
+
+        def count(event: str, fields: dict) -> None:
+            nonlocal busy, most
+            busy += {"download_started": 1, "download_finished": -1}.get(event, 0)
+            most = max(most, busy)
+
+        bench.on_event = count
+        try:
+            engine.preflight()
+            engine.start()
+            assert engine.wait()
+        finally:
+            engine.stop()
+
+        assert {result.state for result in engine.results().values()} == {"ok"}
+        assert most == 1
+        assert max(there.peak(f"/behind/{number}") for number in range(3)) <= 2

@@ -6,7 +6,7 @@ To add one: an entry here, and a module of the same name in `downloads/sources/`
 from __future__ import annotations
 
 import re
-from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from .plan_parts import HostLimits
@@ -190,6 +190,37 @@ def host_limits(own: Optional[Mapping[str, HostLimits]] = None) -> Dict[str, Hos
             connections=given.connections if given.connections is not None else built_in.connections,
         )
     return merged
+
+
+class Cap(NamedTuple):
+    """The most of something at once, for `host` and all names below it together."""
+
+    host: str
+    most: int
+
+
+def caps(own: Mapping[str, HostLimits], field: str, *hosts: str) -> List[Cap]:
+    """What holds of one *field* of the limits for a file that is had by way of *hosts*.
+
+    That is the host that the user wrote, the one that this becomes, and the one that redirects lead to. A rule of the
+    user's for any of them goes before what is built in for any; for one host, the rule that names it most exactly.
+
+    Args:
+        own: The user's rules.
+        field: ``files`` or ``connections``.
+    """
+    built_in = {host.name: host.limits for _, host in _hosts()}
+    for rules in (own, built_in):
+        found = [_nearest(rules, field, host) for host in dict.fromkeys(hosts)]
+        if any(found):
+            return list(dict.fromkeys(cap for cap in found if cap is not None))
+    return []
+
+
+def _nearest(rules: Mapping[str, HostLimits], field: str, host: str) -> Optional[Cap]:
+    named = [name for name, limits in rules.items() if is_below(host, name) and getattr(limits, field)]
+    name = max(named, key=len, default=None)
+    return None if name is None else Cap(name, getattr(rules[name], field))
 
 
 def own_limits(limits: Mapping[str, HostLimits]) -> Dict[str, HostLimits]:

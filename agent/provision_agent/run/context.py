@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Callable, Mapping, Protocol
+from typing import Callable, Dict, Mapping, Protocol
 
 from .outages import Outages
 from .state import StateFile
@@ -39,12 +39,20 @@ class Context:
     """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""
     outages: Outages = field(default_factory=Outages)
     """Which servers cannot be reached now: all steps share their waits."""
+    said: Dict[str, object] = field(default_factory=dict, repr=False)
+    """Warnings that are given once in a run."""
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
 
     def bounded(self, limit_s: float) -> float:
         """How long a step may wait: *limit_s*, or until the run's deadline if that is earlier; always a moment."""
         return max(SHORTEST_WAIT_S, min(limit_s, self.remaining_s()))
+
+    def warn_once(self, message: str) -> None:
+        """Report the warning *message*, unless that was done."""
+        mine = object()
+        if self.said.setdefault(message, mine) is mine:
+            self.report("warning", message=message)
 
     def wait(self, wait_s: float) -> bool:
         """Wait for *wait_s*, or until the run ends; True when it has."""

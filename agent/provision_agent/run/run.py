@@ -22,6 +22,7 @@ from ..contract.steps import LEVELS, STEP_NAMES
 from ..downloads import Downloads, Sources
 from ..downloads.sources import repositories
 from ..host import facts
+from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
@@ -64,6 +65,8 @@ def run_main(argv: List[str]) -> int:
     run = Run(plan, workspace, run_id, journal, record.clock, secrets, kill_holders=record.kill_holders)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
+    if not try_lock(int(argv[3])):
+        run.warn_once(lockless_warning(workspace.lock))
     orphan = Orphanage(workspace, WorkspaceLock(workspace, int(argv[3])), run_id)
     verdict = run.execute()
     journal.close()
@@ -120,6 +123,10 @@ class Run:
             if self._early_verdict is None:
                 self._early_verdict = verdict
         self._context.cancelled.set()
+
+    def warn_once(self, message: str) -> None:
+        """Report a warning, unless that was done."""
+        self._context.warn_once(message)
 
     def execute(self) -> str:
         """Do the work and write the verdict; returns it."""
@@ -179,7 +186,11 @@ class Run:
         sources = Sources(rules=self._plan.secrets, secrets=self._context.secrets)
         files, unlisted = repositories.expand(wanted, sources, self._context)
         self._downloads = Downloads(files, limits=self._plan.limits, context=self._context, sources=sources)
-        found = self._downloads.preflight(also_bytes=self._environment_bytes())
+        found = self._downloads.preflight(
+            also_bytes=self._environment_bytes(),
+            # a strict run fetches nothing before it is known that all that is critical can be had
+            begin=None if self._plan.strict else lambda: self._tally.start("downloads"),
+        )
         for item, failure in unlisted:
             about = {"item": item.label, "key": item.key, "level": item.level, "url": public_url(item.url)}
             self._journal.event("download_failed", **about, **failure.as_fields())

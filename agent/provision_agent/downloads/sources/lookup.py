@@ -20,6 +20,7 @@ from ...contract.failures import Failure
 from ...contract.plan_parts import SecretRule
 from .. import verify
 from ..http import errors, request
+from ..http.idle import IdleConnections
 from ..http.transport import Origin, Stop, origin_of
 from . import addresses
 from .answer import HEAD_BYTES, MOST_BYTES, Answer
@@ -38,6 +39,8 @@ class Sources:
     """Every source that a run may ask, with the secrets that it may show to them. Safe to use from any thread."""
 
     def __init__(self, rules: Sequence[SecretRule], secrets: Mapping[str, str]) -> None:
+        self.idle: Optional[IdleConnections] = None
+        """Where open connections wait for the next request; set by who closes them at the end, else none are kept."""
         self._rules: List[Tuple[str, Tuple[str, ...]]] = [(rule.name, rule.hosts) for rule in rules]
         self._tokens = [(name, hosts) for name, hosts in self._rules if secrets.get(name)]
         self._values = {rule.name: secrets[rule.name] for rule in rules if secrets.get(rule.name)}
@@ -72,7 +75,10 @@ class Sources:
         try:
             head = response.read(HEAD_BYTES, HEAD_WITHIN_S, stop)
         finally:
-            response.close()
+            if self.idle is None:
+                response.close()
+            else:
+                self.idle.keep(response)
         name = answer.name or ""
         content_type, secrets = response.headers.get("Content-Type"), self.secret_values
         verify.refuse_page(head, name, content_type, secrets, url=url, token=answer.token)
@@ -110,6 +116,7 @@ class Sources:
             connect_s=connect_s,
             stop=stop,
             on_socket=on_socket,
+            idle=self.idle,
         )
         headers, token = self._credentials(address, response.url, hops)
         try:
