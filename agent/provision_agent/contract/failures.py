@@ -229,6 +229,12 @@ FAILURES: Dict[str, FailureClass] = {
     "closed": FailureClass(
         "check the address, and that `--port` is the SSH port", "fix_address", "run", is_of_contact=True
     ),
+    "agents-dead": FailureClass(
+        "`provision attach` starts the agent again and goes on with the run",
+        "retry",
+        "run",
+        is_of_contact=True,
+    ),
     "folder-gone": FailureClass(
         "`provision up` with the same profile goes on with what is there; files are verified, not trusted",
         "retry",

@@ -313,13 +313,13 @@ class AuditRequest:
 
 @dataclass(frozen=True)
 class AuditItem:
-    """One item of the plan as it is on the disk."""
+    """One item of the plan as it is on the disk: a download, a repo, a file, a package, or a member of an archive."""
 
     item: str = _path()
     kind: str = bounded(max_chars=64)
     level: str = bounded(one_of=LEVELS)
     state: str = bounded(max_chars=64)
-    """ok, skipped, unknown, missing, partial, substituted, changed, or wrong_size, _hash, _content, _commit."""
+    """ok, skipped, unknown, missing, partial, substituted, changed, or wrong_size, _hash, _content, _commit, _kind, _mode."""
     message: str = ""
     path: Optional[str] = _path(None)
     key: Optional[str] = bounded(None, max_chars=8192)

@@ -245,13 +245,17 @@ class _Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that one run does. `workspace_fallback`: another folder may be taken if this one is unusable."""
+    """Everything that one run does. `workspace_fallback`: another folder may be taken if this one is unusable.
+
+    `repair`: it mends what an audit found: it reads the bytes of packages, and sets aside what people changed in checkouts.
+    """
 
     name: str
     workspace: str = "/workspace"
     workspace_fallback: bool = False
     steps: Tuple[str, ...] = STEP_NAMES
     strict: bool = False
+    repair: bool = False
     limits: Limits = Limits()
     secrets: Tuple[SecretRule, ...] = ()
     apt: Tuple[str, ...] = ()

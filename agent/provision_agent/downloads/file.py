@@ -64,6 +64,8 @@ class Fetch:
         """True while another item fetches a file of the same final name."""
         self.path: Optional[str] = None
         """Where the file is, when it is there."""
+        self.told_bytes: Optional[int] = None
+        """Its size, as the preflight was told."""
         self._context, self._access, self._hosts, self._pool, self._names = shared
         self._label: Optional[str] = None if item.path.endswith("/") else item.path
         self._instead_of: Optional[Failure] = None

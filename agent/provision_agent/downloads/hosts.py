@@ -14,7 +14,7 @@ from typing import Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 from ..contract import source_kinds
 from ..contract.plan_parts import HostLimits
 
-LOOKUPS_AT_ONCE = 4
+LOOKUPS_AT_ONCE = 8
 """Questions for size and hash that one host is asked at a time."""
 ONE_MORE_AFTER_S = 5.0
 """How long a host must take all connections well before it is offered one more."""

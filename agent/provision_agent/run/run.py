@@ -113,7 +113,7 @@ class Run:
             kill_holders=kill_holders,
         )
         self._tally = Tally(journal.event)
-        self._items = Items(plan, self._context, self._tally, self._is_over)
+        self._items = Items(plan, self._context, self._tally, self._changes, self._is_over)
         self._services = Services(plan, self._context, self._tally, self._items, self._changes, self._is_over)
         self._downloads: Optional[Downloads] = None
 
@@ -186,7 +186,11 @@ class Run:
         sources = Sources(rules=self._plan.secrets, secrets=self._context.secrets)
         files, unlisted = repositories.expand(wanted, sources, self._context)
         self._downloads = Downloads(files, limits=self._plan.limits, context=self._context, sources=sources)
-        found = self._downloads.preflight(also_bytes=self._environment_bytes())
+        found = self._downloads.preflight(
+            also_bytes=self._environment_bytes(),
+            # a strict run fetches nothing before it is known that all that is critical can be had
+            begin=None if self._plan.strict else lambda: self._tally.start("downloads"),
+        )
         for item, failure in unlisted:
             about = {"item": item.label, "key": item.key, "level": item.level, "url": public_url(item.url)}
             self._journal.event("download_failed", **about, **failure.as_fields())

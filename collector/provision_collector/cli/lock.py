@@ -47,8 +47,9 @@ def command(
     """Pin PROFILE: ask every source for size, hash and commit, and write them to a lock that `up --locked` obeys.
 
     With --host the instance is asked, and what stands there counts first: the files that a run has verified and the
-    commits that are checked out; the versions of Python packages are learnt from there only. Nothing is written unless
-    everything could be pinned.
+    commits that are checked out; what no source tells the hash of is read there; the versions of Python packages are
+    learnt from there only. An optional item that cannot be pinned is left out of the lock, and named; with anything else
+    that cannot be pinned nothing is written.
     """
     configure_logging(verbose)
     from ..console.text import harmless
@@ -63,22 +64,26 @@ def command(
     plan = prepared.plan
     lock, unpinned = make_lock(plan, prepared.ask(instance=instance, pin=True))
     path = Path(output) if output else lock_path(wanted)
-    if not unpinned:
+    refused = [item for item in unpinned if not item.is_optional]
+    if not refused:
         path.write_text(lock.to_text(), encoding="utf-8")
     if as_json:
         facts = {
-            "lock": None if unpinned else str(path),
+            "lock": None if refused else str(path),
             "downloads": len(lock.downloads),
             "repos": len(lock.repos),
             "packages": len(lock.packages),
-            "unpinned": [vars(item) for item in unpinned],
+            "unpinned": [
+                {"item": item.item, "level": item.wanted.level, "message": item.message} for item in unpinned
+            ],
         }
         click.echo(json.dumps(facts, ensure_ascii=False))
-    elif not unpinned:
+    elif not refused:
         _say(path, lock, knows_packages=plan.python is None or bool(lock.packages))
     for item in unpinned:
-        print(f"provision: cannot pin `{item.item}`: {harmless(item.message)}", file=sys.stderr)
-    if unpinned:
+        what = "warning: leaves out" if item.is_optional else "cannot pin"
+        print(f"provision: {what} `{harmless(item.item)}`: {harmless(item.message)}", file=sys.stderr)
+    if refused:
         print("  next: mend the lines above; no lock was written", file=sys.stderr)
         sys.exit(1)
 

@@ -25,6 +25,8 @@ from ..instance import Instance, build_bundle, understood
 from .answers import Source, Survey
 
 WITHIN_S = 100.0
+PIN_WITHIN_S = 1900.0
+"""Where an instance may have to read files whose hash nobody tells."""
 
 T = TypeVar("T")
 
@@ -61,7 +63,8 @@ async def survey(
     if instance is not None:
         from ..instance.query import ask
 
-        answer, standing = await ask(instance, "sources", request, read_sources, timeout_s=WITHIN_S)
+        timeout_s = PIN_WITHIN_S if pin else WITHIN_S
+        answer, standing = await ask(instance, "sources", request, read_sources, timeout_s=timeout_s)
     else:
         answer, standing = await ask_here("sources", request, read_sources, timeout_s=WITHIN_S)
     counts = [(len(answer.downloads), len(plan.downloads)), (len(answer.repos), len(plan.repos))]
@@ -75,7 +78,17 @@ async def survey(
 async def ask_here(
     subcommand: str, request: object, read: Callable[[Mapping[str, object]], T], *, timeout_s: float
 ) -> T:
-    """Run one subcommand of the agent on this machine; its answer, as `ask`."""
+    """Run one subcommand of the agent on this machine, as `ask` does on an instance.
+
+    Args:
+        subcommand: Its name.
+        request: Its message, a dataclass of the contract.
+        read: Makes the answer of its JSON; it raises ParseError.
+        timeout_s: Seconds in all.
+
+    Raises:
+        ProvisionError: it did not end in time. ProtocolFaultError: what it said is no answer.
+    """
     path = await asyncio.to_thread(_stored_agent)
     try:
         child = await asyncio.create_subprocess_exec(

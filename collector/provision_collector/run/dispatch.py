@@ -247,7 +247,8 @@ class Dispatch:
         found = max(runs, key=lambda run: (run.is_alive, run.started or ""))
         self._run = found.run
         await self._take_what_is_recorded()
-        if found.verdict is None and not found.is_alive and found.is_current:
+        has_died = found.verdict is None and not found.is_alive and found.is_current
+        if has_died and not self.order.only_looks:
             plan = await asyncio.to_thread(plan_of, found)
             await self._start(plan, is_again=self.order.plan is None)
         else:

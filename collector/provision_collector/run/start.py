@@ -86,6 +86,7 @@ async def attach(
     logs_dir: str | os.PathLike[str] = "logs",
     secrets: Mapping[str, str] | None = None,
     profile: Profile | Plan | None = None,
+    only_looks: bool = False,
     on_end: OnEnd | None = None,
 ) -> Run:
     """Watch a run that is already on *instance*, to its end; None as *run_id* means the current one.
@@ -100,6 +101,7 @@ async def attach(
         secrets: Values by name that this instance may have; None looks up in this process's environment those that
             *profile* names, else those that this machine recorded when it started the run (none for other runs).
         profile: What the run was started with, where this machine has no record of it.
+        only_looks: Leave a run whose processes died as it is; then it is lost.
         on_end: As of `Run`.
 
     Returns:
@@ -117,6 +119,7 @@ async def attach(
         known=None if plan is None else Known.of(plan),
         workspace=workspace,
         logs_dir=Path(logs_dir),
+        only_looks=only_looks,
     )
     return Run(instance, order, on_end=on_end)
 

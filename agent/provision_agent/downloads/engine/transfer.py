@@ -15,6 +15,7 @@ from ...contract.plan_parts import ItemLimits
 from .. import verify
 from ..hosts import Rate
 from ..http import request
+from ..http.transport import origin_of
 from ..sources import lookup
 from ..sources.lookup import Answer, Sources
 from .hasher import Hasher
@@ -153,6 +154,7 @@ def carry(
         Failure: whatever ended it before the stretch did.
     """
     answer = transfer.answer
+    reuse = _open_connection(answer.location, access, reuse)
     response = request.request(
         answer.location,
         dict(answer.headers, **lookup.range_header(None if transfer.is_single else (claim.start, claim.end))),
@@ -173,6 +175,18 @@ def carry(
         return None if claim.is_abandoned else response.release()
     finally:
         response.close()
+
+
+def _open_connection(
+    url: str, access: Sources, reuse: Optional[request.Connection]
+) -> Optional[request.Connection]:
+    """An open connection to where *url* leads: the caller's own, or one that a look-up left behind."""
+    origin = origin_of(url)
+    if access.idle is None or (reuse is not None and reuse.origin == origin):
+        return reuse
+    if reuse is not None:
+        reuse.close()
+    return access.idle.take(origin)
 
 
 def _pour(

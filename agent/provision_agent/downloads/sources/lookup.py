@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
-from ...contract import source_kinds
 from ...contract.failures import Failure
 from ...contract.plan_parts import SecretRule
 from .. import verify
 from ..http import errors, request
+from ..http.idle import IdleConnections
 from ..http.transport import Origin, Stop, origin_of
 from . import addresses
 from .answer import HEAD_BYTES, MOST_BYTES, Answer
@@ -38,6 +38,8 @@ class Sources:
     """Every source that a run may ask, with the secrets that it may show to them. Safe to use from any thread."""
 
     def __init__(self, rules: Sequence[SecretRule], secrets: Mapping[str, str]) -> None:
+        self.idle: Optional[IdleConnections] = None
+        """Where open connections wait for the next request; set by who closes them at the end, else none are kept."""
         self._rules: List[Tuple[str, Tuple[str, ...]]] = [(rule.name, rule.hosts) for rule in rules]
         self._tokens = [(name, hosts) for name, hosts in self._rules if secrets.get(name)]
         self._values = {rule.name: secrets[rule.name] for rule in rules if secrets.get(rule.name)}
@@ -72,10 +74,16 @@ class Sources:
         try:
             head = response.read(HEAD_BYTES, HEAD_WITHIN_S, stop)
         finally:
-            response.close()
+            if self.idle is None:
+                response.close()
+            else:
+                self.idle.keep(response)
         name = answer.name or ""
         content_type, secrets = response.headers.get("Content-Type"), self.secret_values
-        verify.refuse_page(head, name, content_type, secrets, url=url, token=answer.token)
+        try:
+            verify.refuse_page(head, name, content_type, secrets, url=url, token=answer.token)
+        except Failure as failure:
+            raise self._advised(failure, answer.location, answer.token) from None
         fetch = self.fetcher(deadline)
         sha256 = answer.sha256 or kind.sha256_listed(url, answer.name, answer.size_bytes, fetch)
         return replace(answer, head=head, sha256=sha256)
@@ -110,6 +118,7 @@ class Sources:
             connect_s=connect_s,
             stop=stop,
             on_socket=on_socket,
+            idle=self.idle,
         )
         headers, token = self._credentials(address, response.url, hops)
         try:
@@ -140,28 +149,24 @@ class Sources:
                 raise Failure("not_a_model", "the server compresses the file on the way, though asked not to")
             if _is_login(url, response.url):
                 refused = errors.Refused(401, {}, url, token=token)
-                raise self._advised(errors.refusal(refused), refused)
+                raise self._advised(errors.refusal(refused), url, token)
             return
         said = errors.quoted(response.read(2 * errors.QUOTED_BYTES, 2.0), self.secret_values)
         refused = errors.Refused(status, response.headers, response.url, said, token)
         kind = addresses.kind_that_answered(url, response.headers)
-        raise self._advised(kind.refusal(refused, url, self.fetcher(deadline)), refused)
+        raise self._advised(kind.refusal(refused, url, self.fetcher(deadline)), response.url, token)
 
-    def _advised(self, failure: Failure, refused: errors.Refused) -> Failure:
-        """*failure* with what would bring a token to who refused: none was sent, and the plan says why."""
-        if failure.class_ not in ("unauthorized", "gated") or refused.token:
+    def _advised(self, failure: Failure, at: str, token: Optional[str]) -> Failure:
+        """*failure* with what would bring a token to the URL *at*, which refused; none where *token* was sent."""
+        if failure.class_ not in ("unauthorized", "gated") or token:
             return failure
-        parts = urlsplit(refused.url)
-        declared = [name for name, hosts in self._rules if _names(hosts, refused.url)]
-        usual = source_kinds.secret_for(refused.host)
-        if declared and parts.scheme != "https":
+        declared = [name for name, hosts in self._rules if _names(hosts, at)]
+        if declared and urlsplit(at).scheme != "https":
             failure.advise("token_needs_https")
         elif failure.class_ == "gated":
             return failure
         elif declared and declared[0] not in self._values:
             failure.advise("token_unset", token=declared[0])
-        elif usual and not declared:
-            failure.advise("token_undeclared", token=usual)
         return failure
 
     def fetcher(self, deadline: float) -> Fetch:
