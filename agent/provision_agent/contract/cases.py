@@ -181,6 +181,7 @@ CASES: Dict[str, Case] = {
         "`{python} -c 'import {module}'`"
     ),
     "gone_since": Case("`provision up` with the same profile makes again what is missing", "retry"),
+    "not_as_made": Case("`provision audit --host {host} --repair` brings it again as it was", "retry"),
     "node_submodule": Case(
         "if that is a submodule, add `submodules: true` to the repo; else choose another `ref`"
     ),

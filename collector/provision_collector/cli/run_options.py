@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 import click
@@ -11,9 +11,7 @@ from provision_agent.contract.steps import STEP_NAMES
 from .options import Option, P, R, duration, pair
 
 if TYPE_CHECKING:
-    from provision_agent.contract.plan import Plan
-
-    from ..profile import Profile
+    from ..planning.prepare import Prepared
 
 
 class RunOptions(TypedDict):
@@ -26,7 +24,17 @@ class RunOptions(TypedDict):
     replace: bool
     skip: tuple[str, ...]
     only: tuple[str, ...]
+    default_secrets: bool
 
+
+default_secrets_option: Option = click.option(
+    "--no-default-secrets",
+    "default_secrets",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Use only the secrets that the profile names, not HF_TOKEN, CIVITAI_TOKEN and GITHUB_TOKEN by themselves.",
+)
 
 _OPTIONS: tuple[Option, ...] = (
     click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace)."),
@@ -47,6 +55,7 @@ _OPTIONS: tuple[Option, ...] = (
     click.option(
         "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
     ),
+    default_secrets_option,
 )
 
 
@@ -57,15 +66,26 @@ def run_options(command: Callable[P, R]) -> Callable[P, R]:
     return command
 
 
-def compiled(profile: Profile, options: RunOptions) -> Plan:
-    """The plan of *profile* as *options* shape it. Raises UsageError as `compile_plan`."""
-    from ..profile import compile_plan
+def prepared(
+    name: str,
+    variables: Mapping[str, str],
+    options: RunOptions,
+    *,
+    workflows: Sequence[str] = (),
+    is_locked: bool = False,
+) -> Prepared:
+    """The profile *name* with the plan that *options* shape. Raises what `prepare` does."""
+    from ..planning.prepare import prepare
 
-    return compile_plan(
-        profile,
+    return prepare(
+        name,
+        overrides=variables,
+        workflows=workflows,
+        locked=is_locked,
         workspace=options["workspace"],
         timeout_s=options["timeout_s"],
         strict=options["strict"],
         skip=options["skip"],
         only=options["only"],
+        default_secrets=options["default_secrets"],
     )

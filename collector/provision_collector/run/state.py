@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
-from provision_agent.contract.event_bodies import RunFinished
+from provision_agent.contract.event_bodies import RunFinished, SecretsNeeded
 from provision_agent.contract.events import Event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
@@ -36,6 +36,8 @@ class LocalRun:
         self.state = RunState(run, planned=planned)
         """The one fold of the agent's events in this process: who shows or counts reads it."""
         self.outcome: Outcome | None = None
+        self.needed: set[str] = set()
+        """Names of secrets that the instance asked for so far."""
         self.own_warnings: list[str] = []
         """What this side warned of."""
         self._local = LocalEvents(run)
@@ -50,7 +52,15 @@ class LocalRun:
         return self.state.verdict is not None
 
     async def bind(self, run: str, files: RunFiles) -> None:
-        """It turned out to be *run*, and its files lie at *files*. Raises LocalMachineError when they cannot."""
+        """It turned out which run it is: what its agent tells is read from its mirror from now on.
+
+        Args:
+            run: The run's id.
+            files: Where its mirrors lie; their folder is made.
+
+        Raises:
+            LocalMachineError: the folder cannot be made.
+        """
         try:
             await asyncio.to_thread(files.core.parent.mkdir, parents=True, exist_ok=True)
         except OSError as error:
@@ -89,13 +99,17 @@ class LocalRun:
             self.state.fold(event)
         except ParseError as error:
             raise not_of_an_agent(error) from None
+        if isinstance(event.body, SecretsNeeded):
+            self.needed.update(event.body.names)
         if isinstance(event.body, RunFinished):
             self._final_sizes = event.body.sizes or {}
 
     def is_fed(self, mirrors: Sequence[Mirror]) -> bool:
         """The run has ended and *mirrors* hold all that it wrote."""
         sizes = self._final_sizes
-        return sizes is not None and all(mirror.offset >= sizes.get(mirror.name, 0) for mirror in mirrors)
+        return sizes is not None and all(
+            mirror.is_full or mirror.offset >= sizes.get(mirror.name, 0) for mirror in mirrors
+        )
 
     def is_complete(self) -> bool:
         """The run has ended and its files here hold all that it wrote, whoever feeds them."""

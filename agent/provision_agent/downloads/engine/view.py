@@ -73,7 +73,7 @@ class View:
     def _cap(self, transfer: Transfer) -> Optional[int]:
         caps = [
             transfer.limits.connections,
-            self._hosts.connections_cap(transfer.source_host, transfer.answer.host),
+            self._hosts.connections_cap(*transfer.source_hosts, transfer.answer.host),
             1 if transfer.is_single else None,
         ]
         return min((cap for cap in caps if cap is not None), default=None)
@@ -91,6 +91,7 @@ class View:
                 bytes_per_s=self._hosts.rate(name),
                 first_byte_s=self._hosts.first_byte_s(name),
                 more_helps=gauge.more_helps(now),
+                worth_s=decisions.WORTH_S if gauge.is_tried() else decisions.UNTRIED_WORTH_S,
             )
         return decisions.State(
             [self._file(each, now, is_paused=each.answer.host in paused) for each in self.transfers],

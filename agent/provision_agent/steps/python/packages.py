@@ -48,7 +48,7 @@ def install(
         Failure: of the layer that cannot be installed; it is reported as ``package_failed`` too.
     """
     facts = parse(Facts, found, "facts")
-    with _one_at_a_time(context):
+    with one_at_a_time(context):
         tools = Installer(python, venv, context)
         guard = Guard(python, tools, context)
         from_torch = [name for layer in python.layers if layer.torch for name in torch.names(layer.torch)]
@@ -80,7 +80,7 @@ def install_requirements(
     Raises:
         Failure: it is not there, or cannot be installed.
     """
-    with _one_at_a_time(context):
+    with one_at_a_time(context):
         tools = Installer(python, venv, context)
         step = _requirements_step(item, path, tools)
         guard = Guard(python, tools, context)
@@ -173,14 +173,23 @@ def _found_harmed(
     return {name: harmed[name] for name in made.harmed if before.get(name) == installed.get(name)}
 
 
+def title(layer: Layer) -> str:
+    """What a layer is called in events, and remembered as."""
+    if layer.torch is not None:
+        return torch.ITEM
+    if layer.requirements is not None:
+        return layer.requirements
+    names = requirements.names_of(layer.packages)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _step_of(layer: Layer, tools: Installer, context: Context, facts: Facts) -> _Step:
     if layer.torch is not None:
         return _torch_step(layer, tools, context, facts)
     if layer.requirements is not None:
         path = os.path.join(context.workspace, layer.requirements)
         return _requirements_step(layer.requirements, path, tools)
-    names = requirements.names_of(layer.packages)
-    item = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    names, item = requirements.names_of(layer.packages), title(layer)
 
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
         tools.install(list(layer.packages), progress, item=item, level=level, constraints=held)
@@ -241,7 +250,7 @@ def _remove_unwanted(python: Python, tools: Installer, progress: Progress) -> No
 
 
 def _key(step: _Step, tools: Installer) -> str:
-    return f"{tools.venv.path}:{step.item}"
+    return layer_record.key_of(tools.venv.path, step.item)
 
 
 def _digest(value: object) -> str:
@@ -249,7 +258,8 @@ def _digest(value: object) -> str:
 
 
 @contextmanager
-def _one_at_a_time(context: Context) -> Iterator[None]:
+def one_at_a_time(context: Context) -> Iterator[None]:
+    """Nobody else installs meanwhile. Raises Failure when the run ends before it is one's turn."""
     while not _installing.acquire(timeout=0.5):
         if context.is_over():
             raise Failure("timed_out", "stopped while another install was running", retriable=True)
