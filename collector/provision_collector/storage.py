@@ -39,14 +39,6 @@ def private_folder(path: Path) -> Path:
     return path
 
 
-def nearest_folder(path: Path) -> Path:
-    """*path* if it is a folder, else the nearest one above it: where a file that is not there yet will lie."""
-    found = path.absolute()
-    while not found.is_dir() and found != found.parent:
-        found = found.parent
-    return found
-
-
 def open_private(path: Path, flags: int, *, mode: int = FILE_MODE) -> int:
     """A descriptor of *path*, made with *mode* where it is missing; programs that are started do not inherit it.
 

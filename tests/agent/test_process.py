@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from provision_agent.contract.failures import Failure
+from provision_agent.contract.parsing import parse, to_json
 from provision_agent.host import process
 from provision_agent.host.detach import Identity, spawn_detached
 
@@ -65,7 +66,7 @@ def test_a_detached_process_is_known_by_more_than_its_pid(tmp_path: Path) -> Non
     assert os.getsid(sleeper.pid) == sleeper.pid
     assert not Identity(sleeper.pid, sleeper.start_time + 1, sleeper.boot_id).is_alive()
     assert not Identity(sleeper.pid, sleeper.start_time, "another boot").is_alive()
-    assert Identity.from_json(sleeper.as_json()) == sleeper
+    assert parse(Identity, to_json(sleeper)) == sleeper
     assert sleeper.end(within_s=5)
     assert not sleeper.is_alive()
     assert identity.wait(within_s=10)

@@ -17,10 +17,12 @@ from typing import Any
 import pytest
 from harness.environments import Surroundings
 from provision_agent.contract.failures import Failure
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Ready, Service
 from provision_agent.host.detach import Identity
 from provision_agent.services import log, manager, supervisor
 from provision_agent.services import wait_ready as service_ready
+from provision_agent.services.files import ServiceFiles, read_order
 from provision_agent.services.wait_ready import wait_ready
 
 SERVER = """
@@ -134,6 +136,14 @@ def test_a_service_is_ready_when_it_answers_as_wanted(here: Surroundings, port: 
     assert "listening here" in log_of(here)
 
 
+def test_a_supervisor_is_told_all_that_the_profile_says_of_its_service(here: Surroundings) -> None:
+    service = program("import time; time.sleep(60)", restart="on_failure", start="complete", level="optional")
+
+    manager.start(service, here.context, None)
+
+    assert read_order(ServiceFiles("ui", here.context).order_path).service == service
+
+
 def test_the_service_survives_the_death_of_the_agent_that_started_it(here: Surroundings) -> None:
     code = (
         "import os, signal, sys; sys.path[:0] = sys.argv[1:3]\n"
@@ -149,7 +159,7 @@ def test_the_service_survives_the_death_of_the_agent_that_started_it(here: Surro
     assert agent.returncode == -signal.SIGKILL
     status = status_of(here)
     for key in ("supervisor", "child"):
-        identity = Identity.from_json(status[key])
+        identity = parse(Identity, status[key])
         assert identity is not None
         assert identity.is_alive()
         assert os.getsid(identity.pid) == identity.pid
@@ -158,7 +168,7 @@ def test_the_service_survives_the_death_of_the_agent_that_started_it(here: Surro
 def test_the_same_service_is_adopted_and_a_changed_one_replaces_it(here: Surroundings, port: int) -> None:
     first = manager.start(server(port), here.context, None)
     again = manager.start(server(port, within_s=3.0), here.context, None)
-    child = Identity.from_json(status_of(here)["child"])
+    child = parse(Identity, status_of(here)["child"])
     other = manager.start(server(port, {"new": 1}), here.context, None)
 
     assert again == first
@@ -494,8 +504,8 @@ def test_what_a_service_leaves_behind_is_ended_and_its_last_words_are_kept(here:
 
 def test_a_service_that_closes_its_output_is_not_taken_for_ended(here: Surroundings) -> None:
     manager.start(program("import os, time; os.close(1); os.close(2); time.sleep(60)"), here.context, None)
-    child = Identity.from_json(status_of(here)["child"])
-    watcher = Identity.from_json(status_of(here)["supervisor"])
+    child = parse(Identity, status_of(here)["child"])
+    watcher = parse(Identity, status_of(here)["supervisor"])
 
     assert child is not None
     assert watcher is not None

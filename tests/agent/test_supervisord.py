@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from harness.environments import Surroundings
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Service
 from provision_agent.host.detach import Identity
 from provision_agent.services import manager, supervisord
@@ -116,7 +117,7 @@ def status_of(here: Surroundings) -> dict[str, Any]:
 
 
 def child_of(here: Surroundings) -> Identity:
-    identity = Identity.from_json(status_of(here)["child"])
+    identity = parse(Identity, status_of(here)["child"])
     assert identity is not None
     return identity
 

@@ -58,7 +58,7 @@ SEES = {
             "files",
         },
         "console": set(),
-        "demo": {"errors"},
+        "demo": {"errors", "storage"},
     },
 }
 """The rooms that each room may see. `cli` and `reference` see all; nobody sees them."""

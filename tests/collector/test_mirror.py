@@ -117,6 +117,16 @@ def test_a_mirror_stops_at_the_size_that_it_may_have_and_goes_on_with_more(tmp_p
     mirror.close()
 
 
+def test_a_mirror_leaves_room_on_the_disk(tmp_path: Path) -> None:
+    mirror = Mirror(tmp_path / "m.log", MirrorState(tmp_path / "s.json"), "log", reserve_bytes=1 << 62)
+
+    assert mirror.is_full
+    with pytest.raises(MirrorFullError, match="nearly full"):
+        mirror.append(0, 0, b"hello")
+    assert mirror.path.read_bytes() == b""
+    mirror.close()
+
+
 def test_what_it_claims_finds_the_file_again(tmp_path: Path) -> None:
     mirror = opened(tmp_path)
     mirror.begin_generation(1, FileFacts(3, 4, 5.0))

@@ -106,11 +106,3 @@ async def test_who_waits_for_a_lock_holds_up_nobody_and_leaves_nothing_when_canc
             await waiting
     async with storage.FileLock(path, wait_s=10):
         pass
-
-
-def test_the_nearest_folder_is_the_one_that_a_new_file_will_lie_in(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.touch()
-    assert storage.nearest_folder(tmp_path / "a" / "b") == tmp_path
-    assert storage.nearest_folder(file) == tmp_path
-    assert storage.nearest_folder(tmp_path) == tmp_path

@@ -10,6 +10,7 @@ import pytest
 from harness.file_server import Fault, FileServer
 from provision_collector import Instance, Profile, UsageError, attach, start
 from provision_collector.demo.instance import EmbeddedInstance
+from provision_collector.run import watcher
 
 from .conftest import Here
 from .test_up import profile_of
@@ -132,3 +133,44 @@ async def test_a_run_id_that_was_used_is_refused_at_once(
 
     with pytest.raises(UsageError, match="finished"):
         await start(instance, profile, workspace=workspace, logs_dir=logs, run_id="one")
+
+
+@pytest.mark.parametrize("why", ["the log is too long", "this disk is nearly full"])
+async def test_a_log_without_end_is_cut_and_the_run_is_followed_to_its_end(
+    why: str, here: Here, files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "the log is too long":
+        monkeypatch.setattr(watcher, "MAX_LOG_BYTES", 300)
+    else:
+        monkeypatch.setattr(watcher, "RESERVE_BYTES", 1 << 62)
+    async with await start(
+        instance_of(here.instance, tmp_path),
+        Profile.from_text(profile_of(files, levels=("critical",)), name="test.yaml"),
+        workspace=str(here.instance.workspace),
+        logs_dir=tmp_path / "logs",
+    ) as run:
+        outcome = await run.outcome()
+
+    assert (outcome["verdict"], outcome["exit_code"]) == ("complete", 0)
+    assert "core" in [gap["file"] for gap in outcome["gaps"]]
+    remote = next(here.instance.workspace.glob(".provision/runs/*/core.log")).read_bytes()
+    mirror = Path(outcome["logs"]["core"]).read_bytes()
+    assert remote.startswith(mirror)
+    assert len(mirror) <= 300 < len(remote)
+
+
+async def test_a_flood_of_events_ends_the_run_as_a_fault_of_the_instance(
+    here: Here, files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watcher, "MAX_EVENTS_BYTES", 500)
+    async with await start(
+        instance_of(here.instance, tmp_path),
+        Profile.from_text(profile_of(files), name="test.yaml"),
+        workspace=str(here.instance.workspace),
+        logs_dir=tmp_path / "logs",
+    ) as run:
+        outcome = await run.outcome()
+
+    assert outcome["verdict"] == "agent-lost"
+    assert outcome["errors"][-1]["class"] == "protocol"
+    assert "of events" in str(outcome["errors"][-1]["message"])

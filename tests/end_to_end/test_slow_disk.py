@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from harness.file_server import FileServer
-from provision_agent.contract.status import ItemState
+from provision_agent.contract.status_parts import ItemState
 from provision_collector import Instance, Profile, start
 from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.collect.markers import Markers
@@ -170,11 +170,24 @@ async def test_a_log_that_is_rotated_is_collected_beside_a_loop_that_stays_promp
     assert disk.on_loop == []
 
 
-async def test_many_runs_of_many_files_are_listed_beside_a_loop_that_stays_prompt(
+async def test_the_files_of_every_run_are_added_up_beside_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs, files = 3, 100_000
+    runs, files = 3, 1000
     disk = SlowDisk(monkeypatch)
+    readers: set[int] = set()
+
+    class Watched(ItemState):
+        """Notes which threads read it."""
+
+        def number(self, name: str) -> float:
+            readers.add(threading.get_ident())
+            return super().number(name)
+
+        def to_json(self) -> dict[str, object]:
+            readers.add(threading.get_ident())
+            return super().to_json()
+
     app = application(Rules(tmp_path / "state", tmp_path / "logs"), Door("a-token"), asyncio.Event())
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
@@ -188,13 +201,12 @@ async def test_many_runs_of_many_files_are_listed_beside_a_loop_that_stays_promp
             assert (await client.post("/api/runs", json={**order, "run_id": f"r{number}"})).status_code == 202
             told = app.state.context.pool.going(f"r{number}").view.run_state
             for key in map(str, range(files)):
-                told.items["downloads"][key] = item = ItemState(key, key)
+                told.items["downloads"][key] = item = Watched(key, key)
                 item.state = "done" if int(key) % 2 else "running"
                 item.facts = {"bytes": 10, "total_bytes": 30, "bytes_per_s": 1.5}
-        async with prompt_loop():
-            listed, one, metrics = await asyncio.gather(
-                client.get("/api/runs"), client.get("/api/runs/r0"), client.get("/metrics")
-            )
+        listed, one, metrics = await asyncio.gather(
+            client.get("/api/runs"), client.get("/api/runs/r0"), client.get("/metrics")
+        )
 
     for found in listed.json()["runs"]:
         assert found["files"] == {"settled": files // 2, "all": files}
@@ -203,4 +215,5 @@ async def test_many_runs_of_many_files_are_listed_beside_a_loop_that_stays_promp
     assert len(listed.json()["runs"]) == runs
     assert len(one.json()["downloads"]) == files
     assert f"provision_download_bytes_per_second {1.5 * runs * files / 2}" in metrics.text
+    assert readers and threading.get_ident() not in readers
     assert disk.on_loop == []

@@ -70,9 +70,10 @@ class AgentRuns:
 
 def provision_identity(data: object) -> Any:
     """The process that a status names; None when it names none."""
+    from provision_agent.contract.parsing import parse
     from provision_agent.host.detach import Identity
 
-    return Identity.from_json(data) if data else None
+    return parse(Identity, data) if data else None
 
 
 class Told:

@@ -12,11 +12,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Iterator, List, Mapping, Optional, Sequence
 
 import provision_agent
 
-from ..contract.parsing import ParseError, bounded, parse, to_json
+from ..contract.parsing import bounded
 
 _started: "List[subprocess.Popen[bytes]]" = []  # held, so that they are reaped and never waited for
 
@@ -33,19 +33,6 @@ class Identity:
     def of(cls, pid: int) -> Identity:
         """The identity of the process that has *pid* now; `start_time` 0 when it is gone already."""
         return cls(pid, _start_time(pid) or 0, boot_id())
-
-    @classmethod
-    def from_json(cls, data: object) -> Optional[Identity]:
-        """What `as_json` wrote; None when a field is missing or odd."""
-        try:
-            return parse(cls, data)
-        except ParseError:
-            return None
-
-    def as_json(self) -> Dict[str, object]:
-        """For a file that another process will read."""
-        found: Dict[str, object] = to_json(self)
-        return found
 
     def is_alive(self) -> bool:
         """True while this very process runs; a zombie counts as dead."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
 from ..contract.parsing import ParseError, bounded, parse, read_object
+from ..contract.plan import Service
 from ..host import detach
 from ..run.context import Context
 from .log import MAX_BYTES, last_lines
@@ -37,19 +38,18 @@ class Note:
 class Order:
     """What a supervisor is to run, and where it writes."""
 
+    service: Service
+    """As its profile has it; below, what is made of that on this instance."""
     argv: Tuple[str, ...] = bounded(max_chars=MAX_FILE_BYTES)
     directory: str = bounded()
     environment: Dict[str, str] = bounded(max_chars=MAX_FILE_BYTES)
     """Besides its own."""
     log: str = bounded()
     status: str = bounded()
-    restart: str = bounded("never", one_of=("never", "on_failure"))
     backoff_s: float = bounded(1.0, low=0, high=3600)
     """Before the first restart; later ones wait longer."""
     max_log_bytes: int = bounded(MAX_BYTES, low=1)
     note: Note = Note()
-    secrets: Tuple[str, ...] = ()
-    """The names of those that it gets in its environment; their values are handed over when it starts."""
     holds: bool = False
     """Its first end is its last: what is to be done before a second start comes from outside."""
     changes: str = ""

@@ -31,6 +31,9 @@ from .supervisor import supervise_main as supervise_main  # the subcommand `supe
 
 START_S = 15.0
 STOP_S = 30.0
+_ALWAYS_IN_HASH = ("directory", "environment", "restart")
+_NOT_IN_HASH = ("name", "run", "ready", "start", "log_failures", "on_start_failure", "level")
+"""How it is judged makes no difference to how it runs; `run` is the argv."""
 _OF_LOGIN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME")
 """systemd and supervisord hand their programs another environment than a login has."""
 
@@ -79,16 +82,15 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
         message = f"`{service.name}` runs in `{service.directory}`, which is not there"
         raise Failure("missing", message, case="service_folder")
     order = Order(
+        service=service,
         argv=tuple(argv),
         directory=directory,
         environment=_environment(service, venv),
         log=files.log_path,
         status=files.status_path,
-        restart=service.restart,
         backoff_s=supervisor.BACKOFF_S,
         max_log_bytes=log.MAX_BYTES,
         note=note,
-        secrets=service.secrets,
         holds=holds,
         changes=changes.path_of(context.workspace),
     )
@@ -145,15 +147,18 @@ def stop(name: str, context: Context) -> None:
 
 
 def _hash(service: Service, argv: List[str]) -> str:
-    """Equal for services that would run the same way; how readiness is judged makes no difference."""
+    """Equal for services that would run the same way.
+
+    A field that is as it is without a word counts as not there, so that one which comes with a later version changes nothing.
+    """
+    told = to_json(replace(service, secrets=tuple(sorted(service.secrets))))
+    unsaid = to_json(Service(service.name, service.run))
     how = {
-        "argv": argv,
-        "directory": service.directory,
-        "environment": service.environment,
-        "restart": service.restart,
+        name: value
+        for name, value in told.items()
+        if name in _ALWAYS_IN_HASH or (name not in _NOT_IN_HASH and value != unsaid[name])
     }
-    if service.secrets:
-        how["secrets"] = sorted(service.secrets)
+    how["argv"] = argv
     return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
 
 

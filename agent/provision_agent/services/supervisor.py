@@ -64,7 +64,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Watch until the end; 0 when the program ended well or was stopped."""
-        if self._order.secrets and not self._await_secrets():
+        if self._order.service.secrets and not self._await_secrets():
             self._write("stopped", None)
             return 0
         while True:
@@ -80,7 +80,7 @@ class Supervisor:
             if self._is_told_to_stop:
                 self._write("stopped", child)
                 return 0
-            if child.returncode == 0 or self._order.restart == "never" or self._is_held():
+            if child.returncode == 0 or self._order.service.restart == "never" or self._is_held():
                 self._write("exited", child)
                 return int(child.returncode != 0)
             if self._short_lives >= MAX_SHORT_LIVES:
@@ -106,7 +106,7 @@ class Supervisor:
                         if key.fd == self._wakeups:
                             os.read(key.fd, _PIECE_BYTES)
                             continue
-                        given = door.take(self._order.secrets)
+                        given = door.take(self._order.service.secrets)
                         if given is not None:
                             self._secrets = given
                             return True

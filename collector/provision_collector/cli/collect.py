@@ -94,7 +94,13 @@ def size(text: str) -> int:
 )
 @click.option("--profile", metavar="NAME|PATH", help="Take this profile's markers.")
 @click.option(
-    "--max-mirror-size", "max_mirror_bytes", type=size, metavar="SIZE", help="A mirror becomes no longer."
+    "--max-mirror-size",
+    "max_mirror_bytes",
+    type=size,
+    default="10GiB",
+    show_default=True,
+    metavar="SIZE",
+    help="A mirror becomes no longer.",
 )
 @click.option(
     "--poll-interval",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from .options import (
     unlock_keys,
     variables_option,
 )
-from .run_options import RunOptions, compiled, run_options
+from .run_options import RunOptions, prepared, run_options
 
 if TYPE_CHECKING:
     from ..pool.fleet import Fleet, Member, Target
@@ -160,11 +159,9 @@ def _fleet(targets: list[Target], options: Options, file: Path | None, tell: _Te
     from ..pool.fleet import Fleet, Rules
     from ..pool.gone import gone_check
     from ..pool.hooks import Hook
-    from ..profile import load_profile, secret_values
 
-    profile = load_profile(options["profile"], overrides=dict(options["variables"]))
-    secrets, warnings = secret_values(profile, os.environ)
-    for warning in warnings if not tell.is_quiet else ():
+    wanted = prepared(options["profile"], dict(options["variables"]), options)
+    for warning in wanted.warnings if not tell.is_quiet else ():
         print(f"provision: warning: {warning}", file=sys.stderr)
     rules = Rules(
         parallel=options["parallel"],
@@ -178,10 +175,10 @@ def _fleet(targets: list[Target], options: Options, file: Path | None, tell: _Te
         ),
     )
     return Fleet(
-        options["name"] or (file.stem if file is not None else profile.name),
-        compiled(profile, options),
+        options["name"] or (file.stem if file is not None else wanted.plan.name),
+        wanted.plan,
         targets,
-        secrets=secrets,
+        secrets=wanted.secrets,
         logs_dir=Path(options["logs_dir"]),
         rules=rules,
         tell=tell,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 import click
@@ -11,9 +11,7 @@ from provision_agent.contract.steps import STEP_NAMES
 from .options import Option, P, R, duration, pair
 
 if TYPE_CHECKING:
-    from provision_agent.contract.plan import Plan
-
-    from ..profile import Profile
+    from ..planning.prepare import Prepared
 
 
 class RunOptions(TypedDict):
@@ -57,12 +55,22 @@ def run_options(command: Callable[P, R]) -> Callable[P, R]:
     return command
 
 
-def compiled(profile: Profile, options: RunOptions) -> Plan:
-    """The plan of *profile* as *options* shape it. Raises UsageError as `compile_plan`."""
-    from ..profile import compile_plan
+def prepared(
+    name: str,
+    variables: Mapping[str, str],
+    options: RunOptions,
+    *,
+    workflows: Sequence[str] = (),
+    is_locked: bool = False,
+) -> Prepared:
+    """The profile *name* with the plan that *options* shape. Raises what `prepare` does."""
+    from ..planning.prepare import prepare
 
-    return compile_plan(
-        profile,
+    return prepare(
+        name,
+        overrides=variables,
+        workflows=workflows,
+        locked=is_locked,
         workspace=options["workspace"],
         timeout_s=options["timeout_s"],
         strict=options["strict"],

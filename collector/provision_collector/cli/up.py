@@ -20,12 +20,9 @@ from .options import (
     variables_option,
     workflow_option,
 )
-from .run_options import RunOptions, compiled, run_options
+from .run_options import RunOptions, prepared, run_options
 
 if TYPE_CHECKING:
-    from provision_agent.contract.plan import Plan
-
-    from ..profile import Profile
     from ..run.run import Run
 
 
@@ -93,14 +90,14 @@ def command(
     LAST_WORD.concerns(host=connection["host"] or "", run=options["run_id"], labels=dict(labels))
     asked = gone.gone_check(gone_check)
     instance = instance_of(connection)
-    wanted, secrets, problems = _wanted(profile, dict(variables), workflows, options, is_locked=locked)
-    for problem in problems if not quiet else ():
+    wanted = prepared(profile, dict(variables), options, workflows=workflows, is_locked=locked)
+    for problem in (*wanted.warnings, *wanted.unresolved) if not quiet else ():
         print(f"provision: warning: {problem}", file=sys.stderr)
 
     def begin() -> Awaitable[Run]:
         from ..pool.begin import start
 
-        return start(instance, wanted, secrets=secrets, labels=dict(labels), **options)
+        return start(instance, wanted.plan, secrets=wanted.secrets, labels=dict(labels), **options)
 
     if detach:
         sys.exit(asyncio.run(_detach(begin, as_json=as_json)))
@@ -115,26 +112,6 @@ def command(
             forwards_ports=forward,
         )
     )
-
-
-def _wanted(
-    name: str, variables: dict[str, str], workflows: tuple[str, ...], options: UpOptions, *, is_locked: bool
-) -> tuple[Profile | Plan, dict[str, str], list[str]]:
-    """What the instance must have, the secrets for it, and what a person should know of both."""
-    import os
-
-    from ..planning.lock import apply_lock, lock_path, read_lock
-    from ..planning.prepare import wanted_profile
-    from ..profile import secret_values
-
-    profile, unresolved = wanted_profile(name, overrides=variables, workflows=workflows)
-    secrets, warnings = secret_values(profile, os.environ)
-    problems = [*warnings, *unresolved]
-    if not is_locked:
-        return profile, secrets, problems
-    path = lock_path(name)
-    lock = read_lock(path)
-    return apply_lock(compiled(profile, options), lock, where=path), secrets, [*problems, *lock.warnings]
 
 
 async def _detach(begin: Begin, *, as_json: bool) -> int:

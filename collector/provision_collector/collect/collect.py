@@ -63,7 +63,7 @@ class CollectOrder:
     contract_id: str = ""
     timeout_s: float = 3600.0
     max_attempts: int = 0
-    max_mirror_bytes: int | None = None
+    max_mirror_bytes: int | None = 10 << 30
     poll_interval_s: float = 2.0
     probe_every_s: float = PROBE_EVERY_S
 

@@ -35,7 +35,6 @@ class Match(NamedTuple):
     """A complete line with a marker in it. `end` counts the bytes up to and with its newline since the beginning."""
 
     kind: Kind
-    marker: str
     line: bytes
     end: int
 
@@ -123,7 +122,7 @@ class MarkerFinder:
         self.break_line()
         if found is not None:
             rule, line = found
-            yield Match(rule.kind, rule.text, line.rstrip(b"\r\n")[:MAX_LINE_BYTES], end)
+            yield Match(rule.kind, line.rstrip(b"\r\n")[:MAX_LINE_BYTES], end)
 
     def _found(self) -> tuple[_Rule, bytes] | None:
         for rule in self._rules:
@@ -137,7 +136,6 @@ class _Rule:
 
     def __init__(self, kind: Kind, text: str, is_anchored: bool) -> None:
         self.kind: Kind = kind
-        self.text = text
         self.needle = text.encode()
         self._anchored = (
             re.compile(rb"(?:\A|\r)%b%b" % (_PREFIX, re.escape(self.needle))) if is_anchored else None

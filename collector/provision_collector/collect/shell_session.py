@@ -75,7 +75,19 @@ class RemoteShell:
         await self._until(f"\n\2{self._nonce} hello\n".encode(), HELLO_TIMEOUT_S)
 
     async def read(self, path: str, start: int, count: int) -> Answer | None:
-        """*count* bytes of *path* from *start*; None when it cannot be read."""
+        """Bytes of a file on the instance.
+
+        Args:
+            path: The file.
+            start: The first byte, from 0.
+            count: How many bytes at most.
+
+        Returns:
+            None when it cannot be read.
+
+        Raises:
+            LinkLostError: the connection is gone.
+        """
         head, body = await self._ask(f"read {start + 1} {count} {path}")
         return None if head == "none" else _answer(head, body)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from provision_agent.contract.status import ItemState, StepState
+from provision_agent.contract.status_parts import ItemState, StepState
 from provision_agent.contract.steps import GROUPS, STEPS
 from rich.cells import cell_len
 from rich.text import Text

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from provision_agent.contract.events import parse_event
 from provision_agent.contract.parsing import ParseError
-from provision_agent.contract.status import ItemState, RunState
+from provision_agent.contract.status import RunState
+from provision_agent.contract.status_parts import ItemState
 from provision_agent.contract.steps import GROUPS, THERE
 
 from . import units

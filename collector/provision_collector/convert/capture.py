@@ -46,7 +46,12 @@ async def capture(
 
 
 def from_capture(found: CaptureAnswer, name: str) -> Converted:
-    """Make a profile of what `capture` found: every commit pinned, every model with size and hash."""
+    """Make a profile of what `capture` found: every commit pinned, every model with size and hash.
+
+    Args:
+        found: The instance's answer.
+        name: What it is called: the profile's name, and in its description.
+    """
     made = Converted(
         {
             "version": 1,

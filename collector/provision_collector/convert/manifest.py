@@ -22,7 +22,12 @@ _SHELL = re.compile(r"[|&;<>()$`\\*?\[\]#~%]|=")
 
 
 def from_manifest(data: Mapping[str, object], name: str) -> Converted:
-    """Make a profile of a manifest's YAML values."""
+    """Make a profile of a manifest.
+
+    Args:
+        data: Its YAML values.
+        name: What it is called: the profile's name, and in messages.
+    """
     return _Manifest(data, name).convert()
 
 

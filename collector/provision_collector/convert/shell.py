@@ -37,7 +37,12 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::?[-=]([^}]*))?\}|\$([A-Za-z_]\w*)
 
 
 def from_script(text: str, name: str) -> Converted:
-    """Make a profile of the arrays in a shell script."""
+    """Make a profile of the arrays in a shell script.
+
+    Args:
+        text: The script; nothing of it is run.
+        name: What it is called: the profile's name, and in messages.
+    """
     made = Converted({"version": 1, "name": name_of(name), "description": f"From {name}", "extends": BASE})
     text = text.replace("\r\n", "\n")
     values = {match[1]: match[2].strip("\"'") for match in _SCALAR.finditer(text)}

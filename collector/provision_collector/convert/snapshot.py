@@ -25,7 +25,12 @@ _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
 def from_snapshot(data: Mapping[str, object], name: str) -> Converted:
-    """Make a profile of a ``snapshot.json`` of ComfyUI-Manager."""
+    """Make a profile of a ``snapshot.json`` of ComfyUI-Manager.
+
+    Args:
+        data: Its JSON.
+        name: What it is called: the profile's name, and in messages.
+    """
     made = _base(name)
     _name_odd_shapes(data, made)
     commit = data.get("comfyui")

@@ -21,6 +21,7 @@ from typing import Literal, Self
 
 import asyncssh
 
+from ..storage import private_folder, write_atomically
 from .ssh_server import SshServer
 from .sshd import Sshd, SshdUnusableError
 
@@ -130,7 +131,7 @@ class EmbeddedInstance:
 
     def _install(self) -> Sshd | SshServer:
         for folder in (self._directory, self.home, self.workspace):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
         authorized_keys = self._directory / "authorized_keys"
         authorized_keys.write_bytes(_make_key(self.key_path).export_public_key())
         _make_key(self.host_key_path)
@@ -188,8 +189,7 @@ class EmbeddedInstance:
 
 def _make_key(path: Path) -> asyncssh.SSHKey:
     key = asyncssh.generate_private_key("ssh-ed25519", "provision embedded instance")
-    path.touch(mode=0o600)
-    path.write_bytes(key.export_private_key())
+    write_atomically(path, key.export_private_key(), durable=False)
     return key
 
 

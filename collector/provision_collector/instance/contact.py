@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from provision_agent.contract.retry import Attempts, Schedule, call_async
 
@@ -17,8 +18,7 @@ from .address import Instance
 from .connection import Connection, connect
 
 BOOT_RETRY_CAP_S = 5.0
-RECONNECT_BASE_S = 0.25
-RECONNECT_CAP_S = 10.0
+RECONNECT = Schedule(None, base_s=0.25, cap_s=10.0)
 AUTH_RETRY_S = 60.0
 """A key that is refused long after it worked is asked for rarely: some servers ban who asks often."""
 STILL_BOOTING = ("refused", "timed-out", "reset", "no-route")
@@ -72,7 +72,7 @@ async def regain(
         is_refused = isinstance(error, AuthRefusedError)
         return (BOOT_RETRY_CAP_S if is_booting else AUTH_RETRY_S) if is_refused else None
 
-    schedule = Schedule(max_attempts or None, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S, within_s=left_s)
+    schedule = replace(RECONNECT, attempts=max_attempts or None, within_s=left_s)
     attempts = Attempts(schedule, asked_s=patience_s)
     if first_wait_s > 0:
         on_wait("lost", lost_for_s, min(first_wait_s, left_s))

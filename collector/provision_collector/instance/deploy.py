@@ -310,9 +310,13 @@ def no_python() -> HostUnreachableError:
 
 
 def python_command(program: str, *, oldest: tuple[int, int] = (3, 8)) -> str:
-    """Find a python3 that is new enough and run *program* by it, in one line that any login shell hands on unchanged.
+    """The shell command that finds a python3 which is new enough, and runs *program* by it; its stdin and stdout are the program's.
 
-    Where there is none it prints `NO_PYTHON`. stdin and stdout are the program's.
+    One line that any login shell hands on unchanged. Where there is no such python3 it prints `NO_PYTHON`.
+
+    Args:
+        program: Python source.
+        oldest: The oldest version that will do.
     """
     code = base64.b64encode(program.encode()).decode()
     start = f'import base64; exec(base64.b64decode("{code}"))'

@@ -26,7 +26,13 @@ def own_file() -> Path:
 
 
 def entry_name(instance: Instance, host: str, port: int) -> str:
-    """The name under which the key of *instance* is kept."""
+    """The name under which the key of *instance* is kept.
+
+    Args:
+        instance: Its id at the provider comes first, where it was given one: addresses are recycled.
+        host: The host that is connected to.
+        port: The TCP port there.
+    """
     if instance.instance_id:
         return f"instance-{instance.instance_id}"
     return host if port == 22 else f"[{host}]:{port}"
@@ -88,7 +94,16 @@ class HostKeys:
 
 
 def record(file: Path, entry: str, key: asyncssh.SSHKey) -> None:
-    """Append *key* for *entry*; several processes may do so at once. Raises OSError, LockBusyError."""
+    """Append a key to the file; several processes may do so at once.
+
+    Args:
+        file: One of known hosts.
+        entry: The name that it is for: ``HOST``, ``[HOST]:PORT`` or an instance's id.
+        key: The public key.
+
+    Raises:
+        OSError: this disk does not take it. LockBusyError: another process keeps the file locked.
+    """
     private_folder(file.parent)
     line = f"{entry} {key.export_public_key().decode().strip()}\n"
     with _changing(file):
@@ -115,7 +130,15 @@ def entries(file: Path) -> list[tuple[str, str, str]]:
 
 
 def forget(file: Path, names: set[str]) -> int:
-    """Remove every key of *names* from *file*; how many there were."""
+    """Remove keys from *file*.
+
+    Args:
+        file: One of known hosts; it need not be there.
+        names: Every key of one of these goes.
+
+    Returns:
+        How many there were.
+    """
     if not file.exists():
         return 0
     with _changing(file):

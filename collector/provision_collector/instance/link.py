@@ -9,11 +9,9 @@ import asyncio
 import time
 from typing import Protocol
 
-from provision_agent.contract.retry import full_jitter_s
-
 from .address import Instance
 from .connection import Connection
-from .contact import RECONNECT_BASE_S, RECONNECT_CAP_S, first_contact, regain
+from .contact import RECONNECT, first_contact, regain
 
 STEADY_AFTER_S = 10.0
 """A connection that lived this long was a good one: the next loss is answered at once."""
@@ -70,7 +68,12 @@ class Link:
         return self.connection is not None and not self.connection.lost.is_set()
 
     def lose(self, cause: str, *, heard_at: float | None) -> None:
-        """Give the connection up: *cause* says why, *heard_at* (monotonic) when the other side last spoke."""
+        """Give the connection up.
+
+        Args:
+            cause: Why, in the words of the event ``connection_lost``.
+            heard_at: When the other side last spoke, in seconds of the monotonic clock; None: not since the last loss.
+        """
         self.drop()
         self._last_contact = heard_at or self._last_contact
         was_steady = time.monotonic() - self._connected_at >= STEADY_AFTER_S
@@ -96,9 +99,7 @@ class Link:
         return await regain(
             self._instance,
             lost_for_s=time.monotonic() - self._last_contact,
-            first_wait_s=0.0
-            if losses <= 1
-            else full_jitter_s(losses, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S),
+            first_wait_s=(RECONNECT.wait_s(losses) or 0.0) if losses > 1 else 0.0,
             on_wait=self._say_waiting,
             max_attempts=self._max_attempts,
             way_back=self._way_back,

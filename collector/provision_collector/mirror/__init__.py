@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from .follow import FollowSession
-from .mirror import FileFacts, Mirror, MirrorBusyError, MirrorFullError
+from .mirror import RESERVE_BYTES, FileFacts, Mirror, MirrorBusyError, MirrorFullError
 from .session import FolderGoneError, GarbledSessions, LinkLostError, Listener
 from .state import Gap, MirrorState, Position
 from .wire import Begun, Holders
 
 __all__ = [
+    "RESERVE_BYTES",
     "Begun",
     "FileFacts",
     "FolderGoneError",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,9 @@ from .state import MAX_FILE_NUMBER, MirrorState, Position
 
 READ_BYTES = 1 << 20
 SAMPLES, SAMPLE_BYTES = 16, 512
+RESERVE_BYTES = 256 << 20
+"""Of this disk's free space is left to others: no instance can fill it."""
+LOOK_FOR_ROOM_EVERY_BYTES = 8 << 20
 _NOTHING = Position()
 
 
@@ -31,7 +35,14 @@ class MirrorBusyError(UsageError):
 
 
 class MirrorFullError(LocalMachineError):
-    """The mirror has reached the size that the caller allowed."""
+    """The mirror may not grow: it has the size that the caller allowed, or this disk is nearly full."""
+
+    def __init__(self, message: str, mirror: Mirror) -> None:
+        super().__init__(
+            message,
+            hint="make room, or allow more (`collect --max-mirror-size`); the same command goes on from here",
+        )
+        self.mirror = mirror
 
 
 @dataclass(frozen=True)
@@ -49,24 +60,39 @@ class Mirror:
     Args:
         path: The local file. state: Its sidecar. name: Its name in there.
         max_bytes: The mirror may not become longer; None lets it.
+        reserve_bytes: So much of this disk stays free, as far as this mirror is concerned.
 
     Raises:
         MirrorBusyError: another process writes it. UsageError: it was edited. LocalMachineError: it cannot be written.
     """
 
-    def __init__(self, path: Path, state: MirrorState, name: str, *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        state: MirrorState,
+        name: str,
+        *,
+        max_bytes: int | None = None,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> None:
         self.path = path
         self.name = name
         self.remote_bytes: int | None = None
         """The remote file's size when it was last heard of."""
         self._state = state
         self._max_bytes = max_bytes
+        self._reserve_bytes = reserve_bytes
+        self._room_until = 0
+        """Length up to which there was room when it was last looked for."""
+        self.is_full = False
+        """It takes no more: it is as long as it may be, or this disk is nearly full."""
         self._descriptor = self._locked()
         try:
             self._state.load()
             self.length = os.fstat(self._descriptor).st_size
             self._is_known = self.length == 0 or state.position(name) is not None
             self._check(self._position)
+            self.is_full = self._room() <= 0
         except BaseException:
             self.close()
             raise
@@ -140,7 +166,7 @@ class Mirror:
                 f"{self.name}: byte {offset} of generation {generation} does not follow {self.offset}"
             )
         new = memoryview(data)[overlap:]
-        room = len(new) if self._max_bytes is None else max(self._max_bytes - self.length, 0)
+        room = min(max(self._room(), 0), len(new))
         found = os.fstat(self._descriptor)
         if found.st_nlink == 0:
             raise LocalMachineError(
@@ -151,14 +177,31 @@ class Mirror:
             raise self._edited()
         self._write(new[:room])
         if room < len(new):
-            raise MirrorFullError(
-                f"the mirror `{self.path}` has reached {self._max_bytes} bytes",
-                hint="the same command with a larger `--max-mirror-size` goes on where it stopped",
+            self.is_full = True
+            is_long = self._max_bytes is not None and self.length >= self._max_bytes
+            why = (
+                f"has reached {self._max_bytes} bytes" if is_long else "stops here: this disk is nearly full"
             )
+            raise MirrorFullError(f"the mirror `{self.path}` {why}", self)
         return len(new)
 
+    def _room(self) -> int:
+        """How many bytes it may still take; of the disk only now and then, and not to the byte."""
+        room = (self._max_bytes or sys.maxsize) - self.length
+        if self.length >= self._room_until:
+            disk = os.fstatvfs(self._descriptor)
+            if disk.f_blocks and disk.f_bavail * disk.f_frsize < self._reserve_bytes:
+                return 0
+            self._room_until = self.length + LOOK_FOR_ROOM_EVERY_BYTES
+        return room
+
     def begin_generation(self, generation: int, facts: FileFacts | None = None) -> None:
-        """The remote file began anew: what comes next is byte 0 of the file with *facts*. Waits for the disk."""
+        """The remote file began anew: what comes next is its byte 0. Waits for the disk.
+
+        Args:
+            generation: Its number, as the sender counts the files that the name has stood for.
+            facts: What is known of the new file; None: nothing.
+        """
         self._flush()
         self._note(
             generation=generation,
@@ -196,7 +239,12 @@ class Mirror:
             self._record(remote=remote)
 
     def read(self, start: int, size: int = READ_BYTES) -> bytes:
-        """At most *size* bytes of the mirror from *start*."""
+        """Bytes of the mirror.
+
+        Args:
+            start: The first one, from 0.
+            size: At most so many bytes; fewer at the end.
+        """
         return os.pread(self._descriptor, min(size, max(self.length - start, 0)), start)
 
     async def seal(self) -> None:

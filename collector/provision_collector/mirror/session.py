@@ -39,7 +39,15 @@ class GarbledSessions:
         self._in_a_row = 0
 
     def count(self, error: Exception, *, lasted_s: float) -> None:
-        """A session ended by *error* after so many seconds. Raises ProtocolFaultError when that was once too often."""
+        """A session ended by *error*.
+
+        Args:
+            error: Counts only when what arrived was garbled.
+            lasted_s: Seconds since the session began: a long one was a good one before.
+
+        Raises:
+            ProtocolFaultError: that was once too often in a row.
+        """
         if not isinstance(error, GarbledError):
             return
         self._in_a_row = self._in_a_row + 1 if lasted_s < STEADY_AFTER_S else 1

@@ -179,7 +179,15 @@ def _may_meet(item: Download, wrong: Collection[str]) -> bool:
 
 
 def mending(plan: Plan, found: Audit) -> Plan | None:
-    """The plan that does what is wrong in *found* again, and nothing else; None when nothing of it can be mended."""
+    """The plan that does what is wrong in *found* again, and nothing else.
+
+    Args:
+        plan: What should be there.
+        found: What an audit of it said.
+
+    Returns:
+        None when nothing of it can be mended.
+    """
     wrong = {
         (_KINDS.get(item.kind, item.kind), item.of or item.item)
         for item in found.wrong

@@ -1,6 +1,7 @@
 """Everything that a command needs of a profile: it is loaded, compiled, locked and asked about here, once.
 
-`plan`, `lock`, `check`, `doctor`, `audit` and `verify` start with a `Prepared`, so that they mean the same plan.
+Every command that takes a profile starts with a `Prepared`, so that all mean the same plan: `up` and `fleet up`, `plan`,
+`lock`, `check`, `doctor`, `audit` and `verify`.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def prepare(
     workflows: Sequence[str] = (),
     locked: bool = False,
     workspace: str | None = None,
+    timeout_s: float | None = None,
+    strict: bool | None = None,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
 ) -> Prepared:
@@ -70,6 +73,8 @@ def prepare(
         workflows: Files of ComfyUI workflows whose models and nodes it gets besides.
         locked: Take what its lock says, byte for byte.
         workspace: The folder on the instance; else the profile's.
+        timeout_s: What the run may take, in seconds; else the profile's `limits.run`.
+        strict: Stop at the first critical failure; else as the profile says.
         skip: Steps to leave out.
         only: The steps to run, and the checks; empty means all.
 
@@ -78,7 +83,9 @@ def prepare(
         UsageError: a workflow is none, an unknown step, or a workspace that cannot be one.
     """
     profile, unresolved = wanted_profile(name_or_path, overrides=overrides, workflows=workflows)
-    plan = compile_plan(profile, workspace=workspace, skip=skip, only=only)
+    plan = compile_plan(
+        profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
+    )
     secrets, warnings = secret_values(profile, os.environ)
     if locked:
         path = lock_path(name_or_path)

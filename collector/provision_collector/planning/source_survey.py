@@ -78,7 +78,17 @@ async def survey(
 async def ask_here(
     subcommand: str, request: object, read: Callable[[Mapping[str, object]], T], *, timeout_s: float
 ) -> T:
-    """Run one subcommand of the agent on this machine; its answer, as `ask`."""
+    """Run one subcommand of the agent on this machine, as `ask` does on an instance.
+
+    Args:
+        subcommand: Its name.
+        request: Its message, a dataclass of the contract.
+        read: Makes the answer of its JSON; it raises ParseError.
+        timeout_s: Seconds in all.
+
+    Raises:
+        ProvisionError: it did not end in time. ProtocolFaultError: what it said is no answer.
+    """
     path = await asyncio.to_thread(_stored_agent)
     try:
         child = await asyncio.create_subprocess_exec(

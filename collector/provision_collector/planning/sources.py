@@ -58,7 +58,12 @@ class Row:
 
 
 def rows_of(plan: Plan, surveyed: Survey) -> list[Row]:
-    """One row per source, in the plan's order."""
+    """One row per source, in the plan's order.
+
+    Args:
+        plan: What was asked about.
+        surveyed: What its sources said.
+    """
     rows: list[Row] = []
     for item, sources in zip(plan.downloads, surveyed.downloads, strict=True):
         for number, source in enumerate(sources):

@@ -26,9 +26,14 @@ def gone_check(command: str | None) -> tuple[str, ...] | None:
 
 
 async def is_gone(command: Sequence[str], facts: Mapping[str, str]) -> bool:
-    """Ask *command* whether an instance does not exist any more: exit status 0 says that it is gone, 1 that it exists.
+    """Ask a command whether an instance does not exist any more.
 
-    *facts* (of `local_command.facts_of`) are its environment. One that cannot run, or takes too long, says nothing.
+    Args:
+        command: Its words; exit status 0 says that the instance is gone, 1 that it exists.
+        facts: Its environment, made by `local_command.facts_of`.
+
+    Returns:
+        True when it says so; a command that cannot run, or takes too long, says nothing.
     """
     code = await execute(command, facts, b"", timeout_s=ANSWER_WITHIN_S)
     if code not in (0, 1):
@@ -42,7 +47,13 @@ async def leave_when_gone(
     *,
     every_s: float = ASK_EVERY_S,
 ) -> None:
-    """While *run* has no contact, ask *command* every *every_s* seconds; end the watching when the instance is gone."""
+    """While *run* has no contact, ask whether its instance still exists; end the watching when it does not.
+
+    Args:
+        run: A run that is being watched.
+        command: The words of the command that is asked, as of `is_gone`.
+        every_s: Seconds between two questions.
+    """
     while True:
         await asyncio.sleep(every_s)
         facts = facts_of(run.id, str(run.instance), run.instance.instance_id, run.labels)

@@ -17,12 +17,12 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 import structlog
-from provision_agent.contract.retry import full_jitter_s
+from provision_agent.contract.retry import Attempts, Schedule, call_async
 from pydantic import TypeAdapter
 
 from ..errors import UsageError
@@ -34,7 +34,7 @@ REQUEST_TIMEOUT_S = 15.0
 AT_ONCE = 16
 """Webhooks that are asked at the same time."""
 ATTEMPTS = 10
-RETRY_CAP_S = 60.0
+DELIVERY = Schedule(ATTEMPTS, base_s=1.0, cap_s=60.0, least_s=0.5)
 RETRIED = frozenset((408, 425, 429))
 """Answers below 500 that mean: later."""
 log = structlog.get_logger()
@@ -59,7 +59,16 @@ class Hook:
 
     @classmethod
     def parse(cls, kind: Kind, text: str, environ: Mapping[str, str] = os.environ) -> Hook:
-        """Read ``https://…`` or a command line. Raises UsageError when it is neither."""
+        """Read ``https://…`` or a command line.
+
+        Args:
+            kind: What it wants to be told.
+            text: The option's value.
+            environ: Where the secret that signs webhooks is looked up.
+
+        Raises:
+            UsageError: it is neither, or a URL without a host.
+        """
         if text.startswith(("http://", "https://")):
             _check_url(kind, text)
             return cls(kind, text, environ.get(WEBHOOK_SECRET, "").encode())
@@ -98,7 +107,13 @@ class HookQueue:
             self._begin(key, body)
 
     async def tell(self, kind: Kind, run: str, facts: Mapping[str, object]) -> None:
-        """Owe every hook of *kind* a delivery; on the disk when this returns. The same again does nothing."""
+        """Owe every hook of *kind* a delivery; on the disk when this returns. The same again does nothing.
+
+        Args:
+            kind: ``usable`` or ``finished``.
+            run: The run's id.
+            facts: What is told, as of `payload_of`.
+        """
         for number, hook in enumerate(self._hooks):
             if hook.kind == kind:
                 key, body = f"{run}:{kind}:{number}", payload_of(kind, run, facts)
@@ -130,12 +145,26 @@ class HookQueue:
 
 
 def payload_of(kind: Kind, run: str, facts: Mapping[str, object]) -> str:
-    """What a hook is told, as JSON: ``{hook, run, …}``."""
+    """What a hook is told, as JSON: ``{hook, run, …}``.
+
+    Args:
+        kind: ``usable`` or ``finished``.
+        run: The run's id.
+        facts: What else is told; never a secret.
+    """
     return json.dumps({"hook": kind, "run": run, **facts}, ensure_ascii=False)
 
 
 def signature(secret: bytes, timestamp: int, body: bytes) -> str:
-    """``t=<unix>,v1=<hex>``: HMAC-SHA256 over ``<unix>.<body>``, so that an old delivery cannot be played again."""
+    """The signature of a webhook's body: ``t=<unix>,v1=<hex>``.
+
+    It is HMAC-SHA256 over ``<unix>.<body>``, so that an old delivery cannot be played again.
+
+    Args:
+        secret: What sender and receiver share.
+        timestamp: When it is sent, in seconds since 1970.
+        body: The bytes that are sent.
+    """
     digest = hmac.new(secret, f"{timestamp}.".encode() + body, hashlib.sha256).hexdigest()
     return f"t={timestamp},v1={digest}"
 
@@ -158,27 +187,30 @@ async def deliver(
     Returns:
         ``(arrived, attempts)``.
     """
-    attempts = ATTEMPTS if hook.is_webhook else 1
-    for attempt in range(1, attempts + 1):
-        try:
-            if hook.is_webhook:
-                async with turns or nullcontext():
-                    await _post(hook, key, body.encode())
-            else:
-                await _run(hook, key, body)
-            log.info("hook_delivered", key=key, attempt=attempt)
-            return True, attempt
-        except _Never as refused:
-            log.warning("hook_refused", key=key, target=_shown(hook), why=str(refused))
-            return False, attempt
-        except _Again as failed:
-            wait_s = 0.5 + full_jitter_s(attempt, base_s=1.0, cap_s=RETRY_CAP_S)
-            is_last = attempt == attempts
-            retry_in_s = None if is_last else wait_s
-            log.warning("hook_failed", key=key, target=_shown(hook), why=str(failed), retry_in_s=retry_in_s)
-            if not is_last:
-                await sleep(wait_s)
-    return False, attempts
+    attempts = Attempts(DELIVERY if hook.is_webhook else replace(DELIVERY, attempts=1))
+
+    async def attempt() -> None:
+        if hook.is_webhook:
+            async with turns or nullcontext():
+                await _post(hook, key, body.encode())
+        else:
+            await _run(hook, key, body)
+
+    def say(failed: _Again, retry_in_s: float | None) -> None:
+        log.warning("hook_failed", key=key, target=_shown(hook), why=str(failed), retry_in_s=retry_in_s)
+
+    try:
+        await call_async(
+            attempt, attempts, errors=_Again, may_help=lambda _: True, before_wait=say, sleep=sleep
+        )
+    except _Never as refused:
+        log.warning("hook_refused", key=key, target=_shown(hook), why=str(refused))
+        return False, attempts.failures + 1
+    except _Again as failed:
+        say(failed, None)
+        return False, attempts.failures
+    log.info("hook_delivered", key=key, attempt=attempts.failures + 1)
+    return True, attempts.failures + 1
 
 
 def _check_url(kind: Kind, text: str) -> None:

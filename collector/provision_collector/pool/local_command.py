@@ -33,7 +33,14 @@ def argv_of(option: str, command: str) -> list[str]:
 
 
 def facts_of(run: str, host: str, instance_id: str | None, labels: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that tell a command which run it is about."""
+    """The environment variables that tell a command which run it is about.
+
+    Args:
+        run: The run's id.
+        host: The instance, as people address it.
+        instance_id: Its id at the provider; None: it was given none.
+        labels: Each becomes ``PROVISION_LABEL_NAME``.
+    """
     named = {f"PROVISION_LABEL_{_variable(name)}": value for name, value in labels.items()}
     return {"PROVISION_RUN": run, "PROVISION_HOST": host, "PROVISION_INSTANCE_ID": instance_id or "", **named}
 
@@ -41,7 +48,17 @@ def facts_of(run: str, host: str, instance_id: str | None, labels: Mapping[str, 
 async def execute(
     argv: Sequence[str], facts: Mapping[str, str], stdin: bytes, *, timeout_s: float
 ) -> int | None:
-    """The exit status; None when it did not end in time (it is killed), 127 when it could not be started."""
+    """Run a command to its end, in a process group of its own; it gets neither our token nor the secret that signs webhooks.
+
+    Args:
+        argv: Program and arguments; no shell reads them.
+        facts: More environment variables.
+        stdin: All that it can read.
+        timeout_s: After so many seconds it is killed, with all that it started.
+
+    Returns:
+        The exit status; None when it did not end in time, 127 when it could not be started.
+    """
     inherited = {k: v for k, v in os.environ.items() if k not in (WEBHOOK_SECRET, SERVER_TOKEN)}
     try:
         process = await asyncio.create_subprocess_exec(

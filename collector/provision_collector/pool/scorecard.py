@@ -106,10 +106,15 @@ class Scorecard:
 
 
 def record(instance: Instance, files: RunFiles, outcome: Mapping[str, object]) -> None:
-    """Add the finished run of *outcome*, which is mirrored in *files*, to the card of *instance*.
+    """Add a finished run to the card of its instance; the same run again replaces itself.
 
-    The same run again replaces itself; a run that says nothing about the machine is left out. What cannot be written
-    is logged: the verdict stands whether it can be remembered or not.
+    A run that says nothing about the machine is left out. What cannot be written is logged: the verdict stands whether it
+    can be remembered or not.
+
+    Args:
+        instance: Where it ran.
+        files: Its mirrors here: its agent's events tell bytes, seconds and stalls.
+        outcome: How it ended.
     """
     if outcome["verdict"] in SAY_NOTHING:
         return

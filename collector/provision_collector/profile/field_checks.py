@@ -68,7 +68,15 @@ def matching(pattern: str, expected: str) -> Form:
 def measure(
     read: Callable[[object], float | int], pattern: str, expected: str, *, word: str = "", suffix: str = ""
 ) -> Form:
-    """A duration or size that *read* understands; *word* says that there is none, *suffix* may follow."""
+    """A duration or a size.
+
+    Args:
+        read: Makes the number, in seconds or bytes, of what is written; it raises ValueError.
+        pattern: What is written, as a regular expression, for the JSON Schema.
+        expected: What was expected, in words, with an example.
+        word: What stands for "no value"; empty: nothing does.
+        suffix: What may follow, such as ``/s``.
+    """
 
     def validate(value: object) -> float | int | None:
         if word and value == word:

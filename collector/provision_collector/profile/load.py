@@ -63,7 +63,16 @@ class Profile:
     def from_text(
         cls, text: str, *, name: str = "profile.yaml", overrides: Mapping[str, str] = _NOTHING
     ) -> Profile:
-        """The profile in *text*; *name* stands for its file in messages and for relative `extends`."""
+        """The profile in *text*.
+
+        Args:
+            text: The YAML.
+            name: Stands for its file: in messages, and for a relative `extends`.
+            overrides: Values for its variables (``--set``).
+
+        Raises:
+            ProfileError: every problem that it has.
+        """
         return _Loader(overrides).load(text, name)
 
     @property

@@ -23,7 +23,12 @@ _EXPECTED = {
 
 
 def problems_of(errors: Sequence[ErrorDetails], document: Node) -> list[Problem]:
-    """The problems in *document* that pydantic reported as *errors*."""
+    """The problems in *document* that pydantic found.
+
+    Args:
+        errors: What pydantic reported of its values.
+        document: The tree, which knows lines and columns.
+    """
     return [_problem(error, document) for error in errors if not _is_echo(error, document)]
 
 

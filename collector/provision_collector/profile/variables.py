@@ -185,7 +185,12 @@ class Variables:
 
 
 def suggestion(word: str, known: set[str] | frozenset[str]) -> str:
-    """The end of a message about *word*: ``; did you mean `x`?``, or nothing when no known word is near."""
+    """The end of a message about *word*: ``; did you mean `x`?``, or nothing when no known word is near.
+
+    Args:
+        word: What was written.
+        known: What may be written.
+    """
     by_case = {name.lower(): name for name in sorted(known)}
     near = difflib.get_close_matches(word.lower(), by_case, n=1)
     return f"; did you mean `{by_case[near[0]]}`?" if near else ""

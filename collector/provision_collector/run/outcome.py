@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, NotRequired
 
 from provision_agent.contract import verdicts
 from provision_agent.contract.failures import Kind
-from provision_agent.contract.status import ItemError, ItemState, RunState
+from provision_agent.contract.status import RunState
+from provision_agent.contract.status_parts import ItemError, ItemState
 from provision_agent.contract.steps import THERE
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -98,9 +99,19 @@ def outcome_of(
     error: ProvisionError | None = None,
     warnings: Sequence[str] = (),
 ) -> Outcome:
-    """The outcome of the run with *state*; *error* is what kept this side from following it, *warnings* are its own.
+    """How the run with *state* ended. Labels that only the instance knows are its `instance_labels`.
 
-    Labels that only the instance knows are its `instance_labels`, beside this side's *labels*.
+    Args:
+        state: The agent's events, folded.
+        host: The instance, as people address it.
+        verdict: How it ended; where this side could not follow it, what kept it from that.
+        exit_code: That of the command.
+        labels: Those that this side gave the run.
+        logs: The paths of the mirrors here, by ``core``, ``errors`` and ``events``.
+        gaps: Bytes that no mirror has.
+        reconnects: How often the connection was lost.
+        error: What kept this side from following the run; None: nothing.
+        warnings: What this side warned of.
     """
     missed = [item for item in state.errors.values() if item.level == "optional"]
     needed = [item for item in state.errors.values() if item.level != "optional"]
@@ -109,7 +120,6 @@ def outcome_of(
     if error is not None:
         errors.append(_as_item(error))
         kinds.append(error.cause)
-    downloads, checks = state.items["downloads"].values(), state.items["checks"].values()
     outcome: Outcome = {
         "run": state.run,
         "host": host,
@@ -120,15 +130,8 @@ def outcome_of(
         "duration_s": state.duration_s,
         "usable_after_s": state.usable_after_s,
         "bytes_downloaded": state.bytes_downloaded,
-        "downloads": {
-            "ok": sum(1 for item in downloads if _is_there(item)),
-            "failed": sum(1 for item in downloads if item.state == "failed"),
-            "skipped": sum(1 for item in downloads if item.state == "skipped" and not _is_there(item)),
-        },
-        "checks": {
-            "passed": sum(1 for check in checks if check.state == "passed"),
-            "failed": [check.item for check in checks if check.state == "failed"],
-        },
+        "downloads": _downloads(state.items["downloads"].values()),
+        "checks": _checks(state.items["checks"].values()),
         "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed), *warnings],
         "services": [
             {"name": service.item, "state": service.state, "url": service.text("url") or None}
@@ -142,6 +145,21 @@ def outcome_of(
     if state.labels and state.labels != labels:
         outcome["instance_labels"] = state.labels
     return outcome
+
+
+def _downloads(items: Collection[ItemState]) -> Downloads:
+    return {
+        "ok": sum(1 for item in items if _is_there(item)),
+        "failed": sum(1 for item in items if item.state == "failed"),
+        "skipped": sum(1 for item in items if item.state == "skipped" and not _is_there(item)),
+    }
+
+
+def _checks(items: Collection[ItemState]) -> Checks:
+    return {
+        "passed": sum(1 for check in items if check.state == "passed"),
+        "failed": [check.item for check in items if check.state == "failed"],
+    }
 
 
 def _is_there(download: ItemState) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,7 +33,16 @@ class RunFiles:
 
     @classmethod
     def of(cls, logs_dir: Path, run: str, started_unix: int) -> RunFiles:
-        """The files of *run* under *logs_dir*."""
+        """The files of *run* under *logs_dir*.
+
+        Args:
+            logs_dir: The folder of the mirrors.
+            run: The run's id.
+            started_unix: When it was accepted, in seconds since 1970: two runs of one id have files of their own.
+
+        Raises:
+            UsageError: *run* is no id. It may come from an instance, and must not leave the folder.
+        """
         if not re.fullmatch(version.RUN_ID_PATTERN, run):
             raise UsageError(
                 f"`{run}` is not a run id"
@@ -140,11 +150,26 @@ def record_of(instance: Instance) -> dict[str, object]:
     return values
 
 
+_claimed: dict[str, str] = {}
+"""Which instance's run this process writes to a stem, by the stem."""
+_claiming = threading.Lock()
+
+
+def claim(stem: str, instance: Instance) -> bool:
+    """Take *stem* for the files of a run of *instance*; False when this process writes another instance's there."""
+    with _claiming:
+        return _claimed.setdefault(stem, identity_of(instance)) == identity_of(instance)
+
+
 def find(run: str, instance: Instance | None = None) -> RunRecord | None:
-    """The record of *run*, on *instance* if that is given; None when this machine does not know it.
+    """The record of *run*; None when this machine does not know it.
 
     Where several instances have a run of this id, the newest whose id was chosen here comes first: what an instance
     calls its run never hides one of those.
+
+    Args:
+        run: The run's id.
+        instance: Only a run on this one; None: on any.
     """
     records = all_of(run)
     if instance is not None:

@@ -186,7 +186,12 @@ class Run:
                 raise
 
     async def leave(self, verdict: str = "cancelled", exit_code: int = 130) -> None:
-        """Stop watching. The run goes on; `provision attach` finds it again."""
+        """Stop watching. The run goes on; `provision attach` finds it again.
+
+        Args:
+            verdict: What the outcome says then, if the run has no verdict yet.
+            exit_code: Its exit code.
+        """
         if not self._task.done() and self._local.outcome is None:  # else it is at its last words already
             self._leaving = (verdict, exit_code)
             self._task.cancel()
@@ -238,9 +243,11 @@ class Run:
             return record.files
         # two instances may have runs of one id that began in one second: each has its own mirrors
         others = {record.stem for record in registry.all_of(run) if not record.is_of(self.instance)}
-        while (files := RunFiles.of(self._order.logs_dir, run, started_unix)).stem in others:
+        while True:
+            files = RunFiles.of(self._order.logs_dir, run, started_unix)
+            if files.stem not in others and registry.claim(files.stem, self.instance):
+                return files
             started_unix += 1
-        return files
 
     async def _finish(self, verdict: str, code: int, error: ProvisionError | None) -> Outcome:
         files = self.files
@@ -294,7 +301,15 @@ async def _wait(event: asyncio.Event) -> None:
 
 
 def with_labels(event: Mapping[str, object], labels: Mapping[str, str]) -> dict[str, object]:
-    """*event* with this side's *labels*; others that it brings are marked as `instance_labels`."""
+    """*event* with this side's *labels*; others that it brings are marked as `instance_labels`.
+
+    Args:
+        event: An event of either side.
+        labels: Those that the run was started with here.
+
+    Returns:
+        A copy; *event* is as it was.
+    """
     told = {name: value for name, value in event.items() if name != "labels"}
     theirs = event.get("labels")
     if labels or "labels" in event:

@@ -96,7 +96,15 @@ def new_run_id() -> str:
 
 
 def agent_folders(plan: Plan | None, workspace: str | None) -> list[str]:
-    """Where the agent may be stored: in the workspace, as the agent itself will resolve it; else in the home folder."""
+    """Where the agent may be stored: in the workspace, as the agent itself will resolve it; else in the home folder.
+
+    Args:
+        plan: What the run is to do; None: it is not known, as of a run that is joined.
+        workspace: The folder on the instance, where that is known without a plan.
+
+    Returns:
+        Folders on the instance, the best one first; ``~`` is the home folder there.
+    """
     if plan is None:
         return [f"{workspace}/.provision/agent"] if workspace else ["~/.provision/agent"]
     roots = [plan.workspace, *(("/workspace", "~/workspace") if plan.workspace_fallback else ())]

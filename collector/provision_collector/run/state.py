@@ -50,7 +50,15 @@ class LocalRun:
         return self.state.verdict is not None
 
     async def bind(self, run: str, files: RunFiles) -> None:
-        """It turned out to be *run*, and its files lie at *files*. Raises LocalMachineError when they cannot."""
+        """It turned out which run it is: what its agent tells is read from its mirror from now on.
+
+        Args:
+            run: The run's id.
+            files: Where its mirrors lie; their folder is made.
+
+        Raises:
+            LocalMachineError: the folder cannot be made.
+        """
         try:
             await asyncio.to_thread(files.core.parent.mkdir, parents=True, exist_ok=True)
         except OSError as error:
@@ -95,7 +103,9 @@ class LocalRun:
     def is_fed(self, mirrors: Sequence[Mirror]) -> bool:
         """The run has ended and *mirrors* hold all that it wrote."""
         sizes = self._final_sizes
-        return sizes is not None and all(mirror.offset >= sizes.get(mirror.name, 0) for mirror in mirrors)
+        return sizes is not None and all(
+            mirror.is_full or mirror.offset >= sizes.get(mirror.name, 0) for mirror in mirrors
+        )
 
     def is_complete(self) -> bool:
         """The run has ended and its files here hold all that it wrote, whoever feeds them."""

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import structlog
 
-from ..errors import AgentLostError, HostUnreachableError, UsageError
+from ..errors import AgentLostError, HostUnreachableError, ProtocolFaultError, UsageError
 from ..instance import Link
 from ..mirror import (
+    RESERVE_BYTES,
     FolderGoneError,
     FollowSession,
     Gap,
@@ -26,6 +27,7 @@ from ..mirror import (
     Listener,
     Mirror,
     MirrorBusyError,
+    MirrorFullError,
     MirrorState,
 )
 from ..storage import in_thread
@@ -37,6 +39,10 @@ AGENT_RESTARTS = 3
 AGENT_DEAD_AFTER_S = 3.0
 """How long neither keeper nor agent may be seen before they are started again."""
 GUARD_EVERY_S = 0.25
+MAX_LOG_BYTES = 1 << 30
+"""Of each log of a run; what it writes beyond that is a gap."""
+MAX_EVENTS_BYTES = 1 << 30
+"""More than that is a flood, which ends the run: events are never cut."""
 LOOK_EVERY_S = 0.1
 
 log = structlog.get_logger()
@@ -56,6 +62,8 @@ class Watcher(Listener):
         """Set once all that the instance had written when it was asked is here, or another process feeds the mirrors."""
         self._is_agent_alive = True
         self._restarts = 0
+        self._cut: set[str] = set()
+        """Logs that may not grow here."""
         self._garbled = GarbledSessions()
 
     @property
@@ -96,7 +104,16 @@ class Watcher(Listener):
         """Open the mirrors; each is read once, to see whether it is as it was left."""
         self._state = MirrorState(files.state)
         for name, path in (("core", files.core), ("errors", files.errors), ("events", files.events)):
-            self._mirrors.append(Mirror(path, self._state, name))
+            is_log = name != "events"
+            self._mirrors.append(
+                Mirror(
+                    path,
+                    self._state,
+                    name,
+                    max_bytes=MAX_LOG_BYTES if is_log else MAX_EVENTS_BYTES,
+                    reserve_bytes=RESERVE_BYTES if is_log else 0,
+                )
+            )
         _link_latest(files.core)
 
     def _close_mirrors(self) -> None:
@@ -122,6 +139,7 @@ class Watcher(Listener):
         following: asyncio.Task[None] | None = None
         try:
             while not self._is_complete():
+                await self._tell_cut()
                 self._end_when_fed()
                 connection = await self._link.connected()
                 session = self._session()
@@ -133,11 +151,20 @@ class Watcher(Listener):
         finally:
             await _end(guardian, following)  # the mirrors are closed next: nobody may write them any more
 
+    async def _tell_cut(self) -> None:
+        """Say once of each log that no more of it comes here."""
+        for mirror in self._mirrors:
+            if mirror.is_full and mirror.name != "events" and mirror.name not in self._cut:
+                self._cut.add(mirror.name)
+                await self.on_gap(mirror, None)
+
     def _session(self) -> FollowSession:
         paths = self._dispatch.remote_files
+        remote = {"core": paths.core, "errors": paths.errors, "events": paths.events}
+        wanted = [mirror for mirror in self._mirrors if mirror.name == "events" or not mirror.is_full]
         return FollowSession(
-            self._mirrors,
-            [paths.core, paths.errors, paths.events],
+            wanted,
+            [remote[mirror.name] for mirror in wanted],
             self,
             command=self._dispatch.agent_command("follow"),
             workspace=self._dispatch.workspace,
@@ -147,6 +174,9 @@ class Watcher(Listener):
         """Wait for *following*; what ended it decides how it goes on."""
         try:
             await following
+        except MirrorFullError as full:
+            if full.mirror.name == "events":
+                raise ProtocolFaultError(f"more than {MAX_EVENTS_BYTES >> 20} MiB of events") from None
         except FolderGoneError:
             with suppress(HostUnreachableError):
                 await self._dispatch.deploy_again()

@@ -68,7 +68,15 @@ class Json(Response):
 def error(
     status: int, kind: str, message: str, hint: str = "", *, problems: Sequence[str] | None = None
 ) -> Json:
-    """An error answer."""
+    """An error answer.
+
+    Args:
+        status: The HTTP status.
+        kind: The class of the error, for programs.
+        message: What happened and why.
+        hint: What to do next; empty where nobody knows.
+        problems: Every problem of a profile or a body; None for any other error.
+    """
     if problems is None:
         return Json(Error(Trouble(kind, message, hint)), status)
     return Json(Error(WithProblems(kind, message, hint, list(problems))), status)

@@ -45,7 +45,14 @@ class Door:
 def application(
     rules: Rules, door: Door, closing: asyncio.Event, on_open: Callable[[], None] | None = None
 ) -> Starlette:
-    """The server's routes; its runs are taken up when it starts and left when it ends."""
+    """The server's routes; its runs are taken up when it starts and left when it ends.
+
+    Args:
+        rules: How it treats its runs.
+        door: Who may ask.
+        closing: Set when the server ends, so that streams end before it.
+        on_open: Called when the runs are taken up.
+    """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

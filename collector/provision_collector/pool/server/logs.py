@@ -29,7 +29,12 @@ class MirroredLog:
             return 0
 
     async def read(self, offset: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from *offset* up to *end*, which the mirror has reached already."""
+        """The bytes of the mirror, in chunks.
+
+        Args:
+            offset: The first byte, from 0.
+            end: The byte after the last one; the mirror has reached it already.
+        """
         path = self._path()
         if path is None or offset >= end:
             return
@@ -44,7 +49,12 @@ class MirroredLog:
             os.close(descriptor)
 
     async def follow(self, offset: int, *, is_over: Callable[[], bool]) -> AsyncIterator[bytes]:
-        """The bytes from *offset* on, as they come, until *is_over* and all that was there then is given."""
+        """The bytes from *offset* on, as they come.
+
+        Args:
+            offset: The first byte, from 0; it need not be there yet.
+            is_over: Says that nothing more will come: then all that is there is given, and it ends.
+        """
         while True:
             is_last = is_over()  # asked before reading
             end = await self.size_bytes()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
-from provision_agent.contract.status import Totals
+from provision_agent.contract.status_parts import Totals
 
 from ...distribution import version
 from ..store.rows import ENDED, STATES
@@ -20,7 +20,14 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 def exposition(
     *, going: Iterable[View], ended: Mapping[str, int], events: Mapping[str, int], clients: int
 ) -> bytes:
-    """The metrics in Prometheus' text format: of the runs, and of this process. It adds up every file: not for the loop."""
+    """The metrics in Prometheus' text format: of the runs, and of this process. It adds up every file: not for the event loop.
+
+    Args:
+        going: The views of the unfinished runs.
+        ended: How many runs ended since this process began, by verdict.
+        events: How many events were told since then, by name.
+        clients: How many clients follow a stream now.
+    """
     registry = CollectorRegistry()
     registry.register(_Now(list(going), ended, events, clients))
     ProcessCollector(registry=registry)

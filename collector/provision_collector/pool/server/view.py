@@ -12,7 +12,8 @@ from datetime import datetime
 
 from provision_agent.contract.events import JsonObject, parse_event
 from provision_agent.contract.parsing import ParseError
-from provision_agent.contract.status import ItemState, RunState, Totals
+from provision_agent.contract.status import RunState
+from provision_agent.contract.status_parts import ItemState, Totals
 
 from ..store.rows import ENDED, FileCount, Summary
 

@@ -119,7 +119,12 @@ class Store:
         await self._surely(f"UPDATE runs SET {sets} WHERE run = ?", [*values, row.run])  # noqa: S608
 
     async def find(self, run: str, *, with_plan: bool = True) -> Row | None:
-        """The run with this id, with an empty plan where nobody needs it."""
+        """The run with this id; None when there is none.
+
+        Args:
+            run: Its id.
+            with_plan: Read its plan, too, which may be large; else that is empty.
+        """
         found = await self._select("WHERE run = ?", [run], with_plan=with_plan)
         return found[0] if found else None
 
@@ -128,7 +133,12 @@ class Store:
         return await self._select("WHERE verdict IS NULL ORDER BY created_unix", [])
 
     async def finished(self, *, verdict: str | None, limit: int) -> list[Row]:
-        """The newest runs that ended, with *verdict* or any; without their plans, which no list shows."""
+        """The newest runs that ended; without their plans, which no list shows.
+
+        Args:
+            verdict: Only those with this one; None: any.
+            limit: At most so many.
+        """
         where, values = ("= ?", [verdict]) if verdict is not None else ("IS NOT NULL", [])
         rest = f"WHERE verdict {where} ORDER BY created_unix DESC LIMIT ?"
         return await self._select(rest, [*values, limit], with_plan=False)
