@@ -134,6 +134,10 @@ CASES: Dict[str, Case] = {
     "private_repository": Case(
         "the repository is private or does not exist: check the URL, or make it public"
     ),
+    "submodule_protocol": Case(
+        "submodules come by https or ssh only: leave `submodules: true` out, or list that repository under `repos:` with an "
+        "address of your own"
+    ),
     "url_or_ref": Case("check `url` and `ref` of the repo in the profile"),
     "ref": Case("correct `ref` of the repo in the profile"),
     "files_in_the_way": Case(
