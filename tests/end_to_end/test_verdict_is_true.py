@@ -138,6 +138,7 @@ class Service:
         self._commit = commit
         self.world = world
         self.bytes_of: list[bytes] = []
+        self.names: list[str] = []
         self._routes: list[tuple[str, Source]] = []
         self.downloads: list[Download] = []
         for number, thing in enumerate(world.things):
@@ -166,7 +167,9 @@ class Service:
         truth = self._truth(number, thing) if not is_twin else self.bytes_of[-1]
         self.bytes_of.append(truth)
         suffix = ".zip" if truth[:2] == b"PK" else ".safetensors"
-        name = thing.name + suffix
+        # files that meet under one name are the same: two that are not fail both, whichever is there
+        name = f"{thing.name}{hashlib.sha256(truth).hexdigest()[:4]}{suffix}"
+        self.names.append(name)
         path = thing.folder if thing.is_folder else thing.folder + name
         if path in taken and not thing.is_folder:
             path = f"{thing.folder}own{number}{suffix}"
@@ -256,8 +259,7 @@ class Service:
         """Where a file of a folder may be: the names that its sources tell."""
         for url in (item.url, *item.mirrors):
             number = int(url.split("/")[-3])
-            thing = self.world.things[number]
-            yield item.path + thing.name + (".zip" if self.bytes_of[number][:2] == b"PK" else ".safetensors")
+            yield item.path + self.names[number]
 
     def _is_checked_out(self, clone: Clone, repo: Repo, root: Path) -> bool:
         return clone.ref != "nowhere" and any(clone.is_there) and has(root / repo.path / "main.py", MAIN)
