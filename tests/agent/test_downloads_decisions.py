@@ -267,6 +267,16 @@ def test_the_tail_is_divided_while_the_line_has_room_and_left_alone_when_it_is_f
     assert full == []
 
 
+def test_what_nobody_has_tried_yet_must_promise_more_than_what_is_known_to_help():
+    def actions(worth_s: float):
+        host = HOST._replace(open=1, bytes_per_s=1e6, worth_s=worth_s)
+        piece = a_piece(end=12_000_000, rate=1e6)
+        return decide(State([a_file(pieces=[piece])], {"a": host}, idle=1))
+
+    assert len(actions(decisions.WORTH_S)) == 1
+    assert actions(decisions.UNTRIED_WORTH_S) == []
+
+
 def test_nothing_is_cut_off_that_would_not_be_worth_its_request():
     pieces = [a_piece(0, 0, 6 * MIB)]
 
@@ -335,6 +345,19 @@ def test_a_host_that_collapses_is_held_at_the_most_that_it_stands_and_tried_agai
     assert 11 <= gauge.held <= 13
     gauge, at = gauged(speed_of, [8] * 61, gauge, at)
     assert gauge.held is None
+
+
+def test_what_connections_brought_before_a_number_was_tried_does_not_count_against_it():
+    """A connection's own speed is that of its last MiB, which a collapse made slow for seconds."""
+    gauge, at = gauged(lambda count: count * 5e6 if count <= 13 else 1e6, [4, 32])
+    assert gauge.held == 4
+
+    for _ in range(25):
+        at += 0.1
+        gauge.landed += 2e6
+        gauge.note(at, gauge.held, gauge.held, 1e6, gauge.landed)
+
+    assert gauge.held is not None and gauge.held > 4
 
 
 def test_a_host_that_stands_less_than_it_seemed_to_is_held_at_less():

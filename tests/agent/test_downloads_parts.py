@@ -21,6 +21,7 @@ from provision_agent.downloads.engine.ranges import Extents, gaps, merged
 from provision_agent.downloads.engine.tuner import CONNECTIONS_MOST, Tuner
 from provision_agent.downloads.hosts import Hosts, Rate
 from provision_agent.downloads.progress import Progress
+from provision_agent.downloads.source_selector import Source
 
 MIB = 1 << 20
 
@@ -385,10 +386,43 @@ def test_files_grow_also_where_each_may_have_one_connection_only():
 def test_the_built_in_caps_hold_for_every_name_of_a_host():
     hosts = Hosts({"x.test": HostLimits(files=3)})
 
-    assert hosts.files_cap("civitai.com") == 1
+    assert not hosts.may_begin(["civitai.com"], [["civitai.com"]])
     assert hosts.connections_cap("www.dropbox.com", "uc1.dl.dropboxusercontent.com") == 1
-    assert (hosts.files_cap("cdn.x.test"), hosts.files_cap("evilx.test")) == (3, None)
+    assert not hosts.may_begin(["cdn.x.test"], [["cdn.x.test"], ["x.test"], ["a.x.test"]])
+    assert hosts.may_begin(["evilx.test"], [["evilx.test"]] * 9)
     assert hosts.connections_cap("huggingface.co") is None
+
+
+def test_a_rule_merges_with_the_built_in_one_field_by_field():
+    hosts = Hosts({"civitai.com": HostLimits(connections=3), "dropbox.com": HostLimits(files=2)})
+
+    assert not hosts.may_begin(["civitai.com"], [["civitai.com"]])
+    assert hosts.connections_cap("civitai.com") == 3
+    assert hosts.connections_cap("www.dropbox.com") == 1
+    assert not hosts.may_begin(["www.dropbox.com"], [["www.dropbox.com"], ["dropbox.com"]])
+
+
+def test_a_rule_holds_for_the_host_that_is_written_and_for_the_one_that_it_leads_to():
+    drive = Source("https://drive.google.com/file/d/abc/view")
+    assert drive.host == "drive.usercontent.google.com"
+
+    gentle = Hosts({})
+    wished = Hosts({"drive.google.com": HostLimits(files=5, connections=4)})
+
+    assert gentle.connections_cap(*drive.hosts) == 1
+    assert not gentle.may_begin(drive.hosts, [drive.hosts] * 2)
+    assert wished.connections_cap(*drive.hosts) == 4
+    assert wished.may_begin(drive.hosts, [drive.hosts] * 4)
+    assert not wished.may_begin(drive.hosts, [drive.hosts] * 5)
+    assert Hosts({"civitai.com": HostLimits(files=2)}).may_begin(
+        Source("civitai:123").hosts, [["civitai.com"]]
+    )
+
+
+def test_of_two_rules_for_one_host_the_more_exact_one_holds():
+    hosts = Hosts({"x.test": HostLimits(connections=2), "cdn.x.test": HostLimits(connections=7)})
+
+    assert (hosts.connections_cap("cdn.x.test"), hosts.connections_cap("a.x.test")) == (7, 2)
 
 
 def test_a_rate_owes_time_for_bytes():

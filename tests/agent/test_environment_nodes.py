@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from harness.environments import Surroundings
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.plan import Repo
+from provision_agent.contract.plan import Repo, Service
 from provision_agent.steps import nodes
 from provision_agent.steps.python.venv import Venv
 
@@ -31,7 +31,12 @@ def check(
 ) -> None:
     here.write(f"{NODE}/__init__.py", code)
     here.write(f"{NODE}/requirements.txt", requirements)
-    nodes.check(Repo(url="", path=NODE, install=install), VENV, here.context, f"{NODE}/__init__.py")
+    imported(here, Repo(url="", path=NODE, install=install))
+
+
+def imported(here: Surroundings, repo: Repo, *arguments: str) -> None:
+    answer = nodes.import_all([repo], VENV, here.context, arguments)[repo.path]
+    nodes.check(repo, answer, VENV, here.context, f"{repo.path}/__init__.py")
 
 
 GOOD = {
@@ -49,7 +54,7 @@ def test_a_node_that_imports_is_no_news(name: str, here: Surroundings) -> None:
 
     check(here, GOOD[name])
 
-    assert here.names() == ["package_finished"]
+    assert [name for name in here.names() if not name.endswith("_progress")] == ["package_finished"]
 
 
 MISSING = {
@@ -111,3 +116,67 @@ def test_only_packages_in_the_folder_of_nodes_are_nodes(here: Surroundings) -> N
     found = [path for path in paths if nodes.is_node(Repo(url="", path=path), here.context)]
 
     assert found == [NODE, f"{NODE}/"]
+
+
+def like_the_real_one(here: Surroundings) -> None:
+    """What misleads an import from outside: arguments that are read when told to, and two modules called `utils`."""
+    here.write(
+        "ComfyUI/comfy/options.py",
+        "args_parsing = False\ndef enable_args_parsing():\n    global args_parsing\n    args_parsing = True\n",
+    )
+    here.write(
+        "ComfyUI/comfy/cli_args.py",
+        "import argparse, comfy.options\nparser = argparse.ArgumentParser()\nparser.add_argument('--cpu', action='store_true')\n"
+        "parser.add_argument('--port', type=int)\n"
+        "args = parser.parse_args(None if comfy.options.args_parsing else [])\n",
+    )
+    here.write("ComfyUI/comfy/utils.py", "")
+    here.write("ComfyUI/utils/__init__.py", "")
+    here.write("ComfyUI/utils/extra_config.py", "def load_extra_path_config(path): pass\n")
+    here.write(
+        "ComfyUI/nodes.py",
+        "import os, sys\nsys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), 'comfy'))\n"
+        "from comfy.cli_args import args\nassert args.cpu, 'Torch not compiled with CUDA enabled'\n",
+    )
+
+
+AS_COMFYUI_DOES = {
+    "that imports ComfyUI's nodes on a machine without a GPU": "import nodes\nNODE_CLASS_MAPPINGS = {}\n",
+    "that needs its utils after its nodes": "import nodes\nfrom utils.extra_config import load_extra_path_config\n",
+    "that reads its port": "from comfy.cli_args import args\nassert args.port == 8188\n",
+    "that reads the words themselves": "import sys\nassert sys.argv == ['main.py', '--cpu', '--port', '8188']\n",
+    "that imports from its folder comfy": "import cli_args\n",
+}
+
+
+@pytest.mark.parametrize("name", AS_COMFYUI_DOES)
+def test_a_node_is_imported_as_comfyui_itself_does(name: str, here: Surroundings) -> None:
+    like_the_real_one(here)
+    here.write(f"{NODE}/__init__.py", AS_COMFYUI_DOES[name])
+    service = Service(
+        name="comfyui", run=("python", "-u", "main.py", "--cpu", "--port", "8188"), directory="ComfyUI"
+    )
+
+    arguments = nodes.arguments_of(service)
+    imported(here, Repo(url="", path=NODE), *arguments)
+
+    assert here.names() == ["package_finished"]
+
+
+def test_nodes_are_imported_together_and_one_that_kills_the_interpreter_takes_no_other_with_it(
+    here: Surroundings,
+) -> None:
+    codes = {
+        "first": "",
+        "deadly": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
+        "last": "import nothing_",
+    }
+    for name, code in codes.items():
+        here.write(f"ComfyUI/custom_nodes/{name}/__init__.py", code)
+    repos = [Repo(url="", path=f"ComfyUI/custom_nodes/{name}") for name in codes]
+
+    first, deadly, last = nodes.import_all(repos, VENV, here.context).values()
+
+    assert first.error == ""
+    assert "was ended by signal 11" in deadly.error
+    assert last.missing == "nothing_"

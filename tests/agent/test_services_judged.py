@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -15,9 +19,14 @@ from typing import Any
 
 import pytest
 from harness import comfyui_stand_in
-from harness.agent_runs import AgentRuns, until
-from harness.file_server import FileServer
+from harness.agent_runs import PROGRAM, AgentRuns, until
+from harness.environments import Surroundings, copy_of_environment
+from harness.file_server import Content, Fault, FileServer
 from harness.git_server import Origin
+from provision_agent.contract.parsing import parse
+from provision_agent.contract.plan import Service
+from provision_agent.services import handover, manager, restarting
+from provision_agent.services.wait_ready import wait_ready
 
 NODES = "ComfyUI/custom_nodes"
 GOOD = "class Face: pass\nNODE_CLASS_MAPPINGS = {'FaceSwap': Face}\n"
@@ -75,6 +84,19 @@ def test_a_node_that_the_running_comfyui_cannot_import_counts_at_its_own_level(
     assert (failed["class"], failed["level"]) == ("node_import", level)
     assert "No module named 'a_package_that_nobody_installed'" in failed["message"]
     assert bool(told.of("run_usable")) == is_usable
+
+
+@pytest.mark.timeout(90)
+def test_a_node_that_another_start_mends_holds_in_the_end(runs: AgentRuns, tmp_path: Path, port: int) -> None:
+    """It loads with a file of the profile that comes after the start."""
+    code = "open(__file__.replace('__init__.py', 'settings.json')).close()\n" + GOOD
+    settings = {"path": f"{NODES}/faces/settings.json", "content": "{}", "level": "required"}
+    repo = node(tmp_path, code, level="required")
+
+    told = runs.run({"repos": [repo], "files": [settings], "services": [comfyui(port)]})
+
+    assert (told.verdict, len(told.of("service_restarted"))) == ("complete", 1)
+    assert told.of("package_finished", f"{NODES}/faces/__init__.py") != []
 
 
 @pytest.mark.parametrize("level", ["critical", "required"])
@@ -152,24 +174,87 @@ def test_a_node_of_a_later_run_starts_the_service_anew_once(
     assert third.of("service_restarted") == []
 
 
+@pytest.mark.timeout(90)
 def test_a_node_that_was_mended_by_hand_is_loaded_by_the_next_run(
     runs: AgentRuns, tmp_path: Path, port: int
 ) -> None:
     """Nothing of the plan has changed; but what the service could not import it could import now."""
+    copy_of_environment(str(tmp_path / "venv"))
+    program = ["python", *comfyui(port)["run"][1:]]
     plan = {
         "repos": [node(tmp_path, "import helper_of_faces\n" + GOOD)],
-        "services": [comfyui(port)],
-        "python": {"venv": str(tmp_path / "venv")},
+        "services": [comfyui(port, run=program)],
+        "python": {"venv": str(tmp_path / "venv"), "installer": "pip"},
     }
     first = runs.run(plan)
     (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
     (site / "helper_of_faces.py").write_text("")
-    plan["services"][0]["run"] = list(plan["services"][0]["run"])
 
     second = runs.run(plan)
 
     assert (first.verdict, second.verdict) == ("incomplete", "complete")
+    (warning,) = first.of("warning")
+    assert "there is no module `helper_of_faces`" in warning["message"], "the early warning"
+    assert first.index("warning") < first.index("service_started")
     assert len(second.of("service_restarted")) == 1
+
+
+@pytest.mark.parametrize("path", ["/queue", "/"])
+def test_a_comfyui_is_known_by_what_it_answers_wherever_its_program_lies(
+    path: str, runs: AgentRuns, tmp_path: Path, port: int
+) -> None:
+    """It runs in the workspace, and `ready` asks for another address than usual."""
+    words = ["ComfyUI/main.py", "--port", str(port), "--state", "state"]
+    ready = {"url": f"http://127.0.0.1:{port}{path}", "within_s": 20, "successes": 1}
+    service = comfyui(port, run=[sys.executable, *words], directory=".", ready=ready)
+    plan = {"services": [service]}
+    runs.run(plan)
+
+    check = {"name": "faces", "service": "comfyui", "nodes": ["FaceSwap"]}
+    told = runs.run({**plan, "repos": [node(tmp_path, GOOD)], "checks": [check]})
+
+    assert (told.verdict, len(told.of("service_restarted"))) == ("complete", 1)
+
+
+def test_a_service_that_does_not_say_what_it_does_is_not_started_anew(runs: AgentRuns) -> None:
+    runs.write("api/main.py", "import time; time.sleep(600)")
+    service = {"name": "api", "run": [sys.executable, "main.py"], "directory": "api"}
+    files = [{"path": "api/settings.json", "content": "{}"}]
+
+    told = runs.run({"services": [service], "files": files})
+
+    assert (told.verdict, told.of("service_restarted")) == ("complete", [])
+    (warning,) = told.of("warning")
+    assert "`api` has not loaded what changed since its start: file api/settings.json" in warning["message"]
+
+
+def test_a_service_that_a_killed_agent_held_still_goes_on_with_the_next_run(
+    runs: AgentRuns, port: int
+) -> None:
+    plan = {"services": [comfyui(port)]}
+    runs.run(plan)
+    os.killpg(runs.status("comfyui")["child"]["pid"], signal.SIGSTOP)
+
+    assert runs.run(plan).verdict == "complete"
+
+
+def test_verify_asks_the_service_that_runs(runs: AgentRuns, tmp_path: Path, port: int) -> None:
+    checks = [{"name": name, "service": "comfyui", "nodes": [name]} for name in ("KSampler", "FaceSwap")]
+    plan = {
+        "format": 2,
+        "name": "x",
+        "workspace": str(runs.workspace),
+        "services": [comfyui(port)],
+        "checks": checks,
+    }
+    runs.run({"services": [comfyui(port)]})
+    files = sorted(runs.workspace.rglob("*"))
+
+    answer = runs.ask("verify", {"plan": plan})
+
+    assert answer["passed"] == ["KSampler"]
+    assert [failed["item"] for failed in answer["failed"]] == ["FaceSwap"]
+    assert sorted(runs.workspace.rglob("*")) == files, "it changes nothing"
 
 
 def files_after_usable(content: str) -> list[dict[str, Any]]:
@@ -193,18 +278,19 @@ def test_a_file_that_changes_after_the_start_starts_the_service_anew_and_an_equa
 
 
 class Traffic:
-    """Somebody who sends prompts, one after the other, and counts those that were taken."""
+    """Somebody who sends prompts, one after the other, until told to stop, and counts those that were taken."""
 
-    def __init__(self, port: int, count: int, *, seconds: float) -> None:
+    def __init__(self, port: int, *, seconds: float, most: int = 10**6) -> None:
         self._url = f"http://127.0.0.1:{port}/prompt"
         self._body = json.dumps({"prompt": {"seconds": seconds}, "client_id": "test"}).encode()
-        self._count = count
+        self._most = most
+        self._is_told = threading.Event()
         self.taken: list[str] = []
         self._thread = threading.Thread(target=self._send, daemon=True)
         self._thread.start()
 
     def _send(self) -> None:
-        while len(self.taken) < self._count:
+        while len(self.taken) < self._most and not self._is_told.is_set():
             request = urllib.request.Request(self._url, self._body, {"Content-Type": "application/json"})
             try:
                 with urllib.request.urlopen(request, timeout=10) as answer:
@@ -214,8 +300,14 @@ class Traffic:
                     0.02
                 )  # it is not there, or just then being started: nobody was told that it was taken
 
-    def is_over(self) -> bool:
-        return not self._thread.is_alive()
+    def wait(self) -> None:
+        """Until the most were taken."""
+        self._thread.join(timeout=60)
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._is_told.set()
+        self._thread.join(timeout=30)
 
 
 def done_of(runs: AgentRuns) -> set[str]:
@@ -238,31 +330,249 @@ def still_busy(runs: AgentRuns) -> bool:
     )
 
 
-def models(server: FileServer, count: int) -> list[dict[str, Any]]:
-    for number in range(count):
-        server.serve(f"/{number}.safetensors", b"x" * 1000)
-    folder = "ComfyUI/models/checkpoints"
-    return [
-        {"url": server.url(f"/{number}.safetensors"), "path": f"{folder}/{number}.safetensors"}
-        for number in range(count)
-    ]
+@pytest.fixture
+def slow_models() -> Iterator[list[dict[str, Any]]]:
+    """Downloads that take about three seconds."""
+    with FileServer() as server:
+        found = []
+        for number in range(3):
+            path = f"/{number}.safetensors"
+            server.add(path, Content.safetensors(300_000), Fault(slow_after=0, bytes_per_s=100_000))
+            found.append({"url": server.url(path), "path": f"ComfyUI/models/checkpoints{path}"})
+        yield found
 
 
 @pytest.mark.timeout(120)
 def test_no_prompt_is_lost_where_models_keep_coming_and_a_node_has_changed(
-    runs: AgentRuns, tmp_path: Path, port: int
+    runs: AgentRuns, tmp_path: Path, port: int, slow_models: list[dict[str, Any]]
 ) -> None:
     plan = {"services": [comfyui(port)]}
     runs.run(plan)
-    traffic = Traffic(port, 100, seconds=0.05)
-    until(lambda: len(traffic.taken) >= 5)
+    traffic = Traffic(port, seconds=0.05, most=100)
+    until(lambda: len(traffic.taken) >= 60)
 
-    told = runs.run({**plan, "repos": [node(tmp_path, GOOD)]}, within_s=100)
+    told = runs.run({**plan, "repos": [node(tmp_path, GOOD)], "downloads": slow_models}, within_s=100)
 
-    until(traffic.is_over)
+    traffic.wait()
     assert told.verdict == "complete"
     assert len(told.of("service_restarted")) == 1
-    assert len(told.of("restart_pending")) == 1
-    assert told.of("restart_pending")[0]["prompts"] > 0
+    assert [event["prompts"] > 0 for event in told.of("restart_pending")] == [True]
+    assert (len(traffic.taken), lost(runs, traffic)) == (100, set())
+
+
+@pytest.mark.timeout(120)
+def test_models_never_start_a_service_anew(
+    runs: AgentRuns, port: int, slow_models: list[dict[str, Any]]
+) -> None:
+    check = {"name": "all", "service": "comfyui", "models": [item["path"] for item in slow_models]}
+    runs.run({"services": [comfyui(port)]})
+    traffic = Traffic(port, seconds=0.02, most=100)
+    told = runs.run({"services": [comfyui(port)], "downloads": slow_models, "checks": [check]})
+    traffic.wait()
+
+    assert told.verdict == "complete"
+    assert (told.of("service_restarted"), told.of("restart_pending")) == ([], [])
     assert lost(runs, traffic) == set()
-    assert len(traffic.taken) == 100
+    assert starts(runs) == 1
+
+
+@pytest.mark.timeout(120)
+def test_prompts_that_wait_when_a_busy_service_is_started_anew_are_queued_again_under_their_ids(
+    runs: AgentRuns, tmp_path: Path, port: int
+) -> None:
+    here, service = in_process(runs, port)
+    traffic = Traffic(port, seconds=0.4, most=8)
+    traffic.wait()
+
+    prompts = restarting.take_down_busy(service, here.context)
+    restarting.start_again(service, here.context, None, "a test")
+    wait_ready(service, here.context)
+
+    assert len(prompts) >= 2
+    assert restarting.send_again(service, here.context, prompts) == len(prompts)
+    assert lost(runs, traffic) == set()
+
+
+@pytest.mark.timeout(120)
+def test_no_prompt_slips_into_the_moment_between_the_look_and_the_end(
+    runs: AgentRuns, tmp_path: Path, port: int
+) -> None:
+    """Ended again and again under traffic that leaves the queue empty every few milliseconds."""
+    here, service = in_process(runs, port)
+    traffic = Traffic(port, seconds=0.001)
+    times = 0
+    while times < 3:
+        load = restarting.load_of(service, here.context)
+        if load.is_idle and restarting.take_down(service, here.context, asked=load.asked):
+            times += 1
+            restarting.start_again(service, here.context, None, "a test")
+            wait_ready(service, here.context)
+    traffic.stop()
+
+    assert lost(runs, traffic) == set()
+    assert starts(runs) == 4
+
+
+def in_process(runs: AgentRuns, port: int) -> tuple[Surroundings, Service]:
+    """The stand-in, started and ready, without a run."""
+    here = Surroundings(str(runs.workspace), within_s=100)
+    service = parse(Service, comfyui(port), "service")
+    manager.start(service, here.context, None)
+    wait_ready(service, here.context)
+    return here, service
+
+
+def test_a_service_whose_log_says_that_it_failed_has_failed(runs: AgentRuns, port: int) -> None:
+    runs.write(
+        f"{NODES}/loud.py", "NODE_CLASS_MAPPINGS = {}\nprint('CUDA error: no kernel image', flush=True)\n"
+    )
+
+    told = runs.run({"services": [comfyui(port, log_failures=["no such thing", "CUDA (error|fault)"])]})
+
+    assert told.verdict == "failed"
+    (failed,) = told.of("service_failed")
+    assert failed["class"] == "service_log"
+    assert (
+        "says in its log: CUDA error: no kernel image (`log_failures`: `CUDA (error|fault)`)"
+        in failed["message"]
+    )
+
+
+CRASHING_ONCE = """
+import os, sys
+if not os.path.exists("repaired"):
+    sys.exit("not repaired")
+exec(open("main.py").read())
+"""
+
+
+def test_on_start_failure_runs_once_between_the_first_and_the_second_start(
+    runs: AgentRuns, tmp_path: Path, port: int
+) -> None:
+    runs.write("ComfyUI/first.py", CRASHING_ONCE)
+    program = [sys.executable, "first.py", *comfyui(port)["run"][2:]]
+    code = "import os; open('repaired', 'a').write(os.environ['TOKEN'] + '\\n')"
+    hook = {"run": [sys.executable, "-c", code], "secrets": ["TOKEN"]}
+    service = comfyui(port, run=program, restart="on_failure", on_start_failure=hook)
+
+    told = runs.run({"services": [service], "secrets": [{"name": "TOKEN"}]}, {"TOKEN": "t0ken-value"})
+
+    assert told.verdict == "complete"
+    assert (runs.workspace / "ComfyUI/repaired").read_text() == "t0ken-value\n"
+    assert "not repaired" in told.of("service_progress")[0]["message"]
+    assert len(told.of("service_started")) == 2
+
+
+def test_without_a_repair_the_second_start_is_the_last(runs: AgentRuns, port: int) -> None:
+    runs.write("ComfyUI/first.py", "import sys; open('starts', 'a').write('x'); sys.exit('never')")
+    program = [sys.executable, "first.py"]
+    hook = {"run": [sys.executable, "-c", "open('hooks', 'a').write('x')"]}
+
+    told = runs.run({"services": [comfyui(port, run=program, on_start_failure=hook)]})
+
+    assert told.verdict == "failed"
+    assert "never" in told.of("service_failed")[0]["message"]
+    assert [(runs.workspace / "ComfyUI" / name).read_text() for name in ("starts", "hooks")] == ["xx", "x"]
+
+
+SECRETIVE = """
+import hashlib, os, sys, time
+print("digest", hashlib.sha256(os.environ["TOKEN"].encode()).hexdigest(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_secrets_of_a_service_are_in_its_environment_and_nowhere_on_the_disk(runs: AgentRuns) -> None:
+    runs.write("service.py", SECRETIVE)
+    service = {
+        "name": "ui",
+        "run": [sys.executable, "service.py"],
+        "secrets": ["TOKEN"],
+        "restart": "on_failure",
+    }
+    plan = {"services": [service], "secrets": [{"name": "TOKEN"}]}
+    value = "t0ken-of-a-service"
+    digest = hashlib.sha256(value.encode()).hexdigest()
+    log = runs.workspace / ".provision/services/ui.log"
+
+    told = runs.run(plan, {"TOKEN": value})
+    until(lambda: digest in log.read_text())
+    os.kill(runs.status("ui")["child"]["pid"], signal.SIGKILL)
+    until(lambda: log.read_text().count(digest) == 2)
+
+    assert told.verdict == "complete"
+    files = [path for path in runs.workspace.rglob("*") if path.is_file()]
+    assert [path for path in files if value.encode() in path.read_bytes()] == []
+    command = Path(f"/proc/{runs.status('ui')['supervisor']['pid']}/environ").read_bytes()
+    assert value.encode() not in command
+
+
+def test_after_a_reboot_a_service_waits_for_its_secrets_until_the_next_run(runs: AgentRuns) -> None:
+    """As an init system starts it then: the same order, and nobody who knows the values."""
+    runs.write("service.py", SECRETIVE)
+    service = {"name": "ui", "run": [sys.executable, "service.py"], "secrets": ["TOKEN"]}
+    plan = {"services": [service], "secrets": [{"name": "TOKEN"}]}
+    runs.run(plan, {"TOKEN": "one"})
+    runs.stop_services()
+    order = runs.workspace / ".provision/services/ui.order.json"
+    booted = subprocess.Popen([sys.executable, "-I", "-c", PROGRAM, "supervise", "ui", str(order)])
+    until(lambda: runs.status("ui")["state"] == "secrets_needed")
+
+    without = runs.run(plan)
+    told = runs.run(plan, {"TOKEN": "two"})
+
+    assert without.verdict == "failed"
+    assert "needs `TOKEN`, which is not set" in without.of("service_failed")[0]["message"]
+    assert told.verdict == "complete"
+    assert runs.status("ui")["supervisor"]["pid"] == booted.pid
+    digest = hashlib.sha256(b"two").hexdigest()
+    until(lambda: digest in (runs.workspace / ".provision/services/ui.log").read_text())
+    runs.stop_services()
+    booted.wait(timeout=10)
+
+
+def test_a_stranger_who_knocks_for_a_service_gives_it_no_secrets(runs: AgentRuns) -> None:
+    door = handover.Door()
+    given: list[Any] = []
+    taking = threading.Thread(target=lambda: given.append(door.take(["TOKEN"])))
+    taking.start()
+    try:
+        assert not handover.give(door.name, 1, {"TOKEN": "x"}), "another process listens there"
+        taking.join(timeout=20)
+        assert given == [None]
+    finally:
+        door.close()
+
+
+SLOW = """
+import http.server, sys, time
+for number in range(8):
+    print("compiling", number, flush=True)
+    time.sleep(0.4)
+class Handler(http.server.BaseHTTPRequestHandler):
+    code = 200
+    def do_GET(self):
+        self.send_response(200 if len(sys.argv) < 3 else 503); self.send_header("Content-Length", "0"); self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_within_counts_from_the_last_growth_of_the_log(runs: AgentRuns, port: int) -> None:
+    runs.write("slow.py", SLOW)
+    ready = {"url": f"http://127.0.0.1:{port}/health", "within_s": 2.0, "successes": 1}
+    service = {"name": "ui", "run": [sys.executable, "-u", "slow.py", str(port)], "ready": ready}
+
+    assert runs.run({"services": [service]}).verdict == "complete"
+
+
+def test_what_an_access_log_writes_of_our_own_asking_is_no_growth(runs: AgentRuns, port: int) -> None:
+    """It answers 503 for ever, and logs every request."""
+    runs.write("slow.py", SLOW)
+    ready = {"url": f"http://127.0.0.1:{port}/health", "within_s": 2.0, "successes": 1}
+    program = [sys.executable, "-u", "slow.py", str(port), "never"]
+
+    told = runs.run({"services": [{"name": "ui", "run": program, "ready": ready, "level": "critical"}]})
+
+    assert told.verdict == "failed"
+    assert "answers with 503" in told.of("service_failed")[0]["message"]
+    assert "GET /health" in (runs.workspace / ".provision/services/ui.log").read_text()

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import comfyui_stand_in
 from harness.environments import Surroundings
 from provision_agent.contract.parsing import parse
-from provision_agent.contract.plan import Service
+from provision_agent.contract.plan import Ready, Repo, Service
 from provision_agent.host.detach import Identity
-from provision_agent.services import manager, supervisord
+from provision_agent.services import adoption, changes, judge, manager, restarting, supervisord
+from provision_agent.services.wait_ready import wait_ready
 
 CONFIG = """
 [supervisord]
@@ -189,3 +192,55 @@ def test_one_that_does_not_answer_or_reads_no_more_programs_is_none(here: Surrou
     assert supervisord.find() is None
     manager.start(UI, here.context, None)
     assert child_of(here).is_alive()
+
+
+def test_a_comfyui_that_the_image_started_is_judged_and_started_anew_by_the_image(
+    here: Surroundings, image: Image
+) -> None:
+    """Its log is not ours: it tells the end of it itself."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    here.write("ComfyUI/main.py", Path(comfyui_stand_in.__file__).read_text())
+    here.write("ComfyUI/custom_nodes/faces/__init__.py", "import helper_of_faces\nNODE_CLASS_MAPPINGS = {}\n")
+    argv = (sys.executable, "main.py", "--port", str(port))
+    wrapper = here.write("start.sh", f"cd '{here.workspace}/ComfyUI' && {' '.join(argv)}; exit 1")
+    unit = f'[program:image-ui]\ncommand=bash "{wrapper.replace("%", "%%")}"\nstartsecs=0\nstopasgroup=true\n'
+    (image.folder / "etc/conf.d/image-ui.conf").write_text(unit)
+    image.asked("update")
+    ready = Ready(f"http://127.0.0.1:{port}/system_stats", within_s=20.0, successes=1)
+    service = Service(name="ui", run=argv, directory="ComfyUI", ready=ready)
+    until(lambda: adoption.find(argv, os.path.join(here.workspace, "ComfyUI"), port))
+    repo = Repo(url="", path="ComfyUI/custom_nodes/faces")
+
+    manager.start(service, here.context, None)
+    wait_ready(service, here.context)
+    before = judge.failed_nodes(service, [repo], here.context)[repo.path]
+    made = changes.Changes(here.workspace, here.context.report)
+    here.write("ComfyUI/helper_of_faces.py", "")
+    made.report("repo_finished", item=repo.path)
+    unloaded = [each.item for each in restarting.unloaded(service, here.context, made)]
+    is_done = restarting.restart_by_its_own(service, here.context, None, "a test")
+    wait_ready(service, here.context)
+
+    assert before is not None and "No module named 'helper_of_faces'" in before.message
+    assert unloaded == [repo.path]
+    assert is_done
+    assert here.of("service_restarted")[0]["reason"] == "a test (`supervisorctl restart image-ui`)"
+    assert judge.failed_nodes(service, [repo], here.context) == {repo.path: None}
+    assert restarting.unloaded(service, here.context, made) == []
+
+
+def test_what_nobody_knows_to_start_again_is_left_as_it_is(here: Surroundings, image: Image) -> None:
+    path = here.write("main.py", "import time; time.sleep(60)")
+    stranger = subprocess.Popen([sys.executable, path])
+    try:
+        service = Service(name="ui", run=(sys.executable, "main.py"))
+        until(lambda: adoption.find(service.run, here.workspace, None))
+        manager.start(service, here.context, None)
+
+        assert not restarting.restart_by_its_own(service, here.context, None, "a test")
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait(timeout=10)

@@ -91,5 +91,6 @@ def test_the_critical_four_nodes_are_checked() -> None:
         "ComfyUI-Impact-Pack",
         "ComfyUI-WanVideoWrapper",
     }
-    checked = " ".join(check.path or "" for check in plan.checks if check.level == "critical")
-    assert [name for name in critical - {"ComfyUI"} if f"/{name}/" not in checked] == []
+    asked = {check.name for check in plan.checks if check.level == "critical" and check.service == "comfyui"}
+    assert {name.replace("ComfyUI-", "") for name in critical - {"ComfyUI-Manager"}} <= asked, "of what runs"
+    assert [service.name for service in plan.services] == ["comfyui"]

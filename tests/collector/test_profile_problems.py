@@ -198,10 +198,23 @@ PROBLEMS = {
         "services: [{name: a, run: [b], level: critical, start: complete}]",
         "2:56: a critical service decides `usable`, so it cannot wait for `complete`: use `start: usable`",
     ),
-    "a check of nothing": ("checks: [{name: a}]", "2:10: a check has one of `path`, `glob` and `imports`; this one has none"),
+    "a check of nothing": ("checks: [{name: a}]", "2:10: a check has one of `path`, `glob`, `imports` and `service`; this one has none"),
     "a check of two kinds": (
         "checks: [{name: a, path: b, imports: [c]}]",
-        "2:29: a check has one of `path`, `glob` and `imports`; this one has `path` and `imports`",
+        "2:29: a check has one of `path`, `glob`, `imports` and `service`; this one has `path` and `imports`",
+    ),
+    "a service that is asked for nothing": (
+        "services: [{name: ui, run: [a]}]\nchecks: [{name: a, service: ui}]",
+        "3:20: say what the service must offer: give `nodes`, `models` or both",
+    ),
+    "a service that is not there": (
+        "services: [{name: comfyui, run: [a]}]\nchecks: [{name: a, service: comfyu, nodes: [KSampler]}]",
+        "3:29: no service of this profile is called `comfyu`; did you mean `comfyui`?",
+    ),
+    "nodes without a service": ("checks: [{name: a, path: b, nodes: [c]}]", "2:29: `nodes` means nothing with `path`: remove it"),
+    "a pattern that is none": (
+        "services: [{name: ui, run: [a], log_failures: ['[a']}]",
+        "2:48: `[a` is not a regular expression: unterminated character set at position 0",
     ),
     "a count of imports": ("checks: [{name: a, imports: [b], min_count: 2}]", "2:34: `min_count` means nothing with `imports`: remove it"),
     "a substitute that would pass for the file": (
@@ -215,6 +228,18 @@ PROBLEMS = {
     "a limit that only the run has": (
         "downloads: [{url: https://h/a, path: a, limits: {rate: 1MB}}]",
         "2:50: unknown key `rate`; known here: attempt, attempts, connect, connections, file, lookup, stall",
+    ),
+    "a header in plain sight": (
+        "secrets: {K: {}}\ndownloads: [{url: http://h/a, path: a, headers: {X-K: {secret: K}}}]",
+        "3:40: `headers` goes to https hosts only, and `url` is none: write `https://`",
+    ),
+    "a header of ours": (
+        "secrets: {K: {}}\ndownloads: [{url: https://h/a, path: a, headers: {Host: {secret: K}}}]",
+        "3:51: `Host` is set by provision itself: choose another header",
+    ),
+    "a login with a colon": (
+        'secrets: {K: {}}\ndownloads: [{url: https://h/a, path: a, basic: {user: "a:b", secret: K}}]',
+        "3:55: `a:b` is not a name for a login: visible characters without `:`",
     ),
     "an empty marker": ('markers: {failure: [""]}', "2:21: an item of `failure` must not be empty"),
     "an unknown base": ("extends: comfyu", "2:10: no built-in profile `comfyu`; did you mean `comfyui`? (a file is given with `/` or `.yaml`)"),

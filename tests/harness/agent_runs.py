@@ -32,18 +32,21 @@ class AgentRuns:
         """Begin a run of *plan*; the file of its events."""
         self._count += 1
         whole = {"format": 2, "name": "x", "workspace": str(self.workspace), **plan}
-        order = {"run": f"r{self._count}", "plan": whole, "secrets": secrets or {}}
+        answer = self.ask("start", {"run": f"r{self._count}", "plan": whole, "secrets": secrets or {}})
+        assert answer["state"] == "started", answer
+        return Path(answer["files"]["events"])
+
+    def ask(self, command: str, request: dict[str, Any]) -> dict[str, Any]:
+        """One of the agent's commands; what it answers."""
         done = subprocess.run(
-            [sys.executable, "-I", "-c", PROGRAM, "start"],
-            input=json.dumps(order).encode(),
+            [sys.executable, "-I", "-c", PROGRAM, command],
+            input=json.dumps(request).encode(),
             stdout=subprocess.PIPE,
             env={**os.environ, "HOME": str(self._home)},
             timeout=30,
             check=True,
         )
-        answer = json.loads(done.stdout.partition(b"provision-answer ")[2])
-        assert answer["state"] == "started", answer
-        return Path(answer["files"]["events"])
+        return dict(json.loads(done.stdout.partition(b"provision-answer ")[2]))
 
     def run(
         self, plan: dict[str, Any], secrets: dict[str, str] | None = None, *, within_s: float = 60
@@ -57,6 +60,11 @@ class AgentRuns:
         full.parent.mkdir(parents=True, exist_ok=True)
         full.write_text(content)
         return full
+
+    def status(self, service: str) -> dict[str, Any]:
+        """What the supervisor of *service* last wrote; its state is empty before that."""
+        path = self.workspace / ".provision/services" / f"{service}.status.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {"state": ""}
 
     def stop_services(self) -> None:
         """End what outlives the runs."""

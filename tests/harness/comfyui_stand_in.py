@@ -11,6 +11,7 @@ What a prompt holds: ``{"seconds": S}``, how long it takes.
 from __future__ import annotations
 
 import argparse
+import collections
 import http.server
 import importlib.util
 import json
@@ -29,7 +30,12 @@ MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 FOLDERS = ("checkpoints", "loras", "vae", "diffusion_models")
 
 
+LAST: collections.deque[dict[str, str]] = collections.deque(maxlen=300)
+"""What it tells of its log itself, under ``/internal/logs/raw``."""
+
+
 def log(text: str) -> None:
+    LAST.append({"t": time.strftime("%Y-%m-%dT%H:%M:%S"), "m": f"{text}\n"})
     print(text, file=sys.stderr, flush=True)
 
 
@@ -159,6 +165,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": memory, "vram_free": memory}
             self.answer({"system": {"argv": sys.argv, "comfyui_version": "0.3.64"}, "devices": [device]})
+        elif path == "/":
+            self.answer("a page")
         elif path == "/queue":
             with self.prompts.changed:
                 self.answer({"queue_running": self.prompts.running, "queue_pending": self.prompts.pending})
@@ -167,6 +175,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif path.startswith("/object_info/"):
             name = path[len("/object_info/") :]
             self.answer({name: info(name)} if name in CLASSES else {})
+        elif path == "/internal/logs/raw":
+            self.answer({"entries": list(LAST), "size": {"cols": 80, "rows": 24}})
         elif path == "/models":
             self.answer(list(FOLDERS))
         elif path.startswith("/models/"):

@@ -14,6 +14,7 @@ As a program it serves the files of a folder, for benchmarks: ``python -m harnes
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import re
@@ -332,6 +333,52 @@ def make_certificate(directory: str, *names: str) -> str:
     return path
 
 
+def issue_certificate(directory: str, *names: str) -> tuple[str, str]:
+    """Make an authority, and a certificate of it for *names*, which serves clients as well as servers.
+
+    Returns:
+        The authority's certificate, and a PEM file with key and certificate of the other.
+    """
+    authority, own = os.path.join(directory, "authority"), os.path.join(directory, "own")
+    kinds = [f"{'IP' if re.fullmatch(r'[0-9.]+|.*:.*', name) else 'DNS'}:{name}" for name in names]
+    with open(f"{own}.ext", "w") as file:
+        file.write(f"subjectAltName={','.join(kinds)}\nextendedKeyUsage=serverAuth,clientAuth\n")
+    new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
+    sign = ["openssl", "x509", "-req", "-days", "2", "-CAcreateserial", "-extfile", f"{own}.ext"]
+    for argv in (
+        [
+            *new,
+            "-x509",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=authority",
+            "-keyout",
+            f"{authority}.key",
+            "-out",
+            f"{authority}.crt",
+        ],
+        [*new, "-subj", "/CN=test", "-keyout", f"{own}.key", "-out", f"{own}.csr"],
+        [
+            *sign,
+            "-CA",
+            f"{authority}.crt",
+            "-CAkey",
+            f"{authority}.key",
+            "-in",
+            f"{own}.csr",
+            "-out",
+            f"{own}.crt",
+        ],
+    ):
+        subprocess.run(argv, check=True, capture_output=True, timeout=30)
+    with open(f"{own}.pem", "wb") as whole:
+        for part in (f"{own}.key", f"{own}.crt"):
+            with open(part, "rb") as piece:
+                whole.write(piece.read())
+    return f"{authority}.crt", f"{own}.pem"
+
+
 def _has_header(request: Request, header: tuple[str, str] | None) -> bool:
     return header is not None and request.headers.get(header[0].lower()) == header[1]
 
@@ -507,8 +554,27 @@ def _range(header: str | None, size: int) -> tuple[int, int] | None:
     return first, max(first, min(size, int(match[2]) + 1 if match[2] else size)) if first < size else first
 
 
+class _Fragile(FileServer):
+    """Every connection has next to nothing while there are more of them than it stands."""
+
+    def __init__(self, stands: int, bytes_per_s: int | None, **options: Any) -> None:
+        self._stands, self._usual = stands, bytes_per_s
+        super().__init__(bytes_per_s=bytes_per_s, **options)
+
+    @property
+    def bytes_per_s(self) -> int | None:
+        return self._usual if self._active <= self._stands else 64 * 1024
+
+    @bytes_per_s.setter
+    def bytes_per_s(self, value: int | None) -> None:
+        self._usual = value
+
+
 def main() -> None:
-    """Serve a folder until standard input ends; says ``{"port": N}`` first."""
+    """Serve a folder until standard input ends; says ``{"port": N}`` first.
+
+    Every line on standard input arms the faults anew, which is answered by an empty line.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--directory", required=True)
     parser.add_argument("--certificate")
@@ -517,8 +583,12 @@ def main() -> None:
     parser.add_argument("--latency-s", type=float, default=0.0)
     parser.add_argument("--connect-s", type=float, default=0.0)
     parser.add_argument("--hub", metavar="REPO", help="serve the files as a hub's repository, too")
+    parser.add_argument("--bucket", help="serve the files as objects of a bucket, too")
+    parser.add_argument("--fault", type=json.loads, help="of every file, as JSON: the fields of `Fault`")
+    parser.add_argument("--stands", type=int, help="with more connections than this it breaks down")
     options = parser.parse_args()
-    with FileServer(
+    make = FileServer if options.stands is None else functools.partial(_Fragile, options.stands)
+    with make(
         certificate=options.certificate,
         bytes_per_s=options.bytes_per_s,
         line_bytes_per_s=options.line_bytes_per_s,
@@ -531,9 +601,15 @@ def main() -> None:
             server.add("/" + name, content)
         if options.hub:
             server.add_hub(options.hub, contents)
+        if options.bucket:
+            server.add(f"/{options.bucket}", Content(1))
+            for name, content in contents.items():
+                server.add(f"/{options.bucket}/{name}", content)
         print(json.dumps({"port": server.port}), flush=True)
         while os.read(0, 4096):
-            pass
+            for name in names if options.fault else ():
+                server.set_faults("/" + name, Fault(**options.fault))
+            print(flush=True)
 
 
 if __name__ == "__main__":

@@ -120,9 +120,7 @@ EVENTS: Dict[str, EventType] = {
     "facts_found": EventType(
         FactsFound, AGENT, "What the instance is: cards, driver, memory, disks, pythons."
     ),
-    "preflight_passed": EventType(
-        PreflightPassed, AGENT, "Every source was asked; the first large byte may come."
-    ),
+    "preflight_passed": EventType(PreflightPassed, AGENT, "Every source was asked, and there is room."),
     "preflight_failed": EventType(
         PreflightFailed, AGENT, "Something critical cannot be had, or does not fit."
     ),

@@ -6,10 +6,10 @@ To add one: an entry here, and a module of the same name in `downloads/sources/`
 from __future__ import annotations
 
 import re
-from typing import Callable, Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
-from .plan_parts import HostLimits
+from .plan_parts import HostLimits, SecretRule
 
 
 class Form(NamedTuple):
@@ -126,6 +126,13 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
 }
 """Every kind, by name; `downloads/sources/` has a module of that name for each."""
 
+DEFAULT_SECRETS = (
+    SecretRule("HF_TOKEN", ("huggingface.co",), ("HUGGINGFACE_HUB_TOKEN",), is_default=True),
+    SecretRule("CIVITAI_TOKEN", ("civitai.com",), ("CIVITAI_API_KEY",), is_default=True),
+    SecretRule("GITHUB_TOKEN", ("github.com", "api.github.com"), ("GH_TOKEN",), is_default=True),
+)
+"""Rules that stand without an entry in a profile, where an item of it is on one of their hosts."""
+
 
 def forms() -> Dict[str, Form]:
     """Every way to write an address, by its scheme."""
@@ -190,6 +197,37 @@ def host_limits(own: Optional[Mapping[str, HostLimits]] = None) -> Dict[str, Hos
             connections=given.connections if given.connections is not None else built_in.connections,
         )
     return merged
+
+
+class Cap(NamedTuple):
+    """The most of something at once, for `host` and all names below it together."""
+
+    host: str
+    most: int
+
+
+def caps(own: Mapping[str, HostLimits], field: str, *hosts: str) -> List[Cap]:
+    """What holds of one *field* of the limits for a file that is had by way of *hosts*.
+
+    That is the host that the user wrote, the one that this becomes, and the one that redirects lead to. A rule of the
+    user's for any of them goes before what is built in for any; for one host, the rule that names it most exactly.
+
+    Args:
+        own: The user's rules.
+        field: ``files`` or ``connections``.
+    """
+    built_in = {host.name: host.limits for _, host in _hosts()}
+    for rules in (own, built_in):
+        found = [_nearest(rules, field, host) for host in dict.fromkeys(hosts)]
+        if any(found):
+            return list(dict.fromkeys(cap for cap in found if cap is not None))
+    return []
+
+
+def _nearest(rules: Mapping[str, HostLimits], field: str, host: str) -> Optional[Cap]:
+    named = [name for name, limits in rules.items() if is_below(host, name) and getattr(limits, field)]
+    name = max(named, key=len, default=None)
+    return None if name is None else Cap(name, getattr(rules[name], field))
 
 
 def own_limits(limits: Mapping[str, HostLimits]) -> Dict[str, HostLimits]:

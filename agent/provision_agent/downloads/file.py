@@ -15,6 +15,7 @@ from ..contract import redaction
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
 from ..contract.steps import LEVELS, SIZE_ONLY, VERIFIED
+from ..host.file_lock import lockless_warning
 from ..run.context import Context
 from . import existing, landing, same_name
 from .engine.hasher import Hasher
@@ -63,6 +64,8 @@ class Fetch:
         """True while another item fetches a file of the same final name."""
         self.path: Optional[str] = None
         """Where the file is, when it is there."""
+        self.told_bytes: Optional[int] = None
+        """Its size, as the preflight was told."""
         self._context, self._access, self._hosts, self._pool, self._names = shared
         self._label: Optional[str] = None if item.path.endswith("/") else item.path
         self._instead_of: Optional[Failure] = None
@@ -227,7 +230,7 @@ class Fetch:
                 connect_s=self._limits.connect_s,
                 stop=self._allowance.is_stopped,
             )
-        self._context.outages.end(*source.places)
+        source.reached(answer, self._context.outages)
         return answer
 
     # -- a name that several items want
@@ -290,7 +293,7 @@ class Fetch:
             answer,
             extents,
             limits=self._limits,
-            source_host=source.host,
+            source_hosts=source.hosts,
             name=os.path.basename(self._wanted_path),
             rank=self.rank,
             is_single=is_single,
@@ -314,6 +317,8 @@ class Fetch:
         while self._part is None:
             try:
                 self._part = PartFile(part)
+                if not self._part.is_locked:
+                    self._context.warn_once(lockless_warning(part))
             except Busy:
                 if not is_told:
                     self.report("waiting", host="", wait_s=LOCK_AGAIN_S, reason="another process fetches it")

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterator, Mapping, Optional
+from typing import Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from ..contract import source_kinds
 from ..contract.plan_parts import HostLimits
 
-LOOKUPS_AT_ONCE = 4
+LOOKUPS_AT_ONCE = 8
 """Questions for size and hash that one host is asked at a time."""
 ONE_MORE_AFTER_S = 5.0
 """How long a host must take all connections well before it is offered one more."""
@@ -34,19 +34,27 @@ class Hosts:
     """What is known of every host. Safe to use from any thread."""
 
     def __init__(self, limits: Mapping[str, HostLimits], clock: Callable[[], float] = time.monotonic) -> None:
-        self._limits = source_kinds.host_limits(limits)
+        self._own = source_kinds.own_limits(limits)
+        self._connection_caps: Dict[Tuple[str, ...], Optional[int]] = {}
         self._clock = clock
         self._hosts: Dict[str, _Host] = {}
         self._lock = threading.Lock()
 
-    def files_cap(self, host: str) -> Optional[int]:
-        """The most files at once from *host*; None: no cap."""
-        return min((cap.files for cap in self._caps(host) if cap.files is not None), default=None)
+    def may_begin(self, hosts: Sequence[str], busy: Iterable[Sequence[str]]) -> bool:
+        """May one more file be fetched by way of *hosts*, beside those that come by way of *busy*?"""
+        caps, going = source_kinds.caps(self._own, "files", *hosts), list(busy)
+        return all(
+            sum(any(source_kinds.is_below(host, cap.host) for host in each) for each in going) < cap.most
+            for cap in caps
+        )
 
     def connections_cap(self, *hosts: str) -> Optional[int]:
-        """The most connections per file, when *hosts* are the one asked and the one that serves."""
-        caps = [cap.connections for host in hosts for cap in self._caps(host)]
-        return min((cap for cap in caps if cap is not None), default=None)
+        """The most connections of a file that is had by way of *hosts*; None: no cap."""
+        with self._lock:
+            if hosts not in self._connection_caps:
+                caps = source_kinds.caps(self._own, "connections", *hosts)
+                self._connection_caps[hosts] = min((cap.most for cap in caps), default=None)
+            return self._connection_caps[hosts]
 
     def pause(self, host: str, wait_s: float) -> None:
         """*host* wants to be left alone for *wait_s*."""
@@ -103,11 +111,6 @@ class Hosts:
 
     def _entry(self, host: str) -> _Host:
         return self._hosts.setdefault(host, _Host())
-
-    def _caps(self, host: str) -> Iterator[HostLimits]:
-        for name, cap in self._limits.items():
-            if source_kinds.is_below(host, name):
-                yield cap
 
 
 class Rate:

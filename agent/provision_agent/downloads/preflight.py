@@ -1,7 +1,8 @@
-"""Before the first large byte: does every file exist, may we have it, and is there room for all of them?
+"""Does every file exist, may we have it, and is there room for all of them?
 
 All sources are asked at once, each within its item's `lookup_s`; one that does not answer in time costs no more
-than that, and the file is fetched without knowing its size.
+than that, and the file is fetched without knowing its size. Files may begin while others are still asked about; what
+is free on the disk is looked at before the first of them does.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..contract.failures import Failure
 from ..contract.steps import LEVELS
@@ -51,12 +52,26 @@ class Preflight:
 
 
 def look_up(
-    fetches: Sequence[Fetch], *, context: Context, access: Sources, hosts: Hosts, also_bytes: int
+    fetches: Sequence[Fetch],
+    *,
+    context: Context,
+    access: Sources,
+    hosts: Hosts,
+    also_bytes: int,
+    begin: Optional[Callable[[Fetch], None]] = None,
 ) -> Preflight:
-    """Ask about every file at once; answers stay with the fetches' sources for the first use."""
+    """Ask about every file at once; answers stay with the fetches' sources for the first use.
+
+    Args:
+        also_bytes: What else will need room in the workspace.
+        begin: Given each file that may begin while others are still asked about; None: none may.
+    """
     absent = [fetch for fetch in fetches if fetch.refusal is None and not _is_recorded(fetch, context)]
+    ground = _Ground(absent, context, also_bytes)
+    early = _Early(absent, ground, begin)
     questions = [
-        threading.Thread(target=_ask, args=(fetch, access, hosts, context), daemon=True) for fetch in absent
+        threading.Thread(target=_ask, args=(fetch, access, hosts, context, early), daemon=True)
+        for fetch in absent
     ]
     for question in questions:
         question.start()
@@ -64,12 +79,13 @@ def look_up(
     for question in questions:
         while question.is_alive() and time.monotonic() < end and not context.cancelled.is_set():
             question.join(min(0.25, max(0.0, end - time.monotonic())))
+    begun = early.end()
     found = Preflight()
     for fetch in fetches:
-        failure = fetch.refusal or _refusal_of_all(fetch, context)
+        failure = fetch.refusal or (None if fetch.key in begun else _refusal_of_all(fetch, context))
         if failure is not None:
             found.failures[fetch.key] = failure
-    _add_up(found, [fetch for fetch in absent if fetch.key not in found.failures], context, also_bytes)
+    _add_up(found, [fetch for fetch in absent if fetch.key not in found.failures], ground, also_bytes)
     return found
 
 
@@ -87,13 +103,13 @@ def _refusal_of_all(fetch: Fetch, context: Context) -> Optional[Failure]:
 
 def size_of(fetch: Fetch) -> Optional[int]:
     """The size of a file, as the plan or a source that answered has it."""
-    if fetch.item.size_bytes is not None:
-        return fetch.item.size_bytes
+    if fetch.item.size_bytes is not None or fetch.told_bytes is not None:
+        return fetch.item.size_bytes if fetch.item.size_bytes is not None else fetch.told_bytes
     answers = (source.answer for source in fetch.selector.sources if source.answer is not None)
     return next((answer.size_bytes for answer in answers if answer.size_bytes is not None), None)
 
 
-def _ask(fetch: Fetch, access: Sources, hosts: Hosts, context: Context) -> None:
+def _ask(fetch: Fetch, access: Sources, hosts: Hosts, context: Context, early: _Early) -> None:
     deadline = time.monotonic() + fetch.item.limits.lookup_s
     for source in list(fetch.selector.sources):
         if _ask_source(fetch, source, access, hosts, context, deadline):
@@ -101,6 +117,8 @@ def _ask(fetch: Fetch, access: Sources, hosts: Hosts, context: Context) -> None:
     size = size_of(fetch)
     if size is not None and not context.cancelled.is_set():
         fetch.report("sized", total_bytes=size)
+        fetch.told_bytes = size
+        early.consider(fetch, size)
 
 
 def _ask_source(
@@ -123,6 +141,7 @@ def _ask_source(
         name = answer.name or "" if fetch.item.path.endswith("/") else fetch.item.path
         landing.check_head(answer, name, access.secret_values)
         source.answer = answer
+        source.reached(answer, context.outages)
     except Failure as failure:
         if failure.class_ == "rate_limited":
             hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)
@@ -147,6 +166,10 @@ def _is_recorded(fetch: Fetch, context: Context) -> bool:
     return record.fits(found) and fetch.item.sha256 in (None, record.sha256)
 
 
+def _with_margin(landing: int) -> int:
+    return landing + int(landing * MARGIN_SHARE) + (MARGIN_BYTES if landing else 0)
+
+
 class _Disk:
     """What is to land on one file system, and how much of it that leaves free."""
 
@@ -155,48 +178,116 @@ class _Disk:
         self.folder = folder
         self.free_bytes = space.f_bavail * space.f_frsize
         self.bytes = 0
+        self.begun_bytes = 0
+        """Of what has begun early."""
 
     def needed_bytes(self, more_bytes: int = 0) -> int:
         """With the margin, if *more_bytes* came too."""
-        landing = self.bytes + more_bytes
-        return landing + int(landing * MARGIN_SHARE) + (MARGIN_BYTES if landing else 0)
+        return _with_margin(self.bytes + more_bytes)
 
     def has_room(self, more_bytes: int) -> bool:
         return self.needed_bytes(more_bytes) <= self.free_bytes
 
 
-class _Disks:
-    """The file systems that the files land on, by device."""
+class _Place(NamedTuple):
+    """Where a file is to be, and what was there before anything began."""
 
-    def __init__(self) -> None:
-        self.all: Dict[int, _Disk] = {}
+    disk: _Disk
+    final_bytes: Optional[int]
+    part_bytes: int
 
-    def of(self, path: str) -> _Disk:
+    def missing_bytes(self, size: int) -> int:
+        return 0 if self.final_bytes == size else max(0, size - self.part_bytes)
+
+
+class _Ground:
+    """The file systems that the files land on, and what is there of each file: looked at once, before any begins."""
+
+    def __init__(self, absent: Sequence[Fetch], context: Context, also_bytes: int) -> None:
+        self._by_device: Dict[int, _Disk] = {}
+        self.workspace = self._disk(context.workspace) if also_bytes else None
+        self.places: Dict[str, _Place] = {}
+        for fetch in absent:
+            final = os.path.join(context.workspace, fetch.item.path)
+            disk = self._disk(os.path.dirname(final))
+            self.places[fetch.key] = _Place(disk, _size_at(final), landed_bytes(final))
+        if self.workspace is not None:
+            self.workspace.begun_bytes = also_bytes
+
+    @property
+    def disks(self) -> List[_Disk]:
+        return list(self._by_device.values())
+
+    def _disk(self, path: str) -> _Disk:
         folder = nearest_folder(path)
         device = os.stat(folder).st_dev
-        if device not in self.all:
-            self.all[device] = _Disk(folder)
-        return self.all[device]
+        if device not in self._by_device:
+            self._by_device[device] = _Disk(folder)
+        return self._by_device[device]
 
 
-def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context, also_bytes: int) -> None:
+def _size_at(final: str) -> Optional[int]:
+    try:
+        return os.stat(final).st_size
+    except OSError:
+        return None
+
+
+class _Early:
+    """Which files may begin while others are still asked about.
+
+    Those of the most urgent level, because a connection or a disk that is full of others would keep them waiting; and
+    only while all that has begun so far has room. What comes to light later is judged as if none had begun.
+    """
+
+    def __init__(
+        self, absent: Sequence[Fetch], ground: _Ground, begin: Optional[Callable[[Fetch], None]]
+    ) -> None:
+        self._level = min((LEVELS.index(fetch.item.level) for fetch in absent), default=0)
+        self._ground = ground
+        self._begin = begin
+        self._begun: Set[str] = set()
+        self._is_over = False
+        self._lock = threading.Lock()
+
+    def consider(self, fetch: Fetch, size: int) -> None:
+        """*fetch* has been asked about."""
+        has_answer = any(source.answer is not None for source in fetch.selector.sources)
+        if self._begin is None or not has_answer or LEVELS.index(fetch.item.level) != self._level:
+            return
+        place = self._ground.places[fetch.key]
+        with self._lock:
+            wanted = place.disk.begun_bytes + place.missing_bytes(size)
+            if self._is_over or _with_margin(wanted) > place.disk.free_bytes:
+                return
+            place.disk.begun_bytes = wanted
+            self._begun.add(fetch.key)
+        self._begin(fetch)
+
+    def end(self) -> Set[str]:
+        """No more; the keys of those that might."""
+        with self._lock:
+            self._is_over = True
+            return set(self._begun)
+
+
+def _add_up(found: Preflight, absent: Sequence[Fetch], ground: _Ground, also_bytes: int) -> None:
     """Which files fit: first all that is critical and required, then as many of the optional ones as there is room for.
 
     One that is not critical and could not land even on the empty disk fails alone, whatever else there is.
     """
-    disks = _Disks()
-    if also_bytes:
-        disks.of(context.workspace).bytes += also_bytes
+    if ground.workspace is not None:
+        ground.workspace.bytes += also_bytes
     optional: List[Tuple[int, Fetch, _Disk]] = []
     counted: Set[str] = set()
     for fetch in sorted(absent, key=lambda each: LEVELS.index(each.item.level)):
         if fetch.item.url in counted:
             continue  # what has one URL is fetched once
-        final = os.path.join(context.workspace, fetch.item.path)
-        disk, missing = disks.of(os.path.dirname(final)), _missing_bytes(final, size_of(fetch) or 0)
+        place = ground.places[fetch.key]
+        disk, missing = place.disk, place.missing_bytes(size_of(fetch) or 0)
         if fetch.item.level == "critical":
             disk.bytes += missing
-        elif not _Disk(disk.folder).has_room(missing):
+        elif _with_margin(missing) > disk.free_bytes:
             _leave_out(found, fetch, disk, missing, beside="")
             continue
         elif fetch.item.level == "optional":
@@ -204,7 +295,7 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context, also_by
         else:
             disk.bytes += missing
         counted.add(fetch.item.url)
-    for disk in disks.all.values():
+    for disk in ground.disks:
         if disk.bytes and not disk.has_room(0) and found.too_big is None:
             found.too_big = _too_big(disk, absent)
     for missing, fetch, disk in sorted(optional, key=lambda each: each[0]):
@@ -213,7 +304,7 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context, also_by
                 _leave_out(found, fetch, disk, missing, beside=" beside what is more important")
         else:
             disk.bytes += missing
-    for disk in disks.all.values():
+    for disk in ground.disks:
         found.bytes_to_fetch += disk.bytes
         found.disks.append(Room(disk.folder, disk.needed_bytes(), disk.free_bytes))
     found.bytes_to_fetch -= also_bytes
@@ -221,22 +312,13 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], context: Context, also_by
 
 def _leave_out(found: Preflight, fetch: Fetch, disk: _Disk, missing: int, *, beside: str) -> None:
     """*fetch* is not begun: there is no room for it."""
-    needed = disk.needed_bytes(missing) if beside else _Disk(disk.folder).needed_bytes(missing)
+    needed = disk.needed_bytes(missing) if beside else _with_margin(missing)
     message = (
         f"`{fetch.item.label}` ({size_text(missing)}) has no room on `{disk.folder}`{beside}: "
         f"{size_text(needed)} would be needed, {size_text(disk.free_bytes)} are free"
     )
     failure = Failure("disk_full", message, needed_bytes=needed, free_bytes=disk.free_bytes, path=disk.folder)
     fetch.refusal = found.failures[fetch.key] = failure
-
-
-def _missing_bytes(final: str, size: int) -> int:
-    try:
-        if os.stat(final).st_size == size:
-            return 0
-    except OSError:
-        pass
-    return max(0, size - landed_bytes(final))
 
 
 def _too_big(disk: _Disk, absent: Sequence[Fetch]) -> Failure:

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
@@ -23,6 +23,7 @@ from .engine.pool import Pool
 from .engine.tuner import Tuner
 from .file import Fetch, Shared
 from .hosts import Hosts, Rate
+from .http.idle import IdleConnections
 from .names import Names, NameTaken
 from .preflight import Preflight
 from .sources.lookup import Sources
@@ -49,48 +50,69 @@ class Downloads:
         self._context = context
         self._limits = limits
         self._access = sources
+        self._idle = sources.idle = IdleConnections()
         self._hosts = Hosts(limits.hosts)
         self._tuner = Tuner(limits.files, limits.connections)
         self._pool = Pool(sources, self._hosts, Rate(limits.rate_bytes_per_s), self._tuner)
         self._results: Dict[str, Result] = {}
         self._changed = threading.Condition()
         self._drivers: List[threading.Thread] = []
+        self._conductor: Optional[threading.Thread] = None
         self._running: List[Fetch] = []
         self._is_stopped = False
         self._is_queued = False
+        self._waiting: List[Fetch] = []
+        self._is_all_there = False
+        """No more will come to those that wait."""
         self._fetches: Dict[str, Fetch] = {}
         self._names = Names(context.workspace)
         shared = Shared(context, sources, self._hosts, self._pool, self._names)
         for order, item in enumerate(items):
+            sources.add(item)
             if item.key not in self._fetches:
                 self._fetches[item.key] = Fetch(item, shared, order=order)
 
-    def preflight(self, *, also_bytes: int = 0) -> Preflight:
-        """Ask every source about every file, and look whether all of them fit on the disk. Fetches nothing.
+    def preflight(self, *, also_bytes: int = 0, begin: Optional[Callable[[], None]] = None) -> Preflight:
+        """Ask every source about every file, and look whether all of them fit on the disk.
 
         Args:
             also_bytes: What else will need room in the workspace, such as an environment.
+            begin: Called before a file that surely may begins while others are still asked about; None: nothing is
+                fetched before `start`.
         """
         self._queue()
-        fetches = list(self._fetches.values())
+
+        def begin_early(fetch: Fetch) -> None:
+            if begin is not None and self._has_name_of_its_own(fetch):
+                begin()
+                self._begin_early(fetch)
+
         return preflight.look_up(
-            fetches, context=self._context, access=self._access, hosts=self._hosts, also_bytes=also_bytes
+            list(self._fetches.values()),
+            context=self._context,
+            access=self._access,
+            hosts=self._hosts,
+            also_bytes=also_bytes,
+            begin=None if begin is None else begin_early,
         )
 
     def start(self) -> None:
         """Begin to fetch, in threads."""
         self._queue()
-        waiting = sorted(self._fetches.values(), key=self._urgency)
-        for fetch in sorted(waiting, key=lambda fetch: not fetch.has_file()):
-            path = fetch.foreseen_path() if fetch.refusal is None else None
-            if path is not None:
-                self._names.want(path, fetch.item)
-        for order, fetch in enumerate(waiting):
-            fetch.rank = (fetch.rank[0], order)
-        conductor = threading.Thread(target=self._conduct, args=(waiting,), name="downloads", daemon=True)
         with self._changed:
-            self._drivers.append(conductor)
-        conductor.start()
+            begun = {fetch.key for fetch in (*self._waiting, *self._running)} | set(self._results)
+            waiting = [fetch for fetch in self._fetches.values() if fetch.key not in begun]
+            waiting.sort(key=self._urgency)
+            for fetch in sorted(waiting, key=lambda fetch: not fetch.has_file()):
+                path = fetch.foreseen_path() if fetch.refusal is None else None
+                if path is not None:
+                    self._names.want(path, fetch.item)
+            for order, fetch in enumerate(waiting):
+                fetch.rank = (fetch.rank[0], order)
+            self._waiting = sorted([*self._waiting, *waiting], key=self._urgency)
+            self._is_all_there = True
+            self._conduct_in_a_thread()
+            self._changed.notify_all()
 
     def wait(self, level: Optional[str] = None) -> bool:
         """Wait until every item of *level* (None: of all) is settled; False when the run ended first.
@@ -125,6 +147,7 @@ class Downloads:
             self._changed.notify_all()
             drivers = list(self._drivers)
         self._pool.stop(within_s=STOP_WITHIN_S)
+        self._idle.close()
         end = time.monotonic() + STOP_WITHIN_S
         for driver in drivers:
             driver.join(max(0.0, end - time.monotonic()))
@@ -140,15 +163,40 @@ class Downloads:
     def _urgency(self, fetch: Fetch) -> Tuple[int, int, int]:
         return LEVELS.index(fetch.item.level), -(preflight.size_of(fetch) or 0), fetch.rank[1]
 
-    def _conduct(self, waiting: List[Fetch]) -> None:
+    def _has_name_of_its_own(self, fetch: Fetch) -> bool:
+        """Can no other item want its file or its final name? Else those that want it are put in order first."""
+        path = os.path.normpath(fetch.item.path)
+        for other in self._fetches.values():
+            folder = os.path.normpath(other.item.path) if other.item.path.endswith("/") else None
+            is_rival = folder == os.path.dirname(path) or os.path.normpath(other.item.path) == path
+            if other is not fetch and (is_rival or other.item.url == fetch.item.url):
+                return False
+        return not fetch.item.path.endswith("/") and fetch.item.substitute is None
+
+    def _begin_early(self, fetch: Fetch) -> None:
+        with self._changed:
+            if not self._is_stopped and not self._is_all_there:
+                self._waiting.append(fetch)
+                self._waiting.sort(key=self._urgency)
+                self._conduct_in_a_thread()
+                self._changed.notify_all()
+
+    def _conduct_in_a_thread(self) -> None:
+        """Have somebody start those that wait; the lock is held."""
+        if self._conductor is None:
+            self._conductor = threading.Thread(target=self._conduct, name="downloads", daemon=True)
+            self._drivers.append(self._conductor)
+            self._conductor.start()
+
+    def _conduct(self) -> None:
         """Start a driver for each file when there is room for it."""
         with self._changed:
-            while waiting and not self._is_over():
-                fetch = self._next(waiting)
+            while not self._is_over() and (self._waiting or not self._is_all_there):
+                fetch = self._next(self._waiting)
                 if fetch is None:
                     self._changed.wait(LOOK_AGAIN_S)
                     continue
-                waiting.remove(fetch)
+                self._waiting.remove(fetch)
                 self._running.append(fetch)
                 driver = threading.Thread(
                     target=self._drive, args=(fetch,), name=f"file-{fetch.rank[1]}", daemon=True
@@ -167,17 +215,16 @@ class Downloads:
         busy = [each for each in self._running if each.is_transferring and not each.selector.is_waiting]
         if len(busy) >= self._tuner.files and not self._has_idle_connections(busy):
             return None
-        hosts = [fetch.selector.current.host for fetch in busy]
+        hosts = [fetch.selector.current.hosts for fetch in busy]
         for fetch in waiting:
-            host = fetch.selector.current.host
-            cap = self._hosts.files_cap(host)
             has_twin = any(twin in self._running and not twin.is_waiting for twin in self._twins(fetch))
             holder = self._names.holder(fetch.item)
             is_held_up = holder is not None and not self._names.has_landed(holder)
             has_others = bool(fetch.item.mirrors) or fetch.selector.substitute is not None
             if not has_others and waiting_for.intersection(fetch.selector.current.places):
                 continue  # nobody can reach it, and one file is enough to try
-            if (cap is None or hosts.count(host) < cap) and not has_twin and not is_held_up:
+            is_free = not (has_twin or is_held_up)
+            if is_free and self._hosts.may_begin(fetch.selector.current.hosts, hosts):
                 return fetch
         return None
 

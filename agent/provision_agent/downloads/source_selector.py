@@ -5,11 +5,11 @@ Mirrors have the same content. The substitute is something else, taken only when
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import List, Optional, Tuple
-from urllib.parse import urlsplit
 
-from ..contract import redaction
+from ..contract import redaction, source_kinds
 from ..contract.failures import Failure
 from ..contract.plan import Download
 from ..contract.retry import Schedule
@@ -47,24 +47,37 @@ class Source:
         """It cannot be trusted with ranges: whole file or nothing."""
         self._beyond = ""
         """The server that it led to and that could not be reached."""
+        self._serving = ""
 
-    @property
+    @functools.cached_property
     def host(self) -> str:
         """Whom to ask; '' for what is no URL."""
-        try:
-            return urlsplit(addresses.address_of(self.url)).hostname or ""
-        except (Failure, ValueError):
-            return ""
+        return self._origin[0]
+
+    @property
+    def hosts(self) -> Tuple[str, ...]:
+        """The host that is written, the one to ask, and the one that redirects led to: rules for any of them hold."""
+        return tuple(filter(None, (source_kinds.host_of(self.url), self.host, self._serving)))
 
     @property
     def places(self) -> Tuple[str, ...]:
         """The servers that must be reached for it, as ``host:port``."""
+        host, port = self._origin
+        own = f"{host}:{port}" if port else ""
+        return tuple(dict.fromkeys(filter(None, (own, self._beyond))))
+
+    @functools.cached_property
+    def _origin(self) -> Tuple[str, int]:
         try:
             origin = origin_of(addresses.address_of(self.url))
         except (Failure, ValueError):
-            return ()
-        own = f"{origin.host}:{origin.port}"
-        return (own, self._beyond) if self._beyond not in ("", own) else (own,)
+            return "", 0
+        return origin.host, origin.port
+
+    def reached(self, answer: Answer, outages: Outages) -> None:
+        """It has given its *answer*."""
+        self._serving = answer.host
+        outages.end(*self.places)
 
     def made_progress(self) -> None:
         """Failures count only in a row."""

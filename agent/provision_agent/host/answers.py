@@ -69,16 +69,24 @@ class Imports(Answer):
 
 
 @dataclass(frozen=True)
-class Node(Answer):
+class Node:
     """Whether a node of ComfyUI can be imported."""
 
-    question: ClassVar[str] = "node"
     error: str
     """Empty when it can."""
     missing: Optional[str] = None
     """The module that is not there."""
     is_own: bool = False
     """That would be a part of the node itself."""
+
+
+@dataclass(frozen=True)
+class Nodes(Answer):
+    """Whether nodes of one ComfyUI can be imported, one after the other."""
+
+    question: ClassVar[str] = "nodes"
+    imports: Dict[str, Node]
+    """By folder."""
 
 
 @dataclass(frozen=True)

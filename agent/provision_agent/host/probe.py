@@ -224,22 +224,28 @@ def imports(*modules: str) -> Dict[str, object]:
     return {"reasons": reasons}
 
 
-def node(folder: str, application: str, *arguments: str) -> Dict[str, object]:
-    """Import the package in *folder* as the ComfyUI in *application*, started with *arguments*, does.
+def nodes(application: str, folders: str, *arguments: str) -> Dict[str, object]:
+    """Import the packages in *folders*, a JSON list, as the ComfyUI in *application*, started with *arguments*, does.
 
-    That is by its path, from ComfyUI's folder; after ComfyUI was told to read its arguments, which it otherwise does
-    not; and after its own `utils`, since the folder ``comfy``, which comes first later on, has another module of that name.
+    That is one after the other, each by its path, from ComfyUI's folder; after ComfyUI was told to read its arguments,
+    which it otherwise does not; and after its own `utils`, since the folder ``comfy``, which comes first later on, has
+    another module of that name.
 
     Returns:
-        ``error``, empty when it imports; ``missing``, the module that was not found, or None; ``is_own``, whether
-        that would be a part of the package itself.
+        ``imports``, by folder: ``error``, empty when it imports; ``missing``, the module that was not found, or None;
+        ``is_own``, whether that would be a part of the package itself.
     """
-    import importlib.util
-
     sys.path.insert(0, application)
     os.chdir(application)
     sys.argv[:] = ["main.py", *arguments]  # nodes and ComfyUI read their arguments when they are imported
-    _prepare(application)
+    _prepare()
+    sys.path.insert(0, os.path.join(application, "comfy"))
+    return {"imports": {folder: _node(folder) for folder in json.loads(folders)}}
+
+
+def _node(folder: str) -> Dict[str, object]:
+    import importlib.util
+
     name = folder.replace(".", "_x_")
     print(f"importing {folder}", flush=True)  # the last words, should the interpreter die of it
     try:
@@ -257,7 +263,7 @@ def node(folder: str, application: str, *arguments: str) -> Dict[str, object]:
     return {"error": "", "missing": None, "is_own": False}
 
 
-def _prepare(application: str) -> None:
+def _prepare() -> None:
     """What ComfyUI does before it imports a node, as far as this version of it has that."""
     import importlib
 
@@ -268,7 +274,6 @@ def _prepare(application: str) -> None:
                 getattr(found, function)()
         except BaseException as error:  # whatever it raises, the node's own import tells
             print(f"cannot import {module}: {_said(error)}", flush=True)
-    sys.path.insert(0, os.path.join(application, "comfy"))
 
 
 def torch() -> Dict[str, object]:
@@ -354,7 +359,7 @@ QUESTIONS: Dict[str, Callable[[List[str]], object]] = {
     "installed": lambda _: installed(),
     "damage": lambda names: damage(*names),
     "imports": lambda modules: imports(*modules),
-    "node": lambda folders: node(*folders),
+    "nodes": lambda words: nodes(*words),
     "torch": lambda _: torch(),
     "gpus": lambda _: gpus(),
 }

@@ -15,7 +15,6 @@ from ..contract.failures import Failure
 from ..contract.plan import Check, Command, Plan, Repo, Service
 from ..services import judge, manager, restarting
 from ..services.changes import Change, Changes
-from ..services.comfyui import is_meant
 from ..services.wait_ready import wait_ready
 from ..steps import commands
 from .context import Context
@@ -87,7 +86,7 @@ class Services:
         self._looked_at = time.monotonic()
         for served in self._served.values():
             found = self._unloaded(served)
-            if found and is_meant(served.service.ready) and not self._is_over():
+            if found and self._tells(served) and not self._is_over():
                 reason = restarting.reason_of(found)
                 self._counted(served, partial(self._restart_if_idle, served, reason))
 
@@ -97,6 +96,8 @@ class Services:
             found = self._unloaded(served)
             if found and not self._is_over():
                 self._restart_at_last(served, restarting.reason_of(found))
+            if not self._is_over():
+                self._judge(served, is_last=True)
         for service in self._plan.services if "services" in self._plan.steps else ():
             self._check(service, ("required", "optional"))
         self._items.settle_doubts()
@@ -156,7 +157,7 @@ class Services:
     def _renew(self, served: _Served) -> None:
         """A service that ran before this run has not loaded what came since: start it anew if it has nothing to do."""
         reason = self._reason_to_renew(served)
-        if reason is None or not is_meant(served.service.ready):
+        if reason is None or not self._tells(served):
             return
         for _ in range(3):
             if self._restart_if_idle(served, reason) or self._context.wait(LOOK_EVERY_S):
@@ -168,10 +169,17 @@ class Services:
             return restarting.reason_of(found)
         service = served.service
         failed = judge.failed_nodes(service, self._nodes(service), self._context)
+        made = self._items.venv
+        if made is None or commands.with_python(service.run, made.python)[0] != made.python:
+            return None  # another python imports there than the one that was tried
         mended = [path for path, why in failed.items() if why is not None and path in self._items.importable]
         if not mended:
             return None
         return f"it could not load {', '.join(mended[:3])} when it started, which can be imported now"
+
+    def _tells(self, served: _Served) -> bool:
+        """Does it say what it has to do? Without that it is never started anew: its work might be lost."""
+        return restarting.is_comfyui(served.service, self._context)
 
     def _unloaded(self, served: _Served) -> List[Change]:
         if served.is_given_up:
@@ -208,7 +216,7 @@ class Services:
         if now - served.quiet_since < restarting.QUIET_S:
             return False
         if restarting.is_foreign(service, self._context):
-            return self._restart_foreign(served, reason)
+            return self._restart_foreign(served, reason, [])
         if not restarting.take_down(service, self._context, asked=load.asked):
             served.asked = -1
             return False
@@ -218,7 +226,7 @@ class Services:
     def _restart_at_last(self, served: _Served, reason: str) -> None:
         """At the end of a run, wait a bounded time for an empty queue; then start it anew all the same."""
         service = served.service
-        if not is_meant(service.ready):
+        if not self._tells(served):
             message = (
                 f"`{service.name}` has not loaded what {reason}: it does so when it is started the next time"
             )
@@ -256,14 +264,15 @@ class Services:
     def _restart_busy(self, served: _Served, reason: str) -> bool:
         service = served.service
         if restarting.is_foreign(service, self._context):
-            return self._restart_foreign(served, reason)
+            return self._restart_foreign(served, reason, restarting.queued(service, self._context))
         self._again(served, reason, restarting.take_down_busy(service, self._context))
         return True
 
-    def _restart_foreign(self, served: _Served, reason: str) -> bool:
+    def _restart_foreign(self, served: _Served, reason: str, prompts: List[object]) -> bool:
         service = served.service
         if restarting.restart_by_its_own(service, self._context, self._items.venv, reason):
             self._await_ready(served)
+            self._send_again(served, prompts)
             return True
         message = f"`{service.name}` was started by something else and has not loaded what {reason}: restart it there"
         self._context.report("warning", message=message)
@@ -276,19 +285,30 @@ class Services:
         restarting.start_again(service, self._context, self._items.venv, reason)
         served.is_new, served.is_said = True, False
         self._await_ready(served)
-        lost = len(prompts) - restarting.send_again(service, self._context, prompts)
+        self._send_again(served, prompts)
+
+    def _send_again(self, served: _Served, prompts: List[object]) -> None:
+        name = served.service.name
+        lost = len(prompts) - restarting.send_again(served.service, self._context, prompts)
         if lost:
-            self._context.report("warning", message=f"`{service.name}` did not take {lost} prompts again")
+            self._context.report("warning", message=f"`{name}` did not take {lost} of its prompts again")
 
     # -- what it says
 
-    def _judge(self, served: _Served) -> None:
-        """Count every node of the service by what its log says of it."""
+    def _judge(self, served: _Served, *, is_last: bool = False) -> None:
+        """Count every node of the service by what its log says of it.
+
+        What another start may mend is not counted yet, unless that is the last word; but what is critical is, since it
+        decides whether all is usable now.
+        """
         service = served.service
+        waits = bool(self._unloaded(served)) and not is_last
         repos = {repo.path: repo for repo in self._nodes(service)}
         found = judge.failed_nodes(service, repos.values(), self._context)
         for path, failure in found.items():
-            self._items.judged(repos[path], failure)
+            is_early = waits or not (is_last or path in self._items.checked_out)
+            if failure is None or repos[path].level == "critical" or not is_early:
+                self._items.judged(repos[path], failure)
 
     def _nodes(self, service: Service) -> List[Repo]:
         wanted = self._plan.repos if "repos" in self._plan.steps else ()

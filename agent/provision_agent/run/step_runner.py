@@ -20,8 +20,11 @@ from ..contract.plan import Check, Download, Plan, Python, Repo, Service
 from ..contract.plan_parts import Item
 from ..contract.steps import STEPS
 from ..downloads import existing
-from ..services import judge
+from ..host import answers
+from ..services import judge, restarting
+from ..services.changes import Changes
 from ..steps import apt, nodes, orphans, repos
+from ..steps.progress import Progress
 from ..steps.python import packages, venv
 from ..steps.python.imports import Ladder
 from ..steps.python.venv import Venv
@@ -37,10 +40,13 @@ Checkouts = List[Tuple[Repo, "Future[bool]"]]
 class Items:
     """Does the items of one run. Environment and checkouts may run in threads of their own."""
 
-    def __init__(self, plan: Plan, context: Context, tally: Tally, is_over: Callable[[], bool]) -> None:
+    def __init__(
+        self, plan: Plan, context: Context, tally: Tally, changes: Changes, is_over: Callable[[], bool]
+    ) -> None:
         self._plan = plan
         self._context = context
         self._tally = tally
+        self._changes = changes
         self._is_over = is_over
         self._venv: Optional[Venv] = None
         self._ladder: Optional[Ladder] = None
@@ -48,7 +54,11 @@ class Items:
         self._system_is_settled = threading.Event()
         self._prepared: Set[str] = set()
         self._unchecked: List[Repo] = []
+        self._spoken: Dict[str, str] = {}
+        """The nodes, by path, of which their service has said why it did not load them; empty when it did."""
         self._doubts: Dict[str, Tuple[Repo, Failure]] = {}
+        self.checked_out: Set[str] = set()
+        """The repositories, by path, that nobody changes any more."""
         self.importable: Set[str] = set()
         """The nodes, by path, that could be imported before their service was asked."""
 
@@ -101,7 +111,9 @@ class Items:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
         work = lambda: repos.checkout(repo, self._context, sets_aside=self._plan.repair)  # noqa: E731
-        return self.attempt("repos", repo.path, repo.level, "repo", work)
+        is_there = self.attempt("repos", repo.path, repo.level, "repo", work)
+        self.checked_out.add(repo.path)
+        return is_there
 
     def install_requirements(self, repo: Repo) -> None:
         """What the repository says that it needs, into the environment; a node must import after that."""
@@ -110,7 +122,6 @@ class Items:
         if repo.install is None or self._install(repo, repo.install):
             self._unchecked.append(repo)
         self._prepared.add(self._folder(repo))
-        self._check_nodes()
 
     def _install(self, repo: Repo, requirements: str) -> bool:
         python, made = self._plan.python, self._venv
@@ -127,31 +138,58 @@ class Items:
 
         return self.attempt("repos", item, repo.level, "package", install)
 
-    def _check_nodes(self) -> None:
+    def check_nodes(self) -> None:
         """Import the nodes whose ComfyUI has got what it needs, or is not a repository of this plan."""
         made = self._venv
         if made is None:
             return
         awaited = {self._folder(repo) for repo in self._plan.repos} - self._prepared
+        due: Dict[Tuple[str, Tuple[str, ...]], List[Repo]] = {}
         waiting = []
         for repo in self._unchecked:
-            if nodes.application_of(repo, self._context) in awaited:
+            application = nodes.application_of(repo, self._context)
+            if application in awaited:
                 waiting.append(repo)
-            elif nodes.is_node(repo, self._context):
-                self._check_node(repo, made)
+            elif nodes.is_node(repo, self._context) and not self._is_loaded(repo):
+                service = self.judge_of(repo)
+                arguments = () if service is None else nodes.arguments_of(service)
+                due.setdefault((application, arguments), []).append(repo)
         self._unchecked = waiting
+        for (_, arguments), repos_ in due.items():
+            self._import(repos_, made, arguments)
 
-    def _check_node(self, repo: Repo, made: Venv) -> None:
-        """Import a node. Where a service of the plan will load it, that decides, and this is the early warning."""
+    def _is_loaded(self, repo: Repo) -> bool:
+        """Has its service, which runs, said what became of it, and nothing has changed since? Then nobody need try it."""
+        service = self.judge_of(repo)
+        if service is None or not restarting.is_running(service, self._context):
+            return False
+        if repo.path in self._spoken:
+            return True  # whatever came since makes it speak again
+        if restarting.unloaded(service, self._context, self._changes):
+            return False
+        found = judge.failed_nodes(service, [repo], self._context)
+        return repo.path in found and found[repo.path] is None
+
+    def _import(self, found: List[Repo], made: Venv, arguments: Tuple[str, ...]) -> None:
+        item = f"{found[0].path}/__init__.py"
+        try:
+            with Progress(self._context, item, found[0].level):
+                imports = nodes.import_all(found, made, self._context, arguments)
+        except Failure:
+            return  # the run was ended
+        for repo in found:
+            self._check_node(repo, made, imports[repo.path])
+
+    def _check_node(self, repo: Repo, made: Venv, answer: answers.Node) -> None:
+        """Where a service of the plan will load a node, that decides, and its import is the early warning."""
         item = f"{repo.path}/__init__.py"
         service = self.judge_of(repo)
-        arguments = () if service is None else nodes.arguments_of(service)
 
         def work() -> None:
             try:
-                nodes.check(repo, made, self._context, item, arguments)
+                nodes.check(repo, answer, made, self._context, item)
             except Failure as failure:
-                if service is None or self._context.cancelled.is_set():
+                if service is None:
                     raise
                 self._doubts[repo.path] = (repo, failure)
                 message = f"{repo.path}: {failure.message}. {failure.hint[:1].upper()}{failure.hint[1:]}"
@@ -171,6 +209,10 @@ class Items:
     def judged(self, repo: Repo, failure: Optional[Failure]) -> None:
         """The service that loads the node *repo* has said why it did not, or, with None, that it did."""
         item = f"{repo.path}/__init__.py"
+        said = "" if failure is None else failure.message
+        if self._spoken.get(repo.path) == said:
+            return
+        self._spoken[repo.path] = said
         _, doubt = self._doubts.pop(repo.path, (repo, None))
         if failure is None:
             if self._tally.is_failed("repos", item):

@@ -19,6 +19,7 @@ from ..contract.failures import Failure
 from ..contract.parsing import NotJsonError, ParseError, bounded, parse, read_object, to_json
 from ..contract.version import FORMAT
 from ..host.detach import Identity, boot_id
+from ..host.file_lock import FileIsBusyError, try_lock
 from .state import write_atomically
 
 RENEW_EVERY_S = 10.0
@@ -215,15 +216,15 @@ class WorkspaceLock:
 
     @staticmethod
     def _flock(descriptor: int, workspace: Workspace) -> None:
-        import fcntl  # here: sources are also asked from machines that have no such module
-
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise WorkspaceHeldError(workspace.lock_holder(), is_elsewhere=False) from None
-        except OSError:
-            if workspace.keeper_is_alive():  # a volume without flock: the record alone must do
-                raise WorkspaceHeldError(workspace.lock_holder(), is_elsewhere=False) from None
+            is_held = False
+            if not try_lock(descriptor):  # a volume without flock: the record alone must do
+                holder = workspace.lock_holder()
+                is_held = holder.is_alive and not holder.released
+        except FileIsBusyError:
+            is_held = True
+        if is_held:
+            raise WorkspaceHeldError(workspace.lock_holder(), is_elsewhere=False)
 
     @staticmethod
     def _refuse_other_machine(workspace: Workspace) -> None:

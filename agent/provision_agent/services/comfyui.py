@@ -100,8 +100,15 @@ def imports_of(lines: Iterable[str]) -> Imports:
 
 
 def is_meant(ready: Optional[Ready]) -> bool:
-    """True when the service of *ready* is a ComfyUI, by the address that is asked."""
+    """True when *ready* asks a ComfyUI what it is, its devices among it."""
     return ready is not None and urlsplit(ready.url).path.endswith(_STATS)
+
+
+def is_one(ready: Optional[Ready]) -> bool:
+    """True when the service of *ready* is a ComfyUI: by the address that is asked, or by what it answers elsewhere."""
+    if ready is None:
+        return False
+    return is_meant(ready) or queue(base_of(ready)) is not None
 
 
 def base_of(ready: Ready) -> SplitResult:

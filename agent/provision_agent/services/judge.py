@@ -13,6 +13,7 @@ from typing import Dict, Iterable, List, Optional, Sequence
 from ..contract.failures import Failure
 from ..contract.plan import Check, Ready, Repo, Service
 from ..run.context import Context
+from ..steps import nodes
 from ..steps.checks import Found
 from . import comfyui, log
 from .files import ADOPTED, ServiceFiles
@@ -26,7 +27,7 @@ def loads(service: Service, repo: Repo, context: Context) -> bool:
     folder, name = os.path.split(os.path.dirname(_path(context, repo.path)))
     if name != comfyui.FOLDER:
         return False
-    return os.path.realpath(folder) == os.path.realpath(_path(context, service.directory))
+    return os.path.realpath(folder) == os.path.realpath(nodes.folder_of(service, context))
 
 
 def lines_of(service: Service, context: Context) -> List[str]:
@@ -134,7 +135,7 @@ def _look(check: Check, service: Optional[Service], context: Context) -> str:
 
 def _lists(path: str, service: Service, ready: Ready, context: Context) -> bool:
     """Does it list the model *path*, a file of its own folder of models, or a folder's name and a file in that?"""
-    own = os.path.relpath(_path(context, path), os.path.join(_path(context, service.directory), "models"))
+    own = os.path.relpath(_path(context, path), os.path.join(nodes.folder_of(service, context), "models"))
     below = own
     if own.startswith(".."):
         below = os.path.normpath(path).rpartition("/models/")[2]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import tempfile
 import time
 from dataclasses import replace
@@ -67,6 +68,10 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
     note = Note(_hash(service, argv))
     running = files.status()
     if running.is_running and running.note == note:
+        if running.child is not None and running.state != ADOPTED:
+            running.child.send(
+                signal.SIGCONT, group=True
+            )  # an agent may have been killed while it held it still
         if running.state == NEEDS_SECRETS and running.supervisor is not None:
             _hand_over(service, running, context)
             running = _first_status(files, running.supervisor, context, has_given=True)

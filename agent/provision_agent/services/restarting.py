@@ -16,7 +16,7 @@ from typing import List, NamedTuple, Optional, Tuple
 from ..contract.failures import Failure
 from ..contract.plan import Service
 from ..run.context import Context
-from ..steps import commands
+from ..steps import commands, nodes
 from ..steps.python.venv import Venv
 from . import adoption, changes, comfyui, init_system, log, manager
 from .files import ADOPTED, ServiceFiles
@@ -50,7 +50,7 @@ class Load(NamedTuple):
 def unloaded(service: Service, context: Context, made: changes.Changes) -> List[changes.Change]:
     """What has changed since the start of *service* and only comes with another start."""
     status = ServiceFiles(service.name, context).status()
-    return [change for change in made.since(status.loaded) if _matters(change, service)]
+    return [change for change in made.since(status.loaded) if _matters(change, service, context)]
 
 
 def reason_of(found: List[changes.Change]) -> str:
@@ -58,6 +58,17 @@ def reason_of(found: List[changes.Change]) -> str:
     named = list(dict.fromkeys(f"{_KINDS.get(each.kind, each.kind)} {each.item}" for each in found))
     more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
     return f"changed since its start: {', '.join(named[:_NAMED])}{more}"
+
+
+def is_comfyui(service: Service, context: Context) -> bool:
+    """True when it is a ComfyUI, so that it can be known what it has to do."""
+    return comfyui.is_one(address_of(service, ServiceFiles(service.name, context).status()))
+
+
+def queued(service: Service, context: Context) -> List[object]:
+    """The prompts that it has and has not finished."""
+    queue = _queue(service, ServiceFiles(service.name, context))
+    return [] if queue is None else [*queue.running, *queue.pending]
 
 
 def load_of(service: Service, context: Context) -> Load:
@@ -143,6 +154,11 @@ def restart_by_its_own(service: Service, context: Context, venv: Optional[Venv],
     return True
 
 
+def is_running(service: Service, context: Context) -> bool:
+    """True while it has not ended for good."""
+    return ServiceFiles(service.name, context).status().is_running
+
+
 def is_foreign(service: Service, context: Context) -> bool:
     """True when somebody else started it, an init system say."""
     return ServiceFiles(service.name, context).status().state == ADOPTED
@@ -165,11 +181,12 @@ def _queue(service: Service, files: ServiceFiles) -> Optional[comfyui.Queue]:
     return None if ready is None else comfyui.queue(comfyui.base_of(ready))
 
 
-def _matters(change: changes.Change, service: Service) -> bool:
+def _matters(change: changes.Change, service: Service, context: Context) -> bool:
     """Would *service* load it with a start?"""
     if change.kind == "package":
         return os.path.basename(service.run[0]).startswith("python")
-    item, folder = os.path.normpath(change.item), os.path.normpath(service.directory)
+    item = os.path.normpath(change.item)
+    folder = os.path.relpath(nodes.folder_of(service, context), context.workspace)
     if folder in (".", item) or item.startswith(folder + os.sep):
         return True
     return any(item in word for word in (*service.run, *service.environment.values()))

@@ -14,6 +14,7 @@ from ..contract.plan import Ready, Service
 from ..host import sockets
 from ..host.detach import argv_of
 from ..run.context import Context
+from ..steps import nodes
 from . import comfyui, log, readiness, web
 from .files import ADOPTED, ServiceFiles, Status
 
@@ -76,7 +77,7 @@ def wait_ready(
 
 def _own_models(service: Service, models: Sequence[str], context: Context) -> List[str]:
     """Those of *models* that are there, as the service sees them from its folder."""
-    own = os.path.join(context.workspace, service.directory)
+    own = nodes.folder_of(service, context)
     paths = (os.path.join(context.workspace, model) for model in models)
     return [os.path.relpath(path, own) for path in paths if os.path.isfile(path)]
 

@@ -8,20 +8,21 @@ trouble is a warning, since a node may need the running server.
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
-import time
-from typing import Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure
 from ..contract.plan import Repo, Service
 from ..host import answers, probe
 from ..run.context import Context
-from .progress import Progress
 from .python import requirements
 from .python.venv import Venv
 
 IMPORT_S = 60.0
+ONE_MORE_S = 30.0
+"""For each further node, when the first has imported what all of them need."""
 FOLDER = "custom_nodes"
 _OFFLINE = {"PIP_NO_INDEX": "1", "UV_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
 _NEEDS_THE_SERVER = re.compile(r"AttributeError: .*PromptServer")
@@ -42,47 +43,75 @@ def application_of(repo: Repo, context: Context) -> str:
 
 def arguments_of(service: Service) -> Tuple[str, ...]:
     """The arguments that the program of *service* gets: what follows the first file of Python among its words."""
-    words = list(service.run)
-    script = next((number for number, word in enumerate(words) if word.endswith(".py")), len(words))
-    return tuple(words[script + 1 :])
+    return tuple(service.run[_script_of(service) + 1 :])
 
 
-def check(repo: Repo, venv: Venv, context: Context, item: str, arguments: Sequence[str] = ()) -> None:
-    """Import the node *repo* and report ``package_finished`` for *item*; warnings do not stop that.
+def folder_of(service: Service, context: Context) -> str:
+    """The folder of the program of *service*: where its file of Python lies, else where it runs."""
+    at = _script_of(service)
+    script = os.path.dirname(service.run[at]) if at < len(service.run) else ""
+    return os.path.normpath(os.path.join(context.workspace, service.directory, script))
+
+
+def _script_of(service: Service) -> int:
+    words = enumerate(service.run)
+    return next((number for number, word in words if word.endswith(".py")), len(service.run))
+
+
+def import_all(
+    repos: Sequence[Repo], venv: Venv, context: Context, arguments: Sequence[str] = ()
+) -> Dict[str, answers.Node]:
+    """Import *repos*, nodes of one ComfyUI, one after the other as that does, in one child of the environment's python.
 
     Args:
-        arguments: Of the service that will load it; nodes and ComfyUI read them when they are imported.
+        arguments: Of the service that will load them; nodes and ComfyUI read them when they are imported.
+
+    Returns:
+        What became of each, by its path. Where the child dies of one, each is imported by itself.
+
+    Raises:
+        Failure: the run was ended.
+    """
+    folders = {_folder(repo, context): repo.path for repo in repos}
+    try:
+        answer = probe.ask(
+            venv.python,
+            answers.Nodes,
+            application_of(repos[0], context),
+            json.dumps(list(folders)),
+            *arguments,
+            timeout_s=context.bounded(IMPORT_S + ONE_MORE_S * (len(repos) - 1)),
+            cancelled=context.cancelled,
+            environment=_OFFLINE,
+        )
+    except Failure as failure:
+        if context.cancelled.is_set():
+            raise
+        if len(repos) == 1:
+            return {repos[0].path: answers.Node(failure.message)}
+        return {repo.path: import_all([repo], venv, context, arguments)[repo.path] for repo in repos}
+    unknown = answers.Node("it was not tried")
+    return {path: answer.imports.get(folder, unknown) for folder, path in folders.items()}
+
+
+def check(repo: Repo, answer: answers.Node, venv: Venv, context: Context, item: str) -> None:
+    """Report ``package_finished`` for *item* when the node *repo* was imported; a warning does not stop that.
+
+    Args:
+        answer: What became of it, as `import_all` says.
 
     Raises:
         Failure: `missing` when a module is not there, with the requirement that should have brought it.
     """
-    folder, application = _folder(repo, context), application_of(repo, context)
-    started = time.monotonic()
-    with Progress(context, item, repo.level) as progress:
-        try:
-            answer = probe.ask(
-                venv.python,
-                answers.Node,
-                folder,
-                application,
-                *arguments,
-                timeout_s=context.bounded(IMPORT_S),
-                cancelled=context.cancelled,
-                environment=_OFFLINE,
-            )
-        except Failure as failure:
-            if context.cancelled.is_set():
-                raise
-            answer = answers.Node(failure.message)
-        if answer.missing is not None:
-            raise _missing(answer, repo, folder, application, venv)
-        if _NEEDS_THE_SERVER.match(answer.error):
-            progress.say("it adds to the running server: whether it loads is seen when that runs")
-        elif answer.error:
-            message = f"the node {repo.path} cannot be imported by itself: {answer.error}"
-            context.report("warning", message=message)
-    seconds = round(time.monotonic() - started, 3)
-    context.report("package_finished", item=item, level=repo.level, duration_s=seconds)
+    if answer.missing is not None:
+        raise _missing(answer, repo, _folder(repo, context), application_of(repo, context), venv)
+    if _NEEDS_THE_SERVER.match(answer.error):
+        message = "it adds to the running server: whether it loads is seen when that runs"
+        context.report("package_progress", item=item, level=repo.level, message=message)
+    elif answer.error:
+        message = f"the node {repo.path} cannot be imported by itself: {answer.error}"
+        context.report("warning", message=message)
+    context.report("package_finished", item=item, level=repo.level, duration_s=0.0)
 
 
 def _folder(repo: Repo, context: Context) -> str:

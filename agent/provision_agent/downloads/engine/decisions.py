@@ -24,8 +24,9 @@ MIN_CUT, MAX_CUT, CUT_S = MIB // 4, 4 * MIB, 1.5
 """A piece that is cut off holds so many seconds of work, within these bounds: each costs a request."""
 CUT_AFTER_S, SILENT_S = 0.3, 2.0
 """A range is not cut before its speed is known; one without an answer is given up on after `SILENT_S`."""
-WORTH_S = 0.25
-"""What a cut must save besides the wait for an answer."""
+WORTH_S, UNTRIED_WORTH_S = 0.25, 10.0
+"""What a cut must save besides the wait for an answer; and where nobody knows yet whether more connections help: if they
+do not, what was on its way beyond the cut is lost."""
 SLOW_AFTER_S, SLOW_SHARE, SIBLINGS_LEAST = 1.0, 0.1, 3
 """A connection that brings less than this share of what its siblings bring is slow."""
 HOPELESS_SHARE = 0.25
@@ -91,6 +92,8 @@ class Host(NamedTuple):
     first_byte_s: float
     more_helps: bool
     """More connections than now would bring more, as far as is known."""
+    worth_s: float = WORTH_S
+    """What another connection must save."""
 
 
 class State(NamedTuple):
@@ -307,5 +310,5 @@ def _take(piece: Piece, host: Host, usual: float) -> int:
         return piece.left if piece.lasts_s - piece.left / usual - wait_s > WORTH_S + wait_s else 0
     least = min(max(int(CUT_S * rate), MIN_CUT), MAX_CUT)
     take = int((piece.left - rate * wait_s) * usual / (usual + rate))
-    is_worth_it = piece.lasts_s - both_s > WORTH_S + wait_s and take >= least <= piece.left - take
+    is_worth_it = piece.lasts_s - both_s > host.worth_s + wait_s and take >= least <= piece.left - take
     return take if is_worth_it and host.more_helps else 0

@@ -77,7 +77,7 @@ class Gauge:
             self._see_collapse(now, connections, answered, bytes_per_s)
         elif self._hold is None or now >= self._hold.until:
             self._hold = None
-        elif not self._hold.note(now, connections, bytes_per_s):
+        elif not self._hold.note(now, connections, landed):
             self._hold, self._innocent_until = None, now + INNOCENT_S
 
     def more_helps(self, now: float) -> bool:
@@ -92,6 +92,10 @@ class Gauge:
         if above and max(above) < HELPED * here.bytes_per_s:
             return False
         return not below or here.bytes_per_s >= HELPED * max(below)
+
+    def is_tried(self) -> bool:
+        """Is what `more_helps` says a matter of experience?"""
+        return self._has_room or any(level < self._level for level in self._best)
 
     @property
     def held(self) -> Optional[int]:
@@ -137,12 +141,19 @@ class _Hold:
         self._well = 0
         self._too_many = too_many
         self._since = now
+        self._landed_before: Optional[int] = None
+        """When the number that is tried began to be at work: what each connection brought before says nothing."""
 
-    def note(self, now: float, connections: int, bytes_per_s: float) -> bool:
+    def note(self, now: float, connections: int, landed: int) -> bool:
         """Judge the number that is tried, once it has been at work for a while; False: it was not the number."""
-        if now - self._since < max(PROBE_S, _evidence_s(self._speed)) or connections < self.connections:
+        if connections != self.connections:
             return True
-        self._since = now
+        if self._landed_before is None:
+            self._since, self._landed_before = now, landed
+        if now - self._since < max(PROBE_S, _evidence_s(self._speed)):
+            return True
+        bytes_per_s = (landed - self._landed_before) / (now - self._since)
+        self._landed_before = None
         is_well = bytes_per_s >= COLLAPSED * self._speed and bytes_per_s >= self._proof
         if is_well:
             self._well, self._speed = self.connections, max(self._speed, bytes_per_s)

@@ -13,6 +13,7 @@ from typing import List, NamedTuple, Optional
 
 from ...contract.failures import Failure, disk_failure
 from ...host.detach import boot_id
+from ...host.file_lock import FileIsBusyError, try_lock
 from ...run.state import write_atomically
 from . import room
 from .ranges import Span, merged
@@ -60,8 +61,6 @@ class PartFile:
             Busy: another process has it.
             Failure: `disk_full` or `read_only`.
         """
-        import fcntl  # here: sources are also asked from machines that have no such module
-
         self.path = final_path + ".part"
         self._journal_path = final_path + ".part.journal"
         self._journal: Optional[int] = None
@@ -72,10 +71,11 @@ class PartFile:
         except OSError as error:
             raise disk_failure(error, self.path) from None
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.is_locked = try_lock(self.descriptor)
+            """False where the file system cannot lock."""
             if not self._is_still_there():
-                raise BlockingIOError  # the one who had it gave it its final name between open and lock
-        except OSError:
+                raise FileIsBusyError  # the one who had it gave it its final name between open and lock
+        except (FileIsBusyError, OSError):
             os.close(self.descriptor)
             raise Busy(self.path) from None
 

@@ -23,9 +23,9 @@ from .tuner import Tuner
 from .view import View
 
 MIB = 1 << 20
-BUFFER, SMALL_BUFFER, LARGE_BUFFERS = MIB, MIB // 2, 32
-"""The first 32 connections read 1 MiB at a time; more are only opened when each one is slow."""
-LOOK_S = 0.075
+BUFFER, SMALL_BUFFER, LARGE_BUFFERS = MIB, MIB // 2, 16
+"""The first 16 connections read 1 MiB at a time; more are only opened when each one is slow."""
+LOOK_S = 0.05
 IDLE_LOOK_S = 5.0
 HUNGRY_BYTES = 16 * MIB
 """When less than this is left to hand out for each connection that there may be soon, the next file may begin."""

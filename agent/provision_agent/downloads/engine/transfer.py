@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Callable, List, Optional
+from typing import Callable, List, Optional, Tuple
 
 from ...contract.failures import Failure
 from ...contract.plan_parts import ItemLimits
 from .. import verify
 from ..hosts import Rate
 from ..http import request
+from ..http.transport import origin_of
 from ..sources import lookup
 from ..sources.lookup import Answer, Sources
 from .hasher import Hasher
@@ -61,7 +62,7 @@ class Transfer:
         extents: Extents,
         *,
         limits: ItemLimits,
-        source_host: str,
+        source_hosts: Tuple[str, ...],
         name: str,
         rank: "tuple[int, int]",
         is_single: bool,
@@ -70,7 +71,7 @@ class Transfer:
         self.answer = answer
         self.extents = extents
         self.limits = limits
-        self.source_host = source_host
+        self.source_hosts = source_hosts
         self.name = name
         self.rank = rank
         self.is_single = is_single
@@ -153,6 +154,7 @@ def carry(
         Failure: whatever ended it before the stretch did.
     """
     answer = transfer.answer
+    reuse = _open_connection(answer.location, access, reuse)
     response = request.request(
         answer.location,
         dict(answer.headers, **lookup.range_header(None if transfer.is_single else (claim.start, claim.end))),
@@ -173,6 +175,18 @@ def carry(
         return None if claim.is_abandoned else response.release()
     finally:
         response.close()
+
+
+def _open_connection(
+    url: str, access: Sources, reuse: Optional[request.Connection]
+) -> Optional[request.Connection]:
+    """An open connection to where *url* leads: the caller's own, or one that a look-up left behind."""
+    origin = origin_of(url)
+    if access.idle is None or (reuse is not None and reuse.origin == origin):
+        return reuse
+    if reuse is not None:
+        reuse.close()
+    return access.idle.take(origin)
 
 
 def _pour(

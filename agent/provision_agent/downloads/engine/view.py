@@ -35,7 +35,7 @@ class View:
         slots = sum(self._slots(each, now) for each in self.transfers if each.extents.missing)
         claims = [claim for each in self.transfers for claim in each.extents.claims]
         is_busy = len(claims) >= 0.75 * (min(slots, self._tuner.connections) or self._tuner.connections)
-        return is_busy and sum(claim.landed_at is not None for claim in claims) >= 0.5 * len(claims)
+        return is_busy and sum(claim.landed_at is not None for claim in claims) >= 0.25 * len(claims)
 
     def _slots(self, transfer: Transfer, now: float) -> int:
         """The most connections that *transfer* may have now."""
@@ -73,7 +73,7 @@ class View:
     def _cap(self, transfer: Transfer) -> Optional[int]:
         caps = [
             transfer.limits.connections,
-            self._hosts.connections_cap(transfer.source_host, transfer.answer.host),
+            self._hosts.connections_cap(*transfer.source_hosts, transfer.answer.host),
             1 if transfer.is_single else None,
         ]
         return min((cap for cap in caps if cap is not None), default=None)
@@ -91,6 +91,7 @@ class View:
                 bytes_per_s=self._hosts.rate(name),
                 first_byte_s=self._hosts.first_byte_s(name),
                 more_helps=gauge.more_helps(now),
+                worth_s=decisions.WORTH_S if gauge.is_tried() else decisions.UNTRIED_WORTH_S,
             )
         return decisions.State(
             [self._file(each, now, is_paused=each.answer.host in paused) for each in self.transfers],

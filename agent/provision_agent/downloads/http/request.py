@@ -11,10 +11,12 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 from ...contract.failures import Failure
 from . import transport
+from .idle import IdleConnections
 from .response import Connection, Headers, RawResponse, Response
 from .transport import Origin, Stop, origin_of
 
 MAX_REDIRECTS = 10
+REDIRECT_BODY_BYTES, REDIRECT_BODY_S = 4096, 0.5
 REDIRECTS = (301, 302, 303, 307, 308)
 USER_AGENT = "provision/1 (+model downloads)"
 """Not the library's: some hosts turn `Python-urllib` away."""
@@ -81,12 +83,14 @@ def follow(
     connect_s: float,
     stop: Stop = lambda: False,
     on_socket: Callable[[socket.socket], None] = lambda opened: None,
+    idle: Optional[IdleConnections] = None,
 ) -> Tuple[Response, List[Hop]]:
     """GET *url* and go where redirects lead, at most `MAX_REDIRECTS` times.
 
     Args:
         headers_for: The headers for the next URL, given the hops that led there.
         deadline: On the monotonic clock, for all hops together.
+        idle: Where open connections are taken from, and those of redirects are kept.
 
     Returns:
         The first answer that is no redirect, and the hops before it.
@@ -99,24 +103,37 @@ def follow(
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise Failure("unreachable", f"no answer from {origin_of(url).host} in time")
+        reuse = idle.take(origin_of(url)) if idle is not None else None
         response = request(
             url,
             headers_for(url, hops),
             connect_s=min(connect_s, left_s),
-            answer_s=left_s,
+            answer_s=left_s
+            if reuse is None
+            else left_s / 2,  # it may have gone silent: then a new one is tried
             stop=stop,
             on_socket=on_socket,
+            reuse=reuse,
         )
         target = response.headers.get("Location")
         if response.status not in REDIRECTS or not target:
             return response, hops
-        response.close()
+        _leave(response, idle)
         if len(hops) == MAX_REDIRECTS:
             raise Failure(
                 "upstream_down", f"more than {MAX_REDIRECTS} redirects, the last to {origin_of(url).host}"
             )
         hops.append(Hop(url, response.headers))
         url = urljoin(url, target)
+
+
+def _leave(response: Response, idle: Optional[IdleConnections]) -> None:
+    """A redirect has been read; what it says beside where to go is small."""
+    if idle is None:
+        return response.close()
+    if 0 < (response.remaining or 0) <= REDIRECT_BODY_BYTES:
+        response.read(REDIRECT_BODY_BYTES, REDIRECT_BODY_S)
+    return idle.keep(response)
 
 
 def _exchange(
