@@ -94,7 +94,8 @@ class World:
     """After the first run: which file, counted among all that are there, and what is done to it."""
 
 
-SOURCES = st.builds(Source, st.sampled_from(["ok", "ok", *FAULTS]), st.sampled_from(["ok", *FAULTS]))
+SOURCES = st.builds(Source, st.sampled_from(["ok"] * 8 + [*FAULTS]), st.sampled_from(["ok"] * 4 + [*FAULTS]))
+"""Mostly good: in half of the worlds the verdict should be `complete`."""
 THINGS = st.builds(
     Thing,
     content=st.integers(0, 3),
@@ -103,7 +104,7 @@ THINGS = st.builds(
     name=st.sampled_from("xyz"),
     folder=st.sampled_from(["m/", "n/deep/"]),
     level=st.sampled_from(LEVELS),
-    pin=st.sampled_from(["none", "none", "right", "right", "wrong"]),
+    pin=st.sampled_from(["none", "right"] * 6 + ["wrong"]),
     sources=st.lists(SOURCES, min_size=1, max_size=2).map(tuple),
     substitute=st.none() | SOURCES,
     is_twin=st.booleans(),
@@ -111,16 +112,16 @@ THINGS = st.builds(
 CLONES = st.builds(
     Clone,
     level=st.sampled_from(LEVELS),
-    ref=st.sampled_from(["commit", "branch", "nowhere"]),
-    is_there=st.lists(st.sampled_from([True, True, False]), min_size=1, max_size=2).map(tuple),
+    ref=st.sampled_from(["commit", "branch"] * 3 + ["nowhere"]),
+    is_there=st.lists(st.sampled_from([True] * 5 + [False]), min_size=1, max_size=2).map(tuple),
 )
 WORLDS = st.builds(
     World,
-    things=st.lists(THINGS, min_size=1, max_size=5).map(tuple),
+    things=st.lists(THINGS, min_size=1, max_size=4).map(tuple),
     clones=st.lists(CLONES, max_size=2).map(tuple),
     file_level=st.none() | st.sampled_from(LEVELS),
     damages=st.lists(
-        st.tuples(st.integers(0, 30), st.sampled_from(["delete", "truncate", "edit", "link"])), max_size=3
+        st.tuples(st.integers(0, 30), st.sampled_from(["delete", "truncate", "edit", "link"])), max_size=4
     ).map(tuple),
 )
 
