@@ -14,8 +14,10 @@ import pytest
 from harness.environments import Surroundings, copy_of_environment
 from harness.package_index import PackageIndex
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.plan import Layer, Python
+from provision_agent.contract.plan import Check, Layer, Python
+from provision_agent.steps import checks
 from provision_agent.steps.python import installer, layer_record, packages
+from provision_agent.steps.python.imports import Ladder
 from provision_agent.steps.python.venv import Venv
 
 NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
@@ -198,3 +200,72 @@ def test_a_package_that_the_plan_takes_out_is_not_missed(
 
     assert [event["reason"] for event in here.of("package_skipped")] == ["verified"]
     assert not site(venv, "names").exists()
+
+
+# -- a check that cannot import what a layer should have brought
+
+
+def ladder(order: Python, venv: Venv, here: Surroundings) -> Ladder:
+    return Ladder(order, venv, here.context, NO_GPU)
+
+
+def test_a_module_that_no_longer_imports_is_mended_by_its_bytes_before_the_check_is_told(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    packages.install(ORDER, venv, here.context, NO_GPU)
+    spoilt = site(venv, "names/core.py")
+    spoilt.write_text(spoilt.read_text().replace("A =", "A :"))  # as long as before
+    shutil.rmtree(site(venv, "names/__pycache__"), ignore_errors=True)
+    packages.install(ORDER, venv, here.context, NO_GPU)
+    check = Check(name="client", imports=("client",))
+
+    ladder(ORDER, venv, here).look(check, checks.do, here.context)
+
+    assert [event["item"] for event in here.of("check_passed")] == ["client"]
+    assert here.of("check_failed") == []
+
+
+def test_a_dependency_that_is_gone_without_a_trace_is_brought_by_its_layer(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    """As after a run of an earlier release, which remembered only what a layer names."""
+    packages.install(ORDER, venv, here.context, NO_GPU)
+    key = layer_record.key_of(venv.path, "client, six")
+    layer_record.keep(here.context, key, replace(layer_record.read(here.context, key), brought=()))
+    for path in site(venv, "").glob("names*"):
+        shutil.rmtree(path)
+    packages.install(ORDER, venv, here.context, NO_GPU)
+    assert not imports(venv)
+
+    check = Check(name="client", imports=("client",))
+    ladder(ORDER, venv, here).look(check, checks.do, here.context)
+
+    assert [event["item"] for event in here.of("check_passed")] == ["client"]
+
+
+def test_a_module_that_no_layer_brings_fails_its_check_at_once(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    packages.install(ORDER, venv, here.context, NO_GPU)
+    asked = len(index.requests)
+    check = Check(name="other", imports=("client", "other"))
+
+    with pytest.raises(Failure):
+        ladder(ORDER, venv, here).look(check, checks.do, here.context)
+
+    assert len(index.requests) == asked
+    assert [event["item"] for event in here.of("check_failed")] == ["other"]
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="there is no uv on this machine")
+def test_what_uv_linked_to_its_cache_and_somebody_spoilt_there_comes_from_the_index(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    """A file that is cut short in place is cut short in uv's cache as well: it is the same file."""
+    order = replace(ORDER, installer="uv")
+    packages.install(order, venv, here.context, NO_GPU)
+    os.truncate(site(venv, "names/core.py"), 0)
+
+    packages.install(order, venv, here.context, NO_GPU)
+
+    assert site(venv, "names/core.py").read_text() == "A = 1\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -532,3 +532,80 @@ def test_a_submodule_that_the_plan_does_not_want_keeps_no_pin_away(
 
     assert repos.checkout(Repo(url=server.smart("ui"), path="ui", ref=third), here.context) == third
     assert read(here, "ui/part/part.py") == "1\n"
+
+
+def short(path: Path) -> None:
+    path.write_text(path.read_text()[:1])
+
+
+def emptied(path: Path) -> None:
+    path.write_text("")
+
+
+def linked_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("ref", [None, "commit"])
+@pytest.mark.parametrize(
+    "lose", [Path.unlink, short, emptied, linked_to_nothing], ids=lambda how: how.__name__
+)
+def test_a_tracked_file_that_is_gone_or_cut_short_comes_back_and_is_named(
+    lose: Callable[[Path], None], ref: str | None, origin: Origin, here: Surroundings
+) -> None:
+    commit = origin.commit({"nodes/a.py": "a = 1\n" * 100})
+    repo = Repo(url=origin.url, path="ui", ref=ref and commit)
+    repos.checkout(repo, here.context)
+    lose(Path(here.workspace, "ui/nodes/a.py"))
+
+    assert repos.checkout(repo, here.context) == commit
+
+    assert read(here, "ui/nodes/a.py") == "a = 1\n" * 100
+    assert not Path(here.workspace, "ui/nodes/a.py").is_symlink()
+    (warning,) = here.of("warning")
+    assert "`nodes/a.py`" in warning["message"] and "restored" in warning["message"]
+    assert here.of("repo_skipped")[-1]["reason"] == "verified"
+
+
+def test_what_people_staged_or_wrote_is_nothing_that_was_lost(origin: Origin, here: Surroundings) -> None:
+    repo = Repo(url=origin.url, path="ui", ref=git(origin.path, "rev-parse", "HEAD"))
+    repos.checkout(repo, here.context)
+    folder = os.path.join(here.workspace, "ui")
+    git(folder, "rm", "--quiet", "main.py")
+    here.write("ui/nodes/a.py", "a = 'mine'")
+
+    repos.checkout(repo, here.context)
+
+    assert not Path(folder, "main.py").exists() and read(here, "ui/nodes/a.py") == "a = 'mine'"
+    assert here.of("repo_skipped")[-1]["reason"] == "local changes"
+
+
+def test_a_repair_sets_aside_what_people_changed_and_says_how_to_get_it_back(
+    origin: Origin, here: Surroundings
+) -> None:
+    repo = Repo(url=origin.url, path="ui", ref=git(origin.path, "rev-parse", "HEAD"))
+    repos.checkout(repo, here.context)
+    here.write("ui/main.py", "mine")
+    linked_to_nothing(Path(here.workspace, "ui/nodes/a.py"))
+
+    repos.checkout(repo, here.context, sets_aside=True)
+
+    assert (read(here, "ui/main.py"), read(here, "ui/nodes/a.py")) == ("1\n", "a\n")
+    command = str(here.of("warning")[-1]["message"]).split("`")[-2]
+    assert os.system(f"{command} >{os.devnull} 2>&1") == 0
+    assert read(here, "ui/main.py") == "mine"
+
+
+def test_a_repair_brings_a_pinned_commit_back_and_keeps_the_commits_that_were_in_its_place(
+    origin: Origin, here: Surroundings
+) -> None:
+    repo = Repo(url=origin.url, path="ui", ref=git(origin.path, "rev-parse", "HEAD"))
+    repos.checkout(repo, here.context)
+    folder = os.path.join(here.workspace, "ui")
+    here.write("ui/main.py", "mine")
+    git(folder, "commit", "--quiet", "--all", "--message=mine")
+    own = git(folder, "rev-parse", "HEAD")
+
+    assert repos.checkout(repo, here.context, sets_aside=True) == repo.ref
+    assert git(folder, "for-each-ref", "--contains", own), "it is never cleaned away"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
-from provision_agent.contract import frames, redaction, verdicts
+from provision_agent.contract import cases, frames, redaction, verdicts
 from provision_agent.contract.frames import FrameReader, ProtocolError
 
 NONCE = "0123"
@@ -98,3 +99,38 @@ def test_every_verdict_says_what_to_do_next() -> None:
     assert verdicts.next_action("failed", ["not_found"]) == "fix_profile"
     assert verdicts.next_action("failed", ["not_found", "disk_full"]) == "replace_instance"
     assert verdicts.next_action("unreachable", []) == "replace_instance"
+    assert verdicts.next_action("unreachable", ["timed-out"]) == "replace_instance"
+    for cause in ("unknown-name", "refused", "closed", "no-exec"):
+        assert verdicts.next_action("unreachable", [cause]) == "fix_address"
+    assert verdicts.next_action("unreachable", ["no-python"]) == "fix_instance"
+    assert verdicts.next_action("refused", ["refused"]) == "fix_instance"
+    assert verdicts.next_action("agent-lost", ["folder-gone"]) == "retry"
+
+
+def test_what_only_follows_from_another_failure_decides_nothing_beside_it() -> None:
+    assert verdicts.next_action("failed", ["missing"]) == "fix_profile", "no step makes it"
+    assert verdicts.next_action("failed", ["missing", "stalled"]) == "retry"
+    assert verdicts.next_action("failed", ["missing", ("unauthorized", "token_unset")]) == "fix_credentials"
+    assert verdicts.next_action("failed", [("missing", "gone_since")]) == "retry"
+
+
+def test_a_case_knows_better_than_its_class_what_to_do() -> None:
+    assert verdicts.next_action("failed", ["port_taken"]) == "fix_instance"
+    assert verdicts.next_action("failed", ["command"]) == "fix_profile"
+    assert verdicts.next_action("failed", [("command", "no_program")]) == "fix_instance"
+    assert verdicts.next_action("failed", [("unauthorized", "token_undeclared")]) == "fix_profile"
+    assert verdicts.next_action("failed", [("unreachable", "of tomorrow")]) == "retry"
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_a_case_has_words_that_all_its_particulars_fit_into(name: str) -> None:
+    case = cases.CASES[name]
+    fitting = {"page": "https://huggingface.co/o/r", "pid": "1", "run": "r", "token": "HF_TOKEN"}
+    about = {field: fitting.get(field, "some text") for field in re.findall(r"\{(\w+)\}", case.hint)}
+
+    said = cases.words(name, about)
+
+    assert said is not None and "{" not in said
+    assert case.next is None or case.next in verdicts.NEXT
+    for field in about:
+        assert cases.words(name, {**about, field: "a\nb"}) is None

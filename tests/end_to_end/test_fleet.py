@@ -86,7 +86,7 @@ def test_every_instance_gets_its_verdict_and_the_fleet_the_worst(
     assert told == ["finished complete"] * 3 + ["finished unreachable"] + ["usable "] * 3
     table = here.run("fleet", "status").stdout
     assert table.count("complete") == 3
-    assert "replace_instance" in table
+    assert "fix_address" in table
 
     cards = here.run("hosts", "scores").stdout
     assert "i-0 (127.0.0.1:" in cards

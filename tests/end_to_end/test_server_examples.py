@@ -63,7 +63,7 @@ def test_the_node_pool_keeps_its_instances_usable(
         )  # fmt: skip
     try:
         eventually(lambda: said.read_text().count("usable after") == 2)
-        assert f"{off}: unreachable, next: replace_instance" in said.read_text()
+        assert f"{off}: unreachable, next: fix_address" in said.read_text()
         first.switch_off()
         eventually(lambda: f"{addresses[0]}: instance-gone, next: replace_instance" in said.read_text())
         server.kill()
@@ -98,7 +98,7 @@ def test_the_python_pool_keeps_its_instances_usable(
         )  # fmt: skip
     try:
         eventually(lambda: said.read_text().count("usable after") == 2)
-        assert f"{off}: unreachable, next: replace_instance" in said.read_text()
+        assert f"{off}: unreachable, next: fix_address" in said.read_text()
         first.switch_off()
         eventually(lambda: f"{addresses[0]}: instance-gone, next: replace_instance" in said.read_text())
         eventually(lambda: f"{addresses[2]}: usable after" in said.read_text())

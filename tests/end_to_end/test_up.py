@@ -169,7 +169,7 @@ def test_a_refused_connection_is_unreachable_after_the_boot_grace(here: Here, fi
     assert (done.code, done.outcome["verdict"], done.outcome["next"]) == (
         10,
         "unreachable",
-        "replace_instance",
+        "fix_address",
     )
     assert done.outcome["errors"][0]["class"] == "refused"
     assert done.named("connecting"), "the wait is told"

@@ -7,6 +7,7 @@ next run looks at its content instead of trusting its record.
 from __future__ import annotations
 
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import FrozenSet, Iterator, List, Optional
@@ -14,18 +15,24 @@ from typing import FrozenSet, Iterator, List, Optional
 from ..contract.failures import Failure
 from ..contract.messages import AuditAnswer, AuditItem, AuditRequest
 from ..contract.plan import Download, File, Plan, Repo
+from ..contract.steps import SIZE_ONLY
 from ..downloads import Sources, existing, verify
+from ..downloads.members import Damage, Members
 from ..downloads.sources import repositories
 from ..host.facts import find_facts
 from ..host.folders import nearest_folder
 from ..run import conditions
 from ..run.answering import answer
 from ..run.context import Context
+from ..steps import repo_changes
 from ..steps.git import Git
+from .audit_packages import packages_of
 from .query import quiet_context, standing_workspace
 
 WITHIN_S = 1800.0
 HASHES_AT_ONCE = 4
+MEMBERS_MOST = 1000
+"""Damaged members of one archive that are told by name."""
 MODEL_SUFFIXES = frozenset(
     (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx", ".engine", ".zip")
 )
@@ -41,12 +48,12 @@ def _audit(request: AuditRequest) -> AuditAnswer:
     root = standing_workspace(plan).root
     of_one_run = frozenset(file.path for file in plan.files if "${run_id}" in file.content)
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="audit")
-    context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets)
+    context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets, offered=request.offered)
     audit = Audit(plan, context, is_quick=request.is_quick, of_one_run=of_one_run)
     items = tuple(audit.items())
     if request.distrust:
         for item in items:
-            if item.state == "wrong_hash" and item.path is not None:
+            if item.state == "wrong_hash" and item.kind in ("download", "member") and item.path is not None:
                 os.utime(item.path)
     return AuditAnswer(root, items, tuple(sorted(audit.extra())))
 
@@ -65,12 +72,13 @@ class Audit:
         self._files, self._unlisted = repositories.expand(plan.downloads, access, context)
 
     def items(self) -> Iterator[AuditItem]:
-        """Every download, repo and small file of the plan, with its ``state``."""
+        """Every download, repo, small file and package layer of the plan, with its ``state``; of archives what is wrong inside."""
         facts = find_facts(self._context.workspace) if any(item.when for item in self._files) else {}
         standing = quiet_context(
             nearest_folder(self._context.workspace),
             within_s=WITHIN_S,
             secrets=self._context.secrets,
+            offered=self._context.offered,
             has_state=False,
         )
         with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
@@ -83,7 +91,11 @@ class Audit:
                 for item in self._files
             ]
             for item, unmet, found in files:
-                yield self._of_download(item, "skipped", message=unmet) if unmet else found.result()
+                if unmet:
+                    yield self._of_download(item, "skipped", message=unmet)
+                else:
+                    yield found.result()
+                    yield from self._members(item)
         for item, failure in self._unlisted:
             yield self._of_download(item, "unknown", message=failure.message)
         for repo in self._plan.repos:
@@ -92,6 +104,7 @@ class Audit:
             except Failure as failure:
                 yield AuditItem(repo.path, "repo", repo.level, "unknown", failure.message)
         yield from map(self._file, self._plan.files)
+        yield from packages_of(self._plan, self._context, is_quick=self._is_quick)
 
     def extra(self) -> Iterator[str]:
         """Model files beside the plan's own, and checkouts beside its checkouts, that it does not name."""
@@ -159,20 +172,41 @@ class Audit:
         except OSError:
             if os.path.exists(final + ".part"):
                 return self._of_download(item, "partial", path=final, message="a part of it is there")
-            return self._of_download(item, "missing", path=final, message="it is not there")
+            message = "it is a link to nothing" if os.path.islink(final) else "it is not there"
+            return self._of_download(item, "missing", path=final, message=message)
         about = self._of_download(item, "ok", path=final, size_bytes=found.st_size)
-        if item.size_bytes not in (None, found.st_size):
-            message = f"it has {found.st_size} bytes, not {item.size_bytes}"
+        if not stat.S_ISREG(found.st_mode):
+            return replace(about, state="wrong_kind", message="it is no file")
+        is_known = record.path == final and item.sha256 is None
+        size_bytes = record.size if item.size_bytes is None and is_known else item.size_bytes
+        if size_bytes not in (None, found.st_size):
+            message = f"it has {found.st_size} bytes, not {size_bytes}"
             return replace(about, state="wrong_size", message=message)
+        if not found.st_mode & stat.S_IRUSR:
+            return replace(about, state="wrong_mode", message="its owner may not read it")
         wanted = item.sha256 or record.sha256
         if wanted is None:
-            return replace(about, message="there; nothing says what it must hold")
+            return replace(about, message=f"{SIZE_ONLY}: nothing says what it must hold")
         is_untouched = record.fits(found) and record.sha256 == wanted
         has = wanted if self._is_quick and is_untouched else verify.sha256_of(final)
         if has != wanted:
             message = f"its sha256 is {str(has)[:12]}…, not {wanted[:12]}…"
             return replace(about, state="wrong_hash", message=message, sha256=has)
         return replace(about, sha256=has)
+
+    def _members(self, item: Download) -> Iterator[AuditItem]:
+        """What an archive that is there brought, and is not as it was unpacked."""
+        final, record = self._final(item), existing.record_of(self._context, item)
+        if item.unpack == "no" or final is None or not os.path.isfile(final):
+            return
+        members = Members(self._context, item, final, record.sha256)
+        damaged = members.damaged(reads_bytes=not self._is_quick, stop=self._context.is_over)
+        if damaged is None or not record.unpacked:
+            damaged = [Damage(final, "missing", "no run remembers what it unpacked from it")]
+        for path, state, message in damaged[:MEMBERS_MOST]:
+            name = os.path.relpath(path, os.path.realpath(self._context.workspace))
+            about = self._of_download(item, state, message=message, path=path)
+            yield replace(about, item=name, kind="member", key=None)
 
     def _repo(self, repo: Repo) -> AuditItem:
         path = self._path(repo.path)
@@ -187,28 +221,28 @@ class Audit:
         if wanted and head != wanted:
             message = f"it is at {head[:12]}, not {wanted[:12]}"
             return replace(about, state="wrong_commit", message=message)
-        changed = [
-            line
-            for line in git.run("status", "--porcelain", "--untracked-files=no")
-            if line[:2].strip() and line[2:3] == " "
-        ]
+        changed = repo_changes.changed_files(repo, git)
         if changed:
-            message = f"{len(changed)} tracked file(s) were changed by hand"
+            message = f"{len(changed)} tracked file(s) are not as committed: {repo_changes.named(changed)}"
             return replace(about, state="changed", message=message)
         return about
 
     def _file(self, file: File) -> AuditItem:
         about = AuditItem(file.path, "file", file.level, "ok", path=self._path(file.path))
         try:
+            mode = os.lstat(str(about.path)).st_mode
+            if stat.S_ISLNK(mode):
+                return replace(about, state="wrong_kind", message="it is a link, not a file")
             with open(str(about.path), encoding="utf-8", errors="surrogateescape", newline="") as opened:
                 is_same = file.path in self._of_one_run or opened.read() == file.content
         except OSError:
             return replace(about, state="missing", message="it is not there")
-        return (
-            about
-            if is_same
-            else replace(about, state="wrong_content", message="its content is not the plan's")
-        )
+        if not is_same:
+            return replace(about, state="wrong_content", message="its content is not the plan's")
+        if stat.S_IMODE(mode) != int(file.mode, 8):
+            message = f"its mode is {stat.S_IMODE(mode):04o}, not {file.mode}"
+            return replace(about, state="wrong_mode", message=message)
+        return about
 
     def _final(self, item: Download) -> Optional[str]:
         """Where the file is; one that took its server's name, as the run that fetched it recorded, else None."""

@@ -22,7 +22,7 @@ from ..contract.findings import Disk, ItemTold, PackageTold, Present, SourcesAns
 from ..contract.messages import SourcesRequest
 from ..contract.plan import Download, Plan, Repo
 from ..contract.source_kinds import means_many_files
-from ..downloads import Answer, Sources, existing, hosts, preflight
+from ..downloads import Answer, Sources, existing, hosts, preflight, verify
 from ..downloads.engine.part_file import landed_bytes
 from ..downloads.names import NameTaken
 from ..downloads.sources import addresses, repositories
@@ -37,6 +37,9 @@ from ..steps.python import disk_estimate, venv, wheels
 from .query import quiet_context, standing_workspace
 
 WITHIN_S = 75.0
+READING_WITHIN_S = 1800.0
+"""With what `pin` may have to read."""
+HASHES_AT_ONCE = 4
 LOOKUP_S = 30.0
 AT_ONCE = 64
 MEASURE_S = 3.0
@@ -55,7 +58,15 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     plan = Plan.from_json(request.plan)
     root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
-    context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets, has_state=request.is_instance)
+    is_reading = request.pin and request.is_instance
+    within_s = READING_WITHIN_S if is_reading else WITHIN_S
+    context = quiet_context(
+        root,
+        within_s=within_s,
+        secrets=request.secrets,
+        offered=request.offered,
+        has_state=request.is_instance,
+    )
     survey = Survey(plan, context, packages=request.packages, pin=request.pin)
     told = survey.ask()
     standing = [survey.look()] if request.is_instance else []
@@ -79,6 +90,8 @@ class Survey:
 
     def ask(self) -> SourcesAnswer:
         """Every source of every download and repo, in the plan's order: first the URL, then the mirrors, then the substitute."""
+        for item in self._plan.downloads:
+            self._access.add(item)
         repos = [
             (repo, [self._pool.submit(self._ask_repo, url, repo) for url in (repo.url, *repo.mirrors)])
             for repo in self._plan.repos
@@ -93,6 +106,7 @@ class Survey:
             ),
             tuple(ItemTold(repo.path, tuple(told.result() for told in asked)) for repo, asked in repos),
             self._taken(),
+            self._access.refused_without,
         )
 
     def _taken(self) -> Dict[str, Tuple[str, ...]]:
@@ -125,7 +139,8 @@ class Survey:
         """What this instance is, and what of the plan it has."""
         facts = find_facts(self._context.workspace)
         git = shutil.which("git") is not None
-        present = tuple(self._present(item) for item in self._plan.downloads)
+        with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
+            present = tuple(pool.map(self._present, self._plan.downloads))
         unmet = tuple(
             conditions.unmet(item.when, facts, self._standing()) if item.when else None
             for item in self._plan.downloads
@@ -256,13 +271,22 @@ class Survey:
             nearest_folder(self._context.workspace),
             within_s=WITHIN_S,
             secrets=self._context.secrets,
+            offered=self._context.offered,
             has_state=False,
         )
 
     def _present(self, item: Download) -> Present:
-        """Right as far as can be told without reading it."""
+        """What is there of an item; to be pinned, a file that is gone or damaged still has the hash that was learnt of it."""
         if item.key in self._files:
             return _together([self._present(file) for file in self._files[item.key]])
+        found, record = self._found(item), existing.record_of(self._context, item)
+        is_of_item = record.url in existing.sources_of(item) and item.sha256 in (None, record.sha256)
+        if not self._pin or found.state == "there" or record.sha256 is None or not is_of_item:
+            return found
+        return replace(found, size_bytes=record.size, sha256=record.sha256)
+
+    def _found(self, item: Download) -> Present:
+        """Right as far as can be told without reading it, but what nobody else tells the hash of."""
         answers = [self._answers[url] for url in (item.url, *item.mirrors) if url in self._answers]
         sizes = [item.size_bytes, *(each.size_bytes for each in answers)]
         size = next((each for each in sizes if each is not None), None)
@@ -280,11 +304,25 @@ class Survey:
         except OSError:
             landed = landed_bytes(final)
             return Present("partial" if landed else "absent", max(0, (size or 0) - landed))
-        is_recorded = record.fits(found) and item.sha256 in (None, record.sha256)
-        if is_recorded or size == found.st_size:
+        is_same = existing.is_as_recorded(record, final)
+        is_recorded = is_same and item.sha256 in (None, record.sha256)
+        is_touched = record.path == final and not is_same and record.sha256 is not None
+        if is_recorded or size == found.st_size or (size is None and self._pin and not is_touched):
             sha256 = record.sha256 if is_recorded else None
+            if self._pin and sha256 is None and not any([item.sha256, *(each.sha256 for each in answers)]):
+                sha256 = self._read(final, record, is_touched=is_touched)
+                if sha256 is None:
+                    return Present("other", size or 0)
             return Present("there", 0, size_bytes=found.st_size, sha256=sha256)
         return Present("other", size or 0)
+
+    def _read(self, final: str, record: existing.FileRecord, *, is_touched: bool) -> Optional[str]:
+        """The hash of a file that nobody else tells; None where it is known to be another than what was brought."""
+        try:
+            sha256 = verify.sha256_of(final, stop=self._context.is_over)
+        except OSError:
+            return None
+        return None if is_touched and sha256 != record.sha256 else sha256
 
     def _head(self, repo: Repo) -> str:
         path = os.path.join(self._context.workspace, repo.path)

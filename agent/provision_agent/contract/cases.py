@@ -47,11 +47,10 @@ CASES: Dict[str, Case] = {
         "fix_profile",
     ),
     "licence": Case(
-        "accept the licence on the hub's page of `{repo}` with the account of your `{token}`, then the same command again"
+        "accept the licence on {page} with the account of your `{token}`, then the same command again"
     ),
     "licence_and_token": Case(
-        "accept the licence on the hub's page of `{repo}`, and set `{token}` in your environment, named under `secrets:` "
-        "of the profile"
+        "accept the licence on {page} and set `{token}` in your environment, named under `secrets:` of the profile"
     ),
     "secrets_unset": Case("set {names} in your environment, then the same command again"),
     # -- sources
@@ -182,6 +181,7 @@ CASES: Dict[str, Case] = {
         "`{python} -c 'import {module}'`"
     ),
     "gone_since": Case("`provision up` with the same profile makes again what is missing", "retry"),
+    "not_as_made": Case("`provision audit --host {host} --repair` brings it again as it was", "retry"),
     "node_submodule": Case(
         "if that is a submodule, add `submodules: true` to the repo; else choose another `ref`"
     ),
@@ -201,7 +201,7 @@ _PATTERNS = {
     "run": r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
     "token": r"[A-Za-z_][A-Za-z0-9_]{0,63}",
     "pid": r"[0-9]{1,10}",
-    "repo": r"[\w.-]{1,100}(/[\w.-]{1,100}){0,2}",
+    "page": r"https://(huggingface\.co|hf-mirror\.com)/[\w./-]{1,300}",
 }
 """Particulars of which a person would believe more than that they are the instance's words."""
 

@@ -192,10 +192,8 @@ class RunState:
         level: Optional[str],
     ) -> None:
         self.errors.pop(key, None)  # the newest is the last
-        self.errors[key] = ItemError(
-            failure.class_ or "bug", item, level, failure.message or "", failure.hint, bool(failure.retriable),
-            failure.case, failure.about,
-        )  # fmt: skip
+        told = (failure.message or "", failure.hint, bool(failure.retriable), failure.case, failure.about)
+        self.errors[key] = ItemError(failure.class_ or "bug", item, level, *told)
 
     # -- what single events change
 
@@ -220,9 +218,8 @@ class RunState:
         self._add_error(event.key or item, body, item, body.level or "critical")
 
     def _secret_found(self, event: Event) -> None:
-        body = event.body
-        assert isinstance(body, bodies.SecretFound)
-        self._add_error(f"secret in {body.item}", body, body.item, body.level)
+        assert isinstance(event.body, bodies.SecretFound)
+        self._add_error(f"secret in {event.body.item}", event.body, event.body.item, event.body.level)
 
     def _step_started(self, event: Event) -> None:
         step = self._step(event)

@@ -26,6 +26,7 @@ from ..services.changes import Changes
 from ..steps import apt, nodes, orphans, repos
 from ..steps.progress import Progress
 from ..steps.python import packages, venv
+from ..steps.python.imports import Ladder
 from ..steps.python.venv import Venv
 from .context import Context
 from .tally import Tally
@@ -48,6 +49,7 @@ class Items:
         self._changes = changes
         self._is_over = is_over
         self._venv: Optional[Venv] = None
+        self._ladder: Optional[Ladder] = None
         self._installs = threading.Lock()
         self._system_is_settled = threading.Event()
         self._prepared: Set[str] = set()
@@ -87,7 +89,10 @@ class Items:
             self._venv = venv.prepare(python, self._context, dict(found))
             self._await_requirements(python, checkouts)
             with self._installs:
-                packages.install(python, self._venv, self._context, dict(found))
+                self._ladder = Ladder(python, self._venv, self._context, found)
+                packages.install(
+                    python, self._venv, self._context, dict(found), reads_bytes=self._plan.repair
+                )
 
         self.attempt("python", "python", "critical", "step", build)
         self._tally.finish("python")
@@ -105,7 +110,7 @@ class Items:
         if not found.get("git") and "git" in self._plan.apt and "apt" in self._plan.steps:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
-        work = lambda: repos.checkout(repo, self._context)  # noqa: E731
+        work = lambda: repos.checkout(repo, self._context, sets_aside=self._plan.repair)  # noqa: E731
         is_there = self.attempt("repos", repo.path, repo.level, "repo", work)
         self.checked_out.add(repo.path)
         return is_there
@@ -127,7 +132,9 @@ class Items:
                 raise Failure("missing", "there is no environment to install into", case="no_environment")
             path = os.path.join(self._context.workspace, item)
             with self._installs:
-                packages.install_requirements(path, made, self._context, python, item, repo.level)
+                packages.install_requirements(
+                    path, made, self._context, python, item, repo.level, reads_bytes=self._plan.repair
+                )
 
         return self.attempt("repos", item, repo.level, "package", install)
 
@@ -250,8 +257,12 @@ class Items:
         """The work of one item: by the step's own module, or by the service that is to be asked."""
         if isinstance(item, Check) and item.service is not None:
             judge.run_check(item, self._plan.services, context)
+            return
+        do = import_module(f"provision_agent.steps.{step}").do
+        if isinstance(item, Check) and item.imports and self._ladder is not None:
+            self._ladder.look(item, do, context)
         else:
-            import_module(f"provision_agent.steps.{step}").do(item, context, self._venv)
+            do(item, context, self._venv)
 
     def _tell(self, event: str, **fields: object) -> None:
         """Report an event that its step has: some say all of it themselves."""

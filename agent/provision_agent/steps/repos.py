@@ -1,7 +1,8 @@
 """Git checkouts: the wanted commit in the wanted folder, however the folder looked before.
 
 What people changed in a checkout is never destroyed: it is left as it is, with a warning where that is what the plan
-allows (no ref, or a branch), and as a failure where a pinned tag or commit is missed by it. What an interrupted
+allows (no ref, or a branch), and as a failure where a pinned tag or commit is missed by it; a repair sets it aside. What
+was only lost comes back (`repo_changes`). What an interrupted
 checkout left behind is recognised by a marker and done again. A folder that holds other files already (partial
 downloads, say) is no obstacle.
 """
@@ -12,7 +13,7 @@ import os
 import re
 import shlex
 import time
-from typing import Dict, List, Mapping, Optional
+from typing import Dict, Mapping, Optional
 
 from ..contract import retry
 from ..contract.failures import Failure
@@ -20,7 +21,7 @@ from ..contract.plan import Repo
 from ..contract.redaction import public_url
 from ..run.context import Context
 from ..run.outages import Outages
-from . import refs, repo_sources
+from . import refs, repo_changes, repo_sources
 from .git import Git
 from .progress import Progress
 
@@ -29,17 +30,18 @@ FETCH_S = 900.0
 MARKER = "provision-incomplete"
 """A file in .git while the first checkout of a folder is under way."""
 _STALE_LOCK_S = 600.0
-_CHANGED = re.compile(r"[ MTADRCU]{2} ")
 _BROUGHT = re.compile(r"(?:clone|fetch|checkout: moving|pull.*: Fast-forward|merge .*: Fast-forward)\b")
 """How git's log of HEAD begins where a commit came from elsewhere, and was not made here."""
 _KEPT = "refs/provision/kept"
 """Below this a commit is held that nothing else would hold."""
 _FROM_ELSEWHERE = ("refs/remotes", "refs/tags", "refs/provision")
-_NAMED = 3
 
 
-def checkout(repo: Repo, context: Context) -> str:
+def checkout(repo: Repo, context: Context, *, sets_aside: bool = False) -> str:
     """Bring *repo* to its ref and report ``repo_finished`` or ``repo_skipped``.
+
+    Args:
+        sets_aside: Take what people changed out of the way, into git, instead of leaving the folder as it is.
 
     Returns:
         The commit that is checked out.
@@ -49,7 +51,7 @@ def checkout(repo: Repo, context: Context) -> str:
     """
     path = os.path.join(context.workspace, repo.path)
     with Progress(context, repo.path, repo.level, kind="repo") as progress:
-        work = _Checkout(repo, path, context, progress)
+        work = _Checkout(repo, path, context, progress, sets_aside=sets_aside)
         kept = work.reason_to_keep()
         if kept is not None:
             context.report("repo_skipped", item=repo.path, level=repo.level, reason=kept, commit=work.head())
@@ -78,8 +80,11 @@ def checkout(repo: Repo, context: Context) -> str:
 class _Checkout:
     """One folder on its way to one ref."""
 
-    def __init__(self, repo: Repo, path: str, context: Context, progress: Progress) -> None:
+    def __init__(
+        self, repo: Repo, path: str, context: Context, progress: Progress, *, sets_aside: bool
+    ) -> None:
         self._repo = repo
+        self._sets_aside = sets_aside
         self._path = path
         self._context = context
         self._progress = progress
@@ -101,7 +106,10 @@ class _Checkout:
         """Why nothing needs to be done, or nothing may be done; None when there is work."""
         if not self._is_whole():
             return None
-        changes = self._own_changes()
+        repo_changes.restore_lost(self._repo, self._path, self._git, self._context)
+        if self._sets_aside:
+            repo_changes.set_aside(self._repo, self._path, self._git, self._context)
+        changes = None if self._sets_aside else self._own_changes()
         if changes is not None:
             self._require_ref(changes)
             self._context.report("warning", message=f"{self._repo.path} is left as it is: {changes}")
@@ -159,7 +167,7 @@ class _Checkout:
         raise Failure(
             "conflict",
             f"`{self._repo.path}` stays at {head[:12]} and not at {wanted}: {changes}",
-            case="local_changes" if self._changed_files() else "local_commits",
+            case="local_changes" if repo_changes.changed_files(self._repo, self._git) else "local_commits",
             about={"git": f"git -C {shlex.quote(self._path)}"},
         )
 
@@ -178,19 +186,6 @@ class _Checkout:
         is_ours = record.get("ref") == self._repo.ref and record.get("commit") == self.head()
         return branch is not None and (is_ours or self._git.line("symbolic-ref", "--short", "HEAD") == branch)
 
-    def _changed_files(self) -> List[str]:
-        """The tracked files, and submodules, that differ from the commit; the mode of a file is no difference."""
-        submodules = "dirty" if self._repo.submodules else "all"
-        lines = self._git.run(
-            "status", "--porcelain", "--untracked-files=no", f"--ignore-submodules={submodules}"
-        )
-        changed = [line[2:].strip() for line in lines if _CHANGED.match(line)]
-        return [name for name in changed if not (self._repo.submodules and self._is_submodule(name))]
-
-    def _is_submodule(self, name: str) -> bool:
-        """Submodules at another commit are brought back by `git submodule update`, which overwrites no edit."""
-        return self._git.line("ls-files", "--stage", "--", name).startswith("160000 ")
-
     def _is_repository(self) -> bool:
         own = os.path.join(self._path, ".git")
         return os.path.exists(own) and self._git.succeeds("rev-parse", "--git-dir")
@@ -204,11 +199,9 @@ class _Checkout:
 
     def _own_changes(self) -> Optional[str]:
         """What people did here that a checkout would undo; None when nothing."""
-        changed = self._changed_files()
+        changed = repo_changes.changed_files(self._repo, self._git)
         if changed:
-            names = ", ".join(f"`{name}`" for name in changed[:_NAMED])
-            more = ", …" if len(changed) > _NAMED else ""
-            return f"{len(changed)} tracked file(s) were changed: {names}{more}"
+            return f"{len(changed)} tracked file(s) were changed: {repo_changes.named(changed)}"
         head = self.head()
         return None if self._is_known(head) else f"its commit {head[:12]} is known to no remote"
 

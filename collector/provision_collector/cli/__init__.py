@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             complain(wrong_system := UsageError("this command works on Linux, macOS and WSL only", hint=hint))
             _end(wrong_system)
         if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
-            hint = "choose another folder with `--logs-dir`, or make room"
+            hint = "choose another place for the file that is named, or make room there"
             complain(local := LocalMachineError(f"this machine: {error}", hint=hint))
             _end(local)
         import traceback
@@ -142,8 +142,11 @@ def _help_of(error: click.ClickException) -> str:
 
 
 def complain(error: ProvisionError) -> None:
-    """Say on stderr what happened and what to type next."""
+    """Say on stderr what happened and what to type next; what an instance may have said in it is made harmless."""
+    from ..console import harmless
+
     clickable = isinstance(error, ProfileError)  # every line begins with file:line:column already
-    print(error if clickable else f"provision: {error}", file=sys.stderr)
+    said = harmless(error, keep="\n\t")
+    print(said if clickable else f"provision: {said}", file=sys.stderr)
     if error.hint:
-        print(f"  next: {error.hint}", file=sys.stderr)
+        print(f"  next: {harmless(error.hint)}", file=sys.stderr)

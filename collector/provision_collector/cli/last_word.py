@@ -31,7 +31,9 @@ class LastWord:
     def begin(self, words: Sequence[str]) -> None:
         """A command with these *words* begins."""
         options = words[: words.index("--")] if "--" in words else words
-        self.__init__(is_wanted="--json" in options)  # type: ignore[misc]
+        self.is_wanted, self.is_said = "--json" in options, False
+        self.host = self.run = ""
+        self.labels = {}
 
     def concerns(
         self, *, host: str = "", run: str | None = None, labels: Mapping[str, str] | None = None
@@ -47,9 +49,9 @@ class LastWord:
             self.say(self._outcome(error))
 
     def say(self, outcome: Mapping[str, object]) -> None:
-        """Print *outcome* as the last line."""
+        """Print *outcome* as the last line: ASCII only, so that any terminal can show it."""
         self.is_said = True
-        print(json.dumps({"event": "outcome", **outcome}, ensure_ascii=False), flush=True)
+        print(json.dumps({"event": "outcome", **outcome}), flush=True)
 
     def _outcome(self, error: ProvisionError) -> Outcome:
         from provision_agent.contract.status import RunState

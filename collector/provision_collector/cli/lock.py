@@ -17,6 +17,7 @@ from .options import (
     variables_option,
     workflow_option,
 )
+from .run_options import default_secrets_option
 
 if TYPE_CHECKING:
     from ..planning.lock import Lock
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @workflow_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, with --host.")
 @click.option("--output", "-o", metavar="FILE", help="Else PROFILE.lock.json, beside the profile's file.")
+@default_secrets_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
@@ -41,14 +43,16 @@ def command(
     workflows: tuple[str, ...],
     workspace: str | None,
     output: str | None,
+    default_secrets: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Pin PROFILE: ask every source for size, hash and commit, and write them to a lock that `up --locked` obeys.
 
     With --host the instance is asked, and what stands there counts first: the files that a run has verified and the
-    commits that are checked out; the versions of Python packages are learnt from there only. Nothing is written unless
-    everything could be pinned.
+    commits that are checked out; what no source tells the hash of is read there; the versions of Python packages are
+    learnt from there only. An optional item that cannot be pinned is left out of the lock, and named; with anything else
+    that cannot be pinned nothing is written.
     """
     configure_logging(verbose)
     from ..console.text import harmless
@@ -57,28 +61,37 @@ def command(
     from .check import one_profile, print_warnings
 
     wanted = one_profile("lock", name, profile)
-    prepared = prepare(wanted, overrides=dict(variables), workflows=workflows, workspace=workspace)
+    prepared = prepare(
+        wanted,
+        overrides=dict(variables),
+        workflows=workflows,
+        workspace=workspace,
+        default_secrets=default_secrets,
+    )
     print_warnings(prepared.warnings)
     instance = instance_of(connection) if connection["host"] else None
-    plan = prepared.plan
-    lock, unpinned = make_lock(plan, prepared.ask(instance=instance, pin=True))
+    lock, unpinned = make_lock(prepared.plan, prepared.ask(instance=instance, pin=True))
     path = Path(output) if output else lock_path(wanted)
-    if not unpinned:
+    refused = [item for item in unpinned if not item.is_optional]
+    if not refused:
         path.write_text(lock.to_text(), encoding="utf-8")
     if as_json:
         facts = {
-            "lock": None if unpinned else str(path),
+            "lock": None if refused else str(path),
             "downloads": len(lock.downloads),
             "repos": len(lock.repos),
             "packages": len(lock.packages),
-            "unpinned": [vars(item) for item in unpinned],
+            "unpinned": [
+                {"item": item.item, "level": item.wanted.level, "message": item.message} for item in unpinned
+            ],
         }
         click.echo(json.dumps(facts, ensure_ascii=False))
-    elif not unpinned:
-        _say(path, lock, knows_packages=plan.python is None or bool(lock.packages))
+    elif not refused:
+        _say(path, lock, knows_packages=prepared.plan.python is None or bool(lock.packages))
     for item in unpinned:
-        print(f"provision: cannot pin `{item.item}`: {harmless(item.message)}", file=sys.stderr)
-    if unpinned:
+        what = "warning: leaves out" if item.is_optional else "cannot pin"
+        print(f"provision: {what} `{harmless(item.item)}`: {harmless(item.message)}", file=sys.stderr)
+    if refused:
         print("  next: mend the lines above; no lock was written", file=sys.stderr)
         sys.exit(1)
 

@@ -88,7 +88,9 @@ async def _print_from(
     from ..pool.begin import attach
     from .watch import say_errors
 
-    async with await attach(instance, run_id=run_id, workspace=workspace, logs_dir=logs_dir) as run:
+    async with await attach(
+        instance, run_id=run_id, workspace=workspace, logs_dir=logs_dir, only_looks=True
+    ) as run:
         await run.started()
         if not run.is_started:
             outcome = await run.outcome()
@@ -121,18 +123,21 @@ async def _print_going(record: RunRecord, path: Path, *, follow: bool) -> int:
         run_id=record.run,
         workspace=record.workspace or None,
         logs_dir=Path(record.stem).parent,
+        only_looks=True,
     ) as run:
         end = asyncio.create_task(run.outcome())
         is_new = await _within(run.started if follow else run.caught_up, ASK_WITHIN_S)
         if not is_new or not run.is_started:
             _say_age(record, is_tried_on=follow and not end.done())
         await asyncio.to_thread(_print, path, is_over=lambda: not follow or end.done())
-        if not follow or run.is_started:
+        if not follow:
             end.cancel()
             return 0
         outcome = await end
-        say_errors(outcome)
-        return int(outcome["exit_code"])
+        if outcome["errors"] and run.state.verdict is None:  # the watching failed, not the run
+            say_errors(outcome)
+            return int(outcome["exit_code"])
+        return 0
 
 
 def _is_left_alone(files: RunFiles) -> bool:

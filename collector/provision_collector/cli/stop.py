@@ -32,6 +32,7 @@ def command(
     configure_logging(verbose)
     import asyncio
 
+    from ..console import harmless
     from ..run import registry
 
     instance = instance_of(connection, run)
@@ -55,9 +56,9 @@ def command(
         facts = {"verdict": answer.verdict, "stopped": answer.stopped, "exit_code": 0, "next": "none"}
         LAST_WORD.say({"run": name, "host": str(instance), **facts})
     elif answer.stopped:
-        print(f"run {name} is stopped ({answer.verdict}); what it downloaded is kept")
+        print(harmless(f"run {name} is stopped ({answer.verdict}); what it downloaded is kept"))
     else:
-        print(f"run {name} had ended before ({answer.verdict})")
+        print(harmless(f"run {name} had ended before ({answer.verdict})"))
 
 
 async def _ask(instance: Instance, run: str | None, folder: str | None) -> StopAnswer:

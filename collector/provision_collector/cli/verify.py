@@ -20,7 +20,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from provision_agent.contract.messages import CheckFailed
+    from provision_agent.contract.messages import AuditItem, CheckFailed
 
     from ..instance import Instance
     from ..planning.audit import PlanThere
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 @click.option("--profile", metavar="NAME|PATH", help="Whose checks; else those of the run.")
 @variables_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance.")
+@click.option(
+    "--quick", is_flag=True, help="Believe what was verified and not touched since, instead of reading it."
+)
 @click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
@@ -42,34 +45,72 @@ def command(
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workspace: str | None,
+    quick: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Run the checks of RUN, of the current run of --host, or of --profile. Ends with 0, 1 (critical) or 5 (required)."""
+    """Run the checks of RUN, of the current run of --host, or of --profile, and see that all that was made is as it was.
+
+    Files, members of archives, checkouts and packages are read. Ends with 0, 1 (critical) or 5 (required).
+    """
     configure_logging(verbose)
     import asyncio
+    import os
 
     from provision_agent.contract.parsing import to_json
 
-    from ..planning.audit import run_checks
+    from ..console.text import harmless
+    from ..planning.audit import verify
     from ..planning.sources import worst
+    from ..profile import values_of
 
     instance = instance_of(connection, run)
     plan = plan_for(instance, run, profile, dict(variables), workspace).plan
-    answer = asyncio.run(run_checks(instance, plan))
-    code = worst(check.level for check in answer.failed)
+    secrets, _ = values_of(plan.secrets, os.environ)
+    answer, found = asyncio.run(verify(instance, plan, secrets, is_quick=quick))
+    wrong = [item for item in found.wrong if item.state != "unknown"]
+    code = worst([*(check.level for check in answer.failed), *(item.level for item in wrong)])
     levels = {check.name: check.level for check in plan.checks}
     events: list[dict[str, object]] = [
         {"event": "check_passed", "item": name, "level": levels[name]} for name in answer.passed
     ]
     events += [{"event": "check_failed", **to_json(_now(check))} for check in answer.failed]
+    events += [_item_failed(item, instance) for item in wrong]
     if as_json:
         for event in events:
             print(json.dumps(event, ensure_ascii=False))
         LAST_WORD.say(_outcome(run, str(instance), events, code))
     else:
         _print(events, len(plan.checks))
+        right = len(found.items) - len(found.wrong)
+        print(f"{right} of {len(found.items)} items are as they should be", file=sys.stderr)
+    for item in found.wrong:
+        if item.state == "unknown":
+            message = harmless(f"{item.item}: {item.message}")
+            print(f"provision: warning: it cannot be told what should be there: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _item_failed(item: AuditItem, instance: Instance) -> dict[str, object]:
+    """What differs, as the event that a run would have for it."""
+    from provision_agent.contract.failures import hint_of
+
+    from ..planning.audit import CLASSES
+
+    kind = {"member": "download"}.get(item.kind, item.kind)
+    class_, case, about = CLASSES.get(item.state, "missing"), "not_as_made", {"host": str(instance)}
+    return {
+        "event": f"{kind}_failed",
+        "item": item.item,
+        "key": item.key or item.item,
+        "level": item.level,
+        "class": class_,
+        "message": item.message,
+        "hint": hint_of(class_, case, about),
+        "case": case,
+        "about": about,
+        "retriable": True,
+    }
 
 
 def _now(check: CheckFailed) -> CheckFailed:
@@ -118,7 +159,7 @@ def _outcome(run: str | None, host: str, events: list[dict[str, object]], code: 
 
 
 def _print(events: list[dict[str, object]], count: int) -> None:
-    from ..console import harmless
+    from ..console.text import harmless
 
     for event in events:
         if event["event"] == "check_passed":

@@ -29,6 +29,7 @@ from ..errors import (
 from ..storage import in_thread
 from . import identities, ssh_config
 from .address import Instance
+from .greeting import is_web_server
 from .host_keys import HostKeys
 
 CONNECT_TIMEOUT_S = 10.0
@@ -116,7 +117,14 @@ async def _connect(instance: Instance, jump: Connection | None) -> Connection:
         except (OSError, asyncssh.Error) as error:
             if jump is not None:
                 jump.abort()
-            raise _explained(instance, keys, error) from None
+            explained = _explained(instance, keys, error)
+            is_direct = jump is None and not base.tunnel and not base.proxy_command
+            if is_direct and explained.cause == "reset" and await is_web_server(base.host, base.port):
+                explained = HostUnreachableError(
+                    f"no SSH connection to {instance}: a web server listens at port {base.port}",
+                    cause="closed",
+                )
+            raise explained from None
     connection = Connection(ssh, lost, jump)
     try:
         await in_thread(keys.record_new)

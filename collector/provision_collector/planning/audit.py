@@ -22,18 +22,36 @@ from ..errors import ProtocolFaultError, UsageError
 from ..instance import Instance, as_answer
 from ..instance.query import ask
 from ..run import registry
+from ..run.default_secrets import held_back, refused_without
 from ..run.dispatch import kept_back, plan_of, runs_of
 from ..run.spec import Known
 from .sources import worst
 
 VERIFY_WITHIN_S = 660.0
 AUDIT_WITHIN_S = 1900.0
-MENDABLE = ("missing", "partial", "wrong_size", "wrong_hash", "wrong_commit", "wrong_content")
-MENDED = ("repos", "downloads", "files")
+MENDABLE = frozenset(
+    (
+        *("missing", "partial", "changed"),
+        *("wrong_size", "wrong_hash", "wrong_commit", "wrong_content", "wrong_kind", "wrong_mode"),
+    )
+)
+MENDED = ("repos", "downloads", "files", "python")
 """Steps whose items an audit compares with the disk."""
 REPAIR = "repair"
 """The label of a run that mends what an audit found: its plan is a part of another run's."""
 FINE = ("ok", "skipped", "substituted")
+CLASSES = {
+    "wrong_size": "size",
+    "wrong_hash": "checksum",
+    "wrong_content": "checksum",
+    "changed": "conflict",
+    "wrong_commit": "conflict",
+    "wrong_kind": "conflict",
+    "wrong_mode": "conflict",
+}
+"""The class of failure that a state is; any other is `missing`."""
+_KINDS = {"member": "download"}
+"""What a kind of item is mended as, where that is another one."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +86,10 @@ async def plan_there(
     plan, name = await asyncio.to_thread(plan_of, newest), newest.run
     record = await asyncio.to_thread(registry.find, name, instance)
     known = record.what_is_known() if record is not None else None
-    rules = known.secrets if known is not None else ()
-    names = {rule.name for rule in rules}
-    unknown = [rule.name for rule in plan.secrets if rule.name not in names]
+    recorded = known.secrets if known is not None else ()
+    names = {rule.name for rule in recorded}
+    unknown = [rule.name for rule in plan.secrets if rule.name not in names and not rule.is_default]
+    rules = tuple(rule for rule in recorded if not rule.is_default)  # the items are the instance's word
     return PlanThere(name, replace(plan, secrets=rules), known, kept_back(name, unknown) if unknown else "")
 
 
@@ -88,6 +107,16 @@ async def run_checks(instance: Instance, plan: Plan) -> VerifyAnswer:
     ]:
         raise ProtocolFaultError(f"a check that the plan does not have, {kind_of(strange[0])}")
     return answer
+
+
+async def verify(
+    instance: Instance, plan: Plan, secrets: Mapping[str, str], *, is_quick: bool = False
+) -> tuple[VerifyAnswer, Audit]:
+    """The plan's checks, and everything that was made held against the disk, side by side. Arguments as `audit`."""
+    answer, found = await asyncio.gather(
+        run_checks(instance, plan), audit(instance, plan, secrets, is_quick=is_quick)
+    )
+    return answer, found
 
 
 @dataclass(frozen=True)
@@ -132,7 +161,14 @@ async def audit(
         is_quick: Believe what was verified and not touched since, instead of hashing everything again.
         distrust: Let no record vouch for a wrong file any more, so that the next run mends it.
     """
-    request = AuditRequest(plan=plan.to_json(), secrets=dict(secrets), is_quick=is_quick, distrust=distrust)
+    held = held_back(plan.secrets, secrets) - await refused_without(plan, secrets)
+    request = AuditRequest(
+        plan=plan.to_json(),
+        secrets={name: value for name, value in secrets.items() if name not in held},
+        offered=tuple(sorted(held)),
+        is_quick=is_quick,
+        distrust=distrust,
+    )
     answer = await ask(instance, "audit", request, as_answer(AuditAnswer), timeout_s=AUDIT_WITHIN_S)
     return Audit(answer.workspace, answer.items, answer.extra)
 
@@ -161,9 +197,14 @@ def mending(plan: Plan, found: Audit) -> Plan | None:
     Returns:
         None when nothing of it can be mended.
     """
-    wrong = {(item.kind, item.of or item.item) for item in found.wrong if item.state in MENDABLE}
+    wrong = {
+        (_KINDS.get(item.kind, item.kind), item.of or item.item)
+        for item in found.wrong
+        if item.state in MENDABLE
+    }
     if not wrong:
         return None
+    is_python_wrong = any(kind == "package" for kind, _ in wrong)
     folders = {item.path for item in plan.downloads if item.path.endswith("/") and _is_wrong(item, wrong)}
     return Plan(
         name=plan.name,
@@ -171,8 +212,14 @@ def mending(plan: Plan, found: Audit) -> Plan | None:
         strict=plan.strict,
         limits=plan.limits,
         secrets=plan.secrets,
-        steps=MENDED,
-        repos=tuple(repo for repo in plan.repos if ("repo", repo.path) in wrong),
+        repair=True,
+        steps=tuple(step for step in MENDED if step != "python" or is_python_wrong),
+        python=plan.python if is_python_wrong else None,
+        repos=tuple(
+            repo
+            for repo in plan.repos
+            if ("repo", repo.path) in wrong or ("package", f"{repo.path}/{repo.install}") in wrong
+        ),
         downloads=tuple(
             item for item in plan.downloads if _is_wrong(item, wrong) or _may_meet(item, folders)
         ),

@@ -7,7 +7,7 @@ whole; it never falls back to the profile for a single file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -51,6 +51,16 @@ class LockedRepo(_Part):
     commit: str = Field(pattern="^[0-9a-f]{40}$")
 
 
+class LeftOut(_Part):
+    """An optional item that nothing pinned down: a locked run goes without it."""
+
+    kind: Literal["download", "repo"]
+    path: str
+    asked: str
+    ref: str | None = None
+    message: str = ""
+
+
 class Lock(_Part):
     """Everything that a locked run may bring."""
 
@@ -60,10 +70,17 @@ class Lock(_Part):
     repos: tuple[LockedRepo, ...]
     packages: tuple[str, ...] = ()
     """``name==version``, as they stood in an environment; without the part after ``+``, which is the card's matter."""
+    left_out: tuple[LeftOut, ...] = ()
 
     def to_text(self) -> str:
         """The lock as a file that people may compare line by line."""
-        return json.dumps(self.model_dump(), indent=1, ensure_ascii=False) + "\n"
+        facts = self.model_dump(exclude=None if self.left_out else {"left_out"})
+        return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a locked run goes without, one sentence each."""
+        return [f"the lock leaves `{each.path}` out: {each.message}" for each in self.left_out]
 
 
 @dataclass(frozen=True)
@@ -72,6 +89,24 @@ class Unpinned:
 
     item: str
     message: str
+    wanted: Download | Repo
+
+    @property
+    def is_optional(self) -> bool:
+        """A lock may be made without it."""
+        return self.wanted.level == "optional"
+
+    def left_out(self) -> LeftOut:
+        """How a lock says that it goes without the item."""
+        wanted, is_repo = self.wanted, isinstance(self.wanted, Repo)
+        ref = wanted.ref if isinstance(wanted, Repo) else None
+        return LeftOut(
+            kind="repo" if is_repo else "download",
+            path=wanted.path,
+            asked=wanted.url,
+            ref=ref,
+            message=self.message,
+        )
 
 
 def lock_path(profile: str) -> Path:
@@ -85,11 +120,16 @@ def make_lock(plan: Plan, surveyed: Survey) -> tuple[Lock, list[Unpinned]]:
     """Pin *plan* by what its sources said, and first of all by what stands on the instance, if one was asked.
 
     Returns:
-        The lock of all that could be pinned, and what could not: the lock is good only if that is empty.
+        The lock of all that could be pinned, and what could not: the lock is good only if that is all optional.
     """
     unpinned: list[Unpinned] = []
     files = [_file(item, number, surveyed, unpinned) for number, item in enumerate(plan.downloads)]
-    unpinned += _meeting([file for file in files if file is not None])
+    met = _meeting(plan, files)
+    files = [
+        None if any(item is each.wanted for each in met) else file
+        for item, file in zip(plan.downloads, files, strict=True)
+    ]
+    unpinned += met
     repos = [_repo(repo, number, surveyed, unpinned) for number, repo in enumerate(plan.repos)]
     return (
         Lock(
@@ -97,6 +137,7 @@ def make_lock(plan: Plan, surveyed: Survey) -> tuple[Lock, list[Unpinned]]:
             downloads=tuple(file for file in files if file is not None),
             repos=tuple(repo for repo in repos if repo is not None),
             packages=_packages(plan, surveyed),
+            left_out=tuple(each.left_out() for each in unpinned if each.is_optional),
         ),
         unpinned,
     )
@@ -123,11 +164,13 @@ def read_lock(path: Path) -> Lock:
 
 
 def apply_lock(plan: Plan, lock: Lock, *, where: Path) -> Plan:
-    """*plan* with every source, size, hash, commit and package version as *lock* has them; substitutes are left out.
+    """*plan* with every source, size, hash, commit and package version as *lock* has them, without substitutes and without
+    the optional items that the lock leaves out.
 
     Raises:
         ProfileError: the two do not agree on what is wanted; every difference.
     """
+    plan = _without(plan, lock)
     files = {(file.item, file.asked): file for file in lock.downloads}
     repos = {(repo.path, repo.asked, repo.ref): repo for repo in lock.repos}
     wanted_files = {(item.path, item.url) for item in plan.downloads}
@@ -155,6 +198,24 @@ def apply_lock(plan: Plan, lock: Lock, *, where: Path) -> Plan:
     )
 
 
+def _without(plan: Plan, lock: Lock) -> Plan:
+    """*plan* without what the lock leaves out, as far as that is still optional."""
+    out = {(each.kind, each.path, each.asked, each.ref) for each in lock.left_out}
+    return replace(
+        plan,
+        downloads=tuple(
+            item
+            for item in plan.downloads
+            if item.level != "optional" or ("download", item.path, item.url, None) not in out
+        ),
+        repos=tuple(
+            repo
+            for repo in plan.repos
+            if repo.level != "optional" or ("repo", repo.path, repo.url, repo.ref) not in out
+        ),
+    )
+
+
 def _agrees(item: Download, file: LockedFile | None) -> bool:
     if file is None:
         return True  # said as missing already
@@ -176,25 +237,28 @@ def _locked(item: Download, file: LockedFile) -> Download:
 def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned]) -> LockedFile | None:
     if means_many_files(item.url):
         unpinned.append(
-            Unpinned(item.label, f"a lock pins single files: list those of {item.url} that you need")
+            Unpinned(item.label, f"a lock pins single files: list those of {item.url} that you need", item)
         )
         return None
     sources = surveyed.downloads[number][: 1 + len(item.mirrors)]
     here = surveyed.standing.present[number] if surveyed.standing else None
     good = [source for source in sources if source.is_ok]
-    sha256 = item.sha256 or (here.sha256 if here else None) or _first(source.sha256 for source in good)
+    learnt = here.sha256 if here is not None else None
+    standing = learnt if here is not None and here.state == "there" else None
+    sha256 = item.sha256 or standing or _first(source.sha256 for source in good) or learnt
     size = item.size_bytes
     if size is None and here is not None and here.sha256 == sha256:
         size = here.size_bytes
     fitting = [source for source in good if source.sha256 in (None, sha256)]
     if size is None:
         size = _first(source.size_bytes for source in fitting)
-    problem = _problem(item, sources, sha256, size, good, fitting)
+    is_damaged = here is not None and here.state == "other"
+    problem = _problem(item, sources, sha256, size, good, fitting, is_damaged=is_damaged)
     name = _first(source.name for source in fitting) or ""
     if problem is None and item.path.endswith("/") and not name:
         problem = "no source tells its name"
     if problem is not None:
-        unpinned.append(Unpinned(item.label, problem))
+        unpinned.append(Unpinned(item.label, problem, item))
         return None
     assert sha256 is not None and size is not None
     urls = [
@@ -213,17 +277,21 @@ def _file(item: Download, number: int, surveyed: Survey, unpinned: list[Unpinned
     )
 
 
-def _meeting(files: Iterable[LockedFile]) -> Iterable[Unpinned]:
+def _meeting(plan: Plan, files: Sequence[LockedFile | None]) -> list[Unpinned]:
     """Files of one final name that are not the same: no run can bring both."""
-    first: dict[str, LockedFile] = {}
-    for file in files:
-        other = first.setdefault(file.path, file)
+    first: dict[str, tuple[Download, LockedFile]] = {}
+    found: list[Unpinned] = []
+    for item, file in zip(plan.downloads, files, strict=True):
+        if file is None:
+            continue
+        holder, other = first.setdefault(file.path, (item, file))
         if other.sha256 != file.sha256:
             message = (
                 f"{public_url(other.asked)} and {public_url(file.asked)} both lead to `{file.path}`, "
-                "and are not the same file: give each a `path` that ends in a file name"
+                "and are not the same file: give each a `path` of its own that ends in a file name"
             )
-            yield from (Unpinned(item.path, message) for item in (other, file))
+            found += [Unpinned(file.path, message, each) for each in (holder, item)]
+    return found
 
 
 def _problem(
@@ -233,6 +301,8 @@ def _problem(
     size: int | None,
     good: list[Source],
     fitting: list[Source],
+    *,
+    is_damaged: bool,
 ) -> str | None:
     if good and not fitting:
         return f"its sources have another sha256 ({(good[0].sha256 or '')[:12]}…) than the one wanted ({str(sha256)[:12]}…)"
@@ -241,6 +311,8 @@ def _problem(
     if not good and item.sha256 is None:
         return next(iter(sources)).message
     what = "sha256" if sha256 is None else "size"
+    if is_damaged:
+        return f"no source tells its {what}, and the file that is there is not what was brought: `provision audit --repair` mends it"
     return f"no source tells its {what}: write it into the profile, or lock from an instance that has the file (`--host`)"
 
 
@@ -260,7 +332,7 @@ def _repo(repo: Repo, number: int, surveyed: Survey, unpinned: list[Unpinned]) -
     here = surveyed.standing.commits[number] if surveyed.standing else ""
     commit = here or _first(source.commit for source in sources if source.is_ok)
     if commit is None or len(commit) != 40:
-        unpinned.append(Unpinned(repo.path, sources[0].message or f"`{repo.ref}` is no whole commit"))
+        unpinned.append(Unpinned(repo.path, sources[0].message or f"`{repo.ref}` is no whole commit", repo))
         return None
     return LockedRepo(path=repo.path, asked=repo.url, ref=repo.ref, commit=commit)
 

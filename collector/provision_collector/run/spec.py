@@ -65,6 +65,8 @@ class Order:
     workspace: str | None = None
     logs_dir: Path = Path("logs")
     profile: str = ""
+    only_looks: bool = False
+    """Start nothing: a run that is joined, and whose processes died, stays as it is."""
     resume: bool = False
     """The run may be there already, even finished: look for it before it is started."""
     owed_secrets: frozenset[str] = frozenset()

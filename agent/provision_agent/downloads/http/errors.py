@@ -107,4 +107,4 @@ def token_case(host: str, token: Optional[str]) -> Tuple[str, Dict[str, str]]:
     if token:
         return "token_refused", {"token": token}
     usual = source_kinds.secret_for(host)
-    return ("token_unset", {"token": usual}) if usual else ("no_secret_for_host", {})
+    return ("token_undeclared", {"token": usual}) if usual else ("no_secret_for_host", {})

@@ -199,10 +199,11 @@ def _listed(repository: HubRepository, entry: _Entry) -> ListedFile:
 
 
 def _gated(refused: errors.Refused) -> Failure:
-    repo = urlsplit(refused.url).path.partition("/resolve/")[0].strip("/")
+    parts = urlsplit(refused.url)
+    page = f"{parts.scheme}://{parts.netloc}{parts.path.partition('/resolve/')[0]}"
     case = "licence" if refused.token else "licence_and_token"
     return Failure(
-        "gated", refused.message, case=case, about={"repo": repo, "token": refused.token or _TOKEN}
+        "gated", refused.message, case=case, about={"page": page, "token": refused.token or _TOKEN}
     )
 
 

@@ -39,12 +39,28 @@ class LayerRecord:
         return sorted({*other, *(set(self.brought) - set(installed) - set(unwanted))})
 
 
+def key_of(venv: str, item: str) -> str:
+    """Under which the record of the step *item* of the environment *venv* is kept."""
+    return f"{venv}:{item}"
+
+
 def read(context: Context, key: str) -> LayerRecord:
     """What is remembered under *key*; an empty record where that is nothing, or cannot be read."""
     try:
         return parse(LayerRecord, context.state.get("layer", key) or {}, "the record")
     except ParseError:
         return LayerRecord()
+
+
+def all_of(context: Context) -> List[LayerRecord]:
+    """What is remembered of every step that installed packages."""
+    found = []
+    for data in context.state.all("layer"):
+        try:
+            found.append(parse(LayerRecord, data, "the record"))
+        except ParseError:
+            continue
+    return found
 
 
 def keep(context: Context, key: str, record: LayerRecord) -> None:

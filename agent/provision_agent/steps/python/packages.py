@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Set
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
@@ -48,7 +49,7 @@ def install(
         Failure: of the layer that cannot be installed; it is reported as ``package_failed`` too.
     """
     facts = parse(Facts, found, "facts")
-    with _one_at_a_time(context):
+    with one_at_a_time(context):
         tools = Installer(python, venv, context)
         guard = Guard(python, tools, context)
         from_torch = [name for layer in python.layers if layer.torch for name in torch.names(layer.torch)]
@@ -80,11 +81,27 @@ def install_requirements(
     Raises:
         Failure: it is not there, or cannot be installed.
     """
-    with _one_at_a_time(context):
+    with one_at_a_time(context):
         tools = Installer(python, venv, context)
         step = _requirements_step(item, path, tools)
         guard = Guard(python, tools, context)
-        _run(step, tools, guard, context, level=level, reports_failure=False, reads_bytes=reads_bytes)
+        tools.kept_out = guard.missing()
+        try:
+            _run(step, tools, guard, context, level=level, reports_failure=False, reads_bytes=reads_bytes)
+        except Failure as failure:
+            raise _kept_out(failure, item, tools.kept_out) from None
+
+
+def _kept_out(failure: Failure, item: str, names: Set[str]) -> Failure:
+    """*failure* of *item*, or what it means where it is about one of *names*, which nothing may bring."""
+    said = f"{failure.message} {failure.facts.get('tail', '')}"
+    named = [name for name in sorted(names) if re.search(rf"\b{re.escape(name)}\b", said)]
+    if failure.class_ not in ("not_found", "conflict") or not named:
+        return failure
+    return Failure(
+        "missing",
+        f"{item} needs {', '.join(named)}, which the torch layer was to bring and did not; nothing else may bring it",
+    )
 
 
 class _Step(NamedTuple):
@@ -173,14 +190,23 @@ def _found_harmed(
     return {name: harmed[name] for name in made.harmed if before.get(name) == installed.get(name)}
 
 
+def title(layer: Layer) -> str:
+    """What a layer is called in events, and remembered as."""
+    if layer.torch is not None:
+        return torch.ITEM
+    if layer.requirements is not None:
+        return layer.requirements
+    names = requirements.names_of(layer.packages)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _step_of(layer: Layer, tools: Installer, context: Context, facts: Facts) -> _Step:
     if layer.torch is not None:
         return _torch_step(layer, tools, context, facts)
     if layer.requirements is not None:
         path = os.path.join(context.workspace, layer.requirements)
         return _requirements_step(layer.requirements, path, tools)
-    names = requirements.names_of(layer.packages)
-    item = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    names, item = requirements.names_of(layer.packages), title(layer)
 
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
         tools.install(list(layer.packages), progress, item=item, level=level, constraints=held)
@@ -241,7 +267,7 @@ def _remove_unwanted(python: Python, tools: Installer, progress: Progress) -> No
 
 
 def _key(step: _Step, tools: Installer) -> str:
-    return f"{tools.venv.path}:{step.item}"
+    return layer_record.key_of(tools.venv.path, step.item)
 
 
 def _digest(value: object) -> str:
@@ -249,7 +275,8 @@ def _digest(value: object) -> str:
 
 
 @contextmanager
-def _one_at_a_time(context: Context) -> Iterator[None]:
+def one_at_a_time(context: Context) -> Iterator[None]:
+    """Nobody else installs meanwhile. Raises Failure when the run ends before it is one's turn."""
     while not _installing.acquire(timeout=0.5):
         if context.is_over():
             raise Failure("timed_out", "stopped while another install was running", retriable=True)

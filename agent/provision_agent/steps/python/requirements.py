@@ -72,11 +72,24 @@ def names_of(lines: Iterable[str]) -> List[str]:
     return names
 
 
-def line_for(module: str, path: str) -> Optional[Tuple[int, str]]:
-    """Number and text of the line of the requirements file *path* that brings *module*; None when none does."""
+def distributions_of(module: str) -> Set[str]:
+    """Which distributions may bring *module*, by their names."""
     top = module.split(".")[0]
     name = normalised(top)
-    wanted = {name, f"python-{name}", f"{name}-python", *_BROUGHT_BY.get(top, ())}
+    return {name, f"python-{name}", f"{name}-python", *_BROUGHT_BY.get(top, ())}
+
+
+def names_in(folder: str, path: str) -> List[str]:
+    """The distributions that the requirements file at *path*, relative to *folder*, names; of one that cannot be read none."""
+    try:
+        return read(os.path.join(folder, path)).names
+    except OSError:
+        return []
+
+
+def line_for(module: str, path: str) -> Optional[Tuple[int, str]]:
+    """Number and text of the line of the requirements file *path* that brings *module*; None when none does."""
+    wanted = distributions_of(module)
     try:
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             lines = file.read().splitlines()
