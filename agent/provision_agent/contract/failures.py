@@ -333,6 +333,14 @@ class Failure(Exception):
         """Give the advice of *case* in place of the present one."""
         self.case, self.about = case, {name: str(value) for name, value in about.items()}
 
+    def saying(self, message: str) -> Failure:
+        """The same failure in other words."""
+        other = Failure(
+            self.class_, message, case=self.case, about=self.about, retriable=self.retriable, **self.facts
+        )
+        other.place = self.place
+        return other
+
     @property
     def wait_s(self) -> Optional[float]:
         """How long the other side wants to be left alone; None when it does not say."""

@@ -143,8 +143,10 @@ class Fetch:
             raise self.refusal
         try:
             path = self._wanted_path
+            if path.endswith("/"):
+                path = existing.recorded_place(self._context, self.item) or path
             if not path.endswith("/") and self._await_name(path) is None and self._is_there(path, None):
-                return self._skip()
+                return self._skip(path)
             return self._from_some_source()
         finally:
             self.is_transferring = False

@@ -204,16 +204,4 @@ def _wait_s(failures: int, rand: retry.Rand = random.random) -> float:
 
 def tried(failure: Failure, for_s: float) -> Failure:
     """*failure*, with how long it was tried in its message."""
-    if for_s < 1:
-        return failure
-    message = f"{failure.message} (tried for {for_s:.0f} s)"
-    made = Failure(
-        failure.class_,
-        message,
-        case=failure.case,
-        about=failure.about,
-        retriable=failure.retriable,
-        **failure.facts,
-    )
-    made.place = failure.place
-    return made
+    return failure if for_s < 1 else failure.saying(f"{failure.message} (tried for {for_s:.0f} s)")
