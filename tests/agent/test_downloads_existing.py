@@ -138,3 +138,14 @@ def test_a_file_of_a_folder_that_is_there_needs_no_source(bench: Bench, server: 
     assert len(server.requests) == asked
     bench.path("m/m.safetensors").unlink()
     assert bench.fetch_one(item).state == "failed"
+
+
+def test_a_file_that_two_items_share_needs_no_source_for_either(bench: Bench, server: FileServer) -> None:
+    url = server.add("/m.safetensors", CONTENT)
+    items = [Download(url=url, path="m/m.safetensors"), Download(url=url, path="m/")]
+    bench.fetch(*items)
+    server.set_faults("/m.safetensors", Fault(status=403))
+
+    results = bench.fetch(*items)
+
+    assert [results[item.key].state for item in items] == ["skipped"] * 2

@@ -661,10 +661,13 @@ def test_a_rule_for_the_host_that_redirects_lead_to_is_kept(bench, server):
         busy = 0
         most = 0
 
+        counting = threading.Lock()
+
         def count(event: str, fields: dict) -> None:
             nonlocal busy, most
-            busy += {"download_started": 1, "download_finished": -1}.get(event, 0)
-            most = max(most, busy)
+            with counting:
+                busy += {"download_started": 1, "download_finished": -1}.get(event, 0)
+                most = max(most, busy)
 
         bench.on_event = count
         try:

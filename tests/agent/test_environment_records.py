@@ -43,7 +43,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Surroundings:
-    return Surroundings(str(tmp_path))
+    return Surroundings(str(tmp_path), within_s=300.0)
 
 
 @pytest.fixture

@@ -7,8 +7,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from provision_agent.commands.query import quiet_context
 from provision_agent.contract.messages import SecretsRequest
-from provision_agent.run import late_secrets
+from provision_agent.contract.plan_parts import When
+from provision_agent.run import conditions, late_secrets
 from provision_agent.run.workspace import Workspace, resolve
 
 
@@ -59,3 +61,11 @@ def test_nothing_is_written_to_what_is_no_pipe(workspace: Workspace) -> None:
 
     assert not give(workspace, HF_TOKEN="hush")
     assert path.read_text() == ""
+
+
+def test_a_condition_holds_where_the_value_is_offered_and_not_yet_here(tmp_path: Path) -> None:
+    without = quiet_context(str(tmp_path), within_s=5.0, has_state=False)
+    offered = quiet_context(str(tmp_path), within_s=5.0, has_state=False, offered=["HF_TOKEN"])
+
+    assert conditions.unmet(When(secret="HF_TOKEN"), {}, without) == "the secret HF_TOKEN is not set"
+    assert conditions.unmet(When(secret="HF_TOKEN"), {}, offered) is None

@@ -90,6 +90,10 @@ PROBLEMS = {
         "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:` or `gs://`",
     ),
     "a URL without a host": ("downloads: [{url: 'https:///a', path: a}]", "2:19: `https:///a` is not complete: write `https://HOST/PATH`"),
+    "a URL with a token as its user": (
+        "downloads:\n  - {url: 'https://hf_abcdef@huggingface.co/m.safetensors', path: a.bin}",
+        "3:11: a login in a URL would be stored on the instance: declare the host's token under `secrets`",
+    ),
     "a URL with a password": (
         "repos: [{url: 'https://me:pw@h/a', path: a}]",
         "2:15: a password in a URL would be stored on the instance: declare the host's token under `secrets`",

@@ -147,25 +147,6 @@ def test_a_token_that_is_wanted_and_not_set_is_named_when_a_file_is_refused_and_
     assert fine.outcome["warnings"] == []
 
 
-def test_a_condition_on_a_default_secret_holds_where_its_value_is_set(here: Here, hub: Hub) -> None:
-    url = hub.add("o/open:a.safetensors")
-    text = (
-        profile_of(url)
-        + f'  - {{url: "{hub.add("o/more:c.safetensors")}", path: m/more.bin, when: {{secret: HF_TOKEN}}}}\n'
-    )
-    without = up(here, hub, text)
-    skipped = here.agent_events("s")
-    (here.instance.workspace / "m" / "more.bin").unlink(missing_ok=True)
-    with_it = here.up(here.profile(text), "--run-id", "t", environment={**hub.environment, "HF_TOKEN": TOKEN})
-
-    assert (without.code, with_it.code) == (0, 0), without.stdout + with_it.stdout
-    assert [event["reason"] for event in skipped if event["event"] == "download_skipped"] == [
-        "the secret HF_TOKEN is not set"
-    ]
-    assert (here.instance.workspace / "m" / "more.bin").exists()
-    assert hub.tokens_seen == set(), "it was set, and nothing wanted it"
-
-
 def test_plan_says_which_token_would_go_where(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -299,6 +280,7 @@ async def test_an_instance_that_asks_gets_the_token_of_the_plans_hosts_and_no_ot
 
     assert [name for name, _ in requests] == ["start", "secrets"]
     assert requests[0][1]["secrets"] == {}, "nothing leaves before it is asked for"
+    assert requests[0][1]["offered"] == ["HF_TOKEN"], "but that it is set, for conditions"
     assert requests[1][1]["secrets"] == {"HF_TOKEN": TOKEN}
 
 

@@ -133,6 +133,13 @@ def verified(
     return remember(context, item, final, sha256=sha256, url=wanted.url, unpacked=is_unpacked)
 
 
+def is_ours(context: Context, path: str) -> bool:
+    """Did a run of ours make the file at *path*, as far as the records say: a download, a text, a member of an archive?"""
+    records = (*context.state.all("download"), *context.state.all("file"))
+    place = os.path.realpath(path)
+    return any(os.path.realpath(str(record.get("path"))) == place for record in records)
+
+
 def is_as_recorded(record: FileRecord, path: str) -> bool:
     """Is the file at *path* still the one that was verified, by its size and its time?"""
     try:

@@ -65,7 +65,7 @@ class Limits(ItemLimits):
     rate: f.RateOrNone = None
     """All downloads together bring no more bytes per second than this. `none`: as fast as the line."""
     hosts: dict[f.HostName, HostLimits] = {}
-    """Source hosts that must not be asked for much at once. civitai.com and dropbox.com are built in."""
+    """Source hosts that must not be asked for much at once, with all names below them. A rule also holds where links of its host lead to. civitai.com, dropbox.com and drive.google.com are built in; a rule here changes what it names of theirs."""
 
 
 class Secret(Part):

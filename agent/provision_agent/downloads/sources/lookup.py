@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import re
 import socket
 import time
 from dataclasses import replace
@@ -19,7 +18,7 @@ from ...contract.failures import Failure
 from ...contract.plan import Download
 from ...contract.plan_parts import SecretRule
 from .. import verify
-from ..http import errors, request
+from ..http import errors, fields, request
 from ..http.idle import IdleConnections
 from ..http.transport import Origin, Stop, origin_of
 from . import addresses
@@ -31,7 +30,6 @@ HEAD_WITHIN_S = 5.0
 SMALL_BYTES = 8 << 20
 """The most that is read of a listing or a catalogue."""
 SMALL_WITHIN_S = 10.0
-MOST_DIGITS = 20
 
 __all__ = ["Answer", "Sources", "range_header", "sane_size", "size_of", "validator_of"]
 
@@ -134,6 +132,7 @@ class Sources:
         except BaseException:
             response.close()
             raise
+        name, why_no_name = _usable_name(url, address, response)
         answer = Answer(
             url=url,
             location=response.url,
@@ -142,7 +141,8 @@ class Sources:
             sha256=_told_sha256(hops, response),
             validator=validator_of(response.headers),
             has_ranges=response.status == 206,
-            name=_usable_name(url, address, response),
+            name=name,
+            why_no_name=why_no_name,
             token=token,
             first_byte_s=time.monotonic() - began,
         )
@@ -290,9 +290,9 @@ def range_header(span: Optional[Tuple[int, Optional[int]]]) -> Dict[str, str]:
 
 def size_of(response: request.Response) -> Optional[int]:
     """The whole file's length, as a 200, 206 or 416 tells it; raises as `sane_size`."""
-    match = re.fullmatch(r"bytes (?:\d+-\d+|\*)/(\d+)", response.headers.get("Content-Range") or "", re.ASCII)
-    if match:
-        return sane_size(match[1], response.url)
+    told = fields.whole_size(response.headers.get("Content-Range"))
+    if told is not None:
+        return sane_size(told, response.url)
     if response.status != 200 or response.remaining is None:
         return None
     return sane_size(str(response.remaining), response.url)
@@ -304,10 +304,10 @@ def sane_size(digits: str, url: str) -> int:
     Raises:
         Failure: `size`, when no file is that large: the source is not to be believed.
     """
-    size = int(digits) if len(digits) <= MOST_DIGITS else MOST_BYTES + 1
-    if size > MOST_BYTES:
-        host = urlsplit(url).hostname or url
-        told = digits if len(digits) <= MOST_DIGITS else f"{digits[:MOST_DIGITS]}… ({len(digits)} digits)"
+    size = fields.number(digits)
+    if size is None or size > MOST_BYTES:
+        host, most = urlsplit(url).hostname or url, fields.MOST_DIGITS
+        told = digits if len(digits) <= most else f"{digits[:most]}… ({len(digits)} digits)"
         raise Failure(
             "size",
             f"{host} says that the file has {told} bytes: no file is that large",
@@ -331,11 +331,12 @@ def _told_sha256(hops: List[request.Hop], response: request.Response) -> Optiona
     return None
 
 
-def _usable_name(url: str, address: str, response: request.Response) -> Optional[str]:
+def _usable_name(url: str, address: str, response: request.Response) -> Tuple[Optional[str], str]:
+    """The name, and why there is none."""
     try:
-        return addresses.kind_for(url).name(address, response.headers.get("Content-Disposition"))
-    except Failure:
-        return None
+        return addresses.kind_for(url).name(address, response.headers.get("Content-Disposition")), ""
+    except Failure as failure:
+        return None, failure.message
 
 
 def _names(hosts: Sequence[str], url: str) -> bool:

@@ -72,11 +72,11 @@ class OwnHeaders:
     def _value(self, name: str) -> str:
         value = self._secrets.get(name, "")
         if not value:
-            hint = f"set `{name}` in your environment, then run the same `provision up` again"
-            raise Failure("unauthorized", f"`{name}`, which the item's host wants, is not set", hint=hint)
+            message = f"`{name}`, which the item's host wants, is not set"
+            raise Failure("unauthorized", message, case="token_unset", about={"token": name})
         if not _SENDABLE.fullmatch(value):
             message = f"the value of `{name}` has characters that no HTTP header can carry"
-            raise Failure("unauthorized", message, hint=f"correct the value of `{name}` in your environment")
+            raise Failure("unauthorized", message, case="token_unsendable", about={"token": name})
         return value
 
 
