@@ -389,7 +389,23 @@ def test_prompts_that_wait_when_a_busy_service_is_started_anew_are_queued_again_
     wait_ready(service, here.context)
 
     assert len(prompts) >= 2
-    assert restarting.send_again(service, here.context, prompts) == len(prompts)
+    assert restarting.send_again(service, here.context) == (len(prompts), len(prompts))
+    assert restarting.send_again(service, here.context) == (0, 0)
+    assert lost(runs, traffic) == set()
+
+
+@pytest.mark.timeout(120)
+def test_prompts_of_a_service_that_a_killed_agent_took_down_are_queued_again_by_the_next_run(
+    runs: AgentRuns, tmp_path: Path, port: int
+) -> None:
+    here, service = in_process(runs, port)
+    traffic = Traffic(port, seconds=0.4, most=5)
+    traffic.wait()
+    restarting.take_down_busy(service, here.context)
+
+    told = runs.run({"services": [comfyui(port)]})
+
+    assert told.verdict == "complete"
     assert lost(runs, traffic) == set()
 
 

@@ -49,7 +49,7 @@ FAILURES: Dict[str, FailureClass] = {
         "host",
     ),
     "rate_limited": FailureClass(
-        "wait, then the same command again; what has landed is kept",
+        "wait and run the same `provision up` again; what has landed is kept",
         "retry",
         "host",
         is_retriable=True,
@@ -69,14 +69,14 @@ FAILURES: Dict[str, FailureClass] = {
         "the source has another size than the profile says: correct `size`, or the URL", "fix_profile", "item"
     ),
     "truncated": FailureClass(
-        "the same command again: it goes on where the transfer ended",
+        "run the same `provision up` again: it goes on where the transfer ended",
         "retry",
         "item",
         is_retriable=True,
         helps_afresh=True,
     ),
     "stalled": FailureClass(
-        "the same command again: it goes on where it stopped; add a `mirrors:` entry if it keeps stalling",
+        "run the same `provision up` again: it goes on where it stopped; add a `mirrors:` entry if it keeps stalling",
         "retry",
         "item",
         is_retriable=True,

@@ -77,6 +77,22 @@ class Secret(Part):
     """Other environment variables that may hold it, in order of preference."""
 
 
+class HeaderSecret(Part):
+    """A header's value."""
+
+    secret: f.SecretUse
+    """The secret whose value it is."""
+
+
+class Basic(Part):
+    """A login by name and password."""
+
+    user: f.UserName
+    """The name."""
+    secret: f.SecretUse
+    """The secret that is the password."""
+
+
 class When(Part):
     """Conditions; all that are given must hold, or the item is skipped."""
 
@@ -84,7 +100,7 @@ class When(Part):
 
     gpu_memory: f.Condition | None = None
     """Memory of the largest GPU."""
-    secret: f.SecretUse | None = None
+    secret: f.SecretCondition | None = None
     """This secret must be set."""
     disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
     """Free space in the workspace."""

@@ -35,7 +35,7 @@ class View:
         slots = sum(self._slots(each, now) for each in self.transfers if each.extents.missing)
         claims = [claim for each in self.transfers for claim in each.extents.claims]
         is_busy = len(claims) >= 0.75 * (min(slots, self._tuner.connections) or self._tuner.connections)
-        return is_busy and sum(claim.landed_at is not None for claim in claims) >= 0.5 * len(claims)
+        return is_busy and sum(claim.landed_at is not None for claim in claims) >= 0.25 * len(claims)
 
     def _slots(self, transfer: Transfer, now: float) -> int:
         """The most connections that *transfer* may have now."""
