@@ -37,6 +37,7 @@ CASES: Dict[str, Case] = {
     # -- tokens
     "token_refused": Case("the value of `{token}` is refused: make a new token, or give its account access"),
     "token_unset": Case("set `{token}` in your environment, then the same command again"),
+    "token_unsendable": Case("correct the value of `{token}` in your environment"),
     "token_undeclared": Case(
         "list `{token}` with the URL's host under `secrets:` of the profile, and set it in your environment if it is not",
         "fix_profile",

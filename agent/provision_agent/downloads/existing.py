@@ -187,6 +187,15 @@ def recorded_path(context: Context, item: Download) -> Optional[str]:
     return os.path.relpath(record.path, context.workspace) if is_there else None
 
 
+def recorded_place(context: Context, item: Download) -> Optional[str]:
+    """Where an earlier run brought what *item* wants, relative to the workspace, whatever is there now; None when it did not."""
+    record = record_of(context, item)
+    folder = os.path.join(context.workspace, item.path)
+    if not record or is_substitute(record, item) or os.path.dirname(record.path) + "/" != folder:
+        return None
+    return os.path.relpath(record.path, context.workspace)
+
+
 def _is_intact(final: str, size_bytes: int) -> bool:
     try:
         descriptor = os.open(final, os.O_RDONLY | os.O_CLOEXEC)

@@ -144,8 +144,10 @@ class Fetch:
             raise self.refusal
         try:
             path = self._wanted_path
-            if not path.endswith("/") and self._await_name(path) is None and self._is_there(path, None):
-                return self._skip()
+            if path.endswith("/"):
+                path = existing.recorded_place(self._context, self.item) or path
+            if not path.endswith("/") and self._is_settled_here(path):
+                return self._skip(path)
             return self._from_some_source()
         finally:
             self.is_transferring = False
@@ -398,6 +400,13 @@ class Fetch:
             self._context.report("warning", message=f"{self.label}: {count}: unpacked again")
         if not record.unpacked:
             existing.keep(self._context, self.item, replace(record, unpacked=True))
+
+    def _is_settled_here(self, path: str) -> bool:
+        """Is the right file at *path* already, its own or that of another item? Nobody is asked. Raises NameTaken."""
+        self._rival = self._await_name(path)
+        if self._rival is not None:
+            return self._is_shared(self._rival, path, self._wanted(None))
+        return self._is_there(path, None)
 
     def _is_there(self, path: str, answer: Optional[Answer]) -> bool:
         """Is the file already there and right? Without *answer*, as far as that can be told without the network."""

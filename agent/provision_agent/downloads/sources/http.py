@@ -28,6 +28,9 @@ class WebServer:
         """
         return url if urlsplit(url).hostname else None
 
+    hides_what_is_private = False
+    """It says *not found*, and not *unauthorized*, to those that may not see a file."""
+
     def at_hand(self, url: str, address: str) -> Optional[Answer]:
         """What is to be said of the file where that takes no network; None where it does."""
         return None

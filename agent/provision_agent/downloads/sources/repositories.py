@@ -71,7 +71,7 @@ def files_of(item: Download, listing: Listing, access: Sources, *, deadline: flo
     """
     wanted = [
         _file(item, listing, file)
-        for file in _listed(listing, access, item.limits.connect_s, deadline)
+        for file in _listed(item, listing, access, deadline)
         if file.path.startswith(listing.folder) and _is_wanted(file.path, item)
     ]
     if not wanted:
@@ -125,13 +125,14 @@ def _patiently(item: Download, listing: Listing, access: Sources, context: Conte
     )
 
 
-def _listed(listing: Listing, access: Sources, connect_s: float, deadline: float) -> Iterator[ListedFile]:
+def _listed(item: Download, listing: Listing, access: Sources, deadline: float) -> Iterator[ListedFile]:
     """Every file of the listing, page by page."""
     url: Optional[str] = listing.url
     for _ in range(PAGES_MOST):
         if url is None:
             return
-        response, _ = access.open(url, span=None, deadline=deadline, connect_s=connect_s)
+        access.add(item, url)
+        response, _ = access.open(url, span=None, deadline=deadline, connect_s=item.limits.connect_s)
         try:
             page = response.read(SMALL_BYTES, max(0.1, deadline - time.monotonic()))
         finally:
