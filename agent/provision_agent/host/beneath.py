@@ -56,6 +56,13 @@ class Folder:
         """Remove the file or link *name*. Raises OSError."""
         os.unlink(name, dir_fd=self.descriptor)
 
+    def remove(self, name: str) -> None:
+        """Remove the file or link *name*, if it is there. Raises OSError."""
+        try:
+            self.unlink(name)
+        except FileNotFoundError:
+            pass
+
     def sync(self) -> None:
         """Have the names in it on the disk, where the file system can do that."""
         at = os.open(".", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
