@@ -17,6 +17,7 @@ from ..contract.plan import Download
 from ..contract.steps import LEVELS, SIZE_ONLY, VERIFIED
 from ..host.file_lock import lockless_warning
 from ..run.context import Context
+from ..run.writing import folder_for
 from . import existing, landing, same_name
 from .engine.hasher import Hasher
 from .engine.part_file import Busy, Identity, PartFile
@@ -328,7 +329,7 @@ class Fetch:
         is_told = False
         while self._part is None:
             try:
-                self._part = PartFile(part)
+                self._part = PartFile(part, folder_for(self._context, part))
                 if not self._part.is_locked:
                     self._context.warn_once(lockless_warning(part))
             except Busy:

@@ -7,6 +7,7 @@ else is raised. Pure.
 from __future__ import annotations
 
 import email.utils
+import ipaddress
 import re
 import unicodedata
 from typing import Optional
@@ -81,7 +82,10 @@ def target(url: str, said: str) -> str:
         name = origin_of(found).host
         if re.search(r"[\s\"<>\\^`{|}]", name) or urlsplit(found).scheme.lower() not in DEFAULT_PORTS:
             raise ValueError
-        name.encode("idna" if ":" not in name else "ascii")
+        if "[" in urlsplit(found).netloc:
+            ipaddress.IPv6Address(name.partition("%")[0])
+        else:
+            name.encode("idna")
     except (ValueError, Failure):
         raise Failure(
             "upstream_down", f"{host} redirects to what is no http or https address: {brief(said)}"
