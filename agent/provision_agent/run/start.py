@@ -108,7 +108,7 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer
         )
     if run_id is None or going is None:
         raise Failure("conflict", "another run is just beginning on this instance", case="just_beginning")
-    if going.hash == plan.hash:
+    if going.is_same_work(plan):
         return _accepted("attached", workspace, run_id, going)
     if not replace:
         return StartAnswer(
@@ -117,7 +117,7 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer
             message=f"run `{run_id}` of another plan is going in `{workspace.root}`",
             case="other_plan",
             about={"run": run_id},
-            differences=tuple(differences(going.work(), plan.work())),
+            differences=tuple(differences(going.beside(plan).work(), plan.beside(going).work())),
         )
     stop_keeper(workspace, within_s=TAKE_WITHIN_S)
     return None
@@ -129,7 +129,7 @@ def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: Workspac
     has_died = previous is not None and _verdict(workspace, previous) is None
     if has_died and previous is not None:
         died = plan_of(workspace, previous)
-        if died is not None and died.hash == plan.hash:
+        if died is not None and died.is_same_work(plan):
             _keep_wish(
                 order, workspace, previous
             )  # who goes on may ask now for what they did not ask at first
