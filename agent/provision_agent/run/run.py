@@ -113,6 +113,7 @@ class Run:
             cancelled=threading.Event(),
             remaining_s=clock.remaining_s,
             output=journal.output,
+            redact=journal.redact,
             secrets=self._secrets,
             offered=frozenset(handed.offered),
             outages=Outages(plan.limits.patience_s),
