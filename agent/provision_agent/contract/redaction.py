@@ -117,11 +117,15 @@ class Hidden:
                 break  # the longest come first
             start, end = form[:MIN_PART_LENGTH], form[-MIN_PART_LENGTH:]
             kept = text.rstrip(_AFTER_A_CUT)
-            at = kept.rfind(start, max(0, len(kept) - len(form)))
-            if at >= 0 and form.startswith(kept[at:]):
+            at = kept.find(start, max(0, len(kept) - len(form)))
+            while at >= 0 and not form.startswith(kept[at:]):
+                at = kept.find(start, at + 1)
+            if at >= 0:
                 text = kept[:at] + "***" + text[len(kept) :]
-            at = text.find(end, 0, len(form))
-            if at >= 0 and form.endswith(text[: at + MIN_PART_LENGTH]):
+            at = text.rfind(end, 0, len(form))
+            while at >= 0 and not form.endswith(text[: at + MIN_PART_LENGTH]):
+                at = text.rfind(end, 0, at + MIN_PART_LENGTH - 1)
+            if at >= 0:
                 text = "***" + text[at + MIN_PART_LENGTH :]
         return text
 
