@@ -115,6 +115,7 @@ class Run:
             output=journal.output,
             redact=journal.redact,
             secrets=self._secrets,
+            rules=plan.secrets,
             offered=frozenset(handed.offered),
             outages=Outages(plan.limits.patience_s),
             kill_holders=kill_holders,
