@@ -91,7 +91,7 @@ class View:
                 bytes_per_s=self._hosts.rate(name),
                 first_byte_s=self._hosts.first_byte_s(name),
                 more_helps=gauge.more_helps(now),
-                worth_s=decisions.WORTH_S if gauge.is_tried() else decisions.UNTRIED_WORTH_S,
+                worth_s=decisions.UNTRIED_WORTH_S if gauge.is_trial_dear() else decisions.WORTH_S,
             )
         return decisions.State(
             [self._file(each, now, is_paused=each.answer.host in paused) for each in self.transfers],

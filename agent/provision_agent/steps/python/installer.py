@@ -25,6 +25,8 @@ from .venv import Venv
 
 SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
 """pip retries by itself, for minutes per connection: after this long another attempt would only repeat that."""
+PLACE = "package indexes"
+"""They are waited for once in a run, not for each requirements file anew."""
 INSTALL_S = 3600.0
 QUICK_S = 120.0
 BYTES_S = 900.0
@@ -128,7 +130,7 @@ class Installer:
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
-        attempts = PatientAttempts(SCHEDULE, self._context.outages.patience_s)
+        attempts = PatientAttempts(SCHEDULE, self._context.outages, PLACE)
 
         def prepare_next(failure: Failure, wait_s: float) -> None:
             fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
@@ -147,6 +149,7 @@ class Installer:
             ),
             before_wait=prepare_next,
         )
+        self._context.outages.end(PLACE)
 
     def prepare(self, progress: Progress) -> None:
         """Throw away what an interrupted install left, and get uv, or a pip that is new enough.
