@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import os
 import secrets
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
 from .options import configure_logging
+from .output import say, say_json, tell
 
 if TYPE_CHECKING:
     from ..pool.server.app import Door
@@ -102,18 +101,17 @@ def command(
     shown = f"[{name}]" if ":" in name else name
     door = _door(shown, _token(token_file), options)
     if not ipaddress.ip_address(name).is_loopback:
-        print(
+        tell(
             f"provision: warning: whoever reaches {shown}:{port} can try tokens, and nothing is encrypted\n"
-            "  next: put a TLS proxy before it, with `--listen 127.0.0.1:…` and `--allow-host NAME`",
-            file=sys.stderr,
+            "  next: put a TLS proxy before it, with `--listen 127.0.0.1:…` and `--allow-host NAME`"
         )
 
     def on_open() -> None:
         url = f"http://{shown}:{port}"
         if as_json:
-            click.echo(json.dumps({"event": "serving", "url": url, "token": door.token, "pid": os.getpid()}))
+            say_json({"event": "serving", "url": url, "token": door.token, "pid": os.getpid()})
         else:
-            click.echo(f"{url}/?token={door.token}")
+            say(f"{url}/?token={door.token}")
 
     asyncio.run(serve(rules, door, listener, on_open))
 

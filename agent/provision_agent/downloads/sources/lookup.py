@@ -193,8 +193,7 @@ class Sources:
                 refused = errors.Refused(401, {}, url, token=token)
                 raise self._advised(errors.refusal(refused), url, token)
             return
-        said = errors.quoted(response.read(2 * errors.QUOTED_BYTES, 2.0), self.secret_values)
-        refused = errors.Refused(status, response.headers, response.url, said, token)
+        refused = errors.refused_by(response, secrets=self.secret_values, token=token)
         kind = addresses.kind_that_answered(url, response.headers)
         raise self._advised(kind.refusal(refused, url, self.fetcher(deadline)), response.url, token)
 
