@@ -52,7 +52,7 @@ def page_of(browser: Browser, server: Server, **options: object) -> Page:
     page.set_default_timeout(10_000)
     expect.set_options(timeout=10_000)
     page.on("pageerror", lambda error: pytest.fail(f"the page: {error}"))
-    page.goto(f"http://127.0.0.1:{server.port}/?token={TOKEN}")
+    page.goto(server.page)
     assert "token" not in page.url, "the token does not stay in the address"
     return page
 
@@ -135,7 +135,7 @@ def test_the_log_is_searched_from_the_keyboard(
     server.post("/api/runs", order(instance, profile_of(files), run_id="first"))
     server.outcome("first")
     page = page_of(browser, server)
-    page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    page.evaluate("location.hash = '#/run/first'")
     expect(page.locator("#log")).to_contain_text("PROVISIONING COMPLETE")
 
     page.keyboard.press("/")
@@ -159,7 +159,7 @@ def test_the_stop_button_asks_once_and_ends_the_run(
 ) -> None:
     begin(server, instance, files)
     page = page_of(browser, server)
-    page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    page.evaluate("location.hash = '#/run/first'")
     expect(page.locator("#state")).to_have_text("usable")
     page.get_by_role("button", name="Stop", exact=True).click()
     shoot(page, "stop-asks")
@@ -196,7 +196,7 @@ def test_the_page_goes_on_by_itself_when_the_server_was_killed(
 ) -> None:
     fault = begin(server, instance, files)
     page = page_of(browser, server)
-    page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    page.evaluate("location.hash = '#/run/first'")
     expect(page.locator("#state")).to_have_text("usable")
     server.kill()
     expect(page.locator("#contact")).to_contain_text("does not answer")
