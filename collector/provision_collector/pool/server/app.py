@@ -6,6 +6,7 @@ import asyncio
 import errno
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ from .sessions import LOOPBACK, Sessions
 
 SESSIONS_FILE = "sessions.json"
 CLOSE_WITHIN_S = 5
+SWITCH_S = 0.0005
+"""So long a thread that reads events keeps the interpreter from the event loop; Python's own 5 ms add up where runs flood."""
 MOST_WAITING = 1024
 """So many connections wait in the kernel."""
 MOST_AT_ONCE = 128
@@ -181,6 +184,7 @@ async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Call
     Raises:
         UsageError: another server has the state directory.
     """
+    sys.setswitchinterval(SWITCH_S)
     closing = asyncio.Event()
     await (
         await Store.open(rules.state_dir)
