@@ -347,6 +347,14 @@ def test_a_host_that_collapses_is_held_at_the_most_that_it_stands_and_tried_agai
     assert gauge.held is None
 
 
+def test_a_trial_is_dear_on_a_slow_line_until_it_has_been_made():
+    slow, _ = gauged(lambda count: 1.2e6, [2])
+    fast, _ = gauged(lambda count: 40e6, [2])
+    tried, _ = gauged(lambda count: 1.2e6, [2] * 5 + [4])
+
+    assert (slow.is_trial_dear(), fast.is_trial_dear(), tried.is_trial_dear()) == (True, False, False)
+
+
 def test_what_connections_brought_before_a_number_was_tried_does_not_count_against_it():
     """A connection's own speed is that of its last MiB, which a collapse made slow for seconds."""
     gauge, at = gauged(lambda count: count * 5e6 if count <= 13 else 1e6, [4, 32])

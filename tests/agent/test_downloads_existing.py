@@ -124,3 +124,28 @@ def test_a_file_that_its_owner_may_not_read_any_more_is_made_readable(
 
     assert bench.fetch_one(item).state == "skipped"
     assert bench.path("m.safetensors").stat().st_mode & 0o400
+
+
+def test_a_file_of_a_folder_that_is_there_needs_no_source(bench: Bench, server: FileServer) -> None:
+    item = Download(url=server.add("/m.safetensors", CONTENT), path="m/")
+    bench.fetch_one(item)
+    server.set_faults("/m.safetensors", Fault(status=403))
+    asked = len(server.requests)
+
+    assert bench.fetch_one(item).state == "skipped"
+    os.utime(bench.path("m/m.safetensors"), (1, 1))
+    assert bench.fetch_one(item).state == "skipped", "touched, read, and right"
+    assert len(server.requests) == asked
+    bench.path("m/m.safetensors").unlink()
+    assert bench.fetch_one(item).state == "failed"
+
+
+def test_a_file_that_two_items_share_needs_no_source_for_either(bench: Bench, server: FileServer) -> None:
+    url = server.add("/m.safetensors", CONTENT)
+    items = [Download(url=url, path="m/m.safetensors"), Download(url=url, path="m/")]
+    bench.fetch(*items)
+    server.set_faults("/m.safetensors", Fault(status=403))
+
+    results = bench.fetch(*items)
+
+    assert [results[item.key].state for item in items] == ["skipped"] * 2

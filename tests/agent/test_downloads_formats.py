@@ -91,7 +91,7 @@ def test_a_page_that_asks_for_a_login_is_a_matter_of_the_token_and_another_one_o
         hints[head] = (caught.value.message, caught.value.hint)
 
     assert "a page that asks for a login, where a safetensors file was wanted" in hints[login][0]
-    assert "set `CIVITAI_TOKEN`" in hints[login][1]
+    assert "`CIVITAI_TOKEN`" in hints[login][1]
     assert "open the URL in a browser" in hints[full(HTML)][1]
 
 

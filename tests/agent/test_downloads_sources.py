@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import socketserver
@@ -12,7 +13,7 @@ from harness.downloads import quick
 from harness.file_server import Content, Fault, FileServer
 from provision_agent.contract import source_kinds
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.plan import Download
+from provision_agent.contract.plan import Basic, Download, HeaderSecret
 from provision_agent.contract.plan_parts import HostLimits, Limits, SecretRule
 from provision_agent.downloads import Sources
 from provision_agent.downloads.http import errors
@@ -502,6 +503,151 @@ def test_every_kind_of_source_has_a_module_that_answers_for_it(name):
         assert type(addresses.kind_for(url)).__module__.rpartition(".")[2] == name
 
 
+def with_default(*hosts: str, value: str = TOKEN) -> Sources:
+    rules = [SecretRule("HF_TOKEN", hosts, is_default=True)]
+    return Sources(rules=rules, secrets={"HF_TOKEN": value} if value else {})
+
+
+def test_a_default_token_is_shown_only_where_somebody_is_refused_without_it(secure):
+    needed = Fault(status=401, unless_header=("Authorization", f"Bearer {TOKEN}"))
+    public, gated = secure.add("/public", Content(MIB)), secure.add("/gated", Content(MIB), needed)
+    sources = with_default("127.0.0.1")
+
+    assert sources.ask(public, within_s=5.0).token is None
+    assert sources.refused_without == ()
+    assert sources.ask(gated, within_s=5.0).token == "HF_TOKEN"
+    assert sources.refused_without == ("HF_TOKEN",)
+    assert authorizations(secure, "/public") == {None}
+    assert [request.headers.get("authorization") for request in secure.seen("/gated")] == [
+        None,
+        f"Bearer {TOKEN}",
+    ]
+
+
+def test_a_default_token_that_is_not_set_is_told_as_wanted(secure):
+    url = secure.add("/gated", Content(MIB), Fault(status=403))
+    sources = with_default("127.0.0.1", value="")
+
+    with pytest.raises(Failure) as refused:
+        sources.ask(url, within_s=5.0)
+
+    assert (refused.value.class_, sources.refused_without) == ("unauthorized", ("HF_TOKEN",))
+    assert len(secure.seen("/gated")) == 1
+
+
+@pytest.mark.parametrize("where", ["another host refuses", "not found", "asks to wait", "plain http"])
+def test_a_default_token_stays_where(where, secure, certificate):
+    with FileServer("127.0.0.1", certificate=None if where == "plain http" else certificate) as other:
+        refusing = other.add("/m", Content(1), Fault(status=401))
+        fault = {
+            "another host refuses": Fault(redirect=refusing.replace("127.0.0.1", "localhost")),
+            "not found": Fault(status=404),
+            "asks to wait": Fault(status=429, headers={"Retry-After": "1"}),
+            "plain http": Fault(status=401),
+        }[where]
+        url = refusing if where == "plain http" else secure.add("/first", Content(1), fault)
+        sources = with_default("127.0.0.1", "localhost")
+
+        with pytest.raises(Failure):
+            sources.ask(url, within_s=5.0)
+
+        assert {request.headers.get("authorization") for request in (*other.requests, *secure.requests)} == {
+            None
+        }
+    assert sources.refused_without == ()
+
+
+KEY, PASSWORD = "key-hush-hush", "pass hush"
+LOGIN = "Basic " + base64.b64encode(f"reader:{PASSWORD}".encode()).decode()
+
+
+def with_own(bench):
+    bench.secrets = {"KEY": KEY, "PASSWORD": PASSWORD}
+    bench.rules = (SecretRule("KEY"), SecretRule("PASSWORD"))
+    return bench
+
+
+def own_item(url: str, **more) -> Download:
+    own = {
+        "path": "m.bin",
+        "headers": {"X-Api-Key": HeaderSecret("KEY")},
+        "basic": Basic("reader", "PASSWORD"),
+    }
+    return Download(url=url, **{**own, **more})
+
+
+def shown(server: FileServer) -> set[tuple[str | None, str | None]]:
+    """What its clients showed: the header of their own, and the login."""
+    headers = [request.headers for request in server.requests]
+    return {(each.get("x-api-key"), each.get("authorization")) for each in headers}
+
+
+def test_an_items_own_header_and_login_open_its_host(bench, secure):
+    content = Content(3 * MIB, seed=4)
+    refused = [
+        Fault(status=403, unless_header=pair) for pair in (("X-Api-Key", KEY), ("Authorization", LOGIN))
+    ]
+    result = with_own(bench).fetch_one(own_item(secure.add("/m", content, *refused), sha256=content.sha256))
+
+    assert result.state == "ok"
+    assert shown(secure) == {(KEY, LOGIN)}
+    assert not any(word in str(bench.events) for word in (KEY, PASSWORD, LOGIN[6:]))
+
+
+def test_an_items_own_header_replaces_the_token_of_a_rule(bench, secure):
+    url = secure.add("/m", Content(MIB))
+    with_own(bench).secrets["HF_TOKEN"] = TOKEN
+    bench.rules += (SecretRule("HF_TOKEN", ("127.0.0.1",)),)
+
+    bench.fetch_one(own_item(url, headers={"authorization": HeaderSecret("KEY")}, basic=None))
+
+    assert authorizations(secure, "/m") == {KEY}
+
+
+@pytest.mark.parametrize("where", ["a redirect", "a mirror", "a redirect and back", "plain http"])
+def test_an_items_own_header_reaches_no_other_origin_by(where, bench, secure, certificate):
+    content = Content(MIB, seed=2)
+    plain = where == "plain http"
+    with FileServer("127.0.0.1", certificate=None if plain else certificate) as other:
+        there, back = other.add("/m", content), secure.add("/back", content)
+        if where == "a redirect and back":
+            other.add("/m", Content(1), Fault(redirect=back))
+        fault = Fault(status=404) if where == "a mirror" else Fault(redirect=there)
+        url = there if plain else secure.add("/first", Content(1), fault)
+        mirrors = (there,) if where == "a mirror" else ()
+
+        result = with_own(bench).fetch_one(own_item(url, mirrors=mirrors, sha256=content.sha256))
+
+        assert result.state == "ok"
+        assert shown(other) == {(None, None)}
+        assert {request.headers.get("x-api-key") for request in secure.seen("/back")} <= {None}
+
+
+def test_an_items_secret_that_is_not_set_fails_that_source_and_its_mirror_serves(bench, secure, server):
+    content = Content(MIB, seed=3)
+    bench.rules = (SecretRule("KEY"),)
+    alone = bench.fetch_one(own_item(secure.add("/m", content), basic=None))
+    mirror = server.add("/m", content)
+    mirrored = bench.fetch_one(own_item(secure.url("/m"), basic=None, mirrors=(mirror,), path="n.bin"))
+
+    assert alone.failure is not None
+    assert (alone.failure.class_, alone.failure.message) == (
+        "unauthorized",
+        "`KEY`, which the item's host wants, is not set",
+    )
+    assert mirrored.state == "ok"
+    assert secure.requests == []
+
+
+def test_a_secret_with_a_line_end_makes_no_second_header(bench, secure):
+    with_own(bench).secrets["KEY"] = "x\r\nX-Evil: y"
+
+    result = bench.fetch_one(own_item(secure.add("/m", Content(MIB)), basic=None))
+
+    assert result.failure is not None and result.failure.class_ == "unauthorized"
+    assert secure.requests == []
+
+
 def test_a_rule_for_the_host_that_redirects_lead_to_is_kept(bench, server):
     with FileServer(host="127.0.0.2", bytes_per_s=8 * MIB) as there:
         items = []
@@ -515,10 +661,13 @@ def test_a_rule_for_the_host_that_redirects_lead_to_is_kept(bench, server):
         busy = 0
         most = 0
 
+        counting = threading.Lock()
+
         def count(event: str, fields: dict) -> None:
             nonlocal busy, most
-            busy += {"download_started": 1, "download_finished": -1}.get(event, 0)
-            most = max(most, busy)
+            with counting:
+                busy += {"download_started": 1, "download_finished": -1}.get(event, 0)
+                most = max(most, busy)
 
         bench.on_event = count
         try:

@@ -358,7 +358,7 @@ def test_what_uv_cannot_do_pip_does_unless_the_profile_wants_uv(
         packages.install(order, venv, here.context, NO_GPU)
 
     assert version_in(venv, "numpy") == "1.26.4"
-    assert any("pip tries" in fields["message"] for fields in here.of("package_progress"))
+    assert any("pip tries" in fields["message"] for fields in here.of("warning"))
     assert "strange metadata" in caught.value.message
 
 

@@ -43,7 +43,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
 
 @pytest.fixture
 def here(tmp_path: Path) -> Surroundings:
-    return Surroundings(str(tmp_path))
+    return Surroundings(str(tmp_path), within_s=300.0)
 
 
 @pytest.fixture
@@ -255,3 +255,17 @@ def test_a_module_that_no_layer_brings_fails_its_check_at_once(
 
     assert len(index.requests) == asked
     assert [event["item"] for event in here.of("check_failed")] == ["other"]
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="there is no uv on this machine")
+def test_what_uv_linked_to_its_cache_and_somebody_spoilt_there_comes_from_the_index(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    """A file that is cut short in place is cut short in uv's cache as well: it is the same file."""
+    order = replace(ORDER, installer="uv")
+    packages.install(order, venv, here.context, NO_GPU)
+    os.truncate(site(venv, "names/core.py"), 0)
+
+    packages.install(order, venv, here.context, NO_GPU)
+
+    assert site(venv, "names/core.py").read_text() == "A = 1\n"

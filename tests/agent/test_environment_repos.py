@@ -609,3 +609,37 @@ def test_a_repair_brings_a_pinned_commit_back_and_keeps_the_commits_that_were_in
 
     assert repos.checkout(repo, here.context, sets_aside=True) == repo.ref
     assert git(folder, "for-each-ref", "--contains", own), "it is never cleaned away"
+
+
+def test_a_submodule_never_leads_to_a_disk_of_the_instance_and_the_words_say_so(
+    tmp_path: Path, origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    private = Origin(str(tmp_path / "origins" / "private"))
+    private.commit({"key": "private\n"})
+    git(origin.path, "submodule", "add", "--quiet", private.url, "part")
+    origin.commit({"main.py": "2\n"})
+
+    with pytest.raises(Failure) as caught:
+        repos.checkout(Repo(url=server.smart("ui"), path="ui", submodules=True), here.context)
+
+    assert (caught.value.class_, caught.value.case) == ("unsafe_path", "submodule_protocol")
+    assert "transport 'file' not allowed" in caught.value.message
+    assert "submodules come by https or ssh only" in caught.value.hint
+    assert not os.path.exists(os.path.join(here.context.workspace, "ui/part/key"))
+
+
+def test_no_hook_runs_because_of_a_checkout(tmp_path: Path, origin: Origin, here: Surroundings) -> None:
+    hooks = os.path.join(here.context.workspace, "ui", ".git", "hooks")
+    ran = tmp_path / "ran"
+    repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+    os.makedirs(hooks, exist_ok=True)
+    for name in ("post-checkout", "reference-transaction", "post-index-change"):
+        with open(os.path.join(hooks, name), "w", encoding="utf-8") as file:
+            file.write(f"#!/bin/sh\ntouch {ran}\n")
+        os.chmod(file.name, 0o755)
+    origin.commit({"main.py": "2\n"})
+
+    repos.checkout(Repo(url=origin.url, path="ui"), here.context)
+
+    assert read(here, "ui/main.py") == "2\n"
+    assert not ran.exists()

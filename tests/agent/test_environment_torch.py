@@ -16,7 +16,7 @@ from provision_agent.contract.failures import Failure
 from provision_agent.contract.findings import Facts
 from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Layer, Python, Torch
-from provision_agent.steps.python import installer, packages
+from provision_agent.steps.python import companions, installer, packages
 from provision_agent.steps.python.builds import candidates
 from provision_agent.steps.python.venv import Venv
 
@@ -273,3 +273,109 @@ def test_a_torch_that_was_replaced_by_hand_is_put_back_from_its_own_index(
 
     assert torch_of(venv).startswith("2.5.1+cu124")
     assert any("replaced torch 2.5.1+cu124 by 2.9.1" in f["message"] for f in here.of("warning"))
+
+
+FITS = {
+    "2.9.1+cu128": ["torchvision==0.24.*", "torchaudio==2.9.1"],
+    "2.11.0": ["torchvision==0.26.*", "torchaudio==2.11.0"],
+    "2.1.0": ["torchvision==0.16.*", "torchaudio==2.1.0"],
+    "2.0.1": ["torchvision==0.15.*", "torchaudio==2.0.*"],
+    "1.13.1": ["torchvision==0.14.*", "torchaudio==0.13.*"],
+    "2.10.0.dev20250901+cu128": ["torchvision", "torchaudio"],
+}
+
+
+@pytest.mark.parametrize("version", FITS)
+def test_companions_follow_from_the_version_of_torch(version: str) -> None:
+    assert companions.requirements(["torchvision", "torchaudio"], version, {}) == FITS[version]
+
+
+def test_a_companion_with_a_version_of_its_own_and_any_other_package_are_left_alone() -> None:
+    extras = ["torchvision==0.20.0", "torchaudio>=2", "xformers", "TorchAudio"]
+
+    assert companions.requirements(extras, "2.5.1", {}) == [*extras[:3], "torchaudio==2.5.1"]
+    assert companions.requirements(extras, "2.5.1", {"torchaudio": "2.5.0"}) == extras
+
+
+def with_audio(*versions: str, **fields: Any) -> Python:
+    layer = Layer(torch=Torch(versions=versions, extras=("torchvision", "torchaudio")))
+    return Python(installer="pip", timeout_s=5, retries=0, layers=(layer,), **fields)
+
+
+def audio_of(venv: Venv) -> str:
+    code = "from importlib.metadata import version; print(version('torchaudio'))"
+    return (
+        subprocess.run([venv.python, "-c", code], check=True, stdout=subprocess.PIPE, timeout=20)
+        .stdout.decode()
+        .strip()
+    )
+
+
+@pytest.mark.parametrize("versions", [("2.5.1",), ()], ids=["a version", "the newest"])
+def test_a_companion_that_does_not_say_so_is_chosen_to_match_torch(
+    versions: tuple[str, ...], index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    """The newest torchaudio asks for no torch, and is for another one."""
+    index.add("torchaudio", "2.11.0+cpu", index="whl/cpu")
+    index.add("torchaudio", "2.5.1+cpu", index="whl/cpu")
+
+    packages.install(with_audio(*versions), venv, here.context, machine(None))
+
+    assert torch_of(venv) == "2.5.1+cpu 0.20.1+cpu"
+    assert audio_of(venv) == "2.5.1+cpu"
+
+
+def test_a_layer_says_which_companion_does_not_exist(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    index.add("torchaudio", "2.11.0+cpu", index="whl/cpu")
+
+    with pytest.raises(Failure) as caught:
+        packages.install(with_audio("2.5.1"), venv, here.context, machine(None))
+
+    assert caught.value.class_ == "not_found"
+    assert "torch 2.5.1 goes with torchvision==0.20.*, torchaudio==2.5.1" in caught.value.message
+
+
+def test_a_companion_for_another_torch_is_replaced_by_the_next_run(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    index.add("torchaudio", "2.11.0+cpu", index="whl/cpu")
+    index.add("torchaudio", "2.5.1+cpu", index="whl/cpu")
+    loose = Layer(torch=Torch(versions=("2.5.1",), extras=("torchvision", "torchaudio>=2.6")))
+    order = Python(installer="pip", timeout_s=5, retries=0, layers=(loose,))
+    packages.install(order, venv, here.context, machine(None))
+    assert audio_of(venv) == "2.11.0+cpu"
+
+    packages.install(with_audio("2.5.1"), venv, here.context, machine(None))
+
+    assert audio_of(venv) == "2.5.1+cpu"
+
+
+def test_what_a_failed_torch_layer_was_to_bring_nothing_else_brings(
+    index: PackageIndex, here: Surroundings, venv: Venv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by name nor for another package: another torch is four gigabytes, and nobody asked for it."""
+    here = Surroundings(here.workspace, within_s=150.0)
+    monkeypatch.setenv("PIP_INDEX_URL", index.url)
+    index.add_torch("2.11.0")
+    index.add("torchaudio", "2.11.0")
+    index.add("node", "1.0", requires=["torch>=1.9"])
+    index.add("harmless", "1.0")
+    order = with_audio("2.4.0")
+    with pytest.raises(Failure):
+        packages.install(order, venv, here.context, machine(None))
+
+    path = here.write("ui/requirements.txt", "node\ntorchaudio\n")
+    with pytest.raises(Failure) as caught:
+        packages.install_requirements(path, venv, here.context, order, "ui/requirements.txt", "required")
+    assert caught.value.class_ == "missing"
+    assert "ui/requirements.txt needs torch" in caught.value.message
+    assert "the torch layer was to bring" in caught.value.message
+    path = here.write("ui/requirements.txt", "harmless\n")
+    packages.install_requirements(path, venv, here.context, order, "ui/requirements.txt", "required")
+
+    code = "import importlib.metadata as m; print(sorted(d.name.lower() for d in m.distributions()))"
+    there = subprocess.run([venv.python, "-c", code], check=True, stdout=subprocess.PIPE, timeout=20).stdout
+    assert b"harmless" in there
+    assert b"torch" not in there

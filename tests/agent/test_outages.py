@@ -133,9 +133,25 @@ def test_patience_begins_anew_for_a_server_that_nobody_has_waited_for(outages, c
 
 
 def test_attempts_at_what_cannot_be_reached_end_by_time_and_others_by_number():
-    patient = PatientAttempts(Schedule(attempts=2, base_s=0.1), 60.0)
+    patient = PatientAttempts(Schedule(attempts=2, base_s=0.1), Outages(60.0), "packages")
     assert all(patient.after_failure(Failure("network", "no route")) is not None for _ in range(9))
 
-    counted = PatientAttempts(Schedule(attempts=2, base_s=0.1), 60.0)
+    counted = PatientAttempts(Schedule(attempts=2, base_s=0.1), Outages(60.0), "packages")
     assert counted.after_failure(Failure("upstream_down", "503")) is not None
     assert counted.after_failure(Failure("upstream_down", "503")) is None
+
+
+def test_patience_that_is_spent_is_not_had_again_by_the_next_piece_of_work(outages, clock):
+    down, schedule = Failure("network", "no route"), Schedule(attempts=2, base_s=0.1)
+    first = PatientAttempts(schedule, outages, "packages")
+    while (wait_s := first.after_failure(down)) is not None:
+        clock.now += wait_s
+    assert first.failures > 2
+
+    second = PatientAttempts(schedule, outages, "packages")
+    assert second.after_failure(down) is not None
+    assert second.after_failure(down) is None
+
+    outages.end("packages")
+    third = PatientAttempts(schedule, outages, "packages")
+    assert all(third.after_failure(down) is not None for _ in range(5))

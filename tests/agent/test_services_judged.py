@@ -28,6 +28,8 @@ from provision_agent.contract.plan import Service
 from provision_agent.services import handover, manager, restarting
 from provision_agent.services.wait_ready import wait_ready
 
+pytestmark = pytest.mark.timeout(120)  # whole runs, several of them a test
+
 NODES = "ComfyUI/custom_nodes"
 GOOD = "class Face: pass\nNODE_CLASS_MAPPINGS = {'FaceSwap': Face}\n"
 BROKEN = "import a_package_that_nobody_installed\n"
@@ -52,7 +54,7 @@ def runs(tmp_path: Path) -> Iterator[AgentRuns]:
 
 
 def comfyui(port: int, **fields: Any) -> dict[str, Any]:
-    ready = {"url": f"http://127.0.0.1:{port}/system_stats", "within_s": 20, "successes": 1}
+    ready = {"url": f"http://127.0.0.1:{port}/system_stats", "within_s": 60, "successes": 1}
     words = ["main.py", "--port", str(port), "--state", "../state"]
     about = {"name": "comfyui", "run": [sys.executable, *words], "directory": "ComfyUI", "level": "critical"}
     return {**about, "ready": ready, **fields}
@@ -86,7 +88,6 @@ def test_a_node_that_the_running_comfyui_cannot_import_counts_at_its_own_level(
     assert bool(told.of("run_usable")) == is_usable
 
 
-@pytest.mark.timeout(90)
 def test_a_node_that_another_start_mends_holds_in_the_end(runs: AgentRuns, tmp_path: Path, port: int) -> None:
     """It loads with a file of the profile that comes after the start."""
     code = "open(__file__.replace('__init__.py', 'settings.json')).close()\n" + GOOD
@@ -174,7 +175,6 @@ def test_a_node_of_a_later_run_starts_the_service_anew_once(
     assert third.of("service_restarted") == []
 
 
-@pytest.mark.timeout(90)
 def test_a_node_that_was_mended_by_hand_is_loaded_by_the_next_run(
     runs: AgentRuns, tmp_path: Path, port: int
 ) -> None:
@@ -205,7 +205,7 @@ def test_a_comfyui_is_known_by_what_it_answers_wherever_its_program_lies(
 ) -> None:
     """It runs in the workspace, and `ready` asks for another address than usual."""
     words = ["ComfyUI/main.py", "--port", str(port), "--state", "state"]
-    ready = {"url": f"http://127.0.0.1:{port}{path}", "within_s": 20, "successes": 1}
+    ready = {"url": f"http://127.0.0.1:{port}{path}", "within_s": 60, "successes": 1}
     service = comfyui(port, run=[sys.executable, *words], directory=".", ready=ready)
     plan = {"services": [service]}
     runs.run(plan)
@@ -342,7 +342,6 @@ def slow_models() -> Iterator[list[dict[str, Any]]]:
         yield found
 
 
-@pytest.mark.timeout(120)
 def test_no_prompt_is_lost_where_models_keep_coming_and_a_node_has_changed(
     runs: AgentRuns, tmp_path: Path, port: int, slow_models: list[dict[str, Any]]
 ) -> None:
@@ -360,7 +359,6 @@ def test_no_prompt_is_lost_where_models_keep_coming_and_a_node_has_changed(
     assert (len(traffic.taken), lost(runs, traffic)) == (100, set())
 
 
-@pytest.mark.timeout(120)
 def test_models_never_start_a_service_anew(
     runs: AgentRuns, port: int, slow_models: list[dict[str, Any]]
 ) -> None:
@@ -376,7 +374,6 @@ def test_models_never_start_a_service_anew(
     assert starts(runs) == 1
 
 
-@pytest.mark.timeout(120)
 def test_prompts_that_wait_when_a_busy_service_is_started_anew_are_queued_again_under_their_ids(
     runs: AgentRuns, tmp_path: Path, port: int
 ) -> None:
@@ -389,11 +386,25 @@ def test_prompts_that_wait_when_a_busy_service_is_started_anew_are_queued_again_
     wait_ready(service, here.context)
 
     assert len(prompts) >= 2
-    assert restarting.send_again(service, here.context, prompts) == len(prompts)
+    assert restarting.send_again(service, here.context) == (len(prompts), len(prompts))
+    assert restarting.send_again(service, here.context) == (0, 0)
     assert lost(runs, traffic) == set()
 
 
-@pytest.mark.timeout(120)
+def test_prompts_of_a_service_that_a_killed_agent_took_down_are_queued_again_by_the_next_run(
+    runs: AgentRuns, tmp_path: Path, port: int
+) -> None:
+    here, service = in_process(runs, port)
+    traffic = Traffic(port, seconds=0.4, most=5)
+    traffic.wait()
+    restarting.take_down_busy(service, here.context)
+
+    told = runs.run({"services": [comfyui(port)]})
+
+    assert told.verdict == "complete"
+    assert lost(runs, traffic) == set()
+
+
 def test_no_prompt_slips_into_the_moment_between_the_look_and_the_end(
     runs: AgentRuns, tmp_path: Path, port: int
 ) -> None:
@@ -546,9 +557,9 @@ def test_a_stranger_who_knocks_for_a_service_gives_it_no_secrets(runs: AgentRuns
 
 SLOW = """
 import http.server, sys, time
-for number in range(8):
+for number in range(12):
     print("compiling", number, flush=True)
-    time.sleep(0.4)
+    time.sleep(0.5)
 class Handler(http.server.BaseHTTPRequestHandler):
     code = 200
     def do_GET(self):
@@ -559,7 +570,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 def test_within_counts_from_the_last_growth_of_the_log(runs: AgentRuns, port: int) -> None:
     runs.write("slow.py", SLOW)
-    ready = {"url": f"http://127.0.0.1:{port}/health", "within_s": 2.0, "successes": 1}
+    ready = {"url": f"http://127.0.0.1:{port}/health", "within_s": 4.0, "successes": 1}
     service = {"name": "ui", "run": [sys.executable, "-u", "slow.py", str(port)], "ready": ready}
 
     assert runs.run({"services": [service]}).verdict == "complete"
@@ -568,7 +579,7 @@ def test_within_counts_from_the_last_growth_of_the_log(runs: AgentRuns, port: in
 def test_what_an_access_log_writes_of_our_own_asking_is_no_growth(runs: AgentRuns, port: int) -> None:
     """It answers 503 for ever, and logs every request."""
     runs.write("slow.py", SLOW)
-    ready = {"url": f"http://127.0.0.1:{port}/health", "within_s": 2.0, "successes": 1}
+    ready = {"url": f"http://127.0.0.1:{port}/health", "within_s": 4.0, "successes": 1}
     program = [sys.executable, "-u", "slow.py", str(port), "never"]
 
     told = runs.run({"services": [{"name": "ui", "run": program, "ready": ready, "level": "critical"}]})

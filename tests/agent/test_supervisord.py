@@ -208,7 +208,7 @@ def test_a_comfyui_that_the_image_started_is_judged_and_started_anew_by_the_imag
     unit = f'[program:image-ui]\ncommand=bash "{wrapper.replace("%", "%%")}"\nstartsecs=0\nstopasgroup=true\n'
     (image.folder / "etc/conf.d/image-ui.conf").write_text(unit)
     image.asked("update")
-    ready = Ready(f"http://127.0.0.1:{port}/system_stats", within_s=20.0, successes=1)
+    ready = Ready(f"http://127.0.0.1:{port}/system_stats", within_s=60.0, successes=1)
     service = Service(name="ui", run=argv, directory="ComfyUI", ready=ready)
     until(lambda: adoption.find(argv, os.path.join(here.workspace, "ComfyUI"), port))
     repo = Repo(url="", path="ComfyUI/custom_nodes/faces")

@@ -660,3 +660,48 @@ def test_a_file_that_cannot_be_read_ends_with_2(
 
     assert exit_.value.code == 2
     assert "next:" in capsys.readouterr().err
+
+
+LEFT_OUT = {
+    "a cloud's metadata": (
+        "http://169.254.169.254/latest/meta-data/iam/m.safetensors",
+        "credentials of its machines",
+    ),
+    "the same, written as IPv6": (
+        "http://[::ffff:169.254.169.254]/m.safetensors",
+        "credentials of its machines",
+    ),
+    "a metadata host by name": (
+        "http://metadata.google.internal/m.safetensors",
+        "credentials of its machines",
+    ),
+    "a file": ("file:///etc/shadow", "a file of the instance itself"),
+    "a program on the instance": ("http://localhost:8080/m.safetensors", "a program on the instance itself"),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_an_address_of_the_instance_itself_is_listed_and_not_taken(tmp_path: Path, case: str) -> None:
+    url, why = LEFT_OUT[case]
+    path = tmp_path / "x.sh"
+    path.write_text(f'#!/bin/bash\nCHECKPOINT_MODELS=(\n"{url}"\n"https://example.org/n.safetensors"\n)\n')
+
+    converted = from_file(path)
+
+    assert [item["url"] for item in converted.listed("downloads")] == ["https://example.org/n.safetensors"]
+    assert any(why in sentence and url in sentence for sentence in converted.unresolved)
+
+
+def test_what_is_open_acts_on_no_terminal(tmp_path: Path) -> None:
+    converted = from_file(_script(tmp_path, "https://example.org/n.safetensors"))
+    converted.unresolve("a name with \x1b]0;owned\x07 and \u202e and \x9b31m")
+
+    text = converted.to_yaml(comment="imported")
+
+    assert "a name with \\x1b]0;owned\\x07 and \\u202e and \\x9b31m" in text
+
+
+def _script(folder: Path, url: str) -> Path:
+    path = folder / "x.sh"
+    path.write_text(f'#!/bin/bash\nCHECKPOINT_MODELS=(\n"{url}"\n)\n')
+    return path

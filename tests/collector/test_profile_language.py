@@ -85,6 +85,11 @@ def test_gentle_hosts_stay_gentle_beside_those_of_the_profile() -> None:
     }
 
 
+def test_a_run_is_patient_for_a_minute_unless_the_profile_says_otherwise() -> None:
+    assert plan_of("").limits.patience_s == 60.0
+    assert plan_of("limits: {patience: 5m}").limits.patience_s == 300.0
+
+
 def test_an_items_limits_lie_over_the_profiles() -> None:
     plan = plan_of(
         "limits: {file: 1h, attempts: 9, connections: 2, stall: {below: 1MB, for: 5s}}\n"

@@ -90,6 +90,10 @@ PROBLEMS = {
         "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:` or `gs://`",
     ),
     "a URL without a host": ("downloads: [{url: 'https:///a', path: a}]", "2:19: `https:///a` is not complete: write `https://HOST/PATH`"),
+    "a URL with a token as its user": (
+        "downloads:\n  - {url: 'https://hf_abcdef@huggingface.co/m.safetensors', path: a.bin}",
+        "3:11: a login in a URL would be stored on the instance: declare the host's token under `secrets`",
+    ),
     "a URL with a password": (
         "repos: [{url: 'https://me:pw@h/a', path: a}]",
         "2:15: a password in a URL would be stored on the instance: declare the host's token under `secrets`",
@@ -228,6 +232,18 @@ PROBLEMS = {
     "a limit that only the run has": (
         "downloads: [{url: https://h/a, path: a, limits: {rate: 1MB}}]",
         "2:50: unknown key `rate`; known here: attempt, attempts, connect, connections, file, lookup, stall",
+    ),
+    "a header in plain sight": (
+        "secrets: {K: {}}\ndownloads: [{url: http://h/a, path: a, headers: {X-K: {secret: K}}}]",
+        "3:40: `headers` goes to https hosts only, and `url` is none: write `https://`",
+    ),
+    "a header of ours": (
+        "secrets: {K: {}}\ndownloads: [{url: https://h/a, path: a, headers: {Host: {secret: K}}}]",
+        "3:51: `Host` is set by provision itself: choose another header",
+    ),
+    "a login with a colon": (
+        'secrets: {K: {}}\ndownloads: [{url: https://h/a, path: a, basic: {user: "a:b", secret: K}}]',
+        "3:55: `a:b` is not a name for a login: visible characters without `:`",
     ),
     "an empty marker": ('markers: {failure: [""]}', "2:21: an item of `failure` must not be empty"),
     "an unknown base": ("extends: comfyu", "2:10: no built-in profile `comfyu`; did you mean `comfyui`? (a file is given with `/` or `.yaml`)"),

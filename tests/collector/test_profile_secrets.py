@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from provision_collector.errors import ProfileError
 from provision_collector.profile import Profile, secret_values
 
 PROFILE = Profile.from_text(
@@ -56,3 +59,73 @@ def test_no_warning_shows_a_value() -> None:
         warnings = secret_values(PROFILE, {"HF_TOKEN": value})[1]
 
         assert warnings and not any(value.strip(' "') in warning for warning in warnings)
+
+
+DEFAULTS = Profile.from_text("""
+version: 1
+downloads:
+  - {url: "hf://o/r/a", path: a, mirrors: ["https://github.com/o/r/releases/download/v1/a"]}
+  - {url: "http://civitai.com/api/download/models/1", path: b}
+""")
+
+
+def rules_of(text: str) -> list[str]:
+    profile = Profile.from_text("version: 1\n" + text)
+    return [rule.name for rule in profile.secret_rules if rule.is_default]
+
+
+def test_default_rules_follow_the_hosts_of_items_and_no_plain_http() -> None:
+    assert [(rule.name, rule.is_default) for rule in DEFAULTS.secret_rules] == [
+        ("HF_TOKEN", True),
+        ("GITHUB_TOKEN", True),
+    ]
+    assert DEFAULTS.without_default_secrets().secret_rules == ()
+    assert rules_of('downloads: [{url: "civitai:7", path: a}]') == ["CIVITAI_TOKEN"]
+    assert rules_of("repos: [{url: https://github.com/o/r, path: r}]") == []
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "HF_TOKEN: {}",
+        "MINE: {aliases: [HF_TOKEN]}",
+        "HUGGINGFACE_HUB_TOKEN: {}",
+        "MINE: {hosts: [huggingface.co]}",
+    ],
+)
+def test_no_default_rule_stands_where_the_profile_speaks_of_its_name_or_host(own: str) -> None:
+    assert rules_of(f'secrets: {{{own}}}\ndownloads: [{{url: "hf://o/r/a", path: a}}]') == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "path"),
+    [
+        ("HF_TOKEN_PATH", ""),
+        ("HF_HOME", "token"),
+        ("XDG_CACHE_HOME", "huggingface/token"),
+        ("HOME", ".cache/huggingface/token"),
+    ],
+)
+def test_the_token_of_hf_auth_login_is_found_by_its_own_variables(
+    variable: str, path: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "there" / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("hf_of_the_login\n")
+    environ = {variable: str(tmp_path / "there")}
+
+    assert secret_values(DEFAULTS, environ) == ({"HF_TOKEN": "hf_of_the_login"}, [])
+    assert secret_values(DEFAULTS, {**environ, "HUGGINGFACE_HUB_TOKEN": "hf_set"})[0] == {
+        "HF_TOKEN": "hf_set"
+    }
+    assert secret_values(PROFILE, environ)[0] == {}, "a profile's own rule is as it says"
+
+
+def test_a_default_secret_that_is_not_set_is_no_warning() -> None:
+    assert secret_values(DEFAULTS, {"GH_TOKEN": "ghp_x"}) == ({"GITHUB_TOKEN": "ghp_x"}, [])
+
+
+def test_a_condition_may_name_a_default_secret_and_a_command_may_not() -> None:
+    Profile.from_text('version: 1\ndownloads: [{url: "hf://o/r/a", path: a, when: {secret: HF_TOKEN}}]')
+    with pytest.raises(ProfileError, match="unknown secret `HF_TOKEN`"):
+        Profile.from_text("version: 1\ncommands: [{name: a, run: [b], secrets: [HF_TOKEN]}]")

@@ -10,6 +10,7 @@ from pathlib import Path
 import provision_agent
 import provision_collector.errors
 import pytest
+from provision_agent.contract.cases import CASES
 from provision_agent.contract.events import AGENT, BOTH, COLLECTOR, EVENTS
 from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.status import RunState
@@ -114,3 +115,28 @@ def test_the_page_knows_every_verdict_every_next_step_and_every_event_of_an_item
     next_steps = [word for word, text in NEXT.items() if text]
 
     assert [name for name in (*VERDICTS, *next_steps, *of_items) if f'"{name}"' not in words] == []
+
+
+def test_the_agent_advises_only_by_cases_that_are_registered():
+    calls = [
+        node
+        for path in AGENT_FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("Failure", "advise")
+    ]
+    named = {
+        part.value
+        for call in calls
+        for words in (*call.args[:1], *(each.value for each in call.keywords if each.arg == "case"))
+        for part in ast.walk(words)
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+    }
+
+    assert len(calls) > 50
+    assert named <= {*CASES, *FAILURES}
+    assert not [call.lineno for call in calls for each in call.keywords if each.arg == "hint"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_is_documented(name):
+    assert f"| `{name}` |" in document("TROUBLESHOOTING.md")

@@ -49,7 +49,7 @@ class AgentRuns:
         return dict(json.loads(done.stdout.partition(b"provision-answer ")[2]))
 
     def run(
-        self, plan: dict[str, Any], secrets: dict[str, str] | None = None, *, within_s: float = 60
+        self, plan: dict[str, Any], secrets: dict[str, str] | None = None, *, within_s: float = 100
     ) -> Told:
         """Do *plan* to its end."""
         return finished(self.start(plan, secrets), within_s=within_s)
@@ -110,7 +110,7 @@ def told_so_far(events: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.endswith("}")]
 
 
-def finished(events: Path, *, within_s: float = 60) -> Told:
+def finished(events: Path, *, within_s: float = 100) -> Told:
     """The events of a run, when it has ended."""
     until(
         lambda: [each for each in told_so_far(events) if each["event"] == "run_finished"], within_s=within_s

@@ -333,6 +333,52 @@ def make_certificate(directory: str, *names: str) -> str:
     return path
 
 
+def issue_certificate(directory: str, *names: str) -> tuple[str, str]:
+    """Make an authority, and a certificate of it for *names*, which serves clients as well as servers.
+
+    Returns:
+        The authority's certificate, and a PEM file with key and certificate of the other.
+    """
+    authority, own = os.path.join(directory, "authority"), os.path.join(directory, "own")
+    kinds = [f"{'IP' if re.fullmatch(r'[0-9.]+|.*:.*', name) else 'DNS'}:{name}" for name in names]
+    with open(f"{own}.ext", "w") as file:
+        file.write(f"subjectAltName={','.join(kinds)}\nextendedKeyUsage=serverAuth,clientAuth\n")
+    new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
+    sign = ["openssl", "x509", "-req", "-days", "2", "-CAcreateserial", "-extfile", f"{own}.ext"]
+    for argv in (
+        [
+            *new,
+            "-x509",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=authority",
+            "-keyout",
+            f"{authority}.key",
+            "-out",
+            f"{authority}.crt",
+        ],
+        [*new, "-subj", "/CN=test", "-keyout", f"{own}.key", "-out", f"{own}.csr"],
+        [
+            *sign,
+            "-CA",
+            f"{authority}.crt",
+            "-CAkey",
+            f"{authority}.key",
+            "-in",
+            f"{own}.csr",
+            "-out",
+            f"{own}.crt",
+        ],
+    ):
+        subprocess.run(argv, check=True, capture_output=True, timeout=30)
+    with open(f"{own}.pem", "wb") as whole:
+        for part in (f"{own}.key", f"{own}.crt"):
+            with open(part, "rb") as piece:
+                whole.write(piece.read())
+    return f"{authority}.crt", f"{own}.pem"
+
+
 def _has_header(request: Request, header: tuple[str, str] | None) -> bool:
     return header is not None and request.headers.get(header[0].lower()) == header[1]
 

@@ -44,6 +44,8 @@ class HostileInstance:
         self.events = events
         self.answers = dict(answers or {})
         self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.asked = asyncio.Event()
+        """Set by every request."""
         self.is_agent_alive = True
         self.port = 0
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,6 +132,7 @@ class HostileInstance:
         request = json.loads(await process.stdin.read() or b"{}")
         subcommand = head["arguments"][0]
         self.requests.append((subcommand, request))
+        self.asked.set()
         answer = dict(self.answers.get(subcommand, {}))
         if subcommand == "start":
             self._run = request["run"]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import ssl
 import stat
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 FAKE_TORCH = """
 import os, types
@@ -66,10 +68,17 @@ def wheel(
 
 
 class PackageIndex:
-    """Serve while entered. `statuses` maps the beginning of a path to the status that it is refused with."""
+    """Serve while entered. `statuses` maps the beginning of a path to the status that it is refused with.
 
-    def __init__(self) -> None:
+    Args:
+        certificate: A PEM file with key and certificate: serve https.
+        clients: A PEM file: only clients with a certificate that it vouches for are served.
+        login: ``user:password``, without which everything is refused.
+    """
+
+    def __init__(self, *, certificate: str = "", clients: str = "", login: str = "") -> None:
         self.statuses: dict[str, int] = {}
+        self._certificate, self._clients, self._login = certificate, clients, login
         self.requests: list[str] = []
         self._wheels: dict[str, dict[str, dict[str, bytes]]] = {}
         self._server: ThreadingHTTPServer | None = None
@@ -89,6 +98,8 @@ class PackageIndex:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if self._certificate:
+            self._server.socket = self._tls().wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -96,6 +107,14 @@ class PackageIndex:
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
+
+    def _tls(self) -> ssl.SSLContext:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(self._certificate)
+        if self._clients:
+            tls.load_verify_locations(self._clients)
+            tls.verify_mode = ssl.CERT_REQUIRED
+        return tls
 
     @property
     def url(self) -> str:
@@ -116,7 +135,7 @@ class PackageIndex:
     def base(self) -> str:
         """Below it are the indexes by name."""
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self._server.server_port}"
 
     def add(
         self,
@@ -149,8 +168,14 @@ class PackageIndex:
         refusal = next(
             (code for start, code in self.statuses.items() if request.path.startswith(start)), None
         )
-        body = None if refusal is not None else self._body(request.path)
+        if self._login:
+            wanted = "Basic " + base64.b64encode(self._login.encode()).decode()
+            refusal = None if request.headers.get("Authorization") == wanted else 401
+        # whoever takes it for a proxy names the whole URL
+        body = None if refusal is not None else self._body(urlsplit(request.path).path)
         request.send_response(refusal or (404 if body is None else 200))
+        if refusal == 401:
+            request.send_header("WWW-Authenticate", "Basic")
         request.send_header("Content-Type", "text/html" if request.path.endswith("/") else "application/zip")
         request.send_header("Content-Length", str(len(body or b"")))
         request.end_headers()

@@ -48,7 +48,7 @@ def _audit(request: AuditRequest) -> AuditAnswer:
     root = standing_workspace(plan).root
     of_one_run = frozenset(file.path for file in plan.files if "${run_id}" in file.content)
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="audit")
-    context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets)
+    context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets, offered=request.offered)
     audit = Audit(plan, context, is_quick=request.is_quick, of_one_run=of_one_run)
     items = tuple(audit.items())
     if request.distrust:
@@ -78,6 +78,7 @@ class Audit:
             nearest_folder(self._context.workspace),
             within_s=WITHIN_S,
             secrets=self._context.secrets,
+            offered=self._context.offered,
             has_state=False,
         )
         with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:

@@ -60,7 +60,13 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
     is_reading = request.pin and request.is_instance
     within_s = READING_WITHIN_S if is_reading else WITHIN_S
-    context = quiet_context(root, within_s=within_s, secrets=request.secrets, has_state=request.is_instance)
+    context = quiet_context(
+        root,
+        within_s=within_s,
+        secrets=request.secrets,
+        offered=request.offered,
+        has_state=request.is_instance,
+    )
     survey = Survey(plan, context, packages=request.packages, pin=request.pin)
     told = survey.ask()
     standing = [survey.look()] if request.is_instance else []
@@ -84,6 +90,8 @@ class Survey:
 
     def ask(self) -> SourcesAnswer:
         """Every source of every download and repo, in the plan's order: first the URL, then the mirrors, then the substitute."""
+        for item in self._plan.downloads:
+            self._access.add(item)
         repos = [
             (repo, [self._pool.submit(self._ask_repo, url, repo) for url in (repo.url, *repo.mirrors)])
             for repo in self._plan.repos
@@ -98,6 +106,7 @@ class Survey:
             ),
             tuple(ItemTold(repo.path, tuple(told.result() for told in asked)) for repo, asked in repos),
             self._taken(),
+            self._access.refused_without,
         )
 
     def _taken(self) -> Dict[str, Tuple[str, ...]]:
@@ -262,6 +271,7 @@ class Survey:
             nearest_folder(self._context.workspace),
             within_s=WITHIN_S,
             secrets=self._context.secrets,
+            offered=self._context.offered,
             has_state=False,
         )
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from typing import Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from ..contract.failures import Failure
 from ..contract.messages import (
@@ -141,7 +141,12 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
 
 
 def quiet_context(
-    root: str, *, within_s: float, secrets: Optional[Mapping[str, str]] = None, has_state: bool = True
+    root: str,
+    *,
+    within_s: float,
+    secrets: Optional[Mapping[str, str]] = None,
+    offered: Iterable[str] = (),
+    has_state: bool = True,
 ) -> Context:
     """What a step is handed when nobody runs: it reports to nobody.
 
@@ -163,6 +168,7 @@ def quiet_context(
         remaining_s=lambda: end - time.monotonic(),
         output=lambda line: None,
         secrets=dict(secrets or {}),
+        offered=frozenset(offered),
         outages=Outages(PATIENCE_S),
     )
 

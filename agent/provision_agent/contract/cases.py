@@ -37,6 +37,7 @@ CASES: Dict[str, Case] = {
     # -- tokens
     "token_refused": Case("the value of `{token}` is refused: make a new token, or give its account access"),
     "token_unset": Case("set `{token}` in your environment, then the same command again"),
+    "token_unsendable": Case("correct the value of `{token}` in your environment"),
     "token_undeclared": Case(
         "list `{token}` with the URL's host under `secrets:` of the profile, and set it in your environment if it is not",
         "fix_profile",
@@ -66,6 +67,17 @@ CASES: Dict[str, Case] = {
     "proxy_refuses": Case("check `https_proxy` and `no_proxy` on the instance", "fix_instance"),
     "unsafe_archive": Case("do not unpack it: look at it first"),
     "no_file_name": Case("give the item a `path` that ends in a file name"),
+    "odd_name": Case(
+        "leave that file out with `exclude`, or take the files one by one, each with a `path` of its own"
+    ),
+    "name_taken": Case(
+        "move that file away on the instance, or give the item a `path` that ends in another file name",
+        "fix_profile",
+    ),
+    "leads_out": Case(
+        "write the path that the link leads to, or remove the link on the instance; a link of your own is followed",
+        "fix_profile",
+    ),
     "two_items_one_path": Case("give each of the two a `path` of its own that ends in a file name"),
     "patterns": Case(
         "correct `include` and `exclude`: they are compared with paths such as `unet/model.safetensors`"
@@ -122,6 +134,10 @@ CASES: Dict[str, Case] = {
     # -- repositories
     "private_repository": Case(
         "the repository is private or does not exist: check the URL, or make it public"
+    ),
+    "submodule_protocol": Case(
+        "submodules come by https or ssh only: leave `submodules: true` out, or list that repository under `repos:` with an "
+        "address of your own"
     ),
     "url_or_ref": Case("check `url` and `ref` of the repo in the profile"),
     "ref": Case("correct `ref` of the repo in the profile"),

@@ -49,7 +49,7 @@ FAILURES: Dict[str, FailureClass] = {
         "host",
     ),
     "rate_limited": FailureClass(
-        "wait, then the same command again; what has landed is kept",
+        "wait and run the same `provision up` again; what has landed is kept",
         "retry",
         "host",
         is_retriable=True,
@@ -69,14 +69,14 @@ FAILURES: Dict[str, FailureClass] = {
         "the source has another size than the profile says: correct `size`, or the URL", "fix_profile", "item"
     ),
     "truncated": FailureClass(
-        "the same command again: it goes on where the transfer ended",
+        "run the same `provision up` again: it goes on where the transfer ended",
         "retry",
         "item",
         is_retriable=True,
         helps_afresh=True,
     ),
     "stalled": FailureClass(
-        "the same command again: it goes on where it stopped; add a `mirrors:` entry if it keeps stalling",
+        "run the same `provision up` again: it goes on where it stopped; add a `mirrors:` entry if it keeps stalling",
         "retry",
         "item",
         is_retriable=True,
@@ -332,6 +332,14 @@ class Failure(Exception):
     def advise(self, case: str, **about: object) -> None:
         """Give the advice of *case* in place of the present one."""
         self.case, self.about = case, {name: str(value) for name, value in about.items()}
+
+    def saying(self, message: str) -> Failure:
+        """The same failure in other words."""
+        other = Failure(
+            self.class_, message, case=self.case, about=self.about, retriable=self.retriable, **self.facts
+        )
+        other.place = self.place
+        return other
 
     @property
     def wait_s(self) -> Optional[float]:

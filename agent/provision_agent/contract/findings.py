@@ -135,6 +135,8 @@ class SourcesAnswer:
     repos: Tuple[ItemTold, ...] = bounded()
     taken: Dict[str, Tuple[str, ...]] = bounded(factory=dict)
     """By a download's key, why its final name cannot be its own."""
+    secrets_wanted: Tuple[str, ...] = bounded((), max_entries=256, max_chars=256)
+    """Rules of the plan whose hosts refused somebody without a token."""
     rate_bytes_per_s: Optional[float] = _seconds(None)
     """That the sources give here; None where it was not measured."""
     format: int = FORMAT
@@ -253,4 +255,32 @@ class CaptureAnswer:
     python: Optional[str] = _path(None)
     packages: Tuple[str, ...] = ()
     service: Optional[Tuple[str, ...]] = None
+    format: int = FORMAT
+
+
+# -- whoami
+
+
+@dataclass(frozen=True)
+class WhoamiRequest:
+    """A token of the model hub, to be asked about on the machine of its owner."""
+
+    token: str = bounded(max_chars=4096)
+
+
+@dataclass(frozen=True)
+class WhoamiAnswer:
+    """What the hub says of a token."""
+
+    state: str = bounded(one_of=("valid", "invalid", "other_kind", "unreachable"))
+    """`other_kind`: it is good, and does not read gated or private repositories."""
+    host: str = bounded("", max_chars=1024)
+    message: str = ""
+    """Why it is not valid, or not known."""
+    owner: str = bounded("", max_chars=256)
+    """The account."""
+    kind: str = bounded("", max_chars=64)
+    """read, write, fineGrained, or what the hub calls it."""
+    name: str = bounded("", max_chars=256)
+    """What its owner calls the token."""
     format: int = FORMAT

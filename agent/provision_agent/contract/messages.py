@@ -45,6 +45,10 @@ def _plan(default: Any = MISSING) -> Any:
     return bounded(default, max_entries=MAX_VALUES, max_chars=MAX_MESSAGE_BYTES)
 
 
+def _names() -> Any:
+    return bounded((), max_entries=MAX_SECRETS, max_chars=256)
+
+
 def _class() -> Any:
     return bounded("", max_chars=64, alias="class")
 
@@ -105,6 +109,8 @@ class StartRequest:
     run: str
     plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
+    offered: Tuple[str, ...] = _names()
+    """Secrets that are set on the other side and held back there until a host refuses to serve without them."""
     labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
     started_unix: Optional[float] = _seconds(None)
     replace: bool = False
@@ -158,6 +164,24 @@ class StartAnswer:
     def is_accepted(self) -> bool:
         """The run goes on: the rest of the answer is a `RunPlace`."""
         return self.state in ("started", "resumed", "attached")
+
+
+@dataclass(frozen=True)
+class SecretsRequest:
+    """Values that a run which is going asked for by `secrets_needed`."""
+
+    run: str = bounded(pattern=RUN_ID_PATTERN)
+    workspace: str = _path()
+    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class SecretsAnswer:
+    """Whether the run waited for them, and has them now."""
+
+    taken: bool = False
+    format: int = FORMAT
 
 
 # -- status, stop, prune, verify, facts
@@ -292,6 +316,7 @@ class SourcesRequest:
 
     plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
+    offered: Tuple[str, ...] = _names()
     is_instance: bool = False
     packages: bool = False
     measure: bool = False
@@ -307,6 +332,7 @@ class AuditRequest:
 
     plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
+    offered: Tuple[str, ...] = _names()
     is_quick: bool = False
     distrust: bool = False
 

@@ -71,11 +71,26 @@ def download_key(path: str, url: str) -> str:
 
 
 @dataclass(frozen=True)
+class HeaderSecret:
+    """The secret whose value a header has."""
+
+    secret: str
+
+
+@dataclass(frozen=True)
+class Basic:
+    """A login by name and password; the password is the value of a secret."""
+
+    user: str
+    secret: str
+
+
+@dataclass(frozen=True)
 class Download:
     """One file. A `path` that ends in ``/`` takes the server's name. `unpack` is no | auto | zip | tar.
 
     Where `url` means a whole repository, its files: those that match any of `include` (all, if that is empty) and
-    none of `exclude`.
+    none of `exclude`. `headers` and `basic` go to the https origin of `url` and nowhere else.
     """
 
     url: str
@@ -90,6 +105,8 @@ class Download:
     unpack: str = bounded("no", one_of=("no", "auto", "zip", "tar"))
     include: Tuple[str, ...] = ()
     exclude: Tuple[str, ...] = ()
+    headers: Dict[str, HeaderSecret] = bounded(factory=dict, max_entries=32)
+    basic: Optional[Basic] = None
 
     @property
     def key(self) -> str:

@@ -127,6 +127,8 @@ class SecretRule:
     name: str
     hosts: Tuple[str, ...] = ()
     aliases: Tuple[str, ...] = ()
+    is_default: bool = False
+    """No profile asked for it: its value stays with the user until a host refuses to serve without it."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import re
 from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
-from .plan_parts import HostLimits
+from .plan_parts import HostLimits, SecretRule
 
 
 class Form(NamedTuple):
@@ -125,6 +125,13 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
     ),
 }
 """Every kind, by name; `downloads/sources/` has a module of that name for each."""
+
+DEFAULT_SECRETS = (
+    SecretRule("HF_TOKEN", ("huggingface.co",), ("HUGGINGFACE_HUB_TOKEN",), is_default=True),
+    SecretRule("CIVITAI_TOKEN", ("civitai.com",), ("CIVITAI_API_KEY",), is_default=True),
+    SecretRule("GITHUB_TOKEN", ("github.com", "api.github.com"), ("GH_TOKEN",), is_default=True),
+)
+"""Rules that stand without an entry in a profile, where an item of it is on one of their hosts."""
 
 
 def forms() -> Dict[str, Form]:

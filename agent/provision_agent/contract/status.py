@@ -218,9 +218,8 @@ class RunState:
         self._add_error(event.key or item, body, item, body.level or "critical")
 
     def _secret_found(self, event: Event) -> None:
-        body = event.body
-        assert isinstance(body, bodies.SecretFound)
-        self._add_error(f"secret in {body.item}", body, body.item, body.level)
+        assert isinstance(event.body, bodies.SecretFound)
+        self._add_error(f"secret in {event.body.item}", event.body, event.body.item, event.body.level)
 
     def _step_started(self, event: Event) -> None:
         step = self._step(event)

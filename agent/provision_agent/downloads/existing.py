@@ -133,6 +133,13 @@ def verified(
     return remember(context, item, final, sha256=sha256, url=wanted.url, unpacked=is_unpacked)
 
 
+def is_ours(context: Context, path: str) -> bool:
+    """Did a run of ours make the file at *path*, as far as the records say: a download, a text, a member of an archive?"""
+    records = (*context.state.all("download"), *context.state.all("file"))
+    place = os.path.realpath(path)
+    return any(os.path.realpath(str(record.get("path"))) == place for record in records)
+
+
 def is_as_recorded(record: FileRecord, path: str) -> bool:
     """Is the file at *path* still the one that was verified, by its size and its time?"""
     try:
@@ -178,6 +185,15 @@ def recorded_path(context: Context, item: Download) -> Optional[str]:
     except OSError:
         return None
     return os.path.relpath(record.path, context.workspace) if is_there else None
+
+
+def recorded_place(context: Context, item: Download) -> Optional[str]:
+    """Where an earlier run brought what *item* wants, relative to the workspace, whatever is there now; None when it did not."""
+    record = record_of(context, item)
+    folder = os.path.join(context.workspace, item.path)
+    if not record or is_substitute(record, item) or os.path.dirname(record.path) + "/" != folder:
+        return None
+    return os.path.relpath(record.path, context.workspace)
 
 
 def _is_intact(final: str, size_bytes: int) -> bool:

@@ -143,8 +143,10 @@ class Fetch:
             raise self.refusal
         try:
             path = self._wanted_path
-            if not path.endswith("/") and self._await_name(path) is None and self._is_there(path, None):
-                return self._skip()
+            if path.endswith("/"):
+                path = existing.recorded_place(self._context, self.item) or path
+            if not path.endswith("/") and self._is_settled_here(path):
+                return self._skip(path)
             return self._from_some_source()
         finally:
             self.is_transferring = False
@@ -190,14 +192,18 @@ class Fetch:
 
     def _from_source(self, source: Source) -> str:
         answer = self._ask(source)
-        path = final_path(self._wanted_path, answer.name)
+        path = final_path(self._wanted_path, answer.name, answer.why_no_name)
         if self.item.path.endswith("/"):
             self._label = path
         self._rival = self._await_name(path)
         if self._rival is not None and self._is_shared(self._rival, path, self._wanted(answer)):
             return self._skip(path)
-        if self._part is None and (self._is_there(path, answer) or not self._take_part(path, answer)):
-            return self._skip(path)
+        if self._part is None:
+            if self._is_there(path, answer):
+                return self._skip(path)
+            self._spare_others_files(path)
+            if not self._take_part(path, answer):
+                return self._skip(path)
         landing.check_promise(self._promised, answer, path, self._access.secret_values)
         self._wanted_path = path
         transfer = self._begin(source, answer)
@@ -215,6 +221,14 @@ class Fetch:
                 report=self.report,
             ).wait()
         return self._settle(source, transfer)
+
+    def _spare_others_files(self, path: str) -> None:
+        """What a server calls its file replaces nothing that somebody else put there. Raises `conflict`."""
+        final = os.path.join(self._context.workspace, path)
+        is_named_here = self.item.key == self.item.path or self._rival is not None
+        if not is_named_here and os.path.lexists(final) and not existing.is_ours(self._context, final):
+            message = f"`{path}` is there already, and no run of provision made it: the server's file of that name differs"
+            raise Failure("conflict", message, case="name_taken")
 
     def _ask(self, source: Source) -> Answer:
         answer, source.answer = source.answer, None
@@ -385,6 +399,13 @@ class Fetch:
             self._context.report("warning", message=f"{self.label}: {count}: unpacked again")
         if not record.unpacked:
             existing.keep(self._context, self.item, replace(record, unpacked=True))
+
+    def _is_settled_here(self, path: str) -> bool:
+        """Is the right file at *path* already, its own or that of another item? Nobody is asked. Raises NameTaken."""
+        self._rival = self._await_name(path)
+        if self._rival is not None:
+            return self._is_shared(self._rival, path, self._wanted(None))
+        return self._is_there(path, None)
 
     def _is_there(self, path: str, answer: Optional[Answer]) -> bool:
         """Is the file already there and right? Without *answer*, as far as that can be told without the network."""

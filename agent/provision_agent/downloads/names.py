@@ -93,8 +93,11 @@ def unsafe_path(item: Download, workspace: str) -> Optional[Failure]:
     return None
 
 
-def final_path(path: str, name: Optional[str]) -> str:
+def final_path(path: str, name: Optional[str], why_none: str = "") -> str:
     """The final path of an item whose *path* may be a folder (it ends with ``/``), given the server's *name*.
+
+    Args:
+        why_none: Why the name that the server gives cannot be used.
 
     Raises:
         Failure: `unsafe_path`, where the server gives no name that can be used.
@@ -102,7 +105,7 @@ def final_path(path: str, name: Optional[str]) -> str:
     if path.endswith("/") and name is None:
         raise Failure(
             "unsafe_path",
-            "the server gives no file name that can be used",
+            why_none or "the server gives no file name that can be used",
             case="no_file_name",
         )
     return path + (name or "") if path.endswith("/") else path

@@ -68,6 +68,7 @@ class Downloads:
         self._names = Names(context.workspace)
         shared = Shared(context, sources, self._hosts, self._pool, self._names)
         for order, item in enumerate(items):
+            sources.add(item)
             if item.key not in self._fetches:
                 self._fetches[item.key] = Fetch(item, shared, order=order)
 

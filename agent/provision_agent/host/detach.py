@@ -108,9 +108,16 @@ def argv_of(pid: int) -> List[str]:
         return []
 
 
+def own_place() -> str:
+    """Where this agent lies: its .pyz, or the folder of its package in a checkout."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(provision_agent.__file__)))
+    # the first start runs from a descriptor, whose number no child has
+    return os.path.realpath(root) if root.startswith("/proc/self/fd/") else root
+
+
 def agent_argv(*arguments: str) -> List[str]:
     """The command that starts this same agent again: its .pyz, or its package in a checkout."""
-    root = os.path.dirname(os.path.dirname(os.path.abspath(provision_agent.__file__)))
+    root = own_place()
     if os.path.isfile(root):
         return [sys.executable, "-I", "-S", root, *arguments]
     code = f"import sys; sys.path.insert(0, {root!r}); from provision_agent.__main__ import main; sys.exit(main())"

@@ -13,8 +13,6 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Callable, Dict, Iterator, List, Optional, Type, TypeVar
 
-import provision_agent
-
 if TYPE_CHECKING:
     import ctypes
     from importlib import metadata
@@ -52,6 +50,7 @@ def ask(
     from ..contract import parsing
     from ..contract.failures import Failure
     from . import process
+    from .detach import own_place
 
     pieces: List[str] = []
 
@@ -59,7 +58,7 @@ def ask(
         if line.startswith(MARK):
             pieces.append(line[len(MARK) :])
 
-    root = os.path.dirname(os.path.dirname(os.path.abspath(provision_agent.__file__)))
+    root = own_place()
     code = f"import sys; sys.path.append({root!r}); from provision_agent.host.probe import main; main(sys.argv[1:])"
     done = process.run(
         [python, "-I", "-c", code, kind.question, *arguments],

@@ -22,7 +22,7 @@ def unmet(when: When, found: Mapping[str, object], context: Context) -> Optional
     gpus = parse(Facts, {"gpus": found.get("gpus") or []}, "facts").gpus
     gpu_bytes = max((gpu.memory_bytes or 0 for gpu in gpus), default=0)
     free_bytes = os.statvfs(context.workspace).f_bavail * os.statvfs(context.workspace).f_frsize
-    if when.secret is not None and when.secret not in context.secrets:
+    if when.secret is not None and not context.is_set(when.secret):
         return f"the secret {when.secret} is not set"
     if when.gpu_memory is not None and not _holds(gpu_bytes, when.gpu_memory):
         return f"GPU memory is {log_lines.size_text(gpu_bytes)}, not {when.gpu_memory.op} {log_lines.size_text(when.gpu_memory.value_bytes)}"

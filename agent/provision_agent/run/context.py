@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Mapping, Protocol
+from typing import Callable, Dict, FrozenSet, Mapping, Protocol
 
 from .outages import Outages
 from .state import StateFile
@@ -37,12 +37,18 @@ class Context:
     """A line of a child program's own output, for `agent.log`."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""
+    offered: FrozenSet[str] = frozenset()
+    """Names of secrets that are set where the run was ordered, and whose values are held back there."""
     outages: Outages = field(default_factory=Outages)
     """Which servers cannot be reached now: all steps share their waits."""
     said: Dict[str, object] = field(default_factory=dict, repr=False)
     """Warnings that are given once in a run."""
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
+
+    def is_set(self, secret: str) -> bool:
+        """Whether a value of *secret* is there, or can be had."""
+        return secret in self.secrets or secret in self.offered
 
     def bounded(self, limit_s: float) -> float:
         """How long a step may wait: *limit_s*, or until the run's deadline if that is earlier; always a moment."""

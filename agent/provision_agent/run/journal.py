@@ -35,7 +35,8 @@ class Journal:
     def __init__(self, workspace: Workspace, run_id: str, *, secrets: Mapping[str, str]) -> None:
         self._workspace = workspace
         self._run = run_id
-        self._secrets = redaction.forms_of(secrets.values())
+        self._hidden = dict(secrets)
+        self._secrets = redaction.forms_of(self._hidden.values())
         self._lock = threading.RLock()
         self._core = _AppendedFile(workspace.run_file(run_id, "core.log"), workspace.reserve)
         self._errors = _AppendedFile(workspace.errors, workspace.reserve)
@@ -70,6 +71,12 @@ class Journal:
             self._events.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
             self._state.fold(parse_event(record))
             self._is_dirty.set()
+
+    def hide(self, secrets: Mapping[str, str]) -> None:
+        """Show none of these values from now on, beside those that were known at first."""
+        with self._lock:
+            self._hidden.update(secrets)
+            self._secrets = redaction.forms_of(self._hidden.values())
 
     def look(self, question: Callable[[RunState], T]) -> T:
         """What *question* makes of the status, which nobody changes meanwhile."""

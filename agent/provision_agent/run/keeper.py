@@ -34,11 +34,11 @@ POLL_S = 0.2
 def keep_main(argv: List[str]) -> int:
     """``keep <workspace> <run> <lock descriptor>``: secrets on stdin; runs until the run has its verdict."""
     workspace, run_id = Workspace(argv[0]), argv[1]
-    secrets = read_message(Handed, sys.stdin.buffer.read()).secrets
+    handed = read_message(Handed, sys.stdin.buffer.read())
     lock = WorkspaceLock(workspace, int(argv[2]))
     os.set_inheritable(lock.descriptor, False)
     lock.renew(run=run_id, keeper=Identity.of(os.getpid()))
-    keeper = Keeper(workspace, run_id, secrets, lock)
+    keeper = Keeper(workspace, run_id, handed, lock)
     signal.signal(signal.SIGTERM, lambda *_: keeper.stop())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     keeper.keep()
@@ -48,12 +48,11 @@ def keep_main(argv: List[str]) -> int:
 class Keeper:
     """One run's keeper."""
 
-    def __init__(
-        self, workspace: Workspace, run_id: str, secrets: Mapping[str, str], lock: WorkspaceLock
-    ) -> None:
+    def __init__(self, workspace: Workspace, run_id: str, handed: Handed, lock: WorkspaceLock) -> None:
         self._workspace = workspace
         self._run = run_id
-        self._secrets = dict(secrets)
+        self._handed = handed
+        self._secrets = dict(handed.secrets)
         self._lock = lock
         self._clock = read_record(workspace, run_id).clock
         self._is_stopping = False
@@ -92,7 +91,7 @@ class Keeper:
         assert agent.stdin is not None
         self._lock.renew(agent=Identity.of(agent.pid))
         try:
-            agent.stdin.write(Handed(self._secrets).to_line())
+            agent.stdin.write(self._handed.to_line())
             agent.stdin.flush()  # left open: its end tells the agent that the keeper is gone
         except BrokenPipeError:
             pass

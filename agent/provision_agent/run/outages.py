@@ -111,6 +111,12 @@ class Outages:
         with self._lock:
             return max((known.failures for known in self._of(places)), default=0)
 
+    def left_s(self, place: str) -> float:
+        """How much longer *place*, which cannot be reached, is tried; 0 or less: no longer."""
+        with self._lock:
+            known = self._outages.get(place)
+            return self.patience_s if known is None else known.began_at + self.patience_s - self._clock()
+
     def last(self, *places: str) -> Optional[Failure]:
         """Why one of *places* cannot be reached; None when they can, as far as is known."""
         with self._lock:
@@ -176,24 +182,25 @@ class Outages:
 
 
 class PatientAttempts(retry.Attempts):
-    """Counts the failures of one piece of work; those of a server that cannot be reached by time, not by number."""
+    """Counts the failures of one piece of work; those of a server that cannot be reached by time, not by number.
 
-    def __init__(self, schedule: retry.Schedule, patience_s: float) -> None:
+    Args:
+        place: What all works have in common that share their patience; tell `Outages.end` when it has answered.
+    """
+
+    def __init__(self, schedule: retry.Schedule, outages: Outages, place: str) -> None:
         super().__init__(schedule)
-        self._patience_s = patience_s
-        self._unreached_since: Optional[float] = None
+        self._outages = outages
+        self._place = place
 
     def after_failure(self, error: Exception) -> Optional[float]:
         wait_s = super().after_failure(error)
         if not isinstance(error, Failure) or error.class_ not in CLASSES:
-            self._unreached_since = None
+            self._outages.end(self._place)
             return wait_s
-        now = time.monotonic()
-        self._unreached_since = self._unreached_since or now
-        left_s = self._unreached_since + self._patience_s - now
-        if left_s <= 0:
-            return wait_s
-        return min(wait_s or _wait_s(self.failures), WIDEST_WAIT_S, left_s)
+        self._outages.note(self._place, error)
+        left_s = self._outages.left_s(self._place)
+        return wait_s if left_s <= 0 else min(wait_s or _wait_s(self.failures), WIDEST_WAIT_S, left_s)
 
 
 def _wait_s(failures: int, rand: retry.Rand = random.random) -> float:
@@ -204,16 +211,4 @@ def _wait_s(failures: int, rand: retry.Rand = random.random) -> float:
 
 def tried(failure: Failure, for_s: float) -> Failure:
     """*failure*, with how long it was tried in its message."""
-    if for_s < 1:
-        return failure
-    message = f"{failure.message} (tried for {for_s:.0f} s)"
-    made = Failure(
-        failure.class_,
-        message,
-        case=failure.case,
-        about=failure.about,
-        retriable=failure.retriable,
-        **failure.facts,
-    )
-    made.place = failure.place
-    return made
+    return failure if for_s < 1 else failure.saying(f"{failure.message} (tried for {for_s:.0f} s)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
-from typing import Dict, Optional
+from typing import Dict, Optional, Tuple
 
 from ..contract.messages import MAX_MESSAGE_BYTES, MAX_SECRETS, RunFiles, RunPlace
 from ..contract.parsing import ParseError, bounded, parse, read_object, to_json
@@ -53,6 +53,8 @@ class Handed:
     """What keeper and agent are handed on their stdin: values by the names of secrets, in no file."""
 
     secrets: Dict[str, str] = bounded(max_entries=MAX_SECRETS)
+    offered: Tuple[str, ...] = bounded((), max_entries=MAX_SECRETS, max_chars=256)
+    """Names of those that are set where the run was ordered, and held back there until they are needed."""
 
     def to_line(self) -> bytes:
         """As the other process reads it."""

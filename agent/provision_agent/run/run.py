@@ -6,6 +6,7 @@ SIGKILL is the only exception, and the next start goes on from what the disk hol
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
@@ -20,13 +21,14 @@ from ..contract.plan import Download, Plan
 from ..contract.redaction import public_url
 from ..contract.steps import LEVELS, STEP_NAMES
 from ..downloads import Downloads, Sources
+from ..downloads.preflight import Preflight
 from ..downloads.sources import repositories
 from ..host import facts
 from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
-from . import log_lines, secret_search
+from . import late_secrets, log_lines, secret_search
 from .conditions import unmet
 from .context import Context
 from .deadline import RunClock
@@ -46,7 +48,8 @@ from .workspace import Workspace, WorkspaceLock
 def run_main(argv: List[str]) -> int:
     """``run <workspace> <run> <restarts> <lock descriptor>``: secrets as one JSON line on stdin."""
     workspace, run_id, restarts = Workspace(argv[0]), argv[1], int(argv[2])
-    secrets = read_message(Handed, sys.stdin.buffer.readline()).secrets
+    handed = read_message(Handed, sys.stdin.buffer.readline())
+    secrets = handed.secrets
     record = read_record(workspace, run_id)
     journal = Journal(workspace, run_id, secrets=secrets)
     unbound = read_plan(workspace, run_id)
@@ -62,7 +65,7 @@ def run_main(argv: List[str]) -> int:
         pid=os.getpid(),
     )
     plan = unbound.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id=run_id)
-    run = Run(plan, workspace, run_id, journal, record.clock, secrets, kill_holders=record.kill_holders)
+    run = Run(plan, workspace, run_id, journal, record.clock, handed, kill_holders=record.kill_holders)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
     if not try_lock(int(argv[3])):
@@ -86,7 +89,7 @@ class Run:
         run_id: str,
         journal: Journal,
         clock: RunClock,
-        secrets: Mapping[str, str],
+        handed: Handed,
         *,
         kill_holders: bool = False,
     ) -> None:
@@ -98,6 +101,8 @@ class Run:
         self._ending = threading.RLock()
         """Held by whoever ends the run early; a signal may come while this very thread does that."""
         self._facts: Mapping[str, object] = {}
+        self._secrets = dict(handed.secrets)
+        """Those of the context: others may come while it goes on."""
         self._changes = Changes(workspace.root, journal.event)
         self._context = Context(
             workspace=workspace.root,
@@ -108,7 +113,8 @@ class Run:
             cancelled=threading.Event(),
             remaining_s=clock.remaining_s,
             output=journal.output,
-            secrets=dict(secrets),
+            secrets=self._secrets,
+            offered=frozenset(handed.offered),
             outages=Outages(plan.limits.patience_s),
             kill_holders=kill_holders,
         )
@@ -174,7 +180,9 @@ class Run:
         state = self._context.state
         if state.set_aside:
             self._journal.event("warning", message=f"unreadable state was set aside as `{state.set_aside}`")
-        missing = [rule.name for rule in self._plan.secrets if rule.name not in self._context.secrets]
+        missing = [
+            rule.name for rule in self._plan.secrets if not (rule.name in self._secrets or rule.is_default)
+        ]
         if missing:
             self._journal.event("secrets_needed", names=missing)
         self._facts = facts.find_facts(self._context.workspace)
@@ -183,14 +191,7 @@ class Run:
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
         wanted = [item for item in self._chosen("downloads", self._plan.downloads) if self._is_wanted(item)]
-        sources = Sources(rules=self._plan.secrets, secrets=self._context.secrets)
-        files, unlisted = repositories.expand(wanted, sources, self._context)
-        self._downloads = Downloads(files, limits=self._plan.limits, context=self._context, sources=sources)
-        found = self._downloads.preflight(
-            also_bytes=self._environment_bytes(),
-            # a strict run fetches nothing before it is known that all that is critical can be had
-            begin=None if self._plan.strict else lambda: self._tally.start("downloads"),
-        )
+        files, unlisted, found = self._ask_sources(wanted)
         for item, failure in unlisted:
             about = {"item": item.label, "key": item.key, "level": item.level, "url": public_url(item.url)}
             self._journal.event("download_failed", **about, **failure.as_fields())
@@ -214,6 +215,45 @@ class Run:
             step = "apt" if key == "apt" else "downloads"
             self._tally.fail(step, key, "critical", failure, is_reported=True)
         return False
+
+    def _ask_sources(
+        self, wanted: Sequence[Download]
+    ) -> "Tuple[List[Download], List[Tuple[Download, Failure]], Preflight]":
+        """The files of *wanted*, what could not be listed, and the preflight; asked again with secrets that come late."""
+        also_bytes = self._environment_bytes()
+        for is_again in (False, True):
+            sources = Sources(rules=self._plan.secrets, secrets=self._secrets)
+            files, unlisted = repositories.expand(wanted, sources, self._context)
+            self._downloads = Downloads(
+                files, limits=self._plan.limits, context=self._context, sources=sources
+            )
+            found = self._downloads.preflight(
+                also_bytes=also_bytes,
+                # a strict run fetches nothing before it is known that all that is critical can be had
+                begin=None if self._plan.strict else lambda: self._tally.start("downloads"),
+            )
+            missing = [name for name in sources.refused_without if name not in self._secrets]
+            if is_again or not missing or not self._take_late_secrets(missing):
+                break
+            self._downloads.stop()
+        return files, unlisted, found
+
+    def _take_late_secrets(self, names: List[str]) -> bool:
+        """Ask for the values of *names*; True when one came."""
+        ask = functools.partial(self._journal.event, "secrets_needed", names=names)
+        if not self._context.offered.intersection(names):
+            ask()
+            return False
+        given = late_secrets.awaited(
+            late_secrets.pipe_of(self._workspace, self._context.run_id),
+            names,
+            ask=ask,
+            wait_s=self._context.bounded(late_secrets.WITHIN_S),
+            is_over=self._is_over,
+        )
+        self._journal.hide(given)
+        self._secrets.update(given)
+        return bool(given)
 
     def _environment_bytes(self) -> int:
         python = self._plan.python if "python" in self._plan.steps else None

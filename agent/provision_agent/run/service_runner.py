@@ -151,6 +151,10 @@ class Services:
     def _await_ready(self, served: _Served) -> None:
         models = self._items.critical_models()
         wait_ready(served.service, self._context, models, has_gpu=self._has_gpu)
+        kept, taken = restarting.send_again(served.service, self._context)
+        if taken < kept:
+            message = f"`{served.service.name}` did not take {kept - taken} of its {kept} prompts again"
+            self._context.report("warning", message=message)
         judge.require_clean_log(served.service, self._context)
         served.is_ready = True
 
@@ -216,11 +220,11 @@ class Services:
         if now - served.quiet_since < restarting.QUIET_S:
             return False
         if restarting.is_foreign(service, self._context):
-            return self._restart_foreign(served, reason, [])
+            return self._restart_foreign(served, reason)
         if not restarting.take_down(service, self._context, asked=load.asked):
             served.asked = -1
             return False
-        self._again(served, reason, [])
+        self._again(served, reason)
         return True
 
     def _restart_at_last(self, served: _Served, reason: str) -> None:
@@ -264,34 +268,27 @@ class Services:
     def _restart_busy(self, served: _Served, reason: str) -> bool:
         service = served.service
         if restarting.is_foreign(service, self._context):
-            return self._restart_foreign(served, reason, restarting.queued(service, self._context))
-        self._again(served, reason, restarting.take_down_busy(service, self._context))
+            restarting.keep(service, self._context, restarting.queued(service, self._context))
+            return self._restart_foreign(served, reason)
+        restarting.take_down_busy(service, self._context)
+        self._again(served, reason)
         return True
 
-    def _restart_foreign(self, served: _Served, reason: str, prompts: List[object]) -> bool:
+    def _restart_foreign(self, served: _Served, reason: str) -> bool:
         service = served.service
         if restarting.restart_by_its_own(service, self._context, self._items.venv, reason):
             self._await_ready(served)
-            self._send_again(served, prompts)
             return True
         message = f"`{service.name}` was started by something else and has not loaded what {reason}: restart it there"
         self._context.report("warning", message=message)
         served.is_given_up = True
         return True
 
-    def _again(self, served: _Served, reason: str, prompts: List[object]) -> None:
-        """Start the service, which was taken down, and queue *prompts* again."""
-        service = served.service
-        restarting.start_again(service, self._context, self._items.venv, reason)
+    def _again(self, served: _Served, reason: str) -> None:
+        """Start the service, which was taken down."""
+        restarting.start_again(served.service, self._context, self._items.venv, reason)
         served.is_new, served.is_said = True, False
         self._await_ready(served)
-        self._send_again(served, prompts)
-
-    def _send_again(self, served: _Served, prompts: List[object]) -> None:
-        name = served.service.name
-        lost = len(prompts) - restarting.send_again(served.service, self._context, prompts)
-        if lost:
-            self._context.report("warning", message=f"`{name}` did not take {lost} of its prompts again")
 
     # -- what it says
 

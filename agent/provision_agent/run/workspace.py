@@ -20,6 +20,7 @@ from ..contract.parsing import NotJsonError, ParseError, bounded, parse, read_ob
 from ..contract.version import FORMAT
 from ..host.detach import Identity, boot_id
 from ..host.file_lock import FileIsBusyError, try_lock
+from ..host.folders import make_private
 from .state import write_atomically
 
 RENEW_EVERY_S = 10.0
@@ -152,11 +153,7 @@ def resolve(path: str, *, fallback: bool) -> Workspace:
 def _prepared(workspace: Workspace) -> Workspace:
     os.makedirs(workspace.root, exist_ok=True)
     for folder in ("", "agent", "runs", "services", "cache"):
-        os.makedirs(os.path.join(workspace.tool, folder), mode=0o700, exist_ok=True)
-    probe = os.path.join(workspace.tool, f"probe.{os.getpid()}")
-    with open(probe, "wb") as file:
-        file.write(b"x")
-    os.unlink(probe)
+        make_private(os.path.join(workspace.tool, folder).rstrip("/"))
     return workspace
 
 

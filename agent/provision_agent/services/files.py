@@ -92,6 +92,8 @@ class ServiceFiles:
         self.name = name
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
         self.log_path = os.path.join(folder, f"{safe}.log")
+        self.prompts_path = os.path.join(folder, f"{safe}.prompts.json")
+        """What its queue held when it was taken down, until that is queued again."""
         self.order_path = os.path.join(folder, f"{safe}.order.json")
         self.agent_path = os.path.join(folder, f"{safe}.pyz")
         """A copy of the agent's file, for a supervisord that may need it when all runs are pruned."""

@@ -7,6 +7,7 @@ queue never gets empty, what stands in it is taken down, and queued again after 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from typing import List, NamedTuple, Optional, Tuple
 from ..contract.failures import Failure
 from ..contract.plan import Service
 from ..run.context import Context
+from ..run.state import write_atomically
 from ..steps import commands, nodes
 from ..steps.python.venv import Venv
 from . import adoption, changes, comfyui, init_system, log, manager
@@ -115,6 +117,8 @@ def _take_down(
             time.sleep(SETTLE_S)
             if log.count(files.log_path, comfyui.PROMPT_SAID) != asked:
                 return None  # it was asked just now: what it was told then is in no list that we have
+            if queue:
+                _keep(files, [*queue.running, *queue.pending])
             status.supervisor.send(signal.SIGTERM)
             status.child.send(signal.SIGTERM, group=True)
         finally:
@@ -164,10 +168,29 @@ def is_foreign(service: Service, context: Context) -> bool:
     return ServiceFiles(service.name, context).status().state == ADOPTED
 
 
-def send_again(service: Service, context: Context, prompts: List[object]) -> int:
-    """Queue *prompts* at *service* again; how many it took."""
-    ready = address_of(service, ServiceFiles(service.name, context).status())
-    return comfyui.send_again(comfyui.base_of(ready), prompts) if ready is not None and prompts else 0
+def keep(service: Service, context: Context, prompts: List[object]) -> None:
+    """Write down *prompts*, to be queued by `send_again` even if this agent is killed before."""
+    _keep(ServiceFiles(service.name, context), prompts)
+
+
+def send_again(service: Service, context: Context) -> Tuple[int, int]:
+    """Queue again what was taken down with *service*; how many prompts those were, and how many of them it took."""
+    files = ServiceFiles(service.name, context)
+    try:
+        with open(files.prompts_path, "rb") as file:
+            prompts = json.load(file)  # our own, and as deep as a workflow is
+    except (OSError, ValueError, RecursionError):
+        return 0, 0
+    ready = address_of(service, files.status())
+    if ready is None or not isinstance(prompts, list):
+        return 0, 0
+    taken = comfyui.send_again(comfyui.base_of(ready), prompts)
+    os.unlink(files.prompts_path)
+    return len(prompts), taken
+
+
+def _keep(files: ServiceFiles, prompts: List[object]) -> None:
+    write_atomically(files.prompts_path, json.dumps(prompts).encode(), sync=False)
 
 
 def _report(service: Service, context: Context, reason: str) -> None:

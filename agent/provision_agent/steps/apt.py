@@ -99,7 +99,7 @@ class _Apt:
 
         While archives cannot be reached that may have what is missing, they are tried again.
         """
-        attempts = PatientAttempts(ONCE, self._context.outages.patience_s)
+        attempts = PatientAttempts(ONCE, self._context.outages, ITEM)
         while True:
             outage = self.update()
             failed = self.install(names)

@@ -28,9 +28,19 @@ _ALWAYS = (
     *("-c", "safe.directory=*"),
     *("-c", "advice.detachedHead=false"),
     *("-c", "core.fileMode=false"),  # `chmod -R` on a volume is no change of anybody's
+    *("-c", "core.hooksPath=/dev/null"),  # nothing of a repository runs because it was checked out
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "fetch.recurseSubmodules=false"),  # they are fetched on their own, by fewer protocols
+    *("-c", "submodule.recurse=false"),
 )
 
+PROTOCOLS = "https:http:ssh:git:file"
+"""What the address of a repo may be: never ext::, which runs a program."""
+SUBMODULE_PROTOCOLS = "https:ssh"
+"""What a repository may lead to by itself: no disk of this instance, nothing that anybody on the way could change."""
+
 _CLASSES: Tuple[Tuple[str, str], ...] = (
+    (r"transport '.*' not allowed", "unsafe_path"),
     (r"no space left on device|disk quota exceeded", "disk_full"),
     (r"read-only file system", "read_only"),
     (r"would be overwritten", "conflict"),
@@ -58,6 +68,7 @@ _CLASSES: Tuple[Tuple[str, str], ...] = (
 _CASES = {
     "unauthorized": "private_repository",
     "not_found": "url_or_ref",
+    "unsafe_path": "submodule_protocol",
     "conflict": "files_in_the_way",
 }
 
@@ -70,8 +81,11 @@ class Git:
         self._context = context
         self._on_line = on_line
 
-    def run(self, *arguments: str, timeout_s: float = 60.0) -> List[str]:
+    def run(self, *arguments: str, timeout_s: float = 60.0, protocols: str = PROTOCOLS) -> List[str]:
         """Run ``git <arguments>`` in the folder.
+
+        Args:
+            protocols: By which it may speak to others.
 
         Returns:
             The lines that it wrote.
@@ -79,7 +93,7 @@ class Git:
         Raises:
             Failure: it ended with another status than 0, or not in time.
         """
-        status, lines = self._run(arguments, timeout_s)
+        status, lines = self._run(arguments, timeout_s, protocols)
         if status != 0:
             raise _failure(arguments, status, lines)
         return lines
@@ -93,7 +107,9 @@ class Git:
         status, lines = self._run(arguments, 60.0)
         return lines[-1] if status == 0 and lines else ""
 
-    def _run(self, arguments: Tuple[str, ...], timeout_s: float) -> Tuple[int, List[str]]:
+    def _run(
+        self, arguments: Tuple[str, ...], timeout_s: float, protocols: str = PROTOCOLS
+    ) -> Tuple[int, List[str]]:
         lines: List[str] = []
 
         def keep(line: str) -> None:
@@ -104,14 +120,14 @@ class Git:
             ["git", *_ALWAYS, *arguments],
             timeout_s=self._context.bounded(timeout_s),
             directory=self._folder,
-            environment=dict(_environment(), **orphans.mark(self._context)),
+            environment=dict(_environment(protocols), **orphans.mark(self._context)),
             on_line=keep,
             cancelled=self._context.cancelled,
         )
         return done.status, lines
 
 
-def _environment() -> Dict[str, str]:
+def _environment(protocols: str) -> Dict[str, str]:
     environment = process.child_environment(
         {
             "GIT_TERMINAL_PROMPT": "0",
@@ -119,7 +135,7 @@ def _environment() -> Dict[str, str]:
             "GIT_SSH_COMMAND": "ssh -oBatchMode=yes -oConnectTimeout=10",
             "GIT_HTTP_LOW_SPEED_LIMIT": str(LOW_SPEED_BYTES_PER_S),
             "GIT_HTTP_LOW_SPEED_TIME": str(LOW_SPEED_S),
-            "GIT_ALLOW_PROTOCOL": "https:http:ssh:git:file",  # never ext::, which runs a program
+            "GIT_ALLOW_PROTOCOL": protocols,
             "LC_ALL": "C",
         }
     )

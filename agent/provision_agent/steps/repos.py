@@ -22,7 +22,7 @@ from ..contract.redaction import public_url
 from ..run.context import Context
 from ..run.outages import Outages
 from . import refs, repo_changes, repo_sources
-from .git import Git
+from .git import SUBMODULE_PROTOCOLS, Git
 from .progress import Progress
 
 ROUNDS = retry.Schedule(attempts=3, base_s=2.0, cap_s=20.0)
@@ -140,7 +140,7 @@ class _Checkout:
         commit = self._fetch(url, target)
         self._switch(commit, target.branch)
         if self._repo.submodules:
-            self._update_submodules()
+            self._update_submodules(url)
         self._finish(commit)
         return True
 
@@ -310,19 +310,21 @@ class _Checkout:
                 about={"path": self._path},
             )
 
-    def _update_submodules(self) -> None:
+    def _update_submodules(self, url: str) -> None:
+        """Bring them, by protocols that a repository may lead to; plain http only where it came by that itself."""
         for line in self._git.run("submodule", "status", "--recursive"):
             if line[:1] == "+":
                 commit, _, rest = line[1:].partition(" ")
                 name = re.sub(r" \([^()]*\)$", "", rest)
                 self._hold(commit, Git(os.path.join(self._path, name), self._context, self._progress.line))
         update = ("submodule", "update", "--init", "--recursive")
+        by = SUBMODULE_PROTOCOLS + (":http" if url.startswith("http://") else "")
         try:
-            self._git.run(*update, "--depth=1", timeout_s=FETCH_S)
+            self._git.run(*update, "--depth=1", timeout_s=FETCH_S, protocols=by)
         except Failure as failure:
             if failure.class_ not in ("command", "not_found"):
                 raise
-            self._git.run(*update, timeout_s=FETCH_S)
+            self._git.run(*update, timeout_s=FETCH_S, protocols=by)
 
     def _finish(self, commit: str) -> None:
         if self.head() != commit:

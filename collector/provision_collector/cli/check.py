@@ -13,11 +13,13 @@ import click
 from ..errors import ProfileError, UsageError
 from .last_word import LAST_WORD
 from .options import variables_option, workflow_option
+from .run_options import default_secrets_option
 
 if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
 
     from ..planning.sources import Row
+    from ..planning.token_owner import TokenOwner
     from ..profile import Profile
 
 
@@ -42,6 +44,7 @@ class Counts(TypedDict):
 @variables_option
 @workflow_option
 @click.option("--online", is_flag=True, help="Ask every source about every file; ends with 0, 1 or 5.")
+@default_secrets_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     name: str | None,
@@ -49,15 +52,22 @@ def command(
     variables: tuple[tuple[str, str], ...],
     workflows: tuple[str, ...],
     online: bool,
+    default_secrets: bool,
     as_json: bool,
 ) -> None:
     """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?"""
+    import asyncio
+    from dataclasses import asdict
+
     from ..planning.prepare import prepare
     from ..planning.sources import exit_code, rows_of
+    from ..planning.token_owner import token_owners
 
     wanted = one_profile("check", name, profile)
     try:
-        prepared = prepare(wanted, overrides=dict(variables), workflows=workflows)
+        prepared = prepare(
+            wanted, overrides=dict(variables), workflows=workflows, default_secrets=default_secrets
+        )
     except ProfileError as error:
         if as_json:
             problems = [as_fields(problem) for problem in error.problems]
@@ -69,17 +79,21 @@ def command(
     facts = counts(prepared.profile, prepared.plan)
     code = 0
     rows: list[Row] = []
+    owners: list[TokenOwner] = []
     if online:
         print_warnings(prepared.warnings)
         rows = rows_of(prepared.plan, prepared.ask())
         code = exit_code(rows)
+        owners = asyncio.run(token_owners(prepared.plan.secrets, prepared.secrets))
     if as_json:
         more = {"unresolved": list(prepared.unresolved)} if workflows else {}
-        asked = {"sources": [row.to_json() for row in rows]} if online else {}
+        tokens = [asdict(owner) for owner in owners]
+        asked = {"sources": [row.to_json() for row in rows], "tokens": tokens} if online else {}
         click.echo(json.dumps({"valid": True, **facts, **more, **asked}, ensure_ascii=False))
     else:
         click.echo(sentence(facts))
         _print_sources(rows)
+        _print_tokens(owners)
         for open_ in prepared.unresolved:
             click.echo(f"open: {open_}", err=True)
     sys.exit(code)
@@ -120,6 +134,15 @@ def _print_sources(rows: list[Row]) -> None:
                 keep="\n",
             )
         )
+
+
+def _print_tokens(owners: list[TokenOwner]) -> None:
+    from ..console.text import harmless
+
+    for owner in owners:
+        print(harmless(f"token  {owner.message}"))
+        if owner.hint:
+            print(harmless(f"  next: {owner.hint}"))
 
 
 def as_fields(problem: str) -> dict[str, object]:

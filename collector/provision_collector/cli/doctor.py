@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import click
 
 from .options import Connection, configure_logging, connection_options, instance_of, variables_option
+from .run_options import default_secrets_option
 
 
 @click.command("doctor")
@@ -17,6 +18,7 @@ from .options import Connection, configure_logging, connection_options, instance
 @click.option("--profile", metavar="NAME|PATH", help="Also ask this profile's sources, from the instance.")
 @variables_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
+@default_secrets_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
@@ -26,6 +28,7 @@ def command(
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workspace: str | None,
+    default_secrets: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -35,22 +38,36 @@ def command(
     """
     configure_logging(verbose)
     import asyncio
+    import os
     from dataclasses import asdict
 
     from provision_agent.contract.plan import Plan
+    from provision_agent.contract.plan_parts import SecretRule
+    from provision_agent.contract.source_kinds import DEFAULT_SECRETS
 
     from ..console import harmless
-    from ..planning.doctor import diagnose
+    from ..planning.doctor import Finding, diagnose, hub_tokens
     from ..planning.prepare import prepare
+    from ..profile import values_of
     from ..profile.compile import DEFAULT_WORKSPACE
 
     instance = instance_of(connection, run)
     plan = Plan("doctor", workspace=workspace or DEFAULT_WORKSPACE, workspace_fallback=workspace is None)
     secrets: Mapping[str, str] = {}
+    rules: tuple[SecretRule, ...] = DEFAULT_SECRETS if default_secrets else ()
+    tokens = values_of(rules, os.environ)[0]
     if profile is not None:
-        prepared = prepare(profile, overrides=dict(variables), workspace=workspace)
+        prepared = prepare(
+            profile, overrides=dict(variables), workspace=workspace, default_secrets=default_secrets
+        )
         plan, secrets = prepared.plan, prepared.secrets
-    findings, code = asyncio.run(diagnose(instance, plan, secrets))
+        rules, tokens = plan.secrets, dict(secrets)
+
+    async def look() -> tuple[list[Finding], int]:
+        found, code = await diagnose(instance, plan, secrets)
+        return [*found, *await hub_tokens(rules, tokens)], code
+
+    findings, code = asyncio.run(look())
     if as_json:
         facts = {"host": str(instance), "exit_code": code, "findings": [asdict(each) for each in findings]}
         click.echo(json.dumps(facts, ensure_ascii=False))

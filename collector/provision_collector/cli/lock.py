@@ -17,6 +17,7 @@ from .options import (
     variables_option,
     workflow_option,
 )
+from .run_options import default_secrets_option
 
 if TYPE_CHECKING:
     from ..planning.lock import Lock
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 @workflow_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, with --host.")
 @click.option("--output", "-o", metavar="FILE", help="Else PROFILE.lock.json, beside the profile's file.")
+@default_secrets_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
@@ -41,6 +43,7 @@ def command(
     workflows: tuple[str, ...],
     workspace: str | None,
     output: str | None,
+    default_secrets: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -58,11 +61,16 @@ def command(
     from .check import one_profile, print_warnings
 
     wanted = one_profile("lock", name, profile)
-    prepared = prepare(wanted, overrides=dict(variables), workflows=workflows, workspace=workspace)
+    prepared = prepare(
+        wanted,
+        overrides=dict(variables),
+        workflows=workflows,
+        workspace=workspace,
+        default_secrets=default_secrets,
+    )
     print_warnings(prepared.warnings)
     instance = instance_of(connection) if connection["host"] else None
-    plan = prepared.plan
-    lock, unpinned = make_lock(plan, prepared.ask(instance=instance, pin=True))
+    lock, unpinned = make_lock(prepared.plan, prepared.ask(instance=instance, pin=True))
     path = Path(output) if output else lock_path(wanted)
     refused = [item for item in unpinned if not item.is_optional]
     if not refused:
@@ -79,7 +87,7 @@ def command(
         }
         click.echo(json.dumps(facts, ensure_ascii=False))
     elif not refused:
-        _say(path, lock, knows_packages=plan.python is None or bool(lock.packages))
+        _say(path, lock, knows_packages=prepared.plan.python is None or bool(lock.packages))
     for item in unpinned:
         what = "warning: leaves out" if item.is_optional else "cannot pin"
         print(f"provision: {what} `{harmless(item.item)}`: {harmless(item.message)}", file=sys.stderr)

@@ -19,9 +19,10 @@ from .options import (
     variables_option,
     workflow_option,
 )
+from .run_options import default_secrets_option
 
 if TYPE_CHECKING:
-    from ..planning.estimate import Estimate
+    from ..planning.estimate import Estimate, Token
 
 SHOWN_FILES = 24
 """More would not fit on one screen; the largest are shown."""
@@ -65,6 +66,7 @@ def rate(text: str) -> float:
     "--price", type=click.FloatRange(min=0), metavar="PER_HOUR", help="What the instance costs per hour."
 )
 @click.option("--offline", is_flag=True, help="Ask nobody: only what the profile itself says.")
+@default_secrets_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
@@ -80,6 +82,7 @@ def command(
     rate_bytes_per_s: float | None,
     price: float | None,
     offline: bool,
+    default_secrets: bool,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -103,6 +106,7 @@ def command(
         workspace=workspace,
         skip=skip,
         only=only,
+        default_secrets=default_secrets,
     )
     instance = instance_of(connection) if connection["host"] else None
     measure = instance is not None and rate_bytes_per_s is None
@@ -110,6 +114,7 @@ def command(
         prepared.plan,
         None if offline else prepared.ask(instance=instance, measure=measure),
         secrets=prepared.secrets,
+        taken_from=prepared.taken_from,
         rate_bytes_per_s=rate_bytes_per_s,
         price_per_hour=price,
     )
@@ -204,6 +209,8 @@ def _troubles(found: Estimate) -> Iterator[str]:
         names = " or ".join((secret.name, *secret.aliases))
         wanted = f"; refused without it: {', '.join(secret.files)}" if secret.files else ""
         yield _row("secret", f"{names} is not set ({', '.join(secret.hosts) or 'for commands'}){wanted}")
+    for token in found.default_secrets:
+        yield _row("secret", f"{token.name} (from {token.taken_from}): {_where_it_goes(token)}")
     labels = {"fetch": "note", "partial": "note", "unavailable": "missing"}
     told = [
         (f"{labels.get(file.state, file.state)}: {file.message}", file.item)
@@ -217,6 +224,15 @@ def _troubles(found: Estimate) -> Iterator[str]:
         yield _row(label, f"{items[0]}{others}: {message}")
     if not found.was_asked:
         yield _row("sources", "nobody was asked (--offline)")
+
+
+def _where_it_goes(token: Token) -> str:
+    hosts = " and ".join(token.hosts)
+    if token.is_wanted is None:
+        return f"goes to {hosts} if something is refused there without it"
+    if token.is_wanted:
+        return f"goes to the instance, and from there to {hosts}, which refused something without it"
+    return f"stays here: nothing was refused on {hosts} without it"
 
 
 def _by_reason(told: list[tuple[str, str]]) -> dict[str, list[str]]:

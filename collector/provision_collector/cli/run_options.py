@@ -24,7 +24,17 @@ class RunOptions(TypedDict):
     replace: bool
     skip: tuple[str, ...]
     only: tuple[str, ...]
+    default_secrets: bool
 
+
+default_secrets_option: Option = click.option(
+    "--no-default-secrets",
+    "default_secrets",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Use only the secrets that the profile names, not HF_TOKEN, CIVITAI_TOKEN and GITHUB_TOKEN by themselves.",
+)
 
 _OPTIONS: tuple[Option, ...] = (
     click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace)."),
@@ -45,6 +55,7 @@ _OPTIONS: tuple[Option, ...] = (
     click.option(
         "--only", type=click.Choice(STEP_NAMES), multiple=True, help="Do this step only, and the checks."
     ),
+    default_secrets_option,
 )
 
 
@@ -76,4 +87,5 @@ def prepared(
         strict=options["strict"],
         skip=options["skip"],
         only=options["only"],
+        default_secrets=options["default_secrets"],
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -19,6 +21,7 @@ MODELS = f"{COMFYUI}/models"
 BASE = "comfyui-base"
 OF_THE_BASE = (COMFYUI, f"{NODES}/ComfyUI-Manager")
 """What the built-in profile `BASE` checks out itself."""
+METADATA_HOSTS = ("metadata.google.internal", "metadata", "instance-data", "instance-data.ec2.internal")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -76,6 +79,7 @@ class Converted:
             item = {**item, "url": download_url(str(item["url"]))}
             if not path.endswith("/"):
                 item["path"] = file_path(path)
+            require_elsewhere(str(item["url"]))
         except ValueError as error:
             return self.unresolve(f"the download of `{item['path']}`: {error}")
         known = next((each for each in self.listed("downloads") if each["path"] == item["path"]), None)
@@ -88,6 +92,7 @@ class Converted:
         """Add a checkout; of two at one path the first stays."""
         try:
             repo = {**repo, "url": repo_url(str(repo["url"])), "path": file_path(str(repo["path"]))}
+            require_elsewhere(str(repo["url"]))
         except ValueError as error:
             return self.unresolve(f"the repo `{repo['path']}`: {error}")
         if self.profile.get("extends") == BASE and repo["path"] in OF_THE_BASE:
@@ -112,7 +117,7 @@ class Converted:
     def to_yaml(self, *, comment: str) -> str:
         """The profile as a file, what is unresolved in comments on top."""
         lines = [comment, *(f"open: {sentence}" for sentence in self.unresolved)]
-        head = "".join(f"# {line}\n" for text in lines for line in text.splitlines())
+        head = "".join(f"# {_visible(line)}\n" for text in lines for line in text.splitlines())
         body = yaml.dump(
             literal(self.profile), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
         )
@@ -130,6 +135,49 @@ class Converted:
         mirrors = items(known.get("mirrors"))
         if item["url"] not in (known["url"], *mirrors):
             known["mirrors"] = [*mirrors, item["url"]]
+
+
+def require_elsewhere(url: str) -> None:
+    """Let *url* pass if it can lead to another machine than the instance and its provider's own services.
+
+    What was shared by a stranger may name the address where a cloud gives out the machine's credentials, a file of the
+    machine, or a program on it; who means that writes it into the profile by hand.
+
+    Raises:
+        ValueError: it leads there; the text says where.
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme == "file":
+        raise ValueError(
+            f"`{url}` is a file of the instance itself: write it into the profile if you mean that"
+        )
+    if host in METADATA_HOSTS or _is_within(
+        host, "169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "100.100.100.200/32"
+    ):
+        raise ValueError(f"`{url}` is where a provider gives out the credentials of its machines")
+    if (
+        host == "localhost"
+        or host.endswith(".localhost")
+        or _is_within(host, "127.0.0.0/8", "::1/128", "0.0.0.0/8")
+    ):
+        raise ValueError(
+            f"`{url}` is a program on the instance itself: write it into the profile if you mean that"
+        )
+
+
+def _is_within(host: str, *networks: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return any(mapped in ipaddress.ip_network(network) for network in networks)
+
+
+def _visible(text: str) -> str:
+    """*text* without characters that act on a terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def literal(value: object) -> object:

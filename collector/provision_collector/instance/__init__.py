@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .connection import Connection, connect, locked_keys
     from .contact import first_contact, refusal, regain
     from .deploy import Deployment, as_answer, call, no_python, python_command, understood
+    from .here import ask_here
     from .identities import unlock
     from .link import Emit, Link
 
@@ -32,6 +33,7 @@ __all__ = [
     "Link",
     "any_of",
     "as_answer",
+    "ask_here",
     "build_bundle",
     "call",
     "connect",
@@ -62,6 +64,7 @@ _MODULES = {
     "Link": "link",
     "any_of": "channel",
     "as_answer": "deploy",
+    "ask_here": "here",
     "understood": "deploy",
 }
 

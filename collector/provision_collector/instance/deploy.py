@@ -47,7 +47,7 @@ _PYTHONS = (
 )
 
 _BOOTSTRAP = r"""
-import hashlib, json, os, sys
+import hashlib, json, os, stat, sys
 def line():
     got = b""
     while not got.endswith(b"\n"):
@@ -57,50 +57,80 @@ def line():
     return json.loads(got)
 def say(**facts):
     os.write(1, b"\n\x02provision-agent " + json.dumps(facts).encode() + b"\n")
+def check(path, found, ours):
+    if found.st_uid not in ours: raise OSError(1, "%s belongs to another user (uid %d)" % (path, found.st_uid))
+def opened(folder):
+    "A descriptor of the folder: it and the one above it are ours, no links, and nobody else may write there."
+    above = os.path.dirname(folder)
+    os.makedirs(os.path.dirname(above), exist_ok=True)
+    at = os.open(os.path.dirname(above), os.O_RDONLY | os.O_DIRECTORY)
+    for path in above, folder:
+        name = os.path.basename(path)
+        try: os.mkdir(name, 0o700, dir_fd=at)
+        except FileExistsError:
+            if stat.S_ISLNK(os.lstat(name, dir_fd=at).st_mode): raise OSError(1, path + " is a link")
+        inside = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
+        probe = "probe.%d" % os.getpid()
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=inside))
+        made = os.lstat(probe, dir_fd=inside)
+        os.unlink(probe, dir_fd=inside)
+        check(path, os.fstat(inside), (os.geteuid(), made.st_uid))
+        os.fchmod(inside, 0o700)
+        os.close(at)
+        at = inside
+    return at
 head = line()
 problems = []
 for folder in head["folders"]:
     folder = os.path.abspath(os.path.expanduser(folder))
     try:
-        os.makedirs(folder, exist_ok=True)
-        for each in (folder, os.path.dirname(folder)): os.chmod(each, 0o700)
-        probe = os.path.join(folder, "probe.%d" % os.getpid())
-        open(probe, "wb").close()
-        os.unlink(probe)
+        at = opened(folder)
         break
     except OSError as error:
-        problems.append("%s: %s" % (folder, error.strerror))
+        problems.append(error.strerror if error.errno == 1 else "%s: %s" % (folder, error.strerror))
 else:
     say(error="; ".join(problems))
     sys.exit(1)
-path = os.path.join(folder, head["sha256"] + ".pyz")
-def is_whole():
+name = head["sha256"] + ".pyz"
+path = os.path.join(folder, name)
+def whole():
+    "A descriptor of the archive, if it is what was sent and nobody else's; it runs from that, whatever becomes of the name."
+    try: file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=at)
+    except OSError: return None
+    found, digest = os.fstat(file), hashlib.sha256()
+    while True:
+        data = os.read(file, 1 << 20)
+        if not data: break
+        digest.update(data)
+    if digest.hexdigest() == head["sha256"] and found.st_uid == os.fstat(at).st_uid and found.st_nlink == 1: return file
+    os.close(file)
+file = whole()
+say(have=file is not None, python=sys.executable, path=path)
+if file is None:
+    left, temporary = head["size"], "%s.%d.tmp" % (name, os.getpid())
     try:
-        with open(path, "rb") as file: return hashlib.sha256(file.read()).hexdigest() == head["sha256"]
-    except OSError: return False
-have = is_whole()
-say(have=have, python=sys.executable, path=path)
-if not have:
-    left, temporary = head["size"], "%s.%d.tmp" % (path, os.getpid())
-    try:
-        with open(temporary, "wb") as file:
-            os.chmod(temporary, 0o600)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600, dir_fd=at), "wb") as out:
             while left:
                 data = os.read(0, min(left, 65536))
-                if not data: os.unlink(temporary); sys.exit(1)
-                file.write(data)
+                if not data: os.unlink(temporary, dir_fd=at); sys.exit(1)
+                out.write(data)
                 left -= len(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, name, src_dir_fd=at, dst_dir_fd=at)
     except OSError as error:
-        if os.path.exists(temporary): os.unlink(temporary)
+        try: os.unlink(temporary, dir_fd=at)
+        except OSError: pass
         say(error="%s: %s" % (path, error.strerror), full=error.errno in (28, 122))
         sys.exit(1)
-    if not is_whole():
+    file = whole()
+    if file is None:
         say(error=path + " is not what was sent: the disk or the memory of this instance is broken")
         sys.exit(1)
-os.execv(sys.executable, [sys.executable, "-I", "-S", path] + head["arguments"])
+held = "/proc/self/fd/%d" % file
+if os.path.exists(held): os.set_inheritable(file, True)
+else: held = path
+os.execv(sys.executable, [sys.executable, "-I", "-S", held] + head["arguments"])
 """
 
 

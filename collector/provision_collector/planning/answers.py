@@ -46,6 +46,8 @@ class Survey:
     rate_bytes_per_s: float | None = None
     taken: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By a download's key, why its final name cannot be its own."""
+    secrets_wanted: tuple[str, ...] = ()
+    """Default secrets whose hosts refused something without them."""
 
 
 def unasked(plan: Plan) -> Survey:

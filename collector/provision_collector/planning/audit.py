@@ -22,6 +22,7 @@ from ..errors import ProtocolFaultError, UsageError
 from ..instance import Instance, as_answer
 from ..instance.query import ask
 from ..run import registry
+from ..run.default_secrets import held_back, refused_without
 from ..run.dispatch import kept_back, plan_of, runs_of
 from ..run.spec import Known
 from .sources import worst
@@ -85,9 +86,10 @@ async def plan_there(
     plan, name = await asyncio.to_thread(plan_of, newest), newest.run
     record = await asyncio.to_thread(registry.find, name, instance)
     known = record.what_is_known() if record is not None else None
-    rules = known.secrets if known is not None else ()
-    names = {rule.name for rule in rules}
-    unknown = [rule.name for rule in plan.secrets if rule.name not in names]
+    recorded = known.secrets if known is not None else ()
+    names = {rule.name for rule in recorded}
+    unknown = [rule.name for rule in plan.secrets if rule.name not in names and not rule.is_default]
+    rules = tuple(rule for rule in recorded if not rule.is_default)  # the items are the instance's word
     return PlanThere(name, replace(plan, secrets=rules), known, kept_back(name, unknown) if unknown else "")
 
 
@@ -159,7 +161,14 @@ async def audit(
         is_quick: Believe what was verified and not touched since, instead of hashing everything again.
         distrust: Let no record vouch for a wrong file any more, so that the next run mends it.
     """
-    request = AuditRequest(plan=plan.to_json(), secrets=dict(secrets), is_quick=is_quick, distrust=distrust)
+    held = held_back(plan.secrets, secrets) - await refused_without(plan, secrets)
+    request = AuditRequest(
+        plan=plan.to_json(),
+        secrets={name: value for name, value in secrets.items() if name not in held},
+        offered=tuple(sorted(held)),
+        is_quick=is_quick,
+        distrust=distrust,
+    )
     answer = await ask(instance, "audit", request, as_answer(AuditAnswer), timeout_s=AUDIT_WITHIN_S)
     return Audit(answer.workspace, answer.items, answer.extra)
 

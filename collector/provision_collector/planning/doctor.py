@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from provision_agent.contract.findings import Disk, Facts, PackageTold, Standing
 from provision_agent.contract.parsing import ParseError, parse
 from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import SecretRule
 
 from ..errors import ProtocolFaultError
 from ..instance import Instance
 from .answers import Survey
 from .source_survey import survey
 from .sources import Row, exit_code, rows_of, worst
+from .token_owner import token_owners
 
 CLOCK_OFF_S = 60.0
 OLDEST_PYTHON = (3, 10)
@@ -54,10 +56,18 @@ async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -
         *(
             Finding("secret", "warning", f"{rule.name} is not set", hint=f"export {rule.name}=…")
             for rule in plan.secrets
-            if rule.name not in secrets
+            if rule.name not in secrets and (not rule.is_default or rule.name in surveyed.secrets_wanted)
         ),
     ]
     return findings, worst(each.level for each in findings if each.state == "failed")
+
+
+async def hub_tokens(rules: Iterable[SecretRule], values: Mapping[str, str]) -> list[Finding]:
+    """Whom the hub's tokens among *values* belong to, asked from this machine. No value goes to an instance."""
+    return [
+        Finding("token", "ok" if owner.is_ok else "warning", owner.message, hint=owner.hint)
+        for owner in await token_owners(rules, values)
+    ]
 
 
 def judged_machine(plan: Plan, here: Standing, *, now_unix: float, took_s: float) -> list[Finding]:

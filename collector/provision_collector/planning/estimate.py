@@ -6,8 +6,9 @@ nearly every run; nothing here pretends to know how long packages take to instal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 
 from provision_agent.contract.plan import Download, Plan
 from provision_agent.contract.plan_parts import Bound, SecretRule
@@ -74,6 +75,18 @@ class Secret:
 
 
 @dataclass(frozen=True)
+class Token:
+    """A default secret that is set, and whom it may be sent to."""
+
+    name: str
+    hosts: tuple[str, ...]
+    taken_from: str
+    """The variable or the file that holds it."""
+    is_wanted: bool | None
+    """Something was refused without it; None: nobody was asked."""
+
+
+@dataclass(frozen=True)
 class Estimate:
     """Everything that `provision plan` says."""
 
@@ -102,6 +115,8 @@ class Estimate:
     price_per_hour: float | None
     cost: float | None
     secrets_missing: tuple[Secret, ...]
+    default_secrets: tuple[Token, ...]
+    """Those that are set."""
     repos_failing: tuple[FailingRepo, ...]
     was_asked: bool
 
@@ -124,6 +139,7 @@ def estimate_of(
     surveyed: Survey | None,
     *,
     secrets: Iterable[str] = (),
+    taken_from: Mapping[str, str] = MappingProxyType({}),
     rate_bytes_per_s: float | None = None,
     price_per_hour: float | None = None,
 ) -> Estimate:
@@ -132,10 +148,11 @@ def estimate_of(
     Args:
         surveyed: What the sources said; None: nobody was asked.
         secrets: The names of those that are set.
+        taken_from: What the values of default ones are taken from, by name.
         rate_bytes_per_s: The line's speed; None: as measured, if it was.
         price_per_hour: What the instance costs, in any currency.
     """
-    wanted = "downloads" in plan.steps
+    wanted, known = "downloads" in plan.steps, frozenset(secrets)
     files = tuple(_file(plan, number, surveyed) for number in range(len(plan.downloads))) if wanted else ()
     coming = [file for file in files if file.state in ("fetch", "partial")]
     fetch_bytes = sum(file.missing_bytes or 0 for file in coming)
@@ -167,7 +184,8 @@ def estimate_of(
         cost=price_per_hour * complete_s / 3600
         if price_per_hour is not None and complete_s is not None
         else None,
-        secrets_missing=tuple(_missing(plan.secrets, frozenset(secrets), plan, surveyed)),
+        secrets_missing=tuple(_missing(plan.secrets, known, plan, surveyed)),
+        default_secrets=tuple(_tokens(plan.secrets, known, taken_from, surveyed)),
         repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
         was_asked=surveyed is not None,
     )
@@ -291,11 +309,25 @@ def items_of(plan: Plan, step: str) -> tuple[object, ...]:
 # -- what stands in the way
 
 
+def _tokens(
+    rules: Iterable[SecretRule],
+    known: frozenset[str],
+    taken_from: Mapping[str, str],
+    surveyed: Survey | None,
+) -> Iterable[Token]:
+    for rule in rules:
+        if rule.is_default and rule.name in known:
+            is_wanted = rule.name in surveyed.secrets_wanted if surveyed else None
+            yield Token(rule.name, rule.hosts, taken_from.get(rule.name, ""), is_wanted)
+
+
 def _missing(
     rules: Iterable[SecretRule], known: frozenset[str], plan: Plan, surveyed: Survey | None
 ) -> Iterable[Secret]:
     for rule in rules:
-        if rule.name in known:
+        if rule.name in known or (
+            rule.is_default and (not surveyed or rule.name not in surveyed.secrets_wanted)
+        ):
             continue
         refused = [
             item.label

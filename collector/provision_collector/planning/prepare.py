@@ -18,6 +18,7 @@ from provision_agent.contract.plan import Plan, download_key
 
 from ..convert import Converted, from_workflows, literal
 from ..profile import Profile, compile_plan, load_profile, secret_values
+from ..profile.secrets import origin_of
 from .answers import Survey
 from .lock import apply_lock, lock_path, read_lock
 
@@ -35,6 +36,8 @@ class Prepared:
     plan: Plan
     secrets: Mapping[str, str]
     """Values by name, as far as this process's environment has them."""
+    taken_from: Mapping[str, str]
+    """What the values of default ones are taken from: a variable, or the file of `hf auth login`."""
     warnings: tuple[str, ...]
     """Secrets that are not set, or not usable."""
     unresolved: tuple[str, ...]
@@ -64,6 +67,7 @@ def prepare(
     strict: bool | None = None,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
+    default_secrets: bool = True,
 ) -> Prepared:
     """Load a profile, compile it, and look its secrets up.
 
@@ -77,12 +81,14 @@ def prepare(
         strict: Stop at the first critical failure; else as the profile says.
         skip: Steps to leave out.
         only: The steps to run, and the checks; empty means all.
+        default_secrets: Do the built-in rules for secrets stand?
 
     Raises:
         ProfileError: the profile or its lock is wrong, or they do not fit each other.
         UsageError: a workflow is none, an unknown step, or a workspace that cannot be one.
     """
     profile, unresolved = wanted_profile(name_or_path, overrides=overrides, workflows=workflows)
+    profile = profile if default_secrets else profile.without_default_secrets()
     plan = compile_plan(
         profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
     )
@@ -92,7 +98,12 @@ def prepare(
         lock = read_lock(path)
         plan = apply_lock(plan, lock, where=path)
         warnings = [*warnings, *lock.warnings]
-    return Prepared(profile, plan, secrets, tuple(warnings), tuple(unresolved))
+    taken_from = {
+        rule.name: where
+        for rule in plan.secrets
+        if rule.is_default and (where := origin_of(rule, os.environ)) is not None
+    }
+    return Prepared(profile, plan, secrets, taken_from, tuple(warnings), tuple(unresolved))
 
 
 def wanted_profile(

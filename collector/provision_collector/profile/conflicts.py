@@ -8,9 +8,11 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator
 
+from provision_agent.contract.source_kinds import DEFAULT_SECRETS
+
 from .compose import identity
 from .model import SECTIONS
-from .notes import NAMES_SECRET
+from .notes import MAY_BE_DEFAULT, NAMES_SECRET
 from .paths import comparable
 from .tree import Node, Problem
 from .variables import suggestion
@@ -104,9 +106,13 @@ def _undeclared_secrets(document: Node) -> Iterator[Problem]:
     declared = document.get("secrets")
     secrets = declared.value if declared is not None and isinstance(declared.value, dict) else {}
     aliases = {alias: name for name, rule in secrets.items() for alias in _alias_names(rule)}
+    built_in = {rule.name for rule in DEFAULT_SECRETS}
+    may_be_built_in = {id(node) for node in marked(document, MAY_BE_DEFAULT)}
     for node in marked(document, NAMES_SECRET):
         name = node.value
         if not isinstance(name, str) or name in secrets:
+            continue
+        if name in built_in and id(node) in may_be_built_in:
             continue
         if name in aliases:
             yield Problem(node.mark, f"`{name}` is an alias: use its name, `{aliases[name]}`")

@@ -37,6 +37,20 @@ class Form:
         return dict(self.schema)
 
 
+_OUR_HEADERS = frozenset(
+    ("host", "range", "connection", "content-length", "transfer-encoding", "accept-encoding", "user-agent")
+)
+
+
+def header_name(value: str) -> str:
+    """The name of a header that a profile may set."""
+    if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", value):
+        raise ValueError(f"`{value}` is not the name of a header, such as `X-Api-Key`")
+    if value.lower() in _OUR_HEADERS:
+        raise ValueError(f"`{value}` is set by provision itself: choose another header")
+    return value
+
+
 def wrong_type(expected: str) -> PydanticCustomError:
     """The error for a value that is no *expected*."""
     return PydanticCustomError("wrong_type", "must be {expected}", {"expected": expected})

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from . import field_checks as checks
 from . import paths, units, urls
 from .field_checks import Form, Shape, matching, measure, string
-from .notes import NAMES_SECRET, Kind
+from .notes import MAY_BE_DEFAULT, NAMES_SECRET, Kind
 
 NAME_OF_A_SECRET = r"[A-Z_][A-Z0-9_]*"  # noqa: S105  # a pattern
 HOST_NAME = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
@@ -104,6 +104,22 @@ SecretName = Annotated[
     str,
     matching(NAME_OF_A_SECRET, "a name of a secret: capitals, digits and `_`, as an environment variable"),
     Kind("name of an environment variable in capitals", "HF_TOKEN"),
+]
+UserName = Annotated[
+    str,
+    matching(r"[\x21-\x39\x3b-\x7e]+", "a name for a login: visible characters without `:`"),
+    Kind("name, without `:`", "reader"),
+]
+HeaderName = Annotated[
+    str,
+    string(checks.header_name, pattern="^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"),
+    Kind("name of a header", "X-Api-Key"),
+]
+SecretCondition = Annotated[
+    SecretName,
+    NAMES_SECRET,
+    MAY_BE_DEFAULT,
+    Kind("name of a secret of this profile, or a built-in one", "HF_TOKEN"),
 ]
 SecretUse = Annotated[SecretName, NAMES_SECRET, Kind("name of a secret of this profile", "HF_TOKEN")]
 HostName = Annotated[

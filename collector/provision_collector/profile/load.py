@@ -22,6 +22,7 @@ from .messages import problems_of
 from .model import Document
 from .model_parts import Markers
 from .rules import broken_rules
+from .secrets import default_rules
 from .source import SourceError, read_text
 from .tree import Mark, Node, Problem, problem_lines, read_tree
 from .variables import Variables, suggestion
@@ -39,6 +40,8 @@ class Profile:
     sources: tuple[str, ...]
     """The files that it was made from, its own last."""
     tree: Node = field(repr=False)
+    has_default_secrets: bool = True
+    """Do the built-in rules stand, where an item is on one of their hosts?"""
 
     @classmethod
     def named(cls, name: str, *, overrides: Mapping[str, str] = _NOTHING) -> Profile:
@@ -87,11 +90,16 @@ class Profile:
 
     @property
     def secret_rules(self) -> tuple[SecretRule, ...]:
-        """The secrets that it wants, and who may see them."""
-        return tuple(
+        """The secrets that it wants, and who may see them; then the built-in ones for the hosts of its items."""
+        own = tuple(
             SecretRule(name=name, hosts=rule.hosts, aliases=rule.aliases)
             for name, rule in self.document.secrets.items()
         )
+        return own + (default_rules(self.document, own) if self.has_default_secrets else ())
+
+    def without_default_secrets(self) -> Profile:
+        """The same, with no other secrets than those of its `secrets`."""
+        return replace(self, has_default_secrets=False)
 
     def resolved(self) -> dict[str, object]:
         """The profile as plain YAML values with nothing left to look up: no `extends`, no user variables."""

@@ -16,6 +16,8 @@ from pydantic import Field, StrictBool
 from . import fields as f
 from .model_base import Item, ItemName, Part
 from .model_parts import (
+    Basic,
+    HeaderSecret,
     Hook,
     ItemLimits,
     Limits,
@@ -77,6 +79,10 @@ class Download(Item):
     """Fetch it only where all of this holds."""
     limits: ItemLimits = ItemLimits()
     """What this file may take; what is left out is as in the profile's `limits`."""
+    headers: Annotated[dict[f.HeaderName, HeaderSecret], Example("{X-Api-Key: {secret: API_KEY}}")] = {}
+    """Headers for the https host of `url`, each with the value of a secret. No redirect takes them to another host."""
+    basic: Basic | None = None
+    """Name and password for the https host of `url`. No redirect takes them to another host."""
     unpack: Annotated[f.Unpack, Field(json_schema_extra={"default": False})] = "no"
     """Unpack it into the folder of `path`; `true` finds out by its content what it is. The archive is kept."""
     include: Annotated[tuple[f.Filled, ...], Example('["*.safetensors"]')] = ()

@@ -65,7 +65,7 @@ class Limits(ItemLimits):
     rate: f.RateOrNone = None
     """All downloads together bring no more bytes per second than this. `none`: as fast as the line."""
     hosts: dict[f.HostName, HostLimits] = {}
-    """Source hosts that must not be asked for much at once. civitai.com and dropbox.com are built in."""
+    """Source hosts that must not be asked for much at once, with all names below them. A rule also holds where links of its host lead to. civitai.com, dropbox.com and drive.google.com are built in; a rule here changes what it names of theirs."""
 
 
 class Secret(Part):
@@ -77,6 +77,22 @@ class Secret(Part):
     """Other environment variables that may hold it, in order of preference."""
 
 
+class HeaderSecret(Part):
+    """A header's value."""
+
+    secret: f.SecretUse
+    """The secret whose value it is."""
+
+
+class Basic(Part):
+    """A login by name and password."""
+
+    user: f.UserName
+    """The name."""
+    secret: f.SecretUse
+    """The secret that is the password."""
+
+
 class When(Part):
     """Conditions; all that are given must hold, or the item is skipped."""
 
@@ -84,7 +100,7 @@ class When(Part):
 
     gpu_memory: f.Condition | None = None
     """Memory of the largest GPU."""
-    secret: f.SecretUse | None = None
+    secret: f.SecretCondition | None = None
     """This secret must be set."""
     disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
     """Free space in the workspace."""

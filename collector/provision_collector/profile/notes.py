@@ -59,6 +59,8 @@ AS_WRITTEN = Mark("as written")
 """Its text is taken as it stands: ``${}`` means nothing in it."""
 NAMES_SECRET = Mark("names a secret")
 """Its value must be declared under `secrets`."""
+MAY_BE_DEFAULT = Mark("may be a default secret")
+"""Its value may also be the name of a built-in secret."""
 
 
 class FieldNotes(NamedTuple):

@@ -72,6 +72,12 @@ def _download(download: Node) -> Iterator[Problem]:
         message = "a substitute under the wanted file's own path would pass for it: give it another path"
         yield Problem(substitute.mark_of("path") if substitute else download.mark, message)
     yield from _repository(download)
+    for key in ("headers", "basic"):
+        if download.get(key) is not None and (download.text("url") or "").startswith(("http://", "file:")):
+            yield Problem(
+                _key_mark(download, key),
+                f"`{key}` goes to https hosts only, and `url` is none: write `https://`",
+            )
 
 
 def _repository(download: Node) -> Iterator[Problem]:

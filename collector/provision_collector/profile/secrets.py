@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from provision_agent.contract.plan_parts import SecretRule
+from provision_agent.contract.source_kinds import DEFAULT_SECRETS, host_of
 
 if TYPE_CHECKING:
     from .load import Profile
+    from .model import Document
+
+MAX_TOKEN_BYTES = 64 * 1024
 
 _QUOTES = "\"'`“”‘’"
 _PLACEHOLDER = re.compile(
@@ -41,12 +47,13 @@ def values_of(rules: Iterable[SecretRule], environ: Mapping[str, str]) -> tuple[
     values: dict[str, str] = {}
     warnings: list[str] = []
     for rule in rules:
-        source = next((name for name in (rule.name, *rule.aliases) if environ.get(name, "").strip()), None)
-        if source is None:
-            warnings.append(_unset(rule))
+        found = _found(rule, environ)
+        if found is None:
+            warnings += [] if rule.is_default else [_unset(rule)]
             continue
-        value = _stripped(environ[source])
-        if value != environ[source]:
+        source, told = found
+        value = _stripped(told)
+        if value != told and source in environ:
             warnings.append(f"`{source}` has quotes, spaces or line ends around its value; they are left out")
         wrong = _why_unusable(value, rule)
         if wrong:
@@ -54,6 +61,63 @@ def values_of(rules: Iterable[SecretRule], environ: Mapping[str, str]) -> tuple[
         else:
             values[rule.name] = value
     return values, warnings
+
+
+def default_rules(document: Document, own: Iterable[SecretRule]) -> tuple[SecretRule, ...]:
+    """The built-in rules that stand beside a profile's *own*: those on whose hosts an item of it is.
+
+    None stands for a name or a host that the profile speaks of itself.
+    """
+    names = {name for rule in own for name in (rule.name, *rule.aliases)}
+    hosts = {host for rule in own for host in rule.hosts}
+    used = {host_of(url) for url in _urls(document) if urlsplit(url).scheme != "http"}
+    return tuple(
+        rule
+        for rule in DEFAULT_SECRETS
+        if used.intersection(rule.hosts)
+        and not names.intersection((rule.name, *rule.aliases))
+        and not hosts.intersection(rule.hosts)
+    )
+
+
+def origin_of(rule: SecretRule, environ: Mapping[str, str]) -> str | None:
+    """What the value of *rule* is taken from: a variable of *environ* or a file; None when it is not set."""
+    found = _found(rule, environ)
+    return None if found is None else found[0]
+
+
+def _urls(document: Document) -> Iterator[str]:
+    for item in document.downloads:
+        yield from (item.url, *item.mirrors)
+        if item.substitute is not None:
+            yield item.substitute.url
+
+
+def _found(rule: SecretRule, environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Where the value of *rule* is, and the value as it stands there; None when it is nowhere."""
+    for name in (rule.name, *rule.aliases):
+        if environ.get(name, "").strip():
+            return name, environ[name]
+    path = hub_token_path(environ) if rule.is_default and rule.name == "HF_TOKEN" else None
+    if path is None:
+        return None
+    try:
+        with open(path, encoding="utf-8", errors="strict") as file:
+            told = file.read(MAX_TOKEN_BYTES)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return (path, told) if told.strip() else None
+
+
+def hub_token_path(environ: Mapping[str, str]) -> str | None:
+    """Where `hf auth login` keeps its token, by the variables that it reads itself; None without a home folder."""
+    if environ.get("HF_TOKEN_PATH"):
+        return os.path.expanduser(environ["HF_TOKEN_PATH"])
+    if environ.get("HF_HOME"):
+        return os.path.join(os.path.expanduser(environ["HF_HOME"]), "token")
+    home = environ.get("HOME")
+    cache = environ.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if home else None)
+    return os.path.join(cache, "huggingface", "token") if cache else None
 
 
 def _unset(rule: SecretRule) -> str:

@@ -60,12 +60,13 @@ def _checked(url: str, schemes: tuple[str, ...]) -> str:
 def _refuse_secrets(url: str) -> None:
     try:
         parts = urlsplit(url)
-        password, _ = parts.password, parts.port
+        has_login = bool(parts.password or (parts.username and parts.scheme in _WEB))
+        _ = parts.port
     except ValueError as error:
         raise ValueError(f"`{_shown(url)}` is not a URL: {str(error).lower()}") from None
     named = [name for name, _ in parse_qsl(parts.query) if name.lower() in SECRET_PARAMETERS]
-    if password or named:
-        what = f"`{named[0]}=`" if named else "a password"
+    if has_login or named:
+        what = f"`{named[0]}=`" if named else "a password" if parts.password else "a login"
         raise ValueError(
             f"{what} in a URL would be stored on the instance: declare the host's token under `secrets`"
         )

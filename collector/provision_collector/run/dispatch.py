@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -17,6 +17,8 @@ from provision_agent.contract.messages import (
     RunFiles,
     RunFound,
     RunPlace,
+    SecretsAnswer,
+    SecretsRequest,
     StartAnswer,
     StartRequest,
     StatusAnswer,
@@ -42,6 +44,7 @@ from ..errors import (
 from ..instance import Deployment, Emit, Instance, Link, as_answer, call, first_contact
 from ..profile.secrets import values_of
 from . import registry
+from .default_secrets import held_back, refused_without
 from .spec import LONGEST_UNKNOWN_RUN_S, Known, Order, agent_folders
 
 START_TIMEOUT_S = 90.0
@@ -90,6 +93,8 @@ class Dispatch:
         self.is_named_here = order.plan is not None
         """The run's id is the one that this order, or an earlier one from here, gave it."""
         self._has_said_what_it_keeps = False
+        self._asked_for: set[str] = set()
+        """Default secrets that somebody refused to do without."""
 
     @property
     def run(self) -> str:
@@ -133,6 +138,27 @@ class Dispatch:
         """Take *values* for whenever an agent must be started."""
         self.order = replace(self.order, secrets={**self.order.secrets, **values})
         self._secrets_given.set()
+
+    async def ask_hosts(self) -> None:
+        """Find out from here which default secrets the hosts of the order's plan want."""
+        plan = self.order.plan
+        if plan is not None and not self.order.resume:
+            self._asked_for |= await refused_without(plan, self._held())
+
+    async def give_what_is_needed(self, names: Collection[str]) -> None:
+        """Hand the run those default secrets that its instance asked for, if this side knows their rules and has them.
+
+        A run that does not wait for them any more goes without.
+        """
+        rules = self.known.secrets if self.known is not None else ()
+        values = self._held()
+        given = {name: values[name] for name in held_back(rules, values).intersection(names)}
+        if not given or self._place is None:
+            return
+        self._asked_for.update(given)
+        request = SecretsRequest(run=self.run, workspace=self.workspace, secrets=given)
+        with suppress(HostUnreachableError, ProvisionError):
+            await self._call("secrets", request, as_answer(SecretsAnswer), None)
 
     async def take_place(self) -> None:
         """Start or join the run.
@@ -183,10 +209,12 @@ class Dispatch:
         run = self.run
         await self._ask_for_owed_secrets()
         self.is_sent = True
+        values, offered = self._secrets_for(plan)
         request = StartRequest(
             run=run,
             plan=await asyncio.to_thread(plan.to_json),
-            secrets=self._secrets_for(plan),
+            secrets=values,
+            offered=offered,
             labels=dict(self.order.labels),
             started_unix=self._accepted_unix,
             replace=self.order.replace,
@@ -203,18 +231,28 @@ class Dispatch:
         self.is_new = answer.state == "started"
         self._place = place
 
-    def _secrets_for(self, plan: Plan) -> dict[str, str]:
-        """The values that may leave with *plan*: of names that this side knows, whatever the instance names."""
+    def _held(self) -> dict[str, str]:
+        """The values of the secrets that this side knows to belong to the run."""
         local = self.order.plan
         if local is not None:
-            values = values_of(local.secrets, self.order.secrets)[0]
-        else:
-            rules = self.known.secrets if self.known is not None else ()
-            values = {**values_of(rules, self.order.environment)[0], **self.order.secrets}
+            return values_of(local.secrets, self.order.secrets)[0]
+        rules = self.known.secrets if self.known is not None else ()
+        return {**values_of(rules, self.order.environment)[0], **self.order.secrets}
+
+    def _secrets_for(self, plan: Plan) -> tuple[dict[str, str], tuple[str, ...]]:
+        """What may leave with *plan*, of names that this side knows, whatever the instance names.
+
+        Returns:
+            The values, and the names of the default secrets that stay here until they are needed.
+        """
+        values = self._held()
+        rules = self.known.secrets if self.known is not None else ()
         wanted = [rule.name for rule in plan.secrets]
-        known = {rule.name for rule in self.known.secrets} if self.known is not None else set()
+        known = {rule.name for rule in rules}
         self._say_what_is_kept([name for name in wanted if name not in values and name not in known])
-        return {name: values[name] for name in wanted if name in values}
+        held = held_back(rules, values) - self._asked_for
+        mine = [name for name in wanted if name in values]
+        return {name: values[name] for name in mine if name not in held}, tuple(held.intersection(mine))
 
     def _say_what_is_kept(self, names: Sequence[str]) -> None:
         if names and not self._has_said_what_it_keeps:

@@ -226,7 +226,12 @@ class Run:
             await asyncio.to_thread(self._on_end, self.instance, self.files, outcome)
 
     async def _work(self) -> None:
-        await self._link.connected()
+        asking = asyncio.create_task(self._dispatch.ask_hosts())
+        try:
+            await self._link.connected()
+            await asking
+        finally:
+            asking.cancel()
         await self._dispatch.take_place()
         files = await asyncio.to_thread(self._choose_files)
         await self._local.bind(self._dispatch.run, files)

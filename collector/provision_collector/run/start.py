@@ -32,6 +32,7 @@ async def start(
     only: Sequence[str] = (),
     replace: bool = False,
     kill_holders: bool = False,
+    default_secrets: bool = True,
     on_end: OnEnd | None = None,
 ) -> Run:
     """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
@@ -42,14 +43,13 @@ async def start(
         run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out.
         secrets: Values by name; None takes those that the profile names from this process's environment.
         labels: Come back in events and in the outcome.
-        logs_dir: Where the mirrors go.
-        workspace: The folder on the instance; else the profile's.
+        logs_dir: Where the mirrors go. workspace: The folder on the instance; else the profile's.
         timeout_s: The run's deadline in seconds; else the profile's `limits.run`.
         strict: Stop at the first critical failure; else as the profile says.
         skip: Steps to leave out. only: The steps to do; checks are always done.
         replace: Stop another plan's run first.
         kill_holders: End the processes on the instance that keep a broken environment from being deleted.
-        on_end: As of `Run`.
+        default_secrets: Do the built-in rules stand? on_end: As of `Run`.
 
     Returns:
         The `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
@@ -59,6 +59,7 @@ async def start(
     """
     await asyncio.to_thread(_refuse_finished, run_id)
     if isinstance(profile, Profile):
+        profile = profile if default_secrets else profile.without_default_secrets()
         plan = compile_plan(
             profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
         )

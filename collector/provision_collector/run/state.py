@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
-from provision_agent.contract.event_bodies import RunFinished
+from provision_agent.contract.event_bodies import RunFinished, SecretsNeeded
 from provision_agent.contract.events import Event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
@@ -36,6 +36,8 @@ class LocalRun:
         self.state = RunState(run, planned=planned)
         """The one fold of the agent's events in this process: who shows or counts reads it."""
         self.outcome: Outcome | None = None
+        self.needed: set[str] = set()
+        """Names of secrets that the instance asked for so far."""
         self.own_warnings: list[str] = []
         """What this side warned of."""
         self._local = LocalEvents(run)
@@ -97,6 +99,8 @@ class LocalRun:
             self.state.fold(event)
         except ParseError as error:
             raise not_of_an_agent(error) from None
+        if isinstance(event.body, SecretsNeeded):
+            self.needed.update(event.body.names)
         if isinstance(event.body, RunFinished):
             self._final_sizes = event.body.sizes or {}
 

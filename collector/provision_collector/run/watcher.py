@@ -62,6 +62,9 @@ class Watcher(Listener):
         """Set once all that the instance had written when it was asked is here, or another process feeds the mirrors."""
         self._is_agent_alive = True
         self._restarts = 0
+        self._answered: set[str] = set()
+        """Names of secrets that were asked for, and of which those that may be given were given."""
+        self._giving: list[asyncio.Task[None]] = []
         self._cut: set[str] = set()
         """Logs that may not grow here."""
         self._garbled = GarbledSessions()
@@ -149,7 +152,9 @@ class Watcher(Listener):
                     guardian.result()
                 await self._end_of(session, following)
         finally:
-            await _end(guardian, following)  # the mirrors are closed next: nobody may write them any more
+            await _end(
+                guardian, following, *self._giving
+            )  # the mirrors are closed next: nobody may write them any more
 
     async def _tell_cut(self) -> None:
         """Say once of each log that no more of it comes here."""
@@ -215,6 +220,7 @@ class Watcher(Listener):
                     f"agent and keeper of run `{self._dispatch.run}` died {self._restarts + 1} times without a verdict",
                     hint="look at agent.log in the run's folder on the instance: out of memory is the usual reason",
                 )
+            self._answered.clear()  # another agent asks anew
             await self._start_agent_again()
             dead_since = None
 
@@ -230,11 +236,19 @@ class Watcher(Listener):
         self._is_agent_alive = True
         self._local.emit("agent_restarted", restarts=self._restarts)
 
+    def _give_what_is_needed(self) -> None:
+        """Answer what the instance asked for, beside the reading of what it tells."""
+        names = self._local.needed - self._answered
+        if names and not self._local.is_finished:
+            self._answered |= names
+            self._giving.append(asyncio.create_task(self._dispatch.give_what_is_needed(names)))
+
     # -- what a session tells
 
     async def on_bytes(self, mirror: Mirror) -> None:
         if mirror.name == "events":
             await self._local.absorb()
+            self._give_what_is_needed()
         self._end_when_fed()
 
     async def on_status(self, status: Holders) -> None:

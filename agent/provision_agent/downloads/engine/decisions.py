@@ -25,8 +25,8 @@ MIN_CUT, MAX_CUT, CUT_S = MIB // 4, 4 * MIB, 1.5
 CUT_AFTER_S, SILENT_S = 0.3, 2.0
 """A range is not cut before its speed is known; one without an answer is given up on after `SILENT_S`."""
 WORTH_S, UNTRIED_WORTH_S = 0.25, 10.0
-"""What a cut must save besides the wait for an answer; and where nobody knows yet whether more connections help: if they
-do not, what was on its way beyond the cut is lost."""
+"""What a cut must save besides the wait for an answer; and on a slow line where nobody knows yet whether more connections
+help: if they do not, what was on its way beyond the cut is lost."""
 SLOW_AFTER_S, SLOW_SHARE, SIBLINGS_LEAST = 1.0, 0.1, 3
 """A connection that brings less than this share of what its siblings bring is slow."""
 HOPELESS_SHARE = 0.25

@@ -17,6 +17,8 @@ COLLAPSED, COLLAPSED_S = 0.5, 0.75
 """Less than this share of the best speed for so long, with more connections than then, is a collapse."""
 PROBE_S, BETTER, LEAST_HELD = 1.0, 2.0, 4
 """A number is tried for so long; fewer must bring so much more; no fewer than this are tried."""
+SLOW_LINE_BYTES_PER_S = 2e6
+"""What brings less than this in all is likely the line, and a trial of more connections costs a second of it."""
 INNOCENT_S = 120.0
 """A line that was just slow is not suspected again for so long."""
 KEPT_S = 30.0
@@ -49,6 +51,7 @@ class Gauge:
         self._held_s = HELD_S
         self._innocent_until = 0.0
         self._has_room = False
+        self._bytes_per_s = 0.0
 
     def note(self, now: float, connections: int, answered: int, bytes_per_s: float, landed: int) -> None:
         """Take note of a look.
@@ -64,6 +67,7 @@ class Gauge:
         if level != self._level:
             self._level, self._since, self._landed_before = level, now, landed
         self._brought = landed - self._landed_before
+        self._bytes_per_s = bytes_per_s
         self._best = {level: best for level, best in self._best.items() if now - best.at < KEPT_S}
         if connections and self._is_settled(now):
             self._best[level] = Best(self._brought / (now - self._since), connections, now)
@@ -93,9 +97,10 @@ class Gauge:
             return False
         return not below or here.bytes_per_s >= HELPED * max(below)
 
-    def is_tried(self) -> bool:
-        """Is what `more_helps` says a matter of experience?"""
-        return self._has_room or any(level < self._level for level in self._best)
+    def is_trial_dear(self) -> bool:
+        """Would it only be a trial, and what is on its way beyond each cut a notable part of what comes?"""
+        is_tried = self._has_room or any(level < self._level for level in self._best)
+        return not is_tried and self._bytes_per_s < SLOW_LINE_BYTES_PER_S
 
     @property
     def held(self) -> Optional[int]:

@@ -19,7 +19,7 @@ WORTH_IT = 1.10
 """More connections are kept if they make the whole this much faster."""
 HARMLESS = 0.90
 """Fewer connections are kept if the whole stays this fast."""
-FIRST_LOOK_S, FIRST_WINDOW_S, WINDOW_S, AGAIN_AFTER_S = 0.14, 0.14, 0.5, 30.0
+FIRST_LOOK_S, FIRST_WINDOW_S, WINDOW_S, AGAIN_AFTER_S = 0.14, 0.09, 0.5, 30.0
 FAR_S = 0.05
 """Who answers later than this is far away: then the line is the limit, and no few connections are tried first."""
 SILENT_S = 0.3

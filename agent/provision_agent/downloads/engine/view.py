@@ -35,7 +35,7 @@ class View:
         slots = sum(self._slots(each, now) for each in self.transfers if each.extents.missing)
         claims = [claim for each in self.transfers for claim in each.extents.claims]
         is_busy = len(claims) >= 0.75 * (min(slots, self._tuner.connections) or self._tuner.connections)
-        return is_busy and sum(claim.landed_at is not None for claim in claims) >= 0.5 * len(claims)
+        return is_busy and sum(claim.landed_at is not None for claim in claims) >= 0.25 * len(claims)
 
     def _slots(self, transfer: Transfer, now: float) -> int:
         """The most connections that *transfer* may have now."""
@@ -91,7 +91,7 @@ class View:
                 bytes_per_s=self._hosts.rate(name),
                 first_byte_s=self._hosts.first_byte_s(name),
                 more_helps=gauge.more_helps(now),
-                worth_s=decisions.WORTH_S if gauge.is_tried() else decisions.UNTRIED_WORTH_S,
+                worth_s=decisions.UNTRIED_WORTH_S if gauge.is_trial_dear() else decisions.WORTH_S,
             )
         return decisions.State(
             [self._file(each, now, is_paused=each.answer.host in paused) for each in self.transfers],

@@ -6,14 +6,13 @@ there; *rate_limited*: later, and when. A number in a body is never taken for a 
 
 from __future__ import annotations
 
-import email.utils
-import re
 import time
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
 
 from ...contract import redaction, source_kinds
 from ...contract.failures import Failure
+from . import fields
 from .request import Headers
 
 MIN_WAIT_S, MAX_WAIT_S = 0.5, 120.0
@@ -43,8 +42,8 @@ class Refused(NamedTuple):
     @property
     def message(self) -> str:
         """What happened, for people."""
-        code = self.headers.get("X-Error-Code") or ""
-        said = self.headers.get("X-Error-Message") or self.said
+        code = _one_line(self.headers.get("X-Error-Code") or "")
+        said = _one_line(self.headers.get("X-Error-Message") or "") or self.said
         what = f" for {redaction.public_url(self.url)}" if self.status in (404, 410) else ""
         return f"{self.host} answered {self.status}{f' {code}' if code else ''}{what}{f': {said}' if said else ''}"
 
@@ -77,18 +76,16 @@ def asked_wait_s(headers: Headers, now: Callable[[], float] = time.time) -> floa
     ``RateLimit`` (an IETF draft, used by Hugging Face) is exact and goes first; ``Retry-After`` is
     seconds or a date.
     """
-    window = re.search(r"(?:^|[;,\s])t=(\d+)", headers.get("RateLimit") or "")
-    reset = headers.get("RateLimit-Reset") or ""
-    after = (headers.get("Retry-After") or "").strip()
-    if window:
-        wait_s = float(window[1]) + 1
-    elif re.fullmatch(r"\d+(\.\d+)?", after):
-        wait_s = float(after)
-    elif after:
-        date = email.utils.parsedate_tz(after)
-        wait_s = email.utils.mktime_tz(date) - now() + 1 if date else UNSAID_WAIT_S
-    elif reset.isdigit():
-        wait_s = float(reset) + 1
+    window_s = fields.window_s(headers.get("RateLimit"))
+    reset_s = fields.number(headers.get("RateLimit-Reset"))
+    after = headers.get("Retry-After")
+    after_s = fields.wait_s(after, now())
+    if window_s is not None:
+        wait_s = window_s + 1
+    elif after_s is not None:
+        wait_s = after_s
+    elif reset_s is not None and not after:
+        wait_s = reset_s + 1.0
     else:
         wait_s = UNSAID_WAIT_S
     return min(max(wait_s, MIN_WAIT_S), MAX_WAIT_S)
@@ -99,6 +96,10 @@ def quoted(body: bytes, secrets: List[str]) -> str:
     if b"\0" in body:
         return ""
     text = redaction.redacted(body.decode("utf-8", "replace"), secrets)
+    return _one_line(text)
+
+
+def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:QUOTED_BYTES]
 
 

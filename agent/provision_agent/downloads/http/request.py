@@ -7,10 +7,10 @@ import http.client
 import socket
 import time
 from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from ...contract.failures import Failure
-from . import transport
+from . import fields, transport
 from .idle import IdleConnections
 from .response import Connection, Headers, RawResponse, Response
 from .transport import Origin, Stop, origin_of
@@ -118,13 +118,18 @@ def follow(
         target = response.headers.get("Location")
         if response.status not in REDIRECTS or not target:
             return response, hops
+        try:
+            onward = fields.target(url, target)
+        except Failure:
+            response.close()
+            raise
         _leave(response, idle)
         if len(hops) == MAX_REDIRECTS:
             raise Failure(
                 "upstream_down", f"more than {MAX_REDIRECTS} redirects, the last to {origin_of(url).host}"
             )
         hops.append(Hop(url, response.headers))
-        url = urljoin(url, target)
+        url = onward
 
 
 def _leave(response: Response, idle: Optional[IdleConnections]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import socket
 import ssl
 import struct
@@ -21,9 +22,12 @@ from . import transport
 from .transport import Origin, Stop
 
 TICK_S = 0.5
+MAX_HEAD_BYTES = 1 << 20
+"""Of the head of an answer, with all that says "go on" before it."""
 CHUNKED_BYTES = 64 * 1024
 """A chunked body is read in small pieces, because a read of it returns only when the piece is full."""
 
+MAX_CHUNK_LINE = 4096
 _TICK = struct.pack("ll", int(TICK_S), int(TICK_S % 1 * 1_000_000))
 
 
@@ -50,6 +54,7 @@ class _Reader:
         self.patience: Optional[transport.Patience] = patience
         """Of the head only; the body has the socket's own timeout."""
         self.rest = bytearray()
+        self._head_bytes = 0
 
     def readline(self, limit: int = -1) -> bytes:
         while b"\n" not in self.rest and not 0 <= limit <= len(self.rest):
@@ -63,7 +68,11 @@ class _Reader:
     def _receive(self) -> bytes:
         if self.patience is None:
             return self._socket.recv(16384)
-        return self.patience.until_done(self._socket, lambda: self._socket.recv(16384))
+        more = self.patience.until_done(self._socket, lambda: self._socket.recv(16384))
+        self._head_bytes += len(more)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise http.client.HTTPException(f"a head of more than {MAX_HEAD_BYTES >> 20} MiB")
+        return more
 
     def read(self, count: int) -> bytes:
         buffer = bytearray(count)
@@ -105,6 +114,15 @@ class RawResponse(http.client.HTTPResponse):
         # the library's own reader stays open: it is what keeps a `Connection: close` socket alive
         self.reader = _Reader(sock, self.fp, patience)
         self.fp = self.reader  # type: ignore[assignment]
+
+    def _read_next_chunk_size(self) -> int:
+        """As the library does it, but a size is hexadecimal digits and nothing else. Raises ValueError."""
+        line = self.reader.readline(MAX_CHUNK_LINE)
+        found = re.match(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;|\r?\n)", line)
+        if found is None:
+            self._close_conn()  # type: ignore[attr-defined]
+            raise ValueError("no size of a chunk")
+        return int(found[1], 16)
 
 
 class Connection:

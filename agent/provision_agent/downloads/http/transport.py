@@ -52,6 +52,10 @@ class Patience:
             socket.timeout: the time is over, or the wait is not wanted any more.
         """
         while True:
+            if time.monotonic() >= self._deadline:
+                raise socket.timeout(
+                    "it drips"
+                )  # what comes in small pieces has no more time than what comes at once
             opened.settimeout(min(LOOK_UP_EVERY_S, self.left_s))
             try:
                 return step()

@@ -30,6 +30,8 @@ class Answer:
     """A strong ETag or a Last-Modified: while it stays, so does the content."""
     has_ranges: bool = True
     name: Optional[str] = None
+    why_no_name: str = ""
+    """Why the name that it gives cannot be used."""
     head: bytes = field(default=b"", repr=False)
     token: Optional[str] = None
     """The name of the secret that went along."""

@@ -12,6 +12,8 @@ from .http import WebServer
 class GitHub(WebServer):
     """Files in repositories, and files of releases, whose links download as they are."""
 
+    hides_what_is_private = True
+
     def address(self, url: str) -> Optional[str]:
         parts = urlsplit(url)
         viewer = re.fullmatch(r"(/[^/]+/[^/]+)/blob/(.+)", parts.path)

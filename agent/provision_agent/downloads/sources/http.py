@@ -7,7 +7,7 @@ from typing import Callable, Optional
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
-from ..http import errors
+from ..http import errors, fields
 from ..http.request import Headers
 from .answer import Answer
 from .listing import Listing
@@ -15,12 +15,6 @@ from .listing import Listing
 Fetch = Callable[[str], Optional[bytes]]
 """Gets a small document of a source; None when it cannot be had."""
 SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
-
-_DISPOSITION = (
-    (r"filename\*\s*=\s*utf-8''([^;\s]+)", unquote),
-    (r'filename\s*=\s*"((?:[^"\\]|\\.)*)"', lambda text: re.sub(r"\\(.)", r"\1", text)),
-    (r"filename\s*=\s*([^;\s]+)", str),
-)
 
 
 class WebServer:
@@ -34,6 +28,9 @@ class WebServer:
         """
         return url if urlsplit(url).hostname else None
 
+    hides_what_is_private = False
+    """It says *not found*, and not *unauthorized*, to those that may not see a file."""
+
     def at_hand(self, url: str, address: str) -> Optional[Answer]:
         """What is to be said of the file where that takes no network; None where it does."""
         return None
@@ -42,22 +39,13 @@ class WebServer:
         """The file's name: the one that the server gives in ``Content-Disposition``, or else the address's last part.
 
         Raises:
-            Failure: `unsafe_path`, for a name that is a path or that hides.
+            Failure: `unsafe_path`, for a name that is a path, that hides, or that is not what it seems.
         """
-        name = ""
-        for pattern, decode in _DISPOSITION:
-            match = re.search(pattern, disposition or "", re.I)
-            if match:
-                name = decode(match[1])
-                break
-        name = name or unquote(urlsplit(address).path.rstrip("/").rpartition("/")[2])
-        is_hidden = not name or name.startswith(".")
-        if is_hidden or re.search(r"[/\\\x00-\x1f\x7f]", name) or len(name.encode()) > 240:
-            raise Failure(
-                "unsafe_path",
-                f"the server's file name {name[:80]!r} cannot be used",
-                case="no_file_name",
-            )
+        name = fields.file_name(disposition) or unquote(urlsplit(address).path.rstrip("/").rpartition("/")[2])
+        why = fields.unusable(name)
+        if why is not None:
+            message = f"the server's file name {fields.brief(name)} cannot be used: it {why}"
+            raise Failure("unsafe_path", message, case="no_file_name")
         return name
 
     def sha256_told(self, url: str, headers: Headers) -> Optional[str]:

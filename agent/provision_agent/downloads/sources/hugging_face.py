@@ -11,13 +11,13 @@ import os
 import re
 from dataclasses import dataclass
 from typing import Dict, List, NamedTuple, Optional, Tuple
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ...contract.failures import Failure
 from ...contract.parsing import ParseError, kind_of, parse, read_json, read_object
 from ...contract.plan import HubRepository, repository_of
 from ...contract.source_kinds import SOURCE_KINDS
-from ..http import errors
+from ..http import errors, fields
 from ..http.request import Headers
 from .answer import MOST_BYTES
 from .http import SHA256, Fetch, WebServer
@@ -183,7 +183,7 @@ def _entries(tree: bytes) -> List[_Entry]:
 def _read_page(repository: HubRepository, page: bytes, headers: Headers) -> Page:
     files = [_listed(repository, entry) for entry in _entries(page) if entry.type == "file"]
     following = re.search(r'<([^>]+)>;\s*rel="?next', headers.get("Link") or "")
-    next_url = urljoin(_tree(repository.repo, repository.revision), following[1]) if following else None
+    next_url = fields.target(_tree(repository.repo, repository.revision), following[1]) if following else None
     return Page(tuple(files), next_url)
 
 

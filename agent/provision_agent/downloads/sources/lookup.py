@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import base64
 import functools
-import re
 import socket
 import time
 from dataclasses import replace
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
+from ...contract.plan import Download
 from ...contract.plan_parts import SecretRule
 from .. import verify
-from ..http import errors, request
+from ..http import errors, fields, request
 from ..http.idle import IdleConnections
 from ..http.transport import Origin, Stop, origin_of
 from . import addresses
 from .answer import HEAD_BYTES, MOST_BYTES, Answer
 from .http import Fetch
+from .own_headers import NOTHING_SHOWN, OwnHeaders, Shown
 
 HEAD_WITHIN_S = 5.0
 SMALL_BYTES = 8 << 20
 """The most that is read of a listing or a catalogue."""
 SMALL_WITHIN_S = 10.0
-MOST_DIGITS = 20
 
 __all__ = ["Answer", "Sources", "range_header", "sane_size", "size_of", "validator_of"]
 
@@ -40,14 +40,26 @@ class Sources:
     def __init__(self, rules: Sequence[SecretRule], secrets: Mapping[str, str]) -> None:
         self.idle: Optional[IdleConnections] = None
         """Where open connections wait for the next request; set by who closes them at the end, else none are kept."""
-        self._rules: List[Tuple[str, Tuple[str, ...]]] = [(rule.name, rule.hosts) for rule in rules]
-        self._tokens = [(name, hosts) for name, hosts in self._rules if secrets.get(name)]
+        self._rules = list(rules)
+        self._shown = {rule.name for rule in rules if not rule.is_default}
+        """Names of those that go along with every request to their hosts."""
+        self._refused_without: Set[str] = set()
+        self._own = OwnHeaders(secrets)
         self._values = {rule.name: secrets[rule.name] for rule in rules if secrets.get(rule.name)}
+
+    @property
+    def refused_without(self) -> Tuple[str, ...]:
+        """Names of the default secrets for want of which somebody was refused."""
+        return tuple(sorted(self._refused_without))
 
     @property
     def secret_values(self) -> List[str]:
         """What must never be written anywhere."""
-        return list(self._values.values())
+        return [*self._values.values(), *self._own.logins]
+
+    def add(self, item: Download, *urls: str) -> None:
+        """Take what *item* shows to its own host: before its URLs, or *urls* that stand for it, are asked."""
+        self._own.add(item, *urls)
 
     def ask(
         self,
@@ -111,22 +123,16 @@ class Sources:
         """
         address = addresses.address_of(url)
         began = time.monotonic()
-        response, hops = request.follow(
-            address,
-            lambda at, before: dict(range_header(span), **self._credentials(address, at, before)[0]),
-            deadline=deadline,
-            connect_s=connect_s,
-            stop=stop,
-            on_socket=on_socket,
-            idle=self.idle,
+        response, hops, headers, token = self._followed(
+            url, address, span, deadline=deadline, connect_s=connect_s, stop=stop, on_socket=on_socket
         )
-        headers, token = self._credentials(address, response.url, hops)
         try:
             self.check(response, url=url, token=token, deadline=deadline)
             size_bytes = size_of(response)
         except BaseException:
             response.close()
             raise
+        name, why_no_name = _usable_name(url, address, response)
         answer = Answer(
             url=url,
             location=response.url,
@@ -135,11 +141,47 @@ class Sources:
             sha256=_told_sha256(hops, response),
             validator=validator_of(response.headers),
             has_ranges=response.status == 206,
-            name=_usable_name(url, address, response),
+            name=name,
+            why_no_name=why_no_name,
             token=token,
             first_byte_s=time.monotonic() - began,
         )
         return response, answer
+
+    def _followed(
+        self,
+        url: str,
+        address: str,
+        span: Optional[Tuple[int, Optional[int]]],
+        *,
+        deadline: float,
+        connect_s: float,
+        stop: Stop,
+        on_socket: Callable[[socket.socket], None],
+    ) -> "Tuple[request.Response, List[request.Hop], Dict[str, str], Optional[str]]":
+        """The answer, the hops before it, and the credentials that went along; a token that is held back, if one must."""
+        own = self._own.of(url)
+        sent: Tuple[Dict[str, str], Optional[str]] = ({}, None)
+
+        def headers_for(at: str, before: List[request.Hop]) -> Dict[str, str]:
+            nonlocal sent
+            sent = self._credentials(address, at, before, own)
+            return dict(range_header(span), **sent[0])
+
+        for is_last in (False, True):
+            response, hops = request.follow(
+                address,
+                headers_for,
+                deadline=deadline,
+                connect_s=connect_s,
+                stop=stop,
+                on_socket=on_socket,
+                idle=self.idle,
+            )
+            if is_last or sent[1] is not None or not self._may_show_more(url, address, response):
+                break
+            response.close()
+        return (response, hops, *sent)
 
     def check(self, response: request.Response, *, url: str, token: Optional[str], deadline: float) -> None:
         """Raise what an answer that brings no bytes means."""
@@ -160,7 +202,7 @@ class Sources:
         """*failure* with what would bring a token to the URL *at*, which refused; none where *token* was sent."""
         if failure.class_ not in ("unauthorized", "gated") or token:
             return failure
-        declared = [name for name, hosts in self._rules if _names(hosts, at)]
+        declared = [rule.name for rule in self._rules if _names(rule.hosts, at)]
         if declared and urlsplit(at).scheme != "https":
             failure.advise("token_needs_https")
         elif failure.class_ == "gated":
@@ -174,25 +216,53 @@ class Sources:
         return functools.partial(self._fetch_small, deadline=deadline)
 
     def _credentials(
-        self, address: str, at: str, hops: List[request.Hop]
+        self, address: str, at: str, hops: List[request.Hop], own: Shown = NOTHING_SHOWN
     ) -> "Tuple[Dict[str, str], Optional[str]]":
         """Headers for *at*, the next URL on the way from *address*, and the name of the secret in them."""
         origin = origin_of(address)
         if origin_of(at) != origin or any(origin_of(hop.url) != origin for hop in hops):
             return {}, None
-        return self._authorization(address, origin)
+        headers, token = self._authorization(address, origin)
+        if not own.headers or origin.scheme != "https":
+            return headers, token
+        if any(name.lower() == "authorization" for name in own.headers):
+            headers = {}
+        return {**headers, **own.headers}, own.secret
+
+    def _may_show_more(self, url: str, address: str, response: request.Response) -> bool:
+        """Was *url* refused for want of a token that is held back, and is there one to show?"""
+        origin = origin_of(address)
+        refused = errors.Refused(response.status, response.headers, response.url)
+        wants_one = response.status in (401, 403) and not refused.wants_a_wait
+        if response.status == 404 and addresses.kind_for(url).hides_what_is_private:
+            wants_one = True
+        is_login = _is_login(url, response.url)
+        if not (is_login or (wants_one and origin_of(response.url) == origin)):
+            return False
+        rule = self._rule_of(address, origin)
+        if rule is None or not rule.is_default or urlsplit(address).username is not None:
+            return False
+        self._refused_without.add(rule.name)
+        if rule.name not in self._values:
+            return False
+        self._shown.add(rule.name)
+        return True
+
+    def _rule_of(self, address: str, origin: Origin) -> Optional[SecretRule]:
+        """The rule whose secret *address* may see: one that is set, or that may be asked for."""
+        mine = (rule for rule in self._rules if rule.name in self._values or rule.is_default)
+        fitting = (rule for rule in mine if _names(rule.hosts, address))
+        return next(fitting, None) if origin.scheme == "https" else None
 
     def _authorization(self, address: str, origin: Origin) -> "Tuple[Dict[str, str], Optional[str]]":
         parts = urlsplit(address)
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             return {"Authorization": "Basic " + base64.b64encode(pair.encode()).decode()}, None
-        if origin.scheme != "https":
+        rule = self._rule_of(address, origin)
+        if rule is None or rule.name not in self._shown or rule.name not in self._values:
             return {}, None
-        for name, hosts in self._tokens:
-            if _names(hosts, address):
-                return {"Authorization": f"Bearer {self._values[name]}"}, name
-        return {}, None
+        return {"Authorization": f"Bearer {self._values[rule.name]}"}, rule.name
 
     def _fetch_small(self, url: str, *, deadline: float) -> Optional[bytes]:
         """A catalogue's answer, None when there is none: it only makes an answer better, so its failures do not matter."""
@@ -220,9 +290,9 @@ def range_header(span: Optional[Tuple[int, Optional[int]]]) -> Dict[str, str]:
 
 def size_of(response: request.Response) -> Optional[int]:
     """The whole file's length, as a 200, 206 or 416 tells it; raises as `sane_size`."""
-    match = re.fullmatch(r"bytes (?:\d+-\d+|\*)/(\d+)", response.headers.get("Content-Range") or "", re.ASCII)
-    if match:
-        return sane_size(match[1], response.url)
+    told = fields.whole_size(response.headers.get("Content-Range"))
+    if told is not None:
+        return sane_size(told, response.url)
     if response.status != 200 or response.remaining is None:
         return None
     return sane_size(str(response.remaining), response.url)
@@ -234,10 +304,10 @@ def sane_size(digits: str, url: str) -> int:
     Raises:
         Failure: `size`, when no file is that large: the source is not to be believed.
     """
-    size = int(digits) if len(digits) <= MOST_DIGITS else MOST_BYTES + 1
-    if size > MOST_BYTES:
-        host = urlsplit(url).hostname or url
-        told = digits if len(digits) <= MOST_DIGITS else f"{digits[:MOST_DIGITS]}… ({len(digits)} digits)"
+    size = fields.number(digits)
+    if size is None or size > MOST_BYTES:
+        host, most = urlsplit(url).hostname or url, fields.MOST_DIGITS
+        told = digits if len(digits) <= most else f"{digits[:most]}… ({len(digits)} digits)"
         raise Failure(
             "size",
             f"{host} says that the file has {told} bytes: no file is that large",
@@ -261,11 +331,12 @@ def _told_sha256(hops: List[request.Hop], response: request.Response) -> Optiona
     return None
 
 
-def _usable_name(url: str, address: str, response: request.Response) -> Optional[str]:
+def _usable_name(url: str, address: str, response: request.Response) -> Tuple[Optional[str], str]:
+    """The name, and why there is none."""
     try:
-        return addresses.kind_for(url).name(address, response.headers.get("Content-Disposition"))
-    except Failure:
-        return None
+        return addresses.kind_for(url).name(address, response.headers.get("Content-Disposition")), ""
+    except Failure as failure:
+        return None, failure.message
 
 
 def _names(hosts: Sequence[str], url: str) -> bool:

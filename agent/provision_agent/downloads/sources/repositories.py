@@ -5,9 +5,9 @@ The hub's listing tells size and sha256 of every large file, so each of them is 
 
 from __future__ import annotations
 
-import re
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from dataclasses import fields as fields_of
 from fnmatch import fnmatchcase
 from typing import Iterator, List, Optional, Sequence, Tuple
 
@@ -17,6 +17,7 @@ from ...contract.parsing import ParseError
 from ...contract.plan import Download
 from ...contract.source_kinds import means_many_files
 from ...run.context import Context
+from ..http import fields
 from ..source_selector import Source
 from . import addresses
 from .listing import ListedFile, Listing
@@ -70,7 +71,7 @@ def files_of(item: Download, listing: Listing, access: Sources, *, deadline: flo
     """
     wanted = [
         _file(item, listing, file)
-        for file in _listed(listing, access, item.limits.connect_s, deadline)
+        for file in _listed(item, listing, access, deadline)
         if file.path.startswith(listing.folder) and _is_wanted(file.path, item)
     ]
     if not wanted:
@@ -124,13 +125,14 @@ def _patiently(item: Download, listing: Listing, access: Sources, context: Conte
     )
 
 
-def _listed(listing: Listing, access: Sources, connect_s: float, deadline: float) -> Iterator[ListedFile]:
+def _listed(item: Download, listing: Listing, access: Sources, deadline: float) -> Iterator[ListedFile]:
     """Every file of the listing, page by page."""
     url: Optional[str] = listing.url
     for _ in range(PAGES_MOST):
         if url is None:
             return
-        response, _ = access.open(url, span=None, deadline=deadline, connect_s=connect_s)
+        access.add(item, url)
+        response, _ = access.open(url, span=None, deadline=deadline, connect_s=item.limits.connect_s)
         try:
             page = response.read(SMALL_BYTES, max(0.1, deadline - time.monotonic()))
         finally:
@@ -151,9 +153,12 @@ def _is_wanted(path: str, item: Download) -> bool:
 
 def _file(item: Download, listing: Listing, listed: ListedFile) -> Download:
     inside = listed.path[len(listing.folder) :]
-    if any(part in ("", ".", "..") for part in inside.split("/")) or re.search(r"[\\\x00-\x1f\x7f]", inside):
-        raise Failure("unsafe_path", f"the repository has a file that it calls {listed.path[:80]!r}")
-    inherited = {each.name: getattr(item, each.name) for each in fields(Download)}
+    whys = (fields.unusable(part, may_hide=True) for part in inside.split("/"))
+    why = next((each for each in whys if each is not None), None)
+    if why is not None:
+        message = f"the repository has a file that it calls {fields.brief(listed.path)}: a part of that {why}"
+        raise Failure("unsafe_path", message, case="odd_name")
+    inherited = {each.name: getattr(item, each.name) for each in fields_of(Download)}
     inherited.update(
         url=listed.url,
         path=item.path.rstrip("/") + "/" + inside,

@@ -27,9 +27,10 @@ class Guard:
         self._tools = tools
         self._context = context
         self._protected = {normalised(name) for name in python.protect}
-        for layer in python.layers:
-            if layer.torch is not None:
-                self._protected.update(torch.names(layer.torch))
+        self._from_torch = {
+            name for layer in python.layers if layer.torch is not None for name in torch.names(layer.torch)
+        }
+        self._protected.update(self._from_torch)
         self._chosen: Set[str] = set()
         self._damage_before: Dict[str, List[str]] = {}
 
@@ -40,6 +41,10 @@ class Guard:
         held = {name: installed[name] for name in self._protected - free if name in installed}
         self._damage_before = self._damage(held)
         return held
+
+    def missing(self) -> Set[str]:
+        """What the torch layer of the plan was to bring and has not: it failed, and nothing else may bring it."""
+        return self._from_torch.difference(self._tools.installed())
 
     def chose(self, named: Iterable[str]) -> None:
         """A layer that names *named* is done: from now on these are held."""

@@ -1,13 +1,14 @@
 """Where packages come from on this instance, as its owner told pip: in the environment, or in pip's own files.
 
 Images of some regions name a mirror in ``/etc/pip.conf`` and reach nothing else. pip reads that by itself; what uv and
-torch's own index must know of it stands here.
+torch's own index must know of it stands here: indexes, and how they are reached (certificates, proxy, keyring).
 """
 
 from __future__ import annotations
 
 import configparser
 import os
+import shutil
 from typing import Dict, List, Mapping
 
 PYPI = "https://pypi.org/simple"
@@ -17,7 +18,16 @@ _UV_NAMES = {
     "find-links": "UV_FIND_LINKS",
     "trusted-host": "UV_INSECURE_HOST",
     "no-index": "UV_NO_INDEX",
+    "constraint": "UV_CONSTRAINT",
 }
+"""Options that uv knows by another name."""
+_WAYS = ("cert", "client-cert", "proxy", "keyring-provider")
+"""Options that say how an index is reached."""
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""What pip's library takes certificates from, where its own option is not given."""
+_OWN_AUTHORITIES = ("/usr/local/share/ca-certificates", "/etc/pki/ca-trust/source/anchors")
+"""Where an image's owner puts certificates for the whole system."""
 _OFF = ("", "0", "false", "no", "off")
 
 
@@ -32,9 +42,10 @@ def configured(venv: str) -> Dict[str, str]:
             continue  # pip will say so
         for section in filter(parser.has_section, ("global", "install")):
             found.update((name.replace("_", "-"), value) for name, value in parser.items(section))
-    for name in _UV_NAMES:
+    names = (*_UV_NAMES, *_WAYS)
+    for name in names:
         found[name] = os.environ.get(f"PIP_{name.upper().replace('-', '_')}", found.get(name, ""))
-    return {name: " ".join(found[name].split()) for name in _UV_NAMES if found[name].lower() not in _OFF}
+    return {name: " ".join(found[name].split()) for name in names if found[name].lower() not in _OFF}
 
 
 def urls(settings: Mapping[str, str]) -> List[str]:
@@ -45,8 +56,29 @@ def urls(settings: Mapping[str, str]) -> List[str]:
 
 
 def for_uv(settings: Mapping[str, str]) -> Dict[str, str]:
-    """*settings* as uv reads them from its environment; it does not read pip's."""
-    return {_UV_NAMES[name]: value for name, value in settings.items()}
+    """*settings* as uv reads them from its environment; it does not read pip's. What the user told uv itself goes before."""
+    told = {uv: settings[name] for name, uv in _UV_NAMES.items() if name in settings and uv not in os.environ}
+    if "UV_FIND_LINKS" in told:
+        told["UV_FIND_LINKS"] = ",".join(told["UV_FIND_LINKS"].split())
+    keyring = settings.get("keyring-provider")
+    if keyring in ("import", "subprocess") and shutil.which("keyring"):
+        told.setdefault("UV_KEYRING_PROVIDER", "subprocess")
+    if "client-cert" in settings:
+        told["SSL_CLIENT_CERT"] = os.path.expanduser(settings["client-cert"])
+    proxy = settings.get("proxy")
+    if proxy:
+        told.update(dict.fromkeys(_PROXIES, proxy if "://" in proxy else f"http://{proxy}"))
+    return {**told, **_authorities(settings)}
+
+
+def _authorities(settings: Mapping[str, str]) -> Dict[str, str]:
+    """Whose certificates uv is to believe: as pip, and where that says nothing, those of the system if it has its own."""
+    bundle = settings.get("cert") or next(filter(None, map(os.environ.get, _BUNDLES)), None)
+    if bundle is not None and ("cert" in settings or "SSL_CERT_FILE" not in os.environ):
+        bundle = os.path.expanduser(bundle)
+        return {"SSL_CERT_DIR" if os.path.isdir(bundle) else "SSL_CERT_FILE": bundle}
+    has_own = any(os.path.isdir(folder) and os.listdir(folder) for folder in _OWN_AUTHORITIES)
+    return {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"} if has_own else {}
 
 
 def _files(venv: str) -> List[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence, Set
 
 from ...contract import retry
 from ...contract.failures import Failure
@@ -25,6 +25,8 @@ from .venv import Venv
 
 SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
 """pip retries by itself, for minutes per connection: after this long another attempt would only repeat that."""
+PLACE = "package indexes"
+"""They are waited for once in a run, not for each requirements file anew."""
 INSTALL_S = 3600.0
 QUICK_S = 120.0
 BYTES_S = 900.0
@@ -50,6 +52,8 @@ class Installer:
         """Versions by name that a lock asks for: no install may bring another."""
         self.unwanted = frozenset(normalised(name) for name in python.remove)
         """What the plan takes out before the first layer, whoever brought it."""
+        self.kept_out: Set[str] = set()
+        """Distributions, by normalised name, that no install may bring."""
         self._versions: Optional[Dict[str, str]] = None
         self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
         self._temporary = os.path.join(self._cache, "tmp")
@@ -116,13 +120,17 @@ class Installer:
         except Failure as failure:
             if not self._may_pip_try(failure):
                 raise
-            progress.say(f"uv cannot do it ({failure.message}): pip tries")
-            self._uv = ""
-            self._install(options, progress, item=item, level=level)
+            self._context.report("warning", message=f"{item}: uv cannot do it ({failure.message}): pip tries")
+            uv, self._uv = self._uv, ""
+            try:
+                self._install(options, progress, item=item, level=level)
+            except Failure:
+                self._uv = uv
+                raise
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
-        attempts = PatientAttempts(SCHEDULE, self._context.outages.patience_s)
+        attempts = PatientAttempts(SCHEDULE, self._context.outages, PLACE)
 
         def prepare_next(failure: Failure, wait_s: float) -> None:
             fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
@@ -136,10 +144,12 @@ class Installer:
             errors=Failure,
             wait=self._context.wait,
             may_help=lambda failure: (
-                (failure.retriable or failure.meaning.helps_afresh) and not self._context.is_over()
+                (failure.retriable or failure.meaning.helps_afresh)
+                and not (self._may_pip_try(failure) or self._context.is_over())
             ),
             before_wait=prepare_next,
         )
+        self._context.outages.end(PLACE)
 
     def prepare(self, progress: Progress) -> None:
         """Throw away what an interrupted install left, and get uv, or a pip that is new enough.
@@ -187,9 +197,16 @@ class Installer:
             progress.say(f"uv cannot be had, pip installs: {failure.message}")
 
     def _may_pip_try(self, failure: Failure) -> bool:
-        """True where uv is stricter than pip: what it cannot build or read, pip often can."""
-        is_free = self._python.installer == "auto" and not self._context.cancelled.is_set()
-        return bool(self._uv) and is_free and failure.class_ == "command" and "pip" in self.installed()
+        """True where uv is stricter than pip: what it cannot build, read or reach, pip often can."""
+        if not self._uv or self._python.installer != "auto" or self._context.cancelled.is_set():
+            return False
+        is_of_form = pip_errors.is_of_form(failure) and bool(self._settings())
+        may = failure.class_ == "command" or is_of_form or pip_errors.is_of_the_way(failure)
+        return may and "pip" in self.installed()
+
+    def _settings(self) -> Dict[str, str]:
+        """What the user told pip about indexes."""
+        return indexes.configured(self.venv.path)
 
     def uninstall(self, names: Sequence[str], progress: Progress) -> None:
         """Remove the distributions *names*, which are installed.
@@ -215,11 +232,13 @@ class Installer:
         return [self.venv.python, "-m", "pip", action, *options, *arguments]
 
     def _constraint_options(self, constraints: Mapping[str, str]) -> List[str]:
-        if not constraints:
+        lines = [f"{name}=={version}\n" for name, version in sorted(constraints.items())]
+        lines += [f"{name}<0\n" for name in sorted(self.kept_out)]
+        if not lines:
             return []
         path = os.path.join(self._context.run_directory, "constraints.txt")
         with open(path, "w", encoding="utf-8") as file:
-            file.writelines(f"{name}=={version}\n" for name, version in sorted(constraints.items()))
+            file.writelines(lines)
         return ["--constraint", path]
 
     def _run(self, argv: List[str], progress: Progress, timeout_s: float) -> None:
@@ -261,8 +280,8 @@ class Installer:
         )
         environment.setdefault("PIP_CACHE_DIR", os.path.join(self._cache, "pip"))
         environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
-        for name, value in indexes.for_uv(indexes.configured(self.venv.path)).items():
-            environment.setdefault(name, value)
+        if self._uv:
+            environment.update(indexes.for_uv(self._settings()))
         for name in _ASTRAY:
             environment.pop(name, None)
         return environment

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Set
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
@@ -84,7 +85,23 @@ def install_requirements(
         tools = Installer(python, venv, context)
         step = _requirements_step(item, path, tools)
         guard = Guard(python, tools, context)
-        _run(step, tools, guard, context, level=level, reports_failure=False, reads_bytes=reads_bytes)
+        tools.kept_out = guard.missing()
+        try:
+            _run(step, tools, guard, context, level=level, reports_failure=False, reads_bytes=reads_bytes)
+        except Failure as failure:
+            raise _kept_out(failure, item, tools.kept_out) from None
+
+
+def _kept_out(failure: Failure, item: str, names: Set[str]) -> Failure:
+    """*failure* of *item*, or what it means where it is about one of *names*, which nothing may bring."""
+    said = f"{failure.message} {failure.facts.get('tail', '')}"
+    named = [name for name in sorted(names) if re.search(rf"\b{re.escape(name)}\b", said)]
+    if failure.class_ not in ("not_found", "conflict") or not named:
+        return failure
+    return Failure(
+        "missing",
+        f"{item} needs {', '.join(named)}, which the torch layer was to bring and did not; nothing else may bring it",
+    )
 
 
 class _Step(NamedTuple):

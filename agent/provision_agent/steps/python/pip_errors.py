@@ -14,6 +14,14 @@ _NETWORK = re.compile(
     r"connecttimeout|name resolution|name or service not known|max retries exceeded|remotedisconnected|incompleteread|"
     r"incomplete-download|error sending request|network is unreachable|dns error|operation timed out"
 )
+_CERTIFICATE = re.compile(
+    r"certificate[ _]verify[ _]failed|invalid peer certificate|unknownissuer|self[- ]signed certificate|"
+    r"problem confirming the ssl certificate|certificate[ _]?required|unable to get local issuer"
+)
+_PROXY = re.compile(
+    r"proxyerror|tunnel error|proxy authentication|unsuccessful tunnel|cannot connect to proxy"
+)
+_NOTHING = re.compile(r"not found in the package registry|not found in the provided package locations")
 _CLASSES: Tuple[Tuple[str, str], ...] = (
     (r"no space left on device|disk quota exceeded", "disk_full"),
     (r"read-only file system", "read_only"),
@@ -34,6 +42,7 @@ _CASES = {
     "not_found": "installer_version",
     "conflict": "installer_conflict",
     "disk_full": None,
+    "tls": None,
 }
 
 
@@ -45,9 +54,12 @@ def failure(argv: Sequence[str], status: int, output: List[str], *, timeout_s: f
     """
     errors = [line for line in output if re.match(r"\s*(error|fatal|×|╰─▶|cause)", line, re.IGNORECASE)]
     class_ = _class_of(errors) or _class_of(output) or "command"
-    has_network_trouble = any(_NETWORK.search(line.lower()) for line in output)
+    has_network_trouble = any(_NETWORK.search(line) or _PROXY.search(line) for line in map(str.lower, output))
     if has_network_trouble and class_ in ("not_found", "command", "conflict"):
         class_ = "network"  # an index that could not be read looks like one without the package
+    text = "\n".join(output).lower()
+    if class_ in ("network", "command", "not_found", "conflict") and _CERTIFICATE.search(text):
+        class_ = "tls"
     why = " | ".join((errors or output)[-3:]) or "it said nothing"
     command = " ".join(map(shlex.quote, argv))
     return Failure(
@@ -57,6 +69,18 @@ def failure(argv: Sequence[str], status: int, output: List[str], *, timeout_s: f
         about={"command": command, "timeout": f"{timeout_s:.0f}s"},
         tail=output[-process.TAIL_LINES :],
     )
+
+
+def is_of_the_way(failure: Failure) -> bool:
+    """Is it about how an index is reached, which one installer may know better than the other?"""
+    return failure.class_ in ("tls", "unauthorized") or (
+        failure.class_ == "network" and _PROXY.search(failure.message.lower()) is not None
+    )
+
+
+def is_of_form(failure: Failure) -> bool:
+    """Is it that nothing at all was found, as where an index has a form that one installer does not read?"""
+    return failure.class_ == "not_found" and _NOTHING.search(failure.message.lower()) is not None
 
 
 def _class_of(lines: List[str]) -> Optional[str]:

@@ -18,7 +18,7 @@ from ...host import answers, probe
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import indexes
+from . import companions, indexes
 from .builds import Candidate, candidates, release
 from .installer import Installer
 from .venv import is_chosen_of_image
@@ -102,6 +102,8 @@ class TorchLayer:
         is_newer = self._is_of_image and all(release(found) > release(wanted) for wanted in versions)
         if versions and not is_newer and not {version, found}.intersection(versions):
             return False
+        if companions.misfit(self._unpinned(), installed) is not None:
+            return False
         return self._wanted.accelerator in ("auto", tag) and self.problem() is None
 
     def install(self, progress: Progress, held: Mapping[str, str]) -> None:
@@ -149,10 +151,8 @@ class TorchLayer:
             if source.title in unreachable:
                 last = unreachable[source.title]
                 continue
-            arguments = [*source.options, source.requirement, *self._wanted.extras]
             try:
-                self._tools.install(arguments, progress, item=ITEM, level=LEVEL, constraints=constraints)
-                return arguments
+                return self._install(candidate, source, progress, constraints)
             except Failure as failure:
                 if self._is_final(failure):
                     raise
@@ -161,6 +161,41 @@ class TorchLayer:
                 if failure.meaning.is_retriable:
                     unreachable[source.title] = failure
         raise last
+
+    def _install(
+        self, candidate: Candidate, source: Source, progress: Progress, constraints: Mapping[str, str]
+    ) -> List[str]:
+        """torch and what goes with it, from *source*; what the installer was told.
+
+        Raises:
+            Failure: as the installer's; one for want of a companion says which version of it was looked for.
+        """
+
+        def arguments(version: Optional[str]) -> List[str]:
+            with_it = companions.requirements(self._wanted.extras, version, self._tools.locked)
+            return [*source.options, source.requirement, *with_it]
+
+        version = candidate.version
+        if version is None and arguments("2.1") != arguments(None):
+            # the newest: which one that is, and so what goes with it, is known once it is there
+            alone = [*source.options, source.requirement]
+            self._tools.install(alone, progress, item=ITEM, level=LEVEL, constraints=constraints)
+            version = self._tools.installed()["torch"]
+            constraints = {**constraints, "torch": version}
+        told = arguments(version)
+        try:
+            self._tools.install(told, progress, item=ITEM, level=LEVEL, constraints=constraints)
+        except Failure as failure:
+            chosen = [line for line in told if line not in (*self._wanted.extras, *arguments(None))]
+            if failure.class_ not in ("not_found", "conflict") or not chosen:
+                raise
+            message = f"{failure.message} (torch {version} goes with {', '.join(chosen)})"
+            raise failure.saying(message) from None
+        return told
+
+    def _unpinned(self) -> List[str]:
+        """The extras that have no version of their own."""
+        return [extra for extra in self._wanted.extras if normalised(extra) not in self._tools.locked]
 
     def _is_final(self, failure: Failure) -> bool:
         """True when no other source or version would help."""
