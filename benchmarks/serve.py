@@ -314,7 +314,7 @@ def main() -> int:
         instances = subprocess.Popen(own)
         with (folder / "out").open("wb") as out:
             server = subprocess.Popen(
-                [PROVISION, "serve", "--listen", "127.0.0.1:0", "--json"],
+                [PROVISION, "serve", "--listen", "127.0.0.1:0", "--json", "--keys", name],
                 cwd=name,
                 env=environment,
                 stdout=out,

@@ -265,7 +265,11 @@ UNREADABLE = {
         "version: 1\nname: a\x01",
         "p.yaml:2:8: the character U+0001 cannot stand in YAML: is this a text file?",
     ),
-    "an abyss": ("[" * 30_000, "p.yaml:1:1: nested deeper than 50 levels"),
+    "aliases": (
+        "a: &a b\nc: [" + "*a, " * 10_001 + "]",
+        "p.yaml:2:40005: more than 10000 aliases",
+    ),
+    "an abyss": ("[" * 30_000, "p.yaml:1:53: nested deeper than 50 levels"),
 }
 
 BYTES = {

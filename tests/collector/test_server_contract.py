@@ -21,7 +21,7 @@ from provision_collector.pool.fleet.fleet_state import FleetState, read_members
 from provision_collector.pool.fleet.targets import Target
 from provision_collector.pool.server.answers import InvalidBodyError, read_body
 from provision_collector.pool.server.disk import DiskThread
-from provision_collector.pool.server.orders import RunRequest, prepare
+from provision_collector.pool.server.orders import RunRequest, planned
 from provision_collector.pool.server.page_words import page_words
 from provision_collector.pool.server.run_log import RunLog
 from provision_collector.pool.server.schemas import Status
@@ -71,7 +71,7 @@ def test_an_order_names_only_steps_that_there_are(tmp_path: Path) -> None:
     wanted = read_body(RunRequest, {**BODY, "secrets": None, "workflow": None, "skip": ["download"]})
 
     with pytest.raises(UsageError, match="unknown step `download`; did you mean `downloads`") as refused:
-        prepare(wanted, profiles=None, held={}, scratch=tmp_path)
+        planned(wanted, profiles=None, scratch=tmp_path)
     assert all(step in (refused.value.hint or "") for step in STEPS)
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,22 @@ Answer = tuple[int, dict[str, str], bytes]
 class Server:
     """One server process on one folder; `kill` and `start` again are part of the tests."""
 
-    def __init__(self, folder: Path, *words: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        environment: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.logs = folder / "logs"
         self.port = 0
+        self.page = ""
+        """The link that logs a browser in."""
         self.pid = 0
         self._words = words
+        self._prefix = prefix
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder / "home"),
@@ -45,7 +54,12 @@ class Server:
     def start(self) -> None:
         with self._output.open("wb") as out, self.stderr.open("ab") as err:
             self._child = subprocess.Popen(
-                [PROVISION, "serve", "--listen", f"127.0.0.1:{self.port}", "--json", *self._words],
+                [
+                    *self._prefix,
+                    *(PROVISION, "serve", "--listen", f"127.0.0.1:{self.port}", "--json"),
+                    *("--keys", str(self.folder.parent)),  # the instances of the tests lie beside it
+                    *self._words,
+                ],
                 cwd=self.folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -55,12 +69,17 @@ class Server:
             )
         said = eventually(lambda: self._child_said())
         self.port = int(said["url"].rpartition(":")[2])
+        self.page = said["page"]
         self.pid = said["pid"]
 
     def _child_said(self) -> dict[str, Any]:
         assert self._child is not None
         assert self._child.poll() is None, self.stderr.read_text()
-        return dict(json.loads(self._output.read_text()))
+        said = dict(json.loads(self._output.read_text()))
+        if said.get("event") != "serving":
+            self._child.wait(15)
+            raise AssertionError(self.stderr.read_text())
+        return said
 
     def kill(self) -> None:
         """SIGKILL, as a crash."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import schemathesis
@@ -125,21 +127,74 @@ def test_other_names_and_origins_may_ask_when_the_operator_says_so(tmp_path: Pat
         server.close()
 
 
+def cookie_of(headers: dict[str, str]) -> dict[str, str]:
+    return {"Cookie": headers["set-cookie"].partition(";")[0]}
+
+
 def test_the_printed_link_gives_a_cookie_that_scripts_and_other_sites_cannot_use(server: Server) -> None:
-    status, headers, _ = server.ask("GET", f"/?token={TOKEN}", token=None)
+    page = urlsplit(server.page)
+    at_page = {"Host": page.netloc}
+    status, headers, _ = server.ask("GET", f"/?token={TOKEN}", token=None, headers=at_page)
     cookie = headers["set-cookie"]
     assert (status, headers["location"]) == (303, "/")
     assert "HttpOnly" in cookie
     assert "samesite=strict" in cookie.lower()
+    assert "max-age=43200" in cookie.lower()
+    assert "domain" not in cookie.lower()
     assert TOKEN not in cookie
-    session = {"Cookie": cookie.partition(";")[0]}
-    own = {"Origin": f"http://127.0.0.1:{server.port}"}
+    session = {**at_page, **cookie_of(headers)}
+    own = {"Origin": f"http://{page.netloc}"}
     assert server.ask("GET", "/", token=None, headers=session)[0] == 200
     assert server.ask("GET", "/api/runs", token=None, headers=session)[0] == 200
     assert server.ask("POST", "/api/runs/seed/stop", token=None, headers=session)[0] == 403
     assert server.ask("POST", "/api/runs/seed/stop", token=None, headers={**session, **own})[0] == 202
-    status, headers, _ = server.ask("GET", "/?token=wrong", token=None)
+    status, headers, _ = server.ask("GET", "/?token=wrong", token=None, headers=at_page)
     assert (status, headers.get("set-cookie")) == (401, None)
+
+
+def test_the_page_has_a_name_that_no_other_port_is_asked_by(server: Server) -> None:
+    page = urlsplit(server.page)
+    assert re.fullmatch(r"[0-9a-f]{20}\.localhost", page.hostname or "")
+    for shared in (f"127.0.0.1:{server.port}", f"localhost:{server.port}"):
+        status, headers, _ = server.ask("GET", f"/?token={TOKEN}", token=None, headers={"Host": shared})
+        assert (status, headers.get("set-cookie")) == (303, None), (
+            "no cookie where every program would get it"
+        )
+        to = urlsplit(headers["location"])
+        assert (to.netloc, TOKEN in to.query) == (page.netloc, False)
+        at_page = {"Host": to.netloc}
+        status, headers, body = server.ask("GET", f"/?{to.query}", token=None, headers=at_page)
+        assert (status, b'http-equiv="refresh"' in body) == (200, True)
+        session = cookie_of(headers)
+        assert server.ask("GET", "/api/runs", token=None, headers={**at_page, **session})[0] == 200
+        assert server.ask("GET", "/api/runs", token=None, headers={"Host": shared, **session})[0] == 401
+        status, headers, _ = server.ask("GET", f"/?{to.query}", token=None, headers=at_page)
+        assert (status, headers.get("set-cookie")) == (401, None), "a ticket is for once"
+    status, headers, _ = server.ask("GET", "/", token=None)
+    assert status == 401
+    assert page.hostname not in str(headers), "its name is told to nobody without the token"
+    other = {"Host": f"{'0' * 20}.localhost:{server.port}"}
+    assert server.ask("GET", "/", token=None, headers=other)[0] == 421
+
+
+def test_sessions_outlive_a_restart_and_the_page_gets_a_new_name(tmp_path: Path) -> None:
+    server = Server(tmp_path)
+    server.start()
+    try:
+        before = urlsplit(server.page).netloc
+        _, headers, _ = server.ask("GET", f"/?token={TOKEN}", token=None, headers={"Host": before})
+        session = cookie_of(headers)
+        server.kill()
+        server.start()
+        after = urlsplit(server.page).netloc
+        assert before != after
+        assert server.ask("GET", "/api/runs", token=None, headers={"Host": before, **session})[0] == 200
+        assert server.ask("GET", "/api/runs", token=None, headers={"Host": after, **session})[0] == 401
+        kept = next(server.folder.rglob("sessions.json"))
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert session["Cookie"].partition("=")[2] not in kept.read_text()
+    finally:
+        server.close()
 
 
 def test_bodies_are_bounded_whether_their_length_is_told_or_not(server: Server) -> None:
@@ -182,6 +237,48 @@ def test_a_posted_profile_cannot_make_the_server_read_a_file(server: Server, bas
     ]
 
 
+NO_KEY = {
+    "class": "usage",
+    "message": "`key` names no key of this server",
+    "hint": "give the name of a file in its folder of keys: `provision serve --keys DIR`, else `keys` in its state directory",
+}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "/etc/passwd",
+        "/nowhere",
+        "~/.ssh/id_ed25519",
+        "/etc",
+        "../../../../etc/passwd",
+        "a/../../..",
+        "/",
+        ".",
+        "",
+    ],
+)
+def test_a_key_outside_of_the_folder_of_keys_is_refused_whether_it_exists_or_not(
+    server: Server, key: str
+) -> None:
+    answer = server.ask("POST", "/api/runs", {"host": "h", "profile_yaml": PROFILE, "key": key})
+    assert answer[0] == 422
+    if key not in ("", "~/.ssh/id_ed25519"):
+        assert error_of(answer) == NO_KEY
+
+
+def test_a_key_in_the_folder_of_keys_is_given_by_its_name(tmp_path: Path) -> None:
+    server = Server(tmp_path / "server")
+    (tmp_path / "pool-key").write_text("a private key")
+    server.start()
+    try:
+        body = {"host": "127.0.0.1", "port": closed_port(), "boot_grace": "1ms", "profile_yaml": PROFILE}
+        server.post("/api/runs", {**body, "run_id": "a", "key": "pool-key"})
+        server.post("/api/runs", {**body, "run_id": "b", "key": str(tmp_path / "pool-key")})
+    finally:
+        server.close()
+
+
 WRONG_BODIES: dict[str, Any] = {
     "no object": [],
     "nothing": {},
@@ -194,7 +291,8 @@ WRONG_BODIES: dict[str, Any] = {
     "host": {"host": "h; rm -rf /", "profile": "comfyui"},
     "timeout": {"host": "h", "profile": "comfyui", "timeout": "soon"},
     "workspace": {"host": "h", "profile": "comfyui", "workspace": "relative"},
-    "key": {"host": "h", "profile": "comfyui", "key": "/nowhere"},
+    "key that is not there": {"host": "h", "profile": "comfyui", "key": "nowhere"},
+    "key elsewhere": {"host": "h", "profile": "comfyui", "key": "/nowhere"},
     "secret that is not held": {"host": "h", "profile": "comfyui", "secrets": ["AWS_SECRET"]},
     "secret that nobody wants": {"host": "h", "profile_yaml": PROFILE, "secrets": {"X": "y"}},
     "workflow that is none": {"host": "h", "profile": "comfyui", "workflow": {"a": 1}},

@@ -52,7 +52,7 @@ def page_of(browser: Browser, server: Server, **options: object) -> Page:
     page.set_default_timeout(10_000)
     expect.set_options(timeout=10_000)
     page.on("pageerror", lambda error: pytest.fail(f"the page: {error}"))
-    page.goto(f"http://127.0.0.1:{server.port}/?token={TOKEN}")
+    page.goto(server.page)
     assert "token" not in page.url, "the token does not stay in the address"
     return page
 
@@ -135,7 +135,7 @@ def test_the_log_is_searched_from_the_keyboard(
     server.post("/api/runs", order(instance, profile_of(files), run_id="first"))
     server.outcome("first")
     page = page_of(browser, server)
-    page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    page.evaluate("location.hash = '#/run/first'")
     expect(page.locator("#log")).to_contain_text("PROVISIONING COMPLETE")
 
     page.keyboard.press("/")
@@ -159,7 +159,7 @@ def test_the_stop_button_asks_once_and_ends_the_run(
 ) -> None:
     begin(server, instance, files)
     page = page_of(browser, server)
-    page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    page.evaluate("location.hash = '#/run/first'")
     expect(page.locator("#state")).to_have_text("usable")
     page.get_by_role("button", name="Stop", exact=True).click()
     shoot(page, "stop-asks")
@@ -196,7 +196,7 @@ def test_the_page_goes_on_by_itself_when_the_server_was_killed(
 ) -> None:
     fault = begin(server, instance, files)
     page = page_of(browser, server)
-    page.goto(f"http://127.0.0.1:{server.port}/#/run/first")
+    page.evaluate("location.hash = '#/run/first'")
     expect(page.locator("#state")).to_have_text("usable")
     server.kill()
     expect(page.locator("#contact")).to_contain_text("does not answer")
@@ -266,3 +266,59 @@ def write_flood(stream: Path) -> None:
 
 def stamp(seconds: float) -> str:
     return f"2026-01-01T00:{int(seconds // 60):02d}:{seconds % 60:06.3f}Z"
+
+
+MARKUP = (
+    "<img src=http://{host}/img onerror=alert(1)>",
+    "<script src=http://{host}/js></script><script>alert(2)</script>",
+    "<style>@import url(http://{host}/css)</style><iframe src=http://{host}/frame></iframe>",
+    "<a href=javascript:alert(3)>x</a><svg onload=alert(4)>",
+    "\u202e\u2066\x1b]8;;http://{host}/osc\x07\x9b31m",
+)
+
+
+def test_events_of_a_stranger_bring_no_element_no_dialog_and_no_request_elsewhere(
+    browser: Browser, server: Server, files: FileServer
+) -> None:
+    body = {"host": "127.0.0.1", "port": closed_port(), "boot_grace": "1ms", "profile_yaml": PROFILE}
+    server.post("/api/runs", {**body, "run_id": "stranger"})
+    server.outcome("stranger")
+    texts = [text.format(host="elsewhere.localhost:9") for text in MARKUP]
+    stream = next(server.folder.rglob("streams/stranger.jsonl"))
+    stream.write_text("\n".join([*hostile_lines(texts), stream.read_text().splitlines()[-1]]) + "\n")
+    page = page_of(browser, server)
+    asked: list[str] = []
+    dialogs: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.evaluate("location.hash = '#/run/stranger'")
+    expect(page.locator("#verdict")).not_to_be_empty()
+    expect(page.locator("#files li")).to_have_count(len(texts))
+
+    assert "onerror=alert(1)" in page.locator("#files").inner_text(), "it is shown as text"
+    own = server.page.partition("/?")[0]
+    assert [url for url in asked if not url.startswith(own + "/")] == []
+    assert dialogs == []
+    for selector in (
+        "img",
+        "iframe",
+        "svg[onload]",
+        "main style",
+        "main script",
+        "[href^=javascript]",
+        "[onerror]",
+    ):
+        assert page.locator(selector).count() == 0, selector
+
+
+def hostile_lines(texts: list[str]) -> list[str]:
+    """Events whose every word is markup."""
+    common = {"format": 1, "run": "stranger", "ts": stamp(0)}
+    accepted = {"seq": 1, "event": "run_accepted", "from": "collector", "host": texts[0], "labels": {}}
+    lines = [{**common, **accepted}, {**common, "seq": 1, "event": "run_started", "deadline_s": 600}]
+    for number, text in enumerate(texts, 2):
+        words = {"item": text, "message": text, "hint": text, "class": "not_found", "url": text}
+        event = {"event": "download_failed", "level": "required", "retriable": False, **words}
+        lines.append({**common, "seq": number, **event})
+        lines.append({**common, "seq": number, "event": "warning", "message": text})
+    return [json.dumps(line) for line in lines]

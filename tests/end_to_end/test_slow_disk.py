@@ -21,6 +21,7 @@ from provision_collector.collect.markers import Markers
 from provision_collector.demo.instance import EmbeddedInstance
 from provision_collector.pool.server.app import Door, application
 from provision_collector.pool.server.rules import Rules
+from provision_collector.pool.server.sessions import Sessions
 
 from .test_up import free_port, profile_of
 
@@ -188,7 +189,12 @@ async def test_the_files_of_every_run_are_added_up_beside_the_loop(
             readers.add(threading.get_ident())
             return super().to_json()
 
-    app = application(Rules(tmp_path / "state", tmp_path / "logs"), Door("a-token"), asyncio.Event())
+    app = application(
+        Rules(tmp_path / "state", tmp_path / "logs"),
+        Door("a-token"),
+        Sessions(tmp_path / "sessions.json"),
+        asyncio.Event(),
+    )
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app),
         base_url="http://localhost",

@@ -29,6 +29,7 @@ class Options(TypedDict):
     logs_dir: str
     state_dir: str | None
     profiles: str | None
+    keys: str | None
     names: tuple[str, ...]
     gone_check: str | None
     on_usable: tuple[str, ...]
@@ -52,6 +53,11 @@ class Options(TypedDict):
 @click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go.")
 @click.option("--state-dir", metavar="DIR", help="The server's own state ($XDG_STATE_HOME/provision/server).")
 @click.option("--profiles", metavar="DIR", help="Profiles that clients may name, besides the built-in ones.")
+@click.option(
+    "--keys",
+    metavar="DIR",
+    help="Private keys that clients may name (`keys` in the state directory); no other file of this machine.",
+)
 @click.option(
     "--secret", "names", multiple=True, metavar="NAME",
     help="A secret in this server's environment that profiles may use; repeatable.",
@@ -106,12 +112,20 @@ def command(
             "  next: put a TLS proxy before it, with `--listen 127.0.0.1:…` and `--allow-host NAME`"
         )
 
+<<<<<<< HEAD
     def on_open() -> None:
         url = f"http://{shown}:{port}"
         if as_json:
             say_json({"event": "serving", "url": url, "token": door.token, "pid": os.getpid()})
         else:
             say(f"{url}/?token={door.token}")
+=======
+    def on_open(page_host: str) -> None:
+        has_own_name = name in ("127.0.0.1", "::1")  # what browsers take every name below `localhost` for
+        page = f"http://{page_host if has_own_name else shown}:{port}/?token={door.token}"
+        facts = {"url": f"http://{shown}:{port}", "page": page, "token": door.token, "pid": os.getpid()}
+        click.echo(json.dumps({"event": "serving", **facts}) if as_json else page)
+>>>>>>> h2
 
     asyncio.run(serve(rules, door, listener, on_open))
 
@@ -130,10 +144,13 @@ def _rules(options: Options) -> Rules:
         held[name] = os.environ[name]
     if options["profiles"] and not Path(options["profiles"]).is_dir():
         raise UsageError(f"`--profiles {options['profiles']}` is no folder")
+    if options["keys"] and not Path(options["keys"]).expanduser().is_dir():
+        raise UsageError(f"`--keys {options['keys']}` is no folder")
     return Rules(
         state_dir=Path(options["state_dir"] or registry.state_directory() / "server").absolute(),
         logs_dir=Path(options["logs_dir"]).absolute(),
         profiles=Path(options["profiles"]).absolute() if options["profiles"] else None,
+        keys=Path(os.path.abspath(os.path.expanduser(options["keys"]))) if options["keys"] else None,
         secrets=held,
         gone_check=gone_check(options["gone_check"]),
         hooks=(
@@ -145,7 +162,8 @@ def _rules(options: Options) -> Rules:
 
 
 def _door(shown: str, token: str, options: Options) -> Door:
-    from ..pool.server.app import LOOPBACK, Door
+    from ..pool.server.app import Door
+    from ..pool.server.sessions import LOOPBACK
 
     return Door(
         token=token,

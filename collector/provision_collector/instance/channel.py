@@ -48,6 +48,8 @@ class Channel:
     ) -> None:
         self._raw = raw
         self._stderr = stderr
+        self._is_resuming = False
+        self._is_pause_due = False
         self.ended = ended
 
     @classmethod
@@ -102,11 +104,25 @@ class Channel:
 
     def pause(self) -> None:
         """Take no more bytes for now; the sender notices when the window is full."""
-        self._raw.pause_reading()
+        if self._is_resuming:
+            self._is_pause_due = True
+        else:
+            self._raw.pause_reading()
 
     def resume(self) -> None:
-        """Take bytes again."""
-        self._raw.resume_reading()
+        """Take bytes again: at once all that came meanwhile, a window at most, whatever they lead to.
+
+        asyncssh opens the window anew with the first bytes that it hands over, so whoever pauses again before the last
+        ones lets the other side send another window each time, and keeps them all in memory.
+        """
+        self._is_resuming = True
+        try:
+            self._raw.resume_reading()
+        finally:
+            self._is_resuming = False
+        if self._is_pause_due:
+            self._is_pause_due = False
+            self._raw.pause_reading()
 
     def abort(self) -> None:
         """Drop it without waiting for the other side."""

@@ -18,7 +18,7 @@ import structlog
 from provision_agent.contract import frames
 from provision_agent.contract.parsing import ParseError
 
-from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
+from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
 from ..instance import NO_PYTHON, Channel, Connection, no_python
 from ..storage import in_thread
 from .mirror import Mirror
@@ -34,6 +34,10 @@ _NO_SUCH_PROGRAM = "can't open file"
 """What every python3 says, with exit status 2, when the agent's file is not where it was put."""
 MAX_EMPTY_GENERATIONS = 100
 """Each is written to this disk: an instance that begins more of them without a byte means no good."""
+
+MAX_GENERATIONS_AT_ONCE = 500
+GENERATIONS_PER_S = 1.0
+"""Beyond the first ones: no log is rotated more often, and each new one waits for this disk."""
 
 log = structlog.get_logger()
 
@@ -78,6 +82,7 @@ class FollowSession:
         self._channel: Channel | None = None
         self._late = [0] * len(self._mirrors)
         self._empty_generations = 0
+        self._generations = 0
         self._began_at = time.monotonic()
         self.heard_at: float | None = None
         """When (monotonic) the other side was last heard; None when it never was."""
@@ -270,11 +275,21 @@ class FollowSession:
             self._empty_generations += 1
             if self._empty_generations > MAX_EMPTY_GENERATIONS:
                 raise frames.ProtocolError("generations without end and without a byte")
+            self._check_pace()
             await in_thread(mirror.begin_generation, number, begins)
             log.info("mirror_generation_began", file=mirror.name, why=begins.why)
             if begins.lost_bytes != 0:
                 await self._tell_gap(mirror, begins.lost_bytes)
         await self._listener.on_generation(mirror, begins)
+
+    def _check_pace(self) -> None:
+        """One more generation has begun. Raises ProtocolFaultError when no log begins anew so often."""
+        self._generations += 1
+        allowed = MAX_GENERATIONS_AT_ONCE + GENERATIONS_PER_S * (time.monotonic() - self._began_at)
+        if self._generations > allowed:
+            raise ProtocolFaultError(
+                f"a log that began anew more than {MAX_GENERATIONS_AT_ONCE} times within moments"
+            )
 
     async def _tell_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
         log.warning("mirror_gap_found", file=mirror.name, bytes=lost_bytes)

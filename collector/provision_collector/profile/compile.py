@@ -24,6 +24,7 @@ from .notes import Annotation, classes_in, fields_of
 from .variables import suggestion
 
 DEFAULT_WORKSPACE = "/workspace"
+_TYPES: dict[type[object], Mapping[str, Annotation]] = {}
 
 T = TypeVar("T")
 AnyPart = TypeVar("AnyPart", bound=Part)
@@ -110,14 +111,20 @@ def _laid_over(below: AnyPart, above: AnyPart) -> AnyPart:
 
 def _in_plan(part: Part, kind: type[T]) -> T:
     """*part* as the plan's *kind*; what it does not say gets the plan's own default."""
-    types = typing.get_type_hints(kind)
+    types = _types_of(kind)
     return kind(
         **{
-            field.plan_name: _value(value, types[field.plan_name])
+            name: _value(value, types[name])
             for field in fields_of(type(part))
-            if field.plan_name in types and (value := getattr(part, field.name)) is not None
+            if (name := field.plan_name or "") in types and (value := getattr(part, field.name)) is not None
         }
     )
+
+
+def _types_of(kind: type[object]) -> Mapping[str, Annotation]:
+    if kind not in _TYPES:
+        _TYPES[kind] = typing.get_type_hints(kind)
+    return _TYPES[kind]
 
 
 def _value(value: object, wanted: Annotation) -> object:
@@ -133,8 +140,4 @@ def _value(value: object, wanted: Annotation) -> object:
 
 def _once(items: Iterable[T]) -> tuple[T, ...]:
     """Without repetitions: the same item twice is one item."""
-    kept: list[T] = []
-    for item in items:
-        if item not in kept:
-            kept.append(item)
-    return tuple(kept)
+    return tuple({repr(item): item for item in reversed(list(items))}.values())[::-1]

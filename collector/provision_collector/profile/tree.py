@@ -2,7 +2,7 @@
 
 The tree means the same to every YAML reader: scalars that YAML 1.1 and 1.2 read differently (`0644`, `1:30`,
 `1_000`) become an `Oddity`, which no field of a profile accepts. Reading is bounded: a file of at most
-1 MiB, nested at most 50 deep, at most 50 000 values after aliases are followed.
+1 MiB, nested at most 50 deep, at most 50 000 values after 10 000 aliases are followed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import yaml
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 50
 MAX_VALUES = 50_000
+MAX_ALIASES = 10_000
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_INT = re.compile(r"-?(0|[1-9][0-9]{0,17})")
@@ -110,8 +111,11 @@ def read_tree(text: str, file: str, problems: list[Problem]) -> Node | None:
     Returns:
         The document, or None if *problems* got something that leaves no tree.
     """
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        problems.append(Problem(Mark(file, 1, 1), f"more than {MAX_BYTES >> 20} MiB: this is no profile"))
+        return None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = _composed(text, file)
         if root is None:
             raise _Unreadable(Mark(file, 1, 1), "the file is empty; a profile starts with `version: 1`")
         return _Builder(file, problems).node(root)
@@ -138,6 +142,45 @@ class _Unreadable(Exception):
         super().__init__(message)
         self.mark = mark
         self.message = message
+
+
+def _composed(text: str, file: str) -> yaml.Node | None:
+    loader = _Loader(text, file)
+    try:
+        node: yaml.Node | None = loader.get_single_node()
+        return node
+    finally:
+        loader.dispose()
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, which stops where a text has more than a profile may have: whatever follows costs nothing."""
+
+    def __init__(self, text: str, file: str) -> None:
+        super().__init__(text)
+        self._file = file
+        self._nodes_left = 2 * MAX_VALUES  # keys are nodes, too
+        self._aliases_left = MAX_ALIASES
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """One node, and what is in it."""
+        self._nodes_left -= 1
+        self._aliases_left -= bool(self.check_event(yaml.AliasEvent))
+        self._depth += 1
+        if self._nodes_left < 0:
+            raise self._too(f"more than {MAX_VALUES} values once the aliases are followed")
+        if self._aliases_left < 0:
+            raise self._too(f"more than {MAX_ALIASES} aliases")
+        if self._depth > MAX_DEPTH + 2:  # the document itself, and a scalar in the deepest list
+            raise self._too(f"nested deeper than {MAX_DEPTH} levels")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def _too(self, message: str) -> _Unreadable:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+        return _Unreadable(Mark(self._file, mark.line + 1, mark.column + 1), message)
 
 
 class _Builder:

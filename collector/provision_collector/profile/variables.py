@@ -18,6 +18,8 @@ from .model import Document
 from .notes import AS_WRITTEN, fields_of
 from .tree import MAX_BYTES, Mark, Node, Problem
 
+MAX_KNOWN = 500
+MAX_WORD = 200
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _AS_WRITTEN = frozenset(field.key for field in fields_of(Document) if field.has(AS_WRITTEN))
 
@@ -189,8 +191,10 @@ def suggestion(word: str, known: set[str] | frozenset[str]) -> str:
 
     Args:
         word: What was written.
-        known: What may be written.
+        known: What may be written; too much of it has no near word.
     """
+    if len(known) > MAX_KNOWN or len(word) > MAX_WORD:
+        return ""  # it would take longer than anybody waits for advice
     by_case = {name.lower(): name for name in sorted(known)}
     near = difflib.get_close_matches(word.lower(), by_case, n=1)
     return f"; did you mean `{by_case[near[0]]}`?" if near else ""

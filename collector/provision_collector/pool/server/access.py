@@ -5,9 +5,9 @@ Stands before every route, so that a route that is added later is guarded, too.
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,9 +15,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .answers import error
+from .sessions import LOOPBACK, Sessions
 
 COOKIE = "provision_session"
 MAX_BODY_BYTES = 2 << 20
+BODY_WITHIN_S = 30.0
 OPEN_PATHS = frozenset(("/healthz",))
 LOGIN_PATHS = frozenset(("/", "/login"))
 """These look at the token themselves: a browser that has none gets a page to enter it."""
@@ -32,17 +34,17 @@ HEADERS = {
 
 
 class Key:
-    """The token; compared in constant time. The cookie is made of it, and does not show it."""
+    """The token, compared in constant time, and the sessions of browsers that had it."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, sessions: Sessions) -> None:
         self._token = token.encode()
-        self.cookie = hmac.new(self._token, b"provision page", hashlib.sha256).hexdigest()
+        self.sessions = sessions
 
     def opens(self, token: str) -> bool:
         """Whether *token* is the one."""
         return hmac.compare_digest(token.encode(errors="surrogateescape"), self._token)
 
-    def admits(self, headers: Mapping[str, str]) -> str | None:
+    def admits(self, headers: Headers) -> str | None:
         """How a request with *headers* may pass: ``bearer``, ``cookie`` or None."""
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self.opens(token.strip()):
@@ -51,9 +53,8 @@ class Key:
             found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
         except CookieError:
             found = None
-        is_ours = found is not None and hmac.compare_digest(
-            found.value.encode("utf-8", "replace"), self.cookie.encode()
-        )
+        host = host_of(headers)
+        is_ours = found is not None and host not in LOOPBACK and self.sessions.admits(found.value, host)
         return "cookie" if is_ours else None
 
 
@@ -87,8 +88,8 @@ class Access:
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
-        host = _name_of(headers.get("host", ""))
-        if host not in self._hosts:
+        host = host_of(headers)
+        if host not in self._hosts and not self._key.sessions.knows(host):
             return error(
                 421,
                 "wrong_host",
@@ -127,19 +128,28 @@ class Access:
         return None
 
 
-def _name_of(host: str) -> str:
-    """The host of a `Host` header, without port; an IPv6 address keeps its brackets."""
+def host_of(headers: Headers) -> str:
+    """The host of the `Host` header, without port; an IPv6 address keeps its brackets."""
+    host = headers.get("host", "")
     name, colon, port = host.lower().rpartition(":")
     return name if colon and port.isdigit() else host.lower()
 
 
 def _bounded(receive: Receive, limit_bytes: int) -> Receive:
+    """*receive*, for a body of *limit_bytes* at most that is there within `BODY_WITHIN_S`."""
     seen = 0
+    is_whole = False
+    due = asyncio.get_running_loop().time() + BODY_WITHIN_S
 
     async def bounded() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, is_whole
+        try:
+            async with asyncio.timeout_at(None if is_whole else due):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"the body did not arrive within {BODY_WITHIN_S:.0f} s") from None
         seen += len(message.get("body", b""))
+        is_whole = not message.get("more_body", False)
         if seen > limit_bytes:
             raise HTTPException(413, f"a body may have {limit_bytes} bytes")
         return message

@@ -19,11 +19,28 @@ from .schemas import Error, Trouble, WithProblems
 
 STATUS = {"conflict": 409, "busy": 503, "local": 507}
 """By verdict; every other error that is raised on purpose is the request's: 422."""
-_CLASSES = {400: "malformed", 404: "not_found", 405: "wrong_method", 413: "too_large", 415: "not_json"}
-_HINTS = {404: "`GET /api/runs` lists the runs", 405: "`/openapi.json` says what can be asked"}
+_CLASSES = {
+    400: "malformed",
+    404: "not_found",
+    405: "wrong_method",
+    408: "too_slow",
+    413: "too_large",
+    415: "not_json",
+}
+_HINTS = {
+    404: "`GET /api/runs` lists the runs",
+    405: "`/openapi.json` says what can be asked",
+    408: "send the request in one piece",
+}
 
 T = TypeVar("T")
 log = structlog.get_logger()
+
+
+class BusyError(ProvisionError):
+    """The server takes nothing more now."""
+
+    verdict = "busy"
 
 
 class InvalidBodyError(Exception):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -19,18 +21,27 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ...errors import ProvisionError
+from ..descriptors import SpareFiles, room_here
 from ..store.store import Store
 from . import answers, web_page
 from .access import Access, Key
 from .api import ENDPOINTS, Context
+from .connections import MAX_HEAD_BYTES, Connections, protocol_for
 from .metrics import CONTENT_TYPE, exposition
 from .openapi import document
 from .pool import Pool
 from .rules import Rules
 from .schemas import Health
+from .sessions import LOOPBACK, Sessions
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+SESSIONS_FILE = "sessions.json"
 CLOSE_WITHIN_S = 5
+SWITCH_S = 0.0005
+"""So long a thread that reads events keeps the interpreter from the event loop; Python's own 5 ms add up where runs flood."""
+MOST_WAITING = 1024
+"""So many connections wait in the kernel."""
+MOST_AT_ONCE = 128
+"""So many connections are accepted at once, before their number is looked at."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +53,14 @@ class Door:
     origins: tuple[str, ...] = ()
 
 
-def application(
-    rules: Rules, door: Door, closing: asyncio.Event, on_open: Callable[[], None] | None = None
-) -> Starlette:
+def application(rules: Rules, door: Door, sessions: Sessions, closing: asyncio.Event) -> Starlette:
     """The server's routes; its runs are taken up when it starts and left when it ends.
 
     Args:
         rules: How it treats its runs.
         door: Who may ask.
+        sessions: Who is logged in to the page.
         closing: Set when the server ends, so that streams end before it.
-        on_open: Called when the runs are taken up.
     """
 
     @asynccontextmanager
@@ -59,14 +68,14 @@ def application(
         pool = Pool(rules, await Store.open(rules.state_dir))
         await pool.open()
         app.state.context = Context(pool, closing)
-        if on_open is not None:
-            on_open()
+        ending = asyncio.create_task(_end_reading(pool, closing))
         try:
             yield
         finally:
+            ending.cancel()
             await pool.close()
 
-    key = Key(door.token)
+    key = Key(door.token, sessions)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=list(door.origins),
@@ -92,6 +101,11 @@ def application(
     app.state.key = key
     app.state.openapi = document(ENDPOINTS)
     return app
+
+
+async def _end_reading(pool: Pool, closing: asyncio.Event) -> None:
+    await closing.wait()
+    await pool.end_reading()
 
 
 async def healthz(request: Request) -> Response:
@@ -124,9 +138,29 @@ OWN_ROUTES = (Route("/healthz", healthz), Route("/metrics", metrics), Route("/op
 class _Server(uvicorn.Server):
     """Ends on SIGINT and SIGTERM as a service should: streams first (they wait for their runs), then with status 0."""
 
-    def __init__(self, config: uvicorn.Config, closing: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, closing: asyncio.Event, on_open: Callable[[], None]) -> None:
         super().__init__(config)
         self._closing = closing
+        self._on_open = on_open
+        self._spare = SpareFiles()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._on_loop_error)
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(MOST_WAITING)  # the kernel keeps more than are accepted at once
+        self._on_open()  # the socket accepts
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 50 == 0:
+            self._spare.refill()
+        return await super().on_tick(counter)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            self._spare.release()  # asyncio accepts again in a second
+        loop.default_exception_handler(context)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -144,19 +178,25 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Callable[[], None]) -> None:
-    """Serve on *listener* until SIGINT or SIGTERM; *on_open* is called when requests are answered.
+async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Callable[[str], None]) -> None:
+    """Serve on *listener* until SIGINT or SIGTERM; *on_open* is told the page's own host name when requests are answered.
 
     Raises:
         UsageError: another server has the state directory.
     """
+    sys.setswitchinterval(SWITCH_S)
     closing = asyncio.Event()
     await (
         await Store.open(rules.state_dir)
     ).close()  # what is wrong with it is raised here, not in the lifespan's log
+    sessions = await asyncio.to_thread(Sessions, rules.state_dir / SESSIONS_FILE)
+    room = room_here()
     config = uvicorn.Config(
-        application(rules, door, closing, on_open),
-        log_level="warning",
+        application(rules, door, sessions, closing),
+        http=protocol_for(Connections(room.connections)),
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        backlog=min(room.connections, MOST_AT_ONCE),
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
@@ -165,4 +205,4 @@ async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Call
         timeout_keep_alive=30,
         ws="none",
     )
-    await _Server(config, closing).serve(sockets=[listener])
+    await _Server(config, closing, lambda: on_open(sessions.page_host)).serve(sockets=[listener])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,7 +56,9 @@ class RunRequest:
     ]
     port: Annotated[StrictInt, Field(ge=1, le=65535)] | None = None
     user: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")] | None = None
-    key: Annotated[Name | None, Field(description="the private key's path on the server")] = None
+    key: Annotated[
+        Name | None, Field(description="a private key in the server's folder of keys (`--keys`)")
+    ] = None
     instance_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")] | None = None
     profile: (
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", examples=["comfyui"])] | None
@@ -110,24 +113,38 @@ class Accepted:
     warnings: tuple[str, ...] = ()
 
 
-def prepare(
-    request: RunRequest, *, profiles: Path | None, held: Mapping[str, str], scratch: Path
-) -> Accepted:
-    """Make a plan of *request*; *held* are the secrets that this server has of its own, *scratch* is a folder of its own.
+@dataclass(frozen=True)
+class Planned:
+    """What a request's profile says."""
+
+    plan: Plan
+    warnings: tuple[str, ...] = ()
+
+
+def instance_of(request: RunRequest, keys: Path) -> Instance:
+    """Where the request wants its run; *keys* is the only folder of which it may name a key.
+
+    Raises:
+        UsageError: it is no address, or the key is none of that folder's.
+    """
+    return Instance.parse(
+        request.host,
+        port=request.port,
+        user=request.user,
+        key=_key(request.key, keys),
+        instance_id=request.instance_id,
+        boot_grace_s=_seconds("boot_grace", request.boot_grace),
+        contact_timeout_s=_seconds("contact_timeout", request.contact_timeout),
+    )
+
+
+def planned(request: RunRequest, *, profiles: Path | None, scratch: Path) -> Planned:
+    """Make a plan of *request*; *scratch* is a folder of the server's own. May take long.
 
     Raises:
         ProfileError: every problem of the profile. UsageError: the request cannot mean anything.
     """
     profile, unresolved = _with_workflow(request, _profile(request, profiles), scratch)
-    instance = Instance.parse(
-        request.host,
-        port=request.port,
-        user=request.user,
-        key=request.key,
-        instance_id=request.instance_id,
-        boot_grace_s=_seconds("boot_grace", request.boot_grace),
-        contact_timeout_s=_seconds("contact_timeout", request.contact_timeout),
-    )
     plan = compile_plan(
         profile,
         workspace=request.workspace,
@@ -136,7 +153,34 @@ def prepare(
         skip=request.skip,
         only=request.only,
     )
-    return Accepted(instance, plan, _secrets(request.secrets, plan, held), tuple(unresolved))
+    return Planned(plan, tuple(unresolved))
+
+
+def accepted_of(request: RunRequest, instance: Instance, plan: Planned, held: Mapping[str, str]) -> Accepted:
+    """Everything together; *held* are the secrets that this server has of its own.
+
+    Raises:
+        UsageError: a secret that the profile does not want, or the server does not hold.
+    """
+    return Accepted(instance, plan.plan, _secrets(request.secrets, plan.plan, held), plan.warnings)
+
+
+def _key(asked: str | None, keys: Path) -> str | None:
+    """The path of the key *asked*. No other path is looked at, so nobody learns what lies there."""
+    if asked is None:
+        return None
+    path = os.path.normpath(keys / asked)
+    if "\0" in asked or not path.startswith(f"{keys}{os.sep}"):
+        raise UsageError(
+            "`key` names no key of this server",
+            hint="give the name of a file in its folder of keys: `provision serve --keys DIR`, else `keys` in its state directory",
+        )
+    if not os.path.isfile(path):
+        raise UsageError(
+            "this server's folder of keys has no such `key`",
+            hint="put the private key there: `provision serve --keys DIR`, else `keys` in its state directory",
+        )
+    return path
 
 
 def _secrets(asked: dict[str, str] | list[str] | None, plan: Plan, held: Mapping[str, str]) -> dict[str, str]:

@@ -22,10 +22,13 @@ from ...instance.query import ask
 from ...profile import values_of
 from ...run import registry
 from ...run.spec import new_run_id
+from ..descriptors import room_here
 from ..hooks import HookQueue
 from ..store.rows import Row
 from ..store.store import Store
-from .orders import Accepted, RunRequest, prepare
+from .answers import BusyError
+from .orders import Accepted, RunRequest, accepted_of, instance_of
+from .reading import ProfileReader
 from .rules import Rules
 from .stream import read_events
 from .view import View, view_of
@@ -40,12 +43,6 @@ class ConflictError(ProvisionError):
     """The run id is taken."""
 
     verdict = "conflict"
-
-
-class BusyError(ProvisionError):
-    """More runs are going than one server takes."""
-
-    verdict = "busy"
 
 
 class Pool:
@@ -63,6 +60,8 @@ class Pool:
         """Unfinished runs that could not be taken up, and why."""
         self._hooks = HookQueue(rules.hooks, store)
         self._shared = Shared(rules, store, self._hooks, self.events_told, self._over)
+        self._reader = ProfileReader(rules.profiles, rules.state_dir)
+        self._most_going = min(MAX_GOING, room_here().runs)
         self._accepting = asyncio.Lock()
         """One request is accepted at a time: reading a profile and its plan needs the processor and much memory."""
 
@@ -81,9 +80,14 @@ class Pool:
 
     async def close(self) -> None:
         """Stop watching; the runs go on, and the next server takes them up."""
+        await self._reader.close()
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
         await self._hooks.close()
         await self.store.close()
+
+    async def end_reading(self) -> None:
+        """Accept nothing more: what is being read of a profile is given up."""
+        await self._reader.close()
 
     def stream_of(self, run: str) -> Path:
         """Where the stream of *run* lies."""
@@ -153,17 +157,14 @@ class Pool:
                 found = await self.store.find(request.run_id, with_plan=False)
                 if found is not None:
                     return _same(found, request), False
-            if len(self._watches) >= MAX_GOING:
+            if len(self._watches) >= self._most_going:
                 raise BusyError(
-                    f"{MAX_GOING} runs are going on this server", hint="ask again when some have ended"
+                    f"{len(self._watches)} runs are going on this server, which is as many as it takes",
+                    hint="ask again when some have ended; `ulimit -n` before `provision serve` bounds them, too",
                 )
-            accepted = await asyncio.to_thread(
-                prepare,
-                request,
-                profiles=self.rules.profiles,
-                held=self.rules.secrets,
-                scratch=self.rules.state_dir,
-            )
+            instance = await asyncio.to_thread(instance_of, request, self.rules.keys_dir)
+            plan = await self._reader.read(request)
+            accepted = accepted_of(request, instance, plan, self.rules.secrets)
             row = _row(request, accepted)
             known = await asyncio.to_thread(registry.find, row.run)
             if known is not None and known.is_named_here:

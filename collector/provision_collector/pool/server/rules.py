@@ -16,6 +16,8 @@ class Rules:
     state_dir: Path
     logs_dir: Path
     profiles: Path | None = None
+    keys: Path | None = None
+    """The folder of the private keys that a request may name; None: `keys` in the state directory."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the server itself holds for profiles that ask for it."""
     gone_check: tuple[str, ...] | None = None
@@ -23,3 +25,8 @@ class Rules:
     hooks: tuple[Hook, ...] = ()
     keep: int = 1000
     """So many finished runs are remembered."""
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where the keys lie that a request may name."""
+        return self.keys if self.keys is not None else self.state_dir / "keys"

@@ -1,8 +1,10 @@
-"""The page in a browser: its files, and the way in by the printed link or the form."""
+"""The page in a browser: its files, and the way in by the printed link or the form.
+
+Whoever shows the token at a name that every program on this machine has is sent to the page's own name with a ticket.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 from pathlib import Path
@@ -14,34 +16,37 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from .access import COOKIE, HEADERS, Key
+from .access import COOKIE, HEADERS, Key, host_of
 from .page_words import page_words
+from .sessions import LOOPBACK, SESSION_S
 
 FOLDER = Path(__file__).with_name("page")
 ASSETS = {"app.js": "text/javascript", "style.css": "text/css"}
-COOKIE_DAYS = 30
-FORM_WITHIN_S = 30.0
+_ARRIVED = (
+    '<!doctype html><html lang="en"><title>provision</title><meta http-equiv="refresh" content="0;url=/">'
+)
+"""A page that goes on to the list: after a redirect from another name, a browser would not send the cookie there."""
 
 
 async def show(request: Request) -> Response:
-    """The page; the form for whoever has no cookie; with the token in the query, the cookie."""
-    key, token = _key(request), request.query_params.get("token")
+    """The page; the form for whoever is not logged in; with the token or a ticket in the query, the cookie."""
+    key, token, ticket = _key(request), *map(request.query_params.get, ("token", "ticket"))
     if token is not None and key.opens(token):
-        return _logged_in(key)
-    if token is None and key.admits(request.headers) is not None:
+        return await _let_in(request, RedirectResponse("/", status_code=303))
+    if ticket is not None and host_of(request.headers) not in LOOPBACK and key.sessions.redeem(ticket):
+        return await _let_in(request, HTMLResponse(_ARRIVED))
+    if token is None and ticket is None and key.admits(request.headers) is not None:
         return FileResponse(FOLDER / "index.html")
     return _form()
 
 
 async def log_in(request: Request) -> Response:
     """What was typed into the form."""
-    try:
-        async with asyncio.timeout(FORM_WITHIN_S):
-            body = await request.body()
-    except TimeoutError:
-        raise HTTPException(408, "the form did not arrive") from None
+    body = await request.body()
     token = parse_qs(body.decode("utf-8", "replace")).get("token", [""])[0]
-    return _logged_in(_key(request)) if _key(request).opens(token.strip()) else _form()
+    if not _key(request).opens(token.strip()):
+        return _form()
+    return await _let_in(request, RedirectResponse("/", status_code=303))
 
 
 async def asset(request: Request) -> Response:
@@ -71,12 +76,17 @@ def _form() -> Response:
     style = text.partition("<style>")[2].partition("</style>")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = HEADERS["content-security-policy"].replace("style-src 'self'", f"style-src 'sha256-{digest}'")
+    policy = policy.replace("form-action 'self'", "form-action 'self' http://*.localhost:*")  # where it leads
     return HTMLResponse(text, 401, headers={"content-security-policy": policy})
 
 
-def _logged_in(key: Key) -> Response:
-    answer = RedirectResponse("/", status_code=303)
-    answer.set_cookie(
-        COOKIE, key.cookie, max_age=COOKIE_DAYS * 86400, httponly=True, samesite="strict", path="/"
-    )
+async def _let_in(request: Request, answer: Response) -> Response:
+    """*answer* with a session's cookie; at a name that others share, the way to the page's own name."""
+    sessions, host = _key(request).sessions, host_of(request.headers)
+    if host in LOOPBACK:
+        _, colon, port = request.headers.get("host", "").rpartition(":")
+        name = sessions.page_host + (f":{port}" if colon and port.isdigit() else "")
+        return RedirectResponse(f"{request.url.scheme}://{name}/?ticket={sessions.ticket()}", status_code=303)
+    cookie = await sessions.begin(host)
+    answer.set_cookie(COOKIE, cookie, max_age=int(SESSION_S), httponly=True, samesite="strict", path="/")
     return answer
