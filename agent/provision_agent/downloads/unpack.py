@@ -21,6 +21,8 @@ from ..contract.parsing import bounded
 from ..run.log_lines import size_text
 
 COPY_BYTES = 1 << 20
+_WINDOWS = (0, 10, 11, 14)
+"""Who made a member of a zip: MS-DOS, NTFS by its two numbers, VFAT (APPNOTE 4.4.2)."""
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -169,11 +171,13 @@ def _write(member: Member, path: str, root: str, stop: Callable[[], bool]) -> Un
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     mode = info.external_attr >> 16
-    kind = "folder" if info.is_dir() else "link" if stat.S_ISLNK(mode) else "file"
+    # programs of Windows write its own stroke between folders, against the format's rule (APPNOTE 4.4.17.1)
+    name = info.filename.replace("\\", "/") if info.create_system in _WINDOWS else info.filename
+    kind = "folder" if name.endswith("/") else "link" if stat.S_ISLNK(mode) else "file"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
         kind = "other"
     target = archive.read(info).decode("utf-8", "replace") if kind == "link" and info.file_size < 4096 else ""
-    return Member(info.filename, kind, info.file_size, target, bool(mode & 0o100), lambda: archive.open(info))
+    return Member(name, kind, info.file_size, target, bool(mode & 0o100), lambda: archive.open(info))
 
 
 def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
