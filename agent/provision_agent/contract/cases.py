@@ -95,6 +95,12 @@ CASES: Dict[str, Case] = {
         "check the repository's name; or it is a private one, which the account of your token may not see"
     ),
     "size_lie": Case("the source's answer is wrong: use a mirror or another source of the file"),
+    "no_version": Case(
+        "open `{url}` in a browser, and write the version that you want: `civitai:VERSION`", "fix_profile"
+    ),
+    "coding": Case(
+        "that compression cannot be undone here: use a mirror or another source of the file", "fix_profile"
+    ),
     "file_url": Case("check the path after `file://`"),
     "form": Case("write one of {forms}"),
     "not_public": Case(

@@ -112,20 +112,14 @@ def command(
             "  next: put a TLS proxy before it, with `--listen 127.0.0.1:…` and `--allow-host NAME`"
         )
 
-<<<<<<< HEAD
-    def on_open() -> None:
-        url = f"http://{shown}:{port}"
-        if as_json:
-            say_json({"event": "serving", "url": url, "token": door.token, "pid": os.getpid()})
-        else:
-            say(f"{url}/?token={door.token}")
-=======
     def on_open(page_host: str) -> None:
         has_own_name = name in ("127.0.0.1", "::1")  # what browsers take every name below `localhost` for
         page = f"http://{page_host if has_own_name else shown}:{port}/?token={door.token}"
         facts = {"url": f"http://{shown}:{port}", "page": page, "token": door.token, "pid": os.getpid()}
-        click.echo(json.dumps({"event": "serving", **facts}) if as_json else page)
->>>>>>> h2
+        if as_json:
+            say_json({"event": "serving", **facts})
+        else:
+            say(page)
 
     asyncio.run(serve(rules, door, listener, on_open))
 
