@@ -377,7 +377,7 @@ def test_a_name_is_the_servers_or_the_urls(disposition):
 
 
 @pytest.mark.parametrize(
-    "name", ["../m.bin", "/etc/passwd", "..", ".bashrc", "a\\\\b", "a/b", "a\x00b", "x" * 300]
+    "name", ["../m.bin", "/etc/passwd", "..", ".bashrc", "a/../b", "a/.b", "a\x00b", "x" * 300]
 )
 def test_a_name_that_is_a_path_or_hides_is_refused(name):
     with pytest.raises(Failure) as raised:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 from provision_agent.contract.plan import Download, Layer, Plan, Python, Service, Torch
-from provision_agent.contract.plan_json import differences
-from provision_agent.contract.plan_parts import HostLimits, PlanFormatError
+from provision_agent.contract.plan_json import differences, without_defaults
+from provision_agent.contract.plan_parts import HostLimits, PlanFormatError, SecretRule
 from provision_agent.contract.source_kinds import host_limits
 from provision_agent.contract.steps import STEP_NAMES
 
@@ -68,3 +68,56 @@ def test_differences_name_the_place_and_both_values() -> None:
 
     assert differences(old, new) == ['apt[0]: null -> "git"', 'name: "x" -> "z"']
     assert differences(old, old) == []
+
+
+def test_a_run_of_an_older_version_is_joined_though_its_plan_lacks_fields_and_rules_of_today() -> None:
+    own, default = (
+        SecretRule("MINE", ("example.org",)),
+        SecretRule("HF_TOKEN", ("huggingface.co",), is_default=True),
+    )
+    today = replace(PLAN, secrets=(own, default), default_secrets=True)
+    older = PLAN.to_json()
+    older["secrets"] = [{"name": "MINE", "hosts": ["example.org"], "aliases": []}]
+    del older["default_secrets"], older["repair"]
+    for download in older["downloads"]:  # type: ignore[attr-defined]
+        del download["headers"], download["basic"]
+    going = Plan.from_json(older)
+
+    assert going.is_same_work(today)
+    assert today.is_same_work(going)
+    assert differences(going.beside(today).work(), today.beside(going).work()) == []
+    assert not going.is_same_work(replace(today, secrets=(default,)))
+    assert not going.is_same_work(replace(today, name="z"))
+
+
+def test_rules_for_secrets_are_compared_in_plans_of_today() -> None:
+    default = SecretRule("HF_TOKEN", ("huggingface.co",), is_default=True)
+    with_them = replace(PLAN, secrets=(default,), default_secrets=True)
+    refused = replace(PLAN, default_secrets=False)
+
+    assert with_them.hash != refused.hash
+    assert not with_them.is_same_work(refused)
+    assert replace(PLAN, default_secrets=True).is_same_work(refused), "no item of it is on a host with a rule"
+
+
+def test_a_field_that_is_not_used_has_no_part_in_the_hash() -> None:
+    told = without_defaults(PLAN)
+
+    assert told == {
+        "name": "x",
+        "downloads": [
+            {
+                "url": "https://example.org/a",
+                "path": "models/${run_id}.bin",
+                "mirrors": ["https://example.com/a"],
+            }
+        ],
+        "python": {"layers": [{"packages": ["numpy"]}, {"torch": {"versions": ["2.9.1"]}}]},
+        "services": [
+            {
+                "name": "web",
+                "run": ["python", "main.py", "$${literal}"],
+                "environment": {"A": "${workspace}/b"},
+            }
+        ],
+    }

@@ -89,7 +89,7 @@ def test_a_public_url_opens_no_door(name: str) -> None:
 def test_redaction_finds_secrets_and_urls_in_prose() -> None:
     text = "cannot fetch https://a.org/x?token=abc: Bearer hf_secret refused"
 
-    assert redaction.redacted(text, ["hf_secret"]) == "cannot fetch https://a.org/x: Bearer *** refused"
+    assert redaction.Hidden(["hf_secret"]).redact(text) == "cannot fetch https://a.org/x: Bearer *** refused"
 
 
 def test_every_verdict_says_what_to_do_next() -> None:

@@ -291,3 +291,44 @@ def test_every_room_stands_in_the_architecture_and_has_a_docstring(half):
 
     assert [room.name for room in rooms if f"`{room.name}/`" not in page] == []
     assert [str(path) for path in MODULES if not ast.get_docstring(tree_of(path))] == []
+
+
+PRINTS = {"cli.output"}
+"""The one module that prints; the views of `console/` and the log of `serve` write through a stream that they are given."""
+NOT_OF_A_COMMAND = {"reference.__main__", "demo.comfyui"}
+"""Programs of their own, whose output no command hands on: a developer's, and a stand-in below a service."""
+PRINTING = {
+    "print",
+    "click.echo",
+    "click.secho",
+    "traceback.print_exc",
+    "traceback.print_exception",
+    *(
+        f"sys.{stream}.{way}"
+        for stream in ("stdout", "stderr")
+        for way in ("write", "writelines", "fileno", "buffer.write")
+    ),
+}
+
+
+def test_one_module_of_the_collector_prints() -> None:
+    found = []
+    for path in COLLECTOR.rglob("*.py"):
+        module = ".".join(path.relative_to(COLLECTOR).with_suffix("").parts)
+        if module in PRINTS | NOT_OF_A_COMMAND:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            if ast.unparse(node.func) in PRINTING:
+                found.append(f"{module}:{node.lineno}: {ast.unparse(node.func)}")
+            if ast.unparse(node.func) == "Console" and not module.startswith("console."):
+                found.append(f"{module}:{node.lineno}: a console of its own")
+            if module.startswith(("cli.", "console.")):
+                found += [
+                    f"{module}:{node.lineno}: JSON that is not ASCII"
+                    for word in node.keywords
+                    if word.arg == "ensure_ascii"
+                ]
+
+    assert found == [], "print through cli/output.py"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness.content import Content
 from harness.file_server import Fault, FileServer, make_certificate
+from harness.git_server import GitServer, Origin
 
 from .conftest import Here
 
@@ -16,10 +17,14 @@ SIZE = 2 << 20
 
 
 class ArgvWatch:
-    """Reads the argv and environment of every process, again and again, until `stop`."""
+    """Reads argv and environment of every process 200 times in a second, as far as this machine can, while entered.
 
-    def __init__(self, secret: str) -> None:
+    In its environment it may have who was given it there: one in whose argv or environment stands one of *holders*.
+    """
+
+    def __init__(self, secret: str, *holders: str) -> None:
         self._secret = secret.encode()
+        self._holders = [holder.encode() for holder in holders]
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.looks = 0
@@ -34,13 +39,15 @@ class ArgvWatch:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._stopped.is_set():
+        while not self._stopped.wait(0.005):
             for folder in Path("/proc").glob("[0-9]*"):
                 try:
+                    environment = (folder / "environ").read_bytes()
                     argv = (folder / "cmdline").read_bytes()
                 except OSError:
                     continue
-                if self._secret in argv:
+                is_holder = any(holder in argv + environment for holder in self._holders)
+                if self._secret in argv or (self._secret in environment and not is_holder):
                     self.seen.append(repr(argv))
             self.looks += 1
 
@@ -53,12 +60,17 @@ def certificate(tmp_path: Path) -> str:
 @pytest.fixture
 def instance_environment(certificate: str) -> dict[str, str]:
     """The instance trusts the test's own authority."""
-    return {"SSL_CERT_FILE": certificate}
+    return {"SSL_CERT_FILE": certificate, "GIT_SSL_CAINFO": certificate}
 
 
 def test_a_token_reaches_its_host_and_no_file_log_event_or_argv(here: Here, certificate: str) -> None:
     content = Content.safetensors(SIZE, seed=3)
-    with FileServer("localhost", certificate=certificate) as host, FileServer("127.0.0.1") as other:
+    Origin(str(here.folder / "origins" / "node")).commit({"a.txt": "a"})
+    with (
+        FileServer("localhost", certificate=certificate) as host,
+        FileServer("127.0.0.1") as other,
+        GitServer(str(here.folder / "origins"), certificate=certificate, password=TOKEN) as git,
+    ):
         other.add("/cdn.safetensors", content)
         header = ("Authorization", f"Bearer {TOKEN}")
         refused = Fault(status=401, unless_header=header)
@@ -70,7 +82,8 @@ def test_a_token_reaches_its_host_and_no_file_log_event_or_argv(here: Here, cert
 version: 1
 name: secret
 limits: {{run: 60s, attempts: 2}}
-secrets: {{HF_TOKEN: {{hosts: [localhost]}}}}
+secrets: {{HF_TOKEN: {{hosts: [localhost, "127.0.0.1:{git.port}"]}}}}
+repos: [{{url: "{git.smart("node")}", path: node, level: critical}}]
 downloads:
   - {{url: "{host.url("/gated.safetensors")}", path: m/gated.safetensors, level: critical}}
   - {{url: "{host.url("/away.safetensors")}", path: m/away.safetensors, level: critical}}
@@ -80,8 +93,10 @@ commands:
   - {{name: does not get it, run: [sh, -c, "test -z \\"$HF_TOKEN\\""]}}
 """
         )
-        with ArgvWatch(TOKEN) as watch:
-            done = here.up(profile, "--run-id", "s", environment={"HF_TOKEN": f'"{TOKEN}" '})
+        with ArgvWatch(TOKEN, "OF_THE_USER=yes", "echo got $HF_TOKEN") as watch:
+            done = here.up(
+                profile, "--run-id", "s", environment={"HF_TOKEN": f'"{TOKEN}" ', "OF_THE_USER": "yes"}
+            )
 
     assert done.code == 0, done.stdout + done.stderr
     assert any(
@@ -90,6 +105,7 @@ commands:
     )
     assert other.seen("/cdn.safetensors")
     assert not [request for request in other.seen("/cdn.safetensors") if "authorization" in request.headers]
+    assert set(git.logins) == {"x-access-token"}
     assert watch.looks > 3
     assert watch.seen == []
     assert TOKEN not in done.stdout + done.stderr

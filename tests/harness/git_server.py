@@ -6,7 +6,9 @@ request is remembered.
 
 from __future__ import annotations
 
+import base64
 import os
+import ssl
 import subprocess
 import threading
 from collections.abc import Mapping
@@ -65,9 +67,16 @@ class Origin:
 
 
 class GitServer:
-    """Serve the repositories below *root* while entered: ``/smart/<name>`` and ``/dumb/<name>``."""
+    """Serve the repositories below *root* while entered: ``/smart/<name>`` and ``/dumb/<name>``.
 
-    def __init__(self, root: str) -> None:
+    Args:
+        certificate: A PEM file with key and certificate: serve https.
+        password: What everybody must log in with.
+    """
+
+    def __init__(self, root: str, *, certificate: str = "", password: str = "") -> None:
+        self.logins: list[str] = []
+        self._password = password
         self.requests: list[str] = []
         self.statuses: dict[str, int] = {}
         self._root = root
@@ -85,6 +94,13 @@ class GitServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if certificate else "http"
+        if certificate:
+            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            tls.load_cert_chain(certificate)
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
 
     def __enter__(self) -> GitServer:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -98,13 +114,18 @@ class GitServer:
         self._server.shutdown()
         self._server.server_close()
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_port)
+
     def smart(self, name: str) -> str:
         """The URL that git's own backend answers."""
-        return f"http://127.0.0.1:{self._server.server_port}/smart/{name}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}/smart/{name}"
 
     def dumb(self, name: str) -> str:
         """The URL under which the files lie as they are: no shallow fetch, no single commit."""
-        return f"http://127.0.0.1:{self._server.server_port}/dumb/{name}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}/dumb/{name}"
 
     def _answer(self, request: BaseHTTPRequestHandler) -> None:
         self.requests.append(request.path)
@@ -114,6 +135,9 @@ class GitServer:
             if request.headers.get("Transfer-Encoding") == "chunked"
             else request.rfile.read(length)
         )
+        if self._password and not self._knows(request):
+            _reply(request, 401, b"", {"WWW-Authenticate": 'Basic realm="git"'})
+            return
         kind, _, rest = request.path.lstrip("/").partition("/")
         refusal = next(
             (code for start, code in self.statuses.items() if request.path.startswith(start)), None
@@ -125,6 +149,12 @@ class GitServer:
         else:
             name, _, path = rest.partition("?")[0].partition("/")
             self._send_file(request, os.path.join(self._root, name, ".git", path))
+
+    def _knows(self, request: BaseHTTPRequestHandler) -> bool:
+        kind, _, pair = (request.headers.get("Authorization") or "").partition(" ")
+        user, _, password = base64.b64decode(pair).decode().partition(":")
+        self.logins += [user] if user else []
+        return kind == "Basic" and password == self._password
 
     def _send_file(self, request: BaseHTTPRequestHandler, path: str) -> None:
         if os.path.isfile(path):

@@ -78,7 +78,7 @@ class Survey:
 
     def __init__(self, plan: Plan, context: Context, *, packages: bool, pin: bool) -> None:
         self._plan = plan
-        self._context = context
+        self._context = replace(context, rules=plan.secrets)
         self._asks_indexes = packages
         self._pin = pin
         self._access = Sources(rules=plan.secrets, secrets=context.secrets)

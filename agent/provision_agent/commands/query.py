@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
 from ..contract.failures import Failure
 from ..contract.messages import (
@@ -235,9 +235,15 @@ def _prune_runs(workspace: Workspace, keep: int, older_than_s: Optional[float]) 
     return chosen
 
 
+def _held_by_descriptor() -> Set[str]:
+    """The files that processes run which were started from a descriptor, as this one was."""
+    pairs = ((pid, word) for pid in processes() for word in argv_of(pid) if word.startswith("/proc/self/fd/"))
+    return {os.path.realpath(word.replace("self", str(pid), 1)) for pid, word in pairs}
+
+
 def _prune_agents(tools: List[str]) -> List[str]:
     """Remove the agents in these ``.provision`` folders that no process runs by: services outlive their run."""
-    in_use = {word for pid in processes() for word in argv_of(pid)}
+    in_use = {word for pid in processes() for word in argv_of(pid)} | _held_by_descriptor()
     removed = []
     for path in sorted(path for tool in tools for path in glob.glob(os.path.join(tool, "agent", "*.pyz"))):
         if path not in in_use:

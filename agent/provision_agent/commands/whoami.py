@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 from ..contract.failures import Failure
 from ..contract.findings import WhoamiAnswer, WhoamiRequest
 from ..contract.parsing import ParseError, parse, read_object
-from ..contract.redaction import forms_of
 from ..contract.source_kinds import SOURCE_KINDS
 from ..downloads.http import errors
 from ..downloads.http.request import Response, request
@@ -90,7 +89,7 @@ def whoami(token: str, environment: Mapping[str, str]) -> WhoamiAnswer:
 
 def _told(response: Response, host: str, token: str) -> WhoamiAnswer:
     body = response.read(MAX_BYTES, WITHIN_S)
-    said = errors.quoted(body, forms_of([token]))
+    said = errors.quoted(body, [token])
     if response.status in (401, 403):
         return WhoamiAnswer(
             "invalid", host, f"{host} answered {response.status}{f': {said}' if said else ''}"

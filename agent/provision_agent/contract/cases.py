@@ -31,6 +31,9 @@ CASES: Dict[str, Case] = {
         "stop that run, or choose another folder with `--workspace`: two machines may not share one"
     ),
     "run_ended": Case("choose another `--run-id`, or leave it out for a new one"),
+    "login_in_url": Case(
+        "take the login out of the URL, and list a secret with the host under `secrets` of the profile"
+    ),
     "on_failure_going": Case("wait until it has ended; `{path}` on the instance says how far it is", "retry"),
     "just_beginning": Case("the same command again in a few seconds", "retry"),
     "other_version": Case("use one version of provision for one instance"),
@@ -92,6 +95,12 @@ CASES: Dict[str, Case] = {
         "check the repository's name; or it is a private one, which the account of your token may not see"
     ),
     "size_lie": Case("the source's answer is wrong: use a mirror or another source of the file"),
+    "no_version": Case(
+        "open `{url}` in a browser, and write the version that you want: `civitai:VERSION`", "fix_profile"
+    ),
+    "coding": Case(
+        "that compression cannot be undone here: use a mirror or another source of the file", "fix_profile"
+    ),
     "file_url": Case("check the path after `file://`"),
     "form": Case("write one of {forms}"),
     "not_public": Case(
@@ -133,7 +142,8 @@ CASES: Dict[str, Case] = {
     "apt_broken": Case("on the instance: `apt-get install -f`, then the same command again", "fix_instance"),
     # -- repositories
     "private_repository": Case(
-        "the repository is private or does not exist: check the URL, or make it public"
+        "the repository is private or does not exist: check the URL, or declare a token for its host under `secrets` "
+        "(`secrets: {GITHUB_TOKEN: {hosts: [github.com]}}`)"
     ),
     "submodule_protocol": Case(
         "submodules come by https or ssh only: leave `submodules: true` out, or list that repository under `repos:` with an "

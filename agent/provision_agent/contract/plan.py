@@ -16,7 +16,7 @@ from typing import Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import unquote
 
 from .parsing import ParseError, bounded, parse, to_json
-from .plan_json import expand, map_strings
+from .plan_json import expand, map_strings, without_defaults
 from .plan_parts import (
     MAX_CONTENT_CHARS,
     Item,
@@ -284,6 +284,9 @@ class Plan:
     checks: Tuple[Check, ...] = ()
     services: Tuple[Service, ...] = ()
     on_failure: Optional[Hook] = None
+    default_secrets: Optional[bool] = None
+    """Whether rules for secrets that no profile asked for stand where its items' hosts have one; None: it was written
+    by a version that knew none."""
     format: int = FORMAT
 
     def to_json(self) -> Dict[str, object]:
@@ -341,15 +344,33 @@ class Plan:
 
         That is its format, steps that have nothing to do, and the limits of hosts that are built into the tool.
         """
+        said: Dict[str, object] = to_json(self._without_what_is_built_in())
+        return said
+
+    def _without_what_is_built_in(self) -> Plan:
         limits = dataclasses.replace(self.limits, hosts=own_limits(self.limits.hosts))
         steps = tuple(step for step in self.steps if getattr(self, step, None))
-        told = dataclasses.replace(self, limits=limits, steps=steps).to_json()
-        return {name: value for name, value in told.items() if name != "format"}
+        return dataclasses.replace(self, limits=limits, steps=steps, default_secrets=None, format=FORMAT)
+
+    def beside(self, other: Plan) -> Plan:
+        """This plan as it is compared with *other*: without default rules for secrets if either is from before them."""
+        if None not in (self.default_secrets, other.default_secrets):
+            return self
+        own = tuple(rule for rule in self.secrets if not rule.is_default)
+        return dataclasses.replace(self, secrets=own)
+
+    def is_same_work(self, other: Plan) -> bool:
+        """Whether a run of *other* does all that this plan asks for, whichever versions wrote the two."""
+        return self.beside(other).hash == other.beside(self).hash
 
     @property
     def hash(self) -> str:
-        """sha256 of the canonical JSON of its `work`, hex."""
-        canonical = json.dumps(self.work(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """sha256 of the canonical JSON of its `work`, hex; what stands at its default is left out.
+
+        So a field that a later version adds changes the hash of no plan that does not use it.
+        """
+        told = without_defaults(self._without_what_is_built_in())
+        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def bind(self, *, workspace: str, home: str, run_id: str) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any, Callable, List, Mapping
 
@@ -31,6 +32,28 @@ def differences(old: object, new: object, path: str = "") -> List[str]:
             line for i in range(longest) for line in differences(padded[0][i], padded[1][i], f"{path}[{i}]")
         ]
     return [] if old == new else [f"{path}: {_short(old)} -> {_short(new)}"]
+
+
+def without_defaults(value: object) -> object:
+    """As `parsing.to_json`, without the fields that stand at their default."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.metadata.get("alias", field.name): without_defaults(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if getattr(value, field.name) != _default_of(field)
+        }
+    if isinstance(value, Mapping):
+        return {key: without_defaults(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_defaults(item) for item in value]
+    return value
+
+
+def _default_of(field: "dataclasses.Field[object]") -> object:
+    """What *field* holds where nobody says anything; a value that equals no other if it must be said."""
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def _short(value: object) -> str:

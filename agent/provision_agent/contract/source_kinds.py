@@ -64,6 +64,8 @@ _GENTLE = HostLimits(files=1)
 _ONE_CONNECTION = HostLimits(connections=1)
 _DRIVE = HostLimits(files=2, connections=1)
 
+_AIR = r"air:[^:]*:[^:]*:civitai:[0-9]+(@[0-9]+)?(:[^.]*)?(\.\w+)?"
+
 SOURCE_KINDS: Dict[str, SourceKind] = {
     WEB_SERVER: SourceKind(
         forms=(
@@ -89,9 +91,11 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
         forms=(
             Form(
                 "civitai:",
-                r"civitai:/{0,2}[0-9]+",
-                "`civitai:VERSION`, the number of the model version",
+                r"civitai:/{0,2}([0-9]+@)?[0-9]+",
+                "`civitai:VERSION`, the number of the model version, or `civitai:MODEL@VERSION`",
             ),
+            Form("urn:", rf"urn:{_AIR}", "`urn:air:…:civitai:MODEL@VERSION`, as Civitai's pages show it"),
+            Form("air:", _AIR, "`air:…:civitai:MODEL@VERSION`"),
         ),
         hosts=tuple(
             Host(name, _GENTLE, wants="CIVITAI_TOKEN")

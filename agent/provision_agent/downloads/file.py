@@ -17,6 +17,7 @@ from ..contract.plan import Download
 from ..contract.steps import LEVELS, SIZE_ONLY, VERIFIED
 from ..host.file_lock import lockless_warning
 from ..run.context import Context
+from ..run.writing import folder_for
 from . import existing, landing, same_name
 from .engine.hasher import Hasher
 from .engine.part_file import Busy, Identity, PartFile
@@ -192,6 +193,8 @@ class Fetch:
 
     def _from_source(self, source: Source) -> str:
         answer = self._ask(source)
+        if answer.chosen is not None:
+            self._context.warn_once(f"{redaction.public_url(source.url)} {answer.chosen.note}")
         path = final_path(self._wanted_path, answer.name, answer.why_no_name)
         if self.item.path.endswith("/"):
             self._label = path
@@ -297,7 +300,8 @@ class Fetch:
         if is_single:
             self._part.discard()
         identity = Identity.of(source.url, size, self._sha256 or answer.sha256, answer.validator)
-        extents = Extents(size, self._part.begin(identity))
+        # whole files may differ in length from one request to the next: the answer that brings this one says it
+        extents = Extents(self._size if is_single else size, self._part.begin(identity))
         if not self._hosts.first_byte_s(answer.host):
             self._hosts.observe(answer.host, first_byte_s=answer.first_byte_s)
         self._transfer = transfer = Transfer(
@@ -328,7 +332,7 @@ class Fetch:
         is_told = False
         while self._part is None:
             try:
-                self._part = PartFile(part)
+                self._part = PartFile(part, folder_for(self._context, part))
                 if not self._part.is_locked:
                     self._context.warn_once(lockless_warning(part))
             except Busy:

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 from ..contract.parsing import bounded, parse, read_object, to_json
 from ..contract.plan import Download
 from ..run.context import Context
+from ..run.writing import folder_for
 from . import unpack, verify
 from .unpack import Unpacked
 
@@ -156,6 +157,7 @@ class Members:
     # -- the archive
 
     def _unpack(self, wanted: Optional[Set[str]], stop: Callable[[], bool]) -> List[Unpacked]:
+        folder_for(self._context, self._archive).close()  # a link that was brought leads no member out
         return unpack.unpack(self._archive, self._folder, self._item.unpack, stop=stop, wanted=wanted)
 
     def _put_aside(self, damage: Damage) -> None:
@@ -172,8 +174,9 @@ class Members:
         inside = os.path.relpath(damage.path, os.path.realpath(self._context.workspace))
         kept = os.path.join(self._context.run_directory, "replaced", inside.replace("../", ""))
         kept = f"{kept}.{time.time_ns():x}" if os.path.lexists(kept) else kept
-        os.makedirs(os.path.dirname(kept), exist_ok=True)
-        shutil.move(damage.path, kept)
+        os.makedirs(os.path.dirname(kept), mode=0o700, exist_ok=True)
+        with folder_for(self._context, damage.path) as folder:
+            shutil.move(os.path.join(folder.path, os.path.basename(damage.path)), kept)
         message = (
             f"{inside} was changed: the archive's own takes its place, the changed one is kept as {kept}"
         )

@@ -17,7 +17,9 @@ from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
 from ..contract.plan_parts import Limits
 from ..contract.steps import LEVELS
+from ..host.beneath import Folder
 from ..run.context import Context
+from ..run.writing import folder_for
 from . import existing, preflight
 from .engine.pool import Pool
 from .engine.tuner import Tuner
@@ -305,18 +307,20 @@ class Downloads:
             return None
         began_at = time.monotonic()
         fetch.report("started", url=fetch.public_url)
-        _link_or_copy(twin.path, final)
+        with folder_for(self._context, final) as folder:
+            _link_or_copy(twin.path, folder, os.path.basename(final))
         made = existing.remember(self._context, fetch.item, final, sha256=record.sha256, url=fetch.item.url)
         duration_s = round(time.monotonic() - began_at, 3)
         fetch.report("finished", bytes=made.size, sha256=made.sha256, duration_s=duration_s, copied=True)
         return "ok"
 
 
-def _link_or_copy(source: str, final: str) -> None:
-    os.makedirs(os.path.dirname(final), exist_ok=True)
+def _link_or_copy(source: str, folder: Folder, name: str) -> None:
     try:
-        os.link(source, final)
+        os.link(source, name, dst_dir_fd=folder.descriptor)
     except OSError:
-        temporary = f"{final}.copy.part"
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, final)
+        temporary = f"{name}.copy.part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with open(source, "rb") as old, os.fdopen(folder.open(temporary, flags, 0o644), "wb") as new:
+            shutil.copyfileobj(old, new)
+        folder.replace(temporary, name)

@@ -14,13 +14,21 @@ import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import IO, Callable, Container, List, NamedTuple, Optional
+from typing import IO, Callable, Container, Dict, List, NamedTuple, Optional, Set
 
 from ..contract.failures import Failure, disk_failure
 from ..contract.parsing import bounded
+from ..host.beneath import Folder, LeadsOutError, open_folder
+from ..host.folders import ignores_case
 from ..run.log_lines import size_text
+from . import tape_header
 
 COPY_BYTES = 1 << 20
+MOST_MEMBERS = 1_000_000
+MOST_FOLD, FREE_BYTES = 200, 256 << 20
+"""An archive may bring `FREE_BYTES`, and beyond that so many times its own size: no real one comes near."""
+_WINDOWS = (0, 10, 11, 14)
+"""Who made a member of a zip: MS-DOS, NTFS by its two numbers, VFAT (APPNOTE 4.4.2)."""
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -84,10 +92,12 @@ def unpack(
     try:
         if kind == "zip" or (kind == "auto" and zipfile.is_zipfile(archive)):
             with zipfile.ZipFile(archive) as opened:
+                _refuse_number(len(opened.infolist()))
                 members = [_zip_member(opened, info) for info in opened.infolist()]
-                return _extract(members, folder, stop, wanted)
-        with tarfile.open(archive) as tape:
-            return _extract([_tar_member(tape, info) for info in tape.getmembers()], folder, stop, wanted)
+                return _extract(members, folder, os.path.getsize(archive), stop, wanted)
+        with tarfile.open(archive, tarinfo=tape_header.BoundedHeader) as tape:
+            members = [_tar_member(tape, info) for info in tape_header.headers(tape, stop, _refuse_number)]
+            return _extract(_with_copies(members), folder, os.path.getsize(archive), stop, wanted)
     except _BROKEN as error:
         raise Failure("not_a_model", f"`{archive}` cannot be unpacked: {error}") from None
     except OSError as error:
@@ -95,14 +105,21 @@ def unpack(
 
 
 def _extract(
-    members: List[Member], folder: str, stop: Callable[[], bool], wanted: Optional[Container[str]]
+    members: List[Member],
+    folder: str,
+    archive_bytes: int,
+    stop: Callable[[], bool],
+    wanted: Optional[Container[str]],
 ) -> List[Unpacked]:
     root = os.path.realpath(folder)
     for member in members:
-        _refuse_unsafe(member, root)
+        _refuse_unsafe(member)
+    _refuse_one_name_twice(members, root)
     if wanted is not None:
         members = [member for member in members if "/".join(_parts(member.name)) in wanted]
+    count = _Count(archive_bytes)
     needed, free = sum(member.size_bytes for member in members), shutil.disk_usage(root).free
+    count.refuse_too_much(needed)
     if needed > free:
         raise Failure(
             "disk_full", f"unpacked it needs {size_text(needed)}, `{root}` has {size_text(free)} free"
@@ -111,53 +128,125 @@ def _extract(
     for member in sorted(members, key=lambda each: each.kind in ("link", "copy")):
         if stop():
             break
-        path = os.path.join(root, *_parts(member.name))
-        if os.path.commonpath([root, os.path.realpath(os.path.dirname(path))]) != root:
-            raise _unsafe(member, "is behind a link that leads out of the folder")
-        written.append(_write(member, path, root, stop))
+        parts = _parts(member.name)
+        try:
+            with open_folder(
+                root, "/".join(parts[:-1]), is_brought=lambda link: True, kept=(".provision",)
+            ) as at:
+                written.append(_write(member, at, parts[-1] if parts else ".", count, stop))
+        except LeadsOutError:
+            raise _unsafe(member, "is behind a link that leads out of the folder") from None
     return written
 
 
-def _refuse_unsafe(member: Member, root: str) -> None:
+class _Count:
+    """What has landed of an archive: its own word is not all that counts."""
+
+    def __init__(self, archive_bytes: int) -> None:
+        self._archive_bytes = archive_bytes
+        self._most_bytes = max(FREE_BYTES, MOST_FOLD * archive_bytes)
+        self.landed_bytes = 0
+
+    def add(self, count: int) -> None:
+        self.landed_bytes += count
+        self.refuse_too_much(self.landed_bytes)
+
+    def refuse_too_much(self, size_bytes: int) -> None:
+        if size_bytes > self._most_bytes:
+            told = f"{size_text(self._archive_bytes)} would become {size_text(size_bytes)}"
+            raise Failure(
+                "unsafe_path", f"the archive is not what it seems: its {told}", case="unsafe_archive"
+            )
+
+
+def _refuse_number(count: int) -> None:
+    if count > MOST_MEMBERS:
+        message = f"the archive has more than {MOST_MEMBERS} members"
+        raise Failure("unsafe_path", message, case="unsafe_archive")
+
+
+def _with_copies(members: List[Member]) -> List[Member]:
+    """*members* with every hard link as the file that it stands for: it brings as many bytes."""
+    by_name = {"/".join(_parts(member.name)): member for member in members if member.kind == "file"}
+    links = {"/".join(_parts(member.name)): member for member in members if member.kind == "copy"}
+    found: List[Member] = []
+    for member in members:
+        passed: Set[str] = set()
+        source: Optional[Member] = member
+        while source is not None and source.kind == "copy":
+            target = "/".join(_parts(source.target))
+            source = by_name.get(target) or (links.get(target) if target not in passed else None)
+            passed.add(target)
+        if source is None:
+            raise _unsafe(
+                member, f"is a hard link to `{member.target[:120]}`, which is no file of the archive"
+            )
+        if source is not member:
+            member = member._replace(
+                size_bytes=source.size_bytes, is_executable=source.is_executable, open=source.open
+            )
+        found.append(member)
+    return found
+
+
+def _refuse_one_name_twice(members: List[Member], root: str) -> None:
+    """Names that differ in case only would take each other's place where the file system does not tell them apart."""
+    seen: Dict[str, str] = {}
+    for member in members:
+        name = "/".join(_parts(member.name))
+        other = seen.setdefault(name.casefold(), name)
+        if other != name and ignores_case(root):
+            raise _unsafe(
+                member, f"and `{other[:120]}` are one name in this folder, which does not tell cases apart"
+            )
+
+
+def _refuse_unsafe(member: Member) -> None:
     parts = _parts(member.name)
     if member.name.startswith("/") or "\\" in member.name or ".." in parts or "\0" in member.name:
         raise _unsafe(member, "leads out of the folder")
     if member.kind == "other":
         raise _unsafe(member, "is a device or another special file")
     if member.kind == "link":
-        target = os.path.normpath(os.path.join(root, *parts[:-1], member.target))
-        if os.path.isabs(member.target) or os.path.commonpath([root, target]) != root:
+        way = [part for part in member.target.split("/") if part not in ("", ".")]
+        up = next((number for number, part in enumerate(way) if part != ".."), len(way))
+        # `..` behind a name would be judged by what that name is, which another link may change
+        if (
+            os.path.isabs(member.target)
+            or ".." in way[up:]
+            or up > len(parts) - 1
+            or not (member.target and parts)
+        ):
             raise _unsafe(member, f"is a link to `{member.target}`, out of the folder")
     if member.kind == "copy" and (member.target.startswith("/") or ".." in _parts(member.target)):
         raise _unsafe(member, f"is a link to `{member.target}`, out of the folder")
 
 
-def _write(member: Member, path: str, root: str, stop: Callable[[], bool]) -> Unpacked:
+def _write(member: Member, at: Folder, name: str, count: _Count, stop: Callable[[], bool]) -> Unpacked:
     inside = "/".join(_parts(member.name))
     if member.kind == "folder":
-        if os.path.lexists(path) and not os.path.isdir(path):
-            os.unlink(path)
-        os.makedirs(path, exist_ok=True)
+        if name != "." and not _is_folder(at, name, follows=True):
+            at.remove(name)
+            os.mkdir(name, dir_fd=at.descriptor)
         return Unpacked(inside, "folder")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    if os.path.lexists(path) and not os.path.isdir(path):
-        os.unlink(path)
+    if not _is_folder(at, name):
+        at.remove(name)
     if member.kind == "link":
-        os.symlink(member.target, path)
+        os.symlink(member.target, name, dir_fd=at.descriptor)
         return Unpacked(inside, "link", target=member.target)
     source = member.open()
     if source is None:
         raise _unsafe(member, "cannot be read")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    digest = hashlib.sha256()
-    with source, os.fdopen(os.open(path, flags, 0o755 if member.is_executable else 0o644), "wb") as file:
+    digest, mode = hashlib.sha256(), 0o755 if member.is_executable else 0o644
+    with source, os.fdopen(at.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         while not stop():
             piece = source.read(COPY_BYTES)
             if not piece:
                 break
+            count.add(len(piece))
             digest.update(piece)
             file.write(piece)
-    found = os.lstat(path)
+    found = at.lstat(name)
     return Unpacked(
         inside,
         size_bytes=found.st_size,
@@ -167,13 +256,22 @@ def _write(member: Member, path: str, root: str, stop: Callable[[], bool]) -> Un
     )
 
 
+def _is_folder(at: Folder, name: str, *, follows: bool = False) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=at.descriptor, follow_symlinks=follows).st_mode)
+    except OSError:
+        return False
+
+
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     mode = info.external_attr >> 16
-    kind = "folder" if info.is_dir() else "link" if stat.S_ISLNK(mode) else "file"
+    # programs of Windows write its own stroke between folders, against the format's rule (APPNOTE 4.4.17.1)
+    name = info.filename.replace("\\", "/") if info.create_system in _WINDOWS else info.filename
+    kind = "folder" if name.endswith("/") else "link" if stat.S_ISLNK(mode) else "file"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
         kind = "other"
     target = archive.read(info).decode("utf-8", "replace") if kind == "link" and info.file_size < 4096 else ""
-    return Member(info.filename, kind, info.file_size, target, bool(mode & 0o100), lambda: archive.open(info))
+    return Member(name, kind, info.file_size, target, bool(mode & 0o100), lambda: archive.open(info))
 
 
 def _tar_member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:

@@ -42,3 +42,14 @@ def make_private(path: str) -> None:
             os.fchmod(at, 0o700)
     finally:
         os.close(at)
+
+
+def ignores_case(folder: str) -> bool:
+    """Are `a` and `A` one name in *folder*? Raises OSError where nothing can be written there."""
+    name = f".provision-case-{os.getpid()}"
+    path = os.path.join(folder, name)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    try:
+        return os.path.lexists(os.path.join(folder, name.upper()))
+    finally:
+        os.unlink(path)

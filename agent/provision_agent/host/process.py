@@ -40,6 +40,7 @@ def run(
     on_line: Callable[[str], None] = lambda line: None,
     cancelled: Optional[threading.Event] = None,
     stdin: Optional[bytes] = None,
+    keep_fds: Sequence[int] = (),
 ) -> Finished:
     """Run *argv* and wait for it; whatever it leaves of its process group is ended.
 
@@ -50,6 +51,7 @@ def run(
         on_line: Told each line of its output, both streams together.
         cancelled: Ends it early when set.
         stdin: What it reads; None: nothing.
+        keep_fds: Descriptors that it inherits.
 
     Raises:
         Failure: `timed_out` when the bound passed, `command` when the program is not there.
@@ -65,6 +67,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=tuple(keep_fds),
         )
     except OSError as error:
         raise Failure(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import Callable, Dict, FrozenSet, Mapping, Protocol
+from typing import Callable, Dict, FrozenSet, Mapping, Protocol, Tuple
 
+from ..contract.plan_parts import SecretRule
 from .outages import Outages
 from .state import StateFile
 
@@ -37,6 +38,10 @@ class Context:
     """A line of a child program's own output, for `agent.log`."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values by name. They go to exact https hosts and into named children's environments, nowhere else."""
+    rules: Tuple[SecretRule, ...] = ()
+    """Which hosts may see which secret."""
+    redact: Callable[[str], str] = field(default=lambda text: text, repr=False)
+    """A text without what may not be shown. Whoever cuts or quotes a text asks first: a half is not recognised later."""
     offered: FrozenSet[str] = frozenset()
     """Names of secrets that are set where the run was ordered, and whose values are held back there."""
     outages: Outages = field(default_factory=Outages)

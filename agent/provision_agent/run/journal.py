@@ -36,7 +36,7 @@ class Journal:
         self._workspace = workspace
         self._run = run_id
         self._hidden = dict(secrets)
-        self._secrets = redaction.forms_of(self._hidden.values())
+        self._secrets = redaction.Hidden(self._hidden.values())
         self._lock = threading.RLock()
         self._core = _AppendedFile(workspace.run_file(run_id, "core.log"), workspace.reserve)
         self._errors = _AppendedFile(workspace.errors, workspace.reserve)
@@ -76,7 +76,12 @@ class Journal:
         """Show none of these values from now on, beside those that were known at first."""
         with self._lock:
             self._hidden.update(secrets)
-            self._secrets = redaction.forms_of(self._hidden.values())
+            self._secrets = redaction.Hidden(self._hidden.values())
+
+    def redact(self, text: str) -> str:
+        """*text* as it may be shown: what cuts a text asks before it cuts."""
+        with self._lock:
+            return self._secrets.redact(text)
 
     def look(self, question: Callable[[RunState], T]) -> T:
         """What *question* makes of the status, which nobody changes meanwhile."""
@@ -87,16 +92,14 @@ class Journal:
         """Write lines that belong to no single event."""
         with self._lock:
             self._write_lines(
-                log_lines.Lines(
-                    *([redaction.redacted(line, self._secrets) for line in part] for part in text)
-                ),
+                log_lines.Lines(*([self._secrets.redact(line) for line in part] for part in text)),
                 _now(),
             )
 
     def output(self, line: str) -> None:
         """A line of a child program's own output, for `agent.log`."""
         with self._lock:
-            self._output.append(redaction.redacted(line, self._secrets) + "\n")
+            self._output.append(self._secrets.redact(line) + "\n")
 
     def close(self) -> None:
         """Write the last status. Safe to repeat."""
@@ -122,7 +125,7 @@ class Journal:
 
     def _clean(self, value: object) -> object:
         if isinstance(value, str):
-            return redaction.redacted(value, self._secrets)
+            return self._secrets.redact(value)
         if isinstance(value, dict):
             return {key: self._clean(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):

@@ -10,12 +10,14 @@ import os
 import re
 import time
 from dataclasses import replace
-from typing import List, Optional
+from typing import Iterator, List, Optional
+from urllib.parse import urlsplit
 
 from ..contract.failures import Failure, disk_failure
 from ..contract.messages import StartAnswer, StartRequest
 from ..contract.plan import Plan
 from ..contract.plan_json import differences
+from ..contract.redaction import public_url
 from ..contract.version import RUN_ID_PATTERN
 from ..host.detach import agent_argv, spawn_detached
 from .answering import Answer, answer
@@ -64,6 +66,13 @@ def decide(order: StartRequest) -> Answer:
         shown = order.run if len(order.run) <= 100 else f"{order.run[:100]}…"
         message = f"`{shown}` is not a run id: letters, digits, `.`, `_`, `-`; 64 at most"
         return StartAnswer("usage", message=message)
+    named = next((url for url in _urls(plan) if _has_login(url)), None)
+    if named is not None:
+        message = (
+            f"`{public_url(named)}` is given with a login in it, which would be stored and shown: declare a "
+            "secret for its host under `secrets`"
+        )
+        return StartAnswer("usage", message=message, case="login_in_url")
     workspace = resolve(plan.workspace, fallback=plan.workspace_fallback)
     remember(workspace)
     try:
@@ -79,6 +88,24 @@ def decide(order: StartRequest) -> Answer:
         return _begin(order, plan, workspace, lock)
     finally:
         os.close(lock.descriptor)  # the keeper has its own copy by now; if there is none, the lock is free
+
+
+def _urls(plan: Plan) -> Iterator[str]:
+    for download in plan.downloads:
+        yield from (download.url, *download.mirrors)
+        if download.substitute is not None:
+            yield download.substitute.url
+    for repo in plan.repos:
+        yield from (repo.url, *repo.mirrors)
+
+
+def _has_login(url: str) -> bool:
+    """Whether user info stands in a URL of the web: it would be in argv of git, and in its ``config``."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False  # whoever asks it says so
+    return parts.scheme.lower() in ("http", "https") and "@" in parts.netloc
 
 
 def _take(workspace: Workspace) -> WorkspaceLock:
@@ -108,7 +135,7 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer
         )
     if run_id is None or going is None:
         raise Failure("conflict", "another run is just beginning on this instance", case="just_beginning")
-    if going.hash == plan.hash:
+    if going.is_same_work(plan):
         return _accepted("attached", workspace, run_id, going)
     if not replace:
         return StartAnswer(
@@ -117,7 +144,7 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer
             message=f"run `{run_id}` of another plan is going in `{workspace.root}`",
             case="other_plan",
             about={"run": run_id},
-            differences=tuple(differences(going.work(), plan.work())),
+            differences=tuple(differences(going.beside(plan).work(), plan.beside(going).work())),
         )
     stop_keeper(workspace, within_s=TAKE_WITHIN_S)
     return None
@@ -129,7 +156,7 @@ def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: Workspac
     has_died = previous is not None and _verdict(workspace, previous) is None
     if has_died and previous is not None:
         died = plan_of(workspace, previous)
-        if died is not None and died.hash == plan.hash:
+        if died is not None and died.is_same_work(plan):
             _keep_wish(
                 order, workspace, previous
             )  # who goes on may ask now for what they did not ask at first

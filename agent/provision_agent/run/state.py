@@ -13,6 +13,7 @@ import threading
 from typing import Callable, Dict, List, Optional
 
 from ..contract import version
+from ..host.beneath import Folder
 
 Record = Dict[str, object]
 """What is remembered of one item, as JSON values: read from the disk, so looked at before it is believed."""
@@ -98,16 +99,29 @@ def write_atomically(path: str, data: bytes, *, mode: int = 0o600, sync: bool = 
     Raises:
         OSError: it cannot be written; the old content stays.
     """
-    temporary = f"{path}.{os.getpid()}.{threading.get_ident()}.tmp"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    folder, name = os.path.split(os.path.abspath(path))
+    with Folder(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), folder) as opened:
+        write_in(opened, name, data, mode=mode, sync=sync)
+
+
+def write_in(folder: Folder, name: str, data: bytes, *, mode: int = 0o600, sync: bool = True) -> None:
+    """As `write_atomically`, for the file *name* in a folder that is held open."""
+    temporary = f"{name}.{os.getpid()}.{threading.get_ident()}.tmp"
+    try:
+        folder.unlink(temporary)  # of a process of this number that was killed
+    except OSError:
+        pass
+    descriptor = folder.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        folder.replace(temporary, name)
     except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
+        try:
+            folder.unlink(temporary)
+        except OSError:
+            pass
         raise

@@ -67,7 +67,8 @@ def require_clean_log(service: Service, context: Context) -> None:
         for text, pattern in patterns:
             if pattern.search(line):
                 files = ServiceFiles(service.name, context)
-                message = f"`{service.name}` says in its log: {line.strip()[:500]} (`log_failures`: `{text}`)"
+                said = context.redact(line.strip())[:500]
+                message = f"`{service.name}` says in its log: {said} (`log_failures`: `{text}`)"
                 about = {"path": files.log_path}
                 raise Failure("service_log", message, case="service_log", about=about, tail=files.tail())
 

@@ -10,9 +10,12 @@ import json
 from typing import List, Mapping, NamedTuple, Optional
 from urllib.parse import SplitResult, urlsplit
 
+from ..contract.parsing import kind_of
 from ..contract.plan import Ready
 from ..host import sockets
 from . import comfyui, web
+
+_SHOWN_CHARS = 80
 
 
 class Answer(NamedTuple):
@@ -79,8 +82,14 @@ def _unmet(wanted: Mapping[str, object], body: bytes, *, is_comfyui: bool, needs
                 if problem:
                     return problem
         elif value != expected:
-            return f"`{path}` is {json.dumps(value)[:80]}, not {json.dumps(expected)}"
+            return f"`{path}` is {_shown(value)}, not {json.dumps(expected)}"
     return ""
+
+
+def _shown(value: object) -> str:
+    """*value* as it is, if it is short: half of one that holds a secret would not be recognised as such."""
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN_CHARS else kind_of(value)
 
 
 def _without_memory(devices: List[object], is_comfyui: bool) -> str:
@@ -95,7 +104,8 @@ def _without_memory(devices: List[object], is_comfyui: bool) -> str:
     bare = [device for device in gpus if not _is_positive(device.get("vram_total"))]
     if gpus and not bare:
         return ""
-    name = str(bare[0].get("name") or bare[0].get("type") or "?")[:80] if bare else "none"
+    name = str(bare[0].get("name") or bare[0].get("type") or "?") if bare else "none"
+    name = name if len(name) <= _SHOWN_CHARS else "?"
     return (
         f"it sees no GPU, although the instance has one: `vram_total` of its device `{name}` is not above 0 "
         "(a service that is meant to run without one needs `--cpu`)"

@@ -12,6 +12,7 @@ from ..contract.failures import Failure
 from ..host import process
 from ..run.context import Context
 from . import orphans
+from .git_login import login_for
 
 LOW_SPEED_BYTES_PER_S = 1000
 LOW_SPEED_S = 30
@@ -116,14 +117,16 @@ class Git:
             lines.append(line)
             self._on_line(line)
 
-        done = process.run(
-            ["git", *_ALWAYS, *arguments],
-            timeout_s=self._context.bounded(timeout_s),
-            directory=self._folder,
-            environment=dict(_environment(protocols), **orphans.mark(self._context)),
-            on_line=keep,
-            cancelled=self._context.cancelled,
-        )
+        with login_for(arguments[0], self._context) as login:
+            done = process.run(
+                ["git", *_ALWAYS, *login.options, *arguments],
+                timeout_s=self._context.bounded(timeout_s),
+                directory=self._folder,
+                environment=dict(_environment(protocols), **orphans.mark(self._context)),
+                on_line=keep,
+                cancelled=self._context.cancelled,
+                keep_fds=login.descriptors,
+            )
         return done.status, lines
 
 

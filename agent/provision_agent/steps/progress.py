@@ -14,6 +14,7 @@ from typing import Optional, Type
 
 from ..run.context import Context
 
+_LINE_CHARS = 200
 EVERY_S = 8.0
 """Below the ten seconds after which people believe that a program hangs."""
 
@@ -64,19 +65,22 @@ class Progress:
     def line(self, line: str) -> None:
         """Take a line of a child: kept for `agent.log`, reported when its turn comes."""
         self._context.output(line)
-        self._last_line = line.strip()[:200]
+        self._last_line = line.strip()
         if time.monotonic() - self._said_at >= self._every_s:
-            self.say(self._last_line)
+            self.say(self._shown())
 
     def _tick(self) -> None:
         while not self._ended.wait(max(0.05, self._said_at + self._every_s - time.monotonic())):
             if time.monotonic() - self._said_at >= self._every_s:
                 self.say(self._summary())
 
+    def _shown(self) -> str:
+        return self._context.redact(self._last_line)[:_LINE_CHARS]
+
     def _summary(self) -> str:
         landed = _size_bytes(self._watched) - self._before_bytes if self._watched else 0
         parts = [
-            self._last_line or "working",
+            self._shown() or "working",
             f"{landed / 1e6:.1f} MB on the disk so far" if landed > 0 else "",
             f"{time.monotonic() - self._started:.0f} s",
         ]

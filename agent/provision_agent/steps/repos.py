@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 import time
-from typing import Dict, Mapping, Optional
+from typing import Dict, List, Mapping, Optional, Sequence
 
 from ..contract import retry
 from ..contract.failures import Failure
@@ -21,6 +21,7 @@ from ..contract.plan import Repo
 from ..contract.redaction import public_url
 from ..run.context import Context
 from ..run.outages import Outages
+from ..run.writing import folder_at, knows_links, remember_links
 from . import refs, repo_changes, repo_sources
 from .git import SUBMODULE_PROTOCOLS, Git
 from .progress import Progress
@@ -52,6 +53,7 @@ def checkout(repo: Repo, context: Context, *, sets_aside: bool = False) -> str:
     path = os.path.join(context.workspace, repo.path)
     with Progress(context, repo.path, repo.level, kind="repo") as progress:
         work = _Checkout(repo, path, context, progress, sets_aside=sets_aside)
+        work.remember_links_of_earlier_releases()
         kept = work.reason_to_keep()
         if kept is not None:
             context.report("repo_skipped", item=repo.path, level=repo.level, reason=kept, commit=work.head())
@@ -88,10 +90,7 @@ class _Checkout:
         self._path = path
         self._context = context
         self._progress = progress
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            raise Failure("read_only", f"cannot make `{repo.path}`: {error.strerror}") from None
+        folder_at(context, path).close()
         self._git = Git(path, context, progress.line)
         self._elsewhere = Git(context.workspace, context, progress.line)
         """Asks sources, whatever is in the folder."""
@@ -138,11 +137,30 @@ class _Checkout:
             return False
         self._begin(url)
         commit = self._fetch(url, target)
+        self._remember_links(commit, known=self._odd_entries(self.head()) if self._is_whole() else ())
         self._switch(commit, target.branch)
         if self._repo.submodules:
             self._update_submodules(url)
         self._finish(commit)
         return True
+
+    def remember_links_of_earlier_releases(self) -> None:
+        """What was checked out before links were remembered: all of its links count as brought."""
+        if self._recorded() and not knows_links(self._context, self._repo.path):
+            self._remember_links(self.head(), known=())
+
+    def _remember_links(self, commit: str, *, known: Sequence[str]) -> None:
+        """Before *commit* is here: the links that it brings, and are not *known* here, are not the user's own."""
+        entries = [each for each in self._odd_entries(commit) if each not in known]
+        links = {_name_of(each) for each in entries if each.startswith("120000 ")}
+        modules = {_name_of(each) for each in entries if each.startswith("160000 ")}
+        remember_links(self._context, self._repo.path, links, all_below=modules)
+
+    def _odd_entries(self, commit: str) -> List[str]:
+        """The links and submodules of *commit*, as git lists them."""
+        silent = Git(self._path, self._context, lambda line: None)
+        listed = silent.run("-c", "core.quotePath=true", "ls-tree", "-r", commit, timeout_s=FETCH_S)
+        return [line for line in listed if line.startswith(("120000 ", "160000 "))]
 
     # -- what people did here
 
@@ -345,6 +363,15 @@ class _Checkout:
 
     def _record(self, commit: str) -> Dict[str, object]:
         return {"url": public_url(self._repo.url), "ref": self._repo.ref, "commit": commit}
+
+
+def _name_of(entry: str) -> str:
+    """The path in a line of `git ls-tree`, which quotes what is not plain."""
+    name = entry.partition("\t")[2]
+    if not name.startswith('"'):
+        return name
+    plain = name[1:-1].encode("ascii", "replace").decode("unicode_escape")
+    return os.fsdecode(plain.encode("latin-1", "replace"))
 
 
 def _remove_stale_locks(inside: str, *, older_than_s: float = _STALE_LOCK_S) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from ..errors import (
     UsageError,
 )
 from .last_word import LAST_WORD
+from .output import tell
 
 SECTIONS = {
     "Runs": {
@@ -101,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except click.exceptions.Exit as exit_:
         sys.exit(exit_.exit_code)
     except click.ClickException as error:
-        error.show()
+        error.show(said := io.StringIO())
+        tell(said.getvalue(), end="")
         _end(UsageError(error.format_message(), hint=_help_of(error)))
     except (click.Abort, KeyboardInterrupt):
         _end(InterruptedHereError("the command was interrupted"))
@@ -121,10 +124,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             _end(local)
         import traceback
 
-        traceback.print_exc()
-        print(
-            "this is a bug in provision, not in your instance: please report the lines above", file=sys.stderr
-        )
+        tell(traceback.format_exc(), end="")
+        tell("this is a bug in provision, not in your instance: please report the lines above")
         _end(BugError(f"a bug in provision: {type(error).__name__}: {error}"))
 
 
@@ -143,10 +144,7 @@ def _help_of(error: click.ClickException) -> str:
 
 def complain(error: ProvisionError) -> None:
     """Say on stderr what happened and what to type next; what an instance may have said in it is made harmless."""
-    from ..console import harmless
-
     clickable = isinstance(error, ProfileError)  # every line begins with file:line:column already
-    said = harmless(error, keep="\n\t")
-    print(said if clickable else f"provision: {said}", file=sys.stderr)
+    tell(error if clickable else f"provision: {error}")
     if error.hint:
-        print(f"  next: {harmless(error.hint)}", file=sys.stderr)
+        tell(f"  next: {error.hint}")

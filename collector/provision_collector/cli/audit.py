@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from .options import Connection, configure_logging, connection_options, instance_of, variables_option
+from .output import say, say_json, tell
 from .verify import plan_for
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def command(
     there = plan_for(instance, run, profile, dict(variables), workspace, locked=locked)
     plan = there.plan
     if there.kept_back:
-        print(f"provision: warning: {there.kept_back}", file=sys.stderr)
+        tell(f"provision: warning: {there.kept_back}")
     secrets, _ = values_of(plan.secrets, os.environ)
     found = asyncio.run(audit(instance, plan, secrets, is_quick=quick, distrust=repair))
     work = mending(plan, found) if repair else None
@@ -78,7 +78,7 @@ def command(
             sys.exit(code)
         found = asyncio.run(audit(instance, plan, secrets, is_quick=True))
     if as_json:
-        click.echo(json.dumps({"host": str(instance), **found.to_json()}, ensure_ascii=False))
+        say_json({"host": str(instance), **found.to_json()})
     else:
         _print(found, is_repaired=work is not None)
     sys.exit(found.exit_code)
@@ -103,11 +103,11 @@ def _print(found: Audit, *, is_repaired: bool) -> None:
     from ..console import harmless
 
     for item in found.wrong:
-        print(harmless(f"{item.state:13}  {item.level:8}  {item.item}: {item.message}"))
+        say(harmless(f"{item.state:13}  {item.level:8}  {item.item}: {item.message}"))
     for path in found.extra:
-        print(harmless(f"{'extra':13}  {'':8}  {path}"))
+        say(harmless(f"{'extra':13}  {'':8}  {path}"))
     right = len(found.items) - len(found.wrong)
-    print(f"{right} of {len(found.items)} items are as they should be in {found.workspace}", end="")
-    print(f", {len(found.extra)} extra" if found.extra else "")
+    say(f"{right} of {len(found.items)} items are as they should be in {found.workspace}", end="")
+    say(f", {len(found.extra)} extra" if found.extra else "")
     if found.wrong and not is_repaired:
-        print("  next: the same command with `--repair` brings them again", file=sys.stderr)
+        tell("  next: the same command with `--repair` brings them again")

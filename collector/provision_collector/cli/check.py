@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ import click
 from ..errors import ProfileError, UsageError
 from .last_word import LAST_WORD
 from .options import variables_option, workflow_option
+from .output import say, say_json, tell
 from .run_options import default_secrets_option
 
 if TYPE_CHECKING:
@@ -71,9 +71,7 @@ def command(
     except ProfileError as error:
         if as_json:
             problems = [as_fields(problem) for problem in error.problems]
-            click.echo(
-                json.dumps({"valid": False, "profile": wanted, "problems": problems}, ensure_ascii=False)
-            )
+            say_json({"valid": False, "profile": wanted, "problems": problems})
             LAST_WORD.is_said = True
         raise
     facts = counts(prepared.profile, prepared.plan)
@@ -89,13 +87,13 @@ def command(
         more = {"unresolved": list(prepared.unresolved)} if workflows else {}
         tokens = [asdict(owner) for owner in owners]
         asked = {"sources": [row.to_json() for row in rows], "tokens": tokens} if online else {}
-        click.echo(json.dumps({"valid": True, **facts, **more, **asked}, ensure_ascii=False))
+        say_json({"valid": True, **facts, **more, **asked})
     else:
-        click.echo(sentence(facts))
+        say(sentence(facts))
         _print_sources(rows)
         _print_tokens(owners)
         for open_ in prepared.unresolved:
-            click.echo(f"open: {open_}", err=True)
+            tell(f"open: {open_}")
     sys.exit(code)
 
 
@@ -114,7 +112,7 @@ def one_profile(command: str, name: str | None, profile: str | None) -> str:
 def print_warnings(warnings: Iterable[str]) -> None:
     """Say on stderr what is not as it should be and stops nothing."""
     for warning in warnings:
-        print(f"provision: warning: {warning}", file=sys.stderr)
+        tell(f"provision: warning: {warning}")
 
 
 def _print_sources(rows: list[Row]) -> None:
@@ -124,11 +122,11 @@ def _print_sources(rows: list[Row]) -> None:
         return
     state = max(len(row.state) for row in rows)
     host = max(len(row.host) for row in rows)
-    print(f"\n{'STATE':{state}}  {'LEVEL':8}  {'SOURCE':{host}}  ITEM")
+    say(f"\n{'STATE':{state}}  {'LEVEL':8}  {'SOURCE':{host}}  ITEM")
     for row in rows:
         why = f"\n{'':{state}}  {row.message}; {row.hint}" if row.message else ""
         role = "" if row.role == "url" else f"  ({row.role})"
-        print(
+        say(
             harmless(
                 f"{row.state:{state}}  {row.level:8}  {row.host:{host}}  {row.item}{role}{why}",
                 keep="\n",
@@ -140,9 +138,9 @@ def _print_tokens(owners: list[TokenOwner]) -> None:
     from ..console.text import harmless
 
     for owner in owners:
-        print(harmless(f"token  {owner.message}"))
+        say(harmless(f"token  {owner.message}"))
         if owner.hint:
-            print(harmless(f"  next: {owner.hint}"))
+            say(harmless(f"  next: {owner.hint}"))
 
 
 def as_fields(problem: str) -> dict[str, object]:

@@ -15,6 +15,7 @@ import click
 
 from .last_word import LAST_WORD
 from .options import Connection, configure_logging, connection_options, duration, instance_of
+from .output import say, tell
 
 if TYPE_CHECKING:
     from ..collect.collect import CollectOrder, LogToCollect
@@ -240,15 +241,15 @@ def _say(event: Mapping[str, object]) -> None:
     text = words.get(str(event["event"]))
     if text is not None:
         known = {key: "some" if value is None else value for key, value in event.items()}
-        print(f"provision: {harmless(text.format_map(known))}", file=sys.stderr, flush=True)
+        tell(f"provision: {harmless(text.format_map(known))}")
 
 
 def _say_outcome(outcome: Mapping[str, object], order: CollectOrder) -> None:
     from ..console.values import children, text
 
     for error in children(outcome, "errors"):
-        print(f"provision: {text(error, 'message')}", file=sys.stderr)
+        tell(f"provision: {text(error, 'message')}")
         if error.get("hint"):
-            print(f"  next: {text(error, 'hint')}", file=sys.stderr)
+            tell(f"  next: {text(error, 'hint')}")
     for log in order.logs:
-        print(f"{outcome['verdict']}: {log.output}")
+        say(f"{outcome['verdict']}: {log.output}")

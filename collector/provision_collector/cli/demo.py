@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import UsageError
+from .output import tell
 
 if TYPE_CHECKING:
     from ..demo.stage import Stage
@@ -138,4 +139,4 @@ def _exit_code(status: int) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    tell(line)

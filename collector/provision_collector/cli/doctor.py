@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 
 import click
 
 from .options import Connection, configure_logging, connection_options, instance_of, variables_option
+from .output import say, say_json
 from .run_options import default_secrets_option
 
 
@@ -70,10 +70,10 @@ def command(
     findings, code = asyncio.run(look())
     if as_json:
         facts = {"host": str(instance), "exit_code": code, "findings": [asdict(each) for each in findings]}
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
     else:
         for each in findings:
-            print(harmless(f"{each.state:7}  {each.name:9}  {each.message}"))
+            say(harmless(f"{each.state:7}  {each.name:9}  {each.message}"))
             if each.state != "ok" and each.hint:
-                print(harmless(f"{'':7}  {'':9}  next: {each.hint}"))
+                say(harmless(f"{'':7}  {'':9}  next: {each.hint}"))
     sys.exit(code)

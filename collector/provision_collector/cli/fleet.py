@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from .options import (
     unlock_keys,
     variables_option,
 )
+from .output import say_json, say_table, tell
 from .run_options import RunOptions, prepared, run_options
 
 if TYPE_CHECKING:
@@ -105,19 +105,16 @@ def up(
             "exit_code": code,
             "held_because": fleet.held_because,
         }
-        click.echo(
-            json.dumps({**facts, "members": [vars(member) for member in fleet.members]}, ensure_ascii=False)
-        )
+        say_json({**facts, "members": [vars(member) for member in fleet.members]})
         LAST_WORD.is_said = True
     else:
         _print_table(fleet.members)
     if fleet.held_because is not None:
-        print(
-            f"provision: the rest was held: {fleet.held_because}\n  next: mend that, then the same command again",
-            file=sys.stderr,
+        tell(
+            f"provision: the rest was held: {fleet.held_because}\n  next: mend that, then the same command again"
         )
     if code in (130, 143):
-        print("the runs go on: the same command takes them up again", file=sys.stderr)
+        tell("the runs go on: the same command takes them up again")
     sys.exit(code)
 
 
@@ -135,7 +132,7 @@ def status(*, name: str | None, as_json: bool) -> None:
     members = read_members(names[0])
     if as_json:
         for member in members:
-            click.echo(json.dumps({"fleet": names[0], **vars(member)}, ensure_ascii=False))
+            say_json({"fleet": names[0], **vars(member)})
     else:
         _print_table(members)
 
@@ -155,14 +152,14 @@ def _targets(
     return [replace(target, labels={**labels, **target.labels}) for target in targets]
 
 
-def _fleet(targets: list[Target], options: Options, file: Path | None, tell: _Teller) -> Fleet:
+def _fleet(targets: list[Target], options: Options, file: Path | None, teller: _Teller) -> Fleet:
     from ..pool.fleet import Fleet, Rules
     from ..pool.gone import gone_check
     from ..pool.hooks import Hook
 
     wanted = prepared(options["profile"], dict(options["variables"]), options)
-    for warning in wanted.warnings if not tell.is_quiet else ():
-        print(f"provision: warning: {warning}", file=sys.stderr)
+    for warning in wanted.warnings if not teller.is_quiet else ():
+        tell(f"provision: warning: {warning}")
     rules = Rules(
         parallel=options["parallel"],
         canary=options["canary"],
@@ -181,7 +178,7 @@ def _fleet(targets: list[Target], options: Options, file: Path | None, tell: _Te
         secrets=wanted.secrets,
         logs_dir=Path(options["logs_dir"]),
         rules=rules,
-        tell=tell,
+        tell=teller,
     )
 
 
@@ -214,11 +211,11 @@ class _Teller:
 
     def __call__(self, member: Member, event: Mapping[str, object]) -> None:
         if self._as_json:
-            click.echo(json.dumps({**event, "host": member.host}, ensure_ascii=False))
+            say_json({**event, "host": member.host})
         elif not self.is_quiet and (line := _line(event)):
             from ..console import harmless
 
-            print(harmless(f"{member.host}: {line}"), file=sys.stderr)
+            tell(harmless(f"{member.host}: {line}"))
 
 
 def _line(event: Mapping[str, object]) -> str | None:
@@ -240,7 +237,6 @@ def _line(event: Mapping[str, object]) -> str | None:
 
 
 def _print_table(members: list[Member]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ..console import harmless
@@ -262,4 +258,4 @@ def _print_table(members: list[Member]) -> None:
         )
         table.add_row(*(harmless(cell) for cell in cells))
     width = None if sys.stdout.isatty() else 200
-    Console(markup=False, emoji=False, highlight=False, width=width).print(table)
+    say_table(table, width=width)

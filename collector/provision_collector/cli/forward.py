@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,6 +10,7 @@ import click
 
 from ..errors import ProvisionError
 from .options import Connection, configure_logging, connection_options, instance_of
+from .output import say, say_json, tell
 
 if TYPE_CHECKING:
     from ..instance import Instance
@@ -134,9 +133,9 @@ async def _forward(instance: Instance, ports: dict[str, int], local: int | None,
 
     def tell(port: Port, here: int) -> None:
         if as_json:
-            print(json.dumps(_facts(port, here)), flush=True)
+            say_json(_facts(port, here))
         else:
-            print(_sentence(port, here), flush=True)
+            say(_sentence(port, here))
 
     forwarding = Forwarding(instance, on_open=tell, on_lost=_say_lost)
     for name, port in ports.items():
@@ -152,14 +151,13 @@ class ServicePorts:
 
         self._ports = dict(run.known.services) if run.known is not None else {}
         if not self._ports:
-            print(
-                "provision: warning: `--forward` brings nothing here: no service of the profile tells its port in `ready.url`",
-                file=sys.stderr,
+            tell(
+                "provision: warning: `--forward` brings nothing here: no service of the profile tells its port in `ready.url`"
             )
         self._run = run
         self._forwarding = Forwarding(
             run.instance,
-            on_open=lambda port, here: print(_sentence(port, here), file=sys.stderr, flush=True),
+            on_open=lambda port, here: tell(_sentence(port, here)),
             on_lost=_say_lost,
         )
         self._keeping: asyncio.Task[None] | None = None
@@ -213,7 +211,7 @@ def _sentence(port: Port, here: int) -> str:
 
 def _say_lost() -> None:
     """Tell that the ports are out of reach for a moment."""
-    print("provision: the connection was lost; taking it up again", file=sys.stderr)
+    tell("provision: the connection was lost; taking it up again")
 
 
 def _port_of(url: str) -> int | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from .output import say, say_json
 
 if TYPE_CHECKING:
     from ..pool.scorecard import Scorecard
@@ -29,7 +30,10 @@ def list_(*, known_hosts: str | None, as_json: bool) -> None:
 
     for name, algorithm, fingerprint in entries(_file(known_hosts)):
         row = {"host": name, "algorithm": algorithm, "fingerprint": fingerprint}
-        click.echo(json.dumps(row) if as_json else f"{name}  {algorithm}  {fingerprint}")
+        if as_json:
+            say_json(row)
+        else:
+            say(f"{name}  {algorithm}  {fingerprint}")
 
 
 @command.command("scores")
@@ -39,7 +43,10 @@ def scores(*, as_json: bool) -> None:
     from ..pool.scorecard import scorecards
 
     for card in scorecards():
-        click.echo(json.dumps(asdict(card)) if as_json else _in_words(card))
+        if as_json:
+            say_json(asdict(card))
+        else:
+            say(_in_words(card))
 
 
 def _in_words(card: Scorecard) -> str:
@@ -79,9 +86,10 @@ def forget(*, host: str, known_hosts: str | None, as_json: bool) -> None:
     had_scorecard = forget_scorecard(host)
     if not removed and not had_scorecard:
         raise UsageError(f"nothing of `{host}` is kept", hint="`provision hosts list` shows the names")
-    click.echo(
-        json.dumps({"host": host, "removed": removed}) if as_json else f"{removed} key(s) of {host} forgotten"
-    )
+    if as_json:
+        say_json({"host": host, "removed": removed})
+    else:
+        say(f"{removed} key(s) of {host} forgotten")
 
 
 def _file(given: str | None) -> Path:

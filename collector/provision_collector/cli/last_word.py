@@ -6,10 +6,11 @@ here. What is known of host, run and labels is noted as soon as it is.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from .output import say_json
 
 if TYPE_CHECKING:
     from ..errors import ProvisionError
@@ -51,7 +52,7 @@ class LastWord:
     def say(self, outcome: Mapping[str, object]) -> None:
         """Print *outcome* as the last line: ASCII only, so that any terminal can show it."""
         self.is_said = True
-        print(json.dumps({"event": "outcome", **outcome}), flush=True)
+        say_json({"event": "outcome", **outcome})
 
     def _outcome(self, error: ProvisionError) -> Outcome:
         from provision_agent.contract.status import RunState

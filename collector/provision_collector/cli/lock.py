@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from .options import (
     variables_option,
     workflow_option,
 )
+from .output import say, say_json, tell
 from .run_options import default_secrets_option
 
 if TYPE_CHECKING:
@@ -85,14 +85,14 @@ def command(
                 {"item": item.item, "level": item.wanted.level, "message": item.message} for item in unpinned
             ],
         }
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
     elif not refused:
         _say(path, lock, knows_packages=prepared.plan.python is None or bool(lock.packages))
     for item in unpinned:
         what = "warning: leaves out" if item.is_optional else "cannot pin"
-        print(f"provision: {what} `{harmless(item.item)}`: {harmless(item.message)}", file=sys.stderr)
+        tell(f"provision: {what} `{harmless(item.item)}`: {harmless(item.message)}")
     if refused:
-        print("  next: mend the lines above; no lock was written", file=sys.stderr)
+        tell("  next: mend the lines above; no lock was written")
         sys.exit(1)
 
 
@@ -103,12 +103,9 @@ def _say(path: Path, lock: Lock, *, knows_packages: bool) -> None:
     total = size(sum(file.size for file in lock.downloads))
     files, commits = counted(len(lock.downloads), "file"), counted(len(lock.repos), "commit")
     packages = counted(len(lock.packages), "package")
-    click.echo(
-        f"{path}: {files} ({total}), {commits}, {packages}; `provision up --locked` brings nothing else"
-    )
+    say(f"{path}: {files} ({total}), {commits}, {packages}; `provision up --locked` brings nothing else")
     if not knows_packages:
-        print(
+        tell(
             "provision: warning: the versions of Python packages are not pinned: they are learnt from an instance "
-            "that has them\n  next: the same command with `--host`",
-            file=sys.stderr,
+            "that has them\n  next: the same command with `--host`"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import Connection, configure_logging, connection_options, instance_of
+from .output import say, say_bytes, tell
 
 if TYPE_CHECKING:
     from ..instance import Instance
@@ -100,7 +100,7 @@ async def _print_from(
             await run.caught_up()
         assert run.files is not None
         for warning in run.warnings:
-            print(f"provision: warning: {warning}", file=sys.stderr)
+            tell(f"provision: warning: {warning}")
         path, end = wanted(run.files), asyncio.create_task(run.outcome())
         await asyncio.to_thread(_print, path, is_over=lambda: not follow or end.done())
         end.cancel()
@@ -166,10 +166,9 @@ def _say_age(record: RunRecord, *, is_tried_on: bool) -> None:
     from ..run.news import age_s
 
     tried = "; it is tried on" if is_tried_on else ""
-    print(
+    tell(
         f"provision: {record.to_instance()} does not answer: this is what is known of `{record.run}` here, "
-        f"{coarse(age_s(record))} old{tried}\n  next: `provision attach {record.run}` goes on trying to reach it",
-        file=sys.stderr,
+        f"{coarse(age_s(record))} old{tried}\n  next: `provision attach {record.run}` goes on trying to reach it"
     )
 
 
@@ -185,7 +184,7 @@ def _print(path: Path, *, is_over: Callable[[], bool]) -> None:
             is_last = is_over()  # asked before reading: what was written before the end is printed
             while chunk := file.read(CHUNK_BYTES):
                 if not is_terminal:
-                    _write_all(chunk)
+                    say_bytes(chunk)
                     continue
                 whole, newline, carry = (carry + chunk).rpartition(b"\n")
                 _show(whole + newline)
@@ -203,12 +202,5 @@ def _is_over(record: RunRecord) -> bool:
 
 
 def _show(data: bytes) -> None:
-    from ..console import harmless
-
     for line in data.decode("utf-8", "replace").splitlines():
-        click.echo(harmless(line, keep="\t"))
-
-
-def _write_all(data: bytes) -> None:
-    while data:
-        data = data[os.write(sys.stdout.fileno(), data) :]
+        say(line)

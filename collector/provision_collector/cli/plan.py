@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from .options import (
     variables_option,
     workflow_option,
 )
+from .output import say, say_json
 from .run_options import default_secrets_option
 
 if TYPE_CHECKING:
@@ -121,12 +121,12 @@ def command(
     where = str(instance) if instance else None
     if as_json:
         facts = {"host": where, **found.to_json(), "unresolved": list(prepared.unresolved)}
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
         return
     for line in screen(found, host=where, width=_width()):
-        click.echo(line)
+        say(line)
     for sentence in prepared.unresolved:
-        click.echo(f"open      {sentence}")
+        say(f"open      {sentence}")
 
 
 def screen(found: Estimate, *, host: str | None, width: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import Connection, configure_logging, connection_options, instance_of, variables_option
+from .output import say, say_file, say_json, tell
 
 if TYPE_CHECKING:
     from ..convert import Converted
@@ -32,11 +33,9 @@ def list_(as_json: bool) -> None:
         about = profile.document.description
         if as_json:
             facts = counts(profile, compile_plan(profile))
-            click.echo(
-                json.dumps({**facts, "description": about, "file": profile.sources[-1]}, ensure_ascii=False)
-            )
+            say_json({**facts, "description": about, "file": profile.sources[-1]})
         else:
-            click.echo(f"{profile.name:{width}}  {about}")
+            say(f"{profile.name:{width}}  {about}")
 
 
 @command.command("show")
@@ -54,9 +53,9 @@ def show(name: str, resolved: bool, variables: tuple[tuple[str, str], ...], as_j
     content: object = profile.resolved() if resolved else read_text(profile.sources[-1])
     if as_json:
         facts = {"name": profile.name, "sources": profile.sources, "profile": content}
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
     else:
-        click.echo(for_editors(content if isinstance(content, str) else as_yaml(content)), nl=False)
+        say_file(for_editors(content if isinstance(content, str) else as_yaml(content)))
 
 
 @command.command("schema")
@@ -65,7 +64,7 @@ def schema(events: bool) -> None:
     """Print the JSON Schema of profiles (editors complete and check with it) or of events."""
     from ..profile.schema import events_schema, profile_schema
 
-    click.echo(as_json_file(events_schema() if events else profile_schema()), nl=False)
+    say_file(as_json_file(events_schema() if events else profile_schema()))
 
 
 @command.command("from-workflow")
@@ -160,11 +159,11 @@ def _give(converted: Converted, comment: str, output: Path | None, as_json: bool
             "unresolved": converted.unresolved,
             "file": output and str(output),
         }
-        click.echo(json.dumps(facts, ensure_ascii=False))
+        say_json(facts)
     elif output is None:
-        click.echo(text, nl=False)
+        say_file(text)
     for sentence in converted.unresolved:
-        click.echo(f"open: {harmless(sentence)}", err=True)
+        tell(f"open: {harmless(sentence)}")
     Profile.from_text(
         text, name=str(output or "profile.yaml")
     )  # whatever came in, a profile that is wrong says so
@@ -179,4 +178,4 @@ def as_yaml(content: object) -> str:
 
 def as_json_file(content: object) -> str:
     """*content* as a JSON file that people may read."""
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(content, indent=1) + "\n"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import click
 
 from .options import Connection, configure_logging, connection_options, duration, instance_of
+from .output import say, say_json
 
 
 @click.command("prune")
@@ -22,7 +22,10 @@ def command(*, connection: Connection, keep: int, older_than_s: float | None, as
     """
     configure_logging(False)
     removed = _there(connection, keep, older_than_s) if connection["host"] else _here(keep, older_than_s)
-    click.echo(json.dumps(removed) if as_json else f"{len(removed['removed'])} run(s) removed")
+    if as_json:
+        say_json(removed)
+    else:
+        say(f"{len(removed['removed'])} run(s) removed")
 
 
 def _there(connection: Connection, keep: int, older_than_s: float | None) -> dict[str, list[str]]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import os
 import secrets
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
 from .options import configure_logging
+from .output import say, say_json, tell
 
 if TYPE_CHECKING:
     from ..pool.server.app import Door
@@ -108,17 +107,19 @@ def command(
     shown = f"[{name}]" if ":" in name else name
     door = _door(shown, _token(token_file), options)
     if not ipaddress.ip_address(name).is_loopback:
-        print(
+        tell(
             f"provision: warning: whoever reaches {shown}:{port} can try tokens, and nothing is encrypted\n"
-            "  next: put a TLS proxy before it, with `--listen 127.0.0.1:…` and `--allow-host NAME`",
-            file=sys.stderr,
+            "  next: put a TLS proxy before it, with `--listen 127.0.0.1:…` and `--allow-host NAME`"
         )
 
     def on_open(page_host: str) -> None:
         has_own_name = name in ("127.0.0.1", "::1")  # what browsers take every name below `localhost` for
         page = f"http://{page_host if has_own_name else shown}:{port}/?token={door.token}"
         facts = {"url": f"http://{shown}:{port}", "page": page, "token": door.token, "pid": os.getpid()}
-        click.echo(json.dumps({"event": "serving", **facts}) if as_json else page)
+        if as_json:
+            say_json({"event": "serving", **facts})
+        else:
+            say(page)
 
     asyncio.run(serve(rules, door, listener, on_open))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import click
 from provision_agent.contract.version import FORMAT
 
 from .options import Connection, configure_logging, connection_options, instance_of
+from .output import say_json, say_table, tell
 
 if TYPE_CHECKING:
     from ..run.news import News
@@ -36,7 +36,7 @@ def command(*, run: str | None, connection: Connection, as_json: bool, verbose: 
     rows = _remote(connection, run) if connection["host"] else _local(run)
     if as_json:
         for row in rows:
-            click.echo(json.dumps(row, ensure_ascii=False))
+            say_json(row)
     else:
         _print_table(rows)
         _say_what_is_old(rows)
@@ -140,7 +140,6 @@ def _update(row: dict[str, object], news: News) -> str:
 
 def _say_what_is_old(rows: list[dict[str, object]]) -> None:
     """Say on stderr of which runs only an older state is known, and what to type."""
-    import sys
 
     from ..console import harmless
     from ..console.units import coarse
@@ -149,16 +148,13 @@ def _say_what_is_old(rows: list[dict[str, object]]) -> None:
     for row in old[:OLD_SHOWN]:
         why, age = harmless(str(row["not_asked_because"])), row["age_s"]
         shown = coarse(float(age)) if isinstance(age, (int, float)) else "unknown"
-        print(f"provision: `{row['run']}` is as it was {shown} ago: {why}", file=sys.stderr)
+        tell(f"provision: `{row['run']}` is as it was {shown} ago: {why}")
     if len(old) > OLD_SHOWN:
-        print(
-            f"provision: and {len(old) - OLD_SHOWN} more runs whose instances do not answer", file=sys.stderr
-        )
+        tell(f"provision: and {len(old) - OLD_SHOWN} more runs whose instances do not answer")
     if old:
         name = old[0]["run"]
-        print(
-            f"  next: `provision attach {name}` goes on trying to reach it; `provision prune` removes runs that are over",
-            file=sys.stderr,
+        tell(
+            f"  next: `provision attach {name}` goes on trying to reach it; `provision prune` removes runs that are over"
         )
 
 
@@ -204,14 +200,13 @@ def _print_table(rows: list[dict[str, object]]) -> None:
     import time
 
     from provision_agent.contract.parsing import parse
-    from rich.console import Console
     from rich.table import Table
 
     from ..console import harmless
     from ..console.units import size
 
     if not rows:
-        click.echo("no runs are known; `provision up` makes one", err=True)
+        tell("no runs are known; `provision up` makes one")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("RUN", "HOST", "PROFILE", "STATE", "STARTED", "FILES", "BYTES", "ERRORS"):
@@ -239,4 +234,4 @@ def _print_table(rows: list[dict[str, object]]) -> None:
             str(len(shown.errors) or ""),
         )
         table.add_row(*(harmless(str(cell)) for cell in cells))
-    Console(markup=False, emoji=False, highlight=False).print(table)
+    say_table(table)

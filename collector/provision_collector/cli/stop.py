@@ -10,6 +10,7 @@ from provision_agent.contract.messages import StopAnswer, StopRequest
 from ..errors import ProvisionError, UsageError
 from .last_word import LAST_WORD
 from .options import Connection, configure_logging, connection_options, instance_of, workspace_of
+from .output import say
 
 if TYPE_CHECKING:
     from ..instance import Instance
@@ -56,9 +57,9 @@ def command(
         facts = {"verdict": answer.verdict, "stopped": answer.stopped, "exit_code": 0, "next": "none"}
         LAST_WORD.say({"run": name, "host": str(instance), **facts})
     elif answer.stopped:
-        print(harmless(f"run {name} is stopped ({answer.verdict}); what it downloaded is kept"))
+        say(harmless(f"run {name} is stopped ({answer.verdict}); what it downloaded is kept"))
     else:
-        print(harmless(f"run {name} had ended before ({answer.verdict})"))
+        say(harmless(f"run {name} had ended before ({answer.verdict})"))
 
 
 async def _ask(instance: Instance, run: str | None, folder: str | None) -> StopAnswer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Unpack
@@ -20,6 +19,7 @@ from .options import (
     variables_option,
     workflow_option,
 )
+from .output import say, say_json, tell
 from .run_options import RunOptions, prepared, run_options
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def command(
     instance = instance_of(connection)
     wanted = prepared(profile, dict(variables), options, workflows=workflows, is_locked=locked)
     for problem in (*wanted.warnings, *wanted.unresolved) if not quiet else ():
-        print(f"provision: warning: {problem}", file=sys.stderr)
+        tell(f"provision: warning: {problem}")
 
     def begin() -> Awaitable[Run]:
         from ..pool.begin import start
@@ -121,7 +121,10 @@ async def _detach(begin: Begin, *, as_json: bool) -> int:
     await run.started()
     if run.is_started:
         await run.leave()
-        print(json.dumps({"run": run.id}) if as_json else run.id)
+        if as_json:
+            say_json({"run": run.id})
+        else:
+            say(run.id)
         return 0
     outcome = await run.outcome()
     say_errors(outcome)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from .options import (
     variables_option,
     workspace_of,
 )
+from .output import say, say_json, tell
 
 if TYPE_CHECKING:
     from provision_agent.contract.messages import AuditItem, CheckFailed
@@ -78,16 +78,16 @@ def command(
     events += [_item_failed(item, instance) for item in wrong]
     if as_json:
         for event in events:
-            print(json.dumps(event, ensure_ascii=False))
+            say_json(event)
         LAST_WORD.say(_outcome(run, str(instance), events, code))
     else:
         _print(events, len(plan.checks))
         right = len(found.items) - len(found.wrong)
-        print(f"{right} of {len(found.items)} items are as they should be", file=sys.stderr)
+        tell(f"{right} of {len(found.items)} items are as they should be")
     for item in found.wrong:
         if item.state == "unknown":
             message = harmless(f"{item.item}: {item.message}")
-            print(f"provision: warning: it cannot be told what should be there: {message}", file=sys.stderr)
+            tell(f"provision: warning: it cannot be told what should be there: {message}")
     sys.exit(code)
 
 
@@ -163,9 +163,9 @@ def _print(events: list[dict[str, object]], count: int) -> None:
 
     for event in events:
         if event["event"] == "check_passed":
-            print(harmless(f"ok      {event['level']:8}  {event['item']}"))
+            say(harmless(f"ok      {event['level']:8}  {event['item']}"))
         else:
-            print(harmless(f"FAILED  {event['level']:8}  {event['item']}: {event['message']}"))
-            print(harmless(f"        {'':8}  next: {event['hint']}"))
+            say(harmless(f"FAILED  {event['level']:8}  {event['item']}: {event['message']}"))
+            say(harmless(f"        {'':8}  next: {event['hint']}"))
     if not count:
-        print("the plan has no checks", file=sys.stderr)
+        tell("the plan has no checks")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..console import Mode, choose_mode, view_for
 from ..errors import ProvisionError
 from .last_word import LAST_WORD
+from .output import tell
 
 if TYPE_CHECKING:
     from ..console import View
@@ -120,10 +121,9 @@ async def _leave(run: Run, exit_code: int, *, stop_on_exit: bool) -> None:
 
 
 def _say_how_to_return(run: Run) -> None:
-    print(
+    tell(
         f"the run goes on at {run.instance}: `provision attach {run.id}` comes back to it, "
-        f"`provision stop {run.id}` ends it",
-        file=sys.stderr,
+        f"`provision stop {run.id}` ends it"
     )
 
 

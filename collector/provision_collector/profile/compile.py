@@ -70,6 +70,7 @@ def compile_plan(
         workspace_fallback=workspace is None and folder == DEFAULT_WORKSPACE,
         steps=_steps(skip, only),
         secrets=profile.secret_rules,
+        default_secrets=profile.has_default_secrets,
     )
 
 

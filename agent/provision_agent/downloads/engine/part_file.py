@@ -12,9 +12,10 @@ import os
 from typing import List, NamedTuple, Optional
 
 from ...contract.failures import Failure, disk_failure
+from ...host.beneath import Folder, open_folder
 from ...host.detach import boot_id
 from ...host.file_lock import FileIsBusyError, try_lock
-from ...run.state import write_atomically
+from ...run.state import write_in
 from . import room
 from .ranges import Span, merged
 
@@ -54,8 +55,11 @@ class Busy(Exception):
 class PartFile:
     """`NAME.part`, locked by this process. Writing is safe from any thread; the rest belongs to one."""
 
-    def __init__(self, final_path: str) -> None:
+    def __init__(self, final_path: str, folder: Optional[Folder] = None) -> None:
         """Lock the part of *final_path*, making it if there is none.
+
+        Args:
+            folder: The one that it lies in, as it was reached; closed with the part. None: as the path says.
 
         Raises:
             Busy: another process has it.
@@ -65,10 +69,15 @@ class PartFile:
         self._journal_path = final_path + ".part.journal"
         self._journal: Optional[int] = None
         self.identity: Optional[Identity] = None
+        self._name, self._journal_name = map(os.path.basename, (self.path, self._journal_path))
         try:
-            os.makedirs(os.path.dirname(final_path), exist_ok=True)
-            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._folder = folder or open_folder(
+                "/", os.path.dirname(os.path.abspath(final_path)), is_brought=_by_nobody
+            )
+            self.descriptor = self._folder.open(self._name, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
+            if folder is not None:
+                folder.close()
             raise disk_failure(error, self.path) from None
         try:
             self.is_locked = try_lock(self.descriptor)
@@ -77,6 +86,7 @@ class PartFile:
                 raise FileIsBusyError  # the one who had it gave it its final name between open and lock
         except (FileIsBusyError, OSError):
             os.close(self.descriptor)
+            self._folder.close()
             raise Busy(self.path) from None
 
     def begin(self, identity: Identity) -> List[Span]:
@@ -98,9 +108,8 @@ class PartFile:
                 *(f"{a} {b - a}" for a, b in landed),
                 "",
             ]
-            write_atomically(self._journal_path, "\n".join(lines).encode(), sync=False)
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-            self._journal = os.open(self._journal_path, flags)
+            write_in(self._folder, self._journal_name, "\n".join(lines).encode(), sync=False)
+            self._journal = self._folder.open(self._journal_name, os.O_WRONLY | os.O_APPEND)
             if identity.size_bytes:
                 room.reserve(self.descriptor, identity.size_bytes)
         except OSError as error:
@@ -136,8 +145,8 @@ class PartFile:
             if not self._is_still_there():
                 raise Failure("read_only", f"somebody took `{self.path}` away", case="part_taken")
             self._forget_journal()  # before the name is free: it might be the next process's journal then
-            os.replace(self.path, final_path)
-            _sync_directory(os.path.dirname(final_path))
+            self._folder.replace(self._name, os.path.basename(final_path))
+            self._folder.sync()
         except OSError as error:
             raise disk_failure(error, final_path) from None
 
@@ -154,7 +163,7 @@ class PartFile:
         """Take the part and its journal off the disk."""
         self.discard()
         try:
-            os.unlink(self.path)
+            self._folder.unlink(self._name)
         except OSError:
             pass  # the folder cannot be written any more; an empty part harms nobody
 
@@ -173,11 +182,12 @@ class PartFile:
             pass  # then the next run fetches more than it had to
         self._close_journal()
         os.close(self.descriptor)
+        self._folder.close()
 
     def _landed(self, identity: Identity) -> List[Span]:
         """What the journal says is there and the file is long enough for."""
         try:
-            with open(self._journal_path, "rb") as file:
+            with os.fdopen(self._folder.open(self._journal_name, os.O_RDONLY), "rb") as file:
                 *lines, _torn = file.read().split(b"\n")
             head = json.loads(lines[0])
             is_other_boot = head.pop("boot", None) != boot_id()
@@ -194,14 +204,14 @@ class PartFile:
 
     def _is_still_there(self) -> bool:
         try:
-            return os.path.samestat(os.stat(self.path), os.fstat(self.descriptor))
+            return os.path.samestat(self._folder.lstat(self._name), os.fstat(self.descriptor))
         except FileNotFoundError:
             return False
 
     def _forget_journal(self) -> None:
         self._close_journal()
         try:
-            os.unlink(self._journal_path)
+            self._folder.unlink(self._journal_name)
         except OSError:
             pass  # there was none
 
@@ -228,11 +238,5 @@ def _spans(lines: List[bytes]) -> "List[Span]":
     return spans
 
 
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass  # some network file systems cannot; the file itself is safe
-    finally:
-        os.close(descriptor)
+def _by_nobody(link: str) -> bool:
+    return False

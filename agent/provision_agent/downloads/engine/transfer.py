@@ -258,14 +258,15 @@ def _check(response: request.Response, transfer: Transfer, claim: Claim, access:
         raise Expired(f"{answer.host} answered {response.status}: the link has expired")
     if response.status == 416:
         raise Changed(f"{answer.host} has no bytes from {claim.start} on: the file changed there")
-    access.check(
-        response, url=answer.url, token=answer.token, deadline=time.monotonic() + transfer.limits.lookup_s
-    )
+    deadline = time.monotonic() + transfer.limits.lookup_s
+    access.check(response, url=answer.url, name=answer.name, token=answer.token, deadline=deadline)
     found = lookup.size_of(response)
     if size is not None and found is not None and found != size:
         raise Changed(f"the file at {answer.host} changed from {size} to {found} bytes while it was fetched")
     if transfer.is_single:
         return  # all of it is in this one answer, so it cannot be mixed
+    if response.is_inflated:
+        raise Unranged(f"{answer.host} compresses the file on the way: of that no part can be asked for")
     new = lookup.validator_of(response.headers)
     if answer.sha256 is None and answer.validator and new and new != answer.validator:
         raise Changed(f"the file at {answer.host} changed while it was fetched")

@@ -14,6 +14,7 @@ from ...contract import redaction, source_kinds
 from ...contract.failures import Failure
 from . import fields
 from .request import Headers
+from .response import Response
 
 MIN_WAIT_S, MAX_WAIT_S = 0.5, 120.0
 """However short or long a time a server names, it is asked again after this."""
@@ -33,6 +34,8 @@ class Refused(NamedTuple):
     """Its own words, as one harmless line."""
     token: Optional[str] = None
     """The name of the secret that went along, None when none did."""
+    code: str = ""
+    """Its own name for what is wrong, as one harmless line."""
 
     @property
     def host(self) -> str:
@@ -42,10 +45,8 @@ class Refused(NamedTuple):
     @property
     def message(self) -> str:
         """What happened, for people."""
-        code = _one_line(self.headers.get("X-Error-Code") or "")
-        said = _one_line(self.headers.get("X-Error-Message") or "") or self.said
         what = f" for {redaction.public_url(self.url)}" if self.status in (404, 410) else ""
-        return f"{self.host} answered {self.status}{f' {code}' if code else ''}{what}{f': {said}' if said else ''}"
+        return f"{self.host} answered {self.status}{f' {self.code}' if self.code else ''}{what}{f': {self.said}' if self.said else ''}"
 
     @property
     def wants_a_wait(self) -> bool:
@@ -92,11 +93,22 @@ def asked_wait_s(headers: Headers, now: Callable[[], float] = time.time) -> floa
 
 
 def quoted(body: bytes, secrets: List[str]) -> str:
-    """The first bytes of *body* as one harmless line, '' when they are no text."""
+    """The first bytes of *body* as one harmless line; '' when they are no text, or hold a part of one of *secrets*."""
     if b"\0" in body:
         return ""
-    text = redaction.redacted(body.decode("utf-8", "replace"), secrets)
-    return _one_line(text)
+    text = body.decode("utf-8", "replace")
+    hidden = redaction.Hidden(secrets)
+    return "" if hidden.is_part_in(text) else _one_line(hidden.redact(text))
+
+
+def refused_by(response: Response, *, secrets: List[str], token: Optional[str]) -> Refused:
+    """What *response*, which brings no bytes, says: its own words only where they hold no part of a secret."""
+    fields_said = [
+        (response.headers.get(name) or "").encode() for name in ("X-Error-Code", "X-Error-Message")
+    ]
+    code, said = (quoted(each, secrets) for each in fields_said)
+    said = said or quoted(response.read(2 * QUOTED_BYTES, 2.0), secrets)
+    return Refused(response.status, response.headers, response.url, said, token, code)
 
 
 def _one_line(text: str) -> str:

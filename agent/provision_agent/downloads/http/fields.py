@@ -7,6 +7,7 @@ else is raised. Pure.
 from __future__ import annotations
 
 import email.utils
+import ipaddress
 import re
 import unicodedata
 from typing import Optional
@@ -22,11 +23,9 @@ MAX_NAME_BYTES = 240
 """A file system has 255, and `.part.journal` comes behind it."""
 
 _SIZED = re.compile(r"bytes (?:[0-9]{1,20}-[0-9]{1,20}|\*)/([0-9]+)")
-_DISPOSITION = (
-    (r"filename\*\s*=\s*utf-8''([^;\s]+)", unquote),
-    (r'filename\s*=\s*"((?:[^"\\]|\\.)*)"', lambda text: re.sub(r"\\(.)", r"\1", text)),
-    (r"filename\s*=\s*([^;\s]+)", str),
-)
+_PARAMETER = re.compile(r'(?:^|;)\s*([\w*-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.S)
+_EXTENDED = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.I | re.S)
+_HIGH = re.compile("[\x80-\xff]")
 _UNSEEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
 """Unicode's categories of what is not shown as it is: controls, marks that turn the direction of text, half characters."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.I)
@@ -70,10 +69,12 @@ def target(url: str, said: str) -> str:
         Failure: `upstream_down`, when that is none.
     """
     host = urlsplit(url).hostname or url
-    try:
-        said = said.encode("latin-1").decode("utf-8")  # the library reads every head as Latin-1
-    except UnicodeError:
-        pass
+    text = as_written(said)
+    if (
+        text == said and _bytes_of(said) is not None
+    ):  # bytes of no text that is known: they go back as they came
+        text = _HIGH.sub(lambda each: f"%{ord(each[0]):02X}", said)
+    said = text
     try:
         if len(said) > MAX_ADDRESS_CHARS or any(unicodedata.category(each) in _UNSEEN for each in said):
             raise ValueError
@@ -81,7 +82,10 @@ def target(url: str, said: str) -> str:
         name = origin_of(found).host
         if re.search(r"[\s\"<>\\^`{|}]", name) or urlsplit(found).scheme.lower() not in DEFAULT_PORTS:
             raise ValueError
-        name.encode("idna" if ":" not in name else "ascii")
+        if "[" in urlsplit(found).netloc:
+            ipaddress.IPv6Address(name.partition("%")[0])
+        else:
+            name.encode("idna")
     except (ValueError, Failure):
         raise Failure(
             "upstream_down", f"{host} redirects to what is no http or https address: {brief(said)}"
@@ -89,14 +93,41 @@ def target(url: str, said: str) -> str:
     return found
 
 
+def as_written(text: str) -> str:
+    """*text* of a head, which the library reads as Latin-1, as the UTF-8 that it is; unchanged where it is none."""
+    raw = _bytes_of(text)
+    try:
+        return text if raw is None else raw.decode("utf-8")
+    except UnicodeError:
+        return text
+
+
 def file_name(disposition: Optional[str]) -> str:
-    """The file's name in a ``Content-Disposition``; empty where there is none."""
-    text = (disposition or "")[:MAX_FIELD_CHARS]
-    for pattern, decode in _DISPOSITION:
-        found = re.search(pattern, text, re.I)
-        if found:
-            return str(decode(found[1]))
-    return ""
+    """The file's name in a ``Content-Disposition``; empty where there is none.
+
+    As ``wget --content-disposition`` takes it: ``filename*`` goes first, a name without quotes may have spaces, and of
+    a name with folders the last part counts. One that climbs or begins at the root stays a path, to be refused.
+    """
+    text = as_written((disposition or "")[:MAX_FIELD_CHARS])
+    given = {found[1].lower(): found[2].strip() for found in _PARAMETER.finditer(text)}
+    plain, extended = given.get("filename", ""), _EXTENDED.fullmatch(_unquoted(given.get("filename*", "")))
+    name = unquote(extended[2], encoding=extended[1]) if extended else _unquoted(plain)
+    parts = re.split(r"[/\\]", name)
+    return name if ".." in parts or parts[0] == "" else parts[-1]
+
+
+def _unquoted(value: str) -> str:
+    """What is between quotes; a backslash in it is one, as in a path of Windows, but before a quote or another one."""
+    is_quoted = len(value) > 1 and value[0] == value[-1] == '"'
+    return re.sub(r'\\(["\\])', r"\1", value[1:-1]) if is_quoted else value
+
+
+def _bytes_of(text: str) -> Optional[bytes]:
+    """The bytes that the library read as Latin-1; None where they cannot have been that."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeError:
+        return None
 
 
 def unusable(name: str, *, may_hide: bool = False) -> Optional[str]:

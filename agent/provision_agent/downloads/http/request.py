@@ -10,7 +10,7 @@ from typing import Callable, List, Mapping, NamedTuple, Optional, Tuple
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ...contract.failures import Failure
-from . import fields, transport
+from . import cookies, fields, transport
 from .idle import IdleConnections
 from .response import Connection, Headers, RawResponse, Response
 from .transport import Origin, Stop, origin_of
@@ -73,6 +73,7 @@ class Hop(NamedTuple):
 
     url: str
     headers: Headers
+    set_cookies: Tuple[str, ...] = ()
 
 
 def follow(
@@ -88,7 +89,7 @@ def follow(
     """GET *url* and go where redirects lead, at most `MAX_REDIRECTS` times.
 
     Args:
-        headers_for: The headers for the next URL, given the hops that led there.
+        headers_for: The headers for the next URL, given the hops that led there; cookies of the chain are added.
         deadline: On the monotonic clock, for all hops together.
         idle: Where open connections are taken from, and those of redirects are kept.
 
@@ -106,7 +107,7 @@ def follow(
         reuse = idle.take(origin_of(url)) if idle is not None else None
         response = request(
             url,
-            headers_for(url, hops),
+            cookies.added(headers_for(url, hops), url, hops),
             connect_s=min(connect_s, left_s),
             answer_s=left_s
             if reuse is None
@@ -128,7 +129,7 @@ def follow(
             raise Failure(
                 "upstream_down", f"more than {MAX_REDIRECTS} redirects, the last to {origin_of(url).host}"
             )
-        hops.append(Hop(url, response.headers))
+        hops.append(Hop(url, response.headers, response.set_cookies))
         url = onward
 
 

@@ -14,11 +14,12 @@ import ssl
 import struct
 import sys
 import time
-from typing import Optional, Protocol
+from typing import Optional, Protocol, Tuple
 from urllib.parse import urlsplit
 
 from ...contract.failures import Failure
 from . import transport
+from .inflate import Inflater
 from .transport import Origin, Stop
 
 TICK_S = 0.5
@@ -153,10 +154,30 @@ class Response:
         self.headers: Headers = raw.headers
         self.remaining: Optional[int] = None if raw.chunked else raw.length
         """Body bytes still to come; None when the server does not say."""
-        self.at_end = self.remaining == 0
+        self._is_over = self.remaining == 0
+        self._inflater: Optional[Inflater] = None
         self._raw = raw
         self._is_released = False
         self._is_plain = not raw.chunked and not isinstance(connection.socket, ssl.SSLSocket)
+
+    @property
+    def set_cookies(self) -> Tuple[str, ...]:
+        """The cookies that it sets, as they are written."""
+        return tuple(self._raw.headers.get_all("Set-Cookie") or ())
+
+    @property
+    def at_end(self) -> bool:
+        """All of the body has been read."""
+        return self._is_over if self._inflater is None else self._inflater.at_end
+
+    @property
+    def is_inflated(self) -> bool:
+        """What is read of it is not what comes over the line: see `inflate`."""
+        return self._inflater is not None
+
+    def inflate(self, coding: str) -> None:
+        """Undo *coding*, which `inflate.is_readable`, while the body is read. Before its first byte."""
+        self._inflater = Inflater(coding, self._host)
 
     def prepare(self, silence_s: float) -> None:
         """Get ready to read a large body; a chunked one fails after *silence_s* without a byte."""
@@ -176,8 +197,13 @@ class Response:
             How many; fewer than fit when they take longer than `TICK_S`, 0 when none came (or `at_end`).
 
         Raises:
-            Failure: `truncated`, `stalled` or `unreachable`.
+            Failure: `truncated`, `stalled` or `unreachable`; where it is inflated also `size`.
         """
+        if self._inflater is not None:
+            return self._inflater.fill(view, self._fill_counted, lambda: self._is_over)
+        return self._fill_counted(view)
+
+    def _fill_counted(self, view: memoryview) -> int:
         want = len(view) if self.remaining is None else min(len(view), self.remaining)
         try:
             count = self._fill(view[:want])
@@ -188,7 +214,7 @@ class Response:
             raise Failure("truncated", f"{self._host} broke off: {reason}") from None
         if self.remaining is not None:
             self.remaining -= count
-            self.at_end = self.remaining == 0
+            self._is_over = self.remaining == 0
         return count
 
     @property
@@ -234,7 +260,7 @@ class Response:
         rest = self._raw.reader.rest
         if self._raw.chunked:
             count = self._raw.readinto(view[:CHUNKED_BYTES])
-            self.at_end = count == 0
+            self._is_over = count == 0
             return count
         if rest:
             count = min(len(rest), len(view))
@@ -276,4 +302,4 @@ class Response:
     def _end(self) -> None:
         if self.remaining:
             raise ValueError(f"closed with {self.remaining} bytes to come")
-        self.at_end = True
+        self._is_over = True

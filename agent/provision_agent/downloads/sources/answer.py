@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Mapping, Optional
+from typing import Mapping, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from . import addresses
@@ -12,6 +12,14 @@ HEAD_BYTES = 1024
 """How much of a file is read to know what it is; enough for a login page to give itself away."""
 MOST_BYTES = 1 << 50
 """No file is larger; what says so is not to be believed."""
+
+
+class Chosen(NamedTuple):
+    """The file that an address stands for now, where that moves."""
+
+    url: str
+    note: str
+    """What to tell people of the choice, behind the name of the address."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,7 @@ class Answer:
     token: Optional[str] = None
     """The name of the secret that went along."""
     first_byte_s: float = 0.0
+    chosen: Optional[Chosen] = None
 
     @property
     def is_redirected(self) -> bool:

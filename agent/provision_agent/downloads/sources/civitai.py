@@ -1,16 +1,28 @@
-"""Civitai: download links by the number of a model version; its catalogue tells the hashes that the links do not."""
+"""Civitai: a model version has a number, which download links, pages and AIR names tell; its catalogue tells the hashes.
+
+AIR is the site's way to name a model: https://github.com/civitai/civitai/wiki/AIR-%E2%80%90-Uniform-Resource-Names-for-AI
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from typing import Mapping, Optional, Tuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from ...contract.failures import Failure
 from ...contract.parsing import ParseError, parse, read_object
+from .answer import Chosen
 from .http import SHA256, Fetch, WebServer
 
 CATALOGUE_BYTES = 8 << 20
+
+_SHORT = re.compile(r"civitai:/{0,2}(?:(?P<model>\d+)@)?(?P<version>\d+)", re.A)
+_AIR = re.compile(
+    r"(?:urn:)?air:[^:]*:[^:]*:civitai:(?P<model>\d+)(?:@(?P<version>\d+))?(?::[^.]*)?(?:\.\w+)?", re.A
+)
+_PAGE = re.compile(r"/models/(?P<model>\d+)(?:/[^/]*)?/?", re.A)
+_OF_VERSION = re.compile(r"/(?:api/download/models|model-versions)/(?P<version>\d+)/?", re.A)
 
 
 @dataclass(frozen=True)
@@ -25,14 +37,54 @@ class _Version:
     files: Tuple[_File, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Listed:
+    id: int
+    name: Optional[str] = None
+    publishedAt: Optional[str] = None  # noqa: N815
+    createdAt: Optional[str] = None  # noqa: N815
+
+    @property
+    def since(self) -> str:
+        """When it came out, so that text in order is in order."""
+        return self.publishedAt or self.createdAt or ""
+
+
+@dataclass(frozen=True)
+class _Model:
+    modelVersions: Tuple[_Listed, ...] = ()  # noqa: N815
+
+
 class Civitai(WebServer):
-    """``civitai:VERSION`` and links of the site."""
+    """``civitai:VERSION``, AIR names, and links of the site: its pages and its downloads."""
 
     def address(self, url: str) -> Optional[str]:
-        if not url.startswith("civitai:"):
+        version, model = _numbers(url)
+        path = urlsplit(url).path
+        if path.startswith("/api/") or (version is None and model is None):
             return super().address(url)
-        version = version_of(url)
-        return f"https://civitai.com/api/download/models/{version}" if version else None
+        site = f"https://{_site(url)}"
+        return f"{site}/api/download/models/{version}" if version else f"{site}/models/{model}"
+
+    def choose(self, url: str, fetch: Fetch) -> Optional[Chosen]:
+        version, model = _numbers(url)
+        if version or not model:
+            return None
+        site = _site(url)
+        found = newest(fetch(f"https://{site}/api/v1/models/{model}") or b"")
+        if found is None:
+            message = f"{site} does not say which versions model {model} has"
+            raise Failure("upstream_down", message, case="no_version", about={"url": url.split("?")[0]})
+        named = f"{found.id}" + (f" ({found.name[:80]})" if found.name else "")
+        note = f"names no version of model {model}: its newest is taken, {named}; `civitai:{found.id}` keeps to that"
+        return Chosen(f"https://{site}/api/download/models/{found.id}", note)
+
+    def pinned(self, url: str, fetch: Fetch) -> Optional[str]:
+        try:
+            chosen = self.choose(url, fetch)
+        except Failure:
+            return None
+        return chosen.url if chosen is not None else None
 
     def sha256_listed(
         self, url: str, name: Optional[str], size_bytes: Optional[int], fetch: Fetch
@@ -46,10 +98,34 @@ class Civitai(WebServer):
 
 
 def version_of(url: str) -> Optional[str]:
-    """The model version that ``civitai:ID`` or a download link of the site names; None for any other URL."""
-    short = re.fullmatch(r"civitai:/{0,2}(\d+)", url)
-    link = short or re.fullmatch(r"/api/download/models/(\d+)/?", urlsplit(url).path)
-    return link[1] if link else None
+    """The model version that *url* names, in whichever form; None where it names none."""
+    return _numbers(url)[0]
+
+
+def _numbers(url: str) -> Tuple[Optional[str], Optional[str]]:
+    """The numbers of the version and of the model that *url* names."""
+    parts = urlsplit(url)
+    forms = (_SHORT.fullmatch(url), _AIR.fullmatch(url), _PAGE.fullmatch(parts.path))
+    found = next(filter(None, (*forms, _OF_VERSION.fullmatch(parts.path))), None)
+    if found is None:
+        return None, None
+    told = found.groupdict()
+    asked = dict(parse_qsl(parts.query)).get("modelVersionId", "")
+    return told.get("version") or (asked if re.fullmatch(r"[0-9]+", asked) else None), told.get("model")
+
+
+def _site(url: str) -> str:
+    host = urlsplit(url).hostname or "civitai.com"
+    return host[len("www.") :] if host.startswith("www.") else host
+
+
+def newest(catalogue: bytes) -> Optional[_Listed]:
+    """The version that came out last, of a model's *catalogue*; None where that has none."""
+    try:
+        versions = parse(_Model, read_object(catalogue, max_bytes=CATALOGUE_BYTES)).modelVersions
+    except ParseError:
+        return None
+    return max(versions, key=lambda each: each.since, default=None)
 
 
 def listed_sha256(catalogue: bytes, name: Optional[str], size_bytes: Optional[int]) -> Optional[str]:

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from ...contract.failures import Failure
 from ..http import errors, fields
 from ..http.request import Headers
-from .answer import Answer
+from .answer import Answer, Chosen
 from .listing import Listing
 
 Fetch = Callable[[str], Optional[bytes]]
@@ -61,6 +61,14 @@ class WebServer:
     def refusal(self, refused: errors.Refused, url: str, fetch: Fetch) -> Failure:
         """What it means that *url* (as it is written) was *refused*."""
         return errors.refusal(refused)
+
+    def choose(self, url: str, fetch: Fetch) -> Optional[Chosen]:
+        """The file that *url* stands for now; None where it names one itself.
+
+        Raises:
+            Failure: it names none, and nobody says which there are.
+        """
+        return None
 
     def pinned(self, url: str, fetch: Fetch) -> Optional[str]:
         """*url* with what its moving name stands for now; None when it has none, or nobody says."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import socket
+import threading
 import time
 from dataclasses import replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
@@ -18,11 +19,11 @@ from ...contract.failures import Failure
 from ...contract.plan import Download
 from ...contract.plan_parts import SecretRule
 from .. import verify
-from ..http import errors, fields, request
+from ..http import cookies, errors, fields, inflate, request
 from ..http.idle import IdleConnections
 from ..http.transport import Origin, Stop, origin_of
 from . import addresses
-from .answer import HEAD_BYTES, MOST_BYTES, Answer
+from .answer import HEAD_BYTES, MOST_BYTES, Answer, Chosen
 from .http import Fetch
 from .own_headers import NOTHING_SHOWN, OwnHeaders, Shown
 
@@ -45,6 +46,8 @@ class Sources:
         """Names of those that go along with every request to their hosts."""
         self._refused_without: Set[str] = set()
         self._own = OwnHeaders(secrets)
+        self._chosen: Dict[str, Optional[Chosen]] = {}
+        self._choosing = threading.Lock()
         self._values = {rule.name: secrets[rule.name] for rule in rules if secrets.get(rule.name)}
 
     @property
@@ -97,7 +100,8 @@ class Sources:
         except Failure as failure:
             raise self._advised(failure, answer.location, answer.token) from None
         fetch = self.fetcher(deadline)
-        sha256 = answer.sha256 or kind.sha256_listed(url, answer.name, answer.size_bytes, fetch)
+        of = answer.chosen.url if answer.chosen else url
+        sha256 = answer.sha256 or kind.sha256_listed(of, answer.name, answer.size_bytes, fetch)
         return replace(answer, head=head, sha256=sha256)
 
     def open(
@@ -121,32 +125,42 @@ class Sources:
         Raises:
             Failure: as `ask`.
         """
-        address = addresses.address_of(url)
+        chosen = self._choice(url, deadline)
+        address = chosen.url if chosen else addresses.address_of(url)
         began = time.monotonic()
         response, hops, headers, token = self._followed(
             url, address, span, deadline=deadline, connect_s=connect_s, stop=stop, on_socket=on_socket
         )
+        name, why_no_name = _usable_name(url, address, response)
         try:
-            self.check(response, url=url, token=token, deadline=deadline)
+            self.check(response, url=url, name=name, token=token, deadline=deadline)
             size_bytes = size_of(response)
         except BaseException:
             response.close()
             raise
-        name, why_no_name = _usable_name(url, address, response)
         answer = Answer(
             url=url,
             location=response.url,
-            headers=headers,
+            headers=cookies.added(headers, response.url, hops),
             size_bytes=size_bytes,
             sha256=_told_sha256(hops, response),
             validator=validator_of(response.headers),
-            has_ranges=response.status == 206,
+            has_ranges=response.status == 206 and not response.is_inflated,
             name=name,
             why_no_name=why_no_name,
             token=token,
             first_byte_s=time.monotonic() - began,
+            chosen=chosen,
         )
         return response, answer
+
+    def _choice(self, url: str, deadline: float) -> Optional[Chosen]:
+        """What a moving *url* stands for: the same throughout a run. Raises as `WebServer.choose`."""
+        if url not in self._chosen:
+            found = addresses.kind_for(url).choose(url, self.fetcher(deadline))
+            with self._choosing:
+                self._chosen.setdefault(url, found)
+        return self._chosen[url]
 
     def _followed(
         self,
@@ -183,18 +197,24 @@ class Sources:
             response.close()
         return (response, hops, *sent)
 
-    def check(self, response: request.Response, *, url: str, token: Optional[str], deadline: float) -> None:
-        """Raise what an answer that brings no bytes means."""
+    def check(
+        self,
+        response: request.Response,
+        *,
+        url: str,
+        name: Optional[str],
+        token: Optional[str],
+        deadline: float,
+    ) -> None:
+        """Raise what an answer that brings no bytes of the file of that *name* means; have one that is compressed read as it was."""
         status = response.status
         if status == 200 or status == 206 or (status == 416 and size_of(response) == 0):
-            if (response.headers.get("Content-Encoding") or "identity") != "identity":
-                raise Failure("not_a_model", "the server compresses the file on the way, though asked not to")
+            _undo_coding(response, name or "")
             if _is_login(url, response.url):
                 refused = errors.Refused(401, {}, url, token=token)
                 raise self._advised(errors.refusal(refused), url, token)
             return
-        said = errors.quoted(response.read(2 * errors.QUOTED_BYTES, 2.0), self.secret_values)
-        refused = errors.Refused(status, response.headers, response.url, said, token)
+        refused = errors.refused_by(response, secrets=self.secret_values, token=token)
         kind = addresses.kind_that_answered(url, response.headers)
         raise self._advised(kind.refusal(refused, url, self.fetcher(deadline)), response.url, token)
 
@@ -276,9 +296,29 @@ class Sources:
         except Failure:
             return None
         try:
+            _undo_coding(response, "")
             return response.read(SMALL_BYTES, SMALL_WITHIN_S) if response.status == 200 else None
+        except Failure:
+            return None
         finally:
             response.close()
+
+
+def _undo_coding(response: request.Response, name: str) -> None:
+    """Have a body that was compressed on the way read as the file of that *name*, which it was before.
+
+    Raises:
+        Failure: `upstream_down`, where that is not known how.
+    """
+    of_url = urlsplit(response.url).path.rpartition("/")[2]
+    coding = inflate.coding_of(response.headers.get("Content-Encoding"), name, of_url)
+    if coding is None:
+        return
+    if not inflate.is_readable(coding):
+        host = urlsplit(response.url).hostname
+        what = f"{host} compresses the file on the way, though asked not to, as {fields.brief(coding)}"
+        raise Failure("upstream_down", what, case="coding", retriable=False)
+    response.inflate(coding)
 
 
 def range_header(span: Optional[Tuple[int, Optional[int]]]) -> Dict[str, str]:
@@ -290,6 +330,8 @@ def range_header(span: Optional[Tuple[int, Optional[int]]]) -> Dict[str, str]:
 
 def size_of(response: request.Response) -> Optional[int]:
     """The whole file's length, as a 200, 206 or 416 tells it; raises as `sane_size`."""
+    if response.is_inflated:
+        return None  # what is told is the length of what comes over the line
     told = fields.whole_size(response.headers.get("Content-Range"))
     if told is not None:
         return sane_size(told, response.url)
@@ -324,7 +366,7 @@ def validator_of(headers: request.Headers) -> Optional[str]:
 
 def _told_sha256(hops: List[request.Hop], response: request.Response) -> Optional[str]:
     """The file's hash, as anybody on the way to it tells."""
-    for url, headers in [*hops, request.Hop(response.url, response.headers)]:
+    for url, headers, _ in [*hops, request.Hop(response.url, response.headers)]:
         told = addresses.kind_that_answered(url, headers).sha256_told(url, headers)
         if told:
             return told

@@ -1,0 +1,80 @@
+"""The one place that prints. What is not ours cannot act on a terminal: not from an error, a name, a hint or a log.
+
+Text keeps its lines and tabs; every other acting character is shown instead of obeyed, and a line without end is cut.
+JSON is ASCII. The views of `console/` write to the streams that they are given here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MAX_LINE_CHARS = 10_000
+"""A line of text that is longer is cut, and says so: no path, URL or message of ours comes near."""
+
+
+def say(text: object = "", *, end: str = "\n") -> None:
+    """Print *text* as what was asked for, to stdout."""
+    _print(sys.stdout, text, end)
+
+
+def tell(text: object, *, end: str = "\n") -> None:
+    """Print *text* beside what was asked for (warnings, errors, progress), to stderr."""
+    _print(sys.stderr, text, end)
+
+
+def say_json(value: object) -> None:
+    """Print *value* as one line of JSON, to stdout."""
+    _write(sys.stdout, json.dumps(value) + "\n")
+
+
+def say_file(content: str) -> None:
+    """Print the *content* of a file, to stdout: byte for byte into another file, as text on a terminal."""
+    if sys.stdout.isatty():
+        say(content, end="")
+    else:
+        _write(sys.stdout, content)
+
+
+def say_bytes(data: bytes) -> None:
+    """Hand on bytes as they are to stdout, which is no terminal."""
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]
+
+
+def say_table(table: Table, *, width: int | None = None) -> None:
+    """Print *table*, whose cells are harmless, to stdout.
+
+    Args:
+        width: In columns; None: that of the terminal.
+    """
+    from rich.console import Console
+
+    Console(markup=False, emoji=False, highlight=False, width=width).print(table)
+
+
+def shown(text: object) -> str:
+    """*text* as it is printed."""
+    from ..console import harmless
+
+    return "\n".join(map(_bounded, harmless(text, keep="\n\t").split("\n")))
+
+
+def _bounded(line: str) -> str:
+    left = len(line) - MAX_LINE_CHARS
+    return line if left <= 0 else f"{line[:MAX_LINE_CHARS]}… ({left} more characters)"
+
+
+def _print(stream: TextIO | None, text: object, end: str) -> None:
+    _write(stream, shown(text) + end)
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:  # closed by the caller
+        stream.write(text)
+        stream.flush()
