@@ -49,14 +49,22 @@ def test_a_good_token_is_told_with_its_owner_and_kind(server, answer, state, kin
 
 
 @pytest.mark.parametrize(
-    "said", ["Invalid credentials in Authorization header", f'User Access Token "x" is expired: {TOKEN}']
+    "said", ["Invalid credentials in Authorization header", 'User Access Token "x" is expired']
 )
-def test_a_wrong_or_expired_token_is_told_in_the_hubs_words_and_never_shown(server, said):
+def test_a_wrong_or_expired_token_is_told_in_the_hubs_words(server, said):
     told = asked(server, {}, Fault(status=401, body=json.dumps({"error": said}).encode()))
 
     assert told.state == "invalid"
     assert said[:20] in told.message.replace("\\", "")
-    assert TOKEN not in str(told)
+
+
+@pytest.mark.parametrize("part", [TOKEN, TOKEN[:8], TOKEN[-8:]])
+def test_words_of_the_hub_that_hold_a_part_of_the_token_are_not_repeated(server, part):
+    told = asked(server, {}, Fault(status=401, body=f'{{"error": "{part} is expired"}}'.encode()))
+
+    assert told.state == "invalid"
+    assert "expired" not in told.message
+    assert part not in str(told)
 
 
 @pytest.mark.parametrize(
