@@ -2,7 +2,7 @@
 // Nothing but Node's standard library (Node 20 or newer).
 //
 //     PROVISION_URL=http://127.0.0.1:8377 PROVISION_TOKEN=… \
-//       node warm_pool.mjs --want 2 --profile profile.yaml --key ~/.ssh/id HOST:PORT [HOST:PORT …]
+//       node warm_pool.mjs --want 2 --profile profile.yaml --key NAME HOST:PORT [HOST:PORT …]
 //
 // The addresses stand for what a provider would rent out: put your provider's calls into `rent`, `isAlive` and
 // `destroy`. Prints one line per change; ends with 1 when it runs out of instances, 2 when nothing but a person helps.

@@ -49,6 +49,11 @@ class Wanted(NamedTuple):
     url: str
     """A record of another source says nothing about this one."""
 
+    def or_as_told(self, size_bytes: Optional[int], sha256: Optional[str]) -> "Wanted":
+        """This, and where it leaves something open, what a source tells."""
+        size = size_bytes if self.size_bytes is None else self.size_bytes
+        return Wanted(size, self.sha256 or sha256, self.url)
+
 
 def record_of(context: Context, item: Download) -> FileRecord:
     """What is recorded of *item*.

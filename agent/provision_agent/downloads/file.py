@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from typing import NamedTuple, Optional
 from urllib.parse import urlsplit
 
@@ -15,27 +14,24 @@ from ..contract import redaction
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
 from ..contract.steps import LEVELS, SIZE_ONLY, VERIFIED
-from ..host.file_lock import lockless_warning
 from ..run.context import Context
-from ..run.writing import folder_for
-from . import existing, landing, same_name
+from . import existing, landing, place, same_name
 from .engine.hasher import Hasher
-from .engine.part_file import Busy, Identity, PartFile
+from .engine.part_file import Identity, PartFile
 from .engine.pool import Pool
 from .engine.ranges import Extents
 from .engine.transfer import Changed, Transfer
 from .engine.watch import Watch
 from .existing import Wanted
 from .hosts import Hosts
-from .members import Members, summary
 from .names import Names, NameTaken, final_path, unsafe_path
+from .place import LOCK_AGAIN_S
 from .progress import Progress
 from .source_selector import Source, SourceSelector
 from .sources import local
 from .sources.lookup import Answer, Sources
-from .time_budget import Allowance, Stopped, TimeUp
+from .time_budget import Allowance, TimeUp
 
-LOCK_AGAIN_S = 0.5
 QUIET_WITHIN_S = 60.0
 
 
@@ -78,9 +74,7 @@ class Fetch:
         self._progress = Progress(self.report, item.limits.stall)
         self._part: Optional[PartFile] = None
         self._transfer: Optional[Transfer] = None
-        self._landed_before = 0
-        self._was_restarted = False
-        self._has_hash = True
+        self._landed_before, self._was_restarted, self._has_hash = 0, False, True
 
     @property
     def bytes_downloaded(self) -> int:
@@ -107,14 +101,9 @@ class Fetch:
 
     def foreseen_path(self) -> Optional[str]:
         """Where the file will be, as far as that is known before it is fetched."""
-        if not self.item.path.endswith("/"):
-            return self.item.path
-        recorded = existing.recorded_path(self._context, self.item)
-        if recorded is not None:
-            return recorded
-        names = (source.answer.name for source in self.selector.sources if source.answer is not None)
-        name = next((name for name in names if name), None)
-        return None if name is None else self.item.path + name
+        answers = (source.answer for source in self.selector.sources)
+        told = next((answer.name for answer in answers if answer is not None and answer.name), None)
+        return place.foreseen_path(self._context, self.item, told)
 
     def has_file(self) -> bool:
         """Has an earlier run brought it, and has nobody touched it since?"""
@@ -204,7 +193,8 @@ class Fetch:
         if self._part is None:
             if self._is_there(path, answer):
                 return self._skip(path)
-            self._spare_others_files(path)
+            if self.item.key != self.item.path and self._rival is None:
+                place.spare_others(self._context, path)
             if not self._take_part(path, answer):
                 return self._skip(path)
         landing.check_promise(self._promised, answer, path, self._access.secret_values)
@@ -225,17 +215,9 @@ class Fetch:
             ).wait()
         return self._settle(source, transfer)
 
-    def _spare_others_files(self, path: str) -> None:
-        """What a server calls its file replaces nothing that somebody else put there. Raises `conflict`."""
-        final = os.path.join(self._context.workspace, path)
-        is_named_here = self.item.key == self.item.path or self._rival is not None
-        if not is_named_here and os.path.lexists(final) and not existing.is_ours(self._context, final):
-            message = f"`{path}` is there already, and no run of provision made it: the server's file of that name differs"
-            raise Failure("conflict", message, case="name_taken")
-
     def _ask(self, source: Source) -> Answer:
-        answer, source.answer = source.answer, None
-        if answer is not None:
+        if source.answer is not None:
+            answer, source.answer = source.answer, None
             return answer
         self._allowance.await_host(source.host, self.report)
         with self._hosts.lookups(source.host):
@@ -247,8 +229,6 @@ class Fetch:
             )
         source.reached(answer, self._context.outages)
         return answer
-
-    # -- a name that several items want
 
     def _await_name(self, path: str) -> Optional[Download]:
         """The other item whose file has that name; None when it is ours. One that is fetching it is waited for."""
@@ -284,12 +264,8 @@ class Fetch:
 
     def _wanted(self, answer: Optional[Answer]) -> Wanted:
         """What the file must be, by the plan or else by what the source in use says."""
-        size, sha256 = self._size, self._sha256
-        if answer is not None:
-            size, sha256 = answer.size_bytes if size is None else size, sha256 or answer.sha256
-        return Wanted(size, sha256, self.selector.current.url)
-
-    # -- the transfer
+        wanted = self._promised
+        return wanted if answer is None else wanted.or_as_told(answer.size_bytes, answer.sha256)
 
     def _begin(self, source: Source, answer: Answer) -> Transfer:
         """See what is already there, and let the hash follow what comes."""
@@ -314,32 +290,25 @@ class Fetch:
             rank=self.rank,
             is_single=is_single,
         )
-        resumed = {"resumed_bytes": extents.landed} if extents.landed else {}
-        self.report("sized", total_bytes=size, **resumed)
+        self.report(
+            "sized", total_bytes=size, **({"resumed_bytes": extents.landed} if extents.landed else {})
+        )
         self._progress.begin(extents.landed, size)
         self._allowance.size_bytes, self._allowance.is_moving = size, self._progress.is_moving
         transfer.hasher = Hasher(self._part.descriptor, lambda: self._pool.frontier(transfer))
         return transfer
 
     def _take_part(self, path: str, answer: Answer) -> bool:
-        """Lock the part. Another process may have it: that one works for us; False when it has finished the file."""
+        """Lock the part; False when another process, which had it, has finished the file."""
         final = os.path.join(self._context.workspace, path)
-        part = final
-        if self._rival is not None:
-            folder, name = os.path.split(final)
-            part = os.path.join(folder, f"{name[:50]}.{existing.short(self.key)}")
         before = landing.signature(final)
-        is_told = False
-        while self._part is None:
-            try:
-                self._part = PartFile(part, folder_for(self._context, part))
-                if not self._part.is_locked:
-                    self._context.warn_once(lockless_warning(part))
-            except Busy:
-                if not is_told:
-                    self.report("waiting", host="", wait_s=LOCK_AGAIN_S, reason="another process fetches it")
-                is_told = True
-                self._allowance.sleep(LOCK_AGAIN_S)
+        waits = {"host": "", "wait_s": LOCK_AGAIN_S, "reason": "another process fetches it"}
+        self._part = place.locked_part(
+            self._context,
+            place.part_of(final, self.key, is_rival=self._rival is not None),
+            say_waits=lambda: self.report("waiting", **waits),
+            sleep=self._allowance.sleep,
+        )
         return landing.signature(final) == before or not self._is_there(path, answer)
 
     def _settle(self, source: Source, transfer: Transfer) -> str:
@@ -386,23 +355,8 @@ class Fetch:
         return sha256
 
     def _unpack(self, final: str, record: existing.FileRecord) -> None:
-        """See that what the archive brings is there: all of it, or what is missing or changed since."""
-        if self.item.unpack == "no":
-            return
-        members, stop = Members(self._context, self.item, final, record.sha256), self._allowance.is_stopped
-        if record.unpacked:
-            restored = members.restore(stop=stop)
-        else:
-            restored = []
-            members.unpack(stop=stop)
-        if stop():
-            raise Stopped
-        if restored:
-            names = summary(restored, self._context.workspace)
-            count = f"{len(restored)} of its files were missing or changed ({names})"
-            self._context.report("warning", message=f"{self.label}: {count}: unpacked again")
-        if not record.unpacked:
-            existing.keep(self._context, self.item, replace(record, unpacked=True))
+        stop = self._allowance.is_stopped
+        place.bring_members(self._context, self.item, final, record, label=self.label, stop=stop)
 
     def _is_settled_here(self, path: str) -> bool:
         """Is the right file at *path* already, its own or that of another item? Nobody is asked. Raises NameTaken."""
@@ -432,10 +386,7 @@ class Fetch:
     def _warn_of_substitute(self, path: str) -> None:
         """Another file than the one that was wanted is never taken in silence."""
         if self._instead_of is not None:
-            why = f"{self._instead_of.class_}: {self._instead_of.message}"
-            wanted = self.item.label
-            message = f"{wanted}: its substitute `{path}` stands in for it, since nobody has it ({why})"
-            self._context.report("warning", message=message)
+            place.warn_of_substitute(self._context, self.item, path, self._instead_of)
 
     def _withdraw(self) -> None:
         """End every connection and the hashing of the transfer in progress, so that the part may be changed."""
