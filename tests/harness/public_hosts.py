@@ -15,9 +15,10 @@ import json
 import re
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Callable  # noqa: UP035  (Python 3.8 has no other that can be written here)
 from urllib.parse import parse_qs, quote, urlsplit
 
 

@@ -195,6 +195,7 @@ class Pool:
                 rate=self._rate,
                 reuse=reuse,
                 sleep=self._stopped.wait,
+                learn_size=self._learn_size,
             )
         except Failure as error:
             failure = error
@@ -205,6 +206,11 @@ class Pool:
         finally:
             self._release(worker, transfer, claim, failure)
         return kept
+
+    def _learn_size(self, transfer: Transfer, size: int) -> None:
+        with self.guard:
+            if transfer.extents.size is None:
+                transfer.extents.learn_size(size)
 
     # -- bookkeeping; the lock is held
 

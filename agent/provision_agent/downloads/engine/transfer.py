@@ -137,6 +137,7 @@ def carry(
     rate: Rate,
     reuse: Optional[request.Connection],
     sleep: Callable[[float], object],
+    learn_size: Callable[[Transfer, int], None],
 ) -> Optional[request.Connection]:
     """Fetch the stretch *claim* of *transfer* through one request.
 
@@ -146,6 +147,7 @@ def carry(
         rate: The cap of all connections.
         reuse: An idle connection from before.
         sleep: Waits, but not longer than the engine lives.
+        learn_size: Takes the length of a file that only this answer tells, under the lock.
 
     Returns:
         The connection, if it can carry another request.
@@ -166,6 +168,9 @@ def carry(
     )
     try:
         _check(response, transfer, claim, access)
+        told = lookup.size_of(response) if transfer.is_single else None
+        if told is not None:
+            learn_size(transfer, told)
         claim.is_reused = response.connection is reuse
         claim.answered_at = time.monotonic()
         response.prepare(min(SILENCE_S, transfer.limits.stall.for_s))
