@@ -676,7 +676,6 @@ LEFT_OUT = {
         "credentials of its machines",
     ),
     "a file": ("file:///etc/shadow", "a file of the instance itself"),
-    "a program on the instance": ("http://localhost:8080/m.safetensors", "a program on the instance itself"),
 }
 
 

@@ -45,7 +45,7 @@ def test_a_valid_profile_is_one_line_of_counts(provision) -> None:
 
     assert (done.code, done.err) == (0, "")
     assert done.out == (
-        "comfyui-min is valid: 2 downloads (7.3 GB known), 2 repos, 3 checks, 1 service; 7 critical items\n"
+        "comfyui-min is valid: 2 downloads (7.3 GB known), 2 repos, 4 checks, 1 service; 8 critical items\n"
     )
 
 

@@ -179,10 +179,3 @@ def test_a_reader_that_goes_away_is_no_failure_of_the_run(here: Here, files: Fil
 
     assert done.returncode == 141, done.stderr
     assert b"Traceback" not in done.stderr
-
-
-def test_a_state_folder_that_cannot_be_written_is_this_machines_fault(here: Here, files: FileServer) -> None:
-    done = here.up(here.profile(profile_of(files)), environment={"XDG_STATE_HOME": "/proc/nope"})
-
-    assert (done.code, done.outcome["next"]) == (74, "retry")
-    assert "--known-hosts" in done.outcome["errors"][0]["hint"]

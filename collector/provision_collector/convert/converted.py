@@ -138,10 +138,9 @@ class Converted:
 
 
 def require_elsewhere(url: str) -> None:
-    """Let *url* pass if it can lead to another machine than the instance and its provider's own services.
+    """Let *url* pass if it leads neither into the instance's own disk nor to its provider's service of credentials.
 
-    What was shared by a stranger may name the address where a cloud gives out the machine's credentials, a file of the
-    machine, or a program on it; who means that writes it into the profile by hand.
+    What was shared by a stranger may name them; who means that writes it into the profile by hand.
 
     Raises:
         ValueError: it leads there; the text says where.
@@ -156,14 +155,6 @@ def require_elsewhere(url: str) -> None:
         host, "169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "100.100.100.200/32"
     ):
         raise ValueError(f"`{url}` is where a provider gives out the credentials of its machines")
-    if (
-        host == "localhost"
-        or host.endswith(".localhost")
-        or _is_within(host, "127.0.0.0/8", "::1/128", "0.0.0.0/8")
-    ):
-        raise ValueError(
-            f"`{url}` is a program on the instance itself: write it into the profile if you mean that"
-        )
 
 
 def _is_within(host: str, *networks: str) -> bool:
