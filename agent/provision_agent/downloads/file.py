@@ -271,13 +271,12 @@ class Fetch:
         """See what is already there, and let the hash follow what comes."""
         assert self._part is not None
         size = answer.size_bytes if answer.size_bytes is not None else self._size
-        is_file = urlsplit(answer.location).scheme == "file"
-        is_single = not is_file and (source.is_single or not answer.has_ranges or answer.size_bytes is None)
-        if is_single:
+        is_whole = source.is_single or not answer.has_ranges or answer.size_bytes is None
+        if is_single := is_whole and urlsplit(answer.location).scheme != "file":
             self._part.discard()
         identity = Identity.of(source.url, size, self._sha256 or answer.sha256, answer.validator)
-        # whole files may differ in length from one request to the next: the answer that brings this one says it
-        extents = Extents(self._size if is_single else size, self._part.begin(identity))
+        length = self._size if is_single else size  # a whole file's is told by the answer that brings it
+        extents = Extents(length, self._part.begin(identity))
         if not self._hosts.first_byte_s(answer.host):
             self._hosts.observe(answer.host, first_byte_s=answer.first_byte_s)
         self._transfer = transfer = Transfer(
