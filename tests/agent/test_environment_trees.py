@@ -178,7 +178,8 @@ def test_an_error_that_is_no_text_or_endless_is_an_answer_all_the_same(here: Sur
     """Foreign modules say what they like."""
     folder = os.path.dirname(here.write("odd/__init__.py", "raise OSError('\\udcff' + 'x' * 10**6)"))
 
-    told = probe.ask(sys.executable, answers.Node, folder, here.workspace, timeout_s=20)
+    asked = json.dumps([folder])
+    told = probe.ask(sys.executable, answers.Nodes, here.workspace, asked, timeout_s=20).imports[folder]
 
     assert told.error.startswith("OSError: ?xxx")
     assert len(told.error) <= 4000

@@ -132,7 +132,7 @@ def _update(row: dict[str, object], news: News) -> str:
         [found] = _read_runs({"runs": [news.found], "format": FORMAT})
     except ParseError as error:
         return f"the instance says what cannot be understood: {error}"
-    ours = {"run", "labels", "workspace", "name"}
+    ours = {"run", "labels", "workspace", "name", *(("state",) if "broken" in row else ())}
     told = (set(RunState("").to_json()) | {"is_alive"}) - ours
     row.update({name: found[name] for name in told if name in found})
     return ""
