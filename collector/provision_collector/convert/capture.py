@@ -58,7 +58,8 @@ def from_capture(found: CaptureAnswer, name: str) -> Converted:
             "name": name_of(name),
             "description": f"Captured from {name}",
             "workspace": found.workspace,
-        }
+        },
+        is_foreign=False,
     )
     for repo in found.repos:
         _add_repo(repo, made, has_packages=bool(found.packages))

@@ -42,6 +42,9 @@ class Converted:
     unresolved: list[str] = field(default_factory=list)
     """One sentence each: what is missing, where it was named, and what to write."""
 
+    is_foreign: bool = True
+    """It was made of what somebody else wrote; not so of an instance of the user's own."""
+
     def part(self, key: str) -> Item:
         """The mapping of the profile under *key*, made if there is none."""
         part = self.profile.setdefault(key, {})
@@ -79,7 +82,7 @@ class Converted:
             item = {**item, "url": download_url(str(item["url"]))}
             if not path.endswith("/"):
                 item["path"] = file_path(path)
-            require_elsewhere(str(item["url"]))
+            self._require_elsewhere(str(item["url"]))
         except ValueError as error:
             return self.unresolve(f"the download of `{item['path']}`: {error}")
         known = next((each for each in self.listed("downloads") if each["path"] == item["path"]), None)
@@ -92,7 +95,7 @@ class Converted:
         """Add a checkout; of two at one path the first stays."""
         try:
             repo = {**repo, "url": repo_url(str(repo["url"])), "path": file_path(str(repo["path"]))}
-            require_elsewhere(str(repo["url"]))
+            self._require_elsewhere(str(repo["url"]))
         except ValueError as error:
             return self.unresolve(f"the repo `{repo['path']}`: {error}")
         if self.profile.get("extends") == BASE and repo["path"] in OF_THE_BASE:
@@ -122,6 +125,10 @@ class Converted:
             literal(self.profile), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110
         )
         return for_editors(head + body)
+
+    def _require_elsewhere(self, url: str) -> None:
+        if self.is_foreign:
+            require_elsewhere(url)
 
     def _merge(self, known: Item, item: Item) -> None:
         hashes = {known.get("sha256"), item.get("sha256")} - {None}
