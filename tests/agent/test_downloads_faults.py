@@ -124,7 +124,9 @@ def test_a_page_is_quoted_without_the_secrets_in_it(bench, server):
 
     failure = bench.fetch_one(Download(url=url, path="m.gguf")).failure
 
-    assert "please log in as ***" in failure.message
+    assert "the server sent a page that asks for a login" in failure.message, (
+        "and its words, which hold a token, are not quoted"
+    )
     assert "hf_hush" not in str(bench.events)
     assert "abc" not in failure.message
 

@@ -117,7 +117,8 @@ def test_a_mirror_stops_at_the_size_that_it_may_have_and_goes_on_with_more(tmp_p
     mirror.close()
 
 
-def test_a_mirror_leaves_room_on_the_disk(tmp_path: Path) -> None:
+def test_a_mirror_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provision_collector.mirror.mirror.SHARE_IN_RESERVE", 1)  # all of this disk
     mirror = Mirror(tmp_path / "m.log", MirrorState(tmp_path / "s.json"), "log", reserve_bytes=1 << 62)
 
     assert mirror.is_full

@@ -69,7 +69,7 @@ def test_the_agent_fills_in_what_only_the_instance_knows(everything: Plan) -> No
 
 
 def test_a_profile_of_nothing_has_every_default() -> None:
-    assert plan_of("") == Plan(name="profile", workspace_fallback=True)
+    assert plan_of("") == Plan(name="profile", workspace_fallback=True, default_secrets=True)
 
 
 def test_gentle_hosts_stay_gentle_beside_those_of_the_profile() -> None:

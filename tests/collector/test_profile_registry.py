@@ -15,7 +15,13 @@ from provision_collector.profile.model_base import Part
 from provision_collector.profile.model_parts import ItemLimits, Limits
 from provision_collector.profile.notes import NOT_IN_PLAN, classes_in, fields_of
 
-SET_BY_THE_COMPILER = {"Plan.workspace_fallback", "Plan.steps", "Plan.secrets", "Plan.format"}
+SET_BY_THE_COMPILER = {
+    "Plan.workspace_fallback",
+    "Plan.steps",
+    "Plan.secrets",
+    "Plan.default_secrets",
+    "Plan.format",
+}
 """What no key of a profile says."""
 SET_BY_A_LOCK = {"Python.versions"}
 SET_BY_AN_AUDIT = {"Plan.repair"}

@@ -143,6 +143,7 @@ async def test_a_log_without_end_is_cut_and_the_run_is_followed_to_its_end(
         monkeypatch.setattr(watcher, "MAX_LOG_BYTES", 300)
     else:
         monkeypatch.setattr(watcher, "RESERVE_BYTES", 1 << 62)
+        monkeypatch.setattr("provision_collector.mirror.mirror.SHARE_IN_RESERVE", 1)
     async with await start(
         instance_of(here.instance, tmp_path),
         Profile.from_text(profile_of(files, levels=("critical",)), name="test.yaml"),

@@ -217,8 +217,10 @@ def test_a_changed_host_key_is_forgotten_by_the_command_that_is_named(here: Here
     assert here.up(well, within_s=LONG_S).code == 0
     known = Path(here.environment["XDG_STATE_HOME"]) / "provision" / "known_hosts"
     lines = known.read_text().splitlines()
+    key = str(here.folder / "third_key")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True, timeout=20)
     public = subprocess.run(
-        ["ssh-keygen", "-y", "-f", str(here.folder / "other_key")],
+        ["ssh-keygen", "-y", "-f", key],
         check=True,
         capture_output=True,
         text=True,

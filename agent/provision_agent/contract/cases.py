@@ -142,8 +142,8 @@ CASES: Dict[str, Case] = {
     "apt_broken": Case("on the instance: `apt-get install -f`, then the same command again", "fix_instance"),
     # -- repositories
     "private_repository": Case(
-        "the repository is private or does not exist: check the URL, or declare a token for its host under `secrets` "
-        "(`secrets: {GITHUB_TOKEN: {hosts: [github.com]}}`)"
+        "the repository is private or does not exist: check the URL, or declare a token for its host under `secrets`, such as "
+        "`GITHUB_TOKEN` with `hosts: [github.com]`"
     ),
     "submodule_protocol": Case(
         "submodules come by https or ssh only: leave `submodules: true` out, or list that repository under `repos:` with an "

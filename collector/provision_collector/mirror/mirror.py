@@ -26,6 +26,8 @@ READ_BYTES = 1 << 20
 SAMPLES, SAMPLE_BYTES = 16, 512
 RESERVE_BYTES = 256 << 20
 """Of this disk's free space is left to others: no instance can fill it."""
+SHARE_IN_RESERVE = 20
+"""Of a small disk no more than the twentieth part is kept back."""
 LOOK_FOR_ROOM_EVERY_BYTES = 8 << 20
 _NOTHING = Position()
 
@@ -190,7 +192,8 @@ class Mirror:
         room = (self._max_bytes or sys.maxsize) - self.length
         if self.length >= self._room_until:
             disk = os.fstatvfs(self._descriptor)
-            if disk.f_blocks and disk.f_bavail * disk.f_frsize < self._reserve_bytes:
+            reserve_bytes = min(self._reserve_bytes, disk.f_blocks * disk.f_frsize // SHARE_IN_RESERVE)
+            if disk.f_bavail * disk.f_frsize < reserve_bytes:
                 return 0
             self._room_until = self.length + LOOK_FOR_ROOM_EVERY_BYTES
         return room

@@ -66,7 +66,7 @@ class Inflater:
             How many; 0 when none came yet (or `at_end`).
 
         Raises:
-            Failure: `truncated`, when the body breaks off or is not what its head says; `size`, when it grows too large.
+            Failure: `truncated`, when the body breaks off; `not_a_model`, when it is not what its head says; `size`, when it grows too large.
         """
         if not view:
             return 0
@@ -102,9 +102,8 @@ class Inflater:
             ):  # `deflate` without its frame, as some servers send it
                 self._bits, self._zlib = -15, zlib.decompressobj(-15)
                 return self._inflate(most)
-            raise Failure(
-                "truncated", f"{self._host} sends what is not compressed as it says: {error}"
-            ) from None
+            class_ = "truncated" if self._has_begun else "not_a_model"
+            raise Failure(class_, f"{self._host} sends what is not compressed as it says: {error}") from None
         self._has_begun = self._has_begun or bool(self._rest)
         self._rest = self._zlib.unused_data if self._zlib.eof else self._zlib.unconsumed_tail
         return piece
