@@ -375,7 +375,9 @@ def test_what_a_failed_torch_layer_was_to_bring_nothing_else_brings(
     path = here.write("ui/requirements.txt", "harmless\n")
     packages.install_requirements(path, venv, here.context, order, "ui/requirements.txt", "required")
 
-    code = "import importlib.metadata as m; print(sorted(d.metadata['Name'].lower() for d in m.distributions()))"
+    code = (
+        "import importlib.metadata as m; print(sorted(d.metadata['Name'].lower() for d in m.distributions()))"
+    )
     there = subprocess.run([venv.python, "-c", code], check=True, stdout=subprocess.PIPE, timeout=20).stdout
     assert b"harmless" in there
     assert b"torch" not in there
