@@ -12,7 +12,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Dict, FrozenSet, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
 from urllib.parse import unquote
 
 from .parsing import ParseError, bounded, parse, to_json
@@ -36,8 +36,10 @@ from .plan_parts import (
 )
 from .redaction import public_url
 from .source_kinds import own_limits
-from .steps import STEP_NAMES
+from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
+
+ItemT = TypeVar("ItemT", bound=Item)
 
 
 @dataclass(frozen=True)
@@ -315,6 +317,15 @@ class Plan:
         """The items of *step*, in the plan's order; of `apt` and `python`, which have none of their own, nothing."""
         found = getattr(self, step, ())
         return tuple(item for item in found if hasattr(item, "level")) if isinstance(found, tuple) else ()
+
+    def chosen(self, step: str, items: Sequence[ItemT], levels: Tuple[str, ...] = LEVELS) -> List[ItemT]:
+        """The items that a run of the plan does; none of a step that it leaves out.
+
+        Args:
+            items: All of *step* in the plan.
+            levels: Those that are wanted now.
+        """
+        return [item for item in items if item.level in levels] if step in self.steps else []
 
     def knows(self, key: str) -> bool:
         """Whether an item with this key is one of the plan's, or one that its items bring with them."""

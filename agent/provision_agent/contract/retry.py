@@ -32,7 +32,16 @@ def full_jitter_s(
 
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 (the "full jitter" variant).
     """
-    return rand() * min(cap_s, base_s * 2.0 ** min(max(failures - 1, 0), 32))
+    return rand() * _widest_s(failures, base_s, cap_s)
+
+
+def equal_jitter_s(failures: int, *, base_s: float, cap_s: float, rand: Rand = random.random) -> float:
+    """As `full_jitter_s`, and at least half of the widest wait: for what must not be asked again at once (same source)."""
+    return (0.5 + rand() / 2) * _widest_s(failures, base_s, cap_s)
+
+
+def _widest_s(failures: int, base_s: float, cap_s: float) -> float:
+    return min(cap_s, base_s * 2.0 ** min(max(failures - 1, 0), 32))
 
 
 @dataclass(frozen=True)

@@ -204,9 +204,7 @@ class PatientAttempts(retry.Attempts):
 
 
 def _wait_s(failures: int, rand: retry.Rand = random.random) -> float:
-    """Twice as long after each failure; jittered, so that many instances do not come back at once."""
-    widest_s = min(WIDEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 16))
-    return widest_s * (0.5 + rand() / 2)
+    return retry.equal_jitter_s(failures, base_s=FIRST_WAIT_S, cap_s=WIDEST_WAIT_S, rand=rand)
 
 
 def tried(failure: Failure, for_s: float) -> Failure:

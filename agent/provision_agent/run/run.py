@@ -19,7 +19,7 @@ from ..contract.messages import read_message
 from ..contract.parsing import to_json
 from ..contract.plan import Download, Plan
 from ..contract.redaction import public_url
-from ..contract.steps import LEVELS, STEP_NAMES
+from ..contract.steps import STEP_NAMES
 from ..downloads import Downloads, Sources
 from ..downloads.preflight import Preflight
 from ..downloads.sources import repositories
@@ -37,7 +37,7 @@ from .keeper import Orphanage, close_run
 from .outages import Outages
 from .record import Handed, read_plan, read_record
 from .service_runner import Services
-from .stages import ItemT, Stages, chosen, settle
+from .stages import Stages, settle
 from .state import StateFile
 from .step_runner import Items
 from .tally import Tally
@@ -192,7 +192,9 @@ class Run:
 
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
-        wanted = [item for item in self._chosen("downloads", self._plan.downloads) if self._is_wanted(item)]
+        wanted = [
+            item for item in self._plan.chosen("downloads", self._plan.downloads) if self._is_wanted(item)
+        ]
         files, unlisted, found = self._ask_sources(wanted)
         for item, failure in unlisted:
             about = {"item": item.label, "key": item.key, "level": item.level, "url": public_url(item.url)}
@@ -285,7 +287,9 @@ class Run:
         assert self._downloads is not None
         stages = Stages(self._plan, self._items, self._tally, self._downloads, self._is_over)
         if stages.until_usable(self._facts):
-            asks = any(check.service for check in self._chosen("checks", self._plan.checks, ("critical",)))
+            asks = any(
+                check.service for check in self._plan.chosen("checks", self._plan.checks, ("critical",))
+            )
             if not asks:
                 self._say_validation()
             self._services.start("usable", self._facts)
@@ -299,7 +303,7 @@ class Run:
             self._say_if_usable()
 
     def _say_validation(self) -> None:
-        if self._chosen("checks", self._plan.checks, ("critical",)):
+        if self._plan.chosen("checks", self._plan.checks, ("critical",)):
             self._journal.say(log_lines.validation_lines(self._tally.missing_checks("critical")))
 
     def _say_if_usable(self) -> None:
@@ -318,16 +322,13 @@ class Run:
 
     # -- facts about the plan
 
-    def _chosen(self, step: str, items: Sequence[ItemT], levels: Tuple[str, ...] = LEVELS) -> List[ItemT]:
-        return chosen(self._plan, step, items, levels)
-
     def _has_critical(self) -> bool:
         plan = self._plan
         has_python = bool(plan.python is not None and "python" in plan.steps)
         return (
             bool(self._selected_apt())
             or has_python
-            or any(self._chosen(step, plan.items(step), ("critical",)) for step in STEP_NAMES)
+            or any(self._plan.chosen(step, plan.items(step), ("critical",)) for step in STEP_NAMES)
         )
 
     def _bytes_downloaded(self) -> int:

@@ -37,7 +37,6 @@ class _Served:
 
     service: Service
     is_new: bool = True
-    is_ready: bool = False
     is_said: bool = False
     """That it waits for its start was reported."""
     is_given_up: bool = False
@@ -74,7 +73,7 @@ class Services:
     def start(self, when: str, facts: Mapping[str, object]) -> None:
         """Start what belongs to `usable` or to `complete`, one after the other, and check what is critical of it."""
         self._has_gpu = bool(facts.get("gpus"))
-        for service in self._plan.services if "services" in self._plan.steps else ():
+        for service in self._plan.chosen("services", self._plan.services):
             if service.start == when:
                 self._start(service)
                 self._check(service, ("critical",))
@@ -98,7 +97,7 @@ class Services:
                 self._restart_at_last(served, restarting.reason_of(found))
             if not self._is_over():
                 self._judge(served, is_last=True)
-        for service in self._plan.services if "services" in self._plan.steps else ():
+        for service in self._plan.chosen("services", self._plan.services):
             self._check(service, ("required", "optional"))
         self._items.settle_doubts()
 
@@ -156,7 +155,6 @@ class Services:
             message = f"`{served.service.name}` did not take {kept - taken} of its {kept} prompts again"
             self._context.report("warning", message=message)
         judge.require_clean_log(served.service, self._context)
-        served.is_ready = True
 
     def _renew(self, served: _Served) -> None:
         """A service that ran before this run has not loaded what came since: start it anew if it has nothing to do."""
@@ -308,12 +306,12 @@ class Services:
                 self._items.judged(repos[path], failure)
 
     def _nodes(self, service: Service) -> List[Repo]:
-        wanted = self._plan.repos if "repos" in self._plan.steps else ()
+        wanted = self._plan.chosen("repos", self._plan.repos)
         return [repo for repo in wanted if judge.loads(service, repo, self._context)]
 
     def _check(self, service: Service, levels: Tuple[str, ...]) -> None:
-        for check in self._plan.checks if "checks" in self._plan.steps else ():
-            if isinstance(check, Check) and check.service == service.name and check.level in levels:
+        for check in self._plan.chosen("checks", self._plan.checks, levels):
+            if isinstance(check, Check) and check.service == service.name:
                 self._items.do("checks", check)
 
     def _say(self, service: Service, message: str) -> None:

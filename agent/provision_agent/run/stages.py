@@ -7,7 +7,7 @@ their order, when what they may need of that level is there.
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Callable, List, Mapping, Optional, Sequence, Tuple, TypeVar
+from typing import Callable, Mapping, Optional, Tuple, TypeVar
 
 from ..contract.plan import Check, Plan, Repo
 from ..contract.plan_parts import Item
@@ -20,7 +20,6 @@ from .tally import Tally
 CLONES_AT_ONCE = 4
 
 T = TypeVar("T")
-ItemT = TypeVar("ItemT", bound=Item)
 
 
 class Stages:
@@ -41,11 +40,11 @@ class Stages:
 
     def until_usable(self, facts: Mapping[str, object]) -> bool:
         """Begin everything, and wait for all that is critical up to its checks; False when the run is over first."""
-        if chosen(self._plan, "downloads", self._plan.downloads):
+        if self._plan.chosen("downloads", self._plan.downloads):
             self._tally.start("downloads")
             self._downloads.start()
         wanted = sorted(
-            chosen(self._plan, "repos", self._plan.repos), key=lambda repo: LEVELS.index(repo.level)
+            self._plan.chosen("repos", self._plan.repos), key=lambda repo: LEVELS.index(repo.level)
         )
         self._checkouts = [(repo, self._clones.submit(self._items.checkout, repo, facts)) for repo in wanted]
         self._environment = self._installs.submit(self._items.environment, facts, self._checkouts)
@@ -65,7 +64,7 @@ class Stages:
         """At what is critical: it may have come with the rest, or gone."""
         for step in SEQUENTIAL:
             if STEPS[step].only_looks:
-                for item in chosen(self._plan, step, self._plan.items(step), ("critical",)):
+                for item in self._plan.chosen(step, self._plan.items(step), ("critical",)):
                     if self._tally.is_failed(step, item.key):
                         self._items.do(step, item)
                     else:
@@ -73,7 +72,7 @@ class Stages:
 
     def _stage(self, levels: Tuple[str, ...], meanwhile: Optional[Callable[[], None]] = None) -> bool:
         is_last = "optional" in levels
-        is_settled = not chosen(self._plan, "files", self._plan.files, levels)
+        is_settled = not self._plan.chosen("files", self._plan.files, levels)
         if self._environment is not None:
             self._await(self._environment)
         for repo, checkout in self._checkouts:
@@ -89,7 +88,7 @@ class Stages:
         if is_last:
             self._tally.finish("downloads")
         for step in SEQUENTIAL:
-            for item in chosen(self._plan, step, self._plan.items(step), levels):
+            for item in self._plan.chosen(step, self._plan.items(step), levels):
                 if not self._waits_for_a_service(item):
                     self._items.do(step, item)
             if is_last and not STEPS[step].only_looks:
@@ -119,16 +118,6 @@ class Stages:
             if meanwhile is not None:
                 meanwhile()
         return None
-
-
-def chosen(plan: Plan, step: str, items: Sequence[ItemT], levels: Tuple[str, ...] = LEVELS) -> List[ItemT]:
-    """The items that a run of *plan* does; none of a step that it leaves out.
-
-    Args:
-        items: All of *step* in the plan.
-        levels: Those that are wanted now.
-    """
-    return [item for item in items if item.level in levels] if step in plan.steps else []
 
 
 def settle(downloads: Downloads, tally: Tally) -> None:

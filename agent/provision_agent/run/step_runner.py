@@ -203,7 +203,7 @@ class Items:
 
     def judge_of(self, repo: Repo) -> Optional[Service]:
         """The service that will say whether it loads the node *repo*; None when none of the plan's does."""
-        wanted = self._plan.services if "services" in self._plan.steps else ()
+        wanted = self._plan.chosen("services", self._plan.services)
         return next((each for each in wanted if judge.loads(each, repo, self._context)), None)
 
     def judged(self, repo: Repo, failure: Optional[Failure]) -> None:
