@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,26 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.root.mkdir()
     yield made
     made.cancelled.set()
+
+
+@pytest.fixture
+def bare_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip and uv know no settings but those of the test, and what failed is tried again soon."""
+    from provision_agent.steps.python import installer
+
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
+
+
+@pytest.fixture
+def uv() -> str:
+    """The path of a real uv."""
+    here = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+    if here is None:
+        pytest.skip("there is no uv here")
+    return here
 
 
 @pytest.fixture

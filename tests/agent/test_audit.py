@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import stat
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,16 +18,7 @@ from provision_agent.contract.plan import Download, File, Plan, Repo
 from provision_agent.steps import files, repos
 
 CONTENT = Content.safetensors(50_000)
-
-
-def archive() -> Content:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as made:
-        for name in ("a.txt", "bin/run"):
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = (stat.S_IFREG | (0o755 if "/" in name else 0o644)) << 16
-            made.writestr(entry, name * 20)
-    return Content.of(out.getvalue())
+ARCHIVE = Content.zip({"a.txt": 0o644, "bin/run": 0o755})
 
 
 class Stand:
@@ -45,7 +33,7 @@ class Stand:
             workspace=str(bench.root),
             downloads=(
                 Download(url=server.add("/m", CONTENT), path="m/model.safetensors", level="critical"),
-                Download(url=server.add("/a.zip", archive()), path="tools/a.zip", unpack="zip"),
+                Download(url=server.add("/a.zip", ARCHIVE), path="tools/a.zip", unpack="zip"),
             ),
             repos=(Repo(url=origin.url, path="ui", ref=commit),),
             files=(File(path="conf/x.yaml", content="a: 1\n", mode="0640"),),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -49,12 +47,9 @@ def venv(tmp_path: Path) -> Venv:
 
 
 @pytest.fixture
-def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def uv(uv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The real uv, on PATH."""
-    here = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
-    if here is None:
-        pytest.skip("there is no uv here")
-    return put_on_path(tmp_path, monkeypatch, f'exec {here} "$@"')
+    return put_on_path(tmp_path, monkeypatch, f'exec {uv} "$@"')
 
 
 def put_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> str:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +22,8 @@ NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
 
 
 @pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
+def index(bare_pip: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
     with PackageIndex() as index:
-        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("PIP_INDEX_URL", index.url)
         index.add("numpy", "1.26.4")
         index.add("numpy", "2.1.0")
@@ -256,15 +249,6 @@ def test_an_old_pip_that_cannot_be_updated_is_a_warning(
     assert "is old and cannot be updated" in here.of("warning")[0]["message"]
     assert version_in(venv, "sympy") == "1.13"
     assert not os.path.exists(left)
-
-
-@pytest.fixture
-def uv() -> str:
-    """The path of a real uv."""
-    here = shutil.which("uv", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
-    if here is None:
-        pytest.skip("there is no uv here")
-    return here
 
 
 def offer_uv(index: PackageIndex, script: str) -> None:

@@ -16,7 +16,7 @@ from harness.package_index import PackageIndex
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Check, Layer, Python
 from provision_agent.steps import checks
-from provision_agent.steps.python import installer, layer_record, packages
+from provision_agent.steps.python import layer_record, packages
 from provision_agent.steps.python.imports import Ladder
 from provision_agent.steps.python.venv import Venv
 
@@ -26,12 +26,8 @@ TOOL = "#!python\nprint('hello')\n"
 
 
 @pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
+def index(bare_pip: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
     with PackageIndex() as index:
-        monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
         monkeypatch.setenv("PIP_INDEX_URL", index.url)
         index.add("six", "1.16", files={"six.py": "VALUE = 6\n", "six-1.16.data/scripts/six-tool": TOOL})
         index.add(
@@ -257,11 +253,11 @@ def test_a_module_that_no_layer_brings_fails_its_check_at_once(
     assert [event["item"] for event in here.of("check_failed")] == ["other"]
 
 
-@pytest.mark.skipif(shutil.which("uv") is None, reason="there is no uv on this machine")
 def test_what_uv_linked_to_its_cache_and_somebody_spoilt_there_comes_from_the_index(
-    index: PackageIndex, here: Surroundings, venv: Venv
+    index: PackageIndex, here: Surroundings, venv: Venv, uv: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that is cut short in place is cut short in uv's cache as well: it is the same file."""
+    monkeypatch.setenv("PATH", f"{os.path.dirname(uv)}{os.pathsep}{os.environ['PATH']}")
     order = replace(ORDER, installer="uv")
     packages.install(order, venv, here.context, NO_GPU)
     os.truncate(site(venv, "names/core.py"), 0)

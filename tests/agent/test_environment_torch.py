@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from provision_agent.contract.failures import Failure
 from provision_agent.contract.findings import Facts
 from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Layer, Python, Torch
-from provision_agent.steps.python import companions, installer, packages
+from provision_agent.steps.python import companions, packages
 from provision_agent.steps.python.builds import candidates
 from provision_agent.steps.python.venv import Venv
 
@@ -75,11 +74,7 @@ def test_an_accelerator_in_the_profile_is_taken_as_it_is() -> None:
 
 
 @pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
-    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+def index(bare_pip: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
     monkeypatch.setenv("FAKE_GPU", "1")
     with PackageIndex() as index:
         monkeypatch.setenv("PROVISION_TORCH_INDEX", f"{index.base}/whl")

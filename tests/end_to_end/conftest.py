@@ -20,6 +20,7 @@ from provision_collector.demo.instance import EmbeddedInstance
 
 if TYPE_CHECKING:
     from .collecting import Case
+    from .server import Server
 
 PROVISION = str(Path(sys.executable).with_name("provision"))
 WITHIN_S = 25.0
@@ -231,6 +232,17 @@ def case(here: Here) -> Iterator[Case]:
 def files() -> Iterator[FileServer]:
     with FileServer() as server:
         yield server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A `provision serve` of the test's own."""
+    from .server import Server
+
+    made = Server(tmp_path / "server")
+    made.start()
+    yield made
+    made.close()
 
 
 def eventually(condition: Callable[[], Any], within_s: float = 15.0) -> Any:

@@ -158,8 +158,15 @@ def _downloads() -> list[Row]:
 
     page = Fault(status=200, body=b"<!doctype html><html>moved</html>", headers={"Content-Type": "text/html"})
 
-    def is_well_again(name: str) -> Callable[[Stage], None]:
-        return lambda stage: stage.files.set_faults(f"/{name}.safetensors")
+    def passing(name: str, class_: str, fault: Fault) -> Row:
+        """The same file of the same server, once that is well again."""
+        return row(
+            name,
+            class_,
+            faulty(name, fault),
+            follow=lambda stage: stage.files.set_faults(f"/{name}.safetensors"),
+            mended=file(name, lambda stage: stage.files.url(f"/{name}.safetensors")),
+        )
 
     def trust(stage: Stage) -> None:
         with stage.bundle.open("ab") as bundle:
@@ -224,27 +231,9 @@ def _downloads() -> list[Row]:
             case="unknown_host",
             next="fix_profile",
         ),
-        row(
-            "broken",
-            "upstream_down",
-            faulty("broken", Fault(status=500)),
-            follow=is_well_again("broken"),
-            mended=file("broken", lambda stage: stage.files.url("/broken.safetensors")),
-        ),
-        row(
-            "cut",
-            "truncated",
-            faulty("cut", Fault(end_after=1000)),
-            follow=is_well_again("cut"),
-            mended=file("cut", lambda stage: stage.files.url("/cut.safetensors")),
-        ),
-        row(
-            "mute",
-            "stalled",
-            faulty("mute", Fault(stall_after=1000)),
-            follow=is_well_again("mute"),
-            mended=file("mute", lambda stage: stage.files.url("/mute.safetensors")),
-        ),
+        passing("broken", "upstream_down", Fault(status=500)),
+        passing("cut", "truncated", Fault(end_after=1000)),
+        passing("mute", "stalled", Fault(stall_after=1000)),
         row(
             "refused",
             "not_found",

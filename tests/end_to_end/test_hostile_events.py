@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +51,6 @@ BAD = {
     "no time": line("run_started", ts="yesterday", deadline_s=3600),
     "no object": b"5\n",
 }
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
-    server.start()
-    yield server
-    server.close()
 
 
 def write(events: Path, *lines: bytes) -> None:

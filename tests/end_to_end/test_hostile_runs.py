@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -54,14 +53,6 @@ SAID = {
     "liar": "the instance wrote an event that no agent writes: ",
     "babbler": "the instance wrote an event that no agent writes: ",
 }
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
-    server.start()
-    yield server
-    server.close()
 
 
 def body_of(instance: HostileInstance, run: str) -> dict[str, Any]:

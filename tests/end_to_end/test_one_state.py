@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
-import stat
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from .conftest import Here
 from .test_planning import at
 
 CONTENT = Content.safetensors(1 << 20)
+ARCHIVE = Content.zip({"a.txt": 0o644, "bin/run": 0o755})
 
 
 @pytest.fixture
@@ -36,18 +34,8 @@ def instance_environment(index: PackageIndex) -> dict[str, str]:
     return index.environment
 
 
-def archive() -> Content:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as made:
-        for name in ("a.txt", "bin/run"):
-            entry = zipfile.ZipInfo(name)
-            entry.external_attr = (stat.S_IFREG | (0o755 if "/" in name else 0o644)) << 16
-            made.writestr(entry, name * 20)
-    return Content.of(out.getvalue())
-
-
 def profile_of(files: FileServer, origin: Origin, commit: str) -> str:
-    model, pack = files.add("/m.safetensors", CONTENT), files.add("/a.zip", archive())
+    model, pack = files.add("/m.safetensors", CONTENT), files.add("/a.zip", ARCHIVE)
     return f"""
 version: 1
 name: state

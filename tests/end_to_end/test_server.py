@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -22,14 +21,6 @@ from .server import Follower, Server, assert_whole
 from .test_up import SIZE, free_port, profile_of
 
 SLOW = 100_000
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
-    server.start()
-    yield server
-    server.close()
 
 
 def order(instance: EmbeddedInstance, profile: str, **more: Any) -> dict[str, Any]:

@@ -38,14 +38,6 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
-    server.start()
-    yield server
-    server.close()
-
-
 def page_of(browser: Browser, server: Server, **options: object) -> Page:
     """A fresh browser window, logged in by the printed link; an error on the page fails the test."""
     page = browser.new_context(**options).new_page()  # type: ignore[arg-type]

@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ ENDLESS = (
     + "variables: {a: b}\nfiles:\n"
     + "".join(f"  - {{path: 'p{i}', content: '{'${a}' * 900}'}}\n" for i in range(260))
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "server")
-    server.start()
-    yield server
-    server.close()
 
 
 def asked(server: Server, text: str, **more: Any) -> Answer:

@@ -6,10 +6,14 @@ Two blocks of one content never look alike, so a byte written to the wrong place
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import random
+import stat
 import struct
+import zipfile
+from collections.abc import Mapping
 
 BLOCK = 1 << 20
 
@@ -35,6 +39,17 @@ class Content:
         tensor = {"dtype": "U8", "shape": [count], "data_offsets": [0, count]}
         header = json.dumps({"weight": tensor}).encode().ljust(120)
         return cls(size, seed, head=struct.pack("<Q", len(header)) + header)
+
+    @classmethod
+    def zip(cls, modes: Mapping[str, int]) -> Content:
+        """A zip archive whose members have these names and modes, and their name twenty times as content."""
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w") as made:
+            for name, mode in modes.items():
+                entry = zipfile.ZipInfo(name)
+                entry.external_attr = (stat.S_IFREG | mode) << 16
+                made.writestr(entry, name * 20)
+        return cls.of(out.getvalue())
 
     def read(self, offset: int, length: int) -> memoryview:
         """Up to *length* bytes from *offset*; fewer at the end and at a block's end, none only at the end."""
