@@ -17,8 +17,11 @@ from urllib.parse import unquote
 
 from .parsing import ParseError, bounded, parse, to_json
 from .plan_json import expand, map_strings, without_defaults
+from .plan_packages import LockedEnvironment, PackageIndex
 from .plan_parts import (
     MAX_CONTENT_CHARS,
+    Basic,
+    HeaderSecret,
     Item,
     ItemLimits,
     Limits,
@@ -73,21 +76,6 @@ def download_key(path: str, url: str) -> str:
 
 
 @dataclass(frozen=True)
-class HeaderSecret:
-    """The secret whose value a header has."""
-
-    secret: str
-
-
-@dataclass(frozen=True)
-class Basic:
-    """A login by name and password; the password is the value of a secret."""
-
-    user: str
-    secret: str
-
-
-@dataclass(frozen=True)
 class Download:
     """One file. A `path` that ends in ``/`` takes the server's name. `unpack` is no | auto | zip | tar.
 
@@ -123,11 +111,16 @@ class Download:
 
 @dataclass(frozen=True)
 class Torch:
-    """Candidate versions in order of preference; `extras` are installed from the same index."""
+    """Candidate versions in order of preference; `extras` are installed from the same index.
+
+    `index` stands in place of torch's own, ``{accelerator}`` in it for the build; `find_links` are pages or folders of wheels.
+    """
 
     versions: Tuple[str, ...] = ()
     accelerator: str = "auto"
     extras: Tuple[str, ...] = ()
+    index: Optional[str] = None
+    find_links: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +136,8 @@ class Layer:
 class Python:
     """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it.
 
-    `versions` (``name==version``) are a lock's: no install may bring another version of these.
+    `versions` (``name==version``) are a lock's: no install may bring another version of these. With `locked` nothing but
+    its wheels is installed.
     """
 
     venv: str = "auto"
@@ -154,6 +148,8 @@ class Python:
     remove: Tuple[str, ...] = ()
     protect: Tuple[str, ...] = ()
     versions: Tuple[str, ...] = ()
+    indexes: Tuple[PackageIndex, ...] = ()
+    locked: Optional[LockedEnvironment] = None
 
 
 @dataclass(frozen=True)
