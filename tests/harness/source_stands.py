@@ -209,24 +209,67 @@ def dropbox() -> Stand:
     return Stand(answer, storage, f"https://www.dropbox.com/scl/fi/abc/{NAME}?rlkey=k&dl=0")
 
 
-def github() -> Stand:
-    """Files of releases, which redirect to a storage for five minutes. What is private is not found."""
-    storage = Storage("release-assets.githubusercontent.com", _files())
+@dataclass
+class GitHubReleases:
+    """GitHub's API of releases, its public links, and the storage behind both, which lives five minutes.
 
-    def answer(asked: Asked) -> Reply:
+    What is private is not found by who may not see it, and never by the public link. References:
+    https://docs.github.com/en/rest/releases/releases#get-a-release-by-tag-name,
+    https://docs.github.com/en/rest/releases/assets#get-a-release-asset ("set the Accept header to
+    application/octet-stream"; a redirect or the file), and "rate limits for the REST API" for `limited`.
+    """
+
+    storage: Storage
+    limited: bool = False
+    """Who shows no token has used up his requests of this hour."""
+    tag: str = "v1"
+
+    def answer(self, asked: Asked) -> Reply:
+        """What it answers."""
         name = asked.path.rpartition("/")[2]
-        if asked.host == storage.host:
-            return storage.answer(asked, name)
-        if name not in storage.files or not _may(asked, name):
-            return Reply(404)
-        return Reply(302, headers={"Location": storage.sign(name)})
+        if asked.host == self.storage.host:
+            return self.storage.answer(asked, name)
+        path = asked.path.lstrip("/").split("/")
+        if asked.host == "api.github.com":
+            if self.limited and "authorization" not in asked.headers:
+                return Reply(403, headers={"X-RateLimit-Remaining": "0", "X-RateLimit-Limit": "60"})
+            return self._api(asked, path)
+        is_link = path[:2] == ["owner", "repo"] and path[2:4] == ["releases", "download"]
+        if is_link and path[4:] in ([self.tag, NAME], ["v2", NAME]):
+            return Reply(302, headers={"Location": self.storage.sign(name)})
+        return Reply(404)
 
-    at = "https://github.com/owner/repo/releases/download/v1/"
+    def _api(self, asked: Asked, path: list[str]) -> Reply:
+        assets = {"repo": (11, NAME, 1), "private": (12, "private.safetensors", 2)}
+        known = assets.get(path[2]) if path[:2] == ["repos", "owner"] else None
+        if known is None or not _may(asked, path[2]):
+            return Reply(404, b'{"message": "Not Found"}')
+        number, name, seed = known
+        if path[3:] == ["releases", "assets", str(number)]:
+            if asked.headers.get("accept") != "application/octet-stream":
+                return Reply(body=b'{"id": 1}', headers={"Content-Type": "application/json"})
+            return Reply(302, headers={"Location": self.storage.sign(name)})
+        tags = {"tags/" + self.tag: self.tag, "latest": "v2"}
+        tag = tags.get("/".join(path[4:]), "")
+        if path[3:] and not tag:
+            return Reply(404, b'{"message": "Not Found"}')
+        asset = {"id": number, "name": name, "digest": f"sha256:{content(seed).sha256}"}
+        release = {
+            "id": 1,
+            "tag_name": tag,
+            "assets": [asset, {"id": 13, "name": "notes.txt", "digest": None}],
+        }
+        return Reply(body=json.dumps(release).encode(), headers={"Content-Type": "application/json"})
+
+
+def github() -> Stand:
+    """Files of releases."""
+    releases = GitHubReleases(Storage("release-assets.githubusercontent.com", _files()))
     return Stand(
-        answer,
-        storage,
-        at + NAME,
-        at + "private.safetensors",
+        releases.answer,
+        releases.storage,
+        f"github://owner/repo@v1/{NAME}",
+        "github://owner/private@v1/private.safetensors",
         "GITHUB_TOKEN",
         ("github.com", "api.github.com"),
     )

@@ -151,8 +151,17 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
         offers=Offers(ranges="yes, one connection", renewal=_RENEWED),
     ),
     "github": SourceKind(
+        forms=(
+            Form(
+                "github://",
+                r"github://[^/@]+/[^/@]+@[^@]+/[^/@]+",
+                "`github://OWNER/REPO@TAG/ASSET`, a file of a release; `@latest` is the newest",
+            ),
+        ),
         hosts=(Host("github.com"),),
-        offers=Offers(login="`GITHUB_TOKEN`", ranges="yes", renewal=_RENEWED),
+        offers=Offers(
+            login="`GITHUB_TOKEN`", ranges="yes", hash="sha256, of files of releases", renewal=_RENEWED
+        ),
     ),
     "bucket": SourceKind(
         forms=(
