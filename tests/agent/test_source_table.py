@@ -132,6 +132,38 @@ def test_a_kind_of_source_offers_what_the_table_says(
         getattr(Trial(kind, stand, hosts, bench), column)()
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_an_address_that_has_expired_is_asked_for_anew_whatever_its_storage_answers(
+    status: int, bench: Bench, certificate_of_all: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = STANDS["http"]()
+    stand.storage.status = status
+    monkeypatch.setenv("SSL_CERT_FILE", certificate_of_all)
+    with PublicHosts(stand.answer, certificate_of_all) as hosts:
+        monkeypatch.setenv("https_proxy", hosts.proxy)
+        Trial("http", stand, hosts, bench).renewal()
+
+
+def test_an_address_that_expired_while_the_file_waited_is_asked_for_anew(
+    bench: Bench, certificate_of_all: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = STANDS["github"]()
+    monkeypatch.setenv("SSL_CERT_FILE", certificate_of_all)
+    with PublicHosts(stand.answer, certificate_of_all) as hosts:
+        monkeypatch.setenv("https_proxy", hosts.proxy)
+        engine = bench.engine(Download(url=stand.url, path=NAME, limits=quick(attempts=2)))
+        try:
+            engine.preflight()
+            stand.storage.dead.update(str(number) for number in range(1, stand.storage.signed + 1))
+            engine.start()
+            assert engine.wait()
+        finally:
+            engine.stop()
+
+        assert engine.results()[NAME].state == "ok"
+        assert bench.named("retried") == [], "that is nobody's failure"
+
+
 def test_a_file_of_this_disk_is_copied_and_asks_nobody(bench: Bench, tmp_path: Path) -> None:
     offers = SOURCE_KINDS["local"].offers
     source = tmp_path / "source.safetensors"
