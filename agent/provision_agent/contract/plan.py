@@ -80,7 +80,7 @@ class Download:
     """One file. A `path` that ends in ``/`` takes the server's name. `unpack` is no | auto | zip | tar.
 
     Where `url` means a whole repository, its files: those that match any of `include` (all, if that is empty) and
-    none of `exclude`. `headers` and `basic` go to the https origin of `url` and nowhere else.
+    none of `exclude`; `layout` is files | hub, which is that of the hub's own cache. `headers` and `basic` go to the https origin of `url` and nowhere else.
     """
 
     url: str
@@ -95,6 +95,7 @@ class Download:
     unpack: str = bounded("no", one_of=("no", "auto", "zip", "tar"))
     include: Tuple[str, ...] = ()
     exclude: Tuple[str, ...] = ()
+    layout: str = bounded("files", one_of=("files", "hub"))
     headers: Dict[str, HeaderSecret] = bounded(factory=dict, max_entries=32)
     basic: Optional[Basic] = None
 
