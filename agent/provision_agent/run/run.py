@@ -148,6 +148,7 @@ class Run:
             self._tally.fail("run", "run", "critical", Failure("bug", f"{type(error).__name__}: {error}"))
         finally:
             pulse.stop()
+            self._items.close()
             if self._downloads is not None:
                 self._downloads.stop()
                 self._settle_downloads()
@@ -285,6 +286,7 @@ class Run:
 
     def _work(self) -> None:
         assert self._downloads is not None
+        self._items.share(self._downloads.line)
         stages = Stages(self._plan, self._items, self._tally, self._downloads, self._is_over)
         if stages.until_usable(self._facts):
             asks = any(
@@ -333,4 +335,4 @@ class Run:
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}
-        return sum(result.bytes_downloaded for result in results.values())
+        return sum(result.bytes_downloaded for result in results.values()) + self._items.wheel_bytes
