@@ -97,7 +97,7 @@ class Items:
             checkouts: What goes on meanwhile; a layer of requirements waits for the repository that holds them.
         """
         orphans.end(self._context)
-        wanted = self._plan.apt if "apt" in self._plan.steps else ()
+        wanted = self._plan.system_packages if "apt" in self._plan.steps else ()
         if wanted:
             self.attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
             self._tally.finish("apt")
@@ -134,7 +134,7 @@ class Items:
     def checkout(self, repo: Repo, found: Mapping[str, object]) -> bool:
         """True when the repository is there at its ref; git itself may have to be installed first."""
         orphans.end(self._context)
-        if not found.get("git") and "git" in self._plan.apt and "apt" in self._plan.steps:
+        if not found.get("git") and "git" in self._plan.system_packages and "apt" in self._plan.steps:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
         work = lambda: repos.checkout(repo, self._context, sets_aside=self._plan.repair)  # noqa: E731

@@ -175,7 +175,8 @@ def _sums(found: Estimate) -> Iterator[str]:
         if found.there_bytes
         else ""
     )
-    yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{there}")
+    more = f", and up to {size(found.depends_bytes)} more as the instance is" if found.depends_bytes else ""
+    yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{more}{there}")
     for disk in found.disks:
         free = "" if disk.free_bytes is None else f", {size(disk.free_bytes)} free"
         yield _row(
@@ -215,6 +216,8 @@ def _troubles(found: Estimate) -> Iterator[str]:
     for token in found.default_secrets:
         yield _row("secret", f"{token.name} (from {token.taken_from}): {_where_it_goes(token)}")
     labels = {"fetch": "note", "partial": "note", "unavailable": "missing"}
+    for each in found.conditional:
+        yield _row(each.state, f"{each.step}: {each.item}: {each.message}")
     told = [
         (f"{labels.get(file.state, file.state)}: {file.message}", file.item)
         for file in found.files
