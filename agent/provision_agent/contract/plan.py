@@ -35,7 +35,7 @@ from .plan_parts import (
     seconds_field,
 )
 from .redaction import public_url
-from .source_kinds import own_limits
+from .source_kinds import means_many_files, own_limits
 from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
@@ -345,9 +345,7 @@ class Plan:
         return _Known(
             frozenset(keys),
             tuple(key.partition("${")[0] for key in keys if "${" in key),
-            frozenset(
-                item.key.rpartition("#")[2] for item in self.downloads if repository_of(item.url) is not None
-            ),
+            frozenset(item.key.rpartition("#")[2] for item in self.downloads if means_many_files(item.url)),
         )
 
     def work(self) -> Dict[str, object]:

@@ -22,7 +22,7 @@ from .. import verify
 from ..http import cookies, errors, fields, inflate, request
 from ..http.idle import IdleConnections
 from ..http.transport import Origin, Stop, origin_of
-from . import addresses
+from . import addresses, signed
 from .answer import HEAD_BYTES, MOST_BYTES, Answer, Chosen
 from .http import Fetch
 from .own_headers import NOTHING_SHOWN, OwnHeaders, Shown
@@ -58,7 +58,7 @@ class Sources:
     @property
     def secret_values(self) -> List[str]:
         """What must never be written anywhere."""
-        return [*self._values.values(), *self._own.logins]
+        return [*self._values.values(), *self._own.logins, *signed.SIGNED.hidden.values()]
 
     def add(self, item: Download, *urls: str) -> None:
         """Take what *item* shows to its own host: before its URLs, or *urls* that stand for it, are asked."""
