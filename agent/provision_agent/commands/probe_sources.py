@@ -36,6 +36,7 @@ from ..downloads import Answer, Sources, existing, hosts, preflight, verify
 from ..downloads.engine.part_file import landed_bytes
 from ..downloads.names import NameTaken
 from ..downloads.sources import addresses, repositories
+from ..downloads.sources.signed import SIGNED
 from ..host import answers, probe
 from ..host.facts import find_facts
 from ..host.folders import nearest_folder
@@ -69,6 +70,7 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     plan = Plan.from_json(request.plan)
     root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
+    SIGNED.take(request.signed)
     is_reading = request.pin and request.is_instance
     within_s = READING_WITHIN_S if is_reading else WITHIN_S
     context = quiet_context(

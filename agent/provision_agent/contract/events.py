@@ -53,6 +53,8 @@ from .event_bodies import (
     ServiceReady,
     ServiceRestarted,
     ServiceStarted,
+    SourcesGiven,
+    SourcesNeeded,
     Step,
     StepFailed,
     StepFinished,
@@ -134,6 +136,12 @@ EVENTS: Dict[str, EventType] = {
         DeadlineAtRisk, AGENT, "At this speed the downloads end after the deadline."
     ),
     "secrets_needed": EventType(SecretsNeeded, BOTH, "Secrets that are not set."),
+    "sources_needed": EventType(
+        SourcesNeeded,
+        AGENT,
+        "Signed addresses do not work any more: whoever has the buckets' keys signs new ones.",
+    ),
+    "sources_given": EventType(SourcesGiven, AGENT, "New signed addresses have come."),
     "secret_found": EventType(
         SecretFound, AGENT, "A secret's value stands in a file that the run left; the verdict stays."
     ),

@@ -23,8 +23,8 @@ from ..instance import Instance, as_answer
 from ..instance.query import ask
 from ..run import registry
 from ..run.default_secrets import held_back, refused_without
-from ..run.dispatch import kept_back, plan_of, runs_of
 from ..run.spec import Known
+from ..run.told import kept_back, plan_of, runs_of
 from .sources import worst
 
 VERIFY_WITHIN_S = 660.0
