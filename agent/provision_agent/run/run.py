@@ -28,7 +28,7 @@ from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
-from . import late_secrets, log_lines, secret_search
+from . import late_secrets, log_lines, secret_search, unchanged
 from .conditions import unmet
 from .context import Context
 from .deadline import RunClock
@@ -156,6 +156,7 @@ class Run:
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
+        self._say_what_is_unchanged()
         secret_search.tell(self._workspace, self._context.run_id, self._journal, self._context.secrets)
         self._journal.event(
             "run_finished",
@@ -315,6 +316,14 @@ class Run:
 
     def _say_usable(self) -> None:
         self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
+
+    def _say_what_is_unchanged(self) -> None:
+        """What was looked at in place of being done again; nothing where the environment was another one."""
+        known = self._items.last_look
+        if known is not None and known.print is not None and known.is_unchanged:
+            services = self._services.went_on
+            found = self._journal.look(lambda state: unchanged.counted(state, services))
+            self._journal.event("unchanged", **unchanged.told(found, known.print))
 
     def _settle_downloads(self) -> None:
         if self._downloads is not None:
