@@ -19,16 +19,18 @@ from ..contract.failures import Failure
 from ..contract.plan import Check, Download, Plan, Python, Repo, Service
 from ..contract.plan_parts import Item
 from ..contract.steps import STEPS
-from ..downloads import existing
+from ..downloads import Line, existing
 from ..host import answers
 from ..services import judge, restarting
 from ..services.changes import Changes
 from ..steps import apt, nodes, orphans, repos
 from ..steps.progress import Progress
-from ..steps.python import packages, venv
+from ..steps.python import packages, venv, wheel_store
 from ..steps.python.imports import Ladder, Look
 from ..steps.python.last_look import LastLook
+from ..steps.python.locked_install import LockedInstalls
 from ..steps.python.venv import Venv
+from ..steps.python.wheel_store import WheelStore
 from .context import Context
 from .tally import Tally
 
@@ -50,12 +52,11 @@ class Items:
         self._changes = changes
         self._is_over = is_over
         self._venv: Optional[Venv] = None
+        self._by_lock: Optional[LockedInstalls] = None
         self._ladder: Optional[Ladder] = None
         self.last_look: Optional[LastLook] = None
         """What is known of the environment, once it is there."""
         self._installs = threading.Lock()
-        self._orphans = threading.Lock()
-        self._has_ended_orphans = False
         self._system_is_settled = threading.Event()
         self._prepared: Set[str] = set()
         self._unchecked: List[Repo] = []
@@ -69,6 +70,25 @@ class Items:
         self.importable: Set[str] = set()
         """The nodes, by path, that could be imported before their service was asked."""
 
+    def share(self, line: Line) -> None:
+        """Have wheels come by *line*, as the models of the run do."""
+        python = self._plan.python
+        if python is not None and "python" in self._plan.steps:
+            folder = os.path.join(self._context.workspace, wheel_store.FOLDER)
+            store = WheelStore(self._context, folder, limits=self._plan.limits, line=line)
+            self._by_lock = LockedInstalls(store, self._context)
+
+    def close(self) -> None:
+        """Nothing is installed any more."""
+        if self._by_lock is not None:
+            is_done = not self._is_over() and not self._tally.is_failed("python", "python")
+            self._by_lock.store.close(is_done=is_done)
+
+    @property
+    def wheel_bytes(self) -> int:
+        """What came over the network for packages."""
+        return 0 if self._by_lock is None else self._by_lock.store.bytes_downloaded
+
     @property
     def venv(self) -> Optional[Venv]:
         """The environment, once it is there."""
@@ -81,8 +101,8 @@ class Items:
             found: The instance's facts.
             checkouts: What goes on meanwhile; a layer of requirements waits for the repository that holds them.
         """
-        self._end_orphans()
-        wanted = self._plan.apt if "apt" in self._plan.steps else ()
+        orphans.end_once(self._context)
+        wanted = self._plan.system_packages if "apt" in self._plan.steps else ()
         if wanted:
             self.attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
             self._tally.finish("apt")
@@ -98,21 +118,20 @@ class Items:
             with self._installs:
                 self._ladder = Ladder(python, self._venv, self._context, found)
                 self.last_look = LastLook(python, self._venv, self._context, found)
-                if self._plan.repair or not self.last_look.skips_layers():
-                    packages.install(
-                        python, self._venv, self._context, dict(found), reads_bytes=self._plan.repair
-                    )
-                    self.last_look.did_layers()
+                if not self._plan.repair and self.last_look.skips_layers():
+                    return
+                packages.install(
+                    python,
+                    self._venv,
+                    self._context,
+                    dict(found),
+                    reads_bytes=self._plan.repair,
+                    by_lock=self._by_lock,
+                )
+                self.last_look.did_layers()
 
         self.attempt("python", "python", "critical", "step", build)
         self._tally.finish("python")
-
-    def _end_orphans(self) -> None:
-        """Once, and before anything works on the folders; the agent's own children are none."""
-        with self._orphans:
-            if not self._has_ended_orphans:
-                orphans.end(self._context)
-                self._has_ended_orphans = True
 
     def _await_requirements(self, python: Python, checkouts: Checkouts) -> None:
         wanted = [layer.requirements for layer in python.layers if layer.requirements is not None]
@@ -123,8 +142,8 @@ class Items:
 
     def checkout(self, repo: Repo, found: Mapping[str, object]) -> bool:
         """True when the repository is there at its ref; git itself may have to be installed first."""
-        self._end_orphans()
-        if not found.get("git") and "git" in self._plan.apt and "apt" in self._plan.steps:
+        orphans.end_once(self._context)
+        if not found.get("git") and "git" in self._plan.system_packages and "apt" in self._plan.steps:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
         work = lambda: repos.checkout(repo, self._context, sets_aside=self._plan.repair)  # noqa: E731
@@ -153,7 +172,14 @@ class Items:
                 if known is not None and not self._plan.repair and known.skips(item, path, repo.level):
                     return
                 packages.install_requirements(
-                    path, made, self._context, python, item, repo.level, reads_bytes=self._plan.repair
+                    path,
+                    made,
+                    self._context,
+                    python,
+                    item,
+                    repo.level,
+                    reads_bytes=self._plan.repair,
+                    by_lock=self._by_lock,
                 )
                 if known is not None:
                     known.did(item, path)

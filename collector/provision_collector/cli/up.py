@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from . import completing
 from .last_word import LAST_WORD
 from .options import (
     Connection,
@@ -38,7 +39,13 @@ Begin = Callable[[], Awaitable["Run"]]
 
 @click.command("up")
 @connection_options
-@click.option("--profile", required=True, metavar="NAME|PATH", help="What the instance must have.")
+@click.option(
+    "--profile",
+    required=True,
+    shell_complete=completing.profiles,
+    metavar="NAME|PATH",
+    help="What the instance must have.",
+)
 @variables_option
 @workflow_option
 @click.option(
@@ -97,7 +104,14 @@ def command(
     def begin() -> Awaitable[Run]:
         from ..pool.begin import start
 
-        return start(instance, wanted.plan, secrets=wanted.secrets, labels=dict(labels), **options)
+        return start(
+            instance,
+            wanted.plan,
+            secrets={**wanted.bucket_values, **wanted.secrets},
+            buckets=wanted.profile.buckets,
+            labels=dict(labels),
+            **options,
+        )
 
     if detach:
         sys.exit(asyncio.run(_detach(begin, as_json=as_json)))
