@@ -30,7 +30,7 @@ from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
-from . import conditions, late_secrets, late_sources, log_lines, secret_search
+from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
 from .context import Context
 from .deadline import RunClock
 from .journal import Journal
@@ -330,6 +330,7 @@ class Run:
             services.finish()
             stages.look_again()
             self._say_if_usable()
+            self._say_what_is_unchanged(items, services.went_on)
 
     def _say_validation(self) -> None:
         if self._plan.chosen("checks", self._plan.checks, ("critical",)):
@@ -344,6 +345,13 @@ class Run:
 
     def _say_usable(self) -> None:
         self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
+
+    def _say_what_is_unchanged(self, items: Items, services: int) -> None:
+        """What was looked at in place of being done again; nothing where the environment was another one."""
+        known = items.last_look
+        if known is not None and known.print is not None and known.is_unchanged:
+            found = self._journal.look(lambda state: unchanged.counted(state, services))
+            self._journal.event("unchanged", **unchanged.told(found, known.print))
 
     def _settle_downloads(self) -> None:
         if self._downloads is not None:
