@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 from provision_agent.contract.buckets import Buckets, SignedSource
-from provision_agent.contract.plan import Plan, download_key
+from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import download_key
 
 from ..convert import Converted, from_workflows, literal
 from ..files.buckets import sign
