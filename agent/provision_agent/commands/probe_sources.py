@@ -71,8 +71,7 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
     SIGNED.take(request.signed)
-    is_reading = request.pin and request.is_instance
-    within_s = READING_WITHIN_S if is_reading else WITHIN_S
+    within_s = READING_WITHIN_S if request.pin and request.is_instance else WITHIN_S
     context = quiet_context(
         root,
         within_s=within_s,
