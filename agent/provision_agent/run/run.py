@@ -121,6 +121,8 @@ class Run:
         )
         self._tally = Tally(journal.event)
         self._downloads: Optional[Downloads] = None
+        self._items: Optional[Items] = None
+        """What does the items, once it is known which are wanted."""
 
     def end_early(self, verdict: str) -> None:
         """Let everything stop soon; the first reason counts."""
@@ -146,6 +148,8 @@ class Run:
             self._tally.fail("run", "run", "critical", Failure("bug", f"{type(error).__name__}: {error}"))
         finally:
             pulse.stop()
+            if self._items is not None:
+                self._items.close()
             if self._downloads is not None:
                 self._downloads.stop()
                 self._settle_downloads()
@@ -290,8 +294,9 @@ class Run:
     def _work(self) -> None:
         assert self._downloads is not None
         about = (self._context, self._tally)
-        items = Items(self._plan, *about, self._changes, self._is_over)
+        self._items = items = Items(self._plan, *about, self._changes, self._is_over)
         services = Services(self._plan, *about, items, self._changes, self._is_over)
+        items.share(self._downloads.line)
         stages = Stages(self._plan, items, self._tally, self._downloads, self._is_over)
         if stages.until_usable(self._facts):
             asks = any(
@@ -340,4 +345,5 @@ class Run:
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}
-        return sum(result.bytes_downloaded for result in results.values())
+        wheels = 0 if self._items is None else self._items.wheel_bytes
+        return sum(result.bytes_downloaded for result in results.values()) + wheels
