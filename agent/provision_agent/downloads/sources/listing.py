@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
+from ...contract.plan import Download
 from ..http.request import Headers
 
 
@@ -15,6 +16,8 @@ class ListedFile(NamedTuple):
     url: str
     size_bytes: Optional[int] = None
     sha256: Optional[str] = None
+    git_sha1: Optional[str] = None
+    """Its name as git knows content, where it has no other hash."""
 
 
 class Page(NamedTuple):
@@ -35,3 +38,5 @@ class Listing(NamedTuple):
     """What is wanted of it: all below this, which is empty or ends with ``/``."""
     read: Callable[[bytes, Headers], Page]
     """Reads one page, given its bytes and the answer's header; raises `ParseError`."""
+    items: Optional[Callable[[Download, Sequence[ListedFile]], List[Download]]] = None
+    """What becomes of an item and those of the files that it wants; None: each is an item under its own name."""
