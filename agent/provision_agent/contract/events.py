@@ -183,7 +183,7 @@ _of_items(
     retried=(ItemRetried, "The same repository is tried again."),
     finished=(RepoFinished, "The wanted commit is checked out."),
     failed=(ItemFailed, "The wanted commit cannot be had."),
-    skipped=(ItemSkipped, "The wanted commit is there already."),
+    skipped=(ItemSkipped, "The wanted commit is there already, or the repository is not wanted here."),
 )
 _of_items(
     "package",
@@ -192,7 +192,7 @@ _of_items(
     retried=(ItemRetried, "The installation is tried again."),
     finished=(ItemFinished, "It is installed."),
     failed=(ItemFailed, "It cannot be installed."),
-    skipped=(ItemSkipped, "It is there already."),
+    skipped=(ItemSkipped, "It is there already, or is not wanted here."),
 )
 _of_items(
     "file",
@@ -238,6 +238,8 @@ for _kind in GROUPS:
             failed=(ItemFailed, f"A {_kind} of the profile failed."),
             skipped=(ItemSkipped, f"A {_kind} of the profile is done already, or is not wanted here."),
         )
+    elif f"{_kind}_skipped" not in EVENTS:
+        _of_items(_kind, skipped=(ItemSkipped, f"A {_kind} of the profile is not wanted here."))
 
 
 def _wanted_time(value: str) -> str:

@@ -242,6 +242,8 @@ class PruneRequest:
     keep: int = bounded(low=0)  # required: nobody deletes by leaving something out
     older_than_s: Optional[float] = _seconds(None)
     workspace: Optional[str] = _path(None)
+    only_tell: bool = False
+    """Only tell what would be removed."""
 
 
 @dataclass(frozen=True)
@@ -255,9 +257,10 @@ class PruneAnswer:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """Run the checks of this plan, now."""
+    """Run the checks of this plan, now. `offered`: names of secrets that are set where it is asked."""
 
     plan: Json = _plan()
+    offered: Tuple[str, ...] = _names()
 
 
 @dataclass(frozen=True)
@@ -279,11 +282,21 @@ class CheckFailed:
 
 
 @dataclass(frozen=True)
+class CheckSkipped:
+    """A check that is not wanted on this instance, and why."""
+
+    item: str = _path()
+    level: str = bounded(one_of=LEVELS)
+    reason: str = bounded()
+
+
+@dataclass(frozen=True)
 class VerifyAnswer:
     """The names of the checks that hold, and the others."""
 
     passed: Tuple[str, ...] = bounded()
     failed: Tuple[CheckFailed, ...] = bounded()
+    skipped: Tuple[CheckSkipped, ...] = ()
     format: int = FORMAT
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from provision_agent.contract.steps import STEP_NAMES
 
+from . import completing
 from .options import (
     Connection,
     configure_logging,
@@ -47,9 +48,11 @@ def rate(text: str) -> float:
 
 
 @click.command("plan")
-@click.argument("name", metavar="[PROFILE]", required=False)
+@click.argument("name", shell_complete=completing.profiles, metavar="[PROFILE]", required=False)
 @connection_options
-@click.option("--profile", metavar="NAME|PATH", help="The same as the argument.")
+@click.option(
+    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="The same as the argument."
+)
 @variables_option
 @workflow_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
@@ -172,7 +175,8 @@ def _sums(found: Estimate) -> Iterator[str]:
         if found.there_bytes
         else ""
     )
-    yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{there}")
+    more = f", and up to {size(found.depends_bytes)} more as the instance is" if found.depends_bytes else ""
+    yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{more}{there}")
     for disk in found.disks:
         free = "" if disk.free_bytes is None else f", {size(disk.free_bytes)} free"
         yield _row(
@@ -212,6 +216,8 @@ def _troubles(found: Estimate) -> Iterator[str]:
     for token in found.default_secrets:
         yield _row("secret", f"{token.name} (from {token.taken_from}): {_where_it_goes(token)}")
     labels = {"fetch": "note", "partial": "note", "unavailable": "missing"}
+    for each in found.conditional:
+        yield _row(each.state, f"{each.step}: {each.item}: {each.message}")
     told = [
         (f"{labels.get(file.state, file.state)}: {file.message}", file.item)
         for file in found.files

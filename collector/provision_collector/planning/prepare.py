@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from provision_agent.contract.plan import Plan, download_key
+from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import download_key
 
 from ..convert import Converted, from_workflows, literal
 from ..profile import Profile, compile_plan, load_profile, secret_values

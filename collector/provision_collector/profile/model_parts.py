@@ -93,19 +93,6 @@ class Basic(Part):
     """The secret that is the password."""
 
 
-class When(Part):
-    """Conditions; all that are given must hold, or the item is skipped."""
-
-    when_empty = "give `gpu_memory`, `secret` or `disk_free`, or remove `when`"
-
-    gpu_memory: f.Condition | None = None
-    """Memory of the largest GPU."""
-    secret: f.SecretCondition | None = None
-    """This secret must be set."""
-    disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
-    """Free space in the workspace."""
-
-
 class Substitute(Part):
     """Another file that stands in when every source of the wanted one says no; the outcome names it."""
 

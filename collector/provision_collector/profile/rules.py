@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from provision_agent.contract.plan import repository_of
+from provision_agent.contract.plan_parts import repository_of
 from provision_agent.contract.source_kinds import means_many_files
 
 from .model import Check, Download, Service

@@ -29,6 +29,8 @@ from ..mirror import (
     MirrorBusyError,
     MirrorFullError,
     MirrorState,
+    Pace,
+    check_events,
 )
 from ..storage import in_thread
 from .dispatch import Dispatch
@@ -42,7 +44,7 @@ GUARD_EVERY_S = 0.25
 MAX_LOG_BYTES = 1 << 30
 """Of each log of a run; what it writes beyond that is a gap."""
 MAX_EVENTS_BYTES = 1 << 30
-"""More than that is a flood, which ends the run: events are never cut."""
+"""More than that ends the run, however old it is: events are never cut."""
 LOOK_EVERY_S = 0.1
 
 log = structlog.get_logger()
@@ -68,6 +70,7 @@ class Watcher(Listener):
         self._cut: set[str] = set()
         """Logs that may not grow here."""
         self._garbled = GarbledSessions()
+        self._pace = Pace()
 
     @property
     def gaps(self) -> list[Gap]:
@@ -88,7 +91,8 @@ class Watcher(Listener):
                 await self._read_along()
                 continue
             try:
-                await self._feed()
+                with self._pace:
+                    await self._feed()
             finally:
                 self._close_mirrors()
 
@@ -173,6 +177,7 @@ class Watcher(Listener):
             self,
             command=self._dispatch.agent_command("follow"),
             workspace=self._dispatch.workspace,
+            pace=self._pace,
         )
 
     async def _end_of(self, session: FollowSession, following: asyncio.Task[None]) -> None:
@@ -247,6 +252,7 @@ class Watcher(Listener):
 
     async def on_bytes(self, mirror: Mirror) -> None:
         if mirror.name == "events":
+            check_events(mirror.length, age_s=time.time() - self._dispatch.started_unix)
             await self._local.absorb()
             self._give_what_is_needed()
         self._end_when_fed()
