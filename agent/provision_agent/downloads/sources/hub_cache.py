@@ -18,7 +18,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ...contract.failures import Failure
 from ...contract.parsing import ParseError
-from ...contract.plan import Download, HubRepository, repository_of
+from ...contract.plan import Download
+from ...contract.plan_parts import HubRepository, repository_of
 from ...host.beneath import Folder
 from ...run.context import Context
 from ...run.writing import folder_for
