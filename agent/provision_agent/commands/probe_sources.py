@@ -231,7 +231,7 @@ class Survey:
     def _ask_repository(self, url: str, item: Download) -> SourceTold:
         began = time.monotonic()
         try:
-            listing = addresses.kind_for(url).listing(url)
+            listing = repositories.listing_of(item, url)
             assert listing is not None
             within_s = self._context.bounded(min(LOOKUP_S, item.limits.lookup_s))
             files = repositories.files_of(item, listing, self._access, deadline=began + within_s)
