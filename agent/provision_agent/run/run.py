@@ -352,7 +352,10 @@ class Run:
         known = items.last_look
         if known is not None and known.print is not None and known.is_unchanged:
             found = self._journal.look(lambda state: unchanged.counted(state, services))
-            self._journal.event("unchanged", **unchanged.told(found, known.print))
+            self._journal.event(
+                "unchanged",
+                **unchanged.told(found, packages=len(known.print.packages), package_files=known.print.files),
+            )
 
     def _settle_downloads(self) -> None:
         if self._downloads is not None:
