@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Mapping, Optional, Tuple
 
+from .environment_told import EnvironmentTold
 from .failures import hint_of
 from .messages import Json, _about, _bytes, _case, _path, _seconds, read_answer
 from .parsing import bounded, parse
@@ -139,6 +140,8 @@ class SourcesAnswer:
     """Rules of the plan whose hosts refused somebody without a token."""
     rate_bytes_per_s: Optional[float] = _seconds(None)
     """That the sources give here; None where it was not measured."""
+    environment: Optional[EnvironmentTold] = None
+    """What the plan's packages are; None where it has none, or nobody asked."""
     format: int = FORMAT
 
 

@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
 from .cases import MAX_PARTICULARS
+from .environment_told import EnvironmentTarget
 from .events import UnknownFormatError
 from .failures import hint_of
 from .parsing import ParseError, bounded, parse, read_object, to_json
@@ -312,8 +313,8 @@ class FactsAnswer:
 class SourcesRequest:
     """Ask every source of a plan; the answer is a `findings.SourcesAnswer`.
 
-    `is_instance` adds what the instance is and what is there of each item; with it `packages` what the package indexes
-    have for it; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
+    `is_instance` adds what the instance is and what is there of each item; `packages` what the package indexes have for it,
+    or for `target`; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
     """
 
     plan: Json = _plan()
@@ -323,6 +324,10 @@ class SourcesRequest:
     packages: bool = False
     measure: bool = False
     pin: bool = False
+    target: Optional[EnvironmentTarget] = None
+    """The machine that packages are chosen for, where it is not the one that is asked."""
+    uv: str = _path("")
+    """Where uv is on the machine that is asked, if that is known."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ never be of different opinions. From this machine it runs as a child process, se
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
+from provision_agent.contract.environment_told import EnvironmentTarget
 from provision_agent.contract.findings import ItemTold, SourcesAnswer, Standing, read_sources
 from provision_agent.contract.messages import SourcesRequest
 from provision_agent.contract.plan import Plan
@@ -17,6 +19,7 @@ from ..errors import ProtocolFaultError
 from ..instance import Instance, ask_here
 from ..run.default_secrets import held_back
 from .answers import Source, Survey
+from .uv_tool import find_uv
 
 WITHIN_S = 100.0
 PIN_WITHIN_S = 1900.0
@@ -31,6 +34,7 @@ async def survey(
     packages: bool = False,
     measure: bool = False,
     pin: bool = False,
+    target: EnvironmentTarget | None = None,
 ) -> Survey:
     """Ask about everything in *plan*, side by side.
 
@@ -38,9 +42,10 @@ async def survey(
         secrets: Values by name; they go where the plan's rules send them. Default ones go to an instance only when
             a host refused it without them.
         instance: Who asks; None: this machine, and nothing is said of what is there already.
-        packages: Also ask the package indexes what they have for the instance.
+        packages: Also ask the package indexes what they have for the instance, or for *target*.
         measure: Also fetch from the largest file for three seconds, to learn the line's speed.
-        pin: Also ask model hubs which commits their moving names stand for.
+        pin: Also ask model hubs which commits their moving names stand for, and name the wheels.
+        target: The machine that packages are chosen for, where no instance is asked.
 
     Raises:
         ProvisionError: the instance cannot be asked.
@@ -53,9 +58,13 @@ async def survey(
         secrets={name: value for name, value in secrets.items() if name not in held},
         offered=tuple(sorted(held)),
         is_instance=instance is not None,
-        packages=packages,
+        packages=packages and (instance is not None or target is not None),
         measure=measure,
         pin=pin,
+        target=target,
+        uv=await asyncio.to_thread(find_uv)
+        if packages and target is not None and plan.python is not None
+        else "",
     )
     first = replace(request, packages=False, measure=False, pin=False) if held and pin else request
     answer, standing = await _put(first, instance)
@@ -87,6 +96,7 @@ def _survey(answer: SourcesAnswer, standing: Standing | None) -> Survey:
         rate_bytes_per_s=answer.rate_bytes_per_s,
         taken=answer.taken,
         secrets_wanted=answer.secrets_wanted,
+        environment=answer.environment,
     )
 
 

@@ -28,7 +28,7 @@ def bytes_needed(python: Python, context: Context, found: Mapping[str, object]) 
         found: The instance's facts.
     """
     facts = parse(Facts, found, "facts")
-    path = _path_meant(python, context, facts)
+    path = path_of(python, context, facts)
     if not path.startswith(context.workspace.rstrip("/") + "/"):
         return 0
     present = next((venv for venv in facts.venvs if venv.path == path), None)
@@ -42,10 +42,11 @@ def path_meant(python: Python, context: Context, found: Mapping[str, object]) ->
     Args:
         found: The instance's facts.
     """
-    return _path_meant(python, context, parse(Facts, found, "facts"))
+    return path_of(python, context, parse(Facts, found, "facts"))
 
 
-def _path_meant(python: Python, context: Context, facts: Facts) -> str:
+def path_of(python: Python, context: Context, facts: Facts) -> str:
+    """As `path_meant`."""
     if python.venv != "auto":
         return os.path.join(context.workspace, os.path.expanduser(python.venv))
     chosen = (context.state.get("venv", "auto") or {}).get("path")
