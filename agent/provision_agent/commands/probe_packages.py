@@ -12,12 +12,13 @@ import time
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from urllib.parse import urlsplit
 
 from ..contract.environment_told import EnvironmentTarget, EnvironmentTold
 from ..contract.failures import Failure
 from ..contract.findings import Facts
 from ..contract.parsing import parse
-from ..contract.plan import Plan, Python
+from ..contract.plan import Download, Plan, Python
 from ..contract.plan_packages import LockedEnvironment, LockedWheel
 from ..contract.pylock import LockedFile, LockedPackage
 from ..contract.redaction import public_url
@@ -28,6 +29,8 @@ from ..steps.python import builds, disk_estimate, elsewhere, indexes, venv, want
 from ..steps.python.tags import Target
 
 CHOOSE_S = 60.0
+READ_S = 600.0
+"""For wheels whose hash no index tells."""
 NO_UV = "uv, which chooses the packages, is not there"
 NO_MACHINE = "no wheels are known for this machine"
 
@@ -73,7 +76,9 @@ def told_of(
         return told
     is_here = here is not None
     try:
-        chosen = _chosen(plan, python, context, target, here or Facts(), uv=uv, is_here=is_here, until=until)
+        chosen = _chosen(
+            plan, python, context, target, here or Facts(), uv=uv, there=there, is_here=is_here, until=until
+        )
     except Failure as failure:
         is_passing = failure.retriable or failure.meaning.is_retriable
         return replace(
@@ -91,7 +96,15 @@ def told_of(
         torch=f"{candidate.title}: {candidate.why}" if candidate is not None else "",
         left_out=chosen.left_out,
     )
-    return _summed(told, _sized(chosen.wheels, access, pool, until), there, pin=pin)
+    wheels = _sized(
+        python,
+        chosen.wheels,
+        access,
+        pool,
+        until=until,
+        pin_until=time.monotonic() + context.bounded(READ_S) if pin else None,
+    )
+    return _summed(told, wheels, there, pin=pin)
 
 
 def _chosen(
@@ -102,6 +115,7 @@ def _chosen(
     facts: Facts,
     *,
     uv: str,
+    there: Mapping[str, str],
     is_here: bool,
     until: float,
 ) -> elsewhere.Chosen:
@@ -113,15 +127,23 @@ def _chosen(
         environment.update(
             indexes.of_profile(python.indexes, context.secrets, {**os.environ, **environment}, is_for_uv=True)
         )
-        return elsewhere.choose(
-            python,
-            wanted.parts_of(plan, context, is_here=is_here),
-            facts,
-            elsewhere.Compiler(uv, target, folder, environment, context),
-            settings,
-            accelerator=None if is_here else target.accelerator,
-            until=until,
-        )
+        compiler = elsewhere.Compiler(uv, target, folder, environment, context)
+        parts = wanted.parts_of(plan, context, is_here=is_here)
+
+        def choose(versions: Mapping[str, str]) -> elsewhere.Chosen:
+            compiler.constraints = dict(versions)
+            accelerator = None if is_here else target.accelerator
+            return elsewhere.choose(
+                python, parts, facts, compiler, settings, accelerator=accelerator, until=until
+            )
+
+        locked = dict(line.split("==", 1) for line in python.versions)
+        try:
+            return choose({**there, **locked})
+        except Failure as failure:
+            if failure.meaning.is_retriable or not there:
+                raise
+        return choose(locked)  # what stands there cannot stay: a run replaces it
 
 
 def _reachable(value: str) -> str:
@@ -179,21 +201,42 @@ class _Wheel(NamedTuple):
 
 
 def _sized(
-    chosen: Mapping[str, Tuple[LockedPackage, LockedFile]], access: Sources, pool: Executor, until: float
+    python: Python,
+    chosen: Mapping[str, Tuple[LockedPackage, LockedFile]],
+    access: Sources,
+    pool: Executor,
+    *,
+    until: float,
+    pin_until: Optional[float],
 ) -> List[_Wheel]:
+    """The chosen wheels with their sizes; where they are to be pinned with the hashes, which are read if no index tells them."""
+    for _, file in chosen.values():
+        for index in python.indexes:
+            if index.basic is not None and _origin(str(file.url)) == _origin(index.url):
+                access.add(Download(str(file.url), file.file_name, basic=index.basic))
     asked = [
-        (
-            name,
-            package,
-            file,
-            pool.submit(wheel_room.room_of, str(file.url), file.size_bytes, access, until=until),
-        )
+        (name, package, file, pool.submit(_size, file, access, until, pin_until))
         for name, (package, file) in sorted(chosen.items())
     ]
     return [
-        _Wheel(name, str(package.version), public_url(str(file.url)), file.sha256, answer.result())
+        _Wheel(name, str(package.version), public_url(str(file.url)), *answer.result())
         for name, package, file, answer in asked
     ]
+
+
+def _size(
+    file: LockedFile, access: Sources, until: float, pin_until: Optional[float]
+) -> Tuple[Optional[str], wheel_room.Room]:
+    url, sha256 = str(file.url), file.sha256
+    room = wheel_room.room_of(url, file.size_bytes, access, until=until)
+    if sha256 is None and pin_until is not None:
+        sha256 = wheel_room.sha256_of(url, access, until=pin_until)
+    return sha256, room
+
+
+def _origin(url: str) -> Tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc.rpartition("@")[2]
 
 
 def _of_lock(locked: LockedEnvironment) -> List[_Wheel]:
@@ -223,12 +266,16 @@ def _summed(
         unpacked_bytes=sum(rooms) if rooms or not coming else None,
         unknown_sizes=len(coming) - min(len(sizes), len(rooms)),
         wheels=tuple(
-            LockedWheel(each.name, each.version, each.url, each.sha256, *each.room)
+            LockedWheel(each.name, each.version, each.url, str(each.sha256), *each.room)
             for each in wheels
-            if pin and each.sha256 is not None
+            if pin and _can_be_pinned(each)
         ),
-        unhashed=tuple(f"{each.name}=={each.version}" for each in wheels if pin and each.sha256 is None),
+        unpinned=tuple(f"{each.name}=={each.version}" for each in wheels if pin and not _can_be_pinned(each)),
     )
+
+
+def _can_be_pinned(wheel: _Wheel) -> bool:
+    return wheel.sha256 is not None and wheel.url.startswith(("http://", "https://"))
 
 
 def _is_same(there: Optional[str], wanted_version: str) -> bool:

@@ -56,5 +56,5 @@ class EnvironmentTold:
     left_out: Tuple[LineLeftOut, ...] = bounded((), max_entries=10_000)
     wheels: Tuple[LockedWheel, ...] = bounded((), max_entries=10_000)
     """Only where they are to be pinned."""
-    unhashed: Tuple[str, ...] = bounded((), max_entries=10_000, max_chars=512)
-    """Of those that are to be pinned the ones whose index tells no sha256."""
+    unpinned: Tuple[str, ...] = bounded((), max_entries=10_000, max_chars=512)
+    """Those that were to be pinned, and have no address and sha256 that another machine could use."""

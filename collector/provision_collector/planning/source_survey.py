@@ -15,7 +15,7 @@ from provision_agent.contract.findings import ItemTold, SourcesAnswer, Standing,
 from provision_agent.contract.messages import SourcesRequest
 from provision_agent.contract.plan import Plan
 
-from ..errors import ProtocolFaultError
+from ..errors import ProtocolFaultError, ProvisionError
 from ..instance import Instance, ask_here
 from ..run.default_secrets import held_back
 from .answers import Source, Survey
@@ -76,7 +76,38 @@ async def survey(
         counts += [(len(standing.present), len(plan.downloads)), (len(standing.commits), len(plan.repos))]
     if (standing is None) != (instance is None) or any(told != wanted for told, wanted in counts):
         raise ProtocolFaultError("it answers about other items than those of the plan")
+    answer = await _with_packages(plan, request, answer)
     return _survey(answer, standing)
+
+
+async def _with_packages(plan: Plan, request: SourcesRequest, answer: SourcesAnswer) -> SourcesAnswer:
+    """*answer*; where the instance has nothing to choose packages with, they are chosen here for what it is."""
+    told = answer.environment
+    if (
+        told is None
+        or told.basis != "unknown"
+        or told.class_
+        or not told.python
+        or request.target is not None
+    ):
+        return answer
+    bare = replace(plan, downloads=(), repos=plan.repos, services=())
+    try:
+        uv = await asyncio.to_thread(find_uv)
+        target = EnvironmentTarget(told.python, told.platform, told.accelerator)
+        here = replace(
+            request,
+            plan=bare.to_json(),
+            is_instance=False,
+            packages=True,
+            measure=False,
+            target=target,
+            uv=uv,
+        )
+        asked = await ask_here("sources", here, read_sources, timeout_s=WITHIN_S)
+    except ProvisionError as error:
+        return replace(answer, environment=replace(told, message=f"{told.message}; {error}"))
+    return replace(answer, environment=asked[0].environment)
 
 
 async def _put(request: SourcesRequest, instance: Instance | None) -> tuple[SourcesAnswer, Standing | None]:

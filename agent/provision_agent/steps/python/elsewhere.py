@@ -51,6 +51,8 @@ class Compiler:
         environment: Mapping[str, str],
         context: Context,
     ) -> None:
+        self.constraints: Dict[str, str] = {}
+        """Versions by name that nothing may differ from."""
         self._uv = uv
         self._target = target
         self._folder = folder
@@ -71,11 +73,15 @@ class Compiler:
         path = os.path.join(self._folder, "wanted.in")
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)
+        constraints = os.path.join(self._folder, "constraints.txt")
+        with open(constraints, "w", encoding="utf-8") as file:
+            file.writelines(f"{name}=={version}\n" for name, version in sorted(self.constraints.items()))
         machine = self._target.platform.partition("-")[2]
         said: List[str] = []
         argv = [self._uv, "pip", "compile", path, "--quiet", "--format", "pylock.toml", "--no-header"]
         argv += ["--output-file", f"{self._folder}/pylock.toml", "--only-binary", ":all:"]
         argv += ["--python-version", self._target.python, "--python-platform", f"{machine}-manylinux_2_28"]
+        argv += ["--constraint", constraints] if self.constraints else []
         done = process.run(
             [*argv, *options],
             timeout_s=self._context.bounded(COMPILE_S),

@@ -5,6 +5,7 @@ Of a small wheel that is not worth a request, and where a server gives no ranges
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import time
 from typing import NamedTuple, Optional, Tuple
@@ -72,6 +73,25 @@ def _listed(url: str, size_bytes: int, access: Sources, until: float) -> Optiona
         tail[offset - began : at] if offset >= began else _read(url, (offset, offset + length), access, until)
     )
     return listed_bytes(listing, entries)
+
+
+def sha256_of(url: str, access: Sources, *, until: float) -> Optional[str]:
+    """The hash of the wheel at *url*, which is read for it; None where it cannot be had in time."""
+    try:
+        response, answer = access.open(url, span=None, deadline=until, connect_s=10.0)
+    except Failure:
+        return None
+    digest, landed = hashlib.sha256(), 0
+    try:
+        while not response.at_end:
+            data = response.read(1 << 20, max(0.1, until - time.monotonic()))
+            landed += len(data)
+            digest.update(data)
+    except Failure:
+        return None
+    finally:
+        response.close()
+    return digest.hexdigest() if answer.size_bytes in (None, landed) else None
 
 
 def listed_bytes(listing: bytes, entries: int) -> Optional[int]:
