@@ -25,7 +25,8 @@ from ..contract.redaction import public_url
 from ..downloads import Sources
 from ..host import answers, probe
 from ..run.context import Context
-from ..steps.python import builds, disk_estimate, elsewhere, indexes, venv, wanted, wheel_room
+from ..run.interpreters import path_meant
+from ..steps.python import builds, elsewhere, indexes, venv, wanted, wheel_room
 from ..steps.python.tags import Target
 
 CHOOSE_S = 60.0
@@ -68,25 +69,18 @@ def told_of(
         return _summed(told, _of_lock(locked), there, pin=pin)
     uv = uv or shutil.which("uv") or shutil.which(f"{context.workspace}/.provision/tools/bin/uv") or ""
     if target is None and here is not None:
-        target = _target_here(python, context, here, facts or {})
+        target = _target_here(python, context, here)
     if target is None:
         return EnvironmentTold("unknown", message=NO_MACHINE)
     told = EnvironmentTold("unknown", target.python, target.platform, target.accelerator, message=NO_UV)
     if not uv:
         return told
-    is_here = here is not None
     try:
-        chosen = _chosen(
-            plan, python, context, target, here or Facts(), uv=uv, there=there, is_here=is_here, until=until
-        )
+        chosen = _chosen(plan, python, context, target, here, uv=uv, there=there, until=until)
     except Failure as failure:
         is_passing = failure.retriable or failure.meaning.is_retriable
-        return replace(
-            told,
-            message=failure.message,
-            class_=None if is_passing else failure.class_,
-            hint=failure.hint,
-        )
+        class_ = None if is_passing else failure.class_
+        return replace(told, message=failure.message, class_=class_, hint=failure.hint)
     candidate = chosen.candidate
     told = replace(
         told,
@@ -96,14 +90,8 @@ def told_of(
         torch=f"{candidate.title}: {candidate.why}" if candidate is not None else "",
         left_out=chosen.left_out,
     )
-    wheels = _sized(
-        python,
-        chosen.wheels,
-        access,
-        pool,
-        until=until,
-        pin_until=time.monotonic() + context.bounded(READ_S) if pin else None,
-    )
+    pin_until = time.monotonic() + context.bounded(READ_S) if pin else None
+    wheels = _sized(python, chosen.wheels, access, pool, until=until, pin_until=pin_until)
     return _summed(told, wheels, there, pin=pin)
 
 
@@ -112,14 +100,14 @@ def _chosen(
     python: Python,
     context: Context,
     target: EnvironmentTarget,
-    facts: Facts,
+    here: Optional[Facts],
     *,
     uv: str,
     there: Mapping[str, str],
-    is_here: bool,
     until: float,
 ) -> elsewhere.Chosen:
-    settings = indexes.configured(disk_estimate.path_of(python, context, facts))
+    is_here, facts = here is not None, here or Facts()
+    settings = indexes.configured(path_meant(python, context, facts))
     if not is_here:  # folders of this machine are none of the other
         settings = {name: _reachable(value) for name, value in settings.items() if _reachable(value)}
     with tempfile.TemporaryDirectory(prefix="provision-choice-") as folder:
@@ -155,11 +143,9 @@ def _reachable(value: str) -> str:
     )
 
 
-def _target_here(
-    python: Python, context: Context, facts: Facts, found: Mapping[str, object]
-) -> Optional[EnvironmentTarget]:
+def _target_here(python: Python, context: Context, facts: Facts) -> Optional[EnvironmentTarget]:
     """This instance; None where wheels for it are none of those that are chosen from."""
-    path = disk_estimate.path_meant(python, context, found)
+    path = path_meant(python, context, facts)
     try:
         version = Target.of(venv.version_at(path, context, facts)).python
     except Failure:
@@ -181,7 +167,7 @@ def installed(python: Python, context: Context, found: Mapping[str, object]) -> 
     Args:
         found: The instance's facts.
     """
-    interpreter = venv.interpreter_of(disk_estimate.path_meant(python, context, found))
+    interpreter = venv.interpreter_of(path_meant(python, context, parse(Facts, found, "facts")))
     if not os.path.exists(interpreter):
         return {}
     try:

@@ -19,14 +19,22 @@ from urllib.parse import urlsplit
 from ..contract import redaction
 from ..contract.environment_told import EnvironmentTold
 from ..contract.failures import Failure
-from ..contract.findings import ItemTold, PackageTold, Present, SourcesAnswer, SourceTold, Standing
-from ..contract.messages import SourcesRequest
-from ..contract.plan import Download, Plan, Repo
+from ..contract.findings import (
+    ItemTold,
+    PackageTold,
+    Present,
+    SourcesAnswer,
+    SourcesRequest,
+    SourceTold,
+    Standing,
+)
+from ..contract.plan import Download, Plan, Python, Repo
 from ..contract.source_kinds import means_many_files
 from ..downloads import Answer, Sources, existing, hosts, verify
 from ..downloads.engine.part_file import landed_bytes
 from ..downloads.names import NameTaken
 from ..downloads.sources import addresses, repositories
+from ..downloads.sources.signed import SIGNED
 from ..host.facts import find_facts
 from ..host.folders import nearest_folder
 from ..run import answering, conditions
@@ -59,6 +67,7 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     plan = Plan.from_json(request.plan)
     root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
+    SIGNED.take(request.signed)
     is_reading = request.pin and request.is_instance
     within_s = READING_WITHIN_S if is_reading else WITHIN_S
     context = quiet_context(
@@ -83,6 +92,9 @@ class Survey:
         self._request = request
         self._pin = request.pin
         self._facts = find_facts(context.workspace) if request.is_instance else None
+        self._chosen = conditions.Selection(plan, (), ())
+        if self._facts is not None:
+            self._chosen = conditions.select(plan, self._facts, self._context)
         self._environment: Optional[EnvironmentTold] = None
         self._access = Sources(rules=plan.secrets, secrets=context.secrets)
         self._hosts = hosts.Hosts(plan.limits.hosts)
@@ -118,7 +130,7 @@ class Survey:
     def _of_packages(self) -> Optional[EnvironmentTold]:
         asked = self._request
         return probe_packages.told_of(
-            self._plan,
+            self._chosen.plan,
             self._context,
             self._access,
             self._pool,
@@ -159,12 +171,11 @@ class Survey:
         facts, python = self._facts, self._plan.python
         assert facts is not None
         git = shutil.which("git") is not None
+        chosen = self._chosen
+        reasons = {each.number: each.reason for each in chosen.skipped if each.step == "downloads"}
         with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
             present = tuple(pool.map(self._present, self._plan.downloads))
-        unmet = tuple(
-            conditions.unmet(item.when, facts, self._standing()) if item.when else None
-            for item in self._plan.downloads
-        )
+        unmet = tuple(reasons.get(number) for number in range(len(self._plan.downloads)))
         missing = [0 if reason else have.missing_bytes for have, reason in zip(present, unmet)]
         return Standing(
             workspace=self._context.workspace,
@@ -174,9 +185,11 @@ class Survey:
             present=present,
             unmet=unmet,
             commits=tuple(self._head(repo) if git else "" for repo in self._plan.repos),
-            disks=tuple(room_told.disks_of(self._plan, self._context, missing, self._environment, facts)),
+            disks=tuple(room_told.disks_of(chosen.plan, self._context, missing, self._environment, facts)),
             installed=probe_packages.installed(python, self._context, facts) if self._pin and python else {},
-            packages=tuple(self._packages(facts)),
+            packages=tuple(self._packages(chosen.plan.python, facts)),
+            skipped=chosen.skipped,
+            clashes=chosen.clashes,
         )
 
     def measure(self) -> Optional[float]:
@@ -194,8 +207,7 @@ class Survey:
         landed = sum(count.result() for count in counts)
         return landed / (time.monotonic() - began) if landed else None
 
-    def _packages(self, facts: Mapping[str, object]) -> List[PackageTold]:
-        python = self._plan.python
+    def _packages(self, python: Optional[Python], facts: Mapping[str, object]) -> List[PackageTold]:
         if not self._request.packages or python is None or "python" not in self._plan.steps:
             return []
         return wheels.ask(python, facts, self._access, self._context, self._pool)
@@ -284,16 +296,6 @@ class Survey:
         return landed
 
     # -- this instance
-
-    def _standing(self) -> Context:
-        """The context with a workspace that can be looked at; the plan's may not be made yet."""
-        return quiet_context(
-            nearest_folder(self._context.workspace),
-            within_s=WITHIN_S,
-            secrets=self._context.secrets,
-            offered=self._context.offered,
-            has_state=False,
-        )
 
     def _present(self, item: Download) -> Present:
         """What is there of an item; to be pinned, a file that is gone or damaged still has the hash that was learnt of it."""

@@ -7,11 +7,13 @@ import shutil
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ..contract.environment_told import EnvironmentTold
-from ..contract.findings import Disk
+from ..contract.findings import Disk, Facts
+from ..contract.parsing import parse
 from ..contract.plan import Plan
 from ..downloads import preflight
 from ..host.folders import nearest_folder
 from ..run.context import Context
+from ..run.interpreters import path_meant
 from ..steps.python import disk_estimate
 
 
@@ -57,7 +59,7 @@ def _packages(
         yield context.workspace, disk_estimate.bytes_needed(python, context, facts)
         return
     yield context.workspace, environment.fetch_bytes
-    path = disk_estimate.path_meant(python, context, facts)
+    path = path_meant(python, context, parse(Facts, facts, "facts"))
     yield path, environment.unpacked_bytes + (0 if os.path.exists(path) else disk_estimate.VENV_BYTES)
 
 

@@ -22,7 +22,9 @@ from .run_options import default_secrets_option
 from .target_options import TargetWords, target_options
 
 if TYPE_CHECKING:
-    from ..planning.lock import Lock
+    from collections.abc import Sequence
+
+    from ..planning.lock import Lock, Unpinned
 
 
 @click.command("lock")
@@ -85,17 +87,7 @@ def command(
     if not refused:
         path.write_text(lock.to_text(), encoding="utf-8")
     if as_json:
-        facts = {
-            "lock": None if refused else str(path),
-            "downloads": len(lock.downloads),
-            "repos": len(lock.repos),
-            "packages": len(lock.packages),
-            "wheels": None if lock.environment is None else len(lock.environment.wheels),
-            "unpinned": [
-                {"item": item.item, "level": item.level, "message": item.message} for item in unpinned
-            ],
-        }
-        say_json(facts)
+        _say_json(None if refused else path, lock, unpinned)
     elif not refused:
         _say(path, lock, knows_packages=prepared.plan.python is None or bool(lock.packages))
     for item in unpinned:
@@ -104,6 +96,22 @@ def command(
     if refused:
         tell("  next: mend the lines above; no lock was written")
         sys.exit(1)
+
+
+def _say_json(path: Path | None, lock: Lock, unpinned: Sequence[Unpinned]) -> None:
+    """What was pinned, for programs."""
+    say_json(
+        {
+            "lock": None if path is None else str(path),
+            "downloads": len(lock.downloads),
+            "repos": len(lock.repos),
+            "packages": len(lock.packages),
+            "wheels": None if lock.environment is None else len(lock.environment.wheels),
+            "unpinned": [
+                {"item": item.item, "level": item.level, "message": item.message} for item in unpinned
+            ],
+        }
+    )
 
 
 def _say(path: Path, lock: Lock, *, knows_packages: bool) -> None:

@@ -206,11 +206,12 @@ def _sums(found: Estimate) -> Iterator[str]:
         if found.there_bytes
         else ""
     )
+    more = f", and up to {size(found.depends_bytes)} more as the instance is" if found.depends_bytes else ""
     if found.fetch_bytes is None:
-        yield _row("fetch", f"unknown: {of_unknown}{there}")
+        yield _row("fetch", f"unknown: {of_unknown}{more}{there}")
     elif found.files or found.packages.basis == "none":
         and_unknown = f" and {of_unknown}" if of_unknown else ""
-        yield _row("fetch", f"{size(found.fetch_bytes)}{and_unknown}{there}")
+        yield _row("fetch", f"{size(found.fetch_bytes)}{and_unknown}{more}{there}")
     yield from _packages(found.packages)
     for disk in found.disks:
         needed = (
@@ -295,6 +296,8 @@ def _troubles(found: Estimate) -> Iterator[str]:
     for token in found.default_secrets:
         yield _row("secret", f"{token.name} (from {token.taken_from}): {_where_it_goes(token)}")
     labels = {"fetch": "note", "partial": "note", "unavailable": "missing"}
+    for each in found.conditional:
+        yield _row(each.state, f"{each.step}: {each.item}: {each.message}")
     told = [
         (f"{labels.get(file.state, file.state)}: {file.message}", file.item)
         for file in found.files

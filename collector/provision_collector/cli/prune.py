@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..console.units import counted
 from ..errors import UsageError
 from . import completing
 from .options import Connection, configure_logging, connection_options, duration, instance_of
@@ -42,6 +41,8 @@ def command(
     On a terminal it lists them and asks first. Downloaded files, environments and services are never touched; nor is a
     run that is going. A RUN that is named is forgotten here even if its end was never seen, for an instance that is gone.
     """
+    from ..console.units import counted
+
     configure_logging(False)
     if runs and connection["host"]:
         raise UsageError(

@@ -10,25 +10,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
+from provision_agent.contract.findings import ClashTold
 from provision_agent.contract.plan import Download, Plan
-from provision_agent.contract.plan_parts import Bound
 from provision_agent.contract.source_kinds import host_of
 
 from .answers import Source, Survey
 from .packages import Packages, packages_of
 from .secrets_wanted import Secret, Token, default_tokens, secrets_missing
 from .sources import rows_of, worst
+from .steps import Conditional, at_once, conditional_items, then
 
 MARGIN_SHARE = 0.01
 MARGIN_BYTES = 64 << 20
 """What a run's preflight wants free besides the files themselves."""
-AT_ONCE = ("apt", "python", "repos", "downloads")
-"""Steps that do not wait for others; every other one comes after them."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One download. `state`: fetch | there | partial | skipped | unavailable; `missing_bytes` None: not known."""
+    """One download. `state`: fetch | there | partial | depends | skipped | unavailable; `missing_bytes` None: not known.
+
+    `depends`: the instance decides whether it is wanted, and none was asked.
+    """
 
     path: str
     item: str
@@ -88,6 +90,8 @@ class Estimate:
     """Of files; None: the size of none that is to come is known."""
     there_bytes: int
     unknown_sizes: int
+    depends_bytes: int
+    """What some instances fetch besides `fetch_bytes`, at most."""
     critical_bytes: int | None
     """Of `fetch_bytes`: what must land before the instance is usable."""
     packages: Packages
@@ -107,6 +111,7 @@ class Estimate:
     default_secrets: tuple[Token, ...]
     """Those that are set."""
     repos_failing: tuple[FailingRepo, ...]
+    conditional: tuple[Conditional, ...]
     was_asked: bool
     exit_code: int
     """1: the disk is too small, or something critical cannot be had; 5: something required cannot be had; else 0."""
@@ -145,6 +150,7 @@ def estimate_of(
     """
     wanted, known = "downloads" in plan.steps, frozenset(secrets)
     files = tuple(_file(plan, number, surveyed) for number in range(len(plan.downloads))) if wanted else ()
+    conditional = tuple(conditional_items(plan, surveyed))
     coming = [file for file in files if file.state in ("fetch", "partial")]
     critical = [file for file in coming if file.level == "critical"]
     packages = packages_of(plan, surveyed)
@@ -153,21 +159,20 @@ def estimate_of(
     is_least = bool(unknown_sizes) or packages.is_least
     disks = _disks(surveyed, plan, fetch_bytes, packages, is_least=is_least)
     measured = surveyed.rate_bytes_per_s if surveyed else None
-    rate = rate_bytes_per_s or measured
-    if rate and plan.limits.rate_bytes_per_s:
-        rate = min(rate, float(plan.limits.rate_bytes_per_s))
+    rate = _capped(rate_bytes_per_s or measured, plan)
     complete_s = _seconds([fetch_bytes, packages.fetch_bytes], rate)
     return Estimate(
         name=plan.name,
         workspace=surveyed.standing.workspace if surveyed and surveyed.standing else plan.workspace,
         plan_hash=plan.hash,
-        at_once=tuple(_at_once(plan, len(files))),
-        then=tuple(_then(plan)),
+        at_once=tuple(at_once(plan, [file.state for file in files], conditional)),
+        then=tuple(then(plan, conditional)),
         files=files,
-        total_bytes=_sum([file.size_bytes for file in files if file.state != "skipped"]),
+        total_bytes=_sum([file.size_bytes for file in files if file.state not in ("skipped", "depends")]),
         fetch_bytes=fetch_bytes,
         there_bytes=sum(_there(file) for file in files),
         unknown_sizes=unknown_sizes,
+        depends_bytes=_depends_bytes(files),
         critical_bytes=critical_bytes,
         packages=packages,
         disks=disks,
@@ -182,9 +187,15 @@ def estimate_of(
         secrets_missing=tuple(secrets_missing(plan.secrets, known, plan, surveyed)),
         default_secrets=tuple(default_tokens(plan.secrets, known, taken_from, surveyed)),
         repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
+        conditional=conditional,
         was_asked=surveyed is not None,
         exit_code=_exit_code(plan, surveyed, files, disks, packages),
     )
+
+
+def _capped(rate: float | None, plan: Plan) -> float | None:
+    limit = plan.limits.rate_bytes_per_s
+    return min(rate, float(limit)) if rate and limit else rate
 
 
 def _sum(parts: Sequence[int | None]) -> int | None:
@@ -244,6 +255,9 @@ def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
         "host": host_of(good.url if good else item.url),
     }
     standing = surveyed.standing if surveyed else None
+    clash = next((each for each in standing.clashes if _is_of(each, number)), None) if standing else None
+    if clash is not None:
+        return File(**about, state="unavailable", size_bytes=size, missing_bytes=0, message=clash.message)
     if standing and standing.unmet[number]:
         return File(
             **about, state="skipped", size_bytes=size, missing_bytes=0, message=str(standing.unmet[number])
@@ -257,9 +271,25 @@ def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
         return File(
             **about, state="unavailable", size_bytes=size, missing_bytes=0, message=bad.message, hint=bad.hint
         )
+    unsure = own[0].message if own and good is None else ""
+    if item.when is not None and standing is None:
+        message = "; ".join(filter(None, (f"only when {item.when.text()}", unsure)))
+        return File(**about, state="depends", size_bytes=size, missing_bytes=missing, message=message)
     state = "partial" if have and have.state == "partial" else "fetch"
-    unsure = own[0].message if own and good is None else _when(item) if item.when and not standing else ""
     return File(**about, state=state, size_bytes=size, missing_bytes=missing, message=unsure)
+
+
+def _is_of(clash: ClashTold, number: int) -> bool:
+    return clash.step == "downloads" and number in clash.numbers
+
+
+def _depends_bytes(files: Iterable[File]) -> int:
+    """Of variants of one file there comes one at most."""
+    most: dict[str, int] = {}
+    for file in files:
+        if file.state == "depends":
+            most[file.key] = max(most.get(file.key, 0), file.size_bytes or 0)
+    return sum(most.values())
 
 
 def _substituted(item: Download, refused: Source, instead: Source) -> File:
@@ -282,20 +312,8 @@ def _may_work(sources: Sequence[Source]) -> bool:
     return any(source.failure is not None and source.failure.is_retriable for source in sources)
 
 
-def _when(item: Download) -> str:
-    given = vars(item.when).items() if item.when is not None else ()
-    told = [
-        f"{name} {value.op} {value.value_bytes / 2**30:.4g} GiB"
-        if isinstance(value, Bound)
-        else f"{name} {value}"
-        for name, value in given
-        if value is not None
-    ]
-    return "only when " + ", ".join(told)
-
-
 def _there(file: File) -> int:
-    if file.state == "skipped" or file.state == "unavailable" or file.size_bytes is None:
+    if file.state in ("skipped", "unavailable", "depends") or file.size_bytes is None:
         return 0
     return file.size_bytes - (file.missing_bytes or 0)
 
@@ -318,38 +336,6 @@ def _disks(
         return (Disk(plan.workspace, None, None, is_least),)
     needed = int(wanted * (1 + MARGIN_SHARE)) + MARGIN_BYTES if wanted else 0
     return (Disk(plan.workspace, needed, None, is_least),)
-
-
-# -- steps
-
-
-def _at_once(plan: Plan, files: int) -> Iterable[str]:
-    if files:
-        yield f"downloads ({files})"
-    if "repos" in plan.steps and plan.repos:
-        yield f"repos ({len(plan.repos)})"
-    chain = [f"apt ({len(plan.apt)})"] if "apt" in plan.steps and plan.apt else []
-    if "python" in plan.steps and plan.python is not None:
-        layers = len(plan.python.layers)
-        chain.append(f"python ({layers} {'layer' if layers == 1 else 'layers'})")
-    if chain:
-        yield " → ".join(chain)
-
-
-def _then(plan: Plan) -> Iterable[str]:
-    installs = sum(repo.install is not None for repo in plan.repos)
-    if {"repos", "python"} <= set(plan.steps) and installs:
-        yield f"requirements of repos ({installs})"
-    for step in plan.steps:
-        items = items_of(plan, step)
-        if step not in AT_ONCE and items:
-            yield f"{step} ({len(items)})"
-
-
-def items_of(plan: Plan, step: str) -> tuple[object, ...]:
-    """What *plan* lists for *step*; nothing for the environment, which is one thing."""
-    items = getattr(plan, step)
-    return items if isinstance(items, tuple) else ()
 
 
 # -- what stands in the way

@@ -7,12 +7,12 @@ never be of different opinions. From this machine it runs as a child process, se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from provision_agent.contract.buckets import SignedSource
 from provision_agent.contract.environment_told import EnvironmentTarget
-from provision_agent.contract.findings import ItemTold, SourcesAnswer, Standing, read_sources
-from provision_agent.contract.messages import SourcesRequest
+from provision_agent.contract.findings import ItemTold, SourcesAnswer, SourcesRequest, Standing, read_sources
 from provision_agent.contract.plan import Plan
 
 from ..errors import ProtocolFaultError, ProvisionError
@@ -35,6 +35,7 @@ async def survey(
     measure: bool = False,
     pin: bool = False,
     target: EnvironmentTarget | None = None,
+    signed: Sequence[SignedSource] = (),
 ) -> Survey:
     """Ask about everything in *plan*, side by side.
 
@@ -46,6 +47,7 @@ async def survey(
         measure: Also fetch from the largest file for three seconds, to learn the line's speed.
         pin: Also ask model hubs which commits their moving names stand for, and name the wheels.
         target: The machine that packages are chosen for, where no instance is asked.
+        signed: Addresses in buckets.
 
     Raises:
         ProvisionError: the instance cannot be asked.
@@ -57,6 +59,7 @@ async def survey(
         plan=plan.to_json(),
         secrets={name: value for name, value in secrets.items() if name not in held},
         offered=tuple(sorted(held)),
+        signed=tuple(signed),
         is_instance=instance is not None,
         packages=packages and (instance is not None or target is not None),
         measure=measure,
