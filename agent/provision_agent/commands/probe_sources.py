@@ -68,8 +68,7 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
     SIGNED.take(request.signed)
-    is_reading = request.pin and request.is_instance
-    within_s = READING_WITHIN_S if is_reading else WITHIN_S
+    within_s = READING_WITHIN_S if request.pin and request.is_instance else WITHIN_S
     context = quiet_context(
         root,
         within_s=within_s,
@@ -251,7 +250,7 @@ class Survey:
     def _ask_repository(self, url: str, item: Download) -> SourceTold:
         began = time.monotonic()
         try:
-            listing = addresses.kind_for(url).listing(url)
+            listing = repositories.listing_of(item, url)
             assert listing is not None
             within_s = self._context.bounded(min(LOOKUP_S, item.limits.lookup_s))
             files = repositories.files_of(item, listing, self._access, deadline=began + within_s)

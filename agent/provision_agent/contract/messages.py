@@ -11,7 +11,7 @@ import math
 from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
-from .buckets import MAX_SIGNED, SignedSource
+from .buckets import SignedSource, signed_field
 from .cases import MAX_PARTICULARS
 from .events import UnknownFormatError
 from .failures import hint_of
@@ -48,10 +48,6 @@ def _plan(default: Any = MISSING) -> Any:
 
 def _names() -> Any:
     return bounded((), max_entries=MAX_SECRETS, max_chars=256)
-
-
-def signed_field() -> Any:
-    return bounded((), max_entries=MAX_SIGNED)
 
 
 def _class() -> Any:
