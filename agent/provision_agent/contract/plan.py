@@ -9,17 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
-from urllib.parse import unquote
+from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 from .parsing import ParseError, bounded, parse, to_json
 from .plan_json import expand, map_strings, without_defaults
 from .plan_packages import LockedEnvironment, PackageIndex
 from .plan_parts import (
     MAX_CONTENT_CHARS,
+    AptPackages,
     Basic,
     HeaderSecret,
     Item,
@@ -33,12 +32,14 @@ from .plan_parts import (
     argv_field,
     bytes_field,
     count_field,
+    download_key,
     environment_field,
     level_field,
     seconds_field,
+    title_of,
 )
 from .redaction import public_url
-from .source_kinds import own_limits
+from .source_kinds import means_many_files, own_limits
 from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
@@ -51,28 +52,6 @@ class Substitute:
 
     url: str
     path: str
-
-
-class HubRepository(NamedTuple):
-    """A whole repository of a model hub, or a `folder` of it (empty, or with a ``/`` at its end)."""
-
-    repo: str
-    revision: str
-    folder: str
-
-
-def repository_of(url: str) -> Optional[HubRepository]:
-    """The repository that *url* means: ``hf://OWNER/REPO[@REV]``, perhaps with a folder; None for a file's URL."""
-    found = re.fullmatch(r"hf://((?:datasets/|spaces/)?[^/@]+/[^/@]+)(?:@([^/]+))?(?:/|/(.+/))?", url)
-    return HubRepository(found[1], unquote(found[2] or "main"), unquote(found[3] or "")) if found else None
-
-
-def download_key(path: str, url: str) -> str:
-    """The identity of a download: its final *path*, or its folder (a *path* that ends in ``/``) and its source.
-
-    The source counts as a digest, since a URL may hold what opens a door.
-    """
-    return path if not path.endswith("/") else f"{path}#{hashlib.sha256(url.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
@@ -131,6 +110,12 @@ class Layer:
     packages: Tuple[str, ...] = ()
     torch: Optional[Torch] = None
     requirements: Optional[str] = None
+    when: Optional[When] = None
+
+    @property
+    def title(self) -> str:
+        """What it is called in events."""
+        return "torch" if self.torch is not None else self.requirements or title_of(self.packages)
 
 
 @dataclass(frozen=True)
@@ -164,6 +149,7 @@ class Repo(Placed):
     submodules: bool = False
     install: Optional[str] = None
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +160,7 @@ class File(Placed):
     content: str = bounded(max_chars=MAX_CONTENT_CHARS)
     mode: str = bounded("0644", pattern="[0-7]{3,4}")
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +174,7 @@ class Command(Named):
     secrets: Tuple[str, ...] = ()
     timeout_s: float = seconds_field(600.0)
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +194,7 @@ class Check(Named):
     nodes: Tuple[str, ...] = ()
     models: Tuple[str, ...] = ()
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -247,6 +236,7 @@ class Service(Named):
     on_start_failure: Optional[Hook] = None
     """Run once, when its first start failed, before the second."""
     level: str = level_field()
+    when: Optional[When] = None
 
 
 class _Known(NamedTuple):
@@ -274,7 +264,7 @@ class Plan:
     repair: bool = False
     limits: Limits = Limits()
     secrets: Tuple[SecretRule, ...] = ()
-    apt: Tuple[str, ...] = ()
+    apt: Tuple[Union[str, AptPackages], ...] = ()
     python: Optional[Python] = None
     repos: Tuple[Repo, ...] = ()
     downloads: Tuple[Download, ...] = ()
@@ -324,6 +314,11 @@ class Plan:
         """
         return [item for item in items if item.level in levels] if step in self.steps else []
 
+    @property
+    def system_packages(self) -> Tuple[str, ...]:
+        """The names of `apt` that no condition holds back."""
+        return tuple(entry for entry in self.apt if isinstance(entry, str))
+
     def knows(self, key: str) -> bool:
         """Whether an item with this key is one of the plan's, or one that its items bring with them."""
         known = self._known
@@ -336,15 +331,14 @@ class Plan:
     @cached_property
     def _known(self) -> _Known:
         keys = {item.key for step in STEP_NAMES for item in self.items(step)}
-        keys.update(f"apt:{name}" for name in self.apt)
+        for entry in self.apt:
+            keys.update(f"apt:{name}" for name in ((entry,) if isinstance(entry, str) else entry.packages))
         for repo in self.repos:
             keys.update(f"{repo.path}/{name}" for name in (repo.install, "__init__.py"))
         return _Known(
             frozenset(keys),
             tuple(key.partition("${")[0] for key in keys if "${" in key),
-            frozenset(
-                item.key.rpartition("#")[2] for item in self.downloads if repository_of(item.url) is not None
-            ),
+            frozenset(item.key.rpartition("#")[2] for item in self.downloads if means_many_files(item.url)),
         )
 
     def work(self) -> Dict[str, object]:

@@ -155,7 +155,7 @@ def as_fields(problem: str) -> dict[str, object]:
 
 def counts(profile: Profile, plan: Plan) -> Counts:
     """What *profile* asks for, in numbers."""
-    from ..planning.estimate import items_of
+    from ..planning.steps import items_of
 
     levels = [getattr(item, "level", "") for step in plan.steps for item in items_of(plan, step)]
     sizes = [item.size_bytes for item in plan.downloads]
