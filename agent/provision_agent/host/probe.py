@@ -50,7 +50,7 @@ def ask(
     from ..contract import parsing
     from ..contract.failures import Failure
     from . import process
-    from .detach import own_place
+    from .detach import agent_argv
 
     pieces: List[str] = []
 
@@ -58,10 +58,9 @@ def ask(
         if line.startswith(MARK):
             pieces.append(line[len(MARK) :])
 
-    root = own_place()
-    code = f"import sys; sys.path.append({root!r}); from provision_agent.host.probe import main; main(sys.argv[1:])"
+    asks = "from provision_agent.host.probe import main; main(sys.argv[1:])"
     done = process.run(
-        [python, "-I", "-c", code, kind.question, *arguments],
+        agent_argv(kind.question, *arguments, python=python, main=asks, flags=("-I",)),
         timeout_s=timeout_s,
         environment=process.child_environment(dict(environment or {}, PYTHONDONTWRITEBYTECODE="1")),
         on_line=keep,

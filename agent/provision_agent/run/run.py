@@ -131,6 +131,7 @@ class Run:
         self._tally = Tally(journal.event)
         self._downloads: Optional[Downloads] = None
         self._items: Optional[Items] = None
+        """What does the items, once it is known which are wanted."""
 
     def end_early(self, verdict: str) -> None:
         """Let everything stop soon; the first reason counts."""
@@ -311,9 +312,9 @@ class Run:
     def _work(self) -> None:
         assert self._downloads is not None
         about = (self._context, self._tally)
-        items = self._items = Items(self._plan, *about, self._changes, self._is_over)
-        items.share(self._downloads.line)
+        self._items = items = Items(self._plan, *about, self._changes, self._is_over)
         services = Services(self._plan, *about, items, self._changes, self._is_over)
+        items.share(self._downloads.line)
         stages = Stages(self._plan, items, self._tally, self._downloads, self._is_over)
         if stages.until_usable(self._facts):
             asks = any(
@@ -373,5 +374,5 @@ class Run:
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}
-        wheel_bytes = self._items.wheel_bytes if self._items is not None else 0
-        return sum(result.bytes_downloaded for result in results.values()) + wheel_bytes
+        wheels = 0 if self._items is None else self._items.wheel_bytes
+        return sum(result.bytes_downloaded for result in results.values()) + wheels

@@ -48,8 +48,7 @@ async def start(
         run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out.
         secrets: Values by name; None takes those that the profile names from this process's environment.
         labels: Come back in events and in the outcome. logs_dir: Where the mirrors go.
-        workspace: The folder on the instance; else the profile's.
-        timeout_s: The run's deadline in seconds; else the profile's `limits.run`.
+        workspace: The folder there; else the profile's. timeout_s: Its deadline in seconds; else `limits.run`.
         strict: Stop at the first critical failure; else as the profile says.
         skip: Steps to leave out. only: The steps to do; checks are always done.
         replace: Stop another plan's run first. default_secrets: Do the built-in rules stand?

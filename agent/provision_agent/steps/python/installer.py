@@ -371,6 +371,10 @@ class Installer:
         environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
         if self._uv:
             environment.update(indexes.for_uv(self._settings()))
+        own = indexes.of_profile(
+            self._python.indexes, self._context.secrets, environment, is_for_uv=bool(self._uv)
+        )
+        environment.update(own)
         for name in _ASTRAY:
             environment.pop(name, None)
         return environment
