@@ -24,6 +24,7 @@ from .messages import (
     read_answer,
 )
 from .parsing import bounded, parse
+from .plan import Check
 from .steps import LEVELS
 from .version import FORMAT
 
@@ -333,6 +334,10 @@ class CaptureAnswer:
     python: Optional[str] = _path(None)
     packages: Tuple[str, ...] = ()
     service: Optional[Tuple[str, ...]] = None
+    apt: Tuple[str, ...] = bounded((), max_chars=256)
+    """Packages of the system that somebody asked for: a plan, or a person since the container was made."""
+    checks: Tuple[Check, ...] = ()
+    """Of the newest plan that was run here."""
     format: int = FORMAT
 
 
