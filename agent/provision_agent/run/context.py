@@ -48,6 +48,8 @@ class Context:
     """Which servers cannot be reached now: all steps share their waits."""
     said: Dict[str, object] = field(default_factory=dict, repr=False)
     """Warnings that are given once in a run."""
+    is_offline: bool = False
+    """No outside host is asked for anything: what is on the disk has to do."""
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
 

@@ -32,6 +32,7 @@ async def start(
     only: Sequence[str] = (),
     replace: bool = False,
     kill_holders: bool = False,
+    offline: bool = False,
     default_secrets: bool = True,
     on_end: OnEnd | None = None,
 ) -> Run:
@@ -48,6 +49,7 @@ async def start(
         strict: Stop at the first critical failure; else as the profile says.
         skip: Steps to leave out. only: The steps to do; checks are always done.
         replace: Stop another plan's run first.
+        offline: Ask no outside host: what is on the instance's disk has to do, and what is missing is told.
         kill_holders: End the processes on the instance that keep a broken environment from being deleted.
         default_secrets: Do the built-in rules stand? on_end: As of `Run`.
 
@@ -73,6 +75,7 @@ async def start(
         labels=dict(labels or {}),
         replace=replace,
         kill_holders=kill_holders,
+        offline=offline,
         logs_dir=Path(logs_dir),
         profile=plan.name,
     )

@@ -36,7 +36,10 @@ __all__ = ["Answer", "Sources", "range_header", "sane_size", "size_of", "validat
 class Sources:
     """Every source that a run may ask, with the secrets that it may show to them. Safe to use from any thread."""
 
-    def __init__(self, rules: Sequence[SecretRule], secrets: Mapping[str, str]) -> None:
+    def __init__(
+        self, rules: Sequence[SecretRule], secrets: Mapping[str, str], *, is_offline: bool = False
+    ) -> None:
+        self._is_offline = is_offline
         self.idle: Optional[IdleConnections] = None
         """Where open connections wait for the next request; set by who closes them at the end, else none are kept."""
         self._rules = list(rules)
@@ -122,8 +125,10 @@ class Sources:
             The answer with its body still to be read, and what it says.
 
         Raises:
-            Failure: as `ask`.
+            Failure: as `ask`; `offline`, when nobody may be asked.
         """
+        if self._is_offline:
+            raise Failure("offline", "it is not on this disk, and `--offline` asks nobody for it")
         chosen = self._choice(url, deadline)
         address = chosen.url if chosen else addresses.address_of(url)
         began = time.monotonic()
