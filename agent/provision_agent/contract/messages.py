@@ -11,6 +11,7 @@ import math
 from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
+from .buckets import SignedSource, signed_field
 from .cases import MAX_PARTICULARS
 from .events import UnknownFormatError
 from .failures import hint_of
@@ -111,6 +112,8 @@ class StartRequest:
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
     """Secrets that are set on the other side and held back there until a host refuses to serve without them."""
+    signed: Tuple[SignedSource, ...] = signed_field()
+    """Addresses in buckets, signed there: in memory and on stdin only."""
     labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
     started_unix: Optional[float] = _seconds(None)
     replace: bool = False
@@ -322,23 +325,6 @@ class FactsAnswer:
 
 
 @dataclass(frozen=True)
-class SourcesRequest:
-    """Ask every source of a plan; the answer is a `findings.SourcesAnswer`.
-
-    `is_instance` adds what the instance is and what is there of each item; with it `packages` what the package indexes
-    have for it; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
-    """
-
-    plan: Json = _plan()
-    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
-    offered: Tuple[str, ...] = _names()
-    is_instance: bool = False
-    packages: bool = False
-    measure: bool = False
-    pin: bool = False
-
-
-@dataclass(frozen=True)
 class AuditRequest:
     """Compare the disk with a plan.
 
@@ -348,6 +334,7 @@ class AuditRequest:
     plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
+    signed: Tuple[SignedSource, ...] = signed_field()
     is_quick: bool = False
     distrust: bool = False
 

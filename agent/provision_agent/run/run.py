@@ -14,6 +14,7 @@ import threading
 import traceback
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..contract.buckets import SignedSource
 from ..contract.failures import Failure
 from ..contract.messages import read_message
 from ..contract.parsing import to_json
@@ -23,15 +24,17 @@ from ..contract.steps import STEP_NAMES, STEPS
 from ..downloads import Downloads, Sources
 from ..downloads.preflight import Preflight
 from ..downloads.sources import repositories
+from ..downloads.sources.signed import SIGNED
 from ..host import facts
 from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
-from . import conditions, late_secrets, log_lines, secret_search
+from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
 from .context import Context
 from .journal import Journal
 from .keeper import Orphanage, close_run
+from .late_sources import LateSources
 from .outages import Outages
 from .record import Handed, RunRecord, read_plan, read_record
 from .service_runner import Services
@@ -99,6 +102,10 @@ class Run:
         self._facts: Mapping[str, object] = {}
         self._secrets = dict(handed.secrets)
         """Those of the context: others may come while it goes on."""
+        self._take_signed(handed.signed)
+        late = LateSources(
+            late_sources.pipe_of(workspace, run_id), journal.event, self._take_signed, self._is_ending
+        )
         self._changes = Changes(workspace.root, journal.event)
         self._context = Context(
             workspace=workspace.root,
@@ -116,10 +123,13 @@ class Run:
             outages=Outages(plan.limits.patience_s),
             kill_holders=record.kill_holders,
             is_offline=record.offline,
+            ask_for=late.want,
+            give_up=late.give_up,
         )
         self._tally = Tally(journal.event)
         self._downloads: Optional[Downloads] = None
         self._items: Optional[Items] = None
+        """What does the items, once it is known which are wanted."""
 
     def end_early(self, verdict: str) -> None:
         """Let everything stop soon; the first reason counts."""
@@ -127,6 +137,14 @@ class Run:
             if self._early_verdict is None:
                 self._early_verdict = verdict
         self._context.cancelled.set()
+
+    def _take_signed(self, sources: Sequence[SignedSource]) -> None:
+        """Use the addresses of *sources*, and show no part of them that opens a door."""
+        SIGNED.take(sources)
+        self._journal.hide(SIGNED.hidden)
+
+    def _is_ending(self) -> bool:
+        return self._context.is_over()
 
     def warn_once(self, message: str) -> None:
         """Report a warning, unless that was done."""
@@ -155,7 +173,8 @@ class Run:
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
-        secret_search.tell(self._workspace, self._context.run_id, self._journal, self._context.secrets)
+        hidden = {**self._context.secrets, **SIGNED.hidden}
+        secret_search.tell(self._workspace, self._context.run_id, self._journal, hidden)
         self._journal.event(
             "run_finished",
             verdict=verdict,
@@ -291,9 +310,9 @@ class Run:
     def _work(self) -> None:
         assert self._downloads is not None
         about = (self._context, self._tally)
-        items = self._items = Items(self._plan, *about, self._changes, self._is_over)
-        items.share(self._downloads.line)
+        self._items = items = Items(self._plan, *about, self._changes, self._is_over)
         services = Services(self._plan, *about, items, self._changes, self._is_over)
+        items.share(self._downloads.line)
         stages = Stages(self._plan, items, self._tally, self._downloads, self._is_over)
         if stages.until_usable(self._facts):
             asks = any(
@@ -310,6 +329,7 @@ class Run:
             services.finish()
             stages.look_again()
             self._say_if_usable()
+            self._say_what_is_unchanged(items, services.went_on)
 
     def _say_validation(self) -> None:
         if self._plan.chosen("checks", self._plan.checks, ("critical",)):
@@ -324,6 +344,16 @@ class Run:
 
     def _say_usable(self) -> None:
         self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
+
+    def _say_what_is_unchanged(self, items: Items, services: int) -> None:
+        """What was looked at in place of being done again; nothing where the environment was another one."""
+        known = items.last_look
+        if known is not None and known.print is not None and known.is_unchanged:
+            found = self._journal.look(lambda state: unchanged.counted(state, services))
+            self._journal.event(
+                "unchanged",
+                **unchanged.told(found, packages=len(known.print.packages), package_files=known.print.files),
+            )
 
     def _settle_downloads(self) -> None:
         if self._downloads is not None:
@@ -342,5 +372,5 @@ class Run:
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}
-        wheel_bytes = self._items.wheel_bytes if self._items is not None else 0
-        return sum(result.bytes_downloaded for result in results.values()) + wheel_bytes
+        wheels = 0 if self._items is None else self._items.wheel_bytes
+        return sum(result.bytes_downloaded for result in results.values()) + wheels
