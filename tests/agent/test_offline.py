@@ -82,6 +82,12 @@ def test_what_is_missing_is_told_with_its_size(bench: Bench, server: FileServer)
     assert len(server.requests) == asked
 
 
+def test_an_object_of_a_bucket_that_nobody_signed_is_missing_as_all_else(bench: Bench) -> None:
+    failure = run(bench, Download(url="s3://b/k.bin", path="k.bin"), offline=True)["k.bin"].failure
+
+    assert failure is not None and failure.class_ == "offline"
+
+
 def test_a_part_that_has_landed_stays_for_the_next_run(bench: Bench, server: FileServer) -> None:
     item = Download(url=server.add("/m.bin", Content(MIB)), path="m.bin", limits=quick())
     part = bench.path("m.bin.part")

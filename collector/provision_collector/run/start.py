@@ -80,7 +80,7 @@ async def start(
         profile=plan.name,
         environment=dict(os.environ) if secrets is None else {},
         buckets=buckets or own,
-        sign=sign,
+        sign=None if offline else sign,
     )
     return Run(instance, order, on_end=on_end)
 

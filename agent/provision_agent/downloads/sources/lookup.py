@@ -80,6 +80,7 @@ class Sources:
             Failure: `gated`, `unauthorized`, `not_found`, `not_a_model`, `rate_limited` (with `wait_s`), `unreachable`,
                 `stalled` (no answer *within_s*), `tls` or `upstream_down`.
         """
+        self._refuse_offline(url)
         address = addresses.address_of(url)
         kind = addresses.kind_for(url)
         at_hand = kind.at_hand(url, address)
@@ -127,8 +128,7 @@ class Sources:
         Raises:
             Failure: as `ask`; `offline`, when nobody may be asked.
         """
-        if self._is_offline:
-            raise Failure("offline", "it is not on this disk, and `--offline` asks nobody for it")
+        self._refuse_offline(url)
         chosen = self._choice(url, deadline)
         address = chosen.url if chosen else addresses.address_of(url)
         began = time.monotonic()
@@ -165,6 +165,10 @@ class Sources:
             chosen=chosen,
         )
         return response, answer
+
+    def _refuse_offline(self, url: str) -> None:
+        if self._is_offline and not url.startswith("file:"):
+            raise Failure("offline", "it is not on this disk, and `--offline` asks nobody for it")
 
     def _choice(self, url: str, deadline: float) -> Optional[Chosen]:
         """What a moving *url* stands for: the same throughout a run. Raises as `WebServer.choose`."""
