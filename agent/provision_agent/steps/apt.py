@@ -67,13 +67,20 @@ def install(packages: Sequence[str], context: Context) -> None:
             context.report("package_skipped", item=f"apt:{name}", level=LEVEL, reason="verified")
     if not missing:
         return
-    prefix = _prefix()
+    prefix = [] if context.is_offline else _prefix()
     for name in missing:
         context.report("package_started", item=f"apt:{name}", level=LEVEL)
     started = time.monotonic()
     with Progress(context, ITEM, LEVEL) as progress:
-        apt = _Apt(prefix, context, progress)
-        failed = apt.have(missing)
+        if context.is_offline:
+            failed = {
+                name: Failure(
+                    "offline", f"the package `{name}` is not installed, and `--offline` asks no archive"
+                )
+                for name in missing
+            }
+        else:
+            failed = _Apt(prefix, context, progress).have(missing)
     for name in missing:
         if name in failed:
             context.report("package_failed", item=f"apt:{name}", level=LEVEL, **failed[name].as_fields())
@@ -205,7 +212,7 @@ def preflight(packages: Sequence[str], context: Context) -> None:
     Raises:
         Failure: there is no apt, or no right to use it; the step is named.
     """
-    if not all(_is_installed(name, context) for name in packages):
+    if not (context.is_offline or all(_is_installed(name, context) for name in packages)):
         _prefix()
 
 

@@ -63,7 +63,8 @@ def checkout(repo: Repo, context: Context, *, sets_aside: bool = False) -> str:
         try:
             is_new = work.from_any_source()
         except Failure as failure:
-            if not (failure.retriable and work.is_as_recorded()):
+            may_stay = failure.retriable or failure.class_ == "offline"
+            if not (may_stay and work.is_as_recorded()):
                 if not work.head():
                     repo_changes.leave_as_before(path, before, context)
                 raise
