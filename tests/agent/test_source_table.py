@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from provision_agent.contract.plan_parts import Limits, SecretRule
 from provision_agent.contract.source_kinds import DEFAULT_SECRETS, SOURCE_KINDS, Offers
 from provision_agent.downloads.sources import addresses, repositories
 from provision_agent.downloads.sources.lookup import Sources
+from provision_agent.downloads.sources.signed import SIGNED
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,17 @@ class Trial:
     def __init__(self, kind: str, stand: Stand, hosts: PublicHosts, bench: Bench) -> None:
         self.kind, self.stand, self.hosts, self.bench = kind, stand, hosts, bench
         self.offers = SOURCE_KINDS[kind].offers
+        SIGNED.clear()
+        self.sign()
+
+    def sign(self, *, is_private: bool = False) -> None:
+        """As the user's machine does, at first and whenever it is asked."""
+        sign = self.stand.sign
+        if sign is not None:
+            SIGNED.take(sign(is_private))
+            self.bench.context = replace(
+                self.bench.context, ask_for=lambda url: SIGNED.take(sign(is_private))
+            )
 
     def item(self, url: str) -> Download:
         return Download(url=url, path=NAME, limits=quick(attempts=2))
@@ -53,6 +66,12 @@ class Trial:
             self.bench.rules, self.bench.secrets = rules, {rule.name: TOKEN for rule in rules}
             assert self.fetched() == ("ok", "")
             assert {asked.headers.get("authorization") for asked in self.hosts.asked} == {None}
+            return
+        if not self.stand.secret:
+            assert self.fetched(self.stand.private_url) == ("failed", "unauthorized")
+            self.sign(is_private=True)
+            assert self.fetched(self.stand.private_url) == ("ok", "")
+            assert self.is_right(2)
             return
         own = [rule for rule in rules if rule.name == self.stand.secret][:1]
         self.bench.rules = own
