@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Mapping, Optional, Tuple
 
-from .buckets import SignedSource
+from .buckets import SignedSource, signed_field
 from .environment_told import EnvironmentTarget, EnvironmentTold
 from .failures import hint_of
 from .messages import (
@@ -22,7 +22,6 @@ from .messages import (
     _plan,
     _seconds,
     read_answer,
-    signed_field,
 )
 from .parsing import bounded, parse
 from .steps import LEVELS

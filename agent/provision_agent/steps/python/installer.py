@@ -20,7 +20,7 @@ from ...run.context import Context
 from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
-from . import indexes, pip_errors, resolver
+from . import from_lock, indexes, pip_errors, resolver
 from .locked_install import LockedInstalls, Surroundings
 from .venv import Venv
 
@@ -56,7 +56,7 @@ class Installer:
         self._cache = os.path.join(context.workspace, ".provision", "cache")
         self._tools = os.path.join(context.workspace, ".provision", "tools")
         self._uv = self._find_uv()
-        self.locked = dict(line.split("==", 1) for line in python.versions)
+        self.locked = {} if python.locked else dict(line.split("==", 1) for line in python.versions)
         """Versions by name that a lock asks for: no install may bring another."""
         self.unwanted = frozenset(normalised(name) for name in python.remove)
         """What the plan takes out before the first layer, whoever brought it."""
@@ -136,6 +136,12 @@ class Installer:
         Raises:
             Failure: `network`, `not_found`, `conflict`, `disk_full`, `unauthorized`, …; else `command`.
         """
+        if self._python.locked is not None:
+            store = self._by_lock.store if self._by_lock is not None else None
+            from_lock.install(
+                self._python.locked, arguments, self, store, self._context, progress, item=item, level=level
+            )
+            return
         constraints = {**self.locked, **constraints}
         if (
             self._by_lock is not None
@@ -144,6 +150,10 @@ class Installer:
         ):
             return
         options = [*self._constraint_options(constraints), *arguments]
+        self.install_as_told(options, progress, item=item, level=level)
+
+    def install_as_told(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
+        """As `install`, without any constraint and any lock."""
         try:
             self._install(options, progress, item=item, level=level)
         except Failure as failure:
@@ -193,6 +203,7 @@ class Installer:
             python=self.venv.python,
             version=self._version(),
             settings=self._settings(),
+            logins=self.logins(),
             environment=self._environment(),
             installed=dict(self.installed()),
             constraints=self._constraint_lines(constraints),
@@ -283,6 +294,11 @@ class Installer:
         is_of_form = pip_errors.is_of_form(failure) and bool(self._settings())
         may = failure.class_ == "command" or is_of_form or pip_errors.is_of_the_way(failure)
         return may and "pip" in self.installed()
+
+    def logins(self) -> Dict[str, str]:
+        """What each origin of an index is to be shown, as `indexes.logins` says it. Raises Failure, where a secret is not set."""
+        own = indexes.logins_of(self._python.indexes, self._context.secrets)
+        return {**indexes.logins(self._settings()), **own}
 
     def _settings(self) -> Dict[str, str]:
         """What the user told pip about indexes."""
