@@ -39,6 +39,10 @@ CASES: Dict[str, Case] = {
     "other_version": Case("use one version of provision for one instance"),
     # -- tokens
     "token_refused": Case("the value of `{token}` is refused: make a new token, or give its account access"),
+    "lock_misfit": Case(
+        "make a lock for this machine with `provision lock --host …`, or take an instance that it is for",
+        "fix_profile",
+    ),
     "token_unset": Case("set `{token}` in your environment, then the same command again"),
     "token_unsendable": Case("correct the value of `{token}` in your environment"),
     "token_undeclared": Case(
