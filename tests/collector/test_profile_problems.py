@@ -16,7 +16,7 @@ PROBLEMS = {
     "an unknown key gets the nearest known one": ("repo: []", "2:1: unknown key `repo`; did you mean `repos`?"),
     "an unknown key without a near one gets all that are known": (
         "repos: [{url: https://h/a, path: a, colour: red}]",
-        "2:37: unknown key `colour`; known here: install, level, mirrors, name, path, ref, submodules, url",
+        "2:37: unknown key `colour`; known here: install, level, mirrors, name, path, ref, submodules, url, when",
     ),
     "a key given twice": ("apt: [git]\napt: [ffmpeg]", "3:1: `apt` is given twice; first on line 2"),
     "a tab": ("apt:\n\t- git", "3:1: a tab cannot indent YAML: use spaces"),
@@ -87,7 +87,7 @@ PROBLEMS = {
     "a relative workspace": ("workspace: work", "2:12: the workspace `work` must be an absolute path or `~/…`, without `..` and variables"),
     "another scheme": (
         "downloads: [{url: ftp://h/a, path: a}]",
-        "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:`, `urn:`, `air:` or `gs://`",
+        "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:`, `urn:`, `air:`, `github://`, `gs://` or `s3://`",
     ),
     "a URL without a host": ("downloads: [{url: 'https:///a', path: a}]", "2:19: `https:///a` is not complete: write `https://HOST/PATH`"),
     "a URL with a token as its user": (
@@ -113,6 +113,14 @@ PROBLEMS = {
     "patterns for one file": (
         "downloads: [{url: 'hf://a/b/c', path: a, include: ['*']}]",
         "2:42: `include` means nothing for a single file: remove it",
+    ),
+    "the hub's layout for a part of a repository": (
+        "downloads: [{url: 'hf://a/b/c/', path: a/, layout: hub}]",
+        "2:44: `layout: hub` keeps whole repositories of the model hub: write `hf://OWNER/REPO`, choose with `include`",
+    ),
+    "the hub's layout for one file": (
+        "downloads: [{url: 'hf://a/b/c', path: a, layout: hub}]",
+        "2:42: `layout` means nothing for a single file: remove it",
     ),
     "a short hash": ("downloads: [{url: https://h/a, path: a, sha256: abc}]", "2:49: `abc` is not a sha256: 64 hexadecimal digits"),
     "a mode that is none": ('files: [{path: a, content: b, mode: "0888"}]', '2:37: `0888` is not a file mode: octal digits in quotes, such as "0644"'),
@@ -227,7 +235,7 @@ PROBLEMS = {
     ),
     "a condition of nothing": (
         "downloads: [{url: https://h/a, path: a, when: {}}]",
-        "2:47: give `gpu_memory`, `secret` or `disk_free`, or remove `when`",
+        "2:47: give a condition, such as `gpu_memory`, or remove `when`",
     ),
     "a limit that only the run has": (
         "downloads: [{url: https://h/a, path: a, limits: {rate: 1MB}}]",

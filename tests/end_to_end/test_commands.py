@@ -43,6 +43,11 @@ def test_logs_prints_the_mirror_as_it_is_and_follows_it_to_the_end(here: Here, f
     mirror = Path(outcome["logs"]["core"]).read_bytes()
     assert followed.stdout.encode() == mirror
     assert here.run("logs", "a").stdout.encode() == mirror
+    lines = mirror.decode().splitlines(keepends=True)
+    assert here.run("logs", "a", "-n", "3").stdout == "".join(lines[-3:])
+    assert here.run("logs", "a", "--since", lines[4].split()[0]).stdout == "".join(
+        line for line in lines if line.split()[0] >= lines[4].split()[0]
+    )
     assert here.run("logs", "a", "--events").stdout.encode() == Path(outcome["logs"]["events"]).read_bytes()
 
 
@@ -94,7 +99,12 @@ def test_prune_removes_old_runs_here_and_there_but_never_what_they_made(
     profile = here.profile(profile_of(files))
     outcomes = [here.up(profile, "--run-id", run).outcome for run in ("a", "b", "c")]
 
-    assert here.run("prune", "--keep", "1", "--json").lines == [{"removed": ["b", "a"]}]
+    told = here.run("prune", "--keep", "1", "--dry-run", "--json").lines
+    there = here.run("prune", "--keep", "1", "--dry-run", "--json", *here.connection()).lines
+    assert [told[0]["removed"], sorted(there[0]["removed"])] == [["b", "a"], ["a", "b"]]
+    assert here.run("prune", "--keep", "1", "--json").lines == [{"removed": ["b", "a"]}], (
+        "they are still there"
+    )
     there = here.run("prune", "--keep", "1", "--json", *here.connection()).lines
 
     assert sorted(there[0]["removed"]) == ["a", "b"]
@@ -115,6 +125,18 @@ def test_prune_leaves_a_run_that_is_going(here: Here, files: FileServer) -> None
     assert SLOW.bytes_per_s
     lift()
     assert here.finish(child).code == 0
+
+
+def test_a_run_whose_end_was_never_seen_is_forgotten_by_its_name(here: Here, files: FileServer) -> None:
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "a")
+    eventually(lambda: landed(files))
+    child.kill()
+    child.wait()
+
+    assert here.run("prune", "b").code == 2
+    assert here.run("prune", "a", "--json").lines == [{"removed": ["a"]}]
+    assert here.run("status", "--json").lines == []
+    lift()
 
 
 def test_plain_lines_go_to_a_pipe_and_end_with_what_to_do(here: Here, files: FileServer) -> None:
@@ -179,3 +201,30 @@ def test_a_reader_that_goes_away_is_no_failure_of_the_run(here: Here, files: Fil
 
     assert done.returncode == 141, done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_ssh_is_the_systems_own_with_the_key_and_the_host_keys_of_the_run(
+    here: Here, files: FileServer
+) -> None:
+    here.up(here.profile(profile_of(files)), "--run-id", "a")
+    (here.folder / "home/.ssh").mkdir()
+    (here.folder / "home/.ssh/config").write_text("Host *\n  SendEnv *\n  ForwardAgent yes\n  User nobody\n")
+
+    by_run = here.run("ssh", "a", "--user", here.instance.user, "--", "echo", "it is", "$0; env")
+    by_host = here.run("ssh", *here.connection(), "--host-key", "strict", "--", "exit", "7")
+    stranger = here.run(
+        "ssh",
+        *here.connection(),
+        "--host-key",
+        "strict",
+        "--known-hosts",
+        str(here.folder / "none"),
+        "--",
+        "true",
+    )
+
+    assert by_run.code == 0, by_run.stderr
+    assert by_run.stdout.startswith("it is ")
+    assert "SSH_AUTH_SOCK" not in by_run.stdout and str(here.folder / "state") not in by_run.stdout
+    assert by_host.code == 7, "the key that `up` saw first is known to it"
+    assert stranger.code == 255 and "Host key verification failed" in stranger.stderr

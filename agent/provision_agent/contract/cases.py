@@ -39,6 +39,10 @@ CASES: Dict[str, Case] = {
     "other_version": Case("use one version of provision for one instance"),
     # -- tokens
     "token_refused": Case("the value of `{token}` is refused: make a new token, or give its account access"),
+    "lock_misfit": Case(
+        "make a lock for this machine with `provision lock --host …`, or take an instance that it is for",
+        "fix_profile",
+    ),
     "token_unset": Case("set `{token}` in your environment, then the same command again"),
     "token_unsendable": Case("correct the value of `{token}` in your environment"),
     "token_undeclared": Case(
@@ -82,6 +86,7 @@ CASES: Dict[str, Case] = {
         "fix_profile",
     ),
     "two_items_one_path": Case("give each of the two a `path` of its own that ends in a file name"),
+    "two_variants": Case("change their `when` so that on every instance one of them holds at most"),
     "patterns": Case(
         "correct `include` and `exclude`: they are compared with paths such as `unet/model.safetensors`"
     ),
@@ -98,6 +103,16 @@ CASES: Dict[str, Case] = {
     "no_version": Case(
         "open `{url}` in a browser, and write the version that you want: `civitai:VERSION`", "fix_profile"
     ),
+    "no_release": Case("see its releases on {page}, and correct the part after `@`", "fix_profile"),
+    "no_asset": Case("the release has {names}: correct the part after the tag", "fix_profile"),
+    "release_hidden": Case(
+        "check the name of the repository; or it is a private one: set `{token}` in your environment to a token that may "
+        "read its contents, then the same command again",
+        "fix_credentials",
+    ),
+    "release_link": Case(
+        "check the spelling; a file of a private repository's release is written `{form}`", "fix_profile"
+    ),
     "coding": Case(
         "that compression cannot be undone here: use a mirror or another source of the file", "fix_profile"
     ),
@@ -107,6 +122,67 @@ CASES: Dict[str, Case] = {
         "the object is not public, or is not there: check its name and make it public, or list a secret with an access "
         "token whose `hosts:` names the URL's host in the profile",
         "fix_profile",
+    ),
+    # -- buckets
+    "bucket_key": Case(
+        "check the key: it is taken as it stands, with its case, and nothing in it is escaped; `{url}` in the profile",
+        "fix_profile",
+    ),
+    "bucket_name": Case(
+        "check the bucket's name, and its `endpoint` under `buckets:` of the profile where it is not Amazon's",
+        "fix_profile",
+    ),
+    "bucket_access_key": Case(
+        "the store does not know the access key of `{bucket}`: check its value, and `endpoint` under `buckets:`",
+        "fix_credentials",
+    ),
+    "bucket_secret_key": Case(
+        "the secret key of `{bucket}` does not fit its access key: check the value, then the same command again",
+        "fix_credentials",
+    ),
+    "bucket_token": Case(
+        "the session of the keys of `{bucket}` is over: log in again (`aws sso login`), or set a new session token, then "
+        "the same command again",
+        "fix_credentials",
+    ),
+    "bucket_clock": Case(
+        "set the clock of the machine that signs, which is the one where you type: `timedatectl` says whether it is "
+        "synchronised; then the same command again",
+        "fix_credentials",
+    ),
+    "bucket_region": Case(
+        "write `region: {region}` for `{bucket}` under `buckets:` of the profile", "fix_profile"
+    ),
+    "bucket_region_unknown": Case(
+        "write the region of `{bucket}` under `buckets:` of the profile: the store's page of the bucket has it",
+        "fix_profile",
+    ),
+    "bucket_denied": Case(
+        "give the keys of `{bucket}` the right to read it (`s3:GetObject`, and `s3:ListBucket` for a prefix), or name others "
+        "under `buckets:` of the profile",
+        "fix_credentials",
+    ),
+    "bucket_not_public": Case(
+        "the bucket is not public: name the secrets with its keys under `buckets:` of the profile, as `access_key` and "
+        "`secret_key`",
+        "fix_credentials",
+    ),
+    "bucket_archived": Case("restore the object from its archive class first: `aws s3api restore-object`"),
+    "bucket_empty": Case(
+        "nothing there is wanted: check the prefix, which ends in `/`, and `include` and `exclude`, which are compared with "
+        "whole keys",
+        "fix_profile",
+    ),
+    "bucket_keys_unset": Case(
+        "set {names} in your environment, then the same command again", "fix_credentials"
+    ),
+    "bucket_unsigned": Case(
+        "`provision up` signs it where the keys of its bucket are; a newer provision than the run's may be needed",
+        "retry",
+    ),
+    "sign_again": Case(
+        "`provision attach {run}` on a machine that has the keys of the bucket signs a new address, and the file goes on",
+        "retry",
     ),
     # -- the disk
     "more_room": Case("rent an instance with at least {more} more, or free as much"),
@@ -227,7 +303,7 @@ _PATTERNS = {
     "run": r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
     "token": r"[A-Za-z_][A-Za-z0-9_]{0,63}",
     "pid": r"[0-9]{1,10}",
-    "page": r"https://(huggingface\.co|hf-mirror\.com)/[\w./-]{1,300}",
+    "page": r"https://(huggingface\.co|hf-mirror\.com|github\.com)/[\w./-]{1,300}",
 }
 """Particulars of which a person would believe more than that they are the instance's words."""
 

@@ -8,13 +8,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Mapping, Optional, Tuple
 
+from .buckets import SignedSource, signed_field
+from .environment_told import EnvironmentTarget, EnvironmentTold
 from .failures import hint_of
-from .messages import Json, _about, _bytes, _case, _path, _seconds, read_answer
+from .messages import (
+    MAX_SECRETS,
+    Json,
+    _about,
+    _bytes,
+    _case,
+    _names,
+    _path,
+    _plan,
+    _seconds,
+    read_answer,
+)
 from .parsing import bounded, parse
+from .plan import Check
 from .steps import LEVELS
 from .version import FORMAT
 
 # -- facts
+
+
+_SOLD_GIB = (
+    *(2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 18, 20, 22, 24, 32, 40, 48, 64, 71, 80, 94, 96, 128, 141, 144, 180),
+    *(192, 288),
+)
+"""Memory of NVIDIA's cards and of their slices, as they are sold."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +45,13 @@ class Gpu:
     name: str = bounded("", max_chars=256)
     compute_capability: Optional[str] = bounded(None, max_chars=16)
     memory_bytes: Optional[int] = _bytes()
+
+    @property
+    def nominal_bytes(self) -> int:
+        """The memory that it is sold with: drivers keep up to 7 % of it. 0: not known."""
+        found = self.memory_bytes or 0
+        sizes = (gib << 30 for gib in _SOLD_GIB)
+        return next((size for size in sizes if 0.92 * size <= found <= size), found)
 
 
 @dataclass(frozen=True)
@@ -89,6 +117,28 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class SourcesRequest:
+    """Ask every source of a plan; the answer is a `findings.SourcesAnswer`.
+
+    `is_instance` adds what the instance is and what is there of each item; `packages` what the package indexes have for it,
+    or for `target`; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
+    """
+
+    plan: Json = _plan()
+    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
+    offered: Tuple[str, ...] = _names()
+    signed: Tuple[SignedSource, ...] = signed_field()
+    is_instance: bool = False
+    packages: bool = False
+    measure: bool = False
+    pin: bool = False
+    target: Optional[EnvironmentTarget] = None
+    """The machine that packages are chosen for, where it is not the one that is asked."""
+    uv: str = _path("")
+    """Where uv is on the machine that is asked, if that is known."""
+
+
+@dataclass(frozen=True)
 class SourceTold:
     """What one source said. `class_` is ``ok``, or the class of failure."""
 
@@ -139,6 +189,8 @@ class SourcesAnswer:
     """Rules of the plan whose hosts refused somebody without a token."""
     rate_bytes_per_s: Optional[float] = _seconds(None)
     """That the sources give here; None where it was not measured."""
+    environment: Optional[EnvironmentTold] = None
+    """What the plan's packages are; None where it has none, or nobody asked."""
     format: int = FORMAT
 
 
@@ -188,6 +240,30 @@ class PackageTold:
 
 
 @dataclass(frozen=True)
+class SkippedTold:
+    """An item that is not wanted on this instance, by its place in the plan's list of its step, and why."""
+
+    step: str = bounded(max_chars=64)
+    number: int = bounded(low=0)
+    key: str = bounded(max_chars=8192)
+    item: str = _path()
+    level: str = bounded(one_of=LEVELS)
+    reason: str = bounded()
+
+
+@dataclass(frozen=True)
+class ClashTold:
+    """Items that are all wanted on this instance although there can be one only."""
+
+    step: str = bounded(max_chars=64)
+    numbers: Tuple[int, ...] = bounded()
+    key: str = bounded(max_chars=8192)
+    item: str = _path()
+    level: str = bounded(one_of=LEVELS)
+    message: str = bounded()
+
+
+@dataclass(frozen=True)
 class Standing:
     """The instance as it stands, and what of the plan it has."""
 
@@ -197,7 +273,7 @@ class Standing:
     """`Facts` reads what is relied on."""
     unix: float = _seconds()
     present: Tuple[Present, ...] = bounded()
-    """In the order of the plan's downloads, as `unmet`: why the item's `when` does not hold."""
+    """In the order of the plan's downloads, as `unmet`: why the item is not wanted."""
     unmet: Tuple[Optional[str], ...] = bounded()
     commits: Tuple[str, ...] = bounded()
     """What is checked out, in the order of the plan's repos; empty where nothing is."""
@@ -206,6 +282,9 @@ class Standing:
     """Version by name of what the plan's environment holds; empty where there is none."""
     packages: Tuple[PackageTold, ...] = ()
     """In the order of the layers; empty where the indexes were not asked."""
+    skipped: Tuple[SkippedTold, ...] = ()
+    """Of every step, what is not wanted here."""
+    clashes: Tuple[ClashTold, ...] = ()
 
 
 def read_sources(data: Mapping[str, object]) -> "Tuple[SourcesAnswer, Optional[Standing]]":
@@ -255,6 +334,10 @@ class CaptureAnswer:
     python: Optional[str] = _path(None)
     packages: Tuple[str, ...] = ()
     service: Optional[Tuple[str, ...]] = None
+    apt: Tuple[str, ...] = bounded((), max_chars=256)
+    """Packages of the system that somebody asked for: a plan, or a person since the container was made."""
+    checks: Tuple[Check, ...] = ()
+    """Of the newest plan that was run here."""
     format: int = FORMAT
 
 

@@ -11,6 +11,7 @@ import math
 from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
+from .buckets import SignedSource, signed_field
 from .cases import MAX_PARTICULARS
 from .events import UnknownFormatError
 from .failures import hint_of
@@ -111,10 +112,14 @@ class StartRequest:
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
     """Secrets that are set on the other side and held back there until a host refuses to serve without them."""
+    signed: Tuple[SignedSource, ...] = signed_field()
+    """Addresses in buckets, signed there: in memory and on stdin only."""
     labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
     started_unix: Optional[float] = _seconds(None)
     replace: bool = False
     kill_holders: bool = False
+    offline: Optional[bool] = None
+    """Ask no outside host: it is how this run works, and no part of what is wanted. None: as the run was begun."""
     format: int = FORMAT
 
 
@@ -242,6 +247,8 @@ class PruneRequest:
     keep: int = bounded(low=0)  # required: nobody deletes by leaving something out
     older_than_s: Optional[float] = _seconds(None)
     workspace: Optional[str] = _path(None)
+    only_tell: bool = False
+    """Only tell what would be removed."""
 
 
 @dataclass(frozen=True)
@@ -255,9 +262,10 @@ class PruneAnswer:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """Run the checks of this plan, now."""
+    """Run the checks of this plan, now. `offered`: names of secrets that are set where it is asked."""
 
     plan: Json = _plan()
+    offered: Tuple[str, ...] = _names()
 
 
 @dataclass(frozen=True)
@@ -279,11 +287,21 @@ class CheckFailed:
 
 
 @dataclass(frozen=True)
+class CheckSkipped:
+    """A check that is not wanted on this instance, and why."""
+
+    item: str = _path()
+    level: str = bounded(one_of=LEVELS)
+    reason: str = bounded()
+
+
+@dataclass(frozen=True)
 class VerifyAnswer:
     """The names of the checks that hold, and the others."""
 
     passed: Tuple[str, ...] = bounded()
     failed: Tuple[CheckFailed, ...] = bounded()
+    skipped: Tuple[CheckSkipped, ...] = ()
     format: int = FORMAT
 
 
@@ -307,23 +325,6 @@ class FactsAnswer:
 
 
 @dataclass(frozen=True)
-class SourcesRequest:
-    """Ask every source of a plan; the answer is a `findings.SourcesAnswer`.
-
-    `is_instance` adds what the instance is and what is there of each item; with it `packages` what the package indexes
-    have for it; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
-    """
-
-    plan: Json = _plan()
-    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
-    offered: Tuple[str, ...] = _names()
-    is_instance: bool = False
-    packages: bool = False
-    measure: bool = False
-    pin: bool = False
-
-
-@dataclass(frozen=True)
 class AuditRequest:
     """Compare the disk with a plan.
 
@@ -333,6 +334,7 @@ class AuditRequest:
     plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
+    signed: Tuple[SignedSource, ...] = signed_field()
     is_quick: bool = False
     distrust: bool = False
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
-from urllib.parse import unquote
+from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 from .parsing import ParseError, bounded, parse, to_json
 from .plan_json import expand, map_strings, without_defaults
+from .plan_packages import LockedEnvironment, PackageIndex
 from .plan_parts import (
     MAX_CONTENT_CHARS,
+    AptPackages,
+    Basic,
+    HeaderSecret,
     Item,
     ItemLimits,
     Limits,
@@ -30,12 +32,14 @@ from .plan_parts import (
     argv_field,
     bytes_field,
     count_field,
+    download_key,
     environment_field,
     level_field,
     seconds_field,
+    title_of,
 )
 from .redaction import public_url
-from .source_kinds import own_limits
+from .source_kinds import means_many_files, own_limits
 from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
@@ -50,49 +54,12 @@ class Substitute:
     path: str
 
 
-class HubRepository(NamedTuple):
-    """A whole repository of a model hub, or a `folder` of it (empty, or with a ``/`` at its end)."""
-
-    repo: str
-    revision: str
-    folder: str
-
-
-def repository_of(url: str) -> Optional[HubRepository]:
-    """The repository that *url* means: ``hf://OWNER/REPO[@REV]``, perhaps with a folder; None for a file's URL."""
-    found = re.fullmatch(r"hf://((?:datasets/|spaces/)?[^/@]+/[^/@]+)(?:@([^/]+))?(?:/|/(.+/))?", url)
-    return HubRepository(found[1], unquote(found[2] or "main"), unquote(found[3] or "")) if found else None
-
-
-def download_key(path: str, url: str) -> str:
-    """The identity of a download: its final *path*, or its folder (a *path* that ends in ``/``) and its source.
-
-    The source counts as a digest, since a URL may hold what opens a door.
-    """
-    return path if not path.endswith("/") else f"{path}#{hashlib.sha256(url.encode()).hexdigest()[:16]}"
-
-
-@dataclass(frozen=True)
-class HeaderSecret:
-    """The secret whose value a header has."""
-
-    secret: str
-
-
-@dataclass(frozen=True)
-class Basic:
-    """A login by name and password; the password is the value of a secret."""
-
-    user: str
-    secret: str
-
-
 @dataclass(frozen=True)
 class Download:
     """One file. A `path` that ends in ``/`` takes the server's name. `unpack` is no | auto | zip | tar.
 
     Where `url` means a whole repository, its files: those that match any of `include` (all, if that is empty) and
-    none of `exclude`. `headers` and `basic` go to the https origin of `url` and nowhere else.
+    none of `exclude`; `layout` is files | hub, which is that of the hub's own cache. `headers` and `basic` go to the https origin of `url` and nowhere else.
     """
 
     url: str
@@ -107,6 +74,7 @@ class Download:
     unpack: str = bounded("no", one_of=("no", "auto", "zip", "tar"))
     include: Tuple[str, ...] = ()
     exclude: Tuple[str, ...] = ()
+    layout: str = bounded("files", one_of=("files", "hub"))
     headers: Dict[str, HeaderSecret] = bounded(factory=dict, max_entries=32)
     basic: Optional[Basic] = None
 
@@ -123,11 +91,16 @@ class Download:
 
 @dataclass(frozen=True)
 class Torch:
-    """Candidate versions in order of preference; `extras` are installed from the same index."""
+    """Candidate versions in order of preference; `extras` are installed from the same index.
+
+    `index` stands in place of torch's own, ``{accelerator}`` in it for the build; `find_links` are pages or folders of wheels.
+    """
 
     versions: Tuple[str, ...] = ()
     accelerator: str = "auto"
     extras: Tuple[str, ...] = ()
+    index: Optional[str] = None
+    find_links: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,13 +110,20 @@ class Layer:
     packages: Tuple[str, ...] = ()
     torch: Optional[Torch] = None
     requirements: Optional[str] = None
+    when: Optional[When] = None
+
+    @property
+    def title(self) -> str:
+        """What it is called in events."""
+        return "torch" if self.torch is not None else self.requirements or title_of(self.packages)
 
 
 @dataclass(frozen=True)
 class Python:
     """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it.
 
-    `versions` (``name==version``) are a lock's: no install may bring another version of these.
+    `versions` (``name==version``) are a lock's: no install may bring another version of these. With `locked` nothing but
+    its wheels is installed. `wheels` is a folder in which fetched wheels stay for the next run; else they go with this one.
     """
 
     venv: str = "auto"
@@ -154,6 +134,9 @@ class Python:
     remove: Tuple[str, ...] = ()
     protect: Tuple[str, ...] = ()
     versions: Tuple[str, ...] = ()
+    indexes: Tuple[PackageIndex, ...] = ()
+    wheels: Optional[str] = None
+    locked: Optional[LockedEnvironment] = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +150,7 @@ class Repo(Placed):
     submodules: bool = False
     install: Optional[str] = None
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -177,6 +161,7 @@ class File(Placed):
     content: str = bounded(max_chars=MAX_CONTENT_CHARS)
     mode: str = bounded("0644", pattern="[0-7]{3,4}")
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +175,7 @@ class Command(Named):
     secrets: Tuple[str, ...] = ()
     timeout_s: float = seconds_field(600.0)
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +195,7 @@ class Check(Named):
     nodes: Tuple[str, ...] = ()
     models: Tuple[str, ...] = ()
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +237,7 @@ class Service(Named):
     on_start_failure: Optional[Hook] = None
     """Run once, when its first start failed, before the second."""
     level: str = level_field()
+    when: Optional[When] = None
 
 
 class _Known(NamedTuple):
@@ -277,7 +265,7 @@ class Plan:
     repair: bool = False
     limits: Limits = Limits()
     secrets: Tuple[SecretRule, ...] = ()
-    apt: Tuple[str, ...] = ()
+    apt: Tuple[Union[str, AptPackages], ...] = ()
     python: Optional[Python] = None
     repos: Tuple[Repo, ...] = ()
     downloads: Tuple[Download, ...] = ()
@@ -327,6 +315,11 @@ class Plan:
         """
         return [item for item in items if item.level in levels] if step in self.steps else []
 
+    @property
+    def system_packages(self) -> Tuple[str, ...]:
+        """The names of `apt` that no condition holds back."""
+        return tuple(entry for entry in self.apt if isinstance(entry, str))
+
     def knows(self, key: str) -> bool:
         """Whether an item with this key is one of the plan's, or one that its items bring with them."""
         known = self._known
@@ -339,15 +332,14 @@ class Plan:
     @cached_property
     def _known(self) -> _Known:
         keys = {item.key for step in STEP_NAMES for item in self.items(step)}
-        keys.update(f"apt:{name}" for name in self.apt)
+        for entry in self.apt:
+            keys.update(f"apt:{name}" for name in ((entry,) if isinstance(entry, str) else entry.packages))
         for repo in self.repos:
             keys.update(f"{repo.path}/{name}" for name in (repo.install, "__init__.py"))
         return _Known(
             frozenset(keys),
             tuple(key.partition("${")[0] for key in keys if "${" in key),
-            frozenset(
-                item.key.rpartition("#")[2] for item in self.downloads if repository_of(item.url) is not None
-            ),
+            frozenset(item.key.rpartition("#")[2] for item in self.downloads if means_many_files(item.url)),
         )
 
     def work(self) -> Dict[str, object]:

@@ -14,28 +14,30 @@ import threading
 import traceback
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..contract.buckets import SignedSource
 from ..contract.failures import Failure
+from ..contract.findings import Facts
 from ..contract.messages import read_message
-from ..contract.parsing import to_json
+from ..contract.parsing import parse, to_json
 from ..contract.plan import Download, Plan
 from ..contract.redaction import public_url
-from ..contract.steps import STEP_NAMES
+from ..contract.steps import STEP_NAMES, STEPS
 from ..downloads import Downloads, Sources
 from ..downloads.preflight import Preflight
 from ..downloads.sources import repositories
+from ..downloads.sources.signed import SIGNED
 from ..host import facts
 from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
-from ..steps.python import disk_estimate
-from . import late_secrets, log_lines, secret_search
-from .conditions import unmet
+from ..steps.python import disk_estimate, from_lock
+from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
 from .context import Context
-from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
+from .late_sources import LateSources
 from .outages import Outages
-from .record import Handed, read_plan, read_record
+from .record import Handed, RunRecord, read_plan, read_record
 from .service_runner import Services
 from .stages import Stages, settle
 from .state import StateFile
@@ -65,7 +67,7 @@ def run_main(argv: List[str]) -> int:
         pid=os.getpid(),
     )
     plan = unbound.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id=run_id)
-    run = Run(plan, workspace, run_id, journal, record.clock, handed, kill_holders=record.kill_holders)
+    run = Run(plan, workspace, run_id, journal, record, handed)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
     if not try_lock(int(argv[3])):
@@ -88,21 +90,23 @@ class Run:
         workspace: Workspace,
         run_id: str,
         journal: Journal,
-        clock: RunClock,
+        record: RunRecord,
         handed: Handed,
-        *,
-        kill_holders: bool = False,
     ) -> None:
         self._plan = plan
         self._workspace = workspace
         self._journal = journal
-        self._clock = clock
+        self._clock = clock = record.clock
         self._early_verdict: Optional[str] = None
         self._ending = threading.RLock()
         """Held by whoever ends the run early; a signal may come while this very thread does that."""
         self._facts: Mapping[str, object] = {}
         self._secrets = dict(handed.secrets)
         """Those of the context: others may come while it goes on."""
+        self._take_signed(handed.signed)
+        late = LateSources(
+            late_sources.pipe_of(workspace, run_id), journal.event, self._take_signed, self._is_ending
+        )
         self._changes = Changes(workspace.root, journal.event)
         self._context = Context(
             workspace=workspace.root,
@@ -118,12 +122,15 @@ class Run:
             rules=plan.secrets,
             offered=frozenset(handed.offered),
             outages=Outages(plan.limits.patience_s),
-            kill_holders=kill_holders,
+            kill_holders=record.kill_holders,
+            is_offline=record.offline,
+            ask_for=late.want,
+            give_up=late.give_up,
         )
         self._tally = Tally(journal.event)
-        self._items = Items(plan, self._context, self._tally, self._changes, self._is_over)
-        self._services = Services(plan, self._context, self._tally, self._items, self._changes, self._is_over)
         self._downloads: Optional[Downloads] = None
+        self._items: Optional[Items] = None
+        """What does the items, once it is known which are wanted."""
 
     def end_early(self, verdict: str) -> None:
         """Let everything stop soon; the first reason counts."""
@@ -131,6 +138,14 @@ class Run:
             if self._early_verdict is None:
                 self._early_verdict = verdict
         self._context.cancelled.set()
+
+    def _take_signed(self, sources: Sequence[SignedSource]) -> None:
+        """Use the addresses of *sources*, and show no part of them that opens a door."""
+        SIGNED.take(sources)
+        self._journal.hide(SIGNED.hidden)
+
+    def _is_ending(self) -> bool:
+        return self._context.is_over()
 
     def warn_once(self, message: str) -> None:
         """Report a warning, unless that was done."""
@@ -141,6 +156,7 @@ class Run:
         pulse = Pulse(self._journal, self._clock, self._is_over)
         try:
             self._report_state()
+            self._select()
             if self._preflight():
                 self._work()
         except Exception as error:
@@ -148,6 +164,8 @@ class Run:
             self._tally.fail("run", "run", "critical", Failure("bug", f"{type(error).__name__}: {error}"))
         finally:
             pulse.stop()
+            if self._items is not None:
+                self._items.close()
             if self._downloads is not None:
                 self._downloads.stop()
                 self._settle_downloads()
@@ -156,7 +174,8 @@ class Run:
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
-        secret_search.tell(self._workspace, self._context.run_id, self._journal, self._context.secrets)
+        hidden = {**self._context.secrets, **SIGNED.hidden}
+        secret_search.tell(self._workspace, self._context.run_id, self._journal, hidden)
         self._journal.event(
             "run_finished",
             verdict=verdict,
@@ -190,11 +209,27 @@ class Run:
         self._facts = facts.find_facts(self._context.workspace)
         self._journal.event("facts_found", facts=self._facts)
 
+    def _select(self) -> None:
+        """From here on the plan is what is wanted on this instance."""
+        chosen = conditions.select(self._plan, self._facts, self._context)
+        self._plan = chosen.plan
+        for skipped in chosen.skipped:
+            kind = STEPS[skipped.step].kind
+            names = {"item": skipped.item, "key": skipped.key, "level": skipped.level}
+            self._journal.event(f"{kind}_skipped", **names, reason=skipped.reason)
+            self._tally.skip(skipped.step, skipped.key)
+        for clash in chosen.clashes:
+            kind = STEPS[clash.step].kind
+            names = {"item": clash.item, "key": clash.key, "level": clash.level}
+            failure = Failure("conflict", clash.message, case="two_variants")
+            self._journal.event(f"{kind}_failed", **names, **failure.as_fields())
+            self._tally.fail(clash.step, clash.key, clash.level, failure, is_reported=True)
+
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
-        wanted = [
-            item for item in self._plan.chosen("downloads", self._plan.downloads) if self._is_wanted(item)
-        ]
+        if not self._fits_lock():
+            return False
+        wanted = self._plan.chosen("downloads", self._plan.downloads)
         files, unlisted, found = self._ask_sources(wanted)
         for item, failure in unlisted:
             about = {"item": item.label, "key": item.key, "level": item.level, "url": public_url(item.url)}
@@ -220,14 +255,26 @@ class Run:
             self._tally.fail(step, key, "critical", failure, is_reported=True)
         return False
 
+    def _fits_lock(self) -> bool:
+        """False, and said, when the packages that the plan is locked to are none for this instance."""
+        python = self._plan.python
+        if python is None or "python" not in self._plan.steps:
+            return True
+        failure = from_lock.misfit(python, self._context, parse(Facts, self._facts, "facts"))
+        if failure is not None:
+            names = {"item": "packages", "key": "packages"}
+            self._journal.event("preflight_failed", **names, level="critical", **failure.as_fields())
+            self._tally.fail("python", "packages", "critical", failure, is_reported=True)
+        return failure is None
+
     def _ask_sources(
         self, wanted: Sequence[Download]
     ) -> "Tuple[List[Download], List[Tuple[Download, Failure]], Preflight]":
         """The files of *wanted*, what could not be listed, and the preflight; asked again with secrets that come late."""
         also_bytes = self._environment_bytes()
         for is_again in (False, True):
-            sources = Sources(rules=self._plan.secrets, secrets=self._secrets)
-            files, unlisted = repositories.expand(wanted, sources, self._context)
+            sources = Sources(self._plan.secrets, self._secrets, is_offline=self._context.is_offline)
+            files, unlisted = repositories.expand(wanted, sources, self._context, remembers=True)
             self._downloads = Downloads(
                 files, limits=self._plan.limits, context=self._context, sources=sources
             )
@@ -271,36 +318,33 @@ class Run:
         return {}
 
     def _selected_apt(self) -> Tuple[str, ...]:
-        return self._plan.apt if "apt" in self._plan.steps else ()
-
-    def _is_wanted(self, item: Download) -> bool:
-        reason = None if item.when is None else unmet(item.when, self._facts, self._context)
-        if reason is not None:
-            names = {"item": item.label, "key": item.key, "level": item.level}
-            self._journal.event("download_skipped", **names, reason=reason)
-            self._tally.skip("downloads", item.key)
-        return reason is None
+        return self._plan.system_packages if "apt" in self._plan.steps else ()
 
     # -- the rest
 
     def _work(self) -> None:
         assert self._downloads is not None
-        stages = Stages(self._plan, self._items, self._tally, self._downloads, self._is_over)
+        about = (self._context, self._tally)
+        self._items = items = Items(self._plan, *about, self._changes, self._is_over)
+        services = Services(self._plan, *about, items, self._changes, self._is_over)
+        items.share(self._downloads.line)
+        stages = Stages(self._plan, items, self._tally, self._downloads, self._is_over)
         if stages.until_usable(self._facts):
             asks = any(
                 check.service for check in self._plan.chosen("checks", self._plan.checks, ("critical",))
             )
             if not asks:
                 self._say_validation()
-            self._services.start("usable", self._facts)
+            services.start("usable", self._facts)
             if asks:
                 self._say_validation()
             self._say_if_usable()
-        if not self._is_over() and stages.until_complete(self._services.restart_when_idle):
-            self._services.start("complete", self._facts)
-            self._services.finish()
+        if not self._is_over() and stages.until_complete(services.restart_when_idle):
+            services.start("complete", self._facts)
+            services.finish()
             stages.look_again()
             self._say_if_usable()
+            self._say_what_is_unchanged(items, services.went_on)
 
     def _say_validation(self) -> None:
         if self._plan.chosen("checks", self._plan.checks, ("critical",)):
@@ -315,6 +359,16 @@ class Run:
 
     def _say_usable(self) -> None:
         self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
+
+    def _say_what_is_unchanged(self, items: Items, services: int) -> None:
+        """What was looked at in place of being done again; nothing where the environment was another one."""
+        known = items.last_look
+        if known is not None and known.print is not None and known.is_unchanged:
+            found = self._journal.look(lambda state: unchanged.counted(state, services))
+            self._journal.event(
+                "unchanged",
+                **unchanged.told(found, packages=len(known.print.packages), package_files=known.print.files),
+            )
 
     def _settle_downloads(self) -> None:
         if self._downloads is not None:
@@ -333,4 +387,5 @@ class Run:
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}
-        return sum(result.bytes_downloaded for result in results.values())
+        wheels = 0 if self._items is None else self._items.wheel_bytes
+        return sum(result.bytes_downloaded for result in results.values()) + wheels

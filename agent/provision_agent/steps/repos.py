@@ -51,11 +51,11 @@ def checkout(repo: Repo, context: Context, *, sets_aside: bool = False) -> str:
         Failure: no source has it, or the folder's own files are in the way (`conflict`); the last source's reason.
     """
     path = os.path.join(context.workspace, repo.path)
+    before = repo_changes.what_is_there(path)
     with Progress(context, repo.path, repo.level, kind="repo") as progress:
         work = _Checkout(repo, path, context, progress, sets_aside=sets_aside)
         work.remember_links_of_earlier_releases()
-        kept = work.reason_to_keep()
-        if kept is not None:
+        if (kept := work.reason_to_keep()) is not None:
             context.report("repo_skipped", item=repo.path, level=repo.level, reason=kept, commit=work.head())
             return work.head()
         context.report("repo_started", item=repo.path, level=repo.level, url=public_url(repo.url))
@@ -63,7 +63,10 @@ def checkout(repo: Repo, context: Context, *, sets_aside: bool = False) -> str:
         try:
             is_new = work.from_any_source()
         except Failure as failure:
-            if not (failure.retriable and work.is_as_recorded()):
+            may_stay = failure.retriable or failure.class_ == "offline"
+            if not (may_stay and work.is_as_recorded()):
+                if not work.head():
+                    repo_changes.leave_as_before(path, before, context)
                 raise
             message = (
                 f"{repo.path}: no source can be asked for news ({failure.message}); {work.head()[:12]} stays"
@@ -94,15 +97,29 @@ class _Checkout:
         self._git = Git(path, context, progress.line)
         self._elsewhere = Git(context.workspace, context, progress.line)
         """Asks sources, whatever is in the folder."""
+        self._seen = "" if sets_aside else self._commit_if_unchanged()
+        """The commit of a folder that is just what an earlier run made of it; empty for any other."""
+
+    def _commit_if_unchanged(self) -> str:
+        """The recorded commit, where HEAD and every tracked file are still as it has them."""
+        commit = str(self._recorded().get("commit", ""))
+        marker, index = (os.path.join(self._path, ".git", name) for name in (MARKER, "index"))
+        is_whole = os.path.isfile(index) and not os.path.exists(marker) and not self._repo.submodules
+        is_same = is_whole and self._recorded() == self._record(commit)
+        return commit if is_same and repo_changes.is_at(commit, self._git) else ""
 
     def head(self) -> str:
         """The commit that is checked out; empty when there is none."""
+        if self._seen:
+            return self._seen
         if not self._is_repository():
             return ""
         return self._git.line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 
     def reason_to_keep(self) -> Optional[str]:
         """Why nothing needs to be done, or nothing may be done; None when there is work."""
+        if self._seen:
+            return "verified" if self._repo.ref == self._seen else None
         if not self._is_whole():
             return None
         repo_changes.restore_lost(self._repo, self._path, self._git, self._context)
@@ -242,13 +259,12 @@ class _Checkout:
         return bool(came) and all(_BROUGHT.match(how) for how in came)
 
     def _needs_submodules(self) -> bool:
-        if not self._repo.submodules:
-            return False
-        lines = self._git.run("submodule", "status", "--recursive")
+        lines = self._git.run("submodule", "status", "--recursive") if self._repo.submodules else []
         return any(line[:1] in "-+U" for line in lines)
 
     def _begin(self, url: str) -> None:
         """Make the folder a repository that can fetch, and clear what an interrupted git left behind."""
+        self._seen = ""
         inside = os.path.join(self._path, ".git")
         if os.path.exists(inside) and not self._is_repository():
             aside = f"{inside}.broken-{time.time_ns():x}"

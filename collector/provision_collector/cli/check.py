@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 
 from ..errors import ProfileError, UsageError
+from . import completing
 from .last_word import LAST_WORD
 from .options import variables_option, workflow_option
 from .output import say, say_json, tell
@@ -39,8 +40,10 @@ class Counts(TypedDict):
 
 
 @click.command("check")
-@click.argument("name", metavar="[PROFILE]", required=False)
-@click.option("--profile", metavar="NAME|PATH", help="The same as the argument.")
+@click.argument("name", shell_complete=completing.profiles, metavar="[PROFILE]", required=False)
+@click.option(
+    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="The same as the argument."
+)
 @variables_option
 @workflow_option
 @click.option("--online", is_flag=True, help="Ask every source about every file; ends with 0, 1 or 5.")
@@ -55,10 +58,14 @@ def command(
     default_secrets: bool,
     as_json: bool,
 ) -> None:
-    """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?"""
+    """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?
+
+    A lock beside it that does not fit it any more is a warning.
+    """
     import asyncio
     from dataclasses import asdict
 
+    from ..planning.lock import lock_problems
     from ..planning.prepare import prepare
     from ..planning.sources import exit_code, rows_of
     from ..planning.token_owner import token_owners
@@ -75,6 +82,7 @@ def command(
             LAST_WORD.is_said = True
         raise
     facts = counts(prepared.profile, prepared.plan)
+    locked = None if workflows else lock_problems(wanted, prepared.plan)
     code = 0
     rows: list[Row] = []
     owners: list[TokenOwner] = []
@@ -84,7 +92,9 @@ def command(
         code = exit_code(rows)
         owners = asyncio.run(token_owners(prepared.plan.secrets, prepared.secrets))
     if as_json:
-        more = {"unresolved": list(prepared.unresolved)} if workflows else {}
+        more: dict[str, object] = {"unresolved": list(prepared.unresolved)} if workflows else {}
+        if locked is not None:
+            more["lock"] = {"path": str(locked[0]), "fits": not locked[1], "problems": locked[1]}
         tokens = [asdict(owner) for owner in owners]
         asked = {"sources": [row.to_json() for row in rows], "tokens": tokens} if online else {}
         say_json({"valid": True, **facts, **more, **asked})
@@ -92,6 +102,7 @@ def command(
         say(sentence(facts))
         _print_sources(rows)
         _print_tokens(owners)
+        print_warnings(locked[1] if locked is not None else ())
         for open_ in prepared.unresolved:
             tell(f"open: {open_}")
     sys.exit(code)
@@ -152,7 +163,7 @@ def as_fields(problem: str) -> dict[str, object]:
 
 def counts(profile: Profile, plan: Plan) -> Counts:
     """What *profile* asks for, in numbers."""
-    from ..planning.estimate import items_of
+    from ..planning.steps import items_of
 
     levels = [getattr(item, "level", "") for step in plan.steps for item in items_of(plan, step)]
     sizes = [item.size_bytes for item in plan.downloads]

@@ -7,15 +7,21 @@ from collections.abc import Mapping
 
 import click
 
+from . import completing
 from .options import Connection, configure_logging, connection_options, instance_of, variables_option
 from .output import say, say_json
 from .run_options import default_secrets_option
 
 
 @click.command("doctor")
-@click.argument("run", required=False)
+@click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
-@click.option("--profile", metavar="NAME|PATH", help="Also ask this profile's sources, from the instance.")
+@click.option(
+    "--profile",
+    shell_complete=completing.profiles,
+    metavar="NAME|PATH",
+    help="Also ask this profile's sources, from the instance.",
+)
 @variables_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
 @default_secrets_option
@@ -41,6 +47,7 @@ def command(
     import os
     from dataclasses import asdict
 
+    from provision_agent.contract.buckets import SignedSource
     from provision_agent.contract.plan import Plan
     from provision_agent.contract.plan_parts import SecretRule
     from provision_agent.contract.source_kinds import DEFAULT_SECRETS
@@ -54,17 +61,18 @@ def command(
     instance = instance_of(connection, run)
     plan = Plan("doctor", workspace=workspace or DEFAULT_WORKSPACE, workspace_fallback=workspace is None)
     secrets: Mapping[str, str] = {}
+    signed: tuple[SignedSource, ...] = ()
     rules: tuple[SecretRule, ...] = DEFAULT_SECRETS if default_secrets else ()
     tokens = values_of(rules, os.environ)[0]
     if profile is not None:
         prepared = prepare(
             profile, overrides=dict(variables), workspace=workspace, default_secrets=default_secrets
         )
-        plan, secrets = prepared.plan, prepared.secrets
+        plan, secrets, signed = prepared.plan, prepared.secrets, prepared.signed()
         rules, tokens = plan.secrets, dict(secrets)
 
     async def look() -> tuple[list[Finding], int]:
-        found, code = await diagnose(instance, plan, secrets)
+        found, code = await diagnose(instance, plan, secrets, signed)
         return [*found, *await hub_tokens(rules, tokens)], code
 
     findings, code = asyncio.run(look())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from . import completing
 from .last_word import LAST_WORD
 from .options import (
     Connection,
@@ -31,6 +32,7 @@ class UpOptions(RunOptions):
 
     run_id: str | None
     kill_holders: bool
+    offline: bool
 
 
 Begin = Callable[[], Awaitable["Run"]]
@@ -38,7 +40,13 @@ Begin = Callable[[], Awaitable["Run"]]
 
 @click.command("up")
 @connection_options
-@click.option("--profile", required=True, metavar="NAME|PATH", help="What the instance must have.")
+@click.option(
+    "--profile",
+    required=True,
+    shell_complete=completing.profiles,
+    metavar="NAME|PATH",
+    help="What the instance must have.",
+)
 @variables_option
 @workflow_option
 @click.option(
@@ -50,6 +58,11 @@ Begin = Callable[[], Awaitable["Run"]]
     "--kill-holders",
     is_flag=True,
     help="End the processes on the instance that keep a broken environment from being deleted.",
+)
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Ask no outside host: work with what is on the instance, and list what is missing.",
 )
 @click.option(
     "--forward", is_flag=True, help="Bring the services' ports to this machine once usable, until Ctrl-C."
@@ -97,7 +110,14 @@ def command(
     def begin() -> Awaitable[Run]:
         from ..pool.begin import start
 
-        return start(instance, wanted.plan, secrets=wanted.secrets, labels=dict(labels), **options)
+        return start(
+            instance,
+            wanted.plan,
+            secrets={**wanted.bucket_values, **wanted.secrets},
+            buckets=wanted.profile.buckets,
+            labels=dict(labels),
+            **options,
+        )
 
     if detach:
         sys.exit(asyncio.run(_detach(begin, as_json=as_json)))

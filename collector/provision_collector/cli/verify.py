@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import completing
 from .last_word import LAST_WORD
 from .options import (
     Connection,
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("run", required=False)
+@click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
-@click.option("--profile", metavar="NAME|PATH", help="Whose checks; else those of the run.")
+@click.option(
+    "--profile",
+    shell_complete=completing.profiles,
+    metavar="NAME|PATH",
+    help="Whose checks; else those of the run.",
+)
 @variables_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance.")
 @click.option(
@@ -65,9 +71,10 @@ def command(
     from ..profile import values_of
 
     instance = instance_of(connection, run)
-    plan = plan_for(instance, run, profile, dict(variables), workspace).plan
+    there = plan_for(instance, run, profile, dict(variables), workspace)
+    plan = there.plan
     secrets, _ = values_of(plan.secrets, os.environ)
-    answer, found = asyncio.run(verify(instance, plan, secrets, is_quick=quick))
+    answer, found = asyncio.run(verify(instance, plan, secrets, is_quick=quick, signed=there.signed()))
     wrong = [item for item in found.wrong if item.state != "unknown"]
     code = worst([*(check.level for check in answer.failed), *(item.level for item in wrong)])
     levels = {check.name: check.level for check in plan.checks}
@@ -75,6 +82,7 @@ def command(
         {"event": "check_passed", "item": name, "level": levels[name]} for name in answer.passed
     ]
     events += [{"event": "check_failed", **to_json(_now(check))} for check in answer.failed]
+    events += [{"event": "check_skipped", **to_json(check)} for check in answer.skipped]
     events += [_item_failed(item, instance) for item in wrong]
     if as_json:
         for event in events:
@@ -136,8 +144,8 @@ def plan_for(
 
     folder = workspace or workspace_of(run, instance)
     if profile is not None:
-        plan = prepare(profile, overrides=variables, workspace=folder, locked=locked).plan
-        return PlanThere(run or "", plan, Known.of(plan))
+        wanted = prepare(profile, overrides=variables, workspace=folder, locked=locked)
+        return PlanThere(run or "", wanted.plan, Known.of(wanted.plan, wanted.profile.buckets))
     return asyncio.run(plan_there(instance, run=run, workspace=folder))
 
 
@@ -164,6 +172,8 @@ def _print(events: list[dict[str, object]], count: int) -> None:
     for event in events:
         if event["event"] == "check_passed":
             say(harmless(f"ok      {event['level']:8}  {event['item']}"))
+        elif event["event"] == "check_skipped":
+            say(harmless(f"skipped {event['level']:8}  {event['item']}: {event['reason']}"))
         else:
             say(harmless(f"FAILED  {event['level']:8}  {event['item']}: {event['message']}"))
             say(harmless(f"        {'':8}  next: {event['hint']}"))

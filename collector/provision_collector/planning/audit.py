@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from provision_agent.contract.buckets import Buckets, SignedSource
 from provision_agent.contract.messages import (
     AuditAnswer,
     AuditItem,
@@ -19,12 +21,14 @@ from provision_agent.contract.parsing import kind_of, to_json
 from provision_agent.contract.plan import Download, Plan
 
 from ..errors import ProtocolFaultError, UsageError
+from ..files.buckets import sign
 from ..instance import Instance, as_answer
 from ..instance.query import ask
+from ..profile import values_of
 from ..run import registry
 from ..run.default_secrets import held_back, refused_without
-from ..run.dispatch import kept_back, plan_of, runs_of
-from ..run.spec import Known
+from ..run.spec import NO_BUCKETS, Known
+from ..run.told import kept_back, plan_of, runs_of
 from .sources import worst
 
 VERIFY_WITHIN_S = 660.0
@@ -65,6 +69,19 @@ class PlanThere:
     kept_back: str = ""
     """What to tell the user of secrets that only the instance names; empty when there are none."""
 
+    @property
+    def buckets(self) -> Buckets:
+        """Its buckets, as far as this side knows them."""
+        return self.known.buckets if self.known is not None else NO_BUCKETS
+
+    def signed(self) -> tuple[SignedSource, ...]:
+        """Addresses of what it wants of buckets, for as long as it takes to compare. Raises as `sign`."""
+        return sign(self.buckets, os.environ, lives_s=AUDIT_WITHIN_S)
+
+    def bucket_values(self) -> dict[str, str]:
+        """The values of the secrets that its buckets name, as far as this process's environment has them."""
+        return values_of(self.buckets.secrets, os.environ)[0]
+
 
 async def plan_there(
     instance: Instance, *, run: str | None = None, workspace: str | None = None
@@ -93,28 +110,36 @@ async def plan_there(
     return PlanThere(name, replace(plan, secrets=rules), known, kept_back(name, unknown) if unknown else "")
 
 
-async def run_checks(instance: Instance, plan: Plan) -> VerifyAnswer:
+async def run_checks(instance: Instance, plan: Plan, offered: Iterable[str] = ()) -> VerifyAnswer:
     """The plan's checks, now: the names of those that hold, and the failures of the others.
+
+    Args:
+        offered: The names of secrets that are set here.
 
     Raises:
         ProtocolFaultError: the instance names a check that the plan does not have.
     """
-    request = VerifyRequest(plan=plan.to_json())
+    request = VerifyRequest(plan=plan.to_json(), offered=tuple(offered))
     answer = await ask(instance, "verify", request, as_answer(VerifyAnswer), timeout_s=VERIFY_WITHIN_S)
     names = {check.name for check in plan.checks}
-    if strange := [
-        name for name in (*answer.passed, *(check.item for check in answer.failed)) if name not in names
-    ]:
+    unheld = (*(check.item for check in answer.failed), *(check.item for check in answer.skipped))
+    told = (*answer.passed, *unheld)
+    if strange := [name for name in told if name not in names]:
         raise ProtocolFaultError(f"a check that the plan does not have, {kind_of(strange[0])}")
     return answer
 
 
 async def verify(
-    instance: Instance, plan: Plan, secrets: Mapping[str, str], *, is_quick: bool = False
+    instance: Instance,
+    plan: Plan,
+    secrets: Mapping[str, str],
+    *,
+    is_quick: bool = False,
+    signed: Sequence[SignedSource] = (),
 ) -> tuple[VerifyAnswer, Audit]:
     """The plan's checks, and everything that was made held against the disk, side by side. Arguments as `audit`."""
     answer, found = await asyncio.gather(
-        run_checks(instance, plan), audit(instance, plan, secrets, is_quick=is_quick)
+        run_checks(instance, plan, secrets), audit(instance, plan, secrets, is_quick=is_quick, signed=signed)
     )
     return answer, found
 
@@ -154,11 +179,13 @@ async def audit(
     *,
     is_quick: bool = False,
     distrust: bool = False,
+    signed: Sequence[SignedSource] = (),
 ) -> Audit:
     """Compare *instance* with *plan*.
 
     Args:
         is_quick: Believe what was verified and not touched since, instead of hashing everything again.
+        signed: Addresses in buckets.
         distrust: Let no record vouch for a wrong file any more, so that the next run mends it.
     """
     held = held_back(plan.secrets, secrets) - await refused_without(plan, secrets)
@@ -168,6 +195,7 @@ async def audit(
         offered=tuple(sorted(held)),
         is_quick=is_quick,
         distrust=distrust,
+        signed=tuple(signed),
     )
     answer = await ask(instance, "audit", request, as_answer(AuditAnswer), timeout_s=AUDIT_WITHIN_S)
     return Audit(answer.workspace, answer.items, answer.extra)

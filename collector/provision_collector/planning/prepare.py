@@ -14,17 +14,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from provision_agent.contract.plan import Plan, download_key
+from provision_agent.contract.buckets import Buckets, SignedSource
+from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import download_key
 
 from ..convert import Converted, from_workflows, literal
-from ..profile import Profile, compile_plan, load_profile, secret_values
+from ..files.buckets import sign
+from ..profile import Profile, compile_plan, load_profile, secret_values, values_of
 from ..profile.secrets import origin_of
 from .answers import Survey
 from .lock import apply_lock, lock_path, read_lock
 
 if TYPE_CHECKING:
+    from provision_agent.contract.environment_told import EnvironmentTarget
+
     from ..instance import Instance
 
+ASKING_S = 3600.0
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -43,7 +49,15 @@ class Prepared:
     unresolved: tuple[str, ...]
     """What the workflows need and nobody knows a source for."""
 
-    def ask(self, *, instance: Instance | None = None, measure: bool = False, pin: bool = False) -> Survey:
+    def ask(
+        self,
+        *,
+        instance: Instance | None = None,
+        packages: bool = False,
+        measure: bool = False,
+        pin: bool = False,
+        target: EnvironmentTarget | None = None,
+    ) -> Survey:
         """Ask every source of the plan; the arguments are those of `survey`.
 
         Raises:
@@ -53,7 +67,31 @@ class Prepared:
             survey,
         )  # with it comes asyncssh, which a command that asks nobody does without
 
-        return asyncio.run(survey(self.plan, self.secrets, instance=instance, measure=measure, pin=pin))
+        asked = survey(
+            self.plan,
+            self.secrets,
+            instance=instance,
+            packages=packages,
+            measure=measure,
+            pin=pin,
+            target=target,
+            signed=self.signed(),
+        )
+        return asyncio.run(asked)
+
+    @property
+    def buckets(self) -> Buckets:
+        """Its buckets, with what the plan wants of them."""
+        return self.profile.buckets.of_plan(self.plan)
+
+    @property
+    def bucket_values(self) -> dict[str, str]:
+        """The values of the secrets that its buckets name, as far as this process's environment has them."""
+        return values_of(self.profile.buckets.secrets, os.environ)[0]
+
+    def signed(self) -> tuple[SignedSource, ...]:
+        """Addresses of what the plan wants of buckets, for as long as it takes to ask. Raises as `sign`."""
+        return sign(self.buckets, os.environ, lives_s=ASKING_S)
 
 
 def prepare(
@@ -93,6 +131,8 @@ def prepare(
         profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
     )
     secrets, warnings = secret_values(profile, os.environ)
+    sent = {rule.name for rule in plan.secrets}
+    warnings += values_of((rule for rule in profile.buckets.secrets if rule.name not in sent), os.environ)[1]
     if locked:
         path = lock_path(name_or_path)
         lock = read_lock(path)

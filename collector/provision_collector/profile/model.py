@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag
 
+from . import field_checks
 from . import fields as f
-from .model_base import Item, ItemName, Part
+from .model_base import Item, ItemName, Part, When
 from .model_parts import (
     Basic,
+    Bucket,
     HeaderSecret,
     Hook,
     ItemLimits,
@@ -26,10 +28,28 @@ from .model_parts import (
     Secret,
     StartFailureHook,
     Substitute,
-    When,
 )
 from .model_python import Python
 from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, part_in
+
+
+class AptPackages(Part):
+    """Debian packages that are wanted where a condition holds."""
+
+    packages: Annotated[f.AptPackages, Field(min_length=1)]
+    """The packages."""
+    when: When
+    """Only where all of this holds."""
+
+
+def _kind_of_apt(value: object) -> str:
+    return "[packages]" if isinstance(value, dict) else "[package]"
+
+
+AptEntry = Annotated[
+    Annotated[f.AptPackage, Tag("[package]")] | Annotated[AptPackages, Tag("[packages]")],
+    Discriminator(_kind_of_apt),
+]
 
 
 class Repo(Item):
@@ -58,11 +78,11 @@ class Download(Item):
 
     of_one_file: ClassVar[tuple[str, ...]] = ("mirrors", "substitute", "size", "sha256", "unpack")
     """Keys that mean nothing for a whole repository."""
-    of_a_repository: ClassVar[tuple[str, ...]] = ("include", "exclude")
+    of_a_repository: ClassVar[tuple[str, ...]] = ("include", "exclude", "layout")
     """Keys that mean nothing for one file."""
 
     url: f.Url
-    """Where it is: a URL, or a short form such as `hf://OWNER/REPO/FILE`; `hf://OWNER/REPO` is a whole repository."""
+    """Where it is: a URL, or a short form such as `hf://OWNER/REPO/FILE`; `hf://OWNER/REPO` is a whole repository, `s3://BUCKET/PREFIX/` all below a prefix."""
     name: ItemName = None
     """What profiles that extend this one call it, to replace or remove it; its path does as well."""
     mirrors: tuple[f.Url, ...] = ()
@@ -75,8 +95,6 @@ class Download(Item):
     """The exact size."""
     sha256: f.Sha256 | None = None
     """The hash of the content."""
-    when: When | None = None
-    """Fetch it only where all of this holds."""
     limits: ItemLimits = ItemLimits()
     """What this file may take; what is left out is as in the profile's `limits`."""
     headers: Annotated[dict[f.HeaderName, HeaderSecret], Example("{X-Api-Key: {secret: API_KEY}}")] = {}
@@ -86,9 +104,11 @@ class Download(Item):
     unpack: Annotated[f.Unpack, Field(json_schema_extra={"default": False})] = "no"
     """Unpack it into the folder of `path`; `true` finds out by its content what it is. The archive is kept."""
     include: Annotated[tuple[f.Filled, ...], Example('["*.safetensors"]')] = ()
-    """Of a whole repository only files that match one of these."""
+    """Of a whole repository or a prefix only files that match one of these."""
     exclude: Annotated[tuple[f.Filled, ...], Example('["*.bin"]')] = ()
-    """Of a whole repository no file that matches one of these."""
+    """Of a whole repository or a prefix no file that matches one of these."""
+    layout: Literal["files", "hub"] = "files"
+    """Of a repository of the model hub: `hub` is the layout of the hub's own cache, and `path` is the folder that `HF_HUB_CACHE` names."""
 
 
 class File(Item):
@@ -197,12 +217,14 @@ class Document(Part):
     """Values for `${name}`; `--set NAME=VALUE` overrides them."""
     secrets: Annotated[dict[f.SecretName, Secret], NOT_IN_PLAN, AS_WRITTEN] = {}
     """Tokens and keys from your environment; kept in memory only."""
+    buckets: Annotated[dict[f.BucketName, Bucket], NOT_IN_PLAN] = {}
+    """Buckets of `s3://` and `gs://` addresses that need more than their name."""
     strict: StrictBool = False
     """Stop at the first critical failure, and start no service."""
     limits: Limits = Limits()
     """What the run and its downloads may take."""
-    apt: f.AptPackages = ()
-    """Debian packages."""
+    apt: Annotated[tuple[AptEntry, ...], AfterValidator(field_checks.once)] = ()
+    """Debian packages; `{packages: […], when: {…}}` for those that only some instances need."""
     python: Python | None = None
     """The virtual environment."""
     repos: tuple[Repo, ...] = ()

@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Field
 
 from . import fields as f
 from .field_checks import wrong_type
-from .model_base import ItemName, Part
+from .model_base import ItemName, Part, When
+from .model_parts import Basic
 from .notes import Example, InPlan
 
 
@@ -23,6 +24,10 @@ class Torch(Part):
         tuple[f.Package, ...], Field(alias="with"), InPlan("extras"), Example("[torchvision]")
     ] = ()
     """Packages from the same index, in versions that fit."""
+    index: Annotated[f.IndexPattern, Example("https://mirror.example.org/whl/{accelerator}")] | None = None
+    """Asked in place of torch's own index. `{accelerator}` in it stands for the build, such as `cu128`."""
+    find_links: Annotated[tuple[f.WheelPlace, ...], Example("[https://example.org/wheels/]")] = ()
+    """Pages or folders of wheels that are looked at besides."""
 
 
 def _layer(value: object) -> object:
@@ -44,6 +49,17 @@ class Layer(Part):
     """PyTorch, in the build that driver and card want."""
     requirements: Annotated[f.FilePath, Example("ComfyUI/requirements.txt")] | None = None
     """A requirements file on the instance."""
+    when: When | None = None
+    """Only where all of this holds."""
+
+
+class PackageIndex(Part):
+    """An index of packages."""
+
+    url: Annotated[f.WebUrl, Example("https://pypi.example.org/simple")]
+    """Its address, as pip's `--index-url` takes it."""
+    basic: Basic | None = None
+    """A login: it goes to this https host and nowhere else."""
 
 
 class Python(Part):
@@ -63,3 +79,7 @@ class Python(Part):
     """Packages that are removed before the first layer."""
     protect: Annotated[f.Packages, Example("[torch, numpy]")] = ()
     """Packages whose version no later step may change."""
+    wheels: Annotated[f.KeptPath | None, Example("/volume/wheels")] = None
+    """A folder in which fetched wheels stay for the next run, on a network volume say; else they go with the run."""
+    indexes: tuple[PackageIndex, ...] = ()
+    """Indexes that are asked besides those that the instance has configured; all count alike."""

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from provision_agent.contract.buckets import KEYED, object_of
+from provision_agent.contract.plan_parts import repository_of
 from provision_agent.contract.source_kinds import means_many_files
 
 from .model import Check, Download, Service
 from .model_base import Part
+from .model_parts import Bucket
 from .model_python import Layer
 from .paths import comparable
 from .tree import Mark, Node, Oddity, Problem, quoted
@@ -89,11 +92,20 @@ def _repository(download: Node) -> Iterator[Problem]:
     nothing = Download.of_one_file if is_repository else Download.of_a_repository
     for key in nothing:
         if download.get(key) is not None:
-            kind = "a whole repository" if is_repository else "a single file"
+            kind = _many(url) if is_repository else "a single file"
             yield Problem(_key_mark(download, key), f"`{key}` means nothing for {kind}: remove it")
+    repository = repository_of(url)
+    is_part = repository is None or repository.folder
+    if is_repository and is_part and download.text("layout") == "hub":
+        message = "`layout: hub` keeps whole repositories of the model hub: write `hf://OWNER/REPO`, choose with `include`"
+        yield Problem(_key_mark(download, "layout"), message)
     if is_repository and path is not None and not path.endswith("/"):
-        message = f"a whole repository needs a folder: write `{path}/`, or name one file of it in `url`"
+        message = f"{_many(url)} needs a folder: write `{path}/`, or name one file of it in `url`"
         yield Problem(download.mark_of("path"), message)
+
+
+def _many(url: str) -> str:
+    return "a prefix of a bucket" if object_of(url) is not None else "a whole repository"
 
 
 def _layer(layer: Node) -> Iterator[Problem]:
@@ -116,7 +128,21 @@ def _key_mark(item: Node, key: str) -> Mark:
     return node.key_mark if node is not None and node.key_mark is not None else item.mark
 
 
+def _bucket(bucket: Node) -> Iterator[Problem]:
+    keys = [key for key in KEYED if bucket.get(key) is not None]
+    for key, other in (
+        ("access_key", "secret_key"),
+        ("secret_key", "access_key"),
+        ("session_token", "secret_key"),
+    ):
+        if key in keys and other not in keys:
+            yield Problem(
+                _key_mark(bucket, key), f"`{key}` opens nothing without `{other}`: name that secret too"
+            )
+
+
 _RULES: dict[Model, Callable[[Node], Iterator[Problem]]] = {
+    Bucket: _bucket,
     Check: _check,
     Service: _service,
     Download: _download,

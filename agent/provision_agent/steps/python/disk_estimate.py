@@ -13,6 +13,8 @@ from ...contract.findings import Environment, Facts
 from ...contract.parsing import parse
 from ...contract.plan import Layer, Python
 from ...run.context import Context
+from ...run.interpreters import path_meant
+from . import from_lock
 
 VENV_BYTES = 50 << 20
 LAYER_BYTES = 100 << 20
@@ -28,29 +30,14 @@ def bytes_needed(python: Python, context: Context, found: Mapping[str, object]) 
         found: The instance's facts.
     """
     facts = parse(Facts, found, "facts")
-    path = _path_meant(python, context, facts)
+    path = path_meant(python, context, facts)
     if not path.startswith(context.workspace.rstrip("/") + "/"):
         return 0
+    if python.locked is not None and not os.path.exists(path):
+        return VENV_BYTES + from_lock.room_needed(python.locked)
     present = next((venv for venv in facts.venvs if venv.path == path), None)
     layers = [_layer_bytes(layer, facts) for layer in python.layers if not _is_there(layer, present)]
     return (VENV_BYTES if present is None else 0) + sum(layers)
-
-
-def path_meant(python: Python, context: Context, found: Mapping[str, object]) -> str:
-    """The environment that is meant; with `auto` the first on a GPU that has torch may do, and then needs nothing.
-
-    Args:
-        found: The instance's facts.
-    """
-    return _path_meant(python, context, parse(Facts, found, "facts"))
-
-
-def _path_meant(python: Python, context: Context, facts: Facts) -> str:
-    if python.venv != "auto":
-        return os.path.join(context.workspace, os.path.expanduser(python.venv))
-    chosen = (context.state.get("venv", "auto") or {}).get("path")
-    ready = (venv.path for venv in facts.venvs if venv.torch and facts.gpus)
-    return str(chosen or next(ready, os.path.join(context.workspace, "venv")))
 
 
 def _is_there(layer: Layer, present: Optional[Environment]) -> bool:

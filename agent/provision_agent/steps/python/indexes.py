@@ -9,7 +9,11 @@ from __future__ import annotations
 import configparser
 import os
 import shutil
-from typing import Dict, List, Mapping
+from typing import Dict, List, Mapping, Sequence
+from urllib.parse import quote, urlsplit
+
+from ...contract.failures import Failure
+from ...contract.plan_packages import PackageIndex
 
 PYPI = "https://pypi.org/simple"
 _UV_NAMES = {
@@ -21,6 +25,7 @@ _UV_NAMES = {
     "constraint": "UV_CONSTRAINT",
 }
 """Options that uv knows by another name."""
+_UV_PLACES = ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX", "UV_FIND_LINKS")
 _WAYS = ("cert", "client-cert", "proxy", "keyring-provider")
 """Options that say how an index is reached."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -55,6 +60,23 @@ def urls(settings: Mapping[str, str]) -> List[str]:
     return [settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()]
 
 
+def logins(settings: Mapping[str, str]) -> Dict[str, str]:
+    """What the indexes that *settings* name are to be shown: ``user:password`` by ``scheme://host:port``, as it is written."""
+    found: Dict[str, str] = {}
+    told = [os.environ.get(name, "") for name in _UV_PLACES]
+    for url in [*urls(settings), *settings.get("find-links", "").split(), *" ".join(told).split()]:
+        url = url.rpartition("=")[2] if url.partition("=")[2].startswith("http") else url
+        try:
+            parts = urlsplit(url)
+            login = parts.netloc.rpartition("@")[0]
+            port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        except ValueError:
+            continue
+        if login:
+            found[f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"] = login
+    return found
+
+
 def for_uv(settings: Mapping[str, str]) -> Dict[str, str]:
     """*settings* as uv reads them from its environment; it does not read pip's. What the user told uv itself goes before."""
     told = {uv: settings[name] for name, uv in _UV_NAMES.items() if name in settings and uv not in os.environ}
@@ -69,6 +91,66 @@ def for_uv(settings: Mapping[str, str]) -> Dict[str, str]:
     if proxy:
         told.update(dict.fromkeys(_PROXIES, proxy if "://" in proxy else f"http://{proxy}"))
     return {**told, **_authorities(settings)}
+
+
+def of_profile(
+    wanted: Sequence[PackageIndex],
+    secrets: Mapping[str, str],
+    environment: Mapping[str, str],
+    *,
+    is_for_uv: bool,
+) -> Dict[str, str]:
+    """What tells pip, or uv, of the indexes of the plan, besides those that *environment* names: by its environment only.
+
+    Logins stand in the environment of that one child: in no argument, no file and no other program.
+
+    Args:
+        secrets: Values by name.
+        environment: What the child gets otherwise.
+
+    Raises:
+        Failure: `unauthorized`, when a password is not set, or would go over http.
+    """
+    if not wanted:
+        return {}
+    told: Dict[str, str] = {}
+    names = []
+    for number, index in enumerate(wanted):
+        login = _login(index, secrets)
+        if not is_for_uv:
+            names.append(_with_login(index.url, login))
+            continue
+        name = f"PROVISION{number}"
+        names.append(f"{name.lower()}={index.url}")
+        if login:
+            told[f"UV_INDEX_{name}_USERNAME"], told[f"UV_INDEX_{name}_PASSWORD"] = login
+    variable = "UV_INDEX" if is_for_uv else "PIP_EXTRA_INDEX_URL"
+    told[variable] = " ".join([*environment.get(variable, "").split(), *names])
+    return told
+
+
+def logins_of(wanted: Sequence[PackageIndex], secrets: Mapping[str, str]) -> Dict[str, str]:
+    """What the indexes of the plan are to be shown, as `logins`. Raises Failure, as `of_profile`."""
+    shown = [(index.url, _login(index, secrets)) for index in wanted]
+    return logins({"no-index": "1", "find-links": " ".join(_with_login(url, login) for url, login in shown)})
+
+
+def _login(index: PackageIndex, secrets: Mapping[str, str]) -> Sequence[str]:
+    if index.basic is None:
+        return ()
+    name = index.basic.secret
+    if urlsplit(index.url).scheme != "https":
+        message = f"the login of the index {index.url} is sent over https only"
+        raise Failure("unauthorized", message, case="token_needs_https")
+    if not secrets.get(name):
+        message = f"`{name}`, which the index {index.url} wants, is not set"
+        raise Failure("unauthorized", message, case="token_unset", about={"token": name})
+    return index.basic.user, secrets[name]
+
+
+def _with_login(url: str, login: Sequence[str]) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{':'.join(quote(word, safe='') for word in login)}@{rest}" if login else url
 
 
 def _authorities(settings: Mapping[str, str]) -> Dict[str, str]:

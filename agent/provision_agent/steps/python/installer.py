@@ -14,13 +14,15 @@ from typing import Dict, List, Mapping, Optional, Sequence, Set
 from ...contract import retry
 from ...contract.failures import Failure
 from ...contract.plan import Python
-from ...host import answers, probe, process
+from ...host import process
 from ...host.probe import normalised
 from ...run.context import Context
 from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
-from . import indexes, pip_errors
+from . import from_lock, indexes, pip_errors, resolver
+from .inventory import QUICK_S, Inventory
+from .locked_install import LockedInstalls, Surroundings
 from .venv import Venv
 
 SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
@@ -28,34 +30,48 @@ SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
 PLACE = "package indexes"
 """They are waited for once in a run, not for each requirements file anew."""
 INSTALL_S = 3600.0
-QUICK_S = 120.0
-BYTES_S = 900.0
 UV_S = 60.0
 OLDEST_PIP = 21
 """Older ones do not know the platform tags of today's wheels (manylinux_2_28)."""
 
+_NOWHERE = "http://127.0.0.1:9"
+_NOBODY = {
+    "UV_OFFLINE": "1",
+    "PIP_NO_INDEX": "1",
+    "PIP_RETRIES": "0",
+    **dict.fromkeys(
+        ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), _NOWHERE
+    ),
+    "no_proxy": "",
+    "NO_PROXY": "",
+}
+"""What keeps pip, uv, git and builds that they start from asking anybody."""
 _ASTRAY = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
 """They would bring another interpreter's packages into this environment, or install beside it."""
 
 
-class Installer:
-    """Installs into one environment. Not for two threads at once."""
+class Installer(Inventory):
+    """Installs into one environment. Not for two threads at once.
 
-    def __init__(self, python: Python, venv: Venv, context: Context) -> None:
-        self.venv = venv
+    Args:
+        by_lock: Resolves first, and has the wheels fetched by the engine; None: the installer does all by itself.
+    """
+
+    def __init__(
+        self, python: Python, venv: Venv, context: Context, *, by_lock: Optional[LockedInstalls] = None
+    ) -> None:
+        super().__init__(venv, context)
+        self._by_lock = by_lock
         self._python = python
-        self._context = context
         self._cache = os.path.join(context.workspace, ".provision", "cache")
         self._tools = os.path.join(context.workspace, ".provision", "tools")
         self._uv = self._find_uv()
-        self.locked = dict(line.split("==", 1) for line in python.versions)
+        self.locked = {} if python.locked else dict(line.split("==", 1) for line in python.versions)
         """Versions by name that a lock asks for: no install may bring another."""
         self.unwanted = frozenset(normalised(name) for name in python.remove)
         """What the plan takes out before the first layer, whoever brought it."""
         self.kept_out: Set[str] = set()
         """Distributions, by normalised name, that no install may bring."""
-        self._versions: Optional[Dict[str, str]] = None
-        self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
         self._temporary = os.path.join(self._cache, "tmp")
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
 
@@ -63,35 +79,6 @@ class Installer:
     def landing(self) -> str:
         """Where downloads and builds land meanwhile: its size tells that something moves."""
         return os.path.join(self._cache, "uv") if self._uv else self._temporary
-
-    def installed(self) -> Dict[str, str]:
-        """Version of every installed distribution by its normalised name."""
-        if self._versions is None:
-            told = probe.ask(
-                self.venv.python,
-                answers.Installed,
-                timeout_s=self._context.bounded(QUICK_S),
-                cancelled=self._context.cancelled,
-            )
-            self._versions = told.versions
-        return self._versions
-
-    def harmed(self, *, reads_bytes: bool = False) -> Dict[str, answers.Harm]:
-        """What of all that is installed is not as its install left it, by the records of the packages themselves.
-
-        Args:
-            reads_bytes: Compare hashes, too; else that the files are there, their sizes and their modes.
-        """
-        if reads_bytes not in self._harmed:
-            told = probe.ask(
-                self.venv.python,
-                answers.Damage,
-                *(["--bytes"] if reads_bytes else []),
-                timeout_s=self._context.bounded(BYTES_S if reads_bytes else QUICK_S),
-                cancelled=self._context.cancelled,
-            )
-            self._harmed[reads_bytes] = told.harmed
-        return self._harmed[reads_bytes]
 
     def install(
         self,
@@ -114,7 +101,28 @@ class Installer:
         Raises:
             Failure: `network`, `not_found`, `conflict`, `disk_full`, `unauthorized`, …; else `command`.
         """
-        options = [*self._constraint_options({**self.locked, **constraints}), *arguments]
+        if self._python.locked is not None:
+            store = self._by_lock.store if self._by_lock is not None else None
+            from_lock.install(
+                self._python.locked, arguments, self, store, self._context, progress, item=item, level=level
+            )
+            return
+        constraints = {**self.locked, **constraints}
+        if (
+            self._by_lock is not None
+            and self._uv
+            and not self._context.is_offline
+            and self._install_locked(self._by_lock, arguments, progress, constraints, item=item, level=level)
+        ):
+            return
+        options = [*self._constraint_options(constraints), *arguments]
+        if self._context.is_offline:
+            self._install_offline(options, progress, item=item)
+        else:
+            self.install_as_told(options, progress, item=item, level=level)
+
+    def install_as_told(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
+        """As `install`, without any constraint and any lock."""
         try:
             self._install(options, progress, item=item, level=level)
         except Failure as failure:
@@ -127,6 +135,58 @@ class Installer:
             except Failure:
                 self._uv = uv
                 raise
+
+    def _install_offline(self, options: Sequence[str], progress: Progress, *, item: str) -> None:
+        """Install what is in the installer's cache, or there already. Raises Failure `offline`."""
+        try:
+            self._run(self._argv("install", options), progress, INSTALL_S)
+        except Failure as failure:
+            if failure.meaning.is_of_instance or self._context.is_over():
+                raise
+            message = f"{item}: packages are missing, and `--offline` asks no index: {failure.message}"
+            raise Failure("offline", message, tail=failure.facts.get("tail", [])) from None
+
+    def _install_locked(
+        self,
+        by_lock: LockedInstalls,
+        arguments: Sequence[str],
+        progress: Progress,
+        constraints: Mapping[str, str],
+        *,
+        item: str,
+        level: str,
+    ) -> bool:
+        """Install *arguments* from a lock; False when something is left for the installer to do, or to say."""
+        order = resolver.order_of(arguments)
+        if order is None or not order.lines:
+            return False
+        try:
+            return by_lock.install(
+                order,
+                self.surroundings(constraints),
+                progress,
+                lambda argv, environment: self._run(argv, progress, INSTALL_S, environment),
+                level=level,
+            )
+        except Failure as failure:
+            if self._context.is_over() or failure.meaning.is_of_instance:
+                raise
+            if failure.class_ not in ("conflict", "not_found"):  # else the installer says it in a moment
+                progress.say(f"{item}: as ever, without a lock: {failure.message}")
+            return False
+
+    def surroundings(self, constraints: Mapping[str, str]) -> Surroundings:
+        """What an install under *constraints* has to do with."""
+        return Surroundings(
+            uv=self._uv,
+            python=self.venv.python,
+            version=self.version(),
+            settings=self._settings(),
+            logins=self.logins(),
+            environment=self._environment(),
+            installed=dict(self.installed()),
+            constraints=self._constraint_lines(constraints),
+        )
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
@@ -159,6 +219,8 @@ class Installer:
         """
         shutil.rmtree(self._temporary, ignore_errors=True)
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+        if self._context.is_offline:
+            return
         if self._python.installer != "pip" and not self._uv:
             self._get_uv(progress)
         version = self.installed().get("pip", "")
@@ -204,6 +266,11 @@ class Installer:
         may = failure.class_ == "command" or is_of_form or pip_errors.is_of_the_way(failure)
         return may and "pip" in self.installed()
 
+    def logins(self) -> Dict[str, str]:
+        """What each origin of an index is to be shown, as `indexes.logins` says it. Raises Failure, where a secret is not set."""
+        own = indexes.logins_of(self._python.indexes, self._context.secrets)
+        return {**indexes.logins(self._settings()), **own}
+
     def _settings(self) -> Dict[str, str]:
         """What the user told pip about indexes."""
         return indexes.configured(self.venv.path)
@@ -217,11 +284,6 @@ class Installer:
         options = [] if self._uv else ["--yes"]
         self._run(self._argv("uninstall", [*options, *names]), progress, QUICK_S)
 
-    def forget_versions(self) -> None:
-        """Something else changed the environment: look again."""
-        self._versions = None
-        self._harmed = {}
-
     def _argv(self, action: str, arguments: Sequence[str]) -> List[str]:
         if self._uv:
             return [self._uv, "pip", action, "--python", self.venv.python, *arguments]
@@ -232,16 +294,25 @@ class Installer:
         return [self.venv.python, "-m", "pip", action, *options, *arguments]
 
     def _constraint_options(self, constraints: Mapping[str, str]) -> List[str]:
-        lines = [f"{name}=={version}\n" for name, version in sorted(constraints.items())]
-        lines += [f"{name}<0\n" for name in sorted(self.kept_out)]
+        lines = self._constraint_lines(constraints)
         if not lines:
             return []
         path = os.path.join(self._context.run_directory, "constraints.txt")
         with open(path, "w", encoding="utf-8") as file:
-            file.writelines(lines)
+            file.writelines(f"{line}\n" for line in lines)
         return ["--constraint", path]
 
-    def _run(self, argv: List[str], progress: Progress, timeout_s: float) -> None:
+    def _constraint_lines(self, constraints: Mapping[str, str]) -> List[str]:
+        held = [f"{name}=={version}" for name, version in sorted(constraints.items())]
+        return held + [f"{name}<0" for name in sorted(self.kept_out)]
+
+    def _run(
+        self,
+        argv: List[str],
+        progress: Progress,
+        timeout_s: float,
+        environment: Optional[Mapping[str, str]] = None,
+    ) -> None:
         output: List[str] = []
 
         def keep(line: str) -> None:
@@ -253,7 +324,7 @@ class Installer:
             argv,
             timeout_s=self._context.bounded(timeout_s),
             directory=self._context.workspace,
-            environment=self._environment(),
+            environment=self._environment() if environment is None else environment,
             on_line=keep,
             cancelled=self._context.cancelled,
         )
@@ -282,6 +353,12 @@ class Installer:
         environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
         if self._uv:
             environment.update(indexes.for_uv(self._settings()))
+        own = indexes.of_profile(
+            self._python.indexes, self._context.secrets, environment, is_for_uv=bool(self._uv)
+        )
+        environment.update(own)
         for name in _ASTRAY:
             environment.pop(name, None)
+        if self._context.is_offline:
+            environment.update(_NOBODY)
         return environment
