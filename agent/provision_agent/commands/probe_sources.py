@@ -44,7 +44,7 @@ from ..run.context import Context
 from ..run.interpreters import path_meant
 from ..steps import refs
 from ..steps.git import Git
-from ..steps.python import venv, wheels
+from ..steps.python import compiled, venv, wheels
 from .query import quiet_context, standing_workspace
 
 WITHIN_S = 75.0
@@ -167,6 +167,7 @@ class Survey:
             disks=tuple(self._disks(missing)),
             installed=self._installed(facts) if self._pin else {},
             packages=tuple(self._packages(chosen.plan.python, facts)),
+            compiled=compiled.of_instance(chosen.plan, facts, self._access, self._context),
             skipped=chosen.skipped,
             clashes=chosen.clashes,
         )

@@ -78,6 +78,8 @@ class Stages:
         for repo, checkout in self._checkouts:
             if self._is_early(repo) == ("critical" in levels) and self._await(checkout):
                 self._items.install_requirements(repo)
+        if is_last and not self._is_over():
+            self._items.install_compiled(levels)
         if not self._is_over():
             self._items.check_nodes()
         if is_last:

@@ -17,6 +17,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Set, Tuple
 from ..contract.events import EVENTS
 from ..contract.failures import Failure
 from ..contract.plan import Check, Download, Plan, Python, Repo, Service
+from ..contract.plan_packages import CompiledPackage
 from ..contract.plan_parts import Item
 from ..contract.steps import STEPS
 from ..downloads import Line, existing
@@ -25,7 +26,7 @@ from ..services import judge, restarting
 from ..services.changes import Changes
 from ..steps import apt, nodes, orphans, repos
 from ..steps.progress import Progress
-from ..steps.python import packages, venv, wheel_store
+from ..steps.python import compiled, packages, venv, wheel_store
 from ..steps.python.imports import Ladder
 from ..steps.python.locked_install import LockedInstalls
 from ..steps.python.venv import Venv
@@ -51,6 +52,7 @@ class Items:
         self._changes = changes
         self._is_over = is_over
         self._venv: Optional[Venv] = None
+        self._found: Mapping[str, object] = {}
         self._by_lock: Optional[LockedInstalls] = None
         self._ladder: Optional[Ladder] = None
         self._installs = threading.Lock()
@@ -96,6 +98,7 @@ class Items:
             found: The instance's facts.
             checkouts: What goes on meanwhile; a layer of requirements waits for the repository that holds them.
         """
+        self._found = found
         orphans.end(self._context)
         wanted = self._plan.system_packages if "apt" in self._plan.steps else ()
         if wanted:
@@ -171,6 +174,25 @@ class Items:
                 )
 
         return self.attempt("repos", item, repo.level, "package", install)
+
+    def install_compiled(self, levels: Tuple[str, ...]) -> None:
+        """The compiled packages of *levels*, which nothing that is usable waits for."""
+        python, made = self._plan.python, self._venv
+        wanted = compiled.of_plan(python, levels) if "python" in self._plan.steps else []
+        if python is not None and made is not None:
+            for package in wanted:
+                self._install_compiled(package, python, made)
+        if wanted:
+            self._tally.finish("python")
+
+    def _install_compiled(self, package: CompiledPackage, python: Python, made: Venv) -> None:
+        def install() -> None:
+            with self._installs:
+                packages.install_compiled(
+                    package, made, self._context, python, self._found, by_lock=self._by_lock
+                )
+
+        self.attempt("python", compiled.item_of(package), package.level, "package", install)
 
     def check_nodes(self) -> None:
         """Import the nodes whose ComfyUI has got what it needs, or is not a repository of this plan."""

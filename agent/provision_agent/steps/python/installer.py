@@ -178,14 +178,14 @@ class Installer:
         return Surroundings(
             uv=self._uv,
             python=self.venv.python,
-            version=self._version(),
+            version=self.python_version(),
             settings=self._settings(),
             environment=self._environment(),
             installed=dict(self.installed()),
             constraints=self._constraint_lines(constraints),
         )
 
-    def _version(self) -> str:
+    def python_version(self) -> str:
         """Of the environment's python."""
         if self._python_version is None:
             limit = self._context.bounded(QUICK_S)
