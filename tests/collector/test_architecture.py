@@ -44,8 +44,8 @@ SEES = {
         "run": {"errors", "storage", "instance", "mirror", "profile"},
         "collect": {"errors", "storage", "instance", "mirror", "run"},
         "convert": {"errors", "storage", "instance", "profile"},
-        "planning": {"errors", "storage", "instance", "profile", "run", "convert"},
-        "files": {"errors", "storage", "instance", "mirror", "profile", "run"},
+        "files": {"errors", "storage", "distribution", "instance", "mirror", "profile", "run"},
+        "planning": {"errors", "storage", "instance", "profile", "run", "convert", "files"},
         "pool": {
             "errors",
             "storage",

@@ -116,7 +116,7 @@ PROBLEMS = {
     ),
     "the hub's layout for a part of a repository": (
         "downloads: [{url: 'hf://a/b/c/', path: a/, layout: hub}]",
-        "2:43: `layout: hub` keeps whole repositories of the model hub: write `hf://OWNER/REPO`, choose with `include`",
+        "2:44: `layout: hub` keeps whole repositories of the model hub: write `hf://OWNER/REPO`, choose with `include`",
     ),
     "the hub's layout for one file": (
         "downloads: [{url: 'hf://a/b/c', path: a, layout: hub}]",

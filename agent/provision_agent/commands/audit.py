@@ -20,6 +20,7 @@ from ..contract.steps import SIZE_ONLY, STEPS
 from ..downloads import Sources, existing, verify
 from ..downloads.members import Damage, Members
 from ..downloads.sources import repositories
+from ..downloads.sources.signed import SIGNED
 from ..run import conditions
 from ..run.answering import answer
 from ..run.context import Context
@@ -49,6 +50,7 @@ def _audit(request: AuditRequest) -> AuditAnswer:
     root = standing_workspace(plan).root
     of_one_run = frozenset(file.path for file in plan.files if "${run_id}" in file.content)
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="audit")
+    SIGNED.take(request.signed)
     context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets, offered=request.offered)
     audit = Audit(plan, context, is_quick=request.is_quick, of_one_run=of_one_run)
     items = tuple(audit.items())

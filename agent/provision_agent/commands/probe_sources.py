@@ -36,6 +36,7 @@ from ..downloads import Answer, Sources, existing, hosts, preflight, verify
 from ..downloads.engine.part_file import landed_bytes
 from ..downloads.names import NameTaken
 from ..downloads.sources import addresses, repositories
+from ..downloads.sources.signed import SIGNED
 from ..host import answers, probe
 from ..host.facts import find_facts
 from ..host.folders import nearest_folder
@@ -50,9 +51,8 @@ from .query import quiet_context, standing_workspace
 WITHIN_S = 75.0
 READING_WITHIN_S = 1800.0
 """With what `pin` may have to read."""
-HASHES_AT_ONCE = 4
+HASHES_AT_ONCE, AT_ONCE = 4, 64
 LOOKUP_S = 30.0
-AT_ONCE = 64
 MEASURE_S = 3.0
 MEASURE_CONNECTIONS = 4
 MEASURE_FROM_BYTES = 8 << 20
@@ -69,8 +69,8 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     plan = Plan.from_json(request.plan)
     root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
-    is_reading = request.pin and request.is_instance
-    within_s = READING_WITHIN_S if is_reading else WITHIN_S
+    SIGNED.take(request.signed)
+    within_s = READING_WITHIN_S if request.pin and request.is_instance else WITHIN_S
     context = quiet_context(
         root,
         within_s=within_s,
@@ -231,7 +231,7 @@ class Survey:
     def _ask_repository(self, url: str, item: Download) -> SourceTold:
         began = time.monotonic()
         try:
-            listing = addresses.kind_for(url).listing(url)
+            listing = repositories.listing_of(item, url)
             assert listing is not None
             within_s = self._context.bounded(min(LOOKUP_S, item.limits.lookup_s))
             files = repositories.files_of(item, listing, self._access, deadline=began + within_s)

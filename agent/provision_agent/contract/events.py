@@ -53,9 +53,12 @@ from .event_bodies import (
     ServiceReady,
     ServiceRestarted,
     ServiceStarted,
+    SourcesGiven,
+    SourcesNeeded,
     Step,
     StepFailed,
     StepFinished,
+    Unchanged,
     Warned,
 )
 from .parsing import NotJsonError, ParseError, bounded, check_json, kind_of, parse, read_json
@@ -134,8 +137,19 @@ EVENTS: Dict[str, EventType] = {
         DeadlineAtRisk, AGENT, "At this speed the downloads end after the deadline."
     ),
     "secrets_needed": EventType(SecretsNeeded, BOTH, "Secrets that are not set."),
+    "sources_needed": EventType(
+        SourcesNeeded,
+        AGENT,
+        "Signed addresses do not work any more: whoever has the buckets' keys signs new ones.",
+    ),
+    "sources_given": EventType(SourcesGiven, AGENT, "New signed addresses have come."),
     "secret_found": EventType(
         SecretFound, AGENT, "A secret's value stands in a file that the run left; the verdict stays."
+    ),
+    "unchanged": EventType(
+        Unchanged,
+        AGENT,
+        "The environment is what it was when all of it was last looked at in full; what else was found as it was, and how.",
     ),
     "run_usable": EventType(
         RunUsable, AGENT, "All that is critical is there and checked, and critical services are ready."

@@ -11,6 +11,7 @@ import math
 from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
+from .buckets import SignedSource, signed_field
 from .cases import MAX_PARTICULARS
 from .events import UnknownFormatError
 from .failures import hint_of
@@ -111,6 +112,8 @@ class StartRequest:
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
     """Secrets that are set on the other side and held back there until a host refuses to serve without them."""
+    signed: Tuple[SignedSource, ...] = signed_field()
+    """Addresses in buckets, signed there: in memory and on stdin only."""
     labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
     started_unix: Optional[float] = _seconds(None)
     replace: bool = False
@@ -330,6 +333,7 @@ class SourcesRequest:
     plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
+    signed: Tuple[SignedSource, ...] = signed_field()
     is_instance: bool = False
     packages: bool = False
     measure: bool = False
@@ -346,6 +350,7 @@ class AuditRequest:
     plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
+    signed: Tuple[SignedSource, ...] = signed_field()
     is_quick: bool = False
     distrust: bool = False
 

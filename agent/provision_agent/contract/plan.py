@@ -35,12 +35,11 @@ from .plan_parts import (
     download_key,
     environment_field,
     level_field,
-    repository_of,
     seconds_field,
     title_of,
 )
 from .redaction import public_url
-from .source_kinds import own_limits
+from .source_kinds import means_many_files, own_limits
 from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
@@ -342,9 +341,7 @@ class Plan:
         return _Known(
             frozenset(keys),
             tuple(key.partition("${")[0] for key in keys if "${" in key),
-            frozenset(
-                item.key.rpartition("#")[2] for item in self.downloads if repository_of(item.url) is not None
-            ),
+            frozenset(item.key.rpartition("#")[2] for item in self.downloads if means_many_files(item.url)),
         )
 
     def work(self) -> Dict[str, object]:

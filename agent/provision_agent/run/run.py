@@ -14,6 +14,7 @@ import threading
 import traceback
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..contract.buckets import SignedSource
 from ..contract.failures import Failure
 from ..contract.messages import read_message
 from ..contract.parsing import to_json
@@ -23,16 +24,18 @@ from ..contract.steps import STEP_NAMES, STEPS
 from ..downloads import Downloads, Sources
 from ..downloads.preflight import Preflight
 from ..downloads.sources import repositories
+from ..downloads.sources.signed import SIGNED
 from ..host import facts
 from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
-from . import conditions, late_secrets, log_lines, secret_search
+from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
 from .context import Context
 from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
+from .late_sources import LateSources
 from .outages import Outages
 from .record import Handed, read_plan, read_record
 from .service_runner import Services
@@ -102,6 +105,10 @@ class Run:
         self._facts: Mapping[str, object] = {}
         self._secrets = dict(handed.secrets)
         """Those of the context: others may come while it goes on."""
+        self._take_signed(handed.signed)
+        late = LateSources(
+            late_sources.pipe_of(workspace, run_id), journal.event, self._take_signed, self._is_ending
+        )
         self._changes = Changes(workspace.root, journal.event)
         self._context = Context(
             workspace=workspace.root,
@@ -118,6 +125,8 @@ class Run:
             offered=frozenset(handed.offered),
             outages=Outages(plan.limits.patience_s),
             kill_holders=kill_holders,
+            ask_for=late.want,
+            give_up=late.give_up,
         )
         self._tally = Tally(journal.event)
         self._downloads: Optional[Downloads] = None
@@ -130,6 +139,14 @@ class Run:
             if self._early_verdict is None:
                 self._early_verdict = verdict
         self._context.cancelled.set()
+
+    def _take_signed(self, sources: Sequence[SignedSource]) -> None:
+        """Use the addresses of *sources*, and show no part of them that opens a door."""
+        SIGNED.take(sources)
+        self._journal.hide(SIGNED.hidden)
+
+    def _is_ending(self) -> bool:
+        return self._context.is_over()
 
     def warn_once(self, message: str) -> None:
         """Report a warning, unless that was done."""
@@ -158,7 +175,8 @@ class Run:
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
-        secret_search.tell(self._workspace, self._context.run_id, self._journal, self._context.secrets)
+        hidden = {**self._context.secrets, **SIGNED.hidden}
+        secret_search.tell(self._workspace, self._context.run_id, self._journal, hidden)
         self._journal.event(
             "run_finished",
             verdict=verdict,
@@ -313,6 +331,7 @@ class Run:
             services.finish()
             stages.look_again()
             self._say_if_usable()
+            self._say_what_is_unchanged(items, services.went_on)
 
     def _say_validation(self) -> None:
         if self._plan.chosen("checks", self._plan.checks, ("critical",)):
@@ -327,6 +346,13 @@ class Run:
 
     def _say_usable(self) -> None:
         self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
+
+    def _say_what_is_unchanged(self, items: Items, services: int) -> None:
+        """What was looked at in place of being done again; nothing where the environment was another one."""
+        known = items.last_look
+        if known is not None and known.print is not None and known.is_unchanged:
+            found = self._journal.look(lambda state: unchanged.counted(state, services))
+            self._journal.event("unchanged", **unchanged.told(found, known.print))
 
     def _settle_downloads(self) -> None:
         if self._downloads is not None:

@@ -31,6 +31,7 @@ class Options(TypedDict):
     profiles: str | None
     keys: str | None
     names: tuple[str, ...]
+    uses_aws: bool
     gone_check: str | None
     on_usable: tuple[str, ...]
     on_finished: tuple[str, ...]
@@ -62,6 +63,12 @@ class Options(TypedDict):
     "--secret", "names", multiple=True, metavar="NAME",
     help="A secret in this server's environment that profiles may use; repeatable.",
 )  # fmt: skip
+@click.option(
+    "--aws",
+    "uses_aws",
+    is_flag=True,
+    help="This server's own AWS configuration may open the buckets of profiles; else only their own secrets do.",
+)
 @click.option(
     "--gone-check",
     metavar="COMMAND",
@@ -146,6 +153,7 @@ def _rules(options: Options) -> Rules:
         profiles=Path(options["profiles"]).absolute() if options["profiles"] else None,
         keys=Path(os.path.abspath(os.path.expanduser(options["keys"]))) if options["keys"] else None,
         secrets=held,
+        uses_aws=options["uses_aws"],
         gone_check=gone_check(options["gone_check"]),
         hooks=(
             *(Hook.parse("usable", text) for text in options["on_usable"]),

@@ -104,7 +104,14 @@ def command(
     def begin() -> Awaitable[Run]:
         from ..pool.begin import start
 
-        return start(instance, wanted.plan, secrets=wanted.secrets, labels=dict(labels), **options)
+        return start(
+            instance,
+            wanted.plan,
+            secrets={**wanted.bucket_values, **wanted.secrets},
+            buckets=wanted.profile.buckets,
+            labels=dict(labels),
+            **options,
+        )
 
     if detach:
         sys.exit(asyncio.run(_detach(begin, as_json=as_json)))

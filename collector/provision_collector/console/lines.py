@@ -256,6 +256,7 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
         f"{text(event, 'reason')}; it waits until that has nothing to do",
         "warn",
     ),
+    "unchanged": lambda event, progress: Line("unchanged", "", text(event, "message"), "good"),
     "warning": lambda event, progress: Line("warning", "", text(event, "message"), "warn"),
     "deadline_at_risk": _deadline_at_risk,
     "secrets_needed": _secrets_needed,

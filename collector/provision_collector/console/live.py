@@ -34,6 +34,7 @@ _TOLD = frozenset(
         "preflight_passed",
         "download_switched",
         "run_usable",
+        "unchanged",
         "service_ready",
         "service_restarted",
         "restart_pending",

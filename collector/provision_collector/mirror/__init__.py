@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from .follow import FollowSession
 from .mirror import RESERVE_BYTES, FileFacts, Mirror, MirrorBusyError, MirrorFullError
-from .session import FolderGoneError, GarbledSessions, LinkLostError, Listener
+from .pace import Pace, check_events
+from .session import AgentChangedError, FolderGoneError, GarbledSessions, LinkLostError, Listener
 from .state import Gap, MirrorState, Position
 from .wire import Begun, Holders
 
 __all__ = [
     "RESERVE_BYTES",
+    "AgentChangedError",
     "Begun",
     "FileFacts",
     "FolderGoneError",
@@ -23,5 +25,7 @@ __all__ = [
     "MirrorBusyError",
     "MirrorFullError",
     "MirrorState",
+    "Pace",
     "Position",
+    "check_events",
 ]

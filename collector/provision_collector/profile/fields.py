@@ -173,6 +173,21 @@ TokenHost = Annotated[
     AfterValidator(str.lower),
     Kind("host name, perhaps with a port", "huggingface.co"),
 ]
+BucketName = Annotated[
+    str,
+    matching(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", "a bucket's name: letters, digits and `._-`"),
+    Kind("bucket's name", "my-models"),
+]
+Endpoint = Annotated[
+    str,
+    string(urls.endpoint_url, pattern="^https?://"),
+    Kind("https URL without a path", "https://ACCOUNT.r2.cloudflarestorage.com"),
+]
+Region = Annotated[
+    str,
+    matching(r"[a-z0-9-]{1,64}", "a region, such as `eu-west-1`"),
+    Kind("region", "eu-west-1"),
+]
 Sha256 = Annotated[
     str,
     matching(r"[0-9a-fA-F]{64}", "a sha256: 64 hexadecimal digits"),

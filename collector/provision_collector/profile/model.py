@@ -18,6 +18,7 @@ from . import fields as f
 from .model_base import Item, ItemName, Part, When
 from .model_parts import (
     Basic,
+    Bucket,
     HeaderSecret,
     Hook,
     ItemLimits,
@@ -216,6 +217,8 @@ class Document(Part):
     """Values for `${name}`; `--set NAME=VALUE` overrides them."""
     secrets: Annotated[dict[f.SecretName, Secret], NOT_IN_PLAN, AS_WRITTEN] = {}
     """Tokens and keys from your environment; kept in memory only."""
+    buckets: Annotated[dict[f.BucketName, Bucket], NOT_IN_PLAN] = {}
+    """Buckets of `s3://` and `gs://` addresses that need more than their name."""
     strict: StrictBool = False
     """Stop at the first critical failure, and start no service."""
     limits: Limits = Limits()

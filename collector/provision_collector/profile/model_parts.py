@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -91,6 +91,23 @@ class Basic(Part):
     """The name."""
     secret: f.SecretUse
     """The secret that is the password."""
+
+
+class Bucket(Part):
+    """Where a bucket is and what opens it. Its keys stay on the machine where you type: addresses are signed there."""
+
+    endpoint: f.Endpoint | None = None
+    """The store's address where it is not Amazon's (for `gs://` not Google's)."""
+    region: f.Region | None = None
+    """The bucket's region. Left out, it is found out."""
+    style: Annotated[Literal["path", "virtual"], Example("path")] | None = None
+    """`path` writes `ENDPOINT/BUCKET/KEY`, `virtual` `BUCKET.ENDPOINT/KEY`. Left out: `virtual` at Amazon, `path` elsewhere."""
+    access_key: Annotated[f.SecretUse, Example("R2_ACCESS_KEY")] | None = None
+    """The secret that is the access key. Without keys, Amazon's buckets are opened with your own AWS configuration (environment, `~/.aws`, profiles, SSO), and as public ones where you have none; all others as public ones."""
+    secret_key: Annotated[f.SecretUse, Example("R2_SECRET_KEY")] | None = None
+    """The secret that is the secret key."""
+    session_token: Annotated[f.SecretUse, Example("AWS_SESSION_TOKEN")] | None = None
+    """The secret that is the session token, for keys that are lent for a while."""
 
 
 class Substitute(Part):

@@ -10,11 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.parsing import ParseError, bounded, parse, to_json
 from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.steps import STEP_NAMES
 
+from .signing import Sign
+
+NO_BUCKETS = Buckets()
 LONGEST_UNKNOWN_RUN_S = 24 * 3600.0
 """How long a run is watched whose limit nobody on this side knows."""
 
@@ -30,10 +34,20 @@ class Known:
     limit_s: float = bounded(LONGEST_UNKNOWN_RUN_S, low=0)
     """How long the whole run may take."""
 
+    buckets: Buckets = NO_BUCKETS
+    """Its buckets, and what it wants of them: addresses are signed for nothing else."""
+
     @classmethod
-    def of(cls, plan: Plan) -> Known:
-        """What *plan*, which was made here, says."""
-        return cls(plan.secrets, service_ports(plan), plan.limits.run_s)
+    def of(cls, plan: Plan, buckets: Buckets = NO_BUCKETS) -> Known:
+        """What *plan*, which was made here, says, and its profile of its *buckets*."""
+        return cls(plan.secrets, service_ports(plan), plan.limits.run_s, buckets.of_plan(plan))
+
+    @property
+    def kept_secrets(self) -> frozenset[str]:
+        """Names of secrets that only buckets have a use for: they are sent to nobody."""
+        return frozenset(rule.name for rule in self.buckets.secrets).difference(
+            rule.name for rule in self.secrets
+        )
 
     def to_json(self) -> dict[str, object]:
         """As JSON values, for the record of the run."""
@@ -74,6 +88,10 @@ class Order:
     known: Known | None = None
     """What is known of a run that is joined; None: what the record of the run says."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    buckets: Buckets = NO_BUCKETS
+    """Where the buckets of its sources are."""
+    sign: Sign | None = None
+    """Signs addresses in buckets; None: nobody does here."""
 
 
 def knows(plan: Plan) -> Callable[[str], bool]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
+from ...contract.parsing import ParseError
+from ...contract.plan import Download
 from ..http.request import Headers
 
 
@@ -15,6 +17,8 @@ class ListedFile(NamedTuple):
     url: str
     size_bytes: Optional[int] = None
     sha256: Optional[str] = None
+    git_sha1: Optional[str] = None
+    """Its name as git knows content, where it has no other hash."""
 
 
 class Page(NamedTuple):
@@ -22,6 +26,10 @@ class Page(NamedTuple):
 
     files: Tuple[ListedFile, ...]
     next_url: Optional[str] = None
+
+
+def _no_pages(page: bytes, headers: Headers) -> Page:
+    raise ParseError("this place has no pages")
 
 
 class Listing(NamedTuple):
@@ -33,5 +41,9 @@ class Listing(NamedTuple):
     """Of the first page."""
     folder: str
     """What is wanted of it: all below this, which is empty or ends with ``/``."""
-    read: Callable[[bytes, Headers], Page]
+    read: Callable[[bytes, Headers], Page] = _no_pages
     """Reads one page, given its bytes and the answer's header; raises `ParseError`."""
+    at_hand: Optional[Callable[[], Sequence[ListedFile]]] = None
+    """Its files, where somebody listed them before; raises `Failure`. None: it is asked for, page by page."""
+    items: Optional[Callable[[Download, Sequence[ListedFile]], List[Download]]] = None
+    """What becomes of an item and those of the files that it wants; None: each is an item under its own name."""

@@ -216,7 +216,7 @@ def of_instance(
     Args:
         found: The instance's facts.
     """
-    wanted = of_plan(plan.python, LEVELS) if "python" in plan.steps else []
+    wanted = of_plan(plan, LEVELS)
     if plan.python is None or not wanted:
         return ()
     facts = parse(Facts, found, "facts")
@@ -300,7 +300,7 @@ def item_of(package: CompiledPackage) -> str:
     return names_of([package.name])[0]
 
 
-def of_plan(python: Optional[Python], levels: Sequence[str]) -> List[CompiledPackage]:
-    """The compiled packages of all layers that are of one of *levels*."""
-    layers = python.layers if python is not None else ()
+def of_plan(plan: Plan, levels: Sequence[str]) -> List[CompiledPackage]:
+    """The compiled packages of all layers that are of one of *levels*; none where their step is left out."""
+    layers = plan.python.layers if plan.python is not None and "python" in plan.steps else ()
     return [package for layer in layers for package in layer.compiled if package.level in levels]

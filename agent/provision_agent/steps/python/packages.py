@@ -26,7 +26,7 @@ from ...host.answers import Harm
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import compiled, compiled_install, layer_record, repair, requirements, torch
+from . import compiled, compiled_install, flavours, layer_record, repair, requirements, torch
 from . import venv as environments
 from .guard import Guard
 from .installer import Installer
@@ -71,7 +71,7 @@ def install(
             _remove_unwanted(python, tools, progress)
         here = compiled_install.Surroundings(tools, context, facts, by_lock.store if by_lock else None)
         for layer in python.layers:
-            if layer.packages or layer.torch or layer.requirements:
+            if _is_step(layer):
                 step = _step_of(layer, here)  # now, not before: it may read a file that was just made
                 _run(step, tools, guard, context, level=LEVEL, reports_failure=True, reads_bytes=reads_bytes)
             for package in layer.compiled:
@@ -196,6 +196,7 @@ def _run(
                 repair.restore(harm, tools, context, progress, item=step.item, level=level)
             if not is_recorded or record.lost(tools.installed(), tools.unwanted) or not step.is_there():
                 step.install(progress, held, level)
+            flavours.settle(before, tools, context, progress, item=step.item, level=level)
             new = _made(step, record, before, tools)
             found = _found_harmed(new, before, tools, context)
             if found:
@@ -251,6 +252,17 @@ def title(layer: Layer) -> str:
         return layer.requirements
     names = requirements.names_of(layer.packages)
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def titles(layer: Layer) -> List[str]:
+    """What the steps of *layer* are called: of itself, and of its critical compiled packages."""
+    own = [title(layer)] if _is_step(layer) else []
+    return own + [compiled.item_of(package) for package in layer.compiled if package.level == LEVEL]
+
+
+def _is_step(layer: Layer) -> bool:
+    """Is there more in *layer* than compiled packages?"""
+    return bool(layer.packages or layer.torch or layer.requirements or not layer.compiled)
 
 
 def _step_of(layer: Layer, here: compiled_install.Surroundings) -> _Step:

@@ -27,6 +27,7 @@ from . import answers, web_page
 from .access import Access, Key
 from .api import ENDPOINTS, Context
 from .connections import MAX_HEAD_BYTES, Connections, protocol_for
+from .loop_watch import LoopWatch
 from .metrics import CONTENT_TYPE, exposition
 from .openapi import document
 from .pool import Pool
@@ -68,11 +69,13 @@ def application(rules: Rules, door: Door, sessions: Sessions, closing: asyncio.E
         pool = Pool(rules, await Store.open(rules.state_dir))
         await pool.open()
         app.state.context = Context(pool, closing)
-        ending = asyncio.create_task(_end_reading(pool, closing))
+        app.state.loop_watch = watch = LoopWatch()
+        beside = (asyncio.create_task(_end_reading(pool, closing)), asyncio.create_task(watch.run()))
         try:
             yield
         finally:
-            ending.cancel()
+            for task in beside:
+                task.cancel()
             await pool.close()
 
     key = Key(door.token, sessions)
@@ -123,6 +126,7 @@ async def metrics(request: Request) -> Response:
         ended=dict(pool.runs_ended),
         events=dict(pool.events_told),
         clients=context.clients,
+        loop=request.app.state.loop_watch,
     )
     return Response(body, media_type=CONTENT_TYPE)
 
@@ -138,8 +142,15 @@ OWN_ROUTES = (Route("/healthz", healthz), Route("/metrics", metrics), Route("/op
 class _Server(uvicorn.Server):
     """Ends on SIGINT and SIGTERM as a service should: streams first (they wait for their runs), then with status 0."""
 
-    def __init__(self, config: uvicorn.Config, closing: asyncio.Event, on_open: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        closing: asyncio.Event,
+        on_open: Callable[[], None],
+        connections: Connections,
+    ) -> None:
         super().__init__(config)
+        self._connections = connections
         self._closing = closing
         self._on_open = on_open
         self._spare = SpareFiles()
@@ -159,7 +170,8 @@ class _Server(uvicorn.Server):
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            self._spare.release()  # asyncio accepts again in a second
+            self._spare.release()
+            self._connections.drop_waiting()  # asyncio accepts again in a second
         loop.default_exception_handler(context)
 
     @contextmanager
@@ -191,9 +203,10 @@ async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Call
     ).close()  # what is wrong with it is raised here, not in the lifespan's log
     sessions = await asyncio.to_thread(Sessions, rules.state_dir / SESSIONS_FILE)
     room = room_here()
+    connections = Connections(room.connections)
     config = uvicorn.Config(
         application(rules, door, sessions, closing),
-        http=protocol_for(Connections(room.connections)),
+        http=protocol_for(connections),
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         backlog=min(room.connections, MOST_AT_ONCE),
         log_level="error",
@@ -205,4 +218,5 @@ async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Call
         timeout_keep_alive=30,
         ws="none",
     )
-    await _Server(config, closing, lambda: on_open(sessions.page_host)).serve(sockets=[listener])
+    server = _Server(config, closing, lambda: on_open(sessions.page_host), connections)
+    await server.serve(sockets=[listener])

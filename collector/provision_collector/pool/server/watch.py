@@ -19,6 +19,7 @@ from provision_agent.contract.events import JsonObject
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
+from ...files.buckets import sign, sign_without_aws
 from ...mirror import MirrorState
 from ...profile import values_of
 from ...run import registry
@@ -33,6 +34,7 @@ from ..hooks import HookQueue, Kind
 from ..store.rows import Row
 from ..store.store import Store
 from .disk import DiskThread
+from .orders import rules_of
 from .rules import Rules
 from .run_log import RunLog
 from .view import View
@@ -71,6 +73,7 @@ class Watch:
         self.row = row
         self.log = run_log
         self._plan = plan
+        self._buckets = row.buckets
         self._secrets = secrets
         self._shared = shared
         self._run: Run | None = None
@@ -136,7 +139,7 @@ class Watch:
 
     def give_secrets(self, values: Mapping[str, str]) -> None:
         """Take secrets for when the agent must be started again."""
-        self._secrets.update(values_of(self._plan.secrets, values)[0])
+        self._secrets.update(values_of(rules_of(self._plan, self._buckets), values)[0])
         if self._run is not None:
             self._run.give_secrets(self._secrets)
 
@@ -193,6 +196,8 @@ class Watch:
             profile=row.profile,
             resume=not is_new,
             owed_secrets=frozenset(row.secret_names),
+            buckets=self._buckets,
+            sign=sign if self._shared.rules.uses_aws else sign_without_aws,
         )
 
     async def _pump(self, run: Run) -> None:
@@ -209,7 +214,7 @@ class Watch:
         names = event.get("names")
         if event["event"] == "secrets_needed" and isinstance(names, list):
             wanted = {
-                rule.name for rule in self._plan.secrets
+                rule.name for rule in rules_of(self._plan, self._buckets)
             }  # nobody is asked for what the order has no use for
             event = {**event, "names": [name for name in names if name in wanted]}
         await self.log.tell(event)
