@@ -86,6 +86,12 @@ CASES: Dict[str, Case] = {
         "fix_profile",
     ),
     "two_items_one_path": Case("give each of the two a `path` of its own that ends in a file name"),
+    "no_wheel": Case(
+        "add the address of a wheel that fits to `wheels`, choose a version of torch that has one, or give `level: optional`"
+    ),
+    "would_compile": Case(
+        "name a prebuilt wheel: `{name: …, wheels: [https://….whl]}` in `packages`; or take an image with nvcc of torch's CUDA"
+    ),
     "two_variants": Case("change their `when` so that on every instance one of them holds at most"),
     "patterns": Case(
         "correct `include` and `exclude`: they are compared with paths such as `unet/model.safetensors`"

@@ -282,6 +282,8 @@ class Standing:
     """Version by name of what the plan's environment holds; empty where there is none."""
     packages: Tuple[PackageTold, ...] = ()
     """In the order of the layers; empty where the indexes were not asked."""
+    compiled: Tuple[PackageTold, ...] = ()
+    """Of the compiled packages of all layers, which wheel would be taken."""
     skipped: Tuple[SkippedTold, ...] = ()
     """Of every step, what is not wanted here."""
     clashes: Tuple[ClashTold, ...] = ()

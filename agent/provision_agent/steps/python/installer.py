@@ -180,7 +180,7 @@ class Installer(Inventory):
         return Surroundings(
             uv=self._uv,
             python=self.venv.python,
-            version=self.version(),
+            version=self.python_version(),
             settings=self._settings(),
             logins=self.logins(),
             environment=self._environment(),
