@@ -291,7 +291,8 @@ CASES: Dict[str, Case] = {
     "gone_since": Case("`provision up` with the same profile makes again what is missing", "retry"),
     "not_as_made": Case("`provision audit --host {host} --repair` brings it again as it was", "retry"),
     "node_submodule": Case(
-        "if that is a submodule, add `submodules: true` to the repo; else choose another `ref`"
+        "if that is a submodule, add `submodules: true` to the repo; if the node's `install.py` brings it, run that "
+        "under `commands:`; else choose another `ref`"
     ),
     "node_version": Case(
         "the node was made for another version: choose another `ref` for it, or for ComfyUI"
