@@ -294,6 +294,24 @@ def test_a_repository_behind_a_password_fails_at_once_and_never_asks(
     assert caught.value.class_ == "unauthorized"
 
 
+@pytest.mark.parametrize("why", ["no such ref", "no such repository", "files in the way"])
+def test_a_clone_that_fails_leaves_no_folder_and_what_was_there_stays(
+    why: str, origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    name = "ui" if why != "no such repository" else "nothing"
+    if why == "files in the way":
+        here.write("new/ui/main.py", "mine\n")
+
+    with pytest.raises(Failure):
+        repos.checkout(
+            Repo(url=server.smart(name), path="new/ui", ref="v9" if "ref" in why else None), here.context
+        )
+
+    folder = Path(here.workspace, "new/ui")
+    found = sorted(path.name for path in folder.rglob("*")) if folder.exists() else None
+    assert found == (["main.py"] if why == "files in the way" else None)
+
+
 def test_a_ref_that_is_nowhere_is_not_found(origin: Origin, here: Surroundings) -> None:
     with pytest.raises(Failure) as caught:
         repos.checkout(Repo(url=origin.url, path="ui", ref="v9"), here.context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
@@ -12,7 +13,9 @@ from harness.downloads import eventually
 from harness.s3_server import Refusal, S3Server
 
 from .conftest import Here
+from .server import Server
 from .test_secrets import ArgvWatch
+from .test_server import order
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 EXPIRED = Refusal(403, "AccessDenied", "Request has expired")
@@ -139,3 +142,72 @@ def test_with_nobody_here_the_file_waits_and_a_later_attach_signs_for_it(here: H
 
     assert done.code == 0, done.stdout[-2000:] + done.stderr
     assert (here.instance.workspace / "m/big.safetensors").read_bytes() == content.bytes()
+
+
+def test_what_is_not_there_is_told_by_check_and_plan_before_a_run(here: Here, store: S3Server) -> None:
+    store.add("models", "there.bin", b"x" * 100)
+    profile = profile_of(
+        here,
+        store,
+        """
+  - {url: "s3://models/there.bin", path: there.bin}
+  - {url: "s3://models/gone.bin", path: gone.bin, level: critical}
+  - {url: "s3://models/none/", path: n/, level: optional}
+""",
+    )
+
+    checked = here.run("check", profile, "--online", "--json", environment=KEYS)
+    planned = here.run("plan", profile, "--json", environment=KEYS)
+    unset = here.run("check", profile, "--online", "--json")
+
+    rows = {row["item"]: row for row in checked.lines[0]["sources"]}
+    assert checked.code == 1
+    assert (rows["there.bin"]["state"], rows["there.bin"]["size_bytes"]) == ("ok", 100)
+    assert (rows["gone.bin"]["class"], "NoSuchKey" in rows["gone.bin"]["message"]) == ("not_found", True)
+    assert "taken as it stands" in rows["gone.bin"]["hint"]
+    states = {file["item"]: file["state"] for file in planned.lines[0]["files"]}
+    assert states["gone.bin"] == "unavailable"
+    assert "R2_ACCESS" in unset.lines[0]["sources"][0]["message"]
+    assert "R2_ACCESS" in unset.stderr
+
+
+def test_without_botocore_a_run_is_not_begun_and_one_sentence_says_what_to_type(
+    here: Here, store: S3Server
+) -> None:
+    (here.folder / "shadow").mkdir()
+    (here.folder / "shadow" / "botocore.py").write_text("raise ImportError('not here')")
+    profile = profile_of(here, store, '  - {url: "s3://models/m.bin", path: m.bin}')
+
+    done = here.up(profile, environment={**KEYS, "PYTHONPATH": str(here.folder / "shadow")})
+
+    assert done.code == 2
+    [error] = done.outcome["errors"]
+    assert "needs `botocore`" in error["message"] and "pip install '.[s3]'" in error["hint"]
+    assert not (here.instance.workspace / ".provision" / "runs").exists()
+
+
+def test_a_server_opens_buckets_with_the_secrets_of_the_profile_and_not_with_its_own_configuration(
+    here: Here, store: S3Server
+) -> None:
+    store.add("models", "m.bin", b"m" * 1000)
+    own = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET}
+    server = Server(
+        here.folder.parent / "server",
+        *("--secret", "R2_ACCESS", "--secret", "R2_SECRET"),
+        environment={**KEYS, **own, "AWS_ENDPOINT_URL_S3": store.url},
+    )
+    server.start()
+    try:
+        downloads = '  - {url: "s3://models/m.bin", path: m.bin, level: critical}'
+        text = Path(profile_of(here, store, downloads)).read_text()
+        bare = f"version: 1\ndownloads:\n{downloads.replace('models', 'other')}\n"
+        server.post("/api/runs", order(here.instance, text, run_id="one"))
+        assert server.outcome("one")["verdict"] == "complete"
+        asked = len(store.requests)
+        server.post("/api/runs", order(here.instance, bare, run_id="two"))
+        outcome = server.outcome("two")
+    finally:
+        server.close()
+
+    assert (here.instance.workspace / "m.bin").read_bytes() == b"m" * 1000
+    assert (outcome["verdict"], len(store.requests)) == ("failed", asked)

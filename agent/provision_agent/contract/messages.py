@@ -118,6 +118,8 @@ class StartRequest:
     started_unix: Optional[float] = _seconds(None)
     replace: bool = False
     kill_holders: bool = False
+    offline: Optional[bool] = None
+    """Ask no outside host: it is how this run works, and no part of what is wanted. None: as the run was begun."""
     format: int = FORMAT
 
 
@@ -320,24 +322,6 @@ class FactsAnswer:
 
 
 # -- sources, audit, capture
-
-
-@dataclass(frozen=True)
-class SourcesRequest:
-    """Ask every source of a plan; the answer is a `findings.SourcesAnswer`.
-
-    `is_instance` adds what the instance is and what is there of each item; with it `packages` what the package indexes
-    have for it; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
-    """
-
-    plan: Json = _plan()
-    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
-    offered: Tuple[str, ...] = _names()
-    signed: Tuple[SignedSource, ...] = signed_field()
-    is_instance: bool = False
-    packages: bool = False
-    measure: bool = False
-    pin: bool = False
 
 
 @dataclass(frozen=True)

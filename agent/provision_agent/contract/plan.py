@@ -126,7 +126,7 @@ class Python:
     """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it.
 
     `versions` (``name==version``) are a lock's: no install may bring another version of these. With `locked` nothing but
-    its wheels is installed.
+    its wheels is installed. `wheels` is a folder in which fetched wheels stay for the next run; else they go with this one.
     """
 
     venv: str = "auto"
@@ -138,6 +138,7 @@ class Python:
     protect: Tuple[str, ...] = ()
     versions: Tuple[str, ...] = ()
     indexes: Tuple[PackageIndex, ...] = ()
+    wheels: Optional[str] = None
     locked: Optional[LockedEnvironment] = None
 
 

@@ -75,8 +75,11 @@ class Items:
         """Have wheels come by *line*, as the models of the run do."""
         python = self._plan.python
         if python is not None and "python" in self._plan.steps:
-            folder = os.path.join(self._context.workspace, wheel_store.FOLDER)
-            store = WheelStore(self._context, folder, limits=self._plan.limits, line=line)
+            kept, root = python.wheels, self._context.workspace
+            folder = os.path.join(root, os.path.expanduser(kept or wheel_store.FOLDER))
+            store = WheelStore(
+                self._context, folder, limits=self._plan.limits, line=line, is_kept=kept is not None
+            )
             self._by_lock = LockedInstalls(store, self._context)
 
     def close(self) -> None:

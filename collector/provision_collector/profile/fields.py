@@ -278,6 +278,11 @@ VenvPath = Annotated[
     string(paths.venv_path),
     Kind("path under the workspace, absolute, or `~/…`; or `auto`", "/venv/main"),
 ]
+KeptPath = Annotated[
+    str,
+    string(paths.venv_path),
+    Kind("path under the workspace, absolute, or `~/…`", "/volume/wheels"),
+]
 Workspace = Annotated[
     str,
     string(paths.workspace_path, pattern="^(/|~/)"),

@@ -104,5 +104,7 @@ class Python(Part):
     """Packages that are removed before the first layer."""
     protect: Annotated[f.Packages, Example("[torch, numpy]")] = ()
     """Packages whose version no later step may change."""
+    wheels: Annotated[f.KeptPath | None, Example("/volume/wheels")] = None
+    """A folder in which fetched wheels stay for the next run, on a network volume say; else they go with the run."""
     indexes: tuple[PackageIndex, ...] = ()
     """Indexes that are asked besides those that the instance has configured; all count alike."""

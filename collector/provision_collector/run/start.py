@@ -35,6 +35,7 @@ async def start(
     only: Sequence[str] = (),
     replace: bool = False,
     kill_holders: bool = False,
+    offline: bool = False,
     default_secrets: bool = True,
     buckets: Buckets | None = None,
     sign: Sign | None = None,
@@ -52,6 +53,7 @@ async def start(
         strict: Stop at the first critical failure; else as the profile says.
         skip: Steps to leave out. only: The steps to do; checks are always done.
         replace: Stop another plan's run first. default_secrets: Do the built-in rules stand?
+        offline: Ask no outside host: what is on the instance's disk has to do, and what is missing is told.
         kill_holders: End the processes there that keep a broken environment from being deleted.
         buckets: Where those of a `Plan` are. sign: Signs addresses in them; None: nobody does. on_end: As of `Run`.
 
@@ -73,11 +75,12 @@ async def start(
         labels=dict(labels or {}),
         replace=replace,
         kill_holders=kill_holders,
+        offline=offline,
         logs_dir=Path(logs_dir),
         profile=plan.name,
         environment=dict(os.environ) if secrets is None else {},
         buckets=buckets or own,
-        sign=sign,
+        sign=None if offline else sign,
     )
     return Run(instance, order, on_end=on_end)
 

@@ -35,6 +35,18 @@ UV_S = 60.0
 OLDEST_PIP = 21
 """Older ones do not know the platform tags of today's wheels (manylinux_2_28)."""
 
+_NOWHERE = "http://127.0.0.1:9"
+_NOBODY = {
+    "UV_OFFLINE": "1",
+    "PIP_NO_INDEX": "1",
+    "PIP_RETRIES": "0",
+    **dict.fromkeys(
+        ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), _NOWHERE
+    ),
+    "no_proxy": "",
+    "NO_PROXY": "",
+}
+"""What keeps pip, uv, git and builds that they start from asking anybody."""
 _ASTRAY = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
 """They would bring another interpreter's packages into this environment, or install beside it."""
 
@@ -140,10 +152,13 @@ class Installer:
         if (
             self._by_lock is not None
             and self._uv
+            and not self._context.is_offline
             and self._install_locked(self._by_lock, arguments, progress, constraints, item=item, level=level)
         ):
-            return
+            return None
         options = [*self._constraint_options(constraints), *arguments]
+        if self._context.is_offline:
+            return self._install_offline(options, progress, item=item)
         try:
             self._install(options, progress, item=item, level=level)
         except Failure as failure:
@@ -156,6 +171,16 @@ class Installer:
             except Failure:
                 self._uv = uv
                 raise
+
+    def _install_offline(self, options: Sequence[str], progress: Progress, *, item: str) -> None:
+        """Install what is in the installer's cache, or there already. Raises Failure `offline`."""
+        try:
+            self._run(self._argv("install", options), progress, INSTALL_S)
+        except Failure as failure:
+            if failure.meaning.is_of_instance or self._context.is_over():
+                raise
+            message = f"{item}: packages are missing, and `--offline` asks no index: {failure.message}"
+            raise Failure("offline", message, tail=failure.facts.get("tail", [])) from None
 
     def _install_locked(
         self,
@@ -239,6 +264,8 @@ class Installer:
         """
         shutil.rmtree(self._temporary, ignore_errors=True)
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+        if self._context.is_offline:
+            return
         if self._python.installer != "pip" and not self._uv:
             self._get_uv(progress)
         version = self.installed().get("pip", "")
@@ -371,6 +398,12 @@ class Installer:
         environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
         if self._uv:
             environment.update(indexes.for_uv(self._settings()))
+        own = indexes.of_profile(
+            self._python.indexes, self._context.secrets, environment, is_for_uv=bool(self._uv)
+        )
+        environment.update(own)
         for name in _ASTRAY:
             environment.pop(name, None)
+        if self._context.is_offline:
+            environment.update(_NOBODY)
         return environment

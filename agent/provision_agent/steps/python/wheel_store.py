@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List, Mapping, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
@@ -25,8 +25,10 @@ from ...run.state import Record, StateFile
 from .. import remove_tree
 from ..progress import Progress
 
-LOOK_AGAIN_S = 0.1
+LOOK_AGAIN_S = 0.05
 SPEAK_EVERY_S = 2.0
+FIRST_BYTES = 128 << 20
+"""About so much comes before the longest ones, where there is much more."""
 FOLDER = os.path.join(".provision", "wheels")
 """In the workspace, where the plan names no other place."""
 _TOLD = ("download_retried", "download_waiting", "download_source_failed", "download_failed")
@@ -69,6 +71,7 @@ class WheelStore:
         )
         self._limits, self._line = limits, line
         self._lock = threading.Lock()
+        self._spoke_at = time.monotonic()
         self._batches: List[Downloads] = []
         self._batch_of: Dict[str, Downloads] = {}
         """By the path of a wheel in the folder, who fetches it."""
@@ -107,29 +110,35 @@ class WheelStore:
             if not new or self._stopped.is_set():
                 return
             os.makedirs(self.folder, mode=0o755, exist_ok=True)
-            batch = Downloads(new, self._limits, self._context, self._line.access, line=self._line)
-            self._batches.append(batch)
-            self._batch_of.update((item.path, batch) for item in new)
-        batch.start()
+            begun = []
+            for part in filter(None, _first_and_rest(new)):
+                batch = Downloads(part, self._limits, self._context, self._line.access, line=self._line)
+                self._batches.append(batch)
+                self._batch_of.update((item.path, batch) for item in part)
+                begun.append(batch)
+        for batch in begun:
+            batch.start()
 
-    def wait(self, wheels: Sequence[LockedFile], progress: Progress) -> Fetched:
-        """Wait until each of *wheels* is here, or is known not to come. Those of a disk are where they are.
+    def wait(self, wheels: Sequence[LockedFile], progress: Progress, *, batch_bytes: int) -> Fetched:
+        """Wait until each of *wheels* is here, or is known not to come; or until as much is here as is worth a start.
 
         Args:
-            wheels: They have begun.
+            wheels: They have begun. Those of a disk are where they are.
             progress: Told how far they are.
+            batch_bytes: What is worth a start.
+
+        Raises:
+            Failure: the run was ended.
         """
-        spoke_at = time.monotonic()
         while not self._context.is_over():
             found = self._settled(wheels)
             if len(found.paths) + len(found.failures) == len(wheels):
                 return found
-            if time.monotonic() - spoke_at >= SPEAK_EVERY_S:
-                spoke_at = time.monotonic()
-                megabytes = self.bytes_downloaded / 1e6
-                progress.line(
-                    f"{len(found.paths)} of {len(wheels)} wheels are here, {megabytes:.1f} MB fetched"
-                )
+            if sum(map(os.path.getsize, found.paths.values())) >= batch_bytes:
+                return found
+            if time.monotonic() - self._spoke_at >= SPEAK_EVERY_S:
+                self._spoke_at = time.monotonic()
+                progress.line(f"{len(wheels)} wheels to come, {self.bytes_downloaded / 1e6:.1f} MB fetched")
             self._context.cancelled.wait(LOOK_AGAIN_S)
         raise Failure("timed_out", "stopped: the run was ended", retriable=True)
 
@@ -186,6 +195,18 @@ class WheelStore:
         elif event in _TOLD:
             said = fields.get("message") or fields.get("reason") or ""
             self._outer.output(self._outer.redact(f"{event} {fields.get('item')}: {said}"))
+
+
+def _first_and_rest(items: List[Download]) -> Tuple[List[Download], List[Download]]:
+    """Some that are soon here, so that the installer has work at once; and all others, the longest first."""
+    first: List[Download] = []
+    room = FIRST_BYTES
+    for item in sorted(items, key=lambda item: -(item.size_bytes or 0)):
+        size = item.size_bytes or 0
+        if FIRST_BYTES // 16 <= size <= min(room, FIRST_BYTES // 2):
+            first.append(item)
+            room -= size
+    return first, [item for item in items if item not in first]
 
 
 def is_fetched(wheel: LockedFile) -> bool:
