@@ -19,7 +19,7 @@ from typing import Callable, Dict, List, Optional, Tuple, TypeVar
 
 from ..contract.failures import Failure
 from ..contract.parsing import to_json
-from . import answers, probe, process, sockets
+from . import answers, environments, probe, process, sockets
 from .folders import nearest_folder
 from .init_system import systemd_answers
 
@@ -44,7 +44,7 @@ def find_facts(workspace: str) -> Dict[str, object]:
         JSON values: ``gpus`` (``name``, ``compute_capability``, ``memory_bytes``), ``driver``, ``cuda`` (the newest
         that the driver runs), ``memory_bytes``, ``disks`` (``path``, ``total_bytes``, ``free_bytes``), ``cpus``,
         ``pythons`` (``path``, ``version``), ``init`` (systemd | supervisor | none), ``user``, ``is_root``,
-        ``hostname``, ``venvs`` (``path``, ``python``, ``torch``), ``listening`` (``port``, ``process``), ``git``, ``uv``,
+        ``hostname``, ``venvs`` (see `environments.found`), ``listening`` (``port``, ``process``), ``git``, ``uv``,
         ``ffmpeg``.
     """
     probes: Dict[str, Tuple[Callable[[], object], object]] = {
@@ -56,7 +56,7 @@ def find_facts(workspace: str) -> Dict[str, object]:
         "user": (getpass.getuser, None),
         "is_root": (lambda: os.geteuid() == 0, False),
         "hostname": (socket.gethostname, None),
-        "venvs": (lambda: _venvs(workspace), []),
+        "venvs": (lambda: environments.found(workspace), []),
         "listening": (_listening, []),
         "git": (lambda: shutil.which("git"), None),
         "uv": (lambda: shutil.which("uv"), None),
@@ -204,33 +204,7 @@ def _init() -> str:
     return "supervisor" if doors or first == "supervisord" else "none"
 
 
-def _venvs(workspace: str) -> List[Dict[str, object]]:
-    """Environments that exist already, in the order in which `auto` considers them."""
-    places = [
-        os.environ.get("VIRTUAL_ENV", ""),
-        "/venv/main",
-        os.path.join(workspace, "venv"),
-        os.environ.get("CONDA_PREFIX", ""),
-        "/opt/conda",
-    ]
-    found: Dict[str, Dict[str, object]] = {}
-    for path in filter(None, places):
-        python = os.path.join(path, "bin", "python")
-        if os.path.exists(python):
-            found.setdefault(
-                os.path.realpath(path), {"path": path, "python": python, "torch": _torch_version(path)}
-            )
-    return list(found.values())
-
-
 def _listening() -> List[Dict[str, object]]:
     """What serves here already; a process that may not be looked into is None."""
     found = sockets.everyone().items()
     return [{"port": port, "process": sockets.describe(pids[0]) if pids else None} for port, pids in found]
-
-
-def _torch_version(venv: str) -> Optional[str]:
-    """From the name of its metadata folder: cheap, and no import that could hang."""
-    pattern = os.path.join(glob.escape(venv), "lib", "python3*", "site-packages", "torch-*.dist-info")
-    names = [os.path.basename(path) for path in glob.glob(pattern)]
-    return names[0][len("torch-") : -len(".dist-info")] if names else None
