@@ -345,6 +345,23 @@ def test_submodules_come_along(tmp_path: Path, origin: Origin, server: GitServer
     assert here.names()[-1] == "repo_skipped"
 
 
+def test_a_submodule_that_would_read_this_machine_is_refused_and_the_words_say_by_what(
+    tmp_path: Path, origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    private = Origin(str(tmp_path / "private"))
+    private.commit({"id_rsa": "private\n"})
+    git(origin.path, "submodule", "add", "--quiet", private.url, "part")
+    origin.commit({"main.py": "2\n"})
+
+    with pytest.raises(Failure) as caught:
+        repos.checkout(Repo(url=server.smart("ui"), path="ui", submodules=True), here.context)
+
+    assert (caught.value.class_, caught.value.case) == ("unsafe_path", "submodule_protocol")
+    assert "'file' not allowed" in caught.value.message
+    assert "submodules" in caught.value.hint
+    assert not os.path.exists(os.path.join(here.workspace, "ui/part/id_rsa"))
+
+
 def test_a_url_that_would_run_a_program_is_refused_whatever_the_user_allows_git(
     here: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

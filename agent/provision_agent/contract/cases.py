@@ -39,6 +39,10 @@ CASES: Dict[str, Case] = {
     "other_version": Case("use one version of provision for one instance"),
     # -- tokens
     "token_refused": Case("the value of `{token}` is refused: make a new token, or give its account access"),
+    "lock_misfit": Case(
+        "make a lock for this machine with `provision lock --host …`, or take an instance that it is for",
+        "fix_profile",
+    ),
     "token_unset": Case("set `{token}` in your environment, then the same command again"),
     "token_unsendable": Case("correct the value of `{token}` in your environment"),
     "token_undeclared": Case(
@@ -291,7 +295,8 @@ CASES: Dict[str, Case] = {
     "gone_since": Case("`provision up` with the same profile makes again what is missing", "retry"),
     "not_as_made": Case("`provision audit --host {host} --repair` brings it again as it was", "retry"),
     "node_submodule": Case(
-        "if that is a submodule, add `submodules: true` to the repo; else choose another `ref`"
+        "if that is a submodule, add `submodules: true` to the repo; if the node's `install.py` brings it, run that "
+        "under `commands:`; else choose another `ref`"
     ),
     "node_version": Case(
         "the node was made for another version: choose another `ref` for it, or for ComfyUI"

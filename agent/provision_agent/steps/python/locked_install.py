@@ -16,7 +16,7 @@ from ...contract.pylock import Lock, LockedFile, LockedPackage
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import indexes, interrupted, resolver
+from . import interrupted, resolver
 from .resolver import Order, Resolver
 from .tags import Target
 from .wheel_store import WheelStore
@@ -41,6 +41,8 @@ class Surroundings:
     environment: Mapping[str, str]
     installed: Mapping[str, str]
     constraints: Sequence[str]
+    logins: Mapping[str, str] = field(default_factory=dict)
+    """What each origin of an index is shown, as `indexes.logins` says."""
     harmed: Set[str] = field(default_factory=set)
     """Names of what is there and not whole."""
 
@@ -89,7 +91,7 @@ class LockedInstalls:
         """Begin to fetch the wheels of *packages*, and say which they are."""
         wheels = list(self._wheels(packages, around).values())
         if not any(name in around.settings for name in _UNREACHED):
-            self.store.begin(wheels, level=level, logins=indexes.logins(around.settings))
+            self.store.begin(wheels, level=level, logins=around.logins)
         return wheels
 
     def install(

@@ -18,6 +18,7 @@ from ...host import answers, environments, probe, process
 from ...host.environments import interpreter_of
 from ...run.context import Context
 from ...run.interpreters import base_python
+from ...run.writing import folder_at
 from .. import orphans, remove_tree
 from ..progress import Progress
 from . import images
@@ -49,13 +50,14 @@ def prepare(python: Python, context: Context, found: Mapping[str, object]) -> Ve
 
     Raises:
         Failure: `command` when it cannot be made (a missing venv module is named with the command that installs it),
-            `conflict` when the path holds something else.
+            `conflict` when the path holds something else, `unsafe_path` when a link of a repository leads it out.
     """
     facts = parse(Facts, found, "facts")
     context.report("package_started", item=ITEM, level=LEVEL)
     started = time.monotonic()
     with Progress(context, ITEM, LEVEL) as progress:
         path = _chosen(python, context, facts, progress)
+        _require_own_place(path, context)
         needs_pip = not _uses_uv(python, facts)
         problem = health(path, context, needs_pip=needs_pip)
         if problem == NO_PIP and not (is_ours(path, context) or path == _default(context)):
@@ -164,6 +166,12 @@ def _refuse_read_only(path: str, python: Python) -> None:
             f"nothing can be added to the environment {path}: its packages are read-only",
             case="venv_read_only",
         )
+
+
+def _require_own_place(path: str, context: Context) -> None:
+    """Below the workspace, no link that was brought leads to *path*: an environment is written to for ever."""
+    if not os.path.relpath(path, context.workspace).startswith(".."):
+        folder_at(context, path).close()
 
 
 def _given(python: Python, context: Context) -> Optional[str]:

@@ -7,6 +7,7 @@ of one name never meet. What the engine cannot fetch is the installer's to fetch
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import threading
 import time
@@ -119,13 +120,15 @@ class WheelStore:
         for batch in begun:
             batch.start()
 
-    def wait(self, wheels: Sequence[LockedFile], progress: Progress, *, batch_bytes: int) -> Fetched:
+    def wait(
+        self, wheels: Sequence[LockedFile], progress: Progress, *, batch_bytes: float = math.inf
+    ) -> Fetched:
         """Wait until each of *wheels* is here, or is known not to come; or until as much is here as is worth a start.
 
         Args:
             wheels: They have begun. Those of a disk are where they are.
             progress: Told how far they are.
-            batch_bytes: What is worth a start.
+            batch_bytes: What is worth a start; all of them, where nothing is said.
 
         Raises:
             Failure: the run was ended.
