@@ -21,7 +21,7 @@ from provision_agent.contract.plan_packages import LockedEnvironment, LockedWhee
 from provision_agent.contract.plan_packages import PackageIndex as OwnIndex
 from provision_agent.contract.plan_parts import Basic
 from provision_agent.downloads import Sources
-from provision_agent.steps.python import builds, from_lock, packages, torch, wheel_room
+from provision_agent.steps.python import builds, from_lock, installer, packages, torch, wheel_room
 from provision_agent.steps.python.installer import Installer
 from provision_agent.steps.python.tags import Target
 from provision_agent.steps.python.venv import Venv
@@ -39,6 +39,7 @@ def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told = ("PIP_", "UV_", "SSL_", "REQUESTS_", "CURL_")
     for name in [name for name in os.environ if name.startswith(told)]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "home"))

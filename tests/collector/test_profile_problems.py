@@ -87,7 +87,7 @@ PROBLEMS = {
     "a relative workspace": ("workspace: work", "2:12: the workspace `work` must be an absolute path or `~/…`, without `..` and variables"),
     "another scheme": (
         "downloads: [{url: ftp://h/a, path: a}]",
-        "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:`, `urn:`, `air:`, `github://` or `gs://`",
+        "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:`, `urn:`, `air:`, `github://`, `gs://` or `s3://`",
     ),
     "a URL without a host": ("downloads: [{url: 'https:///a', path: a}]", "2:19: `https:///a` is not complete: write `https://HOST/PATH`"),
     "a URL with a token as its user": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 import pytest
@@ -12,7 +13,9 @@ from harness.downloads import eventually
 from harness.s3_server import Refusal, S3Server
 
 from .conftest import Here
+from .server import Server
 from .test_secrets import ArgvWatch
+from .test_server import order
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 EXPIRED = Refusal(403, "AccessDenied", "Request has expired")
@@ -65,17 +68,10 @@ def test_an_object_and_a_prefix_arrive_by_signed_addresses(here: Here, store: S3
     assert not (here.instance.workspace / "l/notes.txt").exists()
 
 
-class Everywhere:
-    """What may stand in no file, log, event, argument or environment of either side, but where it was given."""
-
-    def __init__(self, here: Here) -> None:
-        self._here = here
-
-    def holds(self, text: str) -> list[str]:
-        """The files of both sides that have *text* in them."""
-        roots = (self._here.instance.workspace, self._here.folder)
-        files = [path for root in roots for path in root.rglob("*") if path.is_file()]
-        return [str(path) for path in files if text.encode() in path.read_bytes()]
+def holders(here: Here, text: str) -> list[str]:
+    """The files of both sides that have *text* in them."""
+    files = [path for path in here.folder.parent.rglob("*") if path.is_file()]
+    return [str(path) for path in files if text.encode() in path.read_bytes()]
 
 
 def test_addresses_that_expire_are_signed_anew_and_nothing_of_a_key_stands_anywhere(
@@ -109,7 +105,7 @@ def test_addresses_that_expire_are_signed_anew_and_nothing_of_a_key_stands_anywh
     signatures = {dict(parse_qsl(each.query)).get("X-Amz-Signature", "") for each in store.files()}
     assert len(signatures - {""}) == 2
     for text in (SECRET, *(signatures - {""})):
-        assert Everywhere(here).holds(text) == []
+        assert holders(here, text) == []
     assert (keys.seen, argv.seen) == ([], [])
     assert argv.looks > 10
 
@@ -139,3 +135,64 @@ def test_with_nobody_here_the_file_waits_and_a_later_attach_signs_for_it(here: H
 
     assert done.code == 0, done.stdout[-2000:] + done.stderr
     assert (here.instance.workspace / "m/big.safetensors").read_bytes() == content.bytes()
+
+
+def test_what_is_not_there_is_told_by_check_and_plan_before_a_run(here: Here, store: S3Server) -> None:
+    store.add("models", "there.bin", b"x" * 100)
+    profile = profile_of(
+        here,
+        store,
+        """
+  - {url: "s3://models/there.bin", path: there.bin}
+  - {url: "s3://models/gone.bin", path: gone.bin, level: critical}
+  - {url: "s3://models/none/", path: n/, level: optional}
+""",
+    )
+
+    checked = here.run("check", profile, "--online", "--json", environment=KEYS)
+    planned = here.run("plan", profile, "--json", environment=KEYS)
+    unset = here.run("check", profile, "--online", "--json")
+
+    rows = {row["item"]: row for row in checked.lines[0]["sources"]}
+    assert checked.code == 1
+    assert (rows["there.bin"]["state"], rows["there.bin"]["size_bytes"]) == ("ok", 100)
+    assert (rows["gone.bin"]["class"], "NoSuchKey" in rows["gone.bin"]["message"]) == ("not_found", True)
+    assert "taken as it stands" in rows["gone.bin"]["hint"]
+    states = {file["item"]: file["state"] for file in planned.lines[0]["files"]}
+    assert states["gone.bin"] == "unavailable"
+    assert "R2_ACCESS" in unset.lines[0]["sources"][0]["message"]
+    assert "R2_ACCESS" in unset.stderr
+
+
+def test_without_botocore_a_run_is_not_begun_and_one_sentence_says_what_to_type(
+    here: Here, store: S3Server
+) -> None:
+    (here.folder / "shadow").mkdir()
+    (here.folder / "shadow" / "botocore.py").write_text("raise ImportError('not here')")
+    profile = profile_of(here, store, '  - {url: "s3://models/m.bin", path: m.bin}')
+
+    done = here.up(profile, environment={**KEYS, "PYTHONPATH": str(here.folder / "shadow")})
+
+    assert done.code == 2
+    [error] = done.outcome["errors"]
+    assert "needs `botocore`" in error["message"] and "pip install '.[s3]'" in error["hint"]
+    assert not (here.instance.workspace / ".provision" / "runs").exists()
+
+
+def test_a_server_opens_buckets_with_the_secrets_that_it_holds_for_profiles(
+    here: Here, store: S3Server
+) -> None:
+    store.add("models", "m.bin", b"m" * 1000)
+    words = ("--secret", "R2_ACCESS", "--secret", "R2_SECRET")
+    server = Server(here.folder.parent / "server", *words, environment=KEYS)
+    server.start()
+    try:
+        profile = profile_of(here, store, '  - {url: "s3://models/m.bin", path: m.bin, level: critical}')
+
+        server.post("/api/runs", order(here.instance, Path(profile).read_text(), run_id="one"))
+
+        assert server.outcome("one")["verdict"] == "complete"
+    finally:
+        server.close()
+    assert (here.instance.workspace / "m.bin").read_bytes() == b"m" * 1000
+    assert holders(here, SECRET) == []

@@ -33,12 +33,11 @@ from ..steps import apt
 from ..steps.python import disk_estimate, from_lock
 from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
 from .context import Context
-from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
 from .late_sources import LateSources
 from .outages import Outages
-from .record import Handed, read_plan, read_record
+from .record import Handed, RunRecord, read_plan, read_record
 from .service_runner import Services
 from .stages import Stages, settle
 from .state import StateFile
@@ -68,7 +67,7 @@ def run_main(argv: List[str]) -> int:
         pid=os.getpid(),
     )
     plan = unbound.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id=run_id)
-    run = Run(plan, workspace, run_id, journal, record.clock, handed, kill_holders=record.kill_holders)
+    run = Run(plan, workspace, run_id, journal, record, handed)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
     if not try_lock(int(argv[3])):
@@ -91,15 +90,13 @@ class Run:
         workspace: Workspace,
         run_id: str,
         journal: Journal,
-        clock: RunClock,
+        record: RunRecord,
         handed: Handed,
-        *,
-        kill_holders: bool = False,
     ) -> None:
         self._plan = plan
         self._workspace = workspace
         self._journal = journal
-        self._clock = clock
+        self._clock = clock = record.clock
         self._early_verdict: Optional[str] = None
         self._ending = threading.RLock()
         """Held by whoever ends the run early; a signal may come while this very thread does that."""
@@ -125,7 +122,8 @@ class Run:
             rules=plan.secrets,
             offered=frozenset(handed.offered),
             outages=Outages(plan.limits.patience_s),
-            kill_holders=kill_holders,
+            kill_holders=record.kill_holders,
+            is_offline=record.offline,
             ask_for=late.want,
             give_up=late.give_up,
         )
@@ -275,8 +273,8 @@ class Run:
         """The files of *wanted*, what could not be listed, and the preflight; asked again with secrets that come late."""
         also_bytes = self._environment_bytes()
         for is_again in (False, True):
-            sources = Sources(rules=self._plan.secrets, secrets=self._secrets)
-            files, unlisted = repositories.expand(wanted, sources, self._context)
+            sources = Sources(self._plan.secrets, self._secrets, is_offline=self._context.is_offline)
+            files, unlisted = repositories.expand(wanted, sources, self._context, remembers=True)
             self._downloads = Downloads(
                 files, limits=self._plan.limits, context=self._context, sources=sources
             )
@@ -367,7 +365,10 @@ class Run:
         known = items.last_look
         if known is not None and known.print is not None and known.is_unchanged:
             found = self._journal.look(lambda state: unchanged.counted(state, services))
-            self._journal.event("unchanged", **unchanged.told(found, known.print))
+            self._journal.event(
+                "unchanged",
+                **unchanged.told(found, packages=len(known.print.packages), package_files=known.print.files),
+            )
 
     def _settle_downloads(self) -> None:
         if self._downloads is not None:

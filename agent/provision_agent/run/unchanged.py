@@ -6,7 +6,6 @@ from typing import Dict, List, NamedTuple
 
 from ..contract.status import RunState
 from ..contract.steps import VERIFIED
-from ..steps.python.last_look import Print
 
 
 class Counted(NamedTuple):
@@ -26,18 +25,18 @@ def counted(state: RunState, services: int) -> Counted:
     return Counted(verified("repos"), verified("downloads"), services)
 
 
-def told(found: Counted, environment: Print) -> Dict[str, object]:
+def told(found: Counted, *, packages: int, package_files: int) -> Dict[str, object]:
     """The fields of the event ``unchanged``."""
     names = {
-        "package": len(environment.packages),
+        "package": packages,
         "repository": found.repositories,
         "file": found.files,
         "service": found.services,
     }
     what = [_text(name, number) for name, number in names.items() if number]
     how: List[str] = []
-    if environment.files:
-        how.append(f"size and time of all {environment.files} files of the packages")
+    if package_files:
+        how.append(f"size and time of all {package_files} files of the packages")
     if found.repositories:
         how.append("HEAD and every tracked file of the repositories")
     if found.files:
@@ -46,8 +45,8 @@ def told(found: Counted, environment: Print) -> Dict[str, object]:
         how.append("the process of the service and its answer")
     return {
         "message": f"{', '.join(what)} unchanged: looked at {', '.join(how)}",
-        "packages": len(environment.packages),
-        "package_files": environment.files,
+        "packages": packages,
+        "package_files": package_files,
         "repositories": found.repositories,
         "files": found.files,
         "services": found.services,

@@ -41,6 +41,7 @@ _TOLD = frozenset(
         "warning",
         "deadline_at_risk",
         "secrets_needed",
+        "sources_needed",
         "agent_restarted",
         "gap",
     )

@@ -154,8 +154,7 @@ def estimate_of(
     coming = [file for file in files if file.state in ("fetch", "partial")]
     packages = packages_of(plan, surveyed)
     fetch_bytes, critical_bytes = _known_sum(coming), _known_sum(coming, "critical")
-    unknown_sizes = sum(file.size_bytes is None for file in coming)
-    is_least = bool(unknown_sizes) or packages.is_least
+    is_least = any(file.size_bytes is None for file in coming) or packages.is_least
     disks = _disks(surveyed, plan, fetch_bytes, packages, is_least=is_least)
     measured = surveyed.rate_bytes_per_s if surveyed else None
     rate = _capped(rate_bytes_per_s or measured, plan)
@@ -170,7 +169,7 @@ def estimate_of(
         total_bytes=_sum([file.size_bytes for file in files if file.state not in ("skipped", "depends")]),
         fetch_bytes=fetch_bytes,
         there_bytes=sum(_there(file) for file in files),
-        unknown_sizes=unknown_sizes,
+        unknown_sizes=sum(file.size_bytes is None for file in coming),
         depends_bytes=_depends_bytes(files),
         critical_bytes=critical_bytes,
         packages=packages,

@@ -19,7 +19,7 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.verdicts import exit_code, worst
 
 from ...errors import ProvisionError, UsageError
-from ...files.buckets import sign
+from ...files.shared import SharedSigning
 from ...run.run import Run
 from ...run.spec import NO_BUCKETS, Order, new_run_id
 from ..gone import leave_when_gone
@@ -69,6 +69,7 @@ class Fleet:
         self._plan = plan
         self._secrets = dict(secrets)
         self._buckets = buckets
+        self._sign = SharedSigning()
         self._logs_dir = logs_dir
         self._rules = rules
         self._tell = tell
@@ -154,7 +155,7 @@ class Fleet:
             profile=self._plan.name,
             resume=is_resumed,
             buckets=self._buckets,
-            sign=sign,
+            sign=self._sign,
         )
         async with Run(target.instance, order, on_end=record) as run:
             self._runs[member.key] = run
