@@ -90,8 +90,10 @@ def script(served: World, folder: Path, port: int) -> list[str]:
         f"[ -e venv ] || uv venv -q --python {PYTHON} venv",
         f"[ -e ComfyUI ] || git clone -q --depth 1 {served.git}/{COMFYUI.name} ComfyUI",
     ]
-    for node in NODES:
-        lines.append(f"[ -e {node.folder} ] || git clone -q --depth 1 {served.git}/{node.name} {node.folder}")
+    lines += [
+        f"[ -e {node.folder} ] || git clone -q --depth 1 {served.git}/{node.name} {node.folder}"
+        for node in NODES
+    ]
     lines += [
         f"{install} '{FIRST}' torch=={served.torch} torchvision torchaudio",
         f"{install} -r ComfyUI/requirements.txt",

@@ -107,7 +107,7 @@ class _Index(BaseHTTPRequestHandler):
         else:
             self._send(self.folder / name)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:
         pass

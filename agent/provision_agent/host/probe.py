@@ -284,10 +284,20 @@ def _node(folder: str) -> Dict[str, object]:
         spec.loader.exec_module(module)
     except BaseException as error:  # whatever a foreign module raises, SystemExit too, is the answer
         missing = error.name if isinstance(error, ModuleNotFoundError) else None
-        is_own = missing is not None and missing.startswith(f"{name}.")
-        own_name = missing[len(name) :] if is_own and missing is not None else missing
+        is_inside = missing is not None and missing.startswith(f"{name}.")
+        own_name = missing[len(name) :] if is_inside and missing is not None else missing
+        is_own = is_inside or (missing is not None and _is_below(missing, folder))
         return {"error": _said(error), "missing": own_name, "is_own": is_own}
     return {"error": "", "missing": None, "is_own": False}
+
+
+def _is_below(module: str, folder: str) -> bool:
+    """Would *module* be a part of a package that was imported from below *folder*, which nodes add to the path?"""
+    package = sys.modules.get(module.partition(".")[0])
+    inside = os.path.realpath(folder) + os.sep
+    return any(
+        os.path.realpath(str(each)).startswith(inside) for each in getattr(package, "__path__", None) or ()
+    )
 
 
 def _prepare() -> None:

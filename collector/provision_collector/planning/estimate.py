@@ -152,11 +152,9 @@ def estimate_of(
     files = tuple(_file(plan, number, surveyed) for number in range(len(plan.downloads))) if wanted else ()
     conditional = tuple(conditional_items(plan, surveyed))
     coming = [file for file in files if file.state in ("fetch", "partial")]
-    critical = [file for file in coming if file.level == "critical"]
     packages = packages_of(plan, surveyed)
-    fetch_bytes, critical_bytes = _known_sum(coming), _known_sum(critical)
-    unknown_sizes = sum(file.size_bytes is None for file in coming)
-    is_least = bool(unknown_sizes) or packages.is_least
+    fetch_bytes, critical_bytes = _known_sum(coming), _known_sum(coming, "critical")
+    is_least = any(file.size_bytes is None for file in coming) or packages.is_least
     disks = _disks(surveyed, plan, fetch_bytes, packages, is_least=is_least)
     measured = surveyed.rate_bytes_per_s if surveyed else None
     rate = _capped(rate_bytes_per_s or measured, plan)
@@ -171,7 +169,7 @@ def estimate_of(
         total_bytes=_sum([file.size_bytes for file in files if file.state not in ("skipped", "depends")]),
         fetch_bytes=fetch_bytes,
         there_bytes=sum(_there(file) for file in files),
-        unknown_sizes=unknown_sizes,
+        unknown_sizes=sum(file.size_bytes is None for file in coming),
         depends_bytes=_depends_bytes(files),
         critical_bytes=critical_bytes,
         packages=packages,
@@ -204,7 +202,8 @@ def _sum(parts: Sequence[int | None]) -> int | None:
     return sum(known) if known or not parts else None
 
 
-def _known_sum(files: Sequence[File]) -> int | None:
+def _known_sum(files: Sequence[File], *levels: str) -> int | None:
+    files = [file for file in files if not levels or file.level in levels]
     return _sum([None if file.size_bytes is None else file.missing_bytes for file in files])
 
 

@@ -17,6 +17,7 @@ from ...contract.plan import Python
 from ...host import answers, probe, process
 from ...run.context import Context
 from ...run.interpreters import base_python
+from ...run.writing import folder_at
 from .. import orphans, remove_tree
 from ..progress import Progress
 
@@ -47,13 +48,14 @@ def prepare(python: Python, context: Context, found: Mapping[str, object]) -> Ve
 
     Raises:
         Failure: `command` when it cannot be made (a missing venv module is named with the command that installs it),
-            `conflict` when the path holds something else.
+            `conflict` when the path holds something else, `unsafe_path` when a link of a repository leads it out.
     """
     facts = parse(Facts, found, "facts")
     context.report("package_started", item=ITEM, level=LEVEL)
     started = time.monotonic()
     with Progress(context, ITEM, LEVEL) as progress:
         path = _chosen(python, context, facts, progress)
+        _require_own_place(path, context)
         needs_pip = not _uses_uv(python, facts)
         problem = health(path, context, needs_pip=needs_pip)
         if problem is None:
@@ -150,6 +152,12 @@ def _chosen(python: Python, context: Context, facts: Facts, progress: Progress) 
     chosen = next(suiting, os.path.join(context.workspace, "venv"))
     context.state.put("venv", "auto", {"path": chosen})
     return chosen
+
+
+def _require_own_place(path: str, context: Context) -> None:
+    """Below the workspace, no link that was brought leads to *path*: an environment is written to for ever."""
+    if not os.path.relpath(path, context.workspace).startswith(".."):
+        folder_at(context, path).close()
 
 
 def _given(python: Python, context: Context) -> Optional[str]:

@@ -91,6 +91,20 @@ class Wheels:
         told = self._ask(name, line, indexes.urls(self._settings), line)
         return self._row(line, line if told.class_ == "ok" else None, "", [told])
 
+    def has_wheel(self, line: str) -> bool:
+        """Whether an index has a wheel of the requirement *line* that fits; what cannot be told counts as no."""
+        name, pinned = requirements.names_of([line])[0], _PINNED.fullmatch(line)
+        version = pinned.group(1) if pinned else None
+        for url in filter(_can_be_asked, indexes.urls(self._settings)):
+            try:
+                files = [name_of(file) for file in self._files(f"{url.rstrip('/')}/{name}/")]
+            except Failure:
+                continue
+            wheels = [file for file in files if file.endswith(".whl") and has_version(file, name, version)]
+            if any(map(self._target.takes, wheels)):
+                return True
+        return False
+
     def _ask(self, name: str, line: str, urls: Sequence[str], title: str) -> IndexTold:
         """The answer of the first of *urls* that has it, else of the last one."""
         pinned = _PINNED.fullmatch(line)
