@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from provision_agent.contract.source_kinds import DEFAULT_SECRETS, SOURCE_KINDS,
 from provision_agent.downloads.sources import addresses, repositories
 from provision_agent.downloads.sources.answer import HEAD_BYTES
 from provision_agent.downloads.sources.lookup import Sources
+from provision_agent.downloads.sources.signed import SIGNED
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,17 @@ class Trial:
     def __init__(self, kind: str, stand: Stand, hosts: PublicHosts, bench: Bench) -> None:
         self.kind, self.stand, self.hosts, self.bench = kind, stand, hosts, bench
         self.offers = SOURCE_KINDS[kind].offers
+        SIGNED.clear()
+        self.sign()
+
+    def sign(self, *, is_private: bool = False) -> None:
+        """As the user's machine does, at first and whenever it is asked."""
+        sign = self.stand.sign
+        if sign is not None:
+            SIGNED.take(sign(is_private))
+            self.bench.context = replace(
+                self.bench.context, ask_for=lambda url: SIGNED.take(sign(is_private))
+            )
 
     def item(self, url: str) -> Download:
         return Download(url=url, path=NAME, limits=quick(attempts=2))
@@ -55,6 +68,12 @@ class Trial:
             self.bench.rules, self.bench.secrets = rules, {rule.name: TOKEN for rule in rules}
             assert self.fetched() == ("ok", "")
             assert {asked.headers.get("authorization") for asked in self.hosts.asked} == {None}
+            return
+        if not self.stand.secret:
+            assert self.fetched(self.stand.private_url) == ("failed", "unauthorized")
+            self.sign(is_private=True)
+            assert self.fetched(self.stand.private_url) == ("ok", "")
+            assert self.is_right(2)
             return
         own = [rule for rule in rules if rule.name == self.stand.secret][:1]
         self.bench.rules = own
@@ -143,6 +162,7 @@ def test_every_question_is_put_once_for_a_file_however_many_answers_bring_it(
     monkeypatch.setenv("SSL_CERT_FILE", certificate_of_all)
     with PublicHosts(stand.answer, certificate_of_all) as hosts:
         monkeypatch.setenv("https_proxy", hosts.proxy)
+        trial = Trial(kind, stand, hosts, bench)
         engine = bench.engine(Download(url=stand.url, path=NAME), limits=Limits(connections=16))
         try:
             engine.preflight()
@@ -150,7 +170,6 @@ def test_every_question_is_put_once_for_a_file_however_many_answers_bring_it(
             assert engine.wait()
         finally:
             engine.stop()
-        trial = Trial(kind, stand, hosts, bench)
 
     assert engine.results()[NAME].state == "ok"
     questions = Counter((a.host, a.path) for a in hosts.asked if a.host != stand.storage.host)

@@ -16,8 +16,9 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..contract.buckets import SignedSource
 from ..contract.failures import Failure
+from ..contract.findings import Facts
 from ..contract.messages import read_message
-from ..contract.parsing import to_json
+from ..contract.parsing import parse, to_json
 from ..contract.plan import Download, Plan
 from ..contract.redaction import public_url
 from ..contract.steps import STEP_NAMES, STEPS
@@ -29,7 +30,7 @@ from ..host import facts
 from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
-from ..steps.python import disk_estimate
+from ..steps.python import disk_estimate, from_lock
 from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
 from .context import Context
 from .journal import Journal
@@ -226,6 +227,8 @@ class Run:
 
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
+        if not self._fits_lock():
+            return False
         wanted = self._plan.chosen("downloads", self._plan.downloads)
         files, unlisted, found = self._ask_sources(wanted)
         for item, failure in unlisted:
@@ -251,6 +254,18 @@ class Run:
             step = "apt" if key == "apt" else "downloads"
             self._tally.fail(step, key, "critical", failure, is_reported=True)
         return False
+
+    def _fits_lock(self) -> bool:
+        """False, and said, when the packages that the plan is locked to are none for this instance."""
+        python = self._plan.python
+        if python is None or "python" not in self._plan.steps:
+            return True
+        failure = from_lock.misfit(python, self._context, parse(Facts, self._facts, "facts"))
+        if failure is not None:
+            names = {"item": "packages", "key": "packages"}
+            self._journal.event("preflight_failed", **names, level="critical", **failure.as_fields())
+            self._tally.fail("python", "packages", "critical", failure, is_reported=True)
+        return failure is None
 
     def _ask_sources(
         self, wanted: Sequence[Download]

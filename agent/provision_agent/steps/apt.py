@@ -28,6 +28,8 @@ TOGETHER_S = 1200.0
 SINGLY_S = 600.0
 ONCE = retry.Schedule(attempts=1)
 
+HISTORY = "/var/log/apt/history.log"
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?([=/].*)?")
 _LOCKED = re.compile(
     r"could not get lock|unable to acquire the dpkg frontend lock|unable to lock", re.IGNORECASE
 )
@@ -258,3 +260,36 @@ def _failure(argv: List[str], status: int, lines: List[str]) -> Failure:
         about={"command": " ".join(argv)},
         tail=lines[-process.TAIL_LINES :],
     )
+
+
+def asked_for(history: str, *, since_unix: float) -> List[str]:
+    """The packages that people, or their scripts, asked apt for, by name.
+
+    Args:
+        history: Of apt, as it writes it (``Start-Date: …`` and ``Commandline: apt-get install …``).
+        since_unix: What is older is left out.
+    """
+    found: List[str] = []
+    began = 0.0
+    for line in history.splitlines():
+        key, _, value = line.partition(": ")
+        if key == "Start-Date":
+            try:
+                began = time.mktime(time.strptime(" ".join(value.split()), "%Y-%m-%d %H:%M:%S"))
+            except ValueError:
+                began = 0.0
+        elif key == "Commandline" and began >= since_unix:
+            found += _named(value.split())
+    return sorted(set(found))
+
+
+def _named(words: Sequence[str]) -> List[str]:
+    """The packages in the *words* of a command of apt; none unless it installs."""
+    if (
+        not words
+        or os.path.basename(words[0]) not in ("apt", "apt-get", "aptitude")
+        or "install" not in words
+    ):
+        return []
+    names = (word for word in words[words.index("install") + 1 :] if not word.startswith("-"))
+    return [word.partition("=")[0].partition("/")[0] for word in names if _PACKAGE.fullmatch(word)]

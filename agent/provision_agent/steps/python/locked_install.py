@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass, field
 from typing import Callable, Dict, List, Mapping, Sequence, Set, Tuple
 
@@ -15,13 +16,15 @@ from ...contract.pylock import Lock, LockedFile, LockedPackage
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import indexes, interrupted, resolver
+from . import interrupted, resolver
 from .resolver import Order, Resolver
 from .tags import Target
 from .wheel_store import WheelStore
 
 _UNREACHED = ("proxy", "client-cert", "keyring-provider", "cert")
 """Settings of pip that say how an index is reached, which the engine does not know."""
+BATCH_BYTES = 64 << 20
+"""When so much is here, it is put in place while the rest still comes."""
 Run = Callable[[List[str], Mapping[str, str]], None]
 """Runs a command of the installer in an environment of variables. Raises Failure."""
 
@@ -38,6 +41,8 @@ class Surroundings:
     environment: Mapping[str, str]
     installed: Mapping[str, str]
     constraints: Sequence[str]
+    logins: Mapping[str, str] = field(default_factory=dict)
+    """What each origin of an index is shown, as `indexes.logins` says."""
     harmed: Set[str] = field(default_factory=set)
     """Names of what is there and not whole."""
 
@@ -86,7 +91,7 @@ class LockedInstalls:
         """Begin to fetch the wheels of *packages*, and say which they are."""
         wheels = list(self._wheels(packages, around).values())
         if not any(name in around.settings for name in _UNREACHED):
-            self.store.begin(wheels, level=level, logins=indexes.logins(around.settings))
+            self.store.begin(wheels, level=level, logins=around.logins)
         return wheels
 
     def install(
@@ -108,18 +113,40 @@ class LockedInstalls:
         wheels = self.begin(packages, around, level=level)
         if packages:
             progress.say(_told(packages, wheels))
-        fetched = self.store.wait(wheels, progress)
-        for name, failure in fetched.failures.items():
-            progress.say(f"{name} cannot be fetched ({failure.message}): the installer fetches it")
-        here = [
-            each
-            for each in packages
-            if each.name in by_name and by_name[each.name].file_name in fetched.paths
-        ]
-        if here:
-            self._put(here, by_name, fetched.paths, order, around, run)
-            self.store.installed([by_name[each.name] for each in here])
-        return order.is_all and len(here) == len(packages) and all(each.is_of_index for each in lock.packages)
+        done = self._place(packages, by_name, order, around, progress, run)
+        return order.is_all and done == len(packages) and all(each.is_of_index for each in lock.packages)
+
+    def _place(
+        self,
+        packages: Sequence[LockedPackage],
+        by_name: Mapping[str, LockedFile],
+        order: Order,
+        around: Surroundings,
+        progress: Progress,
+        run: Run,
+    ) -> int:
+        """Install what is here while the rest still comes; how many of *packages* were."""
+        began_at, count = time.monotonic(), 0
+        left = [package for package in packages if package.name in by_name]
+        while left:
+            wheels = [by_name[package.name] for package in left]
+            fetched = self.store.wait(wheels, progress, batch_bytes=BATCH_BYTES)
+            for name, failure in fetched.failures.items():
+                progress.say(f"{name} cannot be fetched ({failure.message}): the installer fetches it")
+            here = [package for package in left if by_name[package.name].file_name in fetched.paths]
+            left = [
+                package
+                for package in left
+                if package not in here and by_name[package.name].file_name not in fetched.failures
+            ]
+            if not left:
+                took_s = time.monotonic() - began_at
+                progress.say(f"{count + len(here)} of {len(packages)} wheels are here after {took_s:.1f} s")
+            if here:
+                self._put(here, by_name, fetched.paths, order, around, run)
+                self.store.installed([by_name[each.name] for each in here])
+                count += len(here)
+        return count
 
     def _put(
         self,
