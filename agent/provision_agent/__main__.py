@@ -15,6 +15,7 @@ _COMMANDS = {
     "run": "run.run",
     "follow": "tail.server",
     "secrets": "run.late_secrets",
+    "receive": "commands.files",
     "status": "commands.query",
     "stop": "commands.query",
     "prune": "commands.query",

@@ -16,6 +16,7 @@ from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequenc
 from urllib.parse import unquote
 
 from .parsing import ParseError, bounded, parse, to_json
+from .plan_files import Upload
 from .plan_json import expand, map_strings, without_defaults
 from .plan_parts import (
     MAX_CONTENT_CHARS,
@@ -31,6 +32,7 @@ from .plan_parts import (
     bytes_field,
     count_field,
     environment_field,
+    item_key,
     level_field,
     seconds_field,
 )
@@ -64,12 +66,8 @@ def repository_of(url: str) -> Optional[HubRepository]:
     return HubRepository(found[1], unquote(found[2] or "main"), unquote(found[3] or "")) if found else None
 
 
-def download_key(path: str, url: str) -> str:
-    """The identity of a download: its final *path*, or its folder (a *path* that ends in ``/``) and its source.
-
-    The source counts as a digest, since a URL may hold what opens a door.
-    """
-    return path if not path.endswith("/") else f"{path}#{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+download_key = item_key
+"""The identity of a download: its path; of one that takes its server's name, its folder and a digest of its URL."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +278,7 @@ class Plan:
     apt: Tuple[str, ...] = ()
     python: Optional[Python] = None
     repos: Tuple[Repo, ...] = ()
+    uploads: Tuple[Upload, ...] = ()
     downloads: Tuple[Download, ...] = ()
     files: Tuple[File, ...] = ()
     commands: Tuple[Command, ...] = ()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Optional, Protocol, Tuple
 
@@ -39,6 +40,14 @@ def argv_field() -> Any:
 
 def environment_field() -> Any:
     return bounded(factory=dict, max_chars=MAX_CONTENT_CHARS)
+
+
+def item_key(path: str, source: str) -> str:
+    """The identity of an item that comes from somewhere: its final *path*, or its folder (a *path* that ends in ``/``) and its source.
+
+    The source counts as a digest, since a URL may hold what opens a door.
+    """
+    return path if not path.endswith("/") else f"{path}#{hashlib.sha256(source.encode()).hexdigest()[:16]}"
 
 
 class PlanFormatError(ParseError):

@@ -28,6 +28,7 @@ from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
+from ..steps.uploads import Uploads
 from . import late_secrets, log_lines, secret_search
 from .conditions import unmet
 from .context import Context
@@ -123,6 +124,7 @@ class Run:
         self._tally = Tally(journal.event)
         self._items = Items(plan, self._context, self._tally, self._changes, self._is_over)
         self._services = Services(plan, self._context, self._tally, self._items, self._changes, self._is_over)
+        self._uploads = Uploads(plan, self._context, self._tally)
         self._downloads: Optional[Downloads] = None
 
     def end_early(self, verdict: str) -> None:
@@ -189,6 +191,7 @@ class Run:
             self._journal.event("secrets_needed", names=missing)
         self._facts = facts.find_facts(self._context.workspace)
         self._journal.event("facts_found", facts=self._facts)
+        self._uploads.start(self._facts)
 
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
@@ -285,7 +288,7 @@ class Run:
 
     def _work(self) -> None:
         assert self._downloads is not None
-        stages = Stages(self._plan, self._items, self._tally, self._downloads, self._is_over)
+        stages = Stages(self._plan, self._items, self._tally, self._downloads, self._uploads, self._is_over)
         if stages.until_usable(self._facts):
             asks = any(
                 check.service for check in self._plan.chosen("checks", self._plan.checks, ("critical",))

@@ -17,6 +17,7 @@ import yaml
 from provision_agent.contract.plan import Plan, download_key
 
 from ..convert import Converted, from_workflows, literal
+from ..files import UploadSource, sources_of
 from ..profile import Profile, compile_plan, load_profile, secret_values
 from ..profile.secrets import origin_of
 from .answers import Survey
@@ -42,6 +43,8 @@ class Prepared:
     """Secrets that are not set, or not usable."""
     unresolved: tuple[str, ...]
     """What the workflows need and nobody knows a source for."""
+    uploads: tuple[UploadSource, ...] = ()
+    """Where the plan's uploads lie on this machine."""
 
     def ask(self, *, instance: Instance | None = None, measure: bool = False, pin: bool = False) -> Survey:
         """Ask every source of the plan; the arguments are those of `survey`.
@@ -103,7 +106,8 @@ def prepare(
         for rule in plan.secrets
         if rule.is_default and (where := origin_of(rule, os.environ)) is not None
     }
-    return Prepared(profile, plan, secrets, taken_from, tuple(warnings), tuple(unresolved))
+    uploads = sources_of(profile, plan)
+    return Prepared(profile, plan, secrets, taken_from, tuple(warnings), tuple(unresolved), uploads)
 
 
 def wanted_profile(

@@ -86,7 +86,9 @@ class Dispatch:
         self.is_new = False
         """This order began the run."""
         self._deployment: Deployment | None = None
-        self.known: Known | None = Known.of(order.plan) if order.plan is not None else order.known
+        self.known: Known | None = (
+            Known.of(order.plan, order.uploads) if order.plan is not None else order.known
+        )
         """What this side knows of the run; None when it knows nothing."""
         self.labels: dict[str, str] = dict(order.labels)
         """Those of the order, or of this side's record of a run that is joined; never the instance's."""

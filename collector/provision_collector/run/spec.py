@@ -15,6 +15,8 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.steps import STEP_NAMES
 
+from ..files.sources import UploadSource
+
 LONGEST_UNKNOWN_RUN_S = 24 * 3600.0
 """How long a run is watched whose limit nobody on this side knows."""
 
@@ -29,11 +31,13 @@ class Known:
     """The ports of its services, by name."""
     limit_s: float = bounded(LONGEST_UNKNOWN_RUN_S, low=0)
     """How long the whole run may take."""
+    uploads: tuple[UploadSource, ...] = ()
+    """The files of this machine that it gets."""
 
     @classmethod
-    def of(cls, plan: Plan) -> Known:
-        """What *plan*, which was made here, says."""
-        return cls(plan.secrets, service_ports(plan), plan.limits.run_s)
+    def of(cls, plan: Plan, uploads: tuple[UploadSource, ...] = ()) -> Known:
+        """What *plan*, which was made here, says; *uploads* are its files of this machine."""
+        return cls(plan.secrets, service_ports(plan), plan.limits.run_s, uploads)
 
     def to_json(self) -> dict[str, object]:
         """As JSON values, for the record of the run."""
@@ -71,6 +75,8 @@ class Order:
     """The run may be there already, even finished: look for it before it is started."""
     owed_secrets: frozenset[str] = frozenset()
     """Names that the run was begun with and this process does not hold: asked for before an agent is started."""
+    uploads: tuple[UploadSource, ...] = ()
+    """The files of this machine that the plan's uploads are."""
     known: Known | None = None
     """What is known of a run that is joined; None: what the record of the run says."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -82,6 +88,7 @@ def knows(plan: Plan) -> Callable[[str], bool]:
         (
             *STEP_NAMES,
             *plan.apt,
+            *(item.key for item in plan.uploads),
             *(item.key for item in plan.downloads),
             *(item.path for item in plan.repos),
             *(item.path for item in plan.files),

@@ -10,6 +10,7 @@ from pathlib import Path
 from provision_agent.contract.plan import Plan
 
 from ..errors import UsageError
+from ..files import UploadSource, sources_of, without_local_files
 from ..instance import Instance
 from ..profile import Profile, compile_plan, secret_values
 from . import registry
@@ -33,6 +34,7 @@ async def start(
     replace: bool = False,
     kill_holders: bool = False,
     default_secrets: bool = True,
+    uploads: tuple[UploadSource, ...] | None = None,
     on_end: OnEnd | None = None,
 ) -> Run:
     """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
@@ -44,12 +46,11 @@ async def start(
         secrets: Values by name; None takes those that the profile names from this process's environment.
         labels: Come back in events and in the outcome.
         logs_dir: Where the mirrors go. workspace: The folder on the instance; else the profile's.
-        timeout_s: The run's deadline in seconds; else the profile's `limits.run`.
-        strict: Stop at the first critical failure; else as the profile says.
+        timeout_s: The run's deadline in seconds; else the profile's `limits.run`. strict: Stop at the first critical
+            failure; else as the profile says.
         skip: Steps to leave out. only: The steps to do; checks are always done.
-        replace: Stop another plan's run first.
-        kill_holders: End the processes on the instance that keep a broken environment from being deleted.
-        default_secrets: Do the built-in rules stand? on_end: As of `Run`.
+        replace: Stop another plan's run first. kill_holders: End the processes on the instance that keep a broken environment from being deleted.
+        default_secrets: Do the built-in rules stand? uploads: Its files here; None: as the profile says. on_end: As of `Run`.
 
     Returns:
         The `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
@@ -75,8 +76,16 @@ async def start(
         kill_holders=kill_holders,
         logs_dir=Path(logs_dir),
         profile=plan.name,
+        uploads=_local_files(profile, plan) if uploads is None else uploads,
     )
     return Run(instance, order, on_end=on_end)
+
+
+def _local_files(profile: Profile | Plan, plan: Plan) -> tuple[UploadSource, ...]:
+    if isinstance(profile, Profile):
+        return sources_of(profile, plan)
+    without_local_files(plan)
+    return ()
 
 
 async def attach(
