@@ -87,7 +87,7 @@ PROBLEMS = {
     "a relative workspace": ("workspace: work", "2:12: the workspace `work` must be an absolute path or `~/…`, without `..` and variables"),
     "another scheme": (
         "downloads: [{url: ftp://h/a, path: a}]",
-        "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:`, `urn:`, `air:` or `gs://`",
+        "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:`, `urn:`, `air:`, `github://` or `gs://`",
     ),
     "a URL without a host": ("downloads: [{url: 'https:///a', path: a}]", "2:19: `https:///a` is not complete: write `https://HOST/PATH`"),
     "a URL with a token as its user": (
@@ -113,6 +113,14 @@ PROBLEMS = {
     "patterns for one file": (
         "downloads: [{url: 'hf://a/b/c', path: a, include: ['*']}]",
         "2:42: `include` means nothing for a single file: remove it",
+    ),
+    "the hub's layout for a part of a repository": (
+        "downloads: [{url: 'hf://a/b/c/', path: a/, layout: hub}]",
+        "2:43: `layout: hub` keeps whole repositories of the model hub: write `hf://OWNER/REPO`, choose with `include`",
+    ),
+    "the hub's layout for one file": (
+        "downloads: [{url: 'hf://a/b/c', path: a, layout: hub}]",
+        "2:42: `layout` means nothing for a single file: remove it",
     ),
     "a short hash": ("downloads: [{url: https://h/a, path: a, sha256: abc}]", "2:49: `abc` is not a sha256: 64 hexadecimal digits"),
     "a mode that is none": ('files: [{path: a, content: b, mode: "0888"}]', '2:37: `0888` is not a file mode: octal digits in quotes, such as "0644"'),

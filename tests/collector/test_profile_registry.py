@@ -23,7 +23,7 @@ SET_BY_THE_COMPILER = {
     "Plan.format",
 }
 """What no key of a profile says."""
-SET_BY_A_LOCK = {"Python.versions"}
+SET_BY_A_LOCK = {"Python.versions", "Python.locked"}
 SET_BY_AN_AUDIT = {"Plan.repair"}
 
 

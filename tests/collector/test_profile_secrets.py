@@ -81,7 +81,8 @@ def test_default_rules_follow_the_hosts_of_items_and_no_plain_http() -> None:
     ]
     assert DEFAULTS.without_default_secrets().secret_rules == ()
     assert rules_of('downloads: [{url: "civitai:7", path: a}]') == ["CIVITAI_TOKEN"]
-    assert rules_of("repos: [{url: https://github.com/o/r, path: r}]") == []
+    assert rules_of("repos: [{url: https://github.com/o/r, path: r}]") == ["GITHUB_TOKEN"]
+    assert rules_of('downloads: [{url: "github://o/r@v1/a", path: a}]') == ["GITHUB_TOKEN"]
 
 
 @pytest.mark.parametrize(

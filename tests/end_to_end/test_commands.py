@@ -43,6 +43,11 @@ def test_logs_prints_the_mirror_as_it_is_and_follows_it_to_the_end(here: Here, f
     mirror = Path(outcome["logs"]["core"]).read_bytes()
     assert followed.stdout.encode() == mirror
     assert here.run("logs", "a").stdout.encode() == mirror
+    lines = mirror.decode().splitlines(keepends=True)
+    assert here.run("logs", "a", "-n", "3").stdout == "".join(lines[-3:])
+    assert here.run("logs", "a", "--since", lines[4].split()[0]).stdout == "".join(
+        line for line in lines if line.split()[0] >= lines[4].split()[0]
+    )
     assert here.run("logs", "a", "--events").stdout.encode() == Path(outcome["logs"]["events"]).read_bytes()
 
 
@@ -94,7 +99,12 @@ def test_prune_removes_old_runs_here_and_there_but_never_what_they_made(
     profile = here.profile(profile_of(files))
     outcomes = [here.up(profile, "--run-id", run).outcome for run in ("a", "b", "c")]
 
-    assert here.run("prune", "--keep", "1", "--json").lines == [{"removed": ["b", "a"]}]
+    told = here.run("prune", "--keep", "1", "--dry-run", "--json").lines
+    there = here.run("prune", "--keep", "1", "--dry-run", "--json", *here.connection()).lines
+    assert [told[0]["removed"], sorted(there[0]["removed"])] == [["b", "a"], ["a", "b"]]
+    assert here.run("prune", "--keep", "1", "--json").lines == [{"removed": ["b", "a"]}], (
+        "they are still there"
+    )
     there = here.run("prune", "--keep", "1", "--json", *here.connection()).lines
 
     assert sorted(there[0]["removed"]) == ["a", "b"]
@@ -115,6 +125,18 @@ def test_prune_leaves_a_run_that_is_going(here: Here, files: FileServer) -> None
     assert SLOW.bytes_per_s
     lift()
     assert here.finish(child).code == 0
+
+
+def test_a_run_whose_end_was_never_seen_is_forgotten_by_its_name(here: Here, files: FileServer) -> None:
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "a")
+    eventually(lambda: landed(files))
+    child.kill()
+    child.wait()
+
+    assert here.run("prune", "b").code == 2
+    assert here.run("prune", "a", "--json").lines == [{"removed": ["a"]}]
+    assert here.run("status", "--json").lines == []
+    lift()
 
 
 def test_plain_lines_go_to_a_pipe_and_end_with_what_to_do(here: Here, files: FileServer) -> None:

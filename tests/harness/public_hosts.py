@@ -41,6 +41,8 @@ class Reply:
     body: bytes = b""
     headers: Mapping[str, str | bytes | list[str]] = field(default_factory=dict)
     has_ranges: bool = False
+    cut_after: int | None = None
+    """So many bytes of the body, then the end of the connection."""
 
 
 Answer = Callable[[Asked], Reply]
@@ -134,7 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
             values = given if isinstance(given, list) else [given]
             raw = (value if isinstance(value, bytes) else value.encode() for value in values)
             lines += [name.encode() + b": " + value for value in raw]
-        self.wfile.write(b"\r\n".join([*lines, b"", b""]) + body)
+        self.wfile.write(b"\r\n".join([*lines, b"", b""]) + body[: reply.cut_after])
+        self.close_connection = self.close_connection or len(body) > len(body[: reply.cut_after])
 
 
 def utf8_redirects(body: bytes, path: str = "/模型 慅é.safetensors") -> Answer:

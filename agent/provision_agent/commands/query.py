@@ -102,11 +102,9 @@ def _facts(request: FactsRequest) -> FactsAnswer:
 
 def _prune(request: PruneRequest) -> PruneAnswer:
     workspaces = _workspaces(request.workspace)
-    removed = [
-        run for workspace in workspaces for run in _prune_runs(workspace, request.keep, request.older_than_s)
-    ]
+    removed = [run for workspace in workspaces for run in _prune_runs(workspace, request)]
     tools = [*(workspace.tool for workspace in workspaces), os.path.expanduser("~/.provision")]
-    return PruneAnswer(tuple(removed), tuple(_prune_agents(tools)))
+    return PruneAnswer(tuple(removed), tuple(_prune_agents(tools, only_tell=request.only_tell)))
 
 
 def _verify(request: VerifyRequest) -> VerifyAnswer:
@@ -223,14 +221,14 @@ def _run_found(workspace: Workspace, run: str, *, with_plan: bool) -> Optional[D
     return told
 
 
-def _prune_runs(workspace: Workspace, keep: int, older_than_s: Optional[float]) -> List[str]:
+def _prune_runs(workspace: Workspace, request: PruneRequest) -> List[str]:
     runs = [run for run in workspace.run_ids() if run != workspace.current_run()]
-    beyond = runs[: max(len(runs) - max(keep - 1, 0), 0)]
-    limit = time.time() - older_than_s if older_than_s is not None else None
+    beyond = runs[: max(len(runs) - max(request.keep - 1, 0), 0)]
+    limit = time.time() - request.older_than_s if request.older_than_s is not None else None
     chosen = [
         run for run in beyond if limit is None or os.stat(workspace.run_directory(run)).st_mtime < limit
     ]
-    for run in chosen:
+    for run in () if request.only_tell else chosen:
         shutil.rmtree(workspace.run_directory(run), ignore_errors=True)
     return chosen
 
@@ -241,12 +239,13 @@ def _held_by_descriptor() -> Set[str]:
     return {os.path.realpath(word.replace("self", str(pid), 1)) for pid, word in pairs}
 
 
-def _prune_agents(tools: List[str]) -> List[str]:
+def _prune_agents(tools: List[str], *, only_tell: bool) -> List[str]:
     """Remove the agents in these ``.provision`` folders that no process runs by: services outlive their run."""
     in_use = {word for pid in processes() for word in argv_of(pid)} | _held_by_descriptor()
     removed = []
     for path in sorted(path for tool in tools for path in glob.glob(os.path.join(tool, "agent", "*.pyz"))):
         if path not in in_use:
-            os.unlink(path)
+            if not only_tell:
+                os.unlink(path)
             removed.append(os.path.basename(path))
     return removed

@@ -98,6 +98,16 @@ CASES: Dict[str, Case] = {
     "no_version": Case(
         "open `{url}` in a browser, and write the version that you want: `civitai:VERSION`", "fix_profile"
     ),
+    "no_release": Case("see its releases on {page}, and correct the part after `@`", "fix_profile"),
+    "no_asset": Case("the release has {names}: correct the part after the tag", "fix_profile"),
+    "release_hidden": Case(
+        "check the name of the repository; or it is a private one: set `{token}` in your environment to a token that may "
+        "read its contents, then the same command again",
+        "fix_credentials",
+    ),
+    "release_link": Case(
+        "check the spelling; a file of a private repository's release is written `{form}`", "fix_profile"
+    ),
     "coding": Case(
         "that compression cannot be undone here: use a mirror or another source of the file", "fix_profile"
     ),
@@ -243,7 +253,7 @@ _PATTERNS = {
     "run": r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
     "token": r"[A-Za-z_][A-Za-z0-9_]{0,63}",
     "pid": r"[0-9]{1,10}",
-    "page": r"https://(huggingface\.co|hf-mirror\.com)/[\w./-]{1,300}",
+    "page": r"https://(huggingface\.co|hf-mirror\.com|github\.com)/[\w./-]{1,300}",
 }
 """Particulars of which a person would believe more than that they are the instance's words."""
 

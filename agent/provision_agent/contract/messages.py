@@ -242,6 +242,8 @@ class PruneRequest:
     keep: int = bounded(low=0)  # required: nobody deletes by leaving something out
     older_than_s: Optional[float] = _seconds(None)
     workspace: Optional[str] = _path(None)
+    only_tell: bool = False
+    """Only tell what would be removed."""
 
 
 @dataclass(frozen=True)

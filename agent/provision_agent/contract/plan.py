@@ -18,8 +18,11 @@ from urllib.parse import unquote
 from .parsing import ParseError, bounded, parse, to_json
 from .plan_files import Upload
 from .plan_json import expand, map_strings, without_defaults
+from .plan_packages import LockedEnvironment, PackageIndex
 from .plan_parts import (
     MAX_CONTENT_CHARS,
+    Basic,
+    HeaderSecret,
     Item,
     ItemLimits,
     Limits,
@@ -71,26 +74,11 @@ download_key = item_key
 
 
 @dataclass(frozen=True)
-class HeaderSecret:
-    """The secret whose value a header has."""
-
-    secret: str
-
-
-@dataclass(frozen=True)
-class Basic:
-    """A login by name and password; the password is the value of a secret."""
-
-    user: str
-    secret: str
-
-
-@dataclass(frozen=True)
 class Download:
     """One file. A `path` that ends in ``/`` takes the server's name. `unpack` is no | auto | zip | tar.
 
     Where `url` means a whole repository, its files: those that match any of `include` (all, if that is empty) and
-    none of `exclude`. `headers` and `basic` go to the https origin of `url` and nowhere else.
+    none of `exclude`; `layout` is files | hub, which is that of the hub's own cache. `headers` and `basic` go to the https origin of `url` and nowhere else.
     """
 
     url: str
@@ -105,6 +93,7 @@ class Download:
     unpack: str = bounded("no", one_of=("no", "auto", "zip", "tar"))
     include: Tuple[str, ...] = ()
     exclude: Tuple[str, ...] = ()
+    layout: str = bounded("files", one_of=("files", "hub"))
     headers: Dict[str, HeaderSecret] = bounded(factory=dict, max_entries=32)
     basic: Optional[Basic] = None
 
@@ -121,11 +110,16 @@ class Download:
 
 @dataclass(frozen=True)
 class Torch:
-    """Candidate versions in order of preference; `extras` are installed from the same index."""
+    """Candidate versions in order of preference; `extras` are installed from the same index.
+
+    `index` stands in place of torch's own, ``{accelerator}`` in it for the build; `find_links` are pages or folders of wheels.
+    """
 
     versions: Tuple[str, ...] = ()
     accelerator: str = "auto"
     extras: Tuple[str, ...] = ()
+    index: Optional[str] = None
+    find_links: Tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,7 +135,8 @@ class Layer:
 class Python:
     """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it.
 
-    `versions` (``name==version``) are a lock's: no install may bring another version of these.
+    `versions` (``name==version``) are a lock's: no install may bring another version of these. With `locked` nothing but
+    its wheels is installed.
     """
 
     venv: str = "auto"
@@ -152,6 +147,8 @@ class Python:
     remove: Tuple[str, ...] = ()
     protect: Tuple[str, ...] = ()
     versions: Tuple[str, ...] = ()
+    indexes: Tuple[PackageIndex, ...] = ()
+    locked: Optional[LockedEnvironment] = None
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,21 @@ class SecretRule:
 
 
 @dataclass(frozen=True)
+class HeaderSecret:
+    """The secret whose value a header has."""
+
+    secret: str
+
+
+@dataclass(frozen=True)
+class Basic:
+    """A login by name and password; the password is the value of a secret."""
+
+    user: str
+    secret: str
+
+
+@dataclass(frozen=True)
 class Bound:
     """A condition such as ``>=24GiB``. `op` is one of ``>= > <= < ==``."""
 

@@ -40,6 +40,21 @@ class Host(NamedTuple):
     """The usual name of the secret that holds the token which it wants."""
 
 
+class Offers(NamedTuple):
+    """What a kind of source can do, each in words for people; empty: it cannot. A test holds it to every one."""
+
+    login: str = ""
+    """Which secrets open what is not public."""
+    ranges: str = ""
+    """Whether parts of a file can be had, so that several connections share it and it is resumed."""
+    hash: str = ""
+    """Whether it tells a file's hash."""
+    listing: str = ""
+    """Whether one item may mean many files."""
+    renewal: str = ""
+    """What becomes of a file whose address expires in the middle."""
+
+
 class SourceKind(NamedTuple):
     """What must be known of a kind before anybody is asked."""
 
@@ -50,6 +65,7 @@ class SourceKind(NamedTuple):
     """The environment variable that names a stand-in for the first host, as a URL."""
     headers: Tuple[str, ...] = ()
     """Who answers with one of these speaks this kind's language, whatever its host: a mirror, say."""
+    offers: Offers = Offers()
 
     def endpoint(self, environment: Mapping[str, str]) -> str:
         """The URL that requests to this kind start with, without a slash at its end."""
@@ -64,6 +80,9 @@ _GENTLE = HostLimits(files=1)
 _ONE_CONNECTION = HostLimits(connections=1)
 _DRIVE = HostLimits(files=2, connections=1)
 
+_OWN = "a `secrets` rule, `headers` or `basic`"
+_RENEWED = "asked anew, the part is kept"
+
 _AIR = r"air:[^:]*:[^:]*:civitai:[0-9]+(@[0-9]+)?(:[^.]*)?(\.\w+)?"
 
 SOURCE_KINDS: Dict[str, SourceKind] = {
@@ -71,9 +90,13 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
         forms=(
             Form("https://", r"https://[^/?#]+.*", "`https://HOST/PATH`"),
             Form("http://", r"http://[^/?#]+.*", "`http://HOST/PATH`"),
-        )
+        ),
+        offers=Offers(login=_OWN, ranges="where the server has them", renewal=_RENEWED),
     ),
-    "local": SourceKind(forms=(Form("file:///", r"file:///.+", "`file:///PATH` (on the instance)"),)),
+    "local": SourceKind(
+        forms=(Form("file:///", r"file:///.+", "`file:///PATH` (on the instance)"),),
+        offers=Offers(ranges="it is copied"),
+    ),
     "hugging_face": SourceKind(
         forms=(
             Form(
@@ -86,6 +109,13 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
         hosts=(Host("huggingface.co", wants="HF_TOKEN"),),
         endpoint_variable="HF_ENDPOINT",
         headers=("X-Error-Code", "X-Linked-Etag"),
+        offers=Offers(
+            login="`HF_TOKEN`",
+            ranges="yes",
+            hash="sha256 of large files",
+            listing="a repository, or a folder of it",
+            renewal=_RENEWED,
+        ),
     ),
     "civitai": SourceKind(
         forms=(
@@ -101,21 +131,38 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
             Host(name, _GENTLE, wants="CIVITAI_TOKEN")
             for name in ("civitai.com", "civitai.red", "civitai.green")
         ),
+        offers=Offers(
+            login="`CIVITAI_TOKEN`", ranges="yes", hash="sha256, from the catalogue", renewal=_RENEWED
+        ),
     ),
     "google_drive": SourceKind(
         hosts=(
             Host("drive.google.com", _DRIVE),
             Host("docs.google.com"),
             Host("drive.usercontent.google.com", _DRIVE),
-        )
+        ),
+        offers=Offers(ranges="yes, one connection"),
     ),
     "dropbox": SourceKind(
         hosts=(
             Host("dropbox.com", _ONE_CONNECTION, wants="DROPBOX_TOKEN"),
             Host("dropboxusercontent.com", _ONE_CONNECTION),
-        )
+        ),
+        offers=Offers(ranges="yes, one connection", renewal=_RENEWED),
     ),
-    "github": SourceKind(hosts=(Host("github.com"),)),
+    "github": SourceKind(
+        forms=(
+            Form(
+                "github://",
+                r"github://[^/@]+/[^/@]+@[^@]+/[^/@]+",
+                "`github://OWNER/REPO@TAG/ASSET`, a file of a release; `@latest` is the newest",
+            ),
+        ),
+        hosts=(Host("github.com"),),
+        offers=Offers(
+            login="`GITHUB_TOKEN`", ranges="yes", hash="sha256, of files of releases", renewal=_RENEWED
+        ),
+    ),
     "bucket": SourceKind(
         forms=(
             Form(
@@ -126,6 +173,7 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
         ),
         hosts=(Host("storage.googleapis.com"),),
         endpoint_variable="STORAGE_EMULATOR_HOST",
+        offers=Offers(login=_OWN, ranges="yes"),
     ),
 }
 """Every kind, by name; `downloads/sources/` has a module of that name for each."""

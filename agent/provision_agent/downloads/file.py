@@ -182,7 +182,7 @@ class Fetch:
 
     def _from_source(self, source: Source) -> str:
         answer = self._ask(source)
-        if answer.chosen is not None:
+        if answer.chosen is not None and answer.chosen.note:
             self._context.warn_once(f"{redaction.public_url(source.url)} {answer.chosen.note}")
         path = final_path(self._wanted_path, answer.name, answer.why_no_name)
         if self.item.path.endswith("/"):

@@ -57,6 +57,8 @@ SECTIONS = {
     },
     "Try it": {
         "demo": "the whole thing on this machine: an embedded instance and file server",
+        "help": "this text, or that of a command: help up",
+        "completion": "what makes your shell complete commands, runs, profiles and hosts",
     },
 }
 """Every command with one line of help, by what it is about."""
@@ -80,6 +82,16 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f".{cmd_name}", __name__).command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if not args[0].startswith("-") and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            from ..profile.variables import suggestion
+
+            near = suggestion(args[0], frozenset(COMMANDS))
+            raise click.UsageError(f"there is no command `{args[0]}`{near}", ctx=ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, commands in SECTIONS.items():
             with formatter.section(title):
@@ -87,7 +99,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name=DISTRIBUTION)
+@click.version_option(None, "--version", "-V", package_name=DISTRIBUTION)
 def cli() -> None:
     """Turn a rented GPU instance into a working one, fast, and tell the truth about it."""
 

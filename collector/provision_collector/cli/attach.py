@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from . import completing
 from .options import (
     Connection,
     configure_logging,
@@ -18,12 +19,13 @@ from .options import (
 
 
 @click.command("attach")
-@click.argument("run", required=False)
+@click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
 @click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where new mirrors go.")
 @click.option(
     "--profile",
+    shell_complete=completing.profiles,
     metavar="NAME|PATH",
     help="What the run was started with, if not from this machine: the secrets that may be sent and the limit.",
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 import click
 
 from ..errors import ProfileError, UsageError
+from . import completing
 from .last_word import LAST_WORD
 from .options import variables_option, workflow_option
 from .output import say, say_json, tell
@@ -39,8 +40,10 @@ class Counts(TypedDict):
 
 
 @click.command("check")
-@click.argument("name", metavar="[PROFILE]", required=False)
-@click.option("--profile", metavar="NAME|PATH", help="The same as the argument.")
+@click.argument("name", shell_complete=completing.profiles, metavar="[PROFILE]", required=False)
+@click.option(
+    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="The same as the argument."
+)
 @variables_option
 @workflow_option
 @click.option("--online", is_flag=True, help="Ask every source about every file; ends with 0, 1 or 5.")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
+from . import completing
 from .last_word import LAST_WORD
 from .options import Connection, configure_logging, connection_options, duration, instance_of
 from .output import say, tell
@@ -93,7 +94,9 @@ def size(text: str) -> int:
     metavar="TEXT",
     help="A line with it ends this with 1; repeatable, replaces the defaults.",
 )
-@click.option("--profile", metavar="NAME|PATH", help="Take this profile's markers.")
+@click.option(
+    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="Take this profile's markers."
+)
 @click.option(
     "--max-mirror-size",
     "max_mirror_bytes",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from . import completing
 from .last_word import LAST_WORD
 from .options import (
     Connection,
@@ -50,7 +51,13 @@ def command() -> None:
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--host", "hosts", multiple=True, metavar="[USER@]HOST[:PORT]", help="An instance; repeatable.")
 @login_options
-@click.option("--profile", required=True, metavar="NAME|PATH", help="What every instance must have.")
+@click.option(
+    "--profile",
+    required=True,
+    shell_complete=completing.profiles,
+    metavar="NAME|PATH",
+    help="What every instance must have.",
+)
 @variables_option
 @click.option("--name", metavar="NAME", help="The fleet's name (FILE's, else the profile's).")
 @click.option(

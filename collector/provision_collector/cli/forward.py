@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ProvisionError
+from . import completing
 from .options import Connection, configure_logging, connection_options, instance_of
 from .output import say, say_json, tell
 
@@ -24,7 +25,7 @@ NAMES_SHOWN = 20
 
 
 @click.command("forward")
-@click.argument("run", required=False)
+@click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
 @click.option(
     "--service", "names", multiple=True, metavar="NAME", help="This service only; else all that have a port."

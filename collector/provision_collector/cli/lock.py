@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import completing
 from .options import (
     Connection,
     configure_logging,
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 
 
 @click.command("lock")
-@click.argument("name", metavar="[PROFILE]", required=False)
+@click.argument("name", shell_complete=completing.profiles, metavar="[PROFILE]", required=False)
 @connection_options
-@click.option("--profile", metavar="NAME|PATH", help="The same as the argument.")
+@click.option(
+    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="The same as the argument."
+)
 @variables_option
 @workflow_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, with --host.")

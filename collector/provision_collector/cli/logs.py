@@ -6,11 +6,13 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from . import completing
 from .options import Connection, configure_logging, connection_options, instance_of
 from .output import say, say_bytes, tell
 
@@ -18,15 +20,23 @@ if TYPE_CHECKING:
     from ..instance import Instance
     from ..run.registry import RunFiles, RunRecord
 
+Begin = Callable[[Path], int]
+"""Where to begin to print the file at a path, in bytes."""
 POLL_S = 0.1
 CHUNK_BYTES = 1 << 16
 
 
 @click.command("logs")
-@click.argument("run", required=False)
+@click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
 @click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where new mirrors go.")
+@click.option("--lines", "-n", "last", type=click.IntRange(0), metavar="N", help="The last N lines only.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    help="Only what was written since: `10m` ago, `03:20` today, `2026-11-26T03:20`; by the instance's clock.",
+)
 @click.option("--follow", "-f", is_flag=True, help="Go on as the mirror grows, until the run ends.")
 @click.option("--errors", "wants_errors", is_flag=True, help="The error log instead of the core log.")
 @click.option("--events", "wants_events", is_flag=True, help="The events instead of the core log.")
@@ -38,6 +48,8 @@ def command(
     connection: Connection,
     workspace: str | None,
     logs_dir: str,
+    last: int | None,
+    since: str | None,
     follow: bool,
     wants_errors: bool,
     wants_events: bool,
@@ -48,18 +60,20 @@ def command(
 
     While the run goes on the mirror is brought up to date first, if its instance answers within 3 seconds. With --host
     RUN is the current run of that instance when left out. To a pipe or file go the raw bytes; to a terminal the text,
-    with control characters made harmless.
+    with control characters made harmless. With -n and --since together what both let through is printed.
     """
     configure_logging(verbose)
     from ..errors import UsageError
     from ..run import registry
+
+    begin = _begin(last, since)
 
     def wanted(files: RunFiles) -> Path:
         return files.errors if wants_errors else files.events if wants_events or as_json else files.core
 
     if connection["host"]:
         instance = instance_of(connection)
-        asyncio.run(_print_from(instance, run, workspace, logs_dir, wanted, follow=follow))
+        asyncio.run(_print_from(instance, run, workspace, logs_dir, wanted, begin, follow=follow))
         return
     records = [registry.known(run)] if run else registry.all_runs()[:1]
     if not records:
@@ -67,12 +81,12 @@ def command(
     record = records[0]
     name, path = record.run, wanted(record.files)
     if record.verdict is None and _is_left_alone(record.files):
-        code = asyncio.run(_print_going(record, path, follow=follow))
+        code = asyncio.run(_print_going(record, path, begin, follow=follow))
         if path.exists():
             sys.exit(code)
     if not path.exists():
         raise UsageError(f"`{path}` is not there", hint=f"`provision attach {name}` fetches it")
-    _print(path, is_over=lambda: not follow or _is_over(record))
+    _print(path, begin, is_over=lambda: not follow or _is_over(record))
 
 
 async def _print_from(
@@ -81,6 +95,7 @@ async def _print_from(
     workspace: str | None,
     logs_dir: str,
     wanted: Callable[[RunFiles], Path],
+    begin: Begin,
     *,
     follow: bool,
 ) -> None:
@@ -102,11 +117,11 @@ async def _print_from(
         for warning in run.warnings:
             tell(f"provision: warning: {warning}")
         path, end = wanted(run.files), asyncio.create_task(run.outcome())
-        await asyncio.to_thread(_print, path, is_over=lambda: not follow or end.done())
+        await asyncio.to_thread(_print, path, begin, is_over=lambda: not follow or end.done())
         end.cancel()
 
 
-async def _print_going(record: RunRecord, path: Path, *, follow: bool) -> int:
+async def _print_going(record: RunRecord, path: Path, begin: Begin, *, follow: bool) -> int:
     """Feed the mirrors of a run that goes on and that nobody here watches, and print the one at *path*.
 
     Where the instance does not answer soon, what is here is printed, with its age; with *follow* it is tried on.
@@ -129,7 +144,7 @@ async def _print_going(record: RunRecord, path: Path, *, follow: bool) -> int:
         is_new = await _within(run.started if follow else run.caught_up, ASK_WITHIN_S)
         if not is_new or not run.is_started:
             _say_age(record, is_tried_on=follow and not end.done())
-        await asyncio.to_thread(_print, path, is_over=lambda: not follow or end.done())
+        await asyncio.to_thread(_print, path, begin, is_over=lambda: not follow or end.done())
         if not follow:
             end.cancel()
             return 0
@@ -172,7 +187,23 @@ def _say_age(record: RunRecord, *, is_tried_on: bool) -> None:
     )
 
 
-def _print(path: Path, *, is_over: Callable[[], bool]) -> None:
+def _begin(last: int | None, since: str | None) -> Begin:
+    """Where to begin to print, of a file that is there."""
+    from .log_places import place_of_last, place_of_time, time_of
+
+    try:
+        time_ = None if since is None else time_of(since, datetime.now(UTC))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None
+
+    def begin(path: Path) -> int:
+        at = 0 if time_ is None else place_of_time(path, time_)
+        return at if last is None else max(at, place_of_last(path, last))
+
+    return begin
+
+
+def _print(path: Path, begin: Begin, *, is_over: Callable[[], bool]) -> None:
     is_terminal = sys.stdout.isatty()
     carry = b""
     while not path.exists():
@@ -180,6 +211,7 @@ def _print(path: Path, *, is_over: Callable[[], bool]) -> None:
             return
         time.sleep(POLL_S)
     with path.open("rb") as file:
+        file.seek(begin(path))
         while True:
             is_last = is_over()  # asked before reading: what was written before the end is printed
             while chunk := file.read(CHUNK_BYTES):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol, TypedDict, TypeVar
 
 import click
 
+from . import completing
 from .last_word import LAST_WORD
 
 if TYPE_CHECKING:
@@ -62,9 +63,12 @@ def pair(text: str) -> tuple[str, str]:
 
 _CONNECTION = (
     click.option(
-        "--host", metavar="[USER@]HOST[:PORT]", help="The instance; a pasted `ssh -p … root@…` is understood."
+        "--host",
+        shell_complete=completing.hosts,
+        metavar="[USER@]HOST[:PORT]",
+        help="The instance; a pasted `ssh -p … root@…` is understood.",
     ),
-    click.option("--port", type=click.IntRange(1, 65535), help="SSH port."),
+    click.option("--port", "-p", type=click.IntRange(1, 65535), help="SSH port."),
     click.option(
         "--user", metavar="NAME", help="SSH user (root, unless your ssh configuration says another)."
     ),

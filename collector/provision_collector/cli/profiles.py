@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import completing
 from .options import Connection, configure_logging, connection_options, instance_of, variables_option
 from .output import say, say_file, say_json, tell
 
@@ -39,7 +40,7 @@ def list_(as_json: bool) -> None:
 
 
 @command.command("show")
-@click.argument("name", metavar="NAME|PATH")
+@click.argument("name", shell_complete=completing.profiles, metavar="NAME|PATH")
 @click.option("--resolved", is_flag=True, help="With everything that it extends, and variables filled in.")
 @variables_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

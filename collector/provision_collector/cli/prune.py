@@ -2,55 +2,133 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import UsageError
+from . import completing
 from .options import Connection, configure_logging, connection_options, duration, instance_of
 from .output import say, say_json
 
+if TYPE_CHECKING:
+    from ..run.registry import RunRecord
+
 
 @click.command("prune")
+@click.argument("runs", nargs=-1, metavar="[RUN]…", shell_complete=completing.runs)
 @connection_options
 @click.option("--keep", type=click.IntRange(0), default=10, show_default=True, help="The newest runs stay.")
 @click.option("--older-than", "older_than_s", type=duration, help="Only runs that are older, such as `72h`.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--yes", "-y", "is_agreed", is_flag=True, help="Do not ask on a terminal.")
 @click.option("--json", "as_json", is_flag=True, help="What was removed, as JSON.")
-def command(*, connection: Connection, keep: int, older_than_s: float | None, as_json: bool) -> None:
+def command(
+    *,
+    runs: tuple[str, ...],
+    connection: Connection,
+    keep: int,
+    older_than_s: float | None,
+    dry_run: bool,
+    is_agreed: bool,
+    as_json: bool,
+) -> None:
     """Remove old runs with their mirrors from this machine, or with --host their records from the instance.
 
-    Downloaded files, environments and services are never touched; nor is a run that is going.
+    On a terminal it lists them and asks first. Downloaded files, environments and services are never touched; nor is a
+    run that is going. A RUN that is named is forgotten here even if its end was never seen, for an instance that is gone.
     """
+    from ..console.units import counted
+
     configure_logging(False)
-    removed = _there(connection, keep, older_than_s) if connection["host"] else _here(keep, older_than_s)
+    if runs and connection["host"]:
+        raise UsageError(
+            "runs are named for this machine, `--host` is for an instance", hint="give one of them"
+        )
+    choice: _There | _Here | _Named
+    if runs:
+        choice = _Named(runs)
+    else:
+        choice = _There(connection, keep, older_than_s) if connection["host"] else _Here(keep, older_than_s)
+    asks = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not (is_agreed or as_json)
+    if dry_run or asks:
+        found = choice.remove(only_tell=True)
+        if as_json:
+            say_json({"dry_run": True, **found})
+            return
+        for run in found["removed"]:
+            say(f"run {run}")
+        say(f"{counted(len(found['removed']), 'run')} would be removed, with its records and mirrors")
+        if dry_run or not found["removed"]:
+            return
+        click.confirm("Remove them?", abort=True)
+    removed = choice.remove(only_tell=False)
     if as_json:
         say_json(removed)
     else:
-        say(f"{len(removed['removed'])} run(s) removed")
+        say(f"{counted(len(removed['removed']), 'run')} removed")
 
 
-def _there(connection: Connection, keep: int, older_than_s: float | None) -> dict[str, list[str]]:
-    import asyncio
+@dataclass(frozen=True)
+class _There:
+    """The old runs on an instance."""
 
-    from provision_agent.contract.messages import PruneAnswer, PruneRequest
+    connection: Connection
+    keep: int
+    older_than_s: float | None
 
-    from ..instance import as_answer
-    from ..instance.query import ask
+    def remove(self, *, only_tell: bool) -> dict[str, list[str]]:
+        """Remove them, or *only_tell* which; their ids, and the agents that no process runs by."""
+        import asyncio
 
-    request = PruneRequest(keep=keep, older_than_s=older_than_s)
-    answer = asyncio.run(ask(instance_of(connection), "prune", request, as_answer(PruneAnswer)))
-    return {"removed": list(answer.removed), "agents": list(answer.agents)}
+        from provision_agent.contract.messages import PruneAnswer, PruneRequest
+
+        from ..instance import as_answer
+        from ..instance.query import ask
+
+        request = PruneRequest(keep=self.keep, older_than_s=self.older_than_s, only_tell=only_tell)
+        answer = asyncio.run(ask(instance_of(self.connection), "prune", request, as_answer(PruneAnswer)))
+        return {"removed": list(answer.removed), "agents": list(answer.agents)}
 
 
-def _here(keep: int, older_than_s: float | None) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class _Here:
+    """The old runs that this machine knows."""
+
+    keep: int
+    older_than_s: float | None
+
+    def remove(self, *, only_tell: bool) -> dict[str, list[str]]:
+        """Remove them with their mirrors, or *only_tell* which; their ids."""
+        from ..run import registry
+
+        limit = None if self.older_than_s is None else time.time() - self.older_than_s
+        over = [record for record in registry.all_runs()[self.keep :] if record.verdict is not None]
+        old = [record for record in over if limit is None or record.started_unix <= limit]
+        return _forget(old, only_tell=only_tell)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """The runs with these ids, of those that this machine knows."""
+
+    runs: tuple[str, ...]
+
+    def remove(self, *, only_tell: bool) -> dict[str, list[str]]:
+        """Remove them with their mirrors, or *only_tell* which; their ids. Raises `UsageError` for one that is not known."""
+        from ..run import registry
+
+        return _forget([registry.known(run) for run in dict.fromkeys(self.runs)], only_tell=only_tell)
+
+
+def _forget(records: list[RunRecord], *, only_tell: bool) -> dict[str, list[str]]:
     from ..run import registry
 
-    limit = None if older_than_s is None else time.time() - older_than_s
-    removed = []
-    for record in registry.all_runs()[keep:]:
-        if record.verdict is None or (limit is not None and record.started_unix > limit):
-            continue
+    for record in () if only_tell else records:
         for path in record.files.all():
             path.unlink(missing_ok=True)
         registry.forget(record)
-        removed.append(record.run)
-    return {"removed": removed}
+    return {"removed": [record.run for record in records]}

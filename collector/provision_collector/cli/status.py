@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from provision_agent.contract.version import FORMAT
 
+from . import completing
 from .options import Connection, configure_logging, connection_options, instance_of
 from .output import say_json, say_table, tell
 
@@ -21,7 +22,7 @@ OLD_SHOWN = 5
 
 
 @click.command("status")
-@click.argument("run", required=False)
+@click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per run and line.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
@@ -154,7 +155,7 @@ def _say_what_is_old(rows: list[dict[str, object]]) -> None:
     if old:
         name = old[0]["run"]
         tell(
-            f"  next: `provision attach {name}` goes on trying to reach it; `provision prune` removes runs that are over"
+            f"  next: `provision attach {name}` goes on trying to reach it; `provision prune {name}` forgets it here"
         )
 
 

@@ -8,6 +8,7 @@ import click
 from provision_agent.contract.messages import StopAnswer, StopRequest
 
 from ..errors import ProvisionError, UsageError
+from . import completing
 from .last_word import LAST_WORD
 from .options import Connection, configure_logging, connection_options, instance_of, workspace_of
 from .output import say
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("stop")
-@click.argument("run", required=False)
+@click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
 @click.option("--json", "as_json", is_flag=True, help="The outcome as a JSON line on stdout.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
+from . import completing
 from .last_word import LAST_WORD
 from .options import (
     Connection,
@@ -38,7 +39,13 @@ Begin = Callable[[], Awaitable["Run"]]
 
 @click.command("up")
 @connection_options
-@click.option("--profile", required=True, metavar="NAME|PATH", help="What the instance must have.")
+@click.option(
+    "--profile",
+    required=True,
+    shell_complete=completing.profiles,
+    metavar="NAME|PATH",
+    help="What the instance must have.",
+)
 @variables_option
 @workflow_option
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import completing
 from .last_word import LAST_WORD
 from .options import (
     Connection,
@@ -28,9 +29,14 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("run", required=False)
+@click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
-@click.option("--profile", metavar="NAME|PATH", help="Whose checks; else those of the run.")
+@click.option(
+    "--profile",
+    shell_complete=completing.profiles,
+    metavar="NAME|PATH",
+    help="Whose checks; else those of the run.",
+)
 @variables_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance.")
 @click.option(

@@ -13,7 +13,7 @@ from provision_agent.contract.plan_parts import Bound
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from . import units, urls
+from . import paths, units, urls
 
 Shape = dict[str, object]
 """A JSON Schema."""
@@ -188,6 +188,17 @@ def layer_entry(value: str) -> str:
         known = ", ".join((*_OPTIONS, *(f"{name}=URL" for name in _OPTIONS_WITH_URL)))
         raise ValueError(f"`{value}` is none of the options that a layer may begin with: {known}")
     return value
+
+
+def index_pattern(value: str) -> str:
+    """A web address, in which ``{accelerator}`` may stand."""
+    urls.web_url(value.replace("{accelerator}", "cu128"))
+    return value
+
+
+def wheel_place(value: str) -> str:
+    """A web address or a folder."""
+    return urls.web_url(value) if "://" in value else paths.any_path(value)
 
 
 def ref(value: str) -> str:

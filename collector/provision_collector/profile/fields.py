@@ -155,6 +155,16 @@ WebUrl = Annotated[
     string(urls.web_url, pattern="^https?://"),
     Kind("http or https URL", "http://127.0.0.1:8188/system_stats"),
 ]
+IndexPattern = Annotated[
+    str,
+    string(checks.index_pattern, pattern="^https?://"),
+    Kind("http or https URL, perhaps with `{accelerator}`", "https://mirror.example.org/whl/{accelerator}"),
+]
+WheelPlace = Annotated[
+    str,
+    string(checks.wheel_place, minLength=1),
+    Kind("http or https URL, or a folder under the workspace or absolute", "https://example.org/wheels/"),
+]
 RepoUrl = Annotated[
     str,
     string(urls.repo_url),

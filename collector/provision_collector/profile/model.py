@@ -75,7 +75,7 @@ class Download(Item):
 
     of_one_file: ClassVar[tuple[str, ...]] = ("mirrors", "substitute", "size", "sha256", "unpack")
     """Keys that mean nothing for a whole repository."""
-    of_a_repository: ClassVar[tuple[str, ...]] = ("include", "exclude")
+    of_a_repository: ClassVar[tuple[str, ...]] = ("include", "exclude", "layout")
     """Keys that mean nothing for one file."""
 
     url: f.Url
@@ -106,6 +106,8 @@ class Download(Item):
     """Of a whole repository only files that match one of these."""
     exclude: Annotated[tuple[f.Filled, ...], Example('["*.bin"]')] = ()
     """Of a whole repository no file that matches one of these."""
+    layout: Literal["files", "hub"] = "files"
+    """Of a repository of the model hub: `hub` is the layout of the hub's own cache, and `path` is the folder that `HF_HUB_CACHE` names."""
 
 
 class File(Item):

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 from . import fields as f
 from .field_checks import wrong_type
 from .model_base import ItemName, Part
+from .model_parts import Basic
 from .notes import Example, InPlan
 
 
@@ -23,6 +24,10 @@ class Torch(Part):
         tuple[f.Package, ...], Field(alias="with"), InPlan("extras"), Example("[torchvision]")
     ] = ()
     """Packages from the same index, in versions that fit."""
+    index: Annotated[f.IndexPattern, Example("https://mirror.example.org/whl/{accelerator}")] | None = None
+    """Asked in place of torch's own index. `{accelerator}` in it stands for the build, such as `cu128`."""
+    find_links: Annotated[tuple[f.WheelPlace, ...], Example("[https://example.org/wheels/]")] = ()
+    """Pages or folders of wheels that are looked at besides."""
 
 
 def _layer(value: object) -> object:
@@ -46,6 +51,15 @@ class Layer(Part):
     """A requirements file on the instance."""
 
 
+class PackageIndex(Part):
+    """An index of packages."""
+
+    url: Annotated[f.WebUrl, Example("https://pypi.example.org/simple")]
+    """Its address, as pip's `--index-url` takes it."""
+    basic: Basic | None = None
+    """A login: it goes to this https host and nowhere else."""
+
+
 class Python(Part):
     """The virtual environment and what is installed into it."""
 
@@ -63,3 +77,5 @@ class Python(Part):
     """Packages that are removed before the first layer."""
     protect: Annotated[f.Packages, Example("[torch, numpy]")] = ()
     """Packages whose version no later step may change."""
+    indexes: tuple[PackageIndex, ...] = ()
+    """Indexes that are asked besides those that the instance has configured; all count alike."""

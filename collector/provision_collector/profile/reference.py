@@ -1,7 +1,7 @@
 """The tables of docs/PROFILE.md, made from the models; the text around them is written by hand.
 
-A block between ``<!-- fields: Download -->`` (``<!-- steps -->``, ``<!-- sources -->``) and ``<!-- end -->`` is made anew, everything
-else stays; a model that has no block gets one at the end.
+A block between ``<!-- fields: Download -->`` (``<!-- steps -->``, ``<!-- sources -->``, ``<!-- offers -->``) and ``<!-- end -->``
+is made anew, everything else stays; a model that has no block gets one at the end.
 ``python -m provision_collector.profile.reference docs/PROFILE.md`` writes the file.
 """
 
@@ -23,7 +23,7 @@ from .model_base import Part
 from .notes import Annotation, Example, FieldNotes, Kind, fields_of
 from .schema import EXTENDS
 
-_BLOCK = re.compile(r"(<!-- (fields: \w+|steps|sources) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (fields: \w+|steps|sources|offers) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _BYTES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 
@@ -42,7 +42,7 @@ def filled(page: str) -> str:
 
     def block(match: re.Match[str]) -> str:
         what, _, name = match[2].partition(": ")
-        lines = _table(models[name]) if name else _steps() if what == "steps" else _sources()
+        lines = _table(models[name]) if name else _LISTS[what]()
         return match[1] + "".join(f"{line}\n" for line in lines) + match[3]
 
     return _BLOCK.sub(block, page)
@@ -130,6 +130,20 @@ def _sources() -> Iterator[str]:
     for name, kind in SOURCE_KINDS.items():
         written = "; ".join(form.example for form in kind.forms)
         yield _row(name.replace("_", " "), written, ", ".join(host.name for host in kind.hosts))
+
+
+def _offers() -> Iterator[str]:
+    yield "| source | token | ranges | hash known | listing | if its address expires |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for name, kind in SOURCE_KINDS.items():
+        yield _row(
+            name.replace("_", " "),
+            *(said or "no" for said in kind.offers[:-1]),
+            kind.offers.renewal or "it does not",
+        )
+
+
+_LISTS = {"steps": _steps, "sources": _sources, "offers": _offers}
 
 
 def _row(*cells: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from provision_agent.contract.plan import repository_of
 from provision_agent.contract.source_kinds import means_many_files
 
 from .model import Check, Download, Service
@@ -91,6 +92,11 @@ def _repository(download: Node) -> Iterator[Problem]:
         if download.get(key) is not None:
             kind = "a whole repository" if is_repository else "a single file"
             yield Problem(_key_mark(download, key), f"`{key}` means nothing for {kind}: remove it")
+    repository = repository_of(url)
+    is_part = repository is None or repository.folder
+    if is_repository and is_part and download.text("layout") == "hub":
+        message = "`layout: hub` keeps whole repositories of the model hub: write `hf://OWNER/REPO`, choose with `include`"
+        yield Problem(_key_mark(download, "layout"), message)
     if is_repository and path is not None and not path.endswith("/"):
         message = f"a whole repository needs a folder: write `{path}/`, or name one file of it in `url`"
         yield Problem(download.mark_of("path"), message)

@@ -91,6 +91,8 @@ def _urls(document: Document) -> Iterator[str]:
         yield from (item.url, *item.mirrors)
         if item.substitute is not None:
             yield item.substitute.url
+    for repo in document.repos:
+        yield from (repo.url, *repo.mirrors)
 
 
 def _found(rule: SecretRule, environ: Mapping[str, str]) -> tuple[str, str] | None:

@@ -72,9 +72,9 @@ async def _ask(plan: Plan, questions: list[Download], names: frozenset[str]) -> 
 def _questions(plan: Plan, names: Collection[str]) -> list[Download]:
     """One download for each place on the secrets' hosts that may be refused by itself."""
     hosts = {host for rule in plan.secrets if rule.name in names for host in rule.hosts}
-    if "downloads" not in plan.steps:
-        return []
-    places = {_place(url): url for item in plan.downloads for url in _urls(item) if host_of(url) in hosts}
+    urls = [url for item in plan.chosen("downloads", plan.downloads) for url in _urls(item)]
+    urls += [_refs(url) for repo in plan.chosen("repos", plan.repos) for url in (repo.url, *repo.mirrors)]
+    places = {_place(url): url for url in urls if host_of(url) in hosts}
     shown = list(places.values())[:MOST_QUESTIONS]
     return [Download(url=url, path=f"{number}{_end(url)}") for number, url in enumerate(shown)]
 
@@ -83,6 +83,11 @@ def _urls(item: Download) -> Iterator[str]:
     yield from (item.url, *item.mirrors)
     if item.substitute is not None:
         yield item.substitute.url
+
+
+def _refs(url: str) -> str:
+    """What git asks the repository at *url* first (https://git-scm.com/docs/http-protocol#_smart_clients)."""
+    return f"{url.rstrip('/')}/info/refs?service=git-upload-pack" if url.startswith("https:") else ""
 
 
 def _place(url: str) -> str:

@@ -44,11 +44,10 @@ async def start(
         profile: What it must have; a `Plan` is taken as it is (then the options that change a plan do nothing).
         run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out.
         secrets: Values by name; None takes those that the profile names from this process's environment.
-        labels: Come back in events and in the outcome.
-        logs_dir: Where the mirrors go. workspace: The folder on the instance; else the profile's.
-        timeout_s: The run's deadline in seconds; else the profile's `limits.run`. strict: Stop at the first critical
-            failure; else as the profile says.
-        skip: Steps to leave out. only: The steps to do; checks are always done.
+        labels: Come back in events and in the outcome. logs_dir: Where the mirrors go.
+        workspace: The folder on the instance; else the profile's.
+        timeout_s: The run's deadline in seconds; else the profile's `limits.run`.
+        strict: Stop at the first critical failure. skip: Steps to leave out. only: The steps to do, and the checks.
         replace: Stop another plan's run first. kill_holders: End the processes on the instance that keep a broken environment from being deleted.
         default_secrets: Do the built-in rules stand? uploads: Its files here; None: as the profile says. on_end: As of `Run`.
 

@@ -31,7 +31,8 @@ BACKLOG = 256 * 1024
 """If so many bytes wait after a read, this machine is slower than the line."""
 PROGRESS_BYTES = 64 * 1024
 """What an attempt must bring to count as progress."""
-EXPIRED = (401, 403, 410)
+EXPIRED = (400, 401, 403, 404, 410)
+"""What the places answer that redirects lead to, once an address of theirs has expired: storages differ in it."""
 
 
 class Changed(Failure):

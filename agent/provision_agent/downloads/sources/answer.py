@@ -15,11 +15,17 @@ MOST_BYTES = 1 << 50
 
 
 class Chosen(NamedTuple):
-    """The file that an address stands for now, where that moves."""
+    """The file that an address stands for, where somebody else has to say which that is."""
 
     url: str
-    note: str
-    """What to tell people of the choice, behind the name of the address."""
+    note: str = ""
+    """What to tell people of the choice, behind the name of the address; empty: it could be no other."""
+    headers: Mapping[str, str] = {}
+    """What to ask `url` with."""
+    name: str = ""
+    sha256: Optional[str] = None
+    pinned: Optional[str] = None
+    """What to write to keep to this choice; None: `url`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Answer:
     @property
     def is_redirected(self) -> bool:
         """The bytes come from another place than the one that was asked."""
-        return urlsplit(self.location)[1:3] != urlsplit(addresses.address_of(self.url))[1:3]
+        return urlsplit(self.location)[1:4] != urlsplit(addresses.address_of(self.url))[1:4]
 
     @property
     def host(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Callable, Optional
+from typing import NamedTuple, Optional, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
@@ -12,8 +12,27 @@ from ..http.request import Headers
 from .answer import Answer, Chosen
 from .listing import Listing
 
-Fetch = Callable[[str], Optional[bytes]]
-"""Gets a small document of a source; None when it cannot be had."""
+
+class Document(NamedTuple):
+    """A small document of a source, such as a catalogue's answer."""
+
+    status: int
+    """0: nobody answered."""
+    body: bytes = b""
+    token: Optional[str] = None
+    """The name of the secret that went along."""
+
+
+class Fetch(Protocol):
+    """Gets small documents, each once in a run."""
+
+    def __call__(self, url: str) -> Optional[bytes]:
+        """The document; None when it cannot be had."""
+
+    def ask(self, url: str) -> Document:
+        """The document, or why there is none."""
+
+
 SHA256 = re.compile(r'"?([0-9a-f]{64})"?')
 
 
@@ -30,6 +49,9 @@ class WebServer:
 
     hides_what_is_private = False
     """It says *not found*, and not *unauthorized*, to those that may not see a file."""
+
+    serves_more_to_tokens = False
+    """It says *later* sooner to those that show no token."""
 
     def at_hand(self, url: str, address: str) -> Optional[Answer]:
         """What is to be said of the file where that takes no network; None where it does."""

@@ -7,7 +7,6 @@ the origin that it was meant for, nowhere any more.
 from __future__ import annotations
 
 import base64
-import functools
 import socket
 import threading
 import time
@@ -23,14 +22,13 @@ from ..http import cookies, errors, fields, inflate, request
 from ..http.idle import IdleConnections
 from ..http.transport import Origin, Stop, origin_of
 from . import addresses
-from .answer import HEAD_BYTES, MOST_BYTES, Answer, Chosen
+from .answer import HEAD_BYTES, Answer, Chosen
+from .documents import CONNECT_S, Documents
 from .http import Fetch
 from .own_headers import NOTHING_SHOWN, OwnHeaders, Shown
+from .told import range_header, sane_size, size_of, validator_of
 
 HEAD_WITHIN_S = 5.0
-SMALL_BYTES = 8 << 20
-"""The most that is read of a listing or a catalogue."""
-SMALL_WITHIN_S = 10.0
 
 __all__ = ["Answer", "Sources", "range_header", "sane_size", "size_of", "validator_of"]
 
@@ -48,6 +46,7 @@ class Sources:
         self._own = OwnHeaders(secrets)
         self._chosen: Dict[str, Optional[Chosen]] = {}
         self._choosing = threading.Lock()
+        self._documents = Documents(self._open_document)
         self._values = {rule.name: secrets[rule.name] for rule in rules if secrets.get(rule.name)}
 
     @property
@@ -129,9 +128,17 @@ class Sources:
         address = chosen.url if chosen else addresses.address_of(url)
         began = time.monotonic()
         response, hops, headers, token = self._followed(
-            url, address, span, deadline=deadline, connect_s=connect_s, stop=stop, on_socket=on_socket
+            url,
+            address,
+            span,
+            also=chosen.headers if chosen else {},
+            deadline=deadline,
+            connect_s=connect_s,
+            stop=stop,
+            on_socket=on_socket,
         )
         name, why_no_name = _usable_name(url, address, response)
+        name = chosen.name if chosen and chosen.name else name
         try:
             self.check(response, url=url, name=name, token=token, deadline=deadline)
             size_bytes = size_of(response)
@@ -143,7 +150,7 @@ class Sources:
             location=response.url,
             headers=cookies.added(headers, response.url, hops),
             size_bytes=size_bytes,
-            sha256=_told_sha256(hops, response),
+            sha256=_told_sha256(hops, response) or (chosen.sha256 if chosen else None),
             validator=validator_of(response.headers),
             has_ranges=response.status == 206 and not response.is_inflated,
             name=name,
@@ -168,6 +175,7 @@ class Sources:
         address: str,
         span: Optional[Tuple[int, Optional[int]]],
         *,
+        also: Mapping[str, str] = {},  # it is only read
         deadline: float,
         connect_s: float,
         stop: Stop,
@@ -180,6 +188,8 @@ class Sources:
         def headers_for(at: str, before: List[request.Hop]) -> Dict[str, str]:
             nonlocal sent
             sent = self._credentials(address, at, before, own)
+            mine = also if origin_of(at) == origin_of(address) else {}
+            sent = {**mine, **sent[0]}, sent[1]
             return dict(range_header(span), **sent[0])
 
         for is_last in (False, True):
@@ -233,7 +243,7 @@ class Sources:
 
     def fetcher(self, deadline: float) -> Fetch:
         """Gets small documents, each with the token of its host, until *deadline* on the monotonic clock."""
-        return functools.partial(self._fetch_small, deadline=deadline)
+        return self._documents.until(deadline)
 
     def _credentials(
         self, address: str, at: str, hops: List[request.Hop], own: Shown = NOTHING_SHOWN
@@ -254,7 +264,10 @@ class Sources:
         origin = origin_of(address)
         refused = errors.Refused(response.status, response.headers, response.url)
         wants_one = response.status in (401, 403) and not refused.wants_a_wait
-        if response.status == 404 and addresses.kind_for(url).hides_what_is_private:
+        kind = addresses.kind_for(url)
+        if response.status == 404 and kind.hides_what_is_private:
+            wants_one = True
+        if refused.wants_a_wait and kind.serves_more_to_tokens:
             wants_one = True
         is_login = _is_login(url, response.url)
         if not (is_login or (wants_one and origin_of(response.url) == origin)):
@@ -284,24 +297,21 @@ class Sources:
             return {}, None
         return {"Authorization": f"Bearer {self._values[rule.name]}"}, rule.name
 
-    def _fetch_small(self, url: str, *, deadline: float) -> Optional[bytes]:
-        """A catalogue's answer, None when there is none: it only makes an answer better, so its failures do not matter."""
-        try:
-            response, _ = request.follow(
-                url,
-                lambda at, before: self._credentials(url, at, before)[0],
-                deadline=min(deadline, time.monotonic() + SMALL_WITHIN_S),
-                connect_s=5.0,
-            )
-        except Failure:
-            return None
+    def _open_document(self, url: str, deadline: float) -> "Tuple[request.Response, Optional[str]]":
+        """Ask for a small document, with the token of its host where it is not given without. Raises Failure."""
+        response, _, _, token = self._followed(
+            url, url, None, deadline=deadline, connect_s=CONNECT_S, stop=lambda: False, on_socket=_not_kept
+        )
         try:
             _undo_coding(response, "")
-            return response.read(SMALL_BYTES, SMALL_WITHIN_S) if response.status == 200 else None
         except Failure:
-            return None
-        finally:
             response.close()
+            raise
+        return response, token
+
+
+def _not_kept(opened: socket.socket) -> None:
+    """Nobody wants to end it early."""
 
 
 def _undo_coding(response: request.Response, name: str) -> None:
@@ -319,49 +329,6 @@ def _undo_coding(response: request.Response, name: str) -> None:
         what = f"{host} compresses the file on the way, though asked not to, as {fields.brief(coding)}"
         raise Failure("upstream_down", what, case="coding", retriable=False)
     response.inflate(coding)
-
-
-def range_header(span: Optional[Tuple[int, Optional[int]]]) -> Dict[str, str]:
-    """The header that asks for *span*; its last position is inclusive on the wire."""
-    if span is None:
-        return {}
-    return {"Range": f"bytes={span[0]}-{'' if span[1] is None else span[1] - 1}"}
-
-
-def size_of(response: request.Response) -> Optional[int]:
-    """The whole file's length, as a 200, 206 or 416 tells it; raises as `sane_size`."""
-    if response.is_inflated:
-        return None  # what is told is the length of what comes over the line
-    told = fields.whole_size(response.headers.get("Content-Range"))
-    if told is not None:
-        return sane_size(told, response.url)
-    if response.status != 200 or response.remaining is None:
-        return None
-    return sane_size(str(response.remaining), response.url)
-
-
-def sane_size(digits: str, url: str) -> int:
-    """The number of bytes that a source tells.
-
-    Raises:
-        Failure: `size`, when no file is that large: the source is not to be believed.
-    """
-    size = fields.number(digits)
-    if size is None or size > MOST_BYTES:
-        host, most = urlsplit(url).hostname or url, fields.MOST_DIGITS
-        told = digits if len(digits) <= most else f"{digits[:most]}… ({len(digits)} digits)"
-        raise Failure(
-            "size",
-            f"{host} says that the file has {told} bytes: no file is that large",
-            case="size_lie",
-        )
-    return size
-
-
-def validator_of(headers: request.Headers) -> Optional[str]:
-    """What tells this content from a later one; weak ETags promise too little."""
-    etag = headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified")
 
 
 def _told_sha256(hops: List[request.Hop], response: request.Response) -> Optional[str]:

@@ -20,8 +20,9 @@ from ...run.context import Context
 from ..http import fields
 from ..source_selector import Source
 from . import addresses
+from .documents import SMALL_BYTES
 from .listing import ListedFile, Listing
-from .lookup import SMALL_BYTES, Sources
+from .lookup import Sources
 
 
 @dataclass(frozen=True)
