@@ -110,6 +110,7 @@ def command(
         skip=skip,
         only=only,
         default_secrets=default_secrets,
+        lists_files=True,
     )
     instance = instance_of(connection) if connection["host"] else None
     measure = instance is not None and rate_bytes_per_s is None
@@ -120,6 +121,7 @@ def command(
         taken_from=prepared.taken_from,
         rate_bytes_per_s=rate_bytes_per_s,
         price_per_hour=price,
+        uploads=prepared.listings,
     )
     where = str(instance) if instance else None
     if as_json:
@@ -175,6 +177,11 @@ def _sums(found: Estimate) -> Iterator[str]:
         if found.there_bytes
         else ""
     )
+    if found.uploads:
+        files, bytes_ = (
+            sum(numbers) for numbers in zip(*((u.files, u.bytes) for u in found.uploads), strict=True)
+        )
+        yield _row("send", f"{size(bytes_)} in {counted(files, 'file')}, less what is there already")
     yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{there}")
     for disk in found.disks:
         free = "" if disk.free_bytes is None else f", {size(disk.free_bytes)} free"
@@ -214,6 +221,9 @@ def _troubles(found: Estimate) -> Iterator[str]:
         yield _row("secret", f"{names} is not set ({', '.join(secret.hosts) or 'for commands'}){wanted}")
     for token in found.default_secrets:
         yield _row("secret", f"{token.name} (from {token.taken_from}): {_where_it_goes(token)}")
+    for upload in found.uploads:
+        if upload.message:
+            yield _row("missing", f"{upload.item}: {upload.message}")
     labels = {"fetch": "note", "partial": "note", "unavailable": "missing"}
     told = [
         (f"{labels.get(file.state, file.state)}: {file.message}", file.item)

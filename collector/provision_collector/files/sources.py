@@ -6,13 +6,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision_agent.contract.parsing import bounded
 from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_files import Upload
 
 from ..errors import ProfileError, UsageError
 from ..profile import Profile
-from ..profile.tree import Node, Problem
+from ..profile.paths import comparable
+
+if TYPE_CHECKING:
+    from .tree import Listing
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class UploadSource:
     level: str = "required"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    where: str = bounded("", max_chars=8192)
+    """In the profile: file, line and column."""
 
     @property
     def item(self) -> str:
@@ -35,36 +42,54 @@ class UploadSource:
         return str(self.position)
 
 
-def sources_of(profile: Profile, plan: Plan, *, within: Path | None = None) -> tuple[UploadSource, ...]:
+def sources_of(profile: Profile, plan: Plan) -> tuple[UploadSource, ...]:
     """The files of this machine that a run of *plan*, made of *profile*, sends.
 
-    Args:
-        within: Only what lies below this folder, and there relative to it: the profile is somebody else's. None: a
-            relative path is relative to the file that says it.
+    A relative `from` is relative to the file of the profile that says it.
+    """
+    if "uploads" not in plan.steps:
+        return ()
+    return tuple(
+        _source(plan, position, *_place(profile, plan.uploads[position]))
+        for position in range(len(plan.uploads))
+    )
+
+
+def sources_within(plan: Plan, folder: Path | None) -> tuple[UploadSource, ...]:
+    """As `sources_of`, for a plan of somebody else: only what lies below *folder*, and relative to it.
 
     Raises:
-        ProfileError: a `from` names what is not *within*; the same words whether it exists or not.
+        UsageError: something else is named; the same words whether it exists or not.
     """
     if "uploads" not in plan.steps or not plan.uploads:
         return ()
-    marks = {item.text("path"): item for item in profile.tree.section("uploads")}
-    found, problems = [], []
-    for position, item in enumerate(plan.uploads):
-        node = next(
-            (each for each in profile.tree.section("uploads") if _is_of(each, item.from_, item.path)),
-            marks.get(item.path),
+    if folder is None:
+        raise UsageError(
+            "this server sends no files of its own", hint="start it with `provision serve --uploads DIR`"
         )
-        base = Path(node.mark_of("from").file).parent if node is not None else Path()
-        try:
-            source = _inside(within, item.from_) if within is not None else _absolute(base, item.from_)
-        except ValueError as error:
-            assert node is not None
-            problems.append(str(Problem(node.mark_of("from"), str(error))))
-            continue
-        found.append(UploadSource(position, str(source), item.path, item.level, item.include, item.exclude))
+    return tuple(
+        _source(plan, position, _inside(folder, position, item.from_), "")
+        for position, item in enumerate(plan.uploads)
+    )
+
+
+def refuse_missing(sources: Sequence[UploadSource]) -> tuple[Listing, ...]:
+    """Look at what *sources* are made of. It blocks as long as the disk does.
+
+    Raises:
+        ProfileError: one that is not optional cannot be sent.
+    """
+    from .tree import list_all
+
+    listings = tuple(list_all(sources))
+    problems = [
+        f"{listing.source.where}: {listing.failure.message}"
+        for listing in listings
+        if listing.failure is not None and listing.source.level != "optional"
+    ]
     if problems:
         raise ProfileError(problems)
-    return tuple(found)
+    return listings
 
 
 def without_local_files(plan: Plan) -> None:
@@ -76,27 +101,28 @@ def without_local_files(plan: Plan) -> None:
         )
 
 
-def _is_of(node: Node, source: str, path: str) -> bool:
-    told = node.text("path") or ""
-    return node.text("from") == source and told.rstrip("/").split("/")[-1] == path.rstrip("/").split("/")[-1]
+def _source(plan: Plan, position: int, source: Path, where: str) -> UploadSource:
+    item = plan.uploads[position]
+    return UploadSource(position, str(source), item.path, item.level, item.include, item.exclude, where)
 
 
-def _absolute(base: Path, source: str) -> Path:
-    path = Path(os.path.expanduser(source))
-    return Path(os.path.abspath(base / path))
+def _place(profile: Profile, item: Upload) -> tuple[Path, str]:
+    """Where *item* lies here, and where the profile says so."""
+    nodes = [each for each in profile.tree.section("uploads") if each.text("from") == item.from_]
+    named = [each for each in nodes if comparable(each.text("path") or "") == item.path]
+    mark = (named or nodes)[0].mark_of("from")
+    base = Path(mark.file).parent
+    path = Path(os.path.abspath(base / os.path.expanduser(item.from_)))
+    return path, f"{mark.file}:{mark.line}:{mark.column}"
 
 
-def _inside(within: Path, source: str) -> Path:
-    message = f"`{source}` is not below the folder of the server's `--uploads`: write it relative to that, without `..`"
-    if source.startswith(("/", "~")) or ".." in source.split("/"):
-        raise ValueError(message)
-    root = Path(os.path.realpath(within))
+def _inside(folder: Path, position: int, source: str) -> Path:
+    root = Path(os.path.realpath(folder))
     path = Path(os.path.realpath(root / source))
-    if not path.is_relative_to(root) or not path.exists():
-        raise ValueError(message)
+    is_plain = not source.startswith(("/", "~")) and ".." not in source.split("/")
+    if not is_plain or not path.is_relative_to(root) or not path.exists():
+        raise UsageError(
+            f"`uploads[{position}].from` names nothing that this server sends",
+            hint="name a file or folder below the one of `provision serve --uploads DIR`, relative to it, without `..`",
+        )
     return path
-
-
-def positions(sources: Sequence[UploadSource]) -> dict[str, UploadSource]:
-    """By what both sides call them."""
-    return {source.item: source for source in sources}

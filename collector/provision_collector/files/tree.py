@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from provision_agent.contract.failures import Failure
@@ -76,6 +76,14 @@ def list_source(source: UploadSource, *, first: int = 0) -> Listing:
         message = f"`{error.filename or source.source}` cannot be read here: {(error.strerror or str(error)).lower()}"
         listing.failure, listing.files = Failure("missing", message, case=UNREADABLE), []
     return listing
+
+
+def list_all(sources: Sequence[UploadSource]) -> list[Listing]:
+    """What each of *sources* is made of, each file with a number of its own. It blocks as long as the disk does."""
+    listings: list[Listing] = []
+    for source in sources:
+        listings.append(list_source(source, first=sum(len(each.files) for each in listings)))
+    return listings
 
 
 Told = tuple[str, str, int, int, int, str]

@@ -14,12 +14,13 @@ from provision_agent.contract.plan import Download, Plan
 from provision_agent.contract.plan_parts import Bound, SecretRule
 from provision_agent.contract.source_kinds import host_of
 
+from ..files import Listing
 from .answers import Source, Survey
 
 MARGIN_SHARE = 0.01
 MARGIN_BYTES = 64 << 20
 """What a run's preflight wants free besides the files themselves."""
-AT_ONCE = ("apt", "python", "repos", "downloads")
+AT_ONCE = ("apt", "python", "repos", "uploads", "downloads")
 """Steps that do not wait for others; every other one comes after them."""
 
 
@@ -38,6 +39,17 @@ class File:
     missing_bytes: int | None
     message: str = ""
     hint: str = ""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One upload: what it is made of on this machine. `message`: why it cannot be sent."""
+
+    item: str
+    level: str
+    files: int
+    bytes: int
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,7 @@ class Estimate:
     secrets_missing: tuple[Secret, ...]
     default_secrets: tuple[Token, ...]
     """Those that are set."""
+    uploads: tuple[Sent, ...]
     repos_failing: tuple[FailingRepo, ...]
     was_asked: bool
 
@@ -142,6 +155,7 @@ def estimate_of(
     taken_from: Mapping[str, str] = MappingProxyType({}),
     rate_bytes_per_s: float | None = None,
     price_per_hour: float | None = None,
+    uploads: Sequence[Listing] = (),
 ) -> Estimate:
     """Add it all up.
 
@@ -151,6 +165,7 @@ def estimate_of(
         taken_from: What the values of default ones are taken from, by name.
         rate_bytes_per_s: The line's speed; None: as measured, if it was.
         price_per_hour: What the instance costs, in any currency.
+        uploads: What this machine has of the plan's.
     """
     wanted, known = "downloads" in plan.steps, frozenset(secrets)
     files = tuple(_file(plan, number, surveyed) for number in range(len(plan.downloads))) if wanted else ()
@@ -186,12 +201,19 @@ def estimate_of(
         else None,
         secrets_missing=tuple(_missing(plan.secrets, known, plan, surveyed)),
         default_secrets=tuple(_tokens(plan.secrets, known, taken_from, surveyed)),
+        uploads=tuple(_sent(plan, listing) for listing in uploads),
         repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
         was_asked=surveyed is not None,
     )
 
 
 # -- files
+
+
+def _sent(plan: Plan, listing: Listing) -> Sent:
+    item = plan.uploads[listing.source.position]
+    why = "" if listing.failure is None else listing.failure.message
+    return Sent(item.label, item.level, listing.count, listing.bytes, why)
 
 
 def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
@@ -278,6 +300,8 @@ def _disks(surveyed: Survey | None, plan: Plan, fetch_bytes: int) -> tuple[Disk,
 
 
 def _at_once(plan: Plan, files: int) -> Iterable[str]:
+    if "uploads" in plan.steps and plan.uploads:
+        yield f"uploads ({len(plan.uploads)})"
     if files:
         yield f"downloads ({files})"
     if "repos" in plan.steps and plan.repos:

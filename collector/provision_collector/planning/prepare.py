@@ -17,7 +17,7 @@ import yaml
 from provision_agent.contract.plan import Plan, download_key
 
 from ..convert import Converted, from_workflows, literal
-from ..files import UploadSource, sources_of
+from ..files import Listing, UploadSource, refuse_missing, sources_of
 from ..profile import Profile, compile_plan, load_profile, secret_values
 from ..profile.secrets import origin_of
 from .answers import Survey
@@ -45,6 +45,8 @@ class Prepared:
     """What the workflows need and nobody knows a source for."""
     uploads: tuple[UploadSource, ...] = ()
     """Where the plan's uploads lie on this machine."""
+    listings: tuple[Listing, ...] = ()
+    """What they are made of, where that was asked."""
 
     def ask(self, *, instance: Instance | None = None, measure: bool = False, pin: bool = False) -> Survey:
         """Ask every source of the plan; the arguments are those of `survey`.
@@ -71,6 +73,7 @@ def prepare(
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
     default_secrets: bool = True,
+    lists_files: bool = False,
 ) -> Prepared:
     """Load a profile, compile it, and look its secrets up.
 
@@ -85,9 +88,10 @@ def prepare(
         skip: Steps to leave out.
         only: The steps to run, and the checks; empty means all.
         default_secrets: Do the built-in rules for secrets stand?
+        lists_files: Look at the uploads, too.
 
     Raises:
-        ProfileError: the profile or its lock is wrong, or they do not fit each other.
+        ProfileError: the profile or its lock is wrong, or they do not fit each other, or an upload cannot be sent.
         UsageError: a workflow is none, an unknown step, or a workspace that cannot be one.
     """
     profile, unresolved = wanted_profile(name_or_path, overrides=overrides, workflows=workflows)
@@ -107,7 +111,9 @@ def prepare(
         if rule.is_default and (where := origin_of(rule, os.environ)) is not None
     }
     uploads = sources_of(profile, plan)
-    return Prepared(profile, plan, secrets, taken_from, tuple(warnings), tuple(unresolved), uploads)
+    listings = refuse_missing(uploads) if lists_files else ()
+    warnings = [*warnings, *(each.failure.message for each in listings if each.failure is not None)]
+    return Prepared(profile, plan, secrets, taken_from, tuple(warnings), tuple(unresolved), uploads, listings)
 
 
 def wanted_profile(

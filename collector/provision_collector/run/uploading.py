@@ -12,7 +12,7 @@ import structlog
 from provision_agent.contract.file_messages import ReceiveRequest
 
 from ..errors import HostUnreachableError, ProtocolFaultError, ProvisionError
-from ..files import Listing, UploadSource, list_source
+from ..files import Listing, UploadSource, list_all
 from ..files.sender import Sender
 from ..files.session import FileSession
 from ..instance import Emit, Link
@@ -90,11 +90,3 @@ class Uploading:
             more = f" and {len(skipped) - SHOWN} more" if len(skipped) > SHOWN else ""
             shown = ", ".join(skipped[:SHOWN])
             self._emit("warning", message=f"not sent, since they are no files: {shown}{more}")
-
-
-def list_all(sources: Sequence[UploadSource]) -> list[Listing]:
-    """What each of *sources* is made of, each file with a number of its own."""
-    listings: list[Listing] = []
-    for source in sources:
-        listings.append(list_source(source, first=sum(len(each.files) for each in listings)))
-    return listings

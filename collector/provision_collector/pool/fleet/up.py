@@ -18,6 +18,7 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.verdicts import exit_code, worst
 
 from ...errors import ProvisionError, UsageError
+from ...files import UploadSource
 from ...run.run import Run
 from ...run.spec import Order, new_run_id
 from ..gone import leave_when_gone
@@ -45,6 +46,8 @@ class Rules:
     gone_check: tuple[str, ...] | None = None
     """The words of a command that says whether an instance is gone."""
     hooks: tuple[Hook, ...] = ()
+    uploads: tuple[UploadSource, ...] = ()
+    """The files of this machine that every instance gets."""
 
 
 class Fleet:
@@ -148,6 +151,7 @@ class Fleet:
             replace=self._rules.replace,
             logs_dir=self._logs_dir,
             profile=self._plan.name,
+            uploads=self._rules.uploads,
             resume=is_resumed,
         )
         async with Run(target.instance, order, on_end=record) as run:
