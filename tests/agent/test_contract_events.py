@@ -153,18 +153,7 @@ def test_every_event_of_the_protocol_fits_with_the_values_that_the_agent_writes(
         "substitute": False, "retriable": True, "sizes": {"core": 1, "errors": 0}, "url": "http://127.0.0.1:8188/x",
         "disks": [{"path": "/", "free_bytes": 1}], "level": "required",
     }  # fmt: skip
-    whole = {
-        "bytes",
-        "total_bytes",
-        "sent_bytes",
-        "files",
-        "bytes_to_fetch",
-        "attempt",
-        "pid",
-        "ok",
-        "failed",
-        "skipped",
-    }
+    whole = {"bytes", "total_bytes", "sent_bytes", "files", "bytes_to_fetch", "attempt", "pid", "ok", "failed", "skipped"}
     for name, fields in events.AGENT_EVENTS.items():
         told = {
             field: values.get(field, 3 if field in whole else 1.5 if field.endswith("_s") else "x")

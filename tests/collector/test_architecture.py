@@ -42,7 +42,7 @@ SEES = {
         "profile": {"errors"},
         "instance": {"errors", "storage"},
         "mirror": {"errors", "storage", "instance"},
-        "files": {"errors", "storage", "instance", "mirror", "profile"},
+        "files": {"errors", "storage", "distribution", "instance", "mirror", "profile"},
         "run": {"errors", "storage", "instance", "mirror", "profile", "files"},
         "collect": {"errors", "storage", "instance", "mirror", "run"},
         "convert": {"errors", "storage", "instance", "profile"},

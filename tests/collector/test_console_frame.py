@@ -149,7 +149,7 @@ def test_elapsed_time_and_deadline_follow_the_run_whatever_the_local_clock_says(
     story.moving("a", 1, 2)  # an attach sees the run's past at once
     story.at = 660
 
-    assert "11:00 · 49 m left" in story.shown()
+    assert "11:00 · limit in 49 m" in story.shown()
 
 
 def test_totals_know_what_preflight_knew_before_every_file_is_sized():

@@ -65,11 +65,19 @@ async def test_a_bad_event_far_ahead_is_met_by_a_reader_that_lags(tmp_path: Path
 
 
 def test_a_chunk_of_torn_lines_does_not_hide_what_follows(tmp_path: Path) -> None:
-    torn = b'{"event": "warn\n' * (2 * CHUNK_BYTES // 16)
+    torn = (b'{"event": "' + b"w" * 500 + b"\n") * (2 * CHUNK_BYTES // 512)
     tail = EventTail(mirror(tmp_path, line(1), torn, b"\xff\xfe\n", b"\r", line(2)))
     assert numbers(tail.read_new()) == [1]
     assert numbers(tail.read_new()) == [2]
     assert tail.read_new() == []
+
+
+def test_more_torn_lines_than_agents_that_were_killed_end_the_reading(tmp_path: Path) -> None:
+    tail = EventTail(mirror(tmp_path, line(1), b"{\n" * 100_000))
+    assert numbers(tail.read_new()) == [1]
+    with pytest.raises(AgentLostError, match="more than 1000 lines that are no JSON") as lost:
+        tail.read_new()
+    assert lost.value.cause == "protocol"
 
 
 def test_a_line_without_an_end_is_refused_before_it_fills_anything(tmp_path: Path) -> None:

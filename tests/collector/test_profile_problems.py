@@ -16,7 +16,7 @@ PROBLEMS = {
     "an unknown key gets the nearest known one": ("repo: []", "2:1: unknown key `repo`; did you mean `repos`?"),
     "an unknown key without a near one gets all that are known": (
         "repos: [{url: https://h/a, path: a, colour: red}]",
-        "2:37: unknown key `colour`; known here: install, level, mirrors, name, path, ref, submodules, url",
+        "2:37: unknown key `colour`; known here: install, level, mirrors, name, path, ref, submodules, url, when",
     ),
     "a key given twice": ("apt: [git]\napt: [ffmpeg]", "3:1: `apt` is given twice; first on line 2"),
     "a tab": ("apt:\n\t- git", "3:1: a tab cannot indent YAML: use spaces"),
@@ -235,7 +235,7 @@ PROBLEMS = {
     ),
     "a condition of nothing": (
         "downloads: [{url: https://h/a, path: a, when: {}}]",
-        "2:47: give `gpu_memory`, `secret` or `disk_free`, or remove `when`",
+        "2:47: give a condition, such as `gpu_memory`, or remove `when`",
     ),
     "a limit that only the run has": (
         "downloads: [{url: https://h/a, path: a, limits: {rate: 1MB}}]",

@@ -161,6 +161,7 @@ def test_the_event_schema_and_the_parser_agree_about_every_value(name: str) -> N
         if one["if"]["properties"]["event"]["const"] == name
     ]
     needed = {"item": "a", "step": "a", "message": "m", "names": [], "after_s": 1, "verdict": "complete"}
+    needed.update(urls=[], request="a")
     whole = {**EVENT, "event": name, **{key: value for key, value in needed.items() if key in then}}
     assert taken_by_the_parser(whole)
 

@@ -20,6 +20,8 @@ from provision_collector.mirror import (
     Listener,
     Mirror,
     MirrorState,
+    Pace,
+    pace,
 )
 
 
@@ -98,6 +100,50 @@ LIES = {
     "silence": ("silent", "import time; time.sleep(60)"),
     "generations without end": ("without end", """for n in range(1, 300): say(frame(b"G", json.dumps({"generation": n}).encode()))"""),
 }  # fmt: skip
+
+
+FLOOD = """
+import select
+os.set_blocking(1, False)
+piece, told, at = data(0, 15, b"x" * 65524), 0, 0
+while told < 200 << 20:
+    if not select.select([], [1], [], 2)[1]:
+        open(WAITING, "w").write(str(told))  # nobody takes anything more
+        break
+    try:
+        told += os.write(1, piece[at:])
+        at = told % len(piece)
+        if not at:
+            piece = data(0, 15 + told // len(piece) * 65524, b"x" * 65524)
+    except BlockingIOError:
+        pass
+"""
+
+
+async def test_who_floods_has_to_wait_and_the_session_still_ends_when_it_is_told_to(
+    link: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "LEAST_SHARE", 1e-6)
+    mirror, waiting, done = (
+        Mirror(tmp_path / "events", MirrorState(tmp_path / "state.json"), "events"),
+        tmp_path / "waiting",
+        asyncio.Event(),
+    )
+    program = LIAR + f"WAITING = {str(waiting)!r}" + FLOOD + "\nsys.stdin.read()\n"
+    with Pace(share=1e-6) as slow:
+        session = FollowSession(
+            [mirror], ["/x"], Listener(), command=shlex.join([sys.executable, "-c", program]), pace=slow
+        )
+        following = asyncio.create_task(session.run(link, done=done))
+        while not (waiting.exists() and waiting.read_text()):
+            assert not following.done()
+            await asyncio.sleep(0.05)
+        done.set()
+        await asyncio.wait_for(following, 10)
+
+    assert 500_000 < mirror.length < 700_000, "half a second's worth of events"
+    assert int(waiting.read_text()) < 32 << 20, "the rest is left with the other side"
+    mirror.close()
 
 
 @pytest.mark.parametrize("lie", LIES)

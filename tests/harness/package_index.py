@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 import ssl
 import stat
 import threading
 import zipfile
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 FAKE_TORCH = """
 import os, types
@@ -67,6 +68,13 @@ def wheel(
     return f"{stem}-py3-none-any.whl", out.getvalue()
 
 
+def _metadata(data: bytes) -> bytes:
+    """What the wheel *data* says of itself."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return archive.read(name)
+
+
 class PackageIndex:
     """Serve while entered. `statuses` maps the beginning of a path to the status that it is refused with.
 
@@ -74,14 +82,21 @@ class PackageIndex:
         certificate: A PEM file with key and certificate: serve https.
         clients: A PEM file: only clients with a certificate that it vouches for are served.
         login: ``user:password``, without which everything is refused.
+        is_modern: As the large indexes are: it tells hashes, serves ranges, and the metadata of wheels by itself.
     """
 
-    def __init__(self, *, certificate: str = "", clients: str = "", login: str = "") -> None:
+    def __init__(
+        self, *, certificate: str = "", clients: str = "", login: str = "", is_modern: bool = False
+    ) -> None:
         self.statuses: dict[str, int] = {}
+        self._is_modern = is_modern
+        self.wheel_bytes: dict[str, int] = {}
+        """How many bytes of each wheel were asked for, by its file name, where the index is modern."""
         self._certificate, self._clients, self._login = certificate, clients, login
         self.requests: list[str] = []
         self._wheels: dict[str, dict[str, dict[str, bytes]]] = {}
         self._server: ThreadingHTTPServer | None = None
+        self._counting = threading.Lock()
 
     def __enter__(self) -> PackageIndex:
         index = self
@@ -173,7 +188,23 @@ class PackageIndex:
             refusal = None if request.headers.get("Authorization") == wanted else 401
         # whoever takes it for a proxy names the whole URL
         body = None if refusal is not None else self._body(urlsplit(request.path).path)
-        request.send_response(refusal or (404 if body is None else 200))
+        status = refusal or (404 if body is None else 200)
+        whole = len(body or b"")
+        span = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
+        if status == 200 and body is not None and self._is_modern and span is not None:
+            start, end = int(span[1]), min(int(span[2] or whole - 1) + 1, whole)
+            status, body = (206, body[start:end]) if start < whole else (416, b"")
+        name = unquote(urlsplit(request.path).path.rpartition("/")[2])
+        if status in (200, 206) and request.command == "GET" and name.endswith(".whl"):
+            with self._counting:
+                self.wheel_bytes[name] = self.wheel_bytes.get(name, 0) + len(body or b"")
+        request.send_response(status)
+        if self._is_modern:
+            request.send_header("Accept-Ranges", "bytes")
+            request.send_header("ETag", f'"{whole}-{name}"')
+        if status in (206, 416):
+            place = f"{start}-{end - 1}" if status == 206 else "*"
+            request.send_header("Content-Range", f"bytes {place}/{whole}")
         if refusal == 401:
             request.send_header("WWW-Authenticate", "Basic")
         request.send_header("Content-Type", "text/html" if request.path.endswith("/") else "application/zip")
@@ -189,6 +220,17 @@ class PackageIndex:
         index, name = ("/".join(parts[:-1]), parts[-1]) if is_list else ("/".join(parts[:-2]), parts[-2])
         files = self._wheels.get(index, {}).get(name)
         if files is None or not is_list:
-            return (files or {}).get(parts[-1].replace("%2B", "+"))
-        links = [f'<a href="/{index}/{name}/{file}">{file}</a>' for file in files]
+            file = parts[-1].replace("%2B", "+")
+            if self._is_modern and file.endswith(".metadata"):
+                data = (files or {}).get(file[: -len(".metadata")])
+                return None if data is None else _metadata(data)
+            return (files or {}).get(file)
+        if self._is_modern:
+            links = [
+                f'<a href="/{index}/{name}/{file}#sha256={hashlib.sha256(data).hexdigest()}" '
+                f'data-core-metadata="sha256={hashlib.sha256(_metadata(data)).hexdigest()}">{file}</a>'
+                for file, data in files.items()
+            ]
+        else:
+            links = [f'<a href="/{index}/{name}/{file}">{file}</a>' for file in files]
         return ("<!DOCTYPE html>\n" + "\n".join(links)).encode()

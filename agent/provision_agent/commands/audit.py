@@ -10,17 +10,17 @@ import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import FrozenSet, Iterator, List, Optional
+from typing import FrozenSet, Iterator, List, Optional, Tuple, Union
 
 from ..contract.failures import Failure
+from ..contract.findings import ClashTold, SkippedTold
 from ..contract.messages import AuditAnswer, AuditItem, AuditRequest
 from ..contract.plan import Download, File, Plan, Repo
-from ..contract.steps import SIZE_ONLY
+from ..contract.steps import SIZE_ONLY, STEPS
 from ..downloads import Sources, existing, verify
 from ..downloads.members import Damage, Members
 from ..downloads.sources import repositories
-from ..host.facts import find_facts
-from ..host.folders import nearest_folder
+from ..downloads.sources.signed import SIGNED
 from ..run import conditions
 from ..run.answering import answer
 from ..run.context import Context
@@ -31,6 +31,8 @@ from .query import quiet_context, standing_workspace
 
 WITHIN_S = 1800.0
 HASHES_AT_ONCE = 4
+MADE = ("python", "repos", "downloads", "files")
+"""Steps whose items can be compared with the disk."""
 MEMBERS_MOST = 1000
 """Damaged members of one archive that are told by name."""
 MODEL_SUFFIXES = frozenset(
@@ -48,6 +50,7 @@ def _audit(request: AuditRequest) -> AuditAnswer:
     root = standing_workspace(plan).root
     of_one_run = frozenset(file.path for file in plan.files if "${run_id}" in file.content)
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="audit")
+    SIGNED.take(request.signed)
     context = quiet_context(root, within_s=WITHIN_S, secrets=request.secrets, offered=request.offered)
     audit = Audit(plan, context, is_quick=request.is_quick, of_one_run=of_one_run)
     items = tuple(audit.items())
@@ -64,38 +67,21 @@ class Audit:
     def __init__(
         self, plan: Plan, context: Context, *, is_quick: bool, of_one_run: FrozenSet[str] = frozenset()
     ) -> None:
-        self._plan = plan
+        self._chosen = conditions.selected_here(plan, context)
+        self._plan = self._chosen.plan
         self._context = context
         self._is_quick = is_quick
         self._of_one_run = of_one_run
         access = Sources(plan.secrets, context.secrets)
-        self._files, self._unlisted = repositories.expand(plan.downloads, access, context)
+        self._files, self._unlisted = repositories.expand(self._plan.downloads, access, context)
 
     def items(self) -> Iterator[AuditItem]:
         """Every download, repo, small file and package layer of the plan, with its ``state``; of archives what is wrong inside."""
-        facts = find_facts(self._context.workspace) if any(item.when for item in self._files) else {}
-        standing = quiet_context(
-            nearest_folder(self._context.workspace),
-            within_s=WITHIN_S,
-            secrets=self._context.secrets,
-            offered=self._context.offered,
-            has_state=False,
-        )
+        yield from self._unwanted()
         with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
-            files = [
-                (
-                    item,
-                    conditions.unmet(item.when, facts, standing) if item.when else None,
-                    pool.submit(self._download, item),
-                )
-                for item in self._files
-            ]
-            for item, unmet, found in files:
-                if unmet:
-                    yield self._of_download(item, "skipped", message=unmet)
-                else:
-                    yield found.result()
-                    yield from self._members(item)
+            for item, found in [(item, pool.submit(self._download, item)) for item in self._files]:
+                yield found.result()
+                yield from self._members(item)
         for item, failure in self._unlisted:
             yield self._of_download(item, "unknown", message=failure.message)
         for repo in self._plan.repos:
@@ -106,10 +92,23 @@ class Audit:
         yield from map(self._file, self._plan.files)
         yield from packages_of(self._plan, self._context, is_quick=self._is_quick)
 
+    def _unwanted(self) -> Iterator[AuditItem]:
+        """What is skipped here, and what cannot be told because several are wanted in one place."""
+        told: List[Tuple[Union[SkippedTold, ClashTold], str, str]] = []
+        told += [(each, "skipped", each.reason) for each in self._chosen.skipped]
+        told += [(clash, "unknown", clash.message) for clash in self._chosen.clashes]
+        for item, state, message in told:
+            if item.step in MADE:
+                kind, of = STEPS[item.step].kind, item.key if item.step == "downloads" else None
+                yield AuditItem(item.item, kind, item.level, state, message, key=item.key, of=of)
+
     def extra(self) -> Iterator[str]:
         """Model files beside the plan's own, and checkouts beside its checkouts, that it does not name."""
         finals = (self._final(item) for item in self._files)
         ours = {final for final in finals if final is not None}
+        ours.update(
+            self._path(each.key) for each in self._chosen.skipped if each.step == "downloads"
+        )  # another instance may have brought it
         repos = {self._path(repo.path) for repo in self._plan.repos}
         for folder in sorted({os.path.dirname(path) for path in ours}):
             for name in _listed(folder):

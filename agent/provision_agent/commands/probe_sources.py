@@ -18,22 +18,34 @@ from urllib.parse import urlsplit
 
 from ..contract import redaction
 from ..contract.failures import Failure
-from ..contract.findings import Disk, ItemTold, PackageTold, Present, SourcesAnswer, SourceTold, Standing
+from ..contract.findings import (
+    Disk,
+    Facts,
+    ItemTold,
+    PackageTold,
+    Present,
+    SourcesAnswer,
+    SourceTold,
+    Standing,
+)
 from ..contract.messages import SourcesRequest
-from ..contract.plan import Download, Plan, Repo
+from ..contract.parsing import parse
+from ..contract.plan import Download, Plan, Python, Repo
 from ..contract.source_kinds import means_many_files
 from ..downloads import Answer, Sources, existing, hosts, preflight, verify
 from ..downloads.engine.part_file import landed_bytes
 from ..downloads.names import NameTaken
 from ..downloads.sources import addresses, repositories
+from ..downloads.sources.signed import SIGNED
 from ..host import answers, probe
 from ..host.facts import find_facts
 from ..host.folders import nearest_folder
 from ..run import answering, conditions
 from ..run.context import Context
+from ..run.interpreters import path_meant
 from ..steps import refs
 from ..steps.git import Git
-from ..steps.python import disk_estimate, venv, wheels
+from ..steps.python import venv, wheels
 from .query import quiet_context, standing_workspace
 
 WITHIN_S = 75.0
@@ -58,6 +70,7 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     plan = Plan.from_json(request.plan)
     root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
+    SIGNED.take(request.signed)
     is_reading = request.pin and request.is_instance
     within_s = READING_WITHIN_S if is_reading else WITHIN_S
     context = quiet_context(
@@ -139,12 +152,11 @@ class Survey:
         """What this instance is, and what of the plan it has."""
         facts = find_facts(self._context.workspace)
         git = shutil.which("git") is not None
+        chosen = conditions.select(self._plan, facts, self._context)
+        reasons = {each.number: each.reason for each in chosen.skipped if each.step == "downloads"}
         with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
             present = tuple(pool.map(self._present, self._plan.downloads))
-        unmet = tuple(
-            conditions.unmet(item.when, facts, self._standing()) if item.when else None
-            for item in self._plan.downloads
-        )
+        unmet = tuple(reasons.get(number) for number in range(len(self._plan.downloads)))
         missing = [0 if reason else have.missing_bytes for have, reason in zip(present, unmet)]
         return Standing(
             workspace=self._context.workspace,
@@ -156,7 +168,9 @@ class Survey:
             commits=tuple(self._head(repo) if git else "" for repo in self._plan.repos),
             disks=tuple(self._disks(missing)),
             installed=self._installed(facts) if self._pin else {},
-            packages=tuple(self._packages(facts)),
+            packages=tuple(self._packages(chosen.plan.python, facts)),
+            skipped=chosen.skipped,
+            clashes=chosen.clashes,
         )
 
     def measure(self) -> Optional[float]:
@@ -174,8 +188,7 @@ class Survey:
         landed = sum(count.result() for count in counts)
         return landed / (time.monotonic() - began) if landed else None
 
-    def _packages(self, facts: Mapping[str, object]) -> List[PackageTold]:
-        python = self._plan.python
+    def _packages(self, python: Optional[Python], facts: Mapping[str, object]) -> List[PackageTold]:
         if not self._asks_indexes or python is None or "python" not in self._plan.steps:
             return []
         return wheels.ask(python, facts, self._access, self._context, self._pool)
@@ -265,16 +278,6 @@ class Survey:
 
     # -- this instance
 
-    def _standing(self) -> Context:
-        """The context with a workspace that can be looked at; the plan's may not be made yet."""
-        return quiet_context(
-            nearest_folder(self._context.workspace),
-            within_s=WITHIN_S,
-            secrets=self._context.secrets,
-            offered=self._context.offered,
-            has_state=False,
-        )
-
     def _present(self, item: Download) -> Present:
         """What is there of an item; to be pinned, a file that is gone or damaged still has the hash that was learnt of it."""
         if item.key in self._files:
@@ -334,7 +337,9 @@ class Survey:
         """Version by name of what the plan's environment holds; empty where there is none, or it does not answer."""
         if self._plan.python is None:
             return {}
-        python = venv.interpreter_of(disk_estimate.path_meant(self._plan.python, self._context, facts))
+        python = venv.interpreter_of(
+            path_meant(self._plan.python, self._context, parse(Facts, facts, "facts"))
+        )
         if not os.path.exists(python):
             return {}
         try:

@@ -15,6 +15,7 @@ from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 from ..contract.failures import Failure
 from ..contract.messages import (
     CheckFailed,
+    CheckSkipped,
     FactsAnswer,
     FactsRequest,
     PruneAnswer,
@@ -33,6 +34,7 @@ from ..contract.plan import Plan
 from ..host import facts
 from ..host.detach import argv_of, processes
 from ..host.folders import nearest_folder
+from ..run import conditions
 from ..run.answering import answer
 from ..run.context import Context
 from ..run.journal import read_state
@@ -111,7 +113,9 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
     plan = Plan.from_json(request.plan)
     workspace = standing_workspace(plan)
     plan = plan.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id="verify")
-    context = quiet_context(workspace.root, within_s=VERIFY_WITHIN_S)
+    context = quiet_context(workspace.root, within_s=VERIFY_WITHIN_S, offered=request.offered)
+    chosen = conditions.selected_here(plan, context)
+    plan = chosen.plan
     venv = find(plan.python, context) if plan.python is not None else None
     passed: List[str] = []
     failed: List[CheckFailed] = []
@@ -135,7 +139,10 @@ def _verify(request: VerifyRequest) -> VerifyAnswer:
                     found=failure.facts.get("found"),
                 )
             )
-    return VerifyAnswer(tuple(passed), tuple(failed))
+    skipped = (
+        CheckSkipped(each.key, each.level, each.reason) for each in chosen.skipped if each.step == "checks"
+    )
+    return VerifyAnswer(tuple(passed), tuple(failed), tuple(skipped))
 
 
 def quiet_context(

@@ -82,6 +82,7 @@ CASES: Dict[str, Case] = {
         "fix_profile",
     ),
     "two_items_one_path": Case("give each of the two a `path` of its own that ends in a file name"),
+    "two_variants": Case("change their `when` so that on every instance one of them holds at most"),
     "patterns": Case(
         "correct `include` and `exclude`: they are compared with paths such as `unet/model.safetensors`"
     ),
@@ -117,6 +118,67 @@ CASES: Dict[str, Case] = {
         "the object is not public, or is not there: check its name and make it public, or list a secret with an access "
         "token whose `hosts:` names the URL's host in the profile",
         "fix_profile",
+    ),
+    # -- buckets
+    "bucket_key": Case(
+        "check the key: it is taken as it stands, with its case, and nothing in it is escaped; `{url}` in the profile",
+        "fix_profile",
+    ),
+    "bucket_name": Case(
+        "check the bucket's name, and its `endpoint` under `buckets:` of the profile where it is not Amazon's",
+        "fix_profile",
+    ),
+    "bucket_access_key": Case(
+        "the store does not know the access key of `{bucket}`: check its value, and `endpoint` under `buckets:`",
+        "fix_credentials",
+    ),
+    "bucket_secret_key": Case(
+        "the secret key of `{bucket}` does not fit its access key: check the value, then the same command again",
+        "fix_credentials",
+    ),
+    "bucket_token": Case(
+        "the session of the keys of `{bucket}` is over: log in again (`aws sso login`), or set a new session token, then "
+        "the same command again",
+        "fix_credentials",
+    ),
+    "bucket_clock": Case(
+        "set the clock of the machine that signs, which is the one where you type: `timedatectl` says whether it is "
+        "synchronised; then the same command again",
+        "fix_credentials",
+    ),
+    "bucket_region": Case(
+        "write `region: {region}` for `{bucket}` under `buckets:` of the profile", "fix_profile"
+    ),
+    "bucket_region_unknown": Case(
+        "write the region of `{bucket}` under `buckets:` of the profile: the store's page of the bucket has it",
+        "fix_profile",
+    ),
+    "bucket_denied": Case(
+        "give the keys of `{bucket}` the right to read it (`s3:GetObject`, and `s3:ListBucket` for a prefix), or name others "
+        "under `buckets:` of the profile",
+        "fix_credentials",
+    ),
+    "bucket_not_public": Case(
+        "the bucket is not public: name the secrets with its keys under `buckets:` of the profile, as `access_key` and "
+        "`secret_key`",
+        "fix_credentials",
+    ),
+    "bucket_archived": Case("restore the object from its archive class first: `aws s3api restore-object`"),
+    "bucket_empty": Case(
+        "nothing there is wanted: check the prefix, which ends in `/`, and `include` and `exclude`, which are compared with "
+        "whole keys",
+        "fix_profile",
+    ),
+    "bucket_keys_unset": Case(
+        "set {names} in your environment, then the same command again", "fix_credentials"
+    ),
+    "bucket_unsigned": Case(
+        "`provision up` signs it where the keys of its bucket are; a newer provision than the run's may be needed",
+        "retry",
+    ),
+    "sign_again": Case(
+        "`provision attach {run}` on a machine that has the keys of the bucket signs a new address, and the file goes on",
+        "retry",
     ),
     # -- the disk
     "more_room": Case("rent an instance with at least {more} more, or free as much"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
+from .buckets import MAX_ASKED, MAX_URL_CHARS
 from .cases import MAX_PARTICULARS
 from .failures import hint_of
 from .parsing import bounded
@@ -274,6 +275,17 @@ class DeadlineAtRisk(Body):
 @dataclass(frozen=True)
 class SecretsNeeded(Body):
     names: Tuple[str, ...] = bounded(max_entries=256, **_SHORT)
+
+
+@dataclass(frozen=True)
+class SourcesNeeded(Body):
+    urls: Tuple[str, ...] = bounded(max_entries=MAX_ASKED, max_chars=MAX_URL_CHARS)
+    request: str = bounded(max_chars=64)
+
+
+@dataclass(frozen=True)
+class SourcesGiven(Body):
+    count: Optional[int] = _field(**_COUNT)
 
 
 @dataclass(frozen=True)

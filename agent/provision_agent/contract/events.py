@@ -53,6 +53,8 @@ from .event_bodies import (
     ServiceReady,
     ServiceRestarted,
     ServiceStarted,
+    SourcesGiven,
+    SourcesNeeded,
     Step,
     StepFailed,
     StepFinished,
@@ -137,6 +139,12 @@ EVENTS: Dict[str, EventType] = {
         DeadlineAtRisk, AGENT, "At this speed the downloads end after the deadline."
     ),
     "secrets_needed": EventType(SecretsNeeded, BOTH, "Secrets that are not set."),
+    "sources_needed": EventType(
+        SourcesNeeded,
+        AGENT,
+        "Signed addresses do not work any more: whoever has the buckets' keys signs new ones.",
+    ),
+    "sources_given": EventType(SourcesGiven, AGENT, "New signed addresses have come."),
     "secret_found": EventType(
         SecretFound, AGENT, "A secret's value stands in a file that the run left; the verdict stays."
     ),
@@ -195,7 +203,7 @@ _of_items(
     retried=(ItemRetried, "The same repository is tried again."),
     finished=(RepoFinished, "The wanted commit is checked out."),
     failed=(ItemFailed, "The wanted commit cannot be had."),
-    skipped=(ItemSkipped, "The wanted commit is there already."),
+    skipped=(ItemSkipped, "The wanted commit is there already, or the repository is not wanted here."),
 )
 _of_items(
     "package",
@@ -204,7 +212,7 @@ _of_items(
     retried=(ItemRetried, "The installation is tried again."),
     finished=(ItemFinished, "It is installed."),
     failed=(ItemFailed, "It cannot be installed."),
-    skipped=(ItemSkipped, "It is there already."),
+    skipped=(ItemSkipped, "It is there already, or is not wanted here."),
 )
 _of_items(
     "file",
@@ -250,6 +258,8 @@ for _kind in GROUPS:
             failed=(ItemFailed, f"A {_kind} of the profile failed."),
             skipped=(ItemSkipped, f"A {_kind} of the profile is done already, or is not wanted here."),
         )
+    elif f"{_kind}_skipped" not in EVENTS:
+        _of_items(_kind, skipped=(ItemSkipped, f"A {_kind} of the profile is not wanted here."))
 
 
 def _wanted_time(value: str) -> str:

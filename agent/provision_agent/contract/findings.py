@@ -17,6 +17,13 @@ from .version import FORMAT
 # -- facts
 
 
+_SOLD_GIB = (
+    *(2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 18, 20, 22, 24, 32, 40, 48, 64, 71, 80, 94, 96, 128, 141, 144, 180),
+    *(192, 288),
+)
+"""Memory of NVIDIA's cards and of their slices, as they are sold."""
+
+
 @dataclass(frozen=True)
 class Gpu:
     """One card."""
@@ -24,6 +31,13 @@ class Gpu:
     name: str = bounded("", max_chars=256)
     compute_capability: Optional[str] = bounded(None, max_chars=16)
     memory_bytes: Optional[int] = _bytes()
+
+    @property
+    def nominal_bytes(self) -> int:
+        """The memory that it is sold with: drivers keep up to 7 % of it. 0: not known."""
+        found = self.memory_bytes or 0
+        sizes = (gib << 30 for gib in _SOLD_GIB)
+        return next((size for size in sizes if 0.92 * size <= found <= size), found)
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,30 @@ class PackageTold:
 
 
 @dataclass(frozen=True)
+class SkippedTold:
+    """An item that is not wanted on this instance, by its place in the plan's list of its step, and why."""
+
+    step: str = bounded(max_chars=64)
+    number: int = bounded(low=0)
+    key: str = bounded(max_chars=8192)
+    item: str = _path()
+    level: str = bounded(one_of=LEVELS)
+    reason: str = bounded()
+
+
+@dataclass(frozen=True)
+class ClashTold:
+    """Items that are all wanted on this instance although there can be one only."""
+
+    step: str = bounded(max_chars=64)
+    numbers: Tuple[int, ...] = bounded()
+    key: str = bounded(max_chars=8192)
+    item: str = _path()
+    level: str = bounded(one_of=LEVELS)
+    message: str = bounded()
+
+
+@dataclass(frozen=True)
 class Standing:
     """The instance as it stands, and what of the plan it has."""
 
@@ -197,7 +235,7 @@ class Standing:
     """`Facts` reads what is relied on."""
     unix: float = _seconds()
     present: Tuple[Present, ...] = bounded()
-    """In the order of the plan's downloads, as `unmet`: why the item's `when` does not hold."""
+    """In the order of the plan's downloads, as `unmet`: why the item is not wanted."""
     unmet: Tuple[Optional[str], ...] = bounded()
     commits: Tuple[str, ...] = bounded()
     """What is checked out, in the order of the plan's repos; empty where nothing is."""
@@ -206,6 +244,9 @@ class Standing:
     """Version by name of what the plan's environment holds; empty where there is none."""
     packages: Tuple[PackageTold, ...] = ()
     """In the order of the layers; empty where the indexes were not asked."""
+    skipped: Tuple[SkippedTold, ...] = ()
+    """Of every step, what is not wanted here."""
+    clashes: Tuple[ClashTold, ...] = ()
 
 
 def read_sources(data: Mapping[str, object]) -> "Tuple[SourcesAnswer, Optional[Standing]]":

@@ -11,6 +11,7 @@ import math
 from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
+from .buckets import MAX_SIGNED, SignedSource
 from .cases import MAX_PARTICULARS
 from .events import UnknownFormatError
 from .failures import hint_of
@@ -47,6 +48,10 @@ def _plan(default: Any = MISSING) -> Any:
 
 def _names() -> Any:
     return bounded((), max_entries=MAX_SECRETS, max_chars=256)
+
+
+def signed_field() -> Any:
+    return bounded((), max_entries=MAX_SIGNED)
 
 
 def _class() -> Any:
@@ -111,6 +116,8 @@ class StartRequest:
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
     """Secrets that are set on the other side and held back there until a host refuses to serve without them."""
+    signed: Tuple[SignedSource, ...] = signed_field()
+    """Addresses in buckets, signed there: in memory and on stdin only."""
     labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
     started_unix: Optional[float] = _seconds(None)
     replace: bool = False
@@ -257,9 +264,10 @@ class PruneAnswer:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """Run the checks of this plan, now."""
+    """Run the checks of this plan, now. `offered`: names of secrets that are set where it is asked."""
 
     plan: Json = _plan()
+    offered: Tuple[str, ...] = _names()
 
 
 @dataclass(frozen=True)
@@ -281,11 +289,21 @@ class CheckFailed:
 
 
 @dataclass(frozen=True)
+class CheckSkipped:
+    """A check that is not wanted on this instance, and why."""
+
+    item: str = _path()
+    level: str = bounded(one_of=LEVELS)
+    reason: str = bounded()
+
+
+@dataclass(frozen=True)
 class VerifyAnswer:
     """The names of the checks that hold, and the others."""
 
     passed: Tuple[str, ...] = bounded()
     failed: Tuple[CheckFailed, ...] = bounded()
+    skipped: Tuple[CheckSkipped, ...] = ()
     format: int = FORMAT
 
 
@@ -319,6 +337,7 @@ class SourcesRequest:
     plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
+    signed: Tuple[SignedSource, ...] = signed_field()
     is_instance: bool = False
     packages: bool = False
     measure: bool = False
@@ -335,6 +354,7 @@ class AuditRequest:
     plan: Json = _plan()
     secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = _names()
+    signed: Tuple[SignedSource, ...] = signed_field()
     is_quick: bool = False
     distrust: bool = False
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar
-from urllib.parse import unquote
+from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 from .parsing import ParseError, bounded, parse, to_json
 from .plan_files import Upload
@@ -21,6 +19,7 @@ from .plan_json import expand, map_strings, without_defaults
 from .plan_packages import LockedEnvironment, PackageIndex
 from .plan_parts import (
     MAX_CONTENT_CHARS,
+    AptPackages,
     Basic,
     HeaderSecret,
     Item,
@@ -34,13 +33,14 @@ from .plan_parts import (
     argv_field,
     bytes_field,
     count_field,
+    download_key,
     environment_field,
-    item_key,
     level_field,
     seconds_field,
+    title_of,
 )
 from .redaction import public_url
-from .source_kinds import own_limits
+from .source_kinds import means_many_files, own_limits
 from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
@@ -53,24 +53,6 @@ class Substitute:
 
     url: str
     path: str
-
-
-class HubRepository(NamedTuple):
-    """A whole repository of a model hub, or a `folder` of it (empty, or with a ``/`` at its end)."""
-
-    repo: str
-    revision: str
-    folder: str
-
-
-def repository_of(url: str) -> Optional[HubRepository]:
-    """The repository that *url* means: ``hf://OWNER/REPO[@REV]``, perhaps with a folder; None for a file's URL."""
-    found = re.fullmatch(r"hf://((?:datasets/|spaces/)?[^/@]+/[^/@]+)(?:@([^/]+))?(?:/|/(.+/))?", url)
-    return HubRepository(found[1], unquote(found[2] or "main"), unquote(found[3] or "")) if found else None
-
-
-download_key = item_key
-"""The identity of a download: its path; of one that takes its server's name, its folder and a digest of its URL."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +111,12 @@ class Layer:
     packages: Tuple[str, ...] = ()
     torch: Optional[Torch] = None
     requirements: Optional[str] = None
+    when: Optional[When] = None
+
+    @property
+    def title(self) -> str:
+        """What it is called in events."""
+        return "torch" if self.torch is not None else self.requirements or title_of(self.packages)
 
 
 @dataclass(frozen=True)
@@ -162,6 +150,7 @@ class Repo(Placed):
     submodules: bool = False
     install: Optional[str] = None
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +161,7 @@ class File(Placed):
     content: str = bounded(max_chars=MAX_CONTENT_CHARS)
     mode: str = bounded("0644", pattern="[0-7]{3,4}")
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +175,7 @@ class Command(Named):
     secrets: Tuple[str, ...] = ()
     timeout_s: float = seconds_field(600.0)
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -204,6 +195,7 @@ class Check(Named):
     nodes: Tuple[str, ...] = ()
     models: Tuple[str, ...] = ()
     level: str = level_field()
+    when: Optional[When] = None
 
 
 @dataclass(frozen=True)
@@ -245,6 +237,7 @@ class Service(Named):
     on_start_failure: Optional[Hook] = None
     """Run once, when its first start failed, before the second."""
     level: str = level_field()
+    when: Optional[When] = None
 
 
 class _Known(NamedTuple):
@@ -272,7 +265,7 @@ class Plan:
     repair: bool = False
     limits: Limits = Limits()
     secrets: Tuple[SecretRule, ...] = ()
-    apt: Tuple[str, ...] = ()
+    apt: Tuple[Union[str, AptPackages], ...] = ()
     python: Optional[Python] = None
     repos: Tuple[Repo, ...] = ()
     uploads: Tuple[Upload, ...] = ()
@@ -323,6 +316,11 @@ class Plan:
         """
         return [item for item in items if item.level in levels] if step in self.steps else []
 
+    @property
+    def system_packages(self) -> Tuple[str, ...]:
+        """The names of `apt` that no condition holds back."""
+        return tuple(entry for entry in self.apt if isinstance(entry, str))
+
     def knows(self, key: str) -> bool:
         """Whether an item with this key is one of the plan's, or one that its items bring with them."""
         known = self._known
@@ -335,15 +333,14 @@ class Plan:
     @cached_property
     def _known(self) -> _Known:
         keys = {item.key for step in STEP_NAMES for item in self.items(step)}
-        keys.update(f"apt:{name}" for name in self.apt)
+        for entry in self.apt:
+            keys.update(f"apt:{name}" for name in ((entry,) if isinstance(entry, str) else entry.packages))
         for repo in self.repos:
             keys.update(f"{repo.path}/{name}" for name in (repo.install, "__init__.py"))
         return _Known(
             frozenset(keys),
             tuple(key.partition("${")[0] for key in keys if "${" in key),
-            frozenset(
-                item.key.rpartition("#")[2] for item in self.downloads if repository_of(item.url) is not None
-            ),
+            frozenset(item.key.rpartition("#")[2] for item in self.downloads if means_many_files(item.url)),
         )
 
     def work(self) -> Dict[str, object]:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Optional, Sequence, Tuple
 
 from .parsing import bounded
-from .plan_parts import When, item_key, level_field
+from .plan_parts import When, download_key, level_field
 
 MAX_PATTERNS = 1000
 
@@ -30,7 +30,7 @@ class Upload:
     @property
     def key(self) -> str:
         """Which item it is, among all that are sent: its path; of a folder, with what goes there."""
-        return item_key(self.path, self.from_)
+        return download_key(self.path, self.from_)
 
     @property
     def label(self) -> str:

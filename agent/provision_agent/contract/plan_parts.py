@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import MISSING, dataclass
-from typing import Any, Dict, Optional, Protocol, Tuple
+import re
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Dict, List, NamedTuple, Optional, Protocol, Tuple
+from urllib.parse import unquote
 
 from .parsing import ParseError, bounded
 from .steps import LEVELS
@@ -42,12 +44,26 @@ def environment_field() -> Any:
     return bounded(factory=dict, max_chars=MAX_CONTENT_CHARS)
 
 
-def item_key(path: str, source: str) -> str:
-    """The identity of an item that comes from somewhere: its final *path*, or its folder (a *path* that ends in ``/``) and its source.
+class HubRepository(NamedTuple):
+    """A whole repository of a model hub, or a `folder` of it (empty, or with a ``/`` at its end)."""
+
+    repo: str
+    revision: str
+    folder: str
+
+
+def repository_of(url: str) -> Optional[HubRepository]:
+    """The repository that *url* means: ``hf://OWNER/REPO[@REV]``, perhaps with a folder; None for a file's URL."""
+    found = re.fullmatch(r"hf://((?:datasets/|spaces/)?[^/@]+/[^/@]+)(?:@([^/]+))?(?:/|/(.+/))?", url)
+    return HubRepository(found[1], unquote(found[2] or "main"), unquote(found[3] or "")) if found else None
+
+
+def download_key(path: str, url: str) -> str:
+    """The identity of a download: its final *path*, or its folder (a *path* that ends in ``/``) and its source.
 
     The source counts as a digest, since a URL may hold what opens a door.
     """
-    return path if not path.endswith("/") else f"{path}#{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+    return path if not path.endswith("/") else f"{path}#{hashlib.sha256(url.encode()).hexdigest()[:16]}"
 
 
 class PlanFormatError(ParseError):
@@ -60,6 +76,10 @@ class Item(Protocol):
     @property
     def level(self) -> str:
         """One of `LEVELS`."""
+
+    @property
+    def when(self) -> "Optional[When]":
+        """Where it is wanted; None: everywhere."""
 
     @property
     def key(self) -> str:
@@ -86,6 +106,13 @@ class Placed:
     def key(self) -> str:
         """Which item it is, among all of its step."""
         return self.path
+
+
+def title_of(packages: Tuple[str, ...]) -> str:
+    """What a layer of *packages* is called in events: the names of the first, without its options and URLs."""
+    found = (re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*(?!.*://)", line.partition("@")[0]) for line in packages)
+    names = list(dict.fromkeys(re.sub(r"[-_.]+", "-", each[0]).lower() for each in found if each is not None))
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)
@@ -140,6 +167,9 @@ class SecretRule:
     """No profile asked for it: its value stays with the user until a host refuses to serve without it."""
 
 
+OPERATORS = (">=", ">", "<=", "<", "==", "!=")
+
+
 @dataclass(frozen=True)
 class HeaderSecret:
     """The secret whose value a header has."""
@@ -157,10 +187,20 @@ class Basic:
 
 @dataclass(frozen=True)
 class Bound:
-    """A condition such as ``>=24GiB``. `op` is one of ``>= > <= < ==``."""
+    """A condition such as ``>=24GiB``."""
 
-    op: str = bounded(one_of=(">=", ">", "<=", "<", "=="))
+    op: str = bounded(one_of=OPERATORS)
     value_bytes: int = bytes_field(MISSING)
+    also: Tuple["Bound", ...] = bounded((), max_entries=16)
+    """Others of the same fact that must hold, too."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A condition such as ``>=8.9``, of a version or a number. It is compared as far as it is written."""
+
+    op: str = bounded(one_of=OPERATORS)
+    value: str = bounded(pattern=r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}")
 
 
 @dataclass(frozen=True)
@@ -170,3 +210,42 @@ class When:
     gpu_memory: Optional[Bound] = None
     secret: Optional[str] = None
     disk_free: Optional[Bound] = None
+    gpu_capability: Tuple[Compared, ...] = bounded((), max_entries=16)
+    gpu_count: Tuple[Compared, ...] = bounded((), max_entries=16)
+    gpu_name: Tuple[str, ...] = bounded((), max_entries=16, max_chars=256)
+    python: Tuple[Compared, ...] = bounded((), max_entries=16)
+
+    def told(self) -> List[str]:
+        """Each condition as people write it."""
+        texts: List[str] = []
+        for fact in fields(self):
+            value = getattr(self, fact.name)
+            values = value if isinstance(value, tuple) else () if value is None else (value,)
+            texts += [f"{fact.name} {text}" for each in values for text in _texts_of(each)]
+        return texts
+
+    def text(self) -> str:
+        """All conditions in one line."""
+        return ", ".join(self.told())
+
+
+@dataclass(frozen=True)
+class AptPackages:
+    """Packages of the system that are wanted where their condition holds."""
+
+    packages: Tuple[str, ...]
+    when: Optional[When] = None
+
+
+def gib_text(size_bytes: int) -> str:
+    """A size as conditions give it."""
+    return f"{size_bytes / 2**30:.4g} GiB"
+
+
+def _texts_of(condition: object) -> List[str]:
+    if isinstance(condition, Bound):
+        bounds = (condition, *condition.also)
+        return [f"{each.op} {gib_text(each.value_bytes)}" for each in bounds]
+    if isinstance(condition, Compared):
+        return [f"{condition.op} {condition.value}"]
+    return [str(condition)]

@@ -167,13 +167,24 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
         forms=(
             Form(
                 "gs://",
-                r"gs://[a-z0-9][a-z0-9._-]+/[^/].*",
-                "`gs://BUCKET/KEY`, a public object of Google Cloud Storage",
+                r"gs://[a-z0-9][a-z0-9._-]+/([^/].*)?",
+                "`gs://BUCKET/KEY`, an object of Google Cloud Storage, or `gs://BUCKET/PREFIX/` for all below it",
+                many=r"gs://[^/]+/(.*/)?",
             ),
         ),
         hosts=(Host("storage.googleapis.com"),),
         endpoint_variable="STORAGE_EMULATOR_HOST",
         offers=Offers(login=_OWN, ranges="yes"),
+    ),
+    "s3": SourceKind(
+        forms=(
+            Form(
+                "s3://",
+                r"s3://[A-Za-z0-9][A-Za-z0-9._-]+/([^/].*)?",
+                "`s3://BUCKET/KEY`, an object of any S3 store, or `s3://BUCKET/PREFIX/` for all below it",
+                many=r"s3://[^/]+/(.*/)?",
+            ),
+        ),
     ),
 }
 """Every kind, by name; `downloads/sources/` has a module of that name for each."""

@@ -4,7 +4,7 @@
 """
 
 from .preflight import Preflight
-from .queue import Downloads, Result
+from .queue import Downloads, Line, Result
 from .sources.lookup import Answer, Sources
 
-__all__ = ["Answer", "Downloads", "Preflight", "Result", "Sources"]
+__all__ = ["Answer", "Downloads", "Line", "Preflight", "Result", "Sources"]

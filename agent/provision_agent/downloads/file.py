@@ -15,7 +15,7 @@ from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
 from ..contract.steps import LEVELS, SIZE_ONLY, VERIFIED
 from ..run.context import Context
-from . import existing, landing, place, same_name
+from . import existing, landing, place, renewal, same_name
 from .engine.hasher import Hasher
 from .engine.part_file import Identity, PartFile
 from .engine.pool import Pool
@@ -219,7 +219,7 @@ class Fetch:
         if source.answer is not None:
             answer, source.answer = source.answer, None
             return answer
-        self._allowance.await_host(source.host, self.report)
+        renewal.await_turn(source, self._allowance, self._context, self.report)
         with self._hosts.lookups(source.host):
             answer = self._access.ask(
                 source.url,

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
@@ -45,17 +45,46 @@ class Result:
     level: str
 
 
-class Downloads:
-    """Fetches *items*. Call `preflight` (if wanted), `start`, `wait`, and `stop` in every case."""
+class Line(NamedTuple):
+    """What all files of a run share, whatever they are for: the connections, and what is known of hosts and line."""
 
-    def __init__(self, items: Sequence[Download], limits: Limits, context: Context, sources: Sources) -> None:
+    access: Sources
+    hosts: Hosts
+    tuner: Tuner
+    pool: Pool
+
+    @classmethod
+    def of(cls, limits: Limits, sources: Sources) -> Line:
+        """A new one."""
+        hosts, tuner = Hosts(limits.hosts), Tuner(limits.files, limits.connections)
+        return cls(sources, hosts, tuner, Pool(sources, hosts, Rate(limits.rate_bytes_per_s), tuner))
+
+
+class Downloads:
+    """Fetches *items*. Call `preflight` (if wanted), `start`, `wait`, and `stop` in every case.
+
+    Args:
+        line: Of other downloads of the run, which these go beside: they end when that line's owner is stopped, or when
+            their own context is over. None: they have one of their own.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Download],
+        limits: Limits,
+        context: Context,
+        sources: Sources,
+        *,
+        line: Optional[Line] = None,
+    ) -> None:
         self._context = context
         self._limits = limits
-        self._access = sources
-        self._idle = sources.idle = IdleConnections()
-        self._hosts = Hosts(limits.hosts)
-        self._tuner = Tuner(limits.files, limits.connections)
-        self._pool = Pool(sources, self._hosts, Rate(limits.rate_bytes_per_s), self._tuner)
+        self._is_guest = line is not None
+        if line is None:
+            sources.idle = IdleConnections()
+            line = Line.of(limits, sources)
+        self.line = line
+        self._access, self._hosts, self._tuner, self._pool = line
         self._results: Dict[str, Result] = {}
         self._changed = threading.Condition()
         self._drivers: List[threading.Thread] = []
@@ -68,9 +97,9 @@ class Downloads:
         """No more will come to those that wait."""
         self._fetches: Dict[str, Fetch] = {}
         self._names = Names(context.workspace)
-        shared = Shared(context, sources, self._hosts, self._pool, self._names)
+        shared = Shared(context, self._access, self._hosts, self._pool, self._names)
         for order, item in enumerate(items):
-            sources.add(item)
+            self._access.add(item)
             if item.key not in self._fetches:
                 self._fetches[item.key] = Fetch(item, shared, order=order)
 
@@ -142,14 +171,21 @@ class Downloads:
                 found[key] = Result("failed", failure, fetch.bytes_downloaded, fetch.item.level)
         return found
 
+    @property
+    def bytes_downloaded(self) -> int:
+        """What came over the network so far."""
+        return sum(fetch.bytes_downloaded for fetch in self._fetches.values())
+
     def stop(self) -> None:
         """End everything that still goes on; parts and journals stay for the next run."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify_all()
             drivers = list(self._drivers)
-        self._pool.stop(within_s=STOP_WITHIN_S)
-        self._idle.close()
+        if not self._is_guest:
+            self._pool.stop(within_s=STOP_WITHIN_S)
+            if self._access.idle is not None:
+                self._access.idle.close()
         end = time.monotonic() + STOP_WITHIN_S
         for driver in drivers:
             driver.join(max(0.0, end - time.monotonic()))

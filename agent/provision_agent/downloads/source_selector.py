@@ -15,8 +15,9 @@ from ..contract.plan import Download
 from ..contract.retry import Schedule
 from ..run.context import Report
 from ..run.outages import Outages, tried
-from .engine.transfer import Changed, Expired, Unranged
+from .engine.transfer import Changed, Unranged
 from .hosts import Hosts
+from .http.errors import Expired
 from .http.transport import origin_of
 from .sources import addresses
 from .sources.lookup import Answer

@@ -48,6 +48,9 @@ class Context:
     """Which servers cannot be reached now: all steps share their waits."""
     said: Dict[str, object] = field(default_factory=dict, repr=False)
     """Warnings that are given once in a run."""
+    ask_for: Callable[[str], None] = lambda url: None
+    """Ask whoever signs for a new address of a URL, until `give_up` of the same."""
+    give_up: Callable[[str], None] = lambda url: None
     kill_holders: bool = False
     """The user asked for it: end the processes that keep a folder from being deleted, instead of naming them only."""
 

@@ -150,6 +150,10 @@ _RENDERERS: Dict[str, Callable[[Fields], str]] = {
         f"⏳ service {event['item']} waits for its start{_prompts(event)}: {event.get('reason')}"
     ),
     "secrets_needed": lambda event: f"⚠️ secrets that are not set: {', '.join(_texts(event['names']))}",
+    "sources_needed": lambda event: (
+        f"🔑 {len(_texts(event['urls']))} signed addresses do not work any more: new ones are asked for"
+    ),
+    "sources_given": lambda event: f"🔑 {event['count']} new signed addresses have come",
     "deadline_at_risk": lambda event: (
         f"⚠️ Deadline at risk: {_number(event, 'needed_s'):.0f}s of downloads left at this speed, {_number(event, 'remaining_s'):.0f}s of time"
     ),

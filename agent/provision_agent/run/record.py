@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Dict, Optional, Tuple
 
-from ..contract.messages import MAX_MESSAGE_BYTES, MAX_SECRETS, RunFiles, RunPlace
+from ..contract.buckets import SignedSource
+from ..contract.messages import MAX_MESSAGE_BYTES, MAX_SECRETS, RunFiles, RunPlace, signed_field
 from ..contract.parsing import ParseError, bounded, parse, read_object, to_json
 from ..contract.plan import Plan
 from ..contract.plan_parts import MAX_WAIT_S
@@ -55,6 +56,8 @@ class Handed:
     secrets: Dict[str, str] = bounded(max_entries=MAX_SECRETS)
     offered: Tuple[str, ...] = bounded((), max_entries=MAX_SECRETS, max_chars=256)
     """Names of those that are set where the run was ordered, and held back there until they are needed."""
+    signed: Tuple[SignedSource, ...] = signed_field()
+    """Addresses in buckets, signed where the keys are."""
 
     def to_line(self) -> bytes:
         """As the other process reads it."""

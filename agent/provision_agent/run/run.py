@@ -14,27 +14,29 @@ import threading
 import traceback
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ..contract.buckets import SignedSource
 from ..contract.failures import Failure
 from ..contract.messages import read_message
 from ..contract.parsing import to_json
 from ..contract.plan import Download, Plan
 from ..contract.redaction import public_url
-from ..contract.steps import STEP_NAMES
+from ..contract.steps import STEP_NAMES, STEPS
 from ..downloads import Downloads, Sources
 from ..downloads.preflight import Preflight
 from ..downloads.sources import repositories
+from ..downloads.sources.signed import SIGNED
 from ..host import facts
 from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
 from ..steps.uploads import Uploads
-from . import late_secrets, log_lines, secret_search
-from .conditions import unmet
+from . import conditions, late_secrets, late_sources, log_lines, secret_search
 from .context import Context
 from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
+from .late_sources import LateSources
 from .outages import Outages
 from .record import Handed, read_plan, read_record
 from .service_runner import Services
@@ -104,6 +106,10 @@ class Run:
         self._facts: Mapping[str, object] = {}
         self._secrets = dict(handed.secrets)
         """Those of the context: others may come while it goes on."""
+        self._take_signed(handed.signed)
+        late = LateSources(
+            late_sources.pipe_of(workspace, run_id), journal.event, self._take_signed, self._is_ending
+        )
         self._changes = Changes(workspace.root, journal.event)
         self._context = Context(
             workspace=workspace.root,
@@ -120,12 +126,13 @@ class Run:
             offered=frozenset(handed.offered),
             outages=Outages(plan.limits.patience_s),
             kill_holders=kill_holders,
+            ask_for=late.want,
+            give_up=late.give_up,
         )
         self._tally = Tally(journal.event)
-        self._items = Items(plan, self._context, self._tally, self._changes, self._is_over)
-        self._services = Services(plan, self._context, self._tally, self._items, self._changes, self._is_over)
-        self._uploads = Uploads(plan, self._context, self._tally)
+        self._uploads: Optional[Uploads] = None
         self._downloads: Optional[Downloads] = None
+        self._items: Optional[Items] = None
 
     def end_early(self, verdict: str) -> None:
         """Let everything stop soon; the first reason counts."""
@@ -133,6 +140,14 @@ class Run:
             if self._early_verdict is None:
                 self._early_verdict = verdict
         self._context.cancelled.set()
+
+    def _take_signed(self, sources: Sequence[SignedSource]) -> None:
+        """Use the addresses of *sources*, and show no part of them that opens a door."""
+        SIGNED.take(sources)
+        self._journal.hide(SIGNED.hidden)
+
+    def _is_ending(self) -> bool:
+        return self._context.is_over()
 
     def warn_once(self, message: str) -> None:
         """Report a warning, unless that was done."""
@@ -143,6 +158,7 @@ class Run:
         pulse = Pulse(self._journal, self._clock, self._is_over)
         try:
             self._report_state()
+            self._select()
             if self._preflight():
                 self._work()
         except Exception as error:
@@ -150,6 +166,8 @@ class Run:
             self._tally.fail("run", "run", "critical", Failure("bug", f"{type(error).__name__}: {error}"))
         finally:
             pulse.stop()
+            if self._items is not None:
+                self._items.close()
             if self._downloads is not None:
                 self._downloads.stop()
                 self._settle_downloads()
@@ -158,7 +176,8 @@ class Run:
         verdict = self._early_verdict or self._tally.verdict(self._has_critical())
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
-        secret_search.tell(self._workspace, self._context.run_id, self._journal, self._context.secrets)
+        hidden = {**self._context.secrets, **SIGNED.hidden}
+        secret_search.tell(self._workspace, self._context.run_id, self._journal, hidden)
         self._journal.event(
             "run_finished",
             verdict=verdict,
@@ -191,13 +210,30 @@ class Run:
             self._journal.event("secrets_needed", names=missing)
         self._facts = facts.find_facts(self._context.workspace)
         self._journal.event("facts_found", facts=self._facts)
-        self._uploads.start(self._facts)
+
+    def _select(self) -> None:
+        """From here on the plan is what is wanted on this instance."""
+        ordered = self._plan.uploads
+        chosen = conditions.select(self._plan, self._facts, self._context)
+        self._plan = chosen.plan
+        for skipped in chosen.skipped:
+            kind = STEPS[skipped.step].kind
+            names = {"item": skipped.item, "key": skipped.key, "level": skipped.level}
+            self._journal.event(f"{kind}_skipped", **names, reason=skipped.reason)
+            self._tally.skip(skipped.step, skipped.key)
+        for clash in chosen.clashes:
+            kind = STEPS[clash.step].kind
+            names = {"item": clash.item, "key": clash.key, "level": clash.level}
+            failure = Failure("conflict", clash.message, case="two_variants")
+            self._journal.event(f"{kind}_failed", **names, **failure.as_fields())
+            self._tally.fail(clash.step, clash.key, clash.level, failure, is_reported=True)
+        wanted = self._plan.chosen("uploads", self._plan.uploads)
+        self._uploads = Uploads(ordered, wanted, self._context, self._tally)
+        self._uploads.start()
 
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
-        wanted = [
-            item for item in self._plan.chosen("downloads", self._plan.downloads) if self._is_wanted(item)
-        ]
+        wanted = self._plan.chosen("downloads", self._plan.downloads)
         files, unlisted, found = self._ask_sources(wanted)
         for item, failure in unlisted:
             about = {"item": item.label, "key": item.key, "level": item.level, "url": public_url(item.url)}
@@ -274,34 +310,31 @@ class Run:
         return {}
 
     def _selected_apt(self) -> Tuple[str, ...]:
-        return self._plan.apt if "apt" in self._plan.steps else ()
-
-    def _is_wanted(self, item: Download) -> bool:
-        reason = None if item.when is None else unmet(item.when, self._facts, self._context)
-        if reason is not None:
-            names = {"item": item.label, "key": item.key, "level": item.level}
-            self._journal.event("download_skipped", **names, reason=reason)
-            self._tally.skip("downloads", item.key)
-        return reason is None
+        return self._plan.system_packages if "apt" in self._plan.steps else ()
 
     # -- the rest
 
     def _work(self) -> None:
         assert self._downloads is not None
-        stages = Stages(self._plan, self._items, self._tally, self._downloads, self._uploads, self._is_over)
+        about = (self._context, self._tally)
+        items = self._items = Items(self._plan, *about, self._changes, self._is_over)
+        items.share(self._downloads.line)
+        services = Services(self._plan, *about, items, self._changes, self._is_over)
+        assert self._uploads is not None
+        stages = Stages(self._plan, items, self._tally, self._downloads, self._uploads, self._is_over)
         if stages.until_usable(self._facts):
             asks = any(
                 check.service for check in self._plan.chosen("checks", self._plan.checks, ("critical",))
             )
             if not asks:
                 self._say_validation()
-            self._services.start("usable", self._facts)
+            services.start("usable", self._facts)
             if asks:
                 self._say_validation()
             self._say_if_usable()
-        if not self._is_over() and stages.until_complete(self._services.restart_when_idle):
-            self._services.start("complete", self._facts)
-            self._services.finish()
+        if not self._is_over() and stages.until_complete(services.restart_when_idle):
+            services.start("complete", self._facts)
+            services.finish()
             stages.look_again()
             self._say_if_usable()
 
@@ -336,4 +369,5 @@ class Run:
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}
-        return sum(result.bytes_downloaded for result in results.values())
+        wheel_bytes = self._items.wheel_bytes if self._items is not None else 0
+        return sum(result.bytes_downloaded for result in results.values()) + wheel_bytes

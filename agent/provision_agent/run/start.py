@@ -214,7 +214,7 @@ def _launch(
         agent_argv("keep", workspace.root, run_id, str(lock.descriptor)),
         log_path=workspace.run_file(run_id, "agent.log"),
         directory=workspace.root,
-        stdin=Handed(order.secrets, order.offered).to_line(),
+        stdin=Handed(order.secrets, order.offered, order.signed).to_line(),
         keep_fds=(lock.descriptor,),
     )
     return _accepted(state, workspace, run_id, plan)

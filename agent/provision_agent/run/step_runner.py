@@ -19,15 +19,17 @@ from ..contract.failures import Failure
 from ..contract.plan import Check, Download, Plan, Python, Repo, Service
 from ..contract.plan_parts import Item
 from ..contract.steps import STEPS
-from ..downloads import existing
+from ..downloads import Line, existing
 from ..host import answers
 from ..services import judge, restarting
 from ..services.changes import Changes
 from ..steps import apt, nodes, orphans, repos
 from ..steps.progress import Progress
-from ..steps.python import packages, venv
+from ..steps.python import packages, venv, wheel_store
 from ..steps.python.imports import Ladder
+from ..steps.python.locked_install import LockedInstalls
 from ..steps.python.venv import Venv
+from ..steps.python.wheel_store import WheelStore
 from .context import Context
 from .tally import Tally
 
@@ -49,6 +51,7 @@ class Items:
         self._changes = changes
         self._is_over = is_over
         self._venv: Optional[Venv] = None
+        self._by_lock: Optional[LockedInstalls] = None
         self._ladder: Optional[Ladder] = None
         self._installs = threading.Lock()
         self._system_is_settled = threading.Event()
@@ -61,6 +64,25 @@ class Items:
         """The repositories, by path, that nobody changes any more."""
         self.importable: Set[str] = set()
         """The nodes, by path, that could be imported before their service was asked."""
+
+    def share(self, line: Line) -> None:
+        """Have wheels come by *line*, as the models of the run do."""
+        python = self._plan.python
+        if python is not None and "python" in self._plan.steps:
+            folder = os.path.join(self._context.workspace, wheel_store.FOLDER)
+            store = WheelStore(self._context, folder, limits=self._plan.limits, line=line)
+            self._by_lock = LockedInstalls(store, self._context)
+
+    def close(self) -> None:
+        """Nothing is installed any more."""
+        if self._by_lock is not None:
+            is_done = not self._is_over() and not self._tally.is_failed("python", "python")
+            self._by_lock.store.close(is_done=is_done)
+
+    @property
+    def wheel_bytes(self) -> int:
+        """What came over the network for packages."""
+        return 0 if self._by_lock is None else self._by_lock.store.bytes_downloaded
 
     @property
     def venv(self) -> Optional[Venv]:
@@ -75,7 +97,7 @@ class Items:
             checkouts: What goes on meanwhile; a layer of requirements waits for the repository that holds them.
         """
         orphans.end(self._context)
-        wanted = self._plan.apt if "apt" in self._plan.steps else ()
+        wanted = self._plan.system_packages if "apt" in self._plan.steps else ()
         if wanted:
             self.attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
             self._tally.finish("apt")
@@ -91,7 +113,12 @@ class Items:
             with self._installs:
                 self._ladder = Ladder(python, self._venv, self._context, found)
                 packages.install(
-                    python, self._venv, self._context, dict(found), reads_bytes=self._plan.repair
+                    python,
+                    self._venv,
+                    self._context,
+                    dict(found),
+                    reads_bytes=self._plan.repair,
+                    by_lock=self._by_lock,
                 )
 
         self.attempt("python", "python", "critical", "step", build)
@@ -107,7 +134,7 @@ class Items:
     def checkout(self, repo: Repo, found: Mapping[str, object]) -> bool:
         """True when the repository is there at its ref; git itself may have to be installed first."""
         orphans.end(self._context)
-        if not found.get("git") and "git" in self._plan.apt and "apt" in self._plan.steps:
+        if not found.get("git") and "git" in self._plan.system_packages and "apt" in self._plan.steps:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
         work = lambda: repos.checkout(repo, self._context, sets_aside=self._plan.repair)  # noqa: E731
@@ -133,7 +160,14 @@ class Items:
             path = os.path.join(self._context.workspace, item)
             with self._installs:
                 packages.install_requirements(
-                    path, made, self._context, python, item, repo.level, reads_bytes=self._plan.repair
+                    path,
+                    made,
+                    self._context,
+                    python,
+                    item,
+                    repo.level,
+                    reads_bytes=self._plan.repair,
+                    by_lock=self._by_lock,
                 )
 
         return self.attempt("repos", item, repo.level, "package", install)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Dict, Mapping, Optional
+from dataclasses import replace
+from typing import Dict, Optional, Sequence
 
 from ..contract.failures import Failure
-from ..contract.plan import Plan
 from ..contract.plan_files import Upload
 from ..contract.steps import VERIFIED
 from ..files.records import DONE, FAILED, LEFT, LISTED, PROGRESS, UploadLog, UploadTold, WantedItems
-from ..run.conditions import unmet
 from ..run.context import Context
 from ..run.tally import Tally
 from ..run.workspace import Workspace
@@ -32,14 +31,23 @@ NOBODY = (
 class Uploads:
     """The uploads of one run, as it does them; followed in a thread of their own."""
 
-    def __init__(self, plan: Plan, context: Context, tally: Tally) -> None:
+    def __init__(
+        self, ordered: Sequence[Upload], wanted: Sequence[Upload], context: Context, tally: Tally
+    ) -> None:
+        """Nothing happens before `start`.
+
+        Args:
+            ordered: All of the plan, as whoever ordered the run has it.
+            wanted: Those that the run does here.
+        """
         workspace = Workspace(context.workspace)
         self._context = context
         self._tally = tally
-        chosen = plan.chosen("uploads", plan.uploads)
-        self._items = {str(at): item for at, item in enumerate(plan.uploads) if item in chosen}
+        here = [replace(item, when=None) for item in wanted]
+        self._open: Dict[str, Upload] = {
+            str(at): item for at, item in enumerate(ordered) if replace(item, when=None) in here
+        }
         """By their position, as whoever sends them calls them."""
-        self._open: Dict[str, Upload] = {}
         self._started = time.monotonic()
         self._log = UploadLog.of(workspace, context.run_id)
         self._wanted = WantedItems(workspace, context.run_id)
@@ -48,15 +56,8 @@ class Uploads:
         self._heard_at = time.monotonic()
         self._is_waiting = False
 
-    def start(self, facts: Mapping[str, object]) -> None:
+    def start(self) -> None:
         """Say what is wanted here, and follow it from now on. Raises OSError."""
-        for position, item in self._items.items():
-            reason = None if item.when is None else unmet(item.when, facts, self._context)
-            if reason is None:
-                self._open[position] = item
-            else:
-                self._report("upload_skipped", item, reason=reason)
-                self._tally.skip("uploads", item.key)
         self._wanted.say(tuple(self._open))
         if self._open:
             self._tally.start("uploads")

@@ -164,7 +164,7 @@ def as_fields(problem: str) -> dict[str, object]:
 
 def counts(profile: Profile, plan: Plan, listings: Sequence[Listing] | None = None) -> Counts:
     """What *profile* asks for, in numbers; *listings* are its uploads, where somebody looked at them."""
-    from ..planning.estimate import items_of
+    from ..planning.steps import items_of
 
     levels = [getattr(item, "level", "") for step in plan.steps for item in items_of(plan, step)]
     sizes = [item.size_bytes for item in plan.downloads]

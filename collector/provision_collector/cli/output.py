@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -56,6 +58,19 @@ def say_table(table: Table, *, width: int | None = None) -> None:
     from rich.console import Console
 
     Console(markup=False, emoji=False, highlight=False, width=width).print(table)
+
+
+def draw(lines: Sequence[str]) -> None:
+    """Put *lines* in place of what the terminal on stdout shows; what does not fit is counted."""
+    from ..console.text import harmless, shortened
+
+    size = shutil.get_terminal_size()
+    room = list(lines)
+    if len(room) >= size.lines:
+        room[size.lines - 2 :] = [f"… and {len(lines) - size.lines + 2} more lines"]
+    clear_line, clear_below = "\x1b[K", "\x1b[J"
+    picture = "".join(f"{shortened(harmless(line), size.columns)}{clear_line}\n" for line in room)
+    _write(sys.stdout, f"\x1b[H{picture}{clear_below}")
 
 
 def shown(text: object) -> str:

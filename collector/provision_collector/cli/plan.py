@@ -182,7 +182,8 @@ def _sums(found: Estimate) -> Iterator[str]:
             sum(numbers) for numbers in zip(*((u.files, u.bytes) for u in found.uploads), strict=True)
         )
         yield _row("send", f"{size(bytes_)} in {counted(files, 'file')}, less what is there already")
-    yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{there}")
+    more = f", and up to {size(found.depends_bytes)} more as the instance is" if found.depends_bytes else ""
+    yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{more}{there}")
     for disk in found.disks:
         free = "" if disk.free_bytes is None else f", {size(disk.free_bytes)} free"
         yield _row(
@@ -225,6 +226,8 @@ def _troubles(found: Estimate) -> Iterator[str]:
         if upload.message:
             yield _row("missing", f"{upload.item}: {upload.message}")
     labels = {"fetch": "note", "partial": "note", "unavailable": "missing"}
+    for each in found.conditional:
+        yield _row(each.state, f"{each.step}: {each.item}: {each.message}")
     told = [
         (f"{labels.get(file.state, file.state)}: {file.message}", file.item)
         for file in found.files

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
 from provision_agent.contract.version import FORMAT
 
-from . import completing
+from . import completing, status_output
 from .options import Connection, configure_logging, connection_options, instance_of
-from .output import say_json, say_table, tell
+from .output import say, say_json, tell
+from .status_output import Shown
 
 if TYPE_CHECKING:
     from ..run.news import News
@@ -22,25 +22,35 @@ OLD_SHOWN = 5
 
 
 @click.command("status")
-@click.argument("run", shell_complete=completing.runs, required=False)
+@click.argument("run", required=False, shell_complete=completing.runs)
 @connection_options
+@click.option("--watch", "-w", "watches", is_flag=True, help="Show it anew every few seconds, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per run and line.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
-def command(*, run: str | None, connection: Connection, as_json: bool, verbose: bool) -> None:
-    """Show RUN, or every run that this machine knows; with --host all runs of that instance.
+def command(*, run: str | None, connection: Connection, watches: bool, as_json: bool, verbose: bool) -> None:
+    """Show RUN with its steps, files, checks, services and errors, or a line for every run that this machine knows.
 
-    Of a run whose end this machine has not seen, its instance is asked, all of them at once and for 3 seconds at most;
-    where it does not answer, what the mirrors say is shown, with its age. With --json each run comes with the
-    `scorecard` of its instance, where there is one: see `provision hosts scores`.
+    With --host the runs of that instance. Of a run whose end this machine has not seen, its instance is asked, all of
+    them at once and for 3 seconds at most; where it does not answer, what the mirrors say is shown, with its age. With
+    --json each run comes with the `scorecard` of its instance, where there is one: see `provision hosts scores`.
     """
     configure_logging(verbose)
-    rows = _remote(connection, run) if connection["host"] else _local(run)
-    if as_json:
-        for row in rows:
+
+    def rows() -> list[dict[str, object]]:
+        return _remote(connection, run) if connection["host"] else _local(run)
+
+    if watches:
+        status_output.watch(rows, is_one=run is not None, as_json=as_json)
+    elif as_json:
+        for row in rows():
             say_json(row)
     else:
-        _print_table(rows)
-        _say_what_is_old(rows)
+        found = rows()
+        for line in status_output.lines_of(found, is_one=run is not None):
+            say(line)
+        if not found:
+            tell("no runs are known; `provision up` makes one")
+        _say_what_is_old(found)
 
 
 def _remote(connection: Connection, run: str | None) -> list[dict[str, object]]:
@@ -64,22 +74,6 @@ def _remote(connection: Connection, run: str | None) -> list[dict[str, object]]:
     ]
 
 
-@dataclass(frozen=True)
-class _Shown:
-    """What the table counts of a run, whoever tells of it."""
-
-    run: str
-    state: str
-    errors: list[dict[str, object]]
-    downloads: dict[str, _Download] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Download:
-    state: str
-    bytes: int | None = None
-
-
 def _read_runs(data: Mapping[str, object]) -> list[dict[str, object]]:
     """The runs in an answer to `status`. Raises ParseError when one of them is none."""
     from provision_agent.contract.messages import StatusAnswer, read_answer
@@ -87,7 +81,7 @@ def _read_runs(data: Mapping[str, object]) -> list[dict[str, object]]:
 
     runs = read_answer(StatusAnswer, data).runs
     for found in runs:
-        parse(_Shown, found, "runs")
+        parse(Shown, found, "runs")
     return [_in_own_words(found) for found in runs]
 
 
@@ -195,44 +189,3 @@ def _from_mirror(record: RunRecord) -> dict[str, object]:
         workspace=record.workspace,
         started_unix=record.started_unix,
     )
-
-
-def _print_table(rows: list[dict[str, object]]) -> None:
-    import time
-
-    from provision_agent.contract.parsing import parse
-    from rich.table import Table
-
-    from ..console import harmless
-    from ..console.units import size
-
-    if not rows:
-        tell("no runs are known; `provision up` makes one")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("RUN", "HOST", "PROFILE", "STATE", "STARTED", "FILES", "BYTES", "ERRORS"):
-        table.add_column(heading, no_wrap=heading in ("RUN", "STATE"))
-    for row in rows:
-        shown = parse(_Shown, row, "runs")
-        downloads, unix = shown.downloads.values(), row.get("started_unix")
-        settled = sum(1 for item in downloads if item.state in ("done", "skipped"))
-        started = (
-            time.strftime("%m-%d %H:%M", time.localtime(unix))
-            if isinstance(unix, (int, float)) and unix
-            else ""
-        )
-        state = (
-            str(row["state"]) if row.get("is_alive", True) or row.get("verdict") else f"{row['state']} (dead)"
-        )
-        cells = (
-            row["run"],
-            row["host"],
-            row.get("profile") or row.get("name") or "",
-            state,
-            started,
-            f"{settled}/{len(downloads)}",
-            size(sum(item.bytes or 0 for item in downloads)),
-            str(len(shown.errors) or ""),
-        )
-        table.add_row(*(harmless(str(cell)) for cell in cells))
-    say_table(table)

@@ -111,7 +111,8 @@ def command(
         return start(
             instance,
             wanted.plan,
-            secrets=wanted.secrets,
+            secrets={**wanted.bucket_values, **wanted.secrets},
+            buckets=wanted.profile.buckets,
             labels=dict(labels),
             uploads=wanted.uploads,
             **options,

@@ -81,6 +81,7 @@ def command(
         {"event": "check_passed", "item": name, "level": levels[name]} for name in answer.passed
     ]
     events += [{"event": "check_failed", **to_json(_now(check))} for check in answer.failed]
+    events += [{"event": "check_skipped", **to_json(check)} for check in answer.skipped]
     events += [_item_failed(item, instance) for item in wrong]
     if as_json:
         for event in events:
@@ -170,6 +171,8 @@ def _print(events: list[dict[str, object]], count: int) -> None:
     for event in events:
         if event["event"] == "check_passed":
             say(harmless(f"ok      {event['level']:8}  {event['item']}"))
+        elif event["event"] == "check_skipped":
+            say(harmless(f"skipped {event['level']:8}  {event['item']}: {event['reason']}"))
         else:
             say(harmless(f"FAILED  {event['level']:8}  {event['item']}: {event['message']}"))
             say(harmless(f"        {'':8}  next: {event['hint']}"))

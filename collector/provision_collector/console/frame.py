@@ -83,7 +83,7 @@ def _time(progress: Progress) -> Text:
     text = Text(units.clock(progress.offset_s), style="bold")
     left_s = progress.deadline_left_s
     if left_s is not None and progress.state.verdict is None:
-        text.append(f" · {units.coarse(left_s)} left", style="dim" if left_s > 60 else "yellow")
+        text.append(f" · limit in {units.coarse(left_s)}", style="dim" if left_s > 60 else "yellow")
     return text
 
 

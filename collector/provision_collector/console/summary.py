@@ -13,6 +13,7 @@ from provision_agent.contract.verdicts import NEXT, VERDICTS
 from rich.cells import cell_len
 
 from . import units
+from .causes import causes
 from .lines import Tone
 from .text import harmless, wrapped
 from .values import Object, child, children, listed, number, text
@@ -37,10 +38,9 @@ def summary(outcome: Object) -> Iterator[Words]:
     yield Words("")
     yield from _head(outcome)
     yield from _facts(outcome)
-    for error in children(outcome, "errors"):
-        yield from _error(error)
-    yield from _warnings(listed(outcome, "warnings"))
-    yield from _next(outcome)
+    yield from told_errors(children(outcome, "errors"))
+    yield from told_warnings(listed(outcome, "warnings"))
+    yield from told_next(outcome)
 
 
 def fitted(words: Words, width: int = WIDTH) -> list[str]:
@@ -119,18 +119,24 @@ def _connection(outcome: Object) -> Iterator[Words]:
     )
 
 
-def _error(error: Object) -> Iterator[Words]:
-    mark, tone = _MARKS["warn" if error.get("level") == "optional" else "bad"]
-    kind = ", ".join(text(error, key) for key in ("level", "class") if error.get(key))
-    yield Words("")
-    yield Words(f"{text(error, 'item') or 'error'} ({kind})", tone, mark, 3)
-    for line in str(error.get("message") or "").splitlines():
-        yield Words(harmless(line), indent=3)
-    if error.get("hint"):
-        yield Words(f"next: {text(error, 'hint')}", indent=3)
+def told_errors(errors: list[Object]) -> Iterator[Words]:
+    """What went wrong, each cause once, with all that it made fail, and what to do."""
+    for cause in causes(errors):
+        error, count = cause.first, len(cause.errors)
+        mark, tone = _MARKS["warn" if error.get("level") == "optional" else "bad"]
+        kind = ", ".join(text(error, key) for key in ("level", "class") if error.get(key))
+        yield Words("")
+        if count == 1:
+            yield Words(f"{cause.names()} ({kind})", tone, mark, 3)
+        else:
+            yield Words(f"{count} items for one reason ({kind}): {cause.names()}", tone, mark, 3)
+        for line in str(error.get("message") or "").splitlines():
+            yield Words(harmless(line), indent=3)
+        if error.get("hint"):
+            yield Words(f"next: {text(error, 'hint')}", indent=3)
 
 
-def _warnings(warnings: list[object]) -> Iterator[Words]:
+def told_warnings(warnings: list[object]) -> Iterator[Words]:
     yield from [Words("")] if warnings else []
     for warning in warnings[:SHOWN_WARNINGS]:
         yield Words(harmless(warning), "warn", "⚠", 3)
@@ -143,7 +149,7 @@ def _warnings(warnings: list[object]) -> Iterator[Words]:
         )
 
 
-def _next(outcome: Object) -> Iterator[Words]:
+def told_next(outcome: Object) -> Iterator[Words]:
     words = NEXT.get(str(outcome.get("next")), "")
     if outcome.get("verdict") == "contact-lost":
         words = f"`provision attach {shlex.quote(text(outcome, 'run'))}` goes on following it"

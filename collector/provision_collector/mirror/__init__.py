@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .follow import FollowSession
 from .mirror import RESERVE_BYTES, FileFacts, Mirror, MirrorBusyError, MirrorFullError
+from .pace import Pace, check_events
 from .session import FolderGoneError, GarbledSessions, LinkLostError, Listener
 from .state import Gap, MirrorState, Position
 from .wire import Begun, Holders
@@ -23,5 +24,7 @@ __all__ = [
     "MirrorBusyError",
     "MirrorFullError",
     "MirrorState",
+    "Pace",
     "Position",
+    "check_events",
 ]

@@ -18,10 +18,11 @@ import structlog
 from provision_agent.contract import frames
 from provision_agent.contract.parsing import ParseError
 
-from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
-from ..instance import NO_PYTHON, Channel, Connection, no_python
+from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
+from ..instance import NO_PYTHON, Channel, Connection, any_of, no_python
 from ..storage import in_thread
 from .mirror import Mirror
+from .pace import Pace
 from .session import HELLO_TIMEOUT_S, FolderGoneError, GarbledError, LinkLostError, Listener, edited
 from .wire import Beat, Begins, Begun, Failed, Holders, check_beat, read_frame
 
@@ -32,12 +33,15 @@ MAX_WAITING_BYTES = 4 << 20
 """So much may have come and wait for this disk; then the other side is made to wait, too."""
 _NO_SUCH_PROGRAM = "can't open file"
 """What every python3 says, with exit status 2, when the agent's file is not where it was put."""
+EVENTS = "events"
+"""The name of the mirror of a run's events."""
 MAX_EMPTY_GENERATIONS = 100
 """Each is written to this disk: an instance that begins more of them without a byte means no good."""
 
-MAX_GENERATIONS_AT_ONCE = 500
-GENERATIONS_PER_S = 1.0
-"""Beyond the first ones: no log is rotated more often, and each new one waits for this disk."""
+TURN_S = 0.005
+"""So long one session is taken before others have their turn on the event loop."""
+HOLD_S = 1.0
+"""The longest wait in one piece, of a session that is over its share of time."""
 
 log = structlog.get_logger()
 
@@ -49,6 +53,7 @@ class FollowSession:
         command: Starts the follower. program: What it reads from its stdin before the request.
         workspace: Whose status is told, too.
         has_history: A log that is seen for the first time has older rotated files that belong to it.
+        pace: How much of this process's time it may take; None lets it take what it can.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class FollowSession:
         workspace: str | None = None,
         has_history: bool = False,
         heartbeat_s: float = HEARTBEAT_S,
+        pace: Pace | None = None,
     ) -> None:
         self._mirrors = list(mirrors)
         self._paths = list(paths)
@@ -82,7 +88,8 @@ class FollowSession:
         self._channel: Channel | None = None
         self._late = [0] * len(self._mirrors)
         self._empty_generations = 0
-        self._generations = 0
+        self._pace = pace or Pace(share=None)
+        self._turn_ends = 0.0
         self._began_at = time.monotonic()
         self.heard_at: float | None = None
         """When (monotonic) the other side was last heard; None when it never was."""
@@ -165,7 +172,7 @@ class FollowSession:
                 was_heard = heard.done()
                 heard.cancel()
                 self._heard.clear()
-                await self._take_all(channel)
+                await self._take_all(channel, done)
                 if self._error is not None:
                     raise self._error
                 if done.is_set():
@@ -204,15 +211,15 @@ class FollowSession:
                 self._channel.pause()
         self._heard.set()
 
-    async def _take_all(self, channel: Channel) -> None:
-        """Take what has come, in its order, until nothing of it is left or something of it is wrong."""
+    async def _take_all(self, channel: Channel, done: asyncio.Event) -> None:
+        """Take what has come, in its order, until nothing of it is left, something of it is wrong, or *done*."""
         try:
-            while self._chunks and self._error is None:
+            while self._chunks and self._error is None and not done.is_set():
                 data = self._chunks.popleft()
                 self._waiting_bytes -= len(data)
                 for frame in self._reader.feed(data):
                     await self._take_frame(frame)
-                await asyncio.sleep(0)  # others have their turn, however much there is
+                    await self._give_way(done)
         except frames.ProtocolError as error:
             kind = GarbledError if self._reader.is_greeted else LinkLostError
             self._fail(kind(f"garbled: {str(error)[:200]}"))
@@ -229,6 +236,15 @@ class FollowSession:
             self._is_paused = False
             channel.resume()
 
+    async def _give_way(self, done: asyncio.Event) -> None:
+        """Others have their turn, however much there is; who is over his share of time waits until he is not."""
+        while (wait_s := self._pace.wait_s) > 0 and not done.is_set():
+            await any_of(done, timeout_s=min(wait_s, HOLD_S))
+            self._turn_ends = 0.0
+        if time.monotonic() > self._turn_ends:
+            await asyncio.sleep(0)
+            self._turn_ends = time.monotonic() + TURN_S
+
     def _fail(self, error: ProvisionError | LinkLostError) -> None:
         self._error = error
         self._heard.set()
@@ -236,9 +252,10 @@ class FollowSession:
             self._channel.pause()
 
     async def _take_frame(self, frame: frames.Frame) -> None:
+        self._pace.take(frame, is_events=self._mirrors[frame.file].name == EVENTS)
         if frame.kind == frames.DATA:
             mirror = self._mirrors[frame.file]
-            if mirror.append(frame.generation, frame.offset, frame.payload):
+            if await self._append(mirror, frame):
                 self._empty_generations = 0
                 await self._listener.on_bytes(mirror)
         elif frame.kind == frames.BEAT:
@@ -254,6 +271,12 @@ class FollowSession:
             if failed.cause == frames.FOLDER_GONE:
                 raise FolderGoneError(failed.folder)
             raise frames.ProtocolError(failed.message)
+
+    async def _append(self, mirror: Mirror, frame: frames.Frame) -> int:
+        """Write the bytes of *frame*; where much comes, the disk may be slow, and nobody else waits for it."""
+        if self._pace.is_busy:
+            return await in_thread(mirror.append, frame.generation, frame.offset, frame.payload)
+        return mirror.append(frame.generation, frame.offset, frame.payload)
 
     async def _take_beat(self, beat: Beat) -> None:
         check_beat(beat, len(self._mirrors))
@@ -275,21 +298,12 @@ class FollowSession:
             self._empty_generations += 1
             if self._empty_generations > MAX_EMPTY_GENERATIONS:
                 raise frames.ProtocolError("generations without end and without a byte")
-            self._check_pace()
+            self._pace.begin_generation()
             await in_thread(mirror.begin_generation, number, begins)
             log.info("mirror_generation_began", file=mirror.name, why=begins.why)
             if begins.lost_bytes != 0:
                 await self._tell_gap(mirror, begins.lost_bytes)
         await self._listener.on_generation(mirror, begins)
-
-    def _check_pace(self) -> None:
-        """One more generation has begun. Raises ProtocolFaultError when no log begins anew so often."""
-        self._generations += 1
-        allowed = MAX_GENERATIONS_AT_ONCE + GENERATIONS_PER_S * (time.monotonic() - self._began_at)
-        if self._generations > allowed:
-            raise ProtocolFaultError(
-                f"a log that began anew more than {MAX_GENERATIONS_AT_ONCE} times within moments"
-            )
 
     async def _tell_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
         log.warning("mirror_gap_found", file=mirror.name, bytes=lost_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from provision_agent.contract.messages import (
@@ -23,8 +23,8 @@ from ..instance import Instance, as_answer
 from ..instance.query import ask
 from ..run import registry
 from ..run.default_secrets import held_back, refused_without
-from ..run.dispatch import kept_back, plan_of, runs_of
 from ..run.spec import Known
+from ..run.told import kept_back, plan_of, runs_of
 from .sources import worst
 
 VERIFY_WITHIN_S = 660.0
@@ -93,18 +93,21 @@ async def plan_there(
     return PlanThere(name, replace(plan, secrets=rules), known, kept_back(name, unknown) if unknown else "")
 
 
-async def run_checks(instance: Instance, plan: Plan) -> VerifyAnswer:
+async def run_checks(instance: Instance, plan: Plan, offered: Iterable[str] = ()) -> VerifyAnswer:
     """The plan's checks, now: the names of those that hold, and the failures of the others.
+
+    Args:
+        offered: The names of secrets that are set here.
 
     Raises:
         ProtocolFaultError: the instance names a check that the plan does not have.
     """
-    request = VerifyRequest(plan=plan.to_json())
+    request = VerifyRequest(plan=plan.to_json(), offered=tuple(offered))
     answer = await ask(instance, "verify", request, as_answer(VerifyAnswer), timeout_s=VERIFY_WITHIN_S)
     names = {check.name for check in plan.checks}
-    if strange := [
-        name for name in (*answer.passed, *(check.item for check in answer.failed)) if name not in names
-    ]:
+    unheld = (*(check.item for check in answer.failed), *(check.item for check in answer.skipped))
+    told = (*answer.passed, *unheld)
+    if strange := [name for name in told if name not in names]:
         raise ProtocolFaultError(f"a check that the plan does not have, {kind_of(strange[0])}")
     return answer
 
@@ -114,7 +117,7 @@ async def verify(
 ) -> tuple[VerifyAnswer, Audit]:
     """The plan's checks, and everything that was made held against the disk, side by side. Arguments as `audit`."""
     answer, found = await asyncio.gather(
-        run_checks(instance, plan), audit(instance, plan, secrets, is_quick=is_quick)
+        run_checks(instance, plan, secrets), audit(instance, plan, secrets, is_quick=is_quick)
     )
     return answer, found
 

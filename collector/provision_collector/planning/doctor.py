@@ -116,7 +116,7 @@ def _machine(plan: Plan, here: Standing, facts: Facts, off_s: float, took_s: flo
             "on the instance: `date -u`; restart it, or set its clock",
         )  # fmt: skip
     if plan.repos and not facts.git:
-        in_apt = "git" in {package.split("=")[0] for package in plan.apt}
+        in_apt = "git" in {package.split("=")[0] for package in plan.system_packages}
         state, level = ("ok", "optional") if in_apt else ("failed", "critical")
         yield Finding(
             "git",

@@ -10,23 +10,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
+from provision_agent.contract.findings import ClashTold
 from provision_agent.contract.plan import Download, Plan
-from provision_agent.contract.plan_parts import Bound, SecretRule
+from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.source_kinds import host_of
 
 from ..files import Listing
 from .answers import Source, Survey
+from .steps import Conditional, at_once, conditional_items, then
 
 MARGIN_SHARE = 0.01
 MARGIN_BYTES = 64 << 20
 """What a run's preflight wants free besides the files themselves."""
-AT_ONCE = ("apt", "python", "repos", "uploads", "downloads")
-"""Steps that do not wait for others; every other one comes after them."""
 
 
 @dataclass(frozen=True)
 class File:
-    """One download. `state`: fetch | there | partial | skipped | unavailable; `missing_bytes` None: not known."""
+    """One download. `state`: fetch | there | partial | depends | skipped | unavailable; `missing_bytes` None: not known.
+
+    `depends`: the instance decides whether it is wanted, and none was asked.
+    """
 
     path: str
     item: str
@@ -114,6 +117,8 @@ class Estimate:
     fetch_bytes: int
     there_bytes: int
     unknown_sizes: int
+    depends_bytes: int
+    """What some instances fetch besides `fetch_bytes`, at most."""
     critical_bytes: int
     """Of `fetch_bytes`: what must land before the instance is usable."""
     disks: tuple[Disk, ...]
@@ -131,6 +136,7 @@ class Estimate:
     """Those that are set."""
     uploads: tuple[Sent, ...]
     repos_failing: tuple[FailingRepo, ...]
+    conditional: tuple[Conditional, ...]
     was_asked: bool
 
     @property
@@ -164,11 +170,11 @@ def estimate_of(
         secrets: The names of those that are set.
         taken_from: What the values of default ones are taken from, by name.
         rate_bytes_per_s: The line's speed; None: as measured, if it was.
-        price_per_hour: What the instance costs, in any currency.
-        uploads: What this machine has of the plan's.
+        price_per_hour: What the instance costs, in any currency. uploads: What this machine has of the plan's.
     """
     wanted, known = "downloads" in plan.steps, frozenset(secrets)
     files = tuple(_file(plan, number, surveyed) for number in range(len(plan.downloads))) if wanted else ()
+    conditional = tuple(conditional_items(plan, surveyed))
     coming = [file for file in files if file.state in ("fetch", "partial")]
     fetch_bytes = sum(file.missing_bytes or 0 for file in coming)
     critical_bytes = sum(file.missing_bytes or 0 for file in coming if file.level == "critical")
@@ -181,13 +187,14 @@ def estimate_of(
         name=plan.name,
         workspace=surveyed.standing.workspace if surveyed and surveyed.standing else plan.workspace,
         plan_hash=plan.hash,
-        at_once=tuple(_at_once(plan, len(files))),
-        then=tuple(_then(plan)),
+        at_once=tuple(at_once(plan, [file.state for file in files], conditional)),
+        then=tuple(then(plan, conditional)),
         files=files,
-        total_bytes=sum(file.size_bytes or 0 for file in files if file.state != "skipped"),
+        total_bytes=sum(file.size_bytes or 0 for file in files if file.state not in ("skipped", "depends")),
         fetch_bytes=fetch_bytes,
         there_bytes=sum(_there(file) for file in files),
         unknown_sizes=sum(file.size_bytes is None and file.state in ("fetch", "partial") for file in files),
+        depends_bytes=_depends_bytes(files),
         critical_bytes=critical_bytes,
         disks=_disks(surveyed, plan, fetch_bytes),
         rate_bytes_per_s=rate,
@@ -203,6 +210,7 @@ def estimate_of(
         default_secrets=tuple(_tokens(plan.secrets, known, taken_from, surveyed)),
         uploads=tuple(_sent(plan, listing) for listing in uploads),
         repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
+        conditional=conditional,
         was_asked=surveyed is not None,
     )
 
@@ -233,6 +241,9 @@ def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
         "host": host_of(good.url if good else item.url),
     }
     standing = surveyed.standing if surveyed else None
+    clash = next((each for each in standing.clashes if _is_of(each, number)), None) if standing else None
+    if clash is not None:
+        return File(**about, state="unavailable", size_bytes=size, missing_bytes=0, message=clash.message)
     if standing and standing.unmet[number]:
         return File(
             **about, state="skipped", size_bytes=size, missing_bytes=0, message=str(standing.unmet[number])
@@ -246,9 +257,25 @@ def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:
         return File(
             **about, state="unavailable", size_bytes=size, missing_bytes=0, message=bad.message, hint=bad.hint
         )
+    unsure = own[0].message if own and good is None else ""
+    if item.when is not None and standing is None:
+        message = "; ".join(filter(None, (f"only when {item.when.text()}", unsure)))
+        return File(**about, state="depends", size_bytes=size, missing_bytes=missing, message=message)
     state = "partial" if have and have.state == "partial" else "fetch"
-    unsure = own[0].message if own and good is None else _when(item) if item.when and not standing else ""
     return File(**about, state=state, size_bytes=size, missing_bytes=missing, message=unsure)
+
+
+def _is_of(clash: ClashTold, number: int) -> bool:
+    return clash.step == "downloads" and number in clash.numbers
+
+
+def _depends_bytes(files: Iterable[File]) -> int:
+    """Of variants of one file there comes one at most."""
+    most: dict[str, int] = {}
+    for file in files:
+        if file.state == "depends":
+            most[file.key] = max(most.get(file.key, 0), file.size_bytes or 0)
+    return sum(most.values())
 
 
 def _substituted(item: Download, refused: Source, instead: Source) -> File:
@@ -271,20 +298,8 @@ def _may_work(sources: Sequence[Source]) -> bool:
     return any(source.failure is not None and source.failure.is_retriable for source in sources)
 
 
-def _when(item: Download) -> str:
-    given = vars(item.when).items() if item.when is not None else ()
-    told = [
-        f"{name} {value.op} {value.value_bytes / 2**30:.4g} GiB"
-        if isinstance(value, Bound)
-        else f"{name} {value}"
-        for name, value in given
-        if value is not None
-    ]
-    return "only when " + ", ".join(told)
-
-
 def _there(file: File) -> int:
-    if file.state == "skipped" or file.state == "unavailable" or file.size_bytes is None:
+    if file.state in ("skipped", "unavailable", "depends") or file.size_bytes is None:
         return 0
     return file.size_bytes - (file.missing_bytes or 0)
 
@@ -294,40 +309,6 @@ def _disks(surveyed: Survey | None, plan: Plan, fetch_bytes: int) -> tuple[Disk,
         return tuple(Disk(disk.path, disk.needed_bytes, disk.free_bytes) for disk in surveyed.standing.disks)
     needed = int(fetch_bytes * (1 + MARGIN_SHARE)) + MARGIN_BYTES if fetch_bytes else 0
     return (Disk(plan.workspace, needed, None),)
-
-
-# -- steps
-
-
-def _at_once(plan: Plan, files: int) -> Iterable[str]:
-    if "uploads" in plan.steps and plan.uploads:
-        yield f"uploads ({len(plan.uploads)})"
-    if files:
-        yield f"downloads ({files})"
-    if "repos" in plan.steps and plan.repos:
-        yield f"repos ({len(plan.repos)})"
-    chain = [f"apt ({len(plan.apt)})"] if "apt" in plan.steps and plan.apt else []
-    if "python" in plan.steps and plan.python is not None:
-        layers = len(plan.python.layers)
-        chain.append(f"python ({layers} {'layer' if layers == 1 else 'layers'})")
-    if chain:
-        yield " → ".join(chain)
-
-
-def _then(plan: Plan) -> Iterable[str]:
-    installs = sum(repo.install is not None for repo in plan.repos)
-    if {"repos", "python"} <= set(plan.steps) and installs:
-        yield f"requirements of repos ({installs})"
-    for step in plan.steps:
-        items = items_of(plan, step)
-        if step not in AT_ONCE and items:
-            yield f"{step} ({len(items)})"
-
-
-def items_of(plan: Plan, step: str) -> tuple[object, ...]:
-    """What *plan* lists for *step*; nothing for the environment, which is one thing."""
-    items = getattr(plan, step)
-    return items if isinstance(items, tuple) else ()
 
 
 # -- what stands in the way

@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from provision_agent.contract.plan import Plan, download_key
+from provision_agent.contract.buckets import Buckets, SignedSource
+from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import download_key
 
 from ..convert import Converted, from_workflows, literal
 from ..files import Listing, UploadSource, refuse_missing, sources_of
-from ..profile import Profile, compile_plan, load_profile, secret_values
+from ..files.buckets import sign
+from ..profile import Profile, compile_plan, load_profile, secret_values, values_of
 from ..profile.secrets import origin_of
 from .answers import Survey
 from .lock import apply_lock, lock_path, read_lock
@@ -26,6 +29,7 @@ from .lock import apply_lock, lock_path, read_lock
 if TYPE_CHECKING:
     from ..instance import Instance
 
+ASKING_S = 3600.0
 _NOTHING: Mapping[str, str] = {}
 
 
@@ -58,7 +62,24 @@ class Prepared:
             survey,
         )  # with it comes asyncssh, which a command that asks nobody does without
 
-        return asyncio.run(survey(self.plan, self.secrets, instance=instance, measure=measure, pin=pin))
+        signed = self.signed()
+        return asyncio.run(
+            survey(self.plan, self.secrets, instance=instance, measure=measure, pin=pin, signed=signed)
+        )
+
+    @property
+    def buckets(self) -> Buckets:
+        """Its buckets, with what the plan wants of them."""
+        return self.profile.buckets.of_plan(self.plan)
+
+    @property
+    def bucket_values(self) -> dict[str, str]:
+        """The values of the secrets that its buckets name, as far as this process's environment has them."""
+        return values_of(self.profile.buckets.secrets, os.environ)[0]
+
+    def signed(self) -> tuple[SignedSource, ...]:
+        """Addresses of what the plan wants of buckets, for as long as it takes to ask. Raises as `sign`."""
+        return sign(self.buckets, os.environ, lives_s=ASKING_S)
 
 
 def prepare(
@@ -100,6 +121,8 @@ def prepare(
         profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
     )
     secrets, warnings = secret_values(profile, os.environ)
+    sent = {rule.name for rule in plan.secrets}
+    warnings += values_of((rule for rule in profile.buckets.secrets if rule.name not in sent), os.environ)[1]
     if locked:
         path = lock_path(name_or_path)
         lock = read_lock(path)

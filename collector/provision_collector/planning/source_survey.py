@@ -6,9 +6,10 @@ never be of different opinions. From this machine it runs as a child process, se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from provision_agent.contract.buckets import SignedSource
 from provision_agent.contract.findings import ItemTold, SourcesAnswer, Standing, read_sources
 from provision_agent.contract.messages import SourcesRequest
 from provision_agent.contract.plan import Plan
@@ -31,6 +32,7 @@ async def survey(
     packages: bool = False,
     measure: bool = False,
     pin: bool = False,
+    signed: Sequence[SignedSource] = (),
 ) -> Survey:
     """Ask about everything in *plan*, side by side.
 
@@ -41,6 +43,7 @@ async def survey(
         packages: Also ask the package indexes what they have for the instance.
         measure: Also fetch from the largest file for three seconds, to learn the line's speed.
         pin: Also ask model hubs which commits their moving names stand for.
+        signed: Addresses in buckets.
 
     Raises:
         ProvisionError: the instance cannot be asked.
@@ -52,6 +55,7 @@ async def survey(
         plan=plan.to_json(),
         secrets={name: value for name, value in secrets.items() if name not in held},
         offered=tuple(sorted(held)),
+        signed=tuple(signed),
         is_instance=instance is not None,
         packages=packages,
         measure=measure,

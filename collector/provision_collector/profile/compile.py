@@ -132,7 +132,7 @@ def _value(value: object, wanted: Annotation) -> object:
         return _in_plan(value, next(filter(dataclasses.is_dataclass, classes_in(wanted))))
     if isinstance(value, Mapping):
         return {key: _value(each, wanted) for key, each in value.items()}
-    if isinstance(value, tuple) and value and isinstance(value[0], Part):
+    if isinstance(value, tuple) and any(isinstance(each, Part) for each in value):
         made = (_value(each, wanted) for each in value)
         return _once(made) if isinstance(value[0], Item) else tuple(made)
     return value

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from provision_agent.contract.plan import download_key
+from provision_agent.contract.plan_parts import download_key
 
 from .model import SECTIONS, Document
 from .model_base import Part
@@ -93,24 +93,43 @@ def identity(section: str, item: Node) -> str | None:
 
 def _laid_on(below: list[Node], above: list[Node], section: str, problems: list[Problem]) -> list[Node]:
     merged: list[Node | None] = list(below)
-    places = {key: place for place, item in enumerate(below) for key in _keys(section, item)}
     present = {repr(item.data()) for item in below}
     taken: set[int] = set()
     for item in above:
-        found = (places[key] for key in _keys(section, item) if key in places and places[key] not in taken)
-        place = next(found, None)
-        if place is not None:
-            taken.add(place)
+        places = _replaced(item, below, taken, section)
+        taken.update(places)
+        for place in places:
+            merged[place] = None
         if _removal(item, section) is None:
-            if place is not None:
-                merged[place] = item
+            if places:
+                merged[places[0]] = item
             elif section in SECTIONS or repr(item.data()) not in present:
                 merged.append(item)
-        elif place is not None:
-            merged[place] = None
+        elif places:
+            continue
         elif (label := _name(item) or item.text("path")) is not None:
             problems.append(Problem(item.mark, _nothing_to_remove(label, below, section)))
     return [item for item in merged if item is not None]
+
+
+def _replaced(item: Node, below: list[Node], taken: set[int], section: str) -> list[int]:
+    """The places in *below* of what *item* replaces, or takes away: all variants that it is known by.
+
+    Of variants, which differ in their `when`, one with the same `when` alone.
+    """
+    for key in _keys(section, item):
+        found = [
+            place for place, each in enumerate(below) if key in _keys(section, each) and place not in taken
+        ]
+        same = [place for place in found if _when(below[place]) == _when(item) is not None]
+        if found:
+            return same[:1] or found
+    return []
+
+
+def _when(item: Node) -> object:
+    when = item.get("when")
+    return None if when is None else when.data()
 
 
 def _keys(section: str, item: Node) -> list[tuple[str, str]]:

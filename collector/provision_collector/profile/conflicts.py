@@ -41,16 +41,27 @@ def conflicts(document: Node, *, is_whole: bool = True) -> Iterator[Problem]:
 
 
 def _paths_with_two_owners(document: Node) -> Iterator[Problem]:
-    owners: dict[str, Node] = {}
+    owners: dict[str, list[Node]] = {}
     for section in WRITERS:
         for item in document.section(section):
             path = identity(section, item)
             if path is None:
                 continue
-            first = owners.setdefault(path, item)
-            if first is not item and first.data() != item.data():
-                yield Problem(item.mark_of("path"), _two_owners(first, item))
+            others = owners.setdefault(path, [])
+            taken = next(
+                (each for each in others if each.data() != item.data() and not _chosen_between(each, item)),
+                None,
+            )
+            if taken is not None:
+                yield Problem(item.mark_of("path"), _two_owners(taken, item))
+            others.append(item)
     yield from _files_that_are_folders(document)
+
+
+def _chosen_between(first: Node, item: Node) -> bool:
+    """Does the instance choose between the two? Both have conditions, and not the same ones."""
+    given = [when.data() for each in (first, item) if (when := each.get("when")) is not None]
+    return len(given) == 2 and given[0] != given[1]
 
 
 def _two_owners(first: Node, item: Node) -> str:
@@ -58,7 +69,13 @@ def _two_owners(first: Node, item: Node) -> str:
         f" of {first.mark.file}" if first.mark.file != item.mark.file else ""
     )
     same_file = first.text("sha256") is not None and first.text("sha256") == item.text("sha256")
-    advice = "; give its other URL there as a `mirrors` entry" if same_file else ""
+    advice = (
+        "; give its other URL there as a `mirrors` entry"
+        if same_file
+        else "; where an instance is to choose, both need a `when`, and not the same"
+        if first.get("when") is not None or item.get("when") is not None
+        else ""
+    )
     return f"`{item.text('path')}` is already taken by the item on {where}, which is not the same{advice}"
 
 
@@ -82,15 +99,18 @@ def _files_that_are_folders(document: Node) -> Iterator[Problem]:
 
 
 def _names_given_twice(owner: Node, section: str) -> Iterator[Problem]:
-    lines: dict[str, int] = {}
+    named: dict[str, list[Node]] = {}
     for item in owner.section(section):
         name = item.text("name")
-        if name is not None and name in lines:
-            yield Problem(
-                item.mark_of("name"), f"two {section} are called `{name}`; the first is on line {lines[name]}"
-            )
-        elif name is not None:
-            lines[name] = item.mark.line
+        if name is None:
+            continue
+        others = named.setdefault(name, [])
+        first = next((each for each in others if not _chosen_between(each, item)), None)
+        if first is not None:
+            message = f"two {section} are called `{name}`; the first is on line {first.mark.line}"
+            yield Problem(item.mark_of("name"), message)
+        else:
+            others.append(item)
 
 
 def _unknown_services(document: Node) -> Iterator[Problem]:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from provision_agent.contract.plan_parts import Bound
+from provision_agent.contract.plan_parts import Bound, Compared
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -17,6 +18,8 @@ from . import paths, units, urls
 
 Shape = dict[str, object]
 """A JSON Schema."""
+
+T = TypeVar("T")
 
 _OPTIONS = ("--no-deps", "--pre", "--upgrade", "--no-build-isolation")
 _OPTIONS_WITH_URL = ("--index-url", "--extra-index-url")
@@ -164,8 +167,8 @@ def word(value: object) -> str:
     return str(value)
 
 
-def once(words: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(words))
+def once(words: tuple[T, ...]) -> tuple[T, ...]:
+    return tuple({repr(word): word for word in words}.values())
 
 
 def one_or_more(value: object) -> object:
@@ -208,9 +211,51 @@ def ref(value: str) -> str:
 
 
 def bound(value: object) -> Bound:
-    if not isinstance(value, str):
-        raise wrong_type("a condition such as `>=24GiB`")
-    return Bound(*units.bound(value))
+    """One condition on a size, or a list of them, which all must hold."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise wrong_type("a condition such as `>=24GiB`, or a list of them")
+    first, *others = (Bound(*units.bound(text)) for text in texts)
+    return replace(first, also=tuple(others))
+
+
+def compared(pattern: str, example: str) -> Callable[[object], tuple[Compared, ...]]:
+    """One condition on a number or a version, which matches *pattern*, or a list of them; without an operator: equal."""
+
+    def read(value: object) -> tuple[Compared, ...]:
+        given = value if isinstance(value, list) else [value]
+        texts = [str(each) if type(each) is int else each for each in given]
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise wrong_type(f"a string with a condition such as `{example}`, or a list of them")
+        found = []
+        for text in texts:
+            operator, number = units.condition(text, example)
+            if not re.fullmatch(pattern, number, re.ASCII):
+                raise ValueError(
+                    f"`{text}` is no condition: write an operator and a value, such as `{example}`"
+                )
+            found.append(Compared(operator or "==", number))
+        return tuple(found)
+
+    return read
+
+
+def gpu_names(value: object) -> tuple[str, ...]:
+    """One pattern for a card's name, or a list of them, which all must hold."""
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise wrong_type("a part of a card's name, such as `RTX 4090`, or a list of them")
+    found = []
+    for text in texts:
+        operator, pattern = units.condition(text, "RTX 4090")
+        if operator not in ("", "==", "!="):
+            raise ValueError(
+                f"`{text}`: names have no order: write a part of a name, or `!=` and a part of it"
+            )
+        if not all(part.strip() for part in pattern.split("|")):
+            raise ValueError(f"`{text}`: a name is missing beside `|`")
+        found.append(f"!={pattern}" if operator == "!=" else pattern)
+    return tuple(found)
 
 
 def unpack(value: object) -> str:

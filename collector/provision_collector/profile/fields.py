@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from provision_agent.contract.plan_parts import Bound as PlanBound
+from provision_agent.contract.plan_parts import Compared as PlanCompared
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from . import field_checks as checks
@@ -64,13 +65,51 @@ CountOrAuto = Annotated[
     Form(checks.count_or_auto, {"anyOf": [_POSITIVE, _DIGITS, {"const": "auto"}]}),
     Kind("number, 1 or more, or `auto`", "8", none="auto"),
 ]
+_OPERATOR = "(>=|<=|==|!=|=|>|<)"
+
+
+def _conditions(pattern: str) -> Shape:
+    """A text with a condition, or a list of them."""
+    text: Shape = {"type": "string", "pattern": pattern}
+    return {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}
+
+
+_A_CAPABILITY, _A_NUMBER, _A_PYTHON = (
+    r"[0-9]{1,3}(\.[0-9]{1,2})?",
+    r"[0-9]{1,6}",
+    r"[0-9]{1,2}(\.[0-9]{1,3}){0,2}",
+)
+
 Condition = Annotated[
     PlanBound,
     Form(
         checks.bound,
-        {"type": "string", "pattern": rf"^\s*(>=|<=|==|>|<)\s*({units.SIZE_PATTERN}|[0-9]+)\s*$"},
+        _conditions(rf"^\s*{_OPERATOR}\s*({units.SIZE_PATTERN}|[0-9]+)\s*$"),
     ),
-    Kind("condition: `>=`, `>`, `<=`, `<` or `==`, and a size", '">=24GiB"'),
+    Kind("condition: `>=`, `>`, `<=`, `<`, `=` or `!=`, and a size; or a list of them", '">=24GiB"'),
+]
+CapabilityCondition = Annotated[
+    tuple[PlanCompared, ...],
+    Form(checks.compared(_A_CAPABILITY, ">=8.9"), _conditions(rf"^\s*{_OPERATOR}?\s*{_A_CAPABILITY}\s*$")),
+    Kind("condition with a compute capability, or a list of them", '">=8.9"'),
+]
+CountCondition = Annotated[
+    tuple[PlanCompared, ...],
+    Form(
+        checks.compared(_A_NUMBER, ">=2"),
+        {"anyOf": [{"type": "integer", "minimum": 0}, _conditions(rf"^\s*{_OPERATOR}?\s*{_A_NUMBER}\s*$")]},
+    ),
+    Kind("condition with a number, or a list of them", '">=2"'),
+]
+PythonCondition = Annotated[
+    tuple[PlanCompared, ...],
+    Form(checks.compared(_A_PYTHON, ">=3.11"), _conditions(rf"^\s*{_OPERATOR}?\s*{_A_PYTHON}\s*$")),
+    Kind("condition with a version, or a list of them", '">=3.11"'),
+]
+GpuName = Annotated[
+    tuple[str, ...],
+    Form(checks.gpu_names, _ONE_OR_MORE),
+    Kind("part of a name or pattern, or a list of them", '"RTX 4090 | RTX 5090"'),
 ]
 
 Version = Annotated[Literal[1], BeforeValidator(checks.version), Kind("`1`", "1")]
@@ -133,6 +172,21 @@ TokenHost = Annotated[
     matching(rf"{HOST_NAME}(:[0-9]{{1,5}})?", "a host name, such as `huggingface.co` (no scheme)"),
     AfterValidator(str.lower),
     Kind("host name, perhaps with a port", "huggingface.co"),
+]
+BucketName = Annotated[
+    str,
+    matching(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", "a bucket's name: letters, digits and `._-`"),
+    Kind("bucket's name", "my-models"),
+]
+Endpoint = Annotated[
+    str,
+    string(urls.endpoint_url, pattern="^https?://"),
+    Kind("https URL without a path", "https://ACCOUNT.r2.cloudflarestorage.com"),
+]
+Region = Annotated[
+    str,
+    matching(r"[a-z0-9-]{1,64}", "a region, such as `eu-west-1`"),
+    Kind("region", "eu-west-1"),
 ]
 Sha256 = Annotated[
     str,

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pydantic
+from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.plan_parts import SecretRule
 
 from ..errors import ProfileError
+from .buckets import buckets_of, stays_here
 from .compose import LISTS, merge, removals
 from .conflicts import conflicts
 from .library import named_profiles
@@ -90,12 +92,19 @@ class Profile:
 
     @property
     def secret_rules(self) -> tuple[SecretRule, ...]:
-        """The secrets that it wants, and who may see them; then the built-in ones for the hosts of its items."""
+        """The secrets that its instance may have, and who may see them; then the built-in ones for the hosts of its items."""
+        kept = stays_here(self.document)
         own = tuple(
             SecretRule(name=name, hosts=rule.hosts, aliases=rule.aliases)
             for name, rule in self.document.secrets.items()
+            if name not in kept
         )
         return own + (default_rules(self.document, own) if self.has_default_secrets else ())
+
+    @property
+    def buckets(self) -> Buckets:
+        """Its buckets; a secret that nothing else names stays on this machine."""
+        return buckets_of(self.document)
 
     def without_default_secrets(self) -> Profile:
         """The same, with no other secrets than those of its `secrets`."""

@@ -102,10 +102,11 @@ def _short(text: str) -> str:
 
 
 def _key_name(loc: tuple[int | str, ...]) -> str:
-    names = [part for part in loc if isinstance(part, str) and part != "[key]"]
+    parts = [part for part in loc if not str(part).startswith("[")]  # what pydantic adds for itself
+    names = [part for part in parts if isinstance(part, str)]
     if not names:
         return "a profile"
-    return f"an item of `{names[-1]}`" if isinstance(loc[-1], int) else f"`{names[-1]}`"
+    return f"an item of `{names[-1]}`" if isinstance(parts[-1], int) else f"`{names[-1]}`"
 
 
 def _unknown_key(loc: tuple[int | str, ...]) -> str:

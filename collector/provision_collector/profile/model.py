@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, StrictBool
+from pydantic import AfterValidator, Discriminator, Field, StrictBool, Tag
 
+from . import field_checks
 from . import fields as f
-from .model_base import Item, ItemName, Part
+from .model_base import Item, ItemName, Part, When
 from .model_parts import (
     Basic,
+    Bucket,
     HeaderSecret,
     Hook,
     ItemLimits,
@@ -26,10 +28,28 @@ from .model_parts import (
     Secret,
     StartFailureHook,
     Substitute,
-    When,
 )
 from .model_python import Python
 from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, InPlan, part_in
+
+
+class AptPackages(Part):
+    """Debian packages that are wanted where a condition holds."""
+
+    packages: Annotated[f.AptPackages, Field(min_length=1)]
+    """The packages."""
+    when: When
+    """Only where all of this holds."""
+
+
+def _kind_of_apt(value: object) -> str:
+    return "[packages]" if isinstance(value, dict) else "[package]"
+
+
+AptEntry = Annotated[
+    Annotated[f.AptPackage, Tag("[package]")] | Annotated[AptPackages, Tag("[packages]")],
+    Discriminator(_kind_of_apt),
+]
 
 
 class Repo(Item):
@@ -92,8 +112,6 @@ class Download(Item):
     """The exact size."""
     sha256: f.Sha256 | None = None
     """The hash of the content."""
-    when: When | None = None
-    """Fetch it only where all of this holds."""
     limits: ItemLimits = ItemLimits()
     """What this file may take; what is left out is as in the profile's `limits`."""
     headers: Annotated[dict[f.HeaderName, HeaderSecret], Example("{X-Api-Key: {secret: API_KEY}}")] = {}
@@ -216,12 +234,14 @@ class Document(Part):
     """Values for `${name}`; `--set NAME=VALUE` overrides them."""
     secrets: Annotated[dict[f.SecretName, Secret], NOT_IN_PLAN, AS_WRITTEN] = {}
     """Tokens and keys from your environment; kept in memory only."""
+    buckets: Annotated[dict[f.BucketName, Bucket], NOT_IN_PLAN] = {}
+    """Buckets of `s3://` and `gs://` addresses that need more than their name."""
     strict: StrictBool = False
     """Stop at the first critical failure, and start no service."""
     limits: Limits = Limits()
     """What the run and its downloads may take."""
-    apt: f.AptPackages = ()
-    """Debian packages."""
+    apt: Annotated[tuple[AptEntry, ...], AfterValidator(field_checks.once)] = ()
+    """Debian packages; `{packages: […], when: {…}}` for those that only some instances need."""
     python: Python | None = None
     """The virtual environment."""
     repos: tuple[Repo, ...] = ()

@@ -33,6 +33,27 @@ class Part(BaseModel):
     """What to write, if an empty mapping is a mistake."""
 
 
+class When(Part):
+    """Conditions; all that are given must hold, or the item is skipped."""
+
+    when_empty = "give a condition, such as `gpu_memory`, or remove `when`"
+
+    gpu_memory: f.Condition | None = None
+    """Memory of the largest GPU, as it is sold: a card of 24 GiB counts as that, though its driver keeps a part of it."""
+    gpu_capability: f.CapabilityCondition = ()
+    """Compute capability of the GPU: 8.9 is Ada, 9.0 Hopper, 12.0 the RTX 50 series. Of several the lowest. None without a GPU."""
+    gpu_count: f.CountCondition = ()
+    """How many GPUs there are."""
+    gpu_name: f.GpuName = ()
+    """What the driver calls a GPU: a part of the name, or with `*`, `?` or `[` a pattern for all of it. `|` stands between several, `!=` before it means that no GPU is called so. Case does not count."""
+    disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
+    """Free space in the workspace."""
+    python: f.PythonCondition = ()
+    """Version of Python in the environment, or of the one that it would be made with."""
+    secret: f.SecretCondition | None = None
+    """This secret must be set."""
+
+
 class Item(Part):
     """Something that the instance must have."""
 
@@ -43,3 +64,5 @@ class Item(Part):
 
     level: f.Level = "required"
     """`critical` comes first and decides `usable`, `required` decides `complete`, `optional` only warns."""
+    when: When | None = None
+    """Only where all of this holds."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -93,17 +93,21 @@ class Basic(Part):
     """The secret that is the password."""
 
 
-class When(Part):
-    """Conditions; all that are given must hold, or the item is skipped."""
+class Bucket(Part):
+    """Where a bucket is and what opens it. Its keys stay on the machine where you type: addresses are signed there."""
 
-    when_empty = "give `gpu_memory`, `secret` or `disk_free`, or remove `when`"
-
-    gpu_memory: f.Condition | None = None
-    """Memory of the largest GPU."""
-    secret: f.SecretCondition | None = None
-    """This secret must be set."""
-    disk_free: Annotated[f.Condition, Example('">=100GiB"')] | None = None
-    """Free space in the workspace."""
+    endpoint: f.Endpoint | None = None
+    """The store's address where it is not Amazon's (for `gs://` not Google's)."""
+    region: f.Region | None = None
+    """The bucket's region. Left out, it is found out."""
+    style: Annotated[Literal["path", "virtual"], Example("path")] | None = None
+    """`path` writes `ENDPOINT/BUCKET/KEY`, `virtual` `BUCKET.ENDPOINT/KEY`. Left out: `virtual` at Amazon, `path` elsewhere."""
+    access_key: Annotated[f.SecretUse, Example("R2_ACCESS_KEY")] | None = None
+    """The secret that is the access key. Without keys, Amazon's buckets are opened with your own AWS configuration (environment, `~/.aws`, profiles, SSO), and as public ones where you have none; all others as public ones."""
+    secret_key: Annotated[f.SecretUse, Example("R2_SECRET_KEY")] | None = None
+    """The secret that is the secret key."""
+    session_token: Annotated[f.SecretUse, Example("AWS_SESSION_TOKEN")] | None = None
+    """The secret that is the session token, for keys that are lent for a while."""
 
 
 class Substitute(Part):

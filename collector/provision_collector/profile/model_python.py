@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from . import fields as f
 from .field_checks import wrong_type
-from .model_base import ItemName, Part
+from .model_base import ItemName, Part, When
 from .model_parts import Basic
 from .notes import Example, InPlan
 
@@ -49,6 +49,8 @@ class Layer(Part):
     """PyTorch, in the build that driver and card want."""
     requirements: Annotated[f.FilePath, Example("ComfyUI/requirements.txt")] | None = None
     """A requirements file on the instance."""
+    when: When | None = None
+    """Only where all of this holds."""
 
 
 class PackageIndex(Part):

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from provision_agent.contract.plan import repository_of
+from provision_agent.contract.buckets import KEYED
+from provision_agent.contract.plan_parts import repository_of
 from provision_agent.contract.source_kinds import means_many_files
 
 from .model import Check, Download, Service
 from .model_base import Part
+from .model_parts import Bucket
 from .model_python import Layer
 from .paths import comparable
 from .tree import Mark, Node, Oddity, Problem, quoted
@@ -122,7 +124,21 @@ def _key_mark(item: Node, key: str) -> Mark:
     return node.key_mark if node is not None and node.key_mark is not None else item.mark
 
 
+def _bucket(bucket: Node) -> Iterator[Problem]:
+    keys = [key for key in KEYED if bucket.get(key) is not None]
+    for key, other in (
+        ("access_key", "secret_key"),
+        ("secret_key", "access_key"),
+        ("session_token", "secret_key"),
+    ):
+        if key in keys and other not in keys:
+            yield Problem(
+                _key_mark(bucket, key), f"`{key}` opens nothing without `{other}`: name that secret too"
+            )
+
+
 _RULES: dict[Model, Callable[[Node], Iterator[Problem]]] = {
+    Bucket: _bucket,
     Check: _check,
     Service: _service,
     Download: _download,

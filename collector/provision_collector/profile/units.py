@@ -69,19 +69,39 @@ def size_bytes(value: object) -> int:
     return size
 
 
+def condition(value: object, example: str) -> tuple[str, str]:
+    """Read the operator of a condition such as ``>=24GiB``.
+
+    Args:
+        example: A good one, for the message.
+
+    Returns:
+        The operator, one of ``>= > <= < == !=`` (empty: none is written), and what follows it.
+
+    Raises:
+        ValueError: it is no text.
+    """
+    match = re.fullmatch(r"\s*(>=|<=|==|!=|=|>|<|)\s*(.+?)\s*", value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(
+            f"{_shown(value)} is no condition: write an operator and a value, such as `{example}`"
+        )
+    return "==" if match[1] == "=" else match[1], match[2]
+
+
 def bound(value: object) -> tuple[str, int]:
     """Read a condition such as ``>=24GiB``.
 
     Returns:
-        The operator, one of ``>= > <= < ==``, and bytes.
+        The operator, one of ``>= > <= < == !=``, and bytes.
 
     Raises:
         ValueError: no operator, or no size after it.
     """
-    match = re.fullmatch(r"\s*(>=|<=|==|>|<)\s*(.+?)\s*", value) if isinstance(value, str) else None
-    if match is None:
+    operator, size = condition(value, ">=24GiB")
+    if not operator:
         raise ValueError(f"{_shown(value)} is no condition: write an operator and a size, such as `>=24GiB`")
-    return match[1], size_bytes(match[2])
+    return operator, size_bytes(size)
 
 
 def as_text(size: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from urllib.parse import parse_qsl, urlsplit
 
@@ -40,13 +41,44 @@ def web_url(url: str) -> str:
     return _checked(url, _WEB)
 
 
+def endpoint_url(url: str) -> str:
+    """Check where a store of buckets is: https, or http on this machine or in a private network.
+
+    Raises:
+        ValueError: no such address, or one with more in it than host and port.
+    """
+    _checked(url, _WEB)
+    parts = urlsplit(url)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(
+            f"`{_shown(url)}` has more than a host and a port: the bucket is named by the sources"
+        )
+    if parts.scheme == "http" and not _is_private(parts.hostname or ""):
+        raise ValueError(
+            f"`{_shown(url)}` would show signed addresses to the network: write `https://` "
+            "(`http://` is for loopback and private addresses only)"
+        )
+    return url.rstrip("/")
+
+
+def _is_private(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (address.is_private or address.is_loopback) and not address.is_link_local
+
+
 def repo_url(url: str) -> str:
     """As `download_url`, for git; its short form for SSH (``git@github.com:owner/name``) too."""
     return url if re.fullmatch(r"[\w.-]+@[\w.-]+:[\w./~-]+", url) else _checked(url, _REPO)
 
 
 def _checked(url: str, schemes: tuple[str, ...]) -> str:
-    if not url or re.search(r"\s|[\x00-\x1f]", url):
+    is_key = url.startswith(("s3://", "gs://")) and url == url.strip()  # keys of buckets may have spaces
+    if not url or re.search(r"[\x00-\x1f\x7f]" if is_key else r"\s|[\x00-\x1f]", url):
         raise ValueError(f"`{url}` is not a URL: it is empty or has spaces in it")
     scheme, colon, _ = url.partition(":")
     if not colon or scheme not in schemes:

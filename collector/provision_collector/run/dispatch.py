@@ -6,31 +6,25 @@ A link that breaks between the order and its answer is no answer: the same order
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
+from provision_agent.contract.buckets import Buckets, SignedAnswer, SignedRequest
 from provision_agent.contract.messages import (
-    Json,
     RunFiles,
     RunFound,
     RunPlace,
     SecretsAnswer,
     SecretsRequest,
-    StartAnswer,
     StartRequest,
-    StatusAnswer,
     StatusRequest,
     StopAnswer,
     StopRequest,
     finite_remaining_s,
-    read_answer,
 )
-from provision_agent.contract.parsing import ParseError, parse
 from provision_agent.contract.plan import Plan
-from provision_agent.contract.plan_parts import PlanFormatError
 from provision_agent.contract.retry import Attempts, Schedule, call_async
 
 from ..errors import (
@@ -38,14 +32,15 @@ from ..errors import (
     HostUnreachableError,
     ProtocolFaultError,
     ProvisionError,
-    RefusedError,
     UsageError,
 )
 from ..instance import Deployment, Emit, Instance, Link, as_answer, call, first_contact
 from ..profile.secrets import values_of
 from . import registry
 from .default_secrets import held_back, refused_without
-from .spec import LONGEST_UNKNOWN_RUN_S, Known, Order, agent_folders
+from .signing import Signing
+from .spec import LONGEST_UNKNOWN_RUN_S, NO_BUCKETS, Known, Order, agent_folders
+from .told import kept_back, plan_of, read_start, refusal_of, runs_of
 
 START_TIMEOUT_S = 90.0
 """Longer than a lock that is watched for a dead machine, and than a replaced run needs to stop."""
@@ -87,13 +82,16 @@ class Dispatch:
         """This order began the run."""
         self._deployment: Deployment | None = None
         self.known: Known | None = (
-            Known.of(order.plan, order.uploads) if order.plan is not None else order.known
+            Known.of(order.plan, order.buckets, order.uploads) if order.plan is not None else order.known
         )
         """What this side knows of the run; None when it knows nothing."""
         self.labels: dict[str, str] = dict(order.labels)
         """Those of the order, or of this side's record of a run that is joined; never the instance's."""
         self.is_named_here = order.plan is not None
         """The run's id is the one that this order, or an earlier one from here, gave it."""
+        self._signing = Signing(
+            order.sign, self.known.limit_s if self.known is not None else LONGEST_UNKNOWN_RUN_S
+        )
         self._has_said_what_it_keeps = False
         self._asked_for: set[str] = set()
         """Default secrets that somebody refused to do without."""
@@ -162,6 +160,31 @@ class Dispatch:
         with suppress(HostUnreachableError, ProvisionError):
             await self._call("secrets", request, as_answer(SecretsAnswer), None)
 
+    async def sign_ahead(self) -> None:
+        """Sign what the order's plan wants of buckets. Raises UsageError when that takes what is not installed here."""
+        if self.order.plan is not None and not self.order.resume:
+            await self._signing.ahead(self._buckets(), self._bucket_values())
+
+    async def sign_again(self, urls: Sequence[str]) -> bool:
+        """Hand the run new addresses of *urls*, those of them that this side knows to be its own.
+
+        Returns:
+            Whether it has them now.
+        """
+        try:
+            signed = await self._signing.some_of(self._buckets(), self._bucket_values(), urls)
+        except ProvisionError as error:
+            self._emit("warning", message=f"no new address can be signed: {error}; {error.hint}")
+            return True  # it would be no different the next time
+        if not signed or self._place is None:
+            return not signed
+        request = SignedRequest(run=self.run, workspace=self.workspace, sources=signed)
+        try:
+            answer = await self._call("sources_given", request, as_answer(SignedAnswer), None)
+        except (HostUnreachableError, ProvisionError):
+            return False
+        return answer.taken
+
     async def take_place(self) -> None:
         """Start or join the run.
 
@@ -212,19 +235,21 @@ class Dispatch:
         await self._ask_for_owed_secrets()
         self.is_sent = True
         values, offered = self._secrets_for(plan)
+        signed = await self._signing.all_of(self._buckets(), self._bucket_values())
         request = StartRequest(
             run=run,
             plan=await asyncio.to_thread(plan.to_json),
             secrets=values,
             offered=offered,
+            signed=signed,
             labels=dict(self.order.labels),
             started_unix=self._accepted_unix,
             replace=self.order.replace,
             kill_holders=self.order.kill_holders,
         )
-        answer, place = await self._call("start", request, _read_start, plan)
+        answer, place = await self._call("start", request, read_start, plan)
         if place is None:
-            raise _refusal(answer)
+            raise refusal_of(answer)
         if answer.state not in JOINED and place.run != run:
             raise ProtocolFaultError(f"it was asked for run `{run}` and speaks of `{place.run}`")
         if is_again and place.run != run:
@@ -232,6 +257,12 @@ class Dispatch:
         self.is_named_here = self.is_named_here and place.run == run
         self.is_new = answer.state == "started"
         self._place = place
+
+    def _buckets(self) -> Buckets:
+        return self.known.buckets if self.known is not None else NO_BUCKETS
+
+    def _bucket_values(self) -> dict[str, str]:
+        return {**self.order.environment, **self.order.secrets}
 
     def _held(self) -> dict[str, str]:
         """The values of the secrets that this side knows to belong to the run."""
@@ -253,7 +284,8 @@ class Dispatch:
         known = {rule.name for rule in rules}
         self._say_what_is_kept([name for name in wanted if name not in values and name not in known])
         held = held_back(rules, values) - self._asked_for
-        mine = [name for name in wanted if name in values]
+        kept = self.known.kept_secrets if self.known is not None else frozenset()
+        mine = [name for name in wanted if name in values and name not in kept]
         return {name: values[name] for name in mine if name not in held}, tuple(held.intersection(mine))
 
     def _say_what_is_kept(self, names: Sequence[str]) -> None:
@@ -270,6 +302,9 @@ class Dispatch:
         if self.order.plan is None:
             self.labels = self.labels or dict(record.labels)
             self.known = self.known or record.what_is_known()
+        elif self.known is not None and not self.known.buckets.places:
+            recorded = record.what_is_known()
+            self.known = replace(self.known, buckets=recorded.buckets) if recorded else self.known
 
     async def _join(self) -> None:
         """Find the run on the instance; one whose agent and keeper are dead is started again."""
@@ -333,55 +368,3 @@ class Dispatch:
             timeout_s=START_TIMEOUT_S,
         )
         return answer
-
-
-def _read_start(data: Mapping[str, object]) -> tuple[StartAnswer, RunPlace | None]:
-    """The answer to `start`, and where the run is if it was taken. Raises ParseError."""
-    answer = read_answer(StartAnswer, data)
-    return answer, parse(RunPlace, data, "answer") if answer.is_accepted else None
-
-
-def _refusal(answer: StartAnswer) -> ProvisionError:
-    """The error that says why the run was not taken."""
-    if answer.state == "refused":
-        lines = "".join(f"\n  {line}" for line in answer.differences)
-        return RefusedError(answer.message + lines, hint=answer.hint, differences=answer.differences)
-    if answer.state == "usage":
-        return UsageError(answer.message, hint=answer.hint)
-    return ProvisionError(answer.message, hint=answer.hint, cause=answer.class_)
-
-
-def runs_of(data: Mapping[str, object], *, asked: str | None) -> list[RunFound]:
-    """The runs in an answer to `status`; a run's id becomes part of paths here, so no other than the *asked* one counts.
-
-    Raises:
-        ParseError: it is no such answer.
-    """
-    runs = [parse(RunFound, run, "runs") for run in read_answer(StatusAnswer, data).runs]
-    for found in runs:
-        if asked is not None and found.run != asked:
-            raise ParseError(f"it was asked for run `{asked}` and speaks of `{found.run}`")
-    return runs
-
-
-def plan_of(found: RunFound) -> Plan:
-    """The plan of a run as its instance has it. Raises ProtocolFaultError when it is none."""
-    plan: Json | None = found.plan
-    try:
-        if plan is not None:
-            return Plan.from_json(plan)
-    except (PlanFormatError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ProtocolFaultError(f"the plan of run `{found.run}` ({error})") from None
-    raise ProtocolFaultError(f"run `{found.run}` has no plan")
-
-
-def kept_back(run: str, names: Sequence[str]) -> str:
-    """What to say of the secrets *names* that only the instance names: none of them was sent."""
-    good = [name for name in names if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name)][:5]
-    shown = ", ".join(f"`{name}`" for name in good) or "what it names"
-    more = f" and {len(names) - len(good)} more" if good and len(names) > len(good) else ""
-    return (
-        f"the instance wants the secrets {shown}{more} for run `{run}`, which this machine did not start with them: "
-        f"they are not sent; to send those of your profile, give it: `--profile NAME|PATH` with `provision attach` or "
-        f"`provision audit`, or run `provision up` with it again"
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,9 +31,15 @@ from provision_agent.contract.version import FORMAT
 from ..errors import AgentLostError, ProvisionError, UsageError
 from ..storage import append
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
+"""So much is read at once, so that nobody waits long for the one thread that reads."""
+MAX_TORN_LINES = 1000
+"""A killed agent leaves one behind."""
 LIVE_BYTES = 1 << 14
 """A reader that is so close to the end reads what was written a moment ago."""
+
+_READER = ThreadPoolExecutor(1, thread_name_prefix="events")
+"""Of all runs: several threads that parse would take the interpreter from the event loop in turns."""
 
 log = structlog.get_logger()
 
@@ -49,6 +56,7 @@ class EventTail:
         self._offset = 0
         self._error: ProvisionError | None = None
         self._is_forger = False
+        self._torn_lines = 0
 
     def read_new(self) -> list[Event]:
         """The events that were completed since the last call, at most one chunk of them; empty when there are none.
@@ -60,13 +68,18 @@ class EventTail:
             raise self._error
         while True:
             try:
-                with self._path.open("rb") as file:
-                    file.seek(self._offset)
-                    chunk = file.read(CHUNK_BYTES)
+                chunk = self._chunk()
             except (FileNotFoundError, NotADirectoryError):
                 return []
             if (events := self._cut(chunk)) is not None:
                 return events
+
+    def _chunk(self) -> bytes:
+        """What comes next: a line at least, where there is a whole one."""
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            chunk = file.read(CHUNK_BYTES)
+            return chunk if b"\n" in chunk else chunk + file.read(MAX_EVENT_BYTES)
 
     async def read_later(self) -> list[Event]:
         """As `read_new`, for readers on the event loop: who lags behind reads in a thread, and holds up nobody."""
@@ -75,7 +88,7 @@ class EventTail:
         except (FileNotFoundError, NotADirectoryError):
             return []
         if behind_bytes > LIVE_BYTES:
-            return await asyncio.to_thread(self.read_new)
+            return await asyncio.get_running_loop().run_in_executor(_READER, self.read_new)
         is_idle = not behind_bytes and self._error is None
         return [] if is_idle else self.read_new()  # just written: it is still in memory
 
@@ -108,8 +121,11 @@ class EventTail:
 
     def _event(self, line: bytes) -> Event | None:
         found = read_event(line)
-        if found is None:
-            return None  # torn by a killed agent, which ended it with a newline and went on
+        if found is None:  # torn by a killed agent, which ended it with a newline and went on
+            self._torn_lines += 1
+            if self._torn_lines > MAX_TORN_LINES:
+                raise ParseError(f"more than {MAX_TORN_LINES} lines that are no JSON")
+            return None
         origin = found.pop("from", None)
         event = parse_event(found)
         is_ours = event.name in COLLECTOR_NAMES

@@ -230,12 +230,13 @@ class Run:
             await asyncio.to_thread(self._on_end, self.instance, self.files, outcome)
 
     async def _work(self) -> None:
-        asking = asyncio.create_task(self._dispatch.ask_hosts())
+        first = (self._dispatch.sign_ahead(), self._dispatch.ask_hosts(), self._link.connected())
+        tasks = [asyncio.create_task(each) for each in first]
         try:
-            await self._link.connected()
-            await asking
+            await asyncio.gather(*tasks)  # the first that fails ends the wait
         finally:
-            asking.cancel()
+            for task in tasks:
+                task.cancel()
         await self._dispatch.take_place()
         files = await asyncio.to_thread(self._choose_files)
         await self._local.bind(self._dispatch.run, files)

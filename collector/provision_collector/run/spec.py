@@ -10,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.parsing import ParseError, bounded, parse, to_json
 from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.steps import STEP_NAMES
 
 from ..files.sources import UploadSource
+from .signing import Sign
 
+NO_BUCKETS = Buckets()
 LONGEST_UNKNOWN_RUN_S = 24 * 3600.0
 """How long a run is watched whose limit nobody on this side knows."""
 
@@ -31,13 +34,24 @@ class Known:
     """The ports of its services, by name."""
     limit_s: float = bounded(LONGEST_UNKNOWN_RUN_S, low=0)
     """How long the whole run may take."""
+    buckets: Buckets = NO_BUCKETS
+    """Its buckets, and what it wants of them: addresses are signed for nothing else."""
     uploads: tuple[UploadSource, ...] = ()
     """The files of this machine that it gets."""
 
     @classmethod
-    def of(cls, plan: Plan, uploads: tuple[UploadSource, ...] = ()) -> Known:
-        """What *plan*, which was made here, says; *uploads* are its files of this machine."""
-        return cls(plan.secrets, service_ports(plan), plan.limits.run_s, uploads)
+    def of(cls, plan: Plan, buckets: Buckets = NO_BUCKETS, uploads: tuple[UploadSource, ...] = ()) -> Known:
+        """What *plan*, which was made here, says, its profile of its *buckets*, and its *uploads* here."""
+        return cls(
+            plan.secrets, service_ports(plan), plan.limits.run_s, buckets.of_plan(plan), uploads=uploads
+        )
+
+    @property
+    def kept_secrets(self) -> frozenset[str]:
+        """Names of secrets that only buckets have a use for: they are sent to nobody."""
+        return frozenset(rule.name for rule in self.buckets.secrets).difference(
+            rule.name for rule in self.secrets
+        )
 
     def to_json(self) -> dict[str, object]:
         """As JSON values, for the record of the run."""
@@ -80,6 +94,10 @@ class Order:
     known: Known | None = None
     """What is known of a run that is joined; None: what the record of the run says."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    buckets: Buckets = NO_BUCKETS
+    """Where the buckets of its sources are."""
+    sign: Sign | None = None
+    """Signs addresses in buckets; None: nobody does here."""
 
 
 def knows(plan: Plan) -> Callable[[str], bool]:

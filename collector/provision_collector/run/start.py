@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.plan import Plan
 
 from ..errors import UsageError
@@ -15,7 +17,8 @@ from ..instance import Instance
 from ..profile import Profile, compile_plan, secret_values
 from . import registry
 from .run import OnEnd, Run
-from .spec import Known, Order
+from .signing import Sign
+from .spec import NO_BUCKETS, Known, Order
 
 
 async def start(
@@ -34,6 +37,8 @@ async def start(
     replace: bool = False,
     kill_holders: bool = False,
     default_secrets: bool = True,
+    buckets: Buckets | None = None,
+    sign: Sign | None = None,
     uploads: tuple[UploadSource, ...] | None = None,
     on_end: OnEnd | None = None,
 ) -> Run:
@@ -42,14 +47,13 @@ async def start(
     Args:
         instance: The machine and how to reach it.
         profile: What it must have; a `Plan` is taken as it is (then the options that change a plan do nothing).
-        run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out.
-        secrets: Values by name; None takes those that the profile names from this process's environment.
+        run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out. secrets: Values by name; None takes those that
+            the profile names from this process's environment.
         labels: Come back in events and in the outcome. logs_dir: Where the mirrors go.
-        workspace: The folder on the instance; else the profile's.
-        timeout_s: The run's deadline in seconds; else the profile's `limits.run`.
-        strict: Stop at the first critical failure. skip: Steps to leave out. only: The steps to do, and the checks.
-        replace: Stop another plan's run first. kill_holders: End the processes on the instance that keep a broken environment from being deleted.
-        default_secrets: Do the built-in rules stand? uploads: Its files here; None: as the profile says. on_end: As of `Run`.
+        workspace, timeout_s, strict, skip, only: In place of what the profile says, as of `compile_plan`.
+        replace: Stop another plan's run first. kill_holders: End processes there that hold a broken environment.
+        default_secrets: Do the built-in rules stand? sign: Signs addresses in buckets. on_end: As of `Run`.
+        buckets, uploads: Where those of a `Plan` are; else as the profile says.
 
     Returns:
         The `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
@@ -58,14 +62,10 @@ async def start(
         ProfileError: the profile is wrong. UsageError: the order cannot mean anything.
     """
     await asyncio.to_thread(_refuse_finished, run_id)
-    if isinstance(profile, Profile):
-        profile = profile if default_secrets else profile.without_default_secrets()
-        plan = compile_plan(
-            profile, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
-        )
-        values = secret_values(profile, os.environ)[0] if secrets is None else dict(secrets)
-    else:
-        plan, values = profile, dict(secrets or {})
+    shape = partial(
+        compile_plan, workspace=workspace, timeout_s=timeout_s, strict=strict, skip=skip, only=only
+    )
+    plan, values, own = _planned(profile, shape, secrets, default_secrets=default_secrets)
     order = Order(
         plan=plan,
         run_id=run_id,
@@ -75,6 +75,9 @@ async def start(
         kill_holders=kill_holders,
         logs_dir=Path(logs_dir),
         profile=plan.name,
+        environment=dict(os.environ) if secrets is None else {},
+        buckets=buckets or own,
+        sign=sign,
         uploads=_local_files(profile, plan) if uploads is None else uploads,
     )
     return Run(instance, order, on_end=on_end)
@@ -96,6 +99,7 @@ async def attach(
     secrets: Mapping[str, str] | None = None,
     profile: Profile | Plan | None = None,
     only_looks: bool = False,
+    sign: Sign | None = None,
     on_end: OnEnd | None = None,
 ) -> Run:
     """Watch a run that is already on *instance*, to its end; None as *run_id* means the current one.
@@ -111,6 +115,7 @@ async def attach(
             *profile* names, else those that this machine recorded when it started the run (none for other runs).
         profile: What the run was started with, where this machine has no record of it.
         only_looks: Leave a run whose processes died as it is; then it is lost.
+        sign: As of `start`.
         on_end: As of `Run`.
 
     Returns:
@@ -120,17 +125,34 @@ async def attach(
         ProfileError: the profile is wrong.
     """
     plan = compile_plan(profile) if isinstance(profile, Profile) else profile
+    buckets = profile.buckets if isinstance(profile, Profile) else NO_BUCKETS
     order = Order(
         plan=None,
         run_id=run_id,
         secrets=dict(secrets or {}),
         environment=dict(os.environ) if secrets is None else {},
-        known=None if plan is None else Known.of(plan),
+        known=None if plan is None else Known.of(plan, buckets),
+        sign=sign,
         workspace=workspace,
         logs_dir=Path(logs_dir),
         only_looks=only_looks,
     )
     return Run(instance, order, on_end=on_end)
+
+
+def _planned(
+    profile: Profile | Plan,
+    shape: Callable[[Profile], Plan],
+    secrets: Mapping[str, str] | None,
+    *,
+    default_secrets: bool,
+) -> tuple[Plan, dict[str, str], Buckets]:
+    """The plan, the values of its secrets, and where its buckets are."""
+    if isinstance(profile, Plan):
+        return profile, dict(secrets or {}), NO_BUCKETS
+    profile = profile if default_secrets else profile.without_default_secrets()
+    values = secret_values(profile, os.environ)[0] if secrets is None else dict(secrets)
+    return shape(profile), values, profile.buckets
 
 
 def known_instance(run_id: str) -> tuple[Instance, registry.RunRecord]:

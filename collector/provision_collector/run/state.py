@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 
-from provision_agent.contract.event_bodies import RunFinished, SecretsNeeded
+from provision_agent.contract.event_bodies import RunFinished, SecretsNeeded, SourcesGiven, SourcesNeeded
 from provision_agent.contract.events import Event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
@@ -38,6 +38,8 @@ class LocalRun:
         self.outcome: Outcome | None = None
         self.needed: set[str] = set()
         """Names of secrets that the instance asked for so far."""
+        self.needed_sources: SourcesNeeded | None = None
+        """The signed addresses that the instance asked for last, while it has got none."""
         self.own_warnings: list[str] = []
         """What this side warned of."""
         self._local = LocalEvents(run)
@@ -101,6 +103,10 @@ class LocalRun:
             raise not_of_an_agent(error) from None
         if isinstance(event.body, SecretsNeeded):
             self.needed.update(event.body.names)
+        if isinstance(event.body, SourcesNeeded):
+            self.needed_sources = event.body
+        if isinstance(event.body, SourcesGiven):
+            self.needed_sources = None
         if isinstance(event.body, RunFinished):
             self._final_sizes = event.body.sizes or {}
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import structlog
+from provision_agent.contract.event_bodies import SourcesNeeded
 
 from ..errors import AgentLostError, HostUnreachableError, ProtocolFaultError, UsageError
 from ..instance import Link
@@ -29,6 +30,8 @@ from ..mirror import (
     MirrorBusyError,
     MirrorFullError,
     MirrorState,
+    Pace,
+    check_events,
 )
 from ..storage import in_thread
 from .dispatch import Dispatch
@@ -40,10 +43,11 @@ AGENT_RESTARTS = 3
 AGENT_DEAD_AFTER_S = 3.0
 """How long neither keeper nor agent may be seen before they are started again."""
 GUARD_EVERY_S = 0.25
+SIGN_AGAIN_S = 1.0
 MAX_LOG_BYTES = 1 << 30
 """Of each log of a run; what it writes beyond that is a gap."""
 MAX_EVENTS_BYTES = 1 << 30
-"""More than that is a flood, which ends the run: events are never cut."""
+"""More than that ends the run, however old it is: events are never cut."""
 LOOK_EVERY_S = 0.1
 
 log = structlog.get_logger()
@@ -66,10 +70,13 @@ class Watcher(Listener):
         self._restarts = 0
         self._answered: set[str] = set()
         """Names of secrets that were asked for, and of which those that may be given were given."""
+        self._signed: set[str] = set()
+        """Requests for signed addresses that were answered, or are being answered."""
         self._giving: list[asyncio.Task[None]] = []
         self._cut: set[str] = set()
         """Logs that may not grow here."""
         self._garbled = GarbledSessions()
+        self._pace = Pace()
 
     @property
     def gaps(self) -> list[Gap]:
@@ -90,7 +97,8 @@ class Watcher(Listener):
                 await self._read_along()
                 continue
             try:
-                await self._feed()
+                with self._pace:
+                    await self._feed()
             finally:
                 self._close_mirrors()
 
@@ -177,6 +185,7 @@ class Watcher(Listener):
             self,
             command=self._dispatch.agent_command("follow"),
             workspace=self._dispatch.workspace,
+            pace=self._pace,
         )
 
     async def _end_of(self, session: FollowSession, following: asyncio.Task[None]) -> None:
@@ -247,16 +256,30 @@ class Watcher(Listener):
             self._answered |= names
             self._giving.append(asyncio.create_task(self._dispatch.give_what_is_needed(names)))
 
+        asked = self._local.needed_sources
+        is_new = asked is not None and asked.request not in self._signed
+        if asked is not None and is_new and not self._local.is_finished:
+            self._signed.add(asked.request)
+            self._giving.append(asyncio.create_task(self._sign_again(asked)))
+
+    async def _sign_again(self, asked: SourcesNeeded) -> None:
+        """Sign what the instance asks for; a link that breaks meanwhile is no answer."""
+        if not await self._dispatch.sign_again(asked.urls):
+            await asyncio.sleep(SIGN_AGAIN_S)
+            self._signed.discard(asked.request)
+
     # -- what a session tells
 
     async def on_bytes(self, mirror: Mirror) -> None:
         if mirror.name == "events":
+            check_events(mirror.length, age_s=time.time() - self._dispatch.started_unix)
             await self._local.absorb()
             self._give_what_is_needed()
         self._end_when_fed()
 
     async def on_status(self, status: Holders) -> None:
         self._is_agent_alive = status.run == self._dispatch.run and (status.keeper or status.agent)
+        self._give_what_is_needed()
 
     async def on_beat(self, unread: Sequence[int]) -> None:
         if not any(unread):

@@ -15,8 +15,9 @@ from ...contract.plan_parts import ItemLimits
 from .. import verify
 from ..hosts import Rate
 from ..http import request
+from ..http.errors import Expired
 from ..http.transport import origin_of
-from ..sources import lookup
+from ..sources import lookup, signed
 from ..sources.lookup import Answer, Sources
 from .hasher import Hasher
 from .part_file import PartFile
@@ -44,13 +45,6 @@ class Changed(Failure):
 
 class Unranged(Changed):
     """The source sends whole files only: one connection, from the start."""
-
-
-class Expired(Failure):
-    """The place where a redirect led is not ours any more: ask the source for a new one, keep the bytes."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__("upstream_down", message)
 
 
 class Transfer:
@@ -260,7 +254,8 @@ def _check(response: request.Response, transfer: Transfer, claim: Claim, access:
     moved = response.status in request.REDIRECTS or (
         response.status in EXPIRED and answer.location != answer.url
     )
-    if moved and (response.status in request.REDIRECTS or answer.is_redirected):
+    is_spoilt = moved and signed.SIGNED.spoil(answer.url, answer.location)
+    if moved and (response.status in request.REDIRECTS or answer.is_redirected or is_spoilt):
         raise Expired(f"{answer.host} answered {response.status}: the link has expired")
     if response.status == 416:
         raise Changed(f"{answer.host} has no bytes from {claim.start} on: the file changed there")

@@ -21,6 +21,14 @@ MIN_WAIT_S, MAX_WAIT_S = 0.5, 120.0
 UNSAID_WAIT_S = 10.0
 """How long to leave a host alone that says 429 and not for how long."""
 QUOTED_BYTES = 200
+READ_BYTES = 4096
+
+
+class Expired(Failure):
+    """The place where the bytes were is not ours any more: ask the source for a new one, keep the bytes."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("upstream_down", message)
 
 
 class Refused(NamedTuple):
@@ -36,6 +44,8 @@ class Refused(NamedTuple):
     """The name of the secret that went along, None when none did."""
     code: str = ""
     """Its own name for what is wrong, as one harmless line."""
+    body: bytes = b""
+    """The first of what it sent, as it is: to be read, never to be shown."""
 
     @property
     def host(self) -> str:
@@ -107,8 +117,9 @@ def refused_by(response: Response, *, secrets: List[str], token: Optional[str]) 
         (response.headers.get(name) or "").encode() for name in ("X-Error-Code", "X-Error-Message")
     ]
     code, said = (quoted(each, secrets) for each in fields_said)
-    said = said or quoted(response.read(2 * QUOTED_BYTES, 2.0), secrets)
-    return Refused(response.status, response.headers, response.url, said, token, code)
+    body = response.read(READ_BYTES, 2.0)
+    said = said or quoted(body[: 2 * QUOTED_BYTES], secrets)
+    return Refused(response.status, response.headers, response.url, said, token, code, body)
 
 
 def _one_line(text: str) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ...contract.failures import Failure
 from ...contract.parsing import ParseError, kind_of, parse, read_json, read_object
-from ...contract.plan import HubRepository, repository_of
+from ...contract.plan_parts import HubRepository, repository_of
 from ...contract.source_kinds import SOURCE_KINDS
 from ..http import errors, fields
 from ..http.request import Headers

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Callable, NamedTuple, Optional, Sequence, Tuple
 
+from ...contract.parsing import ParseError
 from ..http.request import Headers
 
 
@@ -24,6 +25,10 @@ class Page(NamedTuple):
     next_url: Optional[str] = None
 
 
+def _no_pages(page: bytes, headers: Headers) -> Page:
+    raise ParseError("this place has no pages")
+
+
 class Listing(NamedTuple):
     """How the files of a place are found out."""
 
@@ -33,5 +38,7 @@ class Listing(NamedTuple):
     """Of the first page."""
     folder: str
     """What is wanted of it: all below this, which is empty or ends with ``/``."""
-    read: Callable[[bytes, Headers], Page]
+    read: Callable[[bytes, Headers], Page] = _no_pages
     """Reads one page, given its bytes and the answer's header; raises `ParseError`."""
+    at_hand: Optional[Callable[[], Sequence[ListedFile]]] = None
+    """Its files, where somebody listed them before; raises `Failure`. None: it is asked for, page by page."""

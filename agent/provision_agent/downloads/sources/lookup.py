@@ -21,7 +21,7 @@ from .. import verify
 from ..http import cookies, errors, fields, inflate, request
 from ..http.idle import IdleConnections
 from ..http.transport import Origin, Stop, origin_of
-from . import addresses
+from . import addresses, signed
 from .answer import HEAD_BYTES, Answer, Chosen
 from .documents import CONNECT_S, Documents
 from .http import Fetch
@@ -57,7 +57,7 @@ class Sources:
     @property
     def secret_values(self) -> List[str]:
         """What must never be written anywhere."""
-        return [*self._values.values(), *self._own.logins]
+        return [*self._values.values(), *self._own.logins, *signed.SIGNED.hidden.values()]
 
     def add(self, item: Download, *urls: str) -> None:
         """Take what *item* shows to its own host: before its URLs, or *urls* that stand for it, are asked."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from dataclasses import fields as fields_of
-from fnmatch import fnmatchcase
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 from ...contract import retry
+from ...contract.buckets import is_wanted
 from ...contract.failures import Failure
 from ...contract.parsing import ParseError
 from ...contract.plan import Download
@@ -73,7 +73,7 @@ def files_of(item: Download, listing: Listing, access: Sources, *, deadline: flo
     wanted = [
         _file(item, listing, file)
         for file in _listed(item, listing, access, deadline)
-        if file.path.startswith(listing.folder) and _is_wanted(file.path, item)
+        if file.path.startswith(listing.folder) and is_wanted(file.path, item.include, item.exclude)
     ]
     if not wanted:
         raise Failure(
@@ -128,6 +128,9 @@ def _patiently(item: Download, listing: Listing, access: Sources, context: Conte
 
 def _listed(item: Download, listing: Listing, access: Sources, deadline: float) -> Iterator[ListedFile]:
     """Every file of the listing, page by page."""
+    if listing.at_hand is not None:
+        yield from listing.at_hand()
+        return
     url: Optional[str] = listing.url
     for _ in range(PAGES_MOST):
         if url is None:
@@ -144,12 +147,6 @@ def _listed(item: Download, listing: Listing, access: Sources, deadline: float) 
             message = f"the listing of `{listing.title}` cannot be read: {error}"
             raise Failure("upstream_down", message) from None
         yield from files
-
-
-def _is_wanted(path: str, item: Download) -> bool:
-    """As the hub's own tools match: against the whole path, and ``*`` goes across folders."""
-    is_included = not item.include or any(fnmatchcase(path, pattern) for pattern in item.include)
-    return is_included and not any(fnmatchcase(path, pattern) for pattern in item.exclude)
 
 
 def _file(item: Download, listing: Listing, listed: ListedFile) -> Download:

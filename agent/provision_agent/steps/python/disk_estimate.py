@@ -6,13 +6,13 @@ that is surely needed: an estimate must not refuse an instance that would have d
 
 from __future__ import annotations
 
-import os
 from typing import Mapping, Optional
 
 from ...contract.findings import Environment, Facts
 from ...contract.parsing import parse
 from ...contract.plan import Layer, Python
 from ...run.context import Context
+from ...run.interpreters import path_meant
 
 VENV_BYTES = 50 << 20
 LAYER_BYTES = 100 << 20
@@ -28,29 +28,12 @@ def bytes_needed(python: Python, context: Context, found: Mapping[str, object]) 
         found: The instance's facts.
     """
     facts = parse(Facts, found, "facts")
-    path = _path_meant(python, context, facts)
+    path = path_meant(python, context, facts)
     if not path.startswith(context.workspace.rstrip("/") + "/"):
         return 0
     present = next((venv for venv in facts.venvs if venv.path == path), None)
     layers = [_layer_bytes(layer, facts) for layer in python.layers if not _is_there(layer, present)]
     return (VENV_BYTES if present is None else 0) + sum(layers)
-
-
-def path_meant(python: Python, context: Context, found: Mapping[str, object]) -> str:
-    """The environment that is meant; with `auto` the first on a GPU that has torch may do, and then needs nothing.
-
-    Args:
-        found: The instance's facts.
-    """
-    return _path_meant(python, context, parse(Facts, found, "facts"))
-
-
-def _path_meant(python: Python, context: Context, facts: Facts) -> str:
-    if python.venv != "auto":
-        return os.path.join(context.workspace, os.path.expanduser(python.venv))
-    chosen = (context.state.get("venv", "auto") or {}).get("path")
-    ready = (venv.path for venv in facts.venvs if venv.torch and facts.gpus)
-    return str(chosen or next(ready, os.path.join(context.workspace, "venv")))
 
 
 def _is_there(layer: Layer, present: Optional[Environment]) -> bool:

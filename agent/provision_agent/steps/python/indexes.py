@@ -10,6 +10,7 @@ import configparser
 import os
 import shutil
 from typing import Dict, List, Mapping
+from urllib.parse import urlsplit
 
 PYPI = "https://pypi.org/simple"
 _UV_NAMES = {
@@ -21,6 +22,7 @@ _UV_NAMES = {
     "constraint": "UV_CONSTRAINT",
 }
 """Options that uv knows by another name."""
+_UV_PLACES = ("UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "UV_INDEX", "UV_FIND_LINKS")
 _WAYS = ("cert", "client-cert", "proxy", "keyring-provider")
 """Options that say how an index is reached."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -53,6 +55,23 @@ def urls(settings: Mapping[str, str]) -> List[str]:
     if "no-index" in settings:
         return []
     return [settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()]
+
+
+def logins(settings: Mapping[str, str]) -> Dict[str, str]:
+    """What the indexes that *settings* name are to be shown: ``user:password`` by ``scheme://host:port``, as it is written."""
+    found: Dict[str, str] = {}
+    told = [os.environ.get(name, "") for name in _UV_PLACES]
+    for url in [*urls(settings), *settings.get("find-links", "").split(), *" ".join(told).split()]:
+        url = url.rpartition("=")[2] if url.partition("=")[2].startswith("http") else url
+        try:
+            parts = urlsplit(url)
+            login = parts.netloc.rpartition("@")[0]
+            port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+        except ValueError:
+            continue
+        if login:
+            found[f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"] = login
+    return found
 
 
 def for_uv(settings: Mapping[str, str]) -> Dict[str, str]:

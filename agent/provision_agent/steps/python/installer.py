@@ -20,7 +20,8 @@ from ...run.context import Context
 from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
-from . import indexes, pip_errors
+from . import indexes, pip_errors, resolver
+from .locked_install import LockedInstalls, Surroundings
 from .venv import Venv
 
 SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
@@ -39,10 +40,17 @@ _ASTRAY = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
 
 
 class Installer:
-    """Installs into one environment. Not for two threads at once."""
+    """Installs into one environment. Not for two threads at once.
 
-    def __init__(self, python: Python, venv: Venv, context: Context) -> None:
+    Args:
+        by_lock: Resolves first, and has the wheels fetched by the engine; None: the installer does all by itself.
+    """
+
+    def __init__(
+        self, python: Python, venv: Venv, context: Context, *, by_lock: Optional[LockedInstalls] = None
+    ) -> None:
         self.venv = venv
+        self._by_lock = by_lock
         self._python = python
         self._context = context
         self._cache = os.path.join(context.workspace, ".provision", "cache")
@@ -55,6 +63,7 @@ class Installer:
         self.kept_out: Set[str] = set()
         """Distributions, by normalised name, that no install may bring."""
         self._versions: Optional[Dict[str, str]] = None
+        self._python_version: Optional[str] = None
         self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
         self._temporary = os.path.join(self._cache, "tmp")
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
@@ -114,7 +123,14 @@ class Installer:
         Raises:
             Failure: `network`, `not_found`, `conflict`, `disk_full`, `unauthorized`, …; else `command`.
         """
-        options = [*self._constraint_options({**self.locked, **constraints}), *arguments]
+        constraints = {**self.locked, **constraints}
+        if (
+            self._by_lock is not None
+            and self._uv
+            and self._install_locked(self._by_lock, arguments, progress, constraints, item=item, level=level)
+        ):
+            return
+        options = [*self._constraint_options(constraints), *arguments]
         try:
             self._install(options, progress, item=item, level=level)
         except Failure as failure:
@@ -127,6 +143,57 @@ class Installer:
             except Failure:
                 self._uv = uv
                 raise
+
+    def _install_locked(
+        self,
+        by_lock: LockedInstalls,
+        arguments: Sequence[str],
+        progress: Progress,
+        constraints: Mapping[str, str],
+        *,
+        item: str,
+        level: str,
+    ) -> bool:
+        """Install *arguments* from a lock; False when something is left for the installer to do, or to say."""
+        order = resolver.order_of(arguments)
+        if order is None or not order.lines:
+            return False
+        try:
+            return by_lock.install(
+                order,
+                self.surroundings(constraints),
+                progress,
+                lambda argv, environment: self._run(argv, progress, INSTALL_S, environment),
+                level=level,
+            )
+        except Failure as failure:
+            if self._context.is_over() or failure.meaning.is_of_instance:
+                raise
+            if failure.class_ not in ("conflict", "not_found"):  # else the installer says it in a moment
+                progress.say(f"{item}: as ever, without a lock: {failure.message}")
+            return False
+
+    def surroundings(self, constraints: Mapping[str, str]) -> Surroundings:
+        """What an install under *constraints* has to do with."""
+        return Surroundings(
+            uv=self._uv,
+            python=self.venv.python,
+            version=self._version(),
+            settings=self._settings(),
+            environment=self._environment(),
+            installed=dict(self.installed()),
+            constraints=self._constraint_lines(constraints),
+        )
+
+    def _version(self) -> str:
+        """Of the environment's python."""
+        if self._python_version is None:
+            limit = self._context.bounded(QUICK_S)
+            told = probe.ask(
+                self.venv.python, answers.Interpreter, timeout_s=limit, cancelled=self._context.cancelled
+            )
+            self._python_version = told.version
+        return self._python_version
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
@@ -232,16 +299,25 @@ class Installer:
         return [self.venv.python, "-m", "pip", action, *options, *arguments]
 
     def _constraint_options(self, constraints: Mapping[str, str]) -> List[str]:
-        lines = [f"{name}=={version}\n" for name, version in sorted(constraints.items())]
-        lines += [f"{name}<0\n" for name in sorted(self.kept_out)]
+        lines = self._constraint_lines(constraints)
         if not lines:
             return []
         path = os.path.join(self._context.run_directory, "constraints.txt")
         with open(path, "w", encoding="utf-8") as file:
-            file.writelines(lines)
+            file.writelines(f"{line}\n" for line in lines)
         return ["--constraint", path]
 
-    def _run(self, argv: List[str], progress: Progress, timeout_s: float) -> None:
+    def _constraint_lines(self, constraints: Mapping[str, str]) -> List[str]:
+        held = [f"{name}=={version}" for name, version in sorted(constraints.items())]
+        return held + [f"{name}<0" for name in sorted(self.kept_out)]
+
+    def _run(
+        self,
+        argv: List[str],
+        progress: Progress,
+        timeout_s: float,
+        environment: Optional[Mapping[str, str]] = None,
+    ) -> None:
         output: List[str] = []
 
         def keep(line: str) -> None:
@@ -253,7 +329,7 @@ class Installer:
             argv,
             timeout_s=self._context.bounded(timeout_s),
             directory=self._context.workspace,
-            environment=self._environment(),
+            environment=self._environment() if environment is None else environment,
             on_line=keep,
             cancelled=self._context.cancelled,
         )

@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Set
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
@@ -30,6 +30,7 @@ from . import venv as environments
 from .guard import Guard
 from .installer import Installer
 from .layer_record import LayerRecord
+from .locked_install import LockedInstalls
 from .venv import Venv
 
 LEVEL = "critical"
@@ -37,26 +38,34 @@ _installing = threading.Lock()
 
 
 def install(
-    python: Python, venv: Venv, context: Context, found: Mapping[str, object], *, reads_bytes: bool = False
+    python: Python,
+    venv: Venv,
+    context: Context,
+    found: Mapping[str, object],
+    *,
+    reads_bytes: bool = False,
+    by_lock: Optional[LockedInstalls] = None,
 ) -> None:
     """Mend the environment, take out what the plan does not want, and install its layers in order.
 
     Args:
         found: The instance's facts.
         reads_bytes: See by the bytes of what is installed, and not by sizes, whether it is as it was.
+        by_lock: Resolves first, and has wheels fetched by the engine.
 
     Raises:
         Failure: of the layer that cannot be installed; it is reported as ``package_failed`` too.
     """
     facts = parse(Facts, found, "facts")
     with one_at_a_time(context):
-        tools = Installer(python, venv, context)
+        tools = Installer(python, venv, context, by_lock=by_lock)
         guard = Guard(python, tools, context)
         from_torch = [name for layer in python.layers if layer.torch for name in torch.names(layer.torch)]
         named = requirements.names_of(line for layer in python.layers for line in layer.packages)
         with Progress(context, repair.ITEM, LEVEL) as progress:
             tools.prepare(progress)
             watched, later = [*python.protect, *from_torch], [*named, *from_torch]
+            repair.remove_interrupted(tools, context)
             repair.mend(tools, context, facts, progress, watched=watched, later=later)
             _remove_unwanted(python, tools, progress)
         for layer in python.layers:
@@ -75,14 +84,18 @@ def install_requirements(
     level: str,
     *,
     reads_bytes: bool = False,
+    by_lock: Optional[LockedInstalls] = None,
 ) -> None:
     """Install the requirements file at *path*, under the same protection as the layers.
+
+    Args:
+        by_lock: As for `install`.
 
     Raises:
         Failure: it is not there, or cannot be installed.
     """
     with one_at_a_time(context):
-        tools = Installer(python, venv, context)
+        tools = Installer(python, venv, context, by_lock=by_lock)
         step = _requirements_step(item, path, tools)
         guard = Guard(python, tools, context)
         tools.kept_out = guard.missing()

@@ -17,7 +17,7 @@ from ...host.probe import normalised
 from ...run.context import Context
 from .. import remove_tree
 from ..progress import Progress
-from . import layer_record, torch, venv
+from . import interrupted, layer_record, torch, venv
 from .installer import Installer
 
 ITEM = "environment"
@@ -60,6 +60,17 @@ def mend(
         if not _reinstall(name, reason, tools, context, progress, is_later=name in set(later)):
             _recreate(name, tools, context, facts, progress)
             return
+
+
+def remove_interrupted(tools: Installer, context: Context) -> None:
+    """Take away what was being installed when the agent died and is not whole: who needs it installs it again."""
+    python = tools.venv.python
+    for name in interrupted.not_whole(context, python):
+        _warn(context, f"an install was interrupted and left {name} unfinished: removing it")
+        for folder in _site_packages(tools, context):
+            _remove(_trees_of(name, folder), context)
+        tools.forget_versions()
+    interrupted.end(context, python, interrupted.names_left(context, python))
 
 
 def restore(

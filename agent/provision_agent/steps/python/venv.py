@@ -6,7 +6,6 @@ Whatever `prepare` returns has an interpreter that runs, and pip or uv to instal
 from __future__ import annotations
 
 import os
-import re
 import time
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Tuple
@@ -17,6 +16,7 @@ from ...contract.parsing import parse
 from ...contract.plan import Python
 from ...host import answers, probe, process
 from ...run.context import Context
+from ...run.interpreters import base_python
 from .. import orphans, remove_tree
 from ..progress import Progress
 
@@ -25,8 +25,6 @@ LEVEL = "critical"
 PROBE_S = 30.0
 TORCH_S = 90.0
 CREATE_S = 300.0
-OLDEST_WELCOME = (3, 10)
-"""Today's torch wheels need this much; an older interpreter is taken only where there is no newer one."""
 
 
 @dataclass(frozen=True)
@@ -207,14 +205,6 @@ def _recipes(path: str, base: str, facts: Facts, *, needs_pip: bool) -> List[Tup
     return [seeded, own] if needs_pip else [seeded, bare, own]
 
 
-def base_python(facts: Facts) -> str:
-    """The agent's own interpreter when it is new enough for today's wheels, else the newest that is there."""
-    if not facts.pythons:
-        raise Failure("command", "no python3 was found", case="no_base_python")
-    welcome = [found for found in facts.pythons if _numbers(found.version) >= OLDEST_WELCOME]
-    return (welcome or facts.pythons)[0].path
-
-
 def version_at(path: str, context: Context, facts: Facts) -> str:
     """The version of the python at *path*, or of the one that an environment there would be made with."""
     try:
@@ -223,10 +213,6 @@ def version_at(path: str, context: Context, facts: Facts) -> str:
     except Failure:
         base = base_python(facts)
         return next(found.version for found in facts.pythons if found.path == base)
-
-
-def _numbers(version: str) -> Tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
 def _venv_package(base: str) -> str:

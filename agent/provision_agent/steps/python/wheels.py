@@ -22,7 +22,8 @@ from ...contract.plan import Python, Torch
 from ...contract.redaction import public_url
 from ...downloads import Sources
 from ...run.context import Context
-from . import builds, disk_estimate, indexes, requirements, torch, venv
+from ...run.interpreters import path_meant
+from . import builds, indexes, requirements, torch, venv
 from .tags import Target, has_version, is_release, name_of
 
 LISTING_BYTES = 32 << 20
@@ -43,7 +44,7 @@ def ask(
         pool: Where the questions wait for their answers.
     """
     facts = parse(Facts, found, "facts")
-    path = disk_estimate.path_meant(python, context, found)
+    path = path_meant(python, context, facts)
     target = Target.of(venv.version_at(path, context, facts))
     until = time.monotonic() + context.bounded(ALL_S)
     wheels = Wheels(access, indexes.configured(path), target, until=until)

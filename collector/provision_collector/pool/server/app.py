@@ -27,6 +27,7 @@ from . import answers, web_page
 from .access import Access, Key
 from .api import ENDPOINTS, Context
 from .connections import MAX_HEAD_BYTES, Connections, protocol_for
+from .loop_watch import LoopWatch
 from .metrics import CONTENT_TYPE, exposition
 from .openapi import document
 from .pool import Pool
@@ -68,11 +69,13 @@ def application(rules: Rules, door: Door, sessions: Sessions, closing: asyncio.E
         pool = Pool(rules, await Store.open(rules.state_dir))
         await pool.open()
         app.state.context = Context(pool, closing)
-        ending = asyncio.create_task(_end_reading(pool, closing))
+        app.state.loop_watch = watch = LoopWatch()
+        beside = (asyncio.create_task(_end_reading(pool, closing)), asyncio.create_task(watch.run()))
         try:
             yield
         finally:
-            ending.cancel()
+            for task in beside:
+                task.cancel()
             await pool.close()
 
     key = Key(door.token, sessions)
@@ -123,6 +126,7 @@ async def metrics(request: Request) -> Response:
         ended=dict(pool.runs_ended),
         events=dict(pool.events_told),
         clients=context.clients,
+        loop=request.app.state.loop_watch,
     )
     return Response(body, media_type=CONTENT_TYPE)
 

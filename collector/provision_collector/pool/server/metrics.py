@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 from provision_agent.contract.status_parts import Totals
 
 from ...distribution import version
 from ..store.rows import ENDED, STATES
+from .loop_watch import BOUNDS_S, LoopWatch
 from .view import View
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exposition(
-    *, going: Iterable[View], ended: Mapping[str, int], events: Mapping[str, int], clients: int
+    *,
+    going: Iterable[View],
+    ended: Mapping[str, int],
+    events: Mapping[str, int],
+    clients: int,
+    loop: LoopWatch,
 ) -> bytes:
     """The metrics in Prometheus' text format: of the runs, and of this process. It adds up every file: not for the event loop.
 
@@ -27,9 +40,11 @@ def exposition(
         ended: How many runs ended since this process began, by verdict.
         events: How many events were told since then, by name.
         clients: How many clients follow a stream now.
+        loop: How late the event loop was.
     """
     registry = CollectorRegistry()
     registry.register(_Now(list(going), ended, events, clients))
+    registry.register(_Loop(loop))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 
@@ -62,6 +77,25 @@ class _Now(Collector):
         )
         yield GaugeMetricFamily(
             "provision_stream_clients", "Clients that follow a stream now.", self._clients
+        )
+
+
+class _Loop(Collector):
+    def __init__(self, loop: LoopWatch) -> None:
+        self._loop = loop
+
+    def collect(self) -> Iterator[Metric]:
+        names = [*map(str, BOUNDS_S), "+Inf"]
+        buckets = list(zip(names, accumulate(self._loop.counts), strict=True))
+        late = HistogramMetricFamily(
+            "provision_event_loop_late_seconds", "How late the event loop was, looked at ten times a second."
+        )
+        late.add_metric([], buckets, self._loop.late_s)
+        yield late
+        yield GaugeMetricFamily(
+            "provision_event_loop_late_last_minute_seconds",
+            "The latest that the event loop was within the last minute.",
+            self._loop.lately_s,
         )
 
 

@@ -1,0 +1,188 @@
+"""One install: resolved first, its wheels fetched by the engine, then put in place from the disk.
+
+What an index cannot bring as a wheel (a repository, a folder, a source distribution), and whatever goes wrong on this
+way, is the installer's own to do, as ever: it finds the rest installed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from typing import Callable, Dict, List, Mapping, Sequence, Set, Tuple
+
+from ...contract.pylock import Lock, LockedFile, LockedPackage
+from ...host.probe import normalised
+from ...run.context import Context
+from ..progress import Progress
+from . import indexes, interrupted, resolver
+from .resolver import Order, Resolver
+from .tags import Target
+from .wheel_store import WheelStore
+
+_UNREACHED = ("proxy", "client-cert", "keyring-provider", "cert")
+"""Settings of pip that say how an index is reached, which the engine does not know."""
+Run = Callable[[List[str], Mapping[str, str]], None]
+"""Runs a command of the installer in an environment of variables. Raises Failure."""
+
+
+@dataclass
+class Surroundings:
+    """What an install has to do with: of one environment, at one moment."""
+
+    uv: str
+    python: str
+    version: str
+    settings: Mapping[str, str]
+    """What the user told pip."""
+    environment: Mapping[str, str]
+    installed: Mapping[str, str]
+    constraints: Sequence[str]
+    harmed: Set[str] = field(default_factory=set)
+    """Names of what is there and not whole."""
+
+
+class LockedInstalls:
+    """The installs of one run's environment that go this way. Not for two threads at once.
+
+    Args:
+        store: Brings the wheels.
+        context: Of the run.
+    """
+
+    def __init__(self, store: WheelStore, context: Context) -> None:
+        self.store = store
+        self.ahead: Dict[str, str] = {}
+        """Versions by name that were resolved for all that is wanted: each install prefers them."""
+        self._context = context
+        self._resolvers: Dict[Tuple[str, str], Resolver] = {}
+
+    def resolver(self, uv: str, python: str) -> Resolver:
+        """The one of an environment."""
+        return self._resolvers.setdefault((uv, python), Resolver(uv, python, self._context))
+
+    def resolve(self, order: Order, around: Surroundings) -> Lock:
+        """What *order* brings. Raises Failure, as `Resolver.resolve`."""
+        whole = {name: version for name, version in around.installed.items() if name not in around.harmed}
+        return self.resolver(around.uv, around.python).resolve(
+            order,
+            constraints=around.constraints,
+            installed=whole,
+            preferred=self.ahead,
+            environment=around.environment,
+        )
+
+    def missing(self, lock: Lock, order: Order, around: Surroundings) -> List[LockedPackage]:
+        """What of *lock* is to be installed."""
+        of = self.resolver(around.uv, around.python)
+        wanted = resolver.needed(
+            lock, around.installed, is_forced=order.is_forced, again=sorted(around.harmed)
+        )
+        return [package for package in wanted if not of.is_offer(package)]
+
+    def begin(
+        self, packages: Sequence[LockedPackage], around: Surroundings, *, level: str
+    ) -> List[LockedFile]:
+        """Begin to fetch the wheels of *packages*, and say which they are."""
+        wheels = list(self._wheels(packages, around).values())
+        if not any(name in around.settings for name in _UNREACHED):
+            self.store.begin(wheels, level=level, logins=indexes.logins(around.settings))
+        return wheels
+
+    def install(
+        self, order: Order, around: Surroundings, progress: Progress, run: Run, *, level: str
+    ) -> bool:
+        """Bring what *order* asks for; True when nothing is left to do.
+
+        Args:
+            progress: Told what happens.
+            run: Installs with what it is told.
+            level: Of what this is part of.
+
+        Raises:
+            Failure: it cannot be resolved, or cannot be put in place from the disk.
+        """
+        lock = self.resolve(order, around)
+        packages = self.missing(lock, order, around)
+        by_name = self._wheels(packages, around)
+        wheels = self.begin(packages, around, level=level)
+        if packages:
+            progress.say(_told(packages, wheels))
+        fetched = self.store.wait(wheels, progress)
+        for name, failure in fetched.failures.items():
+            progress.say(f"{name} cannot be fetched ({failure.message}): the installer fetches it")
+        here = [
+            each
+            for each in packages
+            if each.name in by_name and by_name[each.name].file_name in fetched.paths
+        ]
+        if here:
+            self._put(here, by_name, fetched.paths, order, around, run)
+            self.store.installed([by_name[each.name] for each in here])
+        return order.is_all and len(here) == len(packages) and all(each.is_of_index for each in lock.packages)
+
+    def _put(
+        self,
+        packages: Sequence[LockedPackage],
+        wheels: Mapping[str, LockedFile],
+        paths: Mapping[str, str],
+        order: Order,
+        around: Surroundings,
+        run: Run,
+    ) -> None:
+        """Install *packages* from their files, which are here and right."""
+        links = os.path.join(self._context.run_directory, "wheels")
+        shutil.rmtree(links, ignore_errors=True)
+        os.makedirs(links)
+        for package in packages:
+            name = wheels[package.name].file_name
+            os.symlink(paths[name], os.path.join(links, name))
+        again = order.is_forced or any(normalised(each.name) in around.harmed for each in packages)
+        argv = [
+            around.uv,
+            "pip",
+            "install",
+            "--python",
+            around.python,
+            "--offline",
+            "--no-index",
+            "--no-deps",
+        ]
+        argv += ["--find-links", links, *(["--reinstall"] if again else [])]
+        argv += ["--no-cache"] if order.is_uncached else []
+        argv += [] if "UV_LINK_MODE" in around.environment else ["--link-mode", _link_mode(around)]
+        names = [package.name for package in packages]
+        interrupted.begin(self._context, around.python, names)
+        run([*argv, *(package.pin for package in packages)], resolver.from_disk(around.environment))
+        interrupted.end(self._context, around.python, names)
+        shutil.rmtree(links, ignore_errors=True)
+
+    def _wheels(self, packages: Sequence[LockedPackage], around: Surroundings) -> Dict[str, LockedFile]:
+        """The wheel of each of *packages* that has one for this interpreter, by the package's name."""
+        target = Target.of(around.version)
+        found: Dict[str, LockedFile] = {}
+        for package in packages:
+            fitting = [wheel for wheel in package.wheels if wheel.sha256 and target.takes(wheel.file_name)]
+            own = [wheel for wheel in fitting if not wheel.file_name.endswith("-any.whl")]
+            if package.is_of_index and fitting:
+                found[package.name] = (own or fitting)[0]
+        return found
+
+
+def _link_mode(around: Surroundings) -> str:
+    """Files are the same on the disk as in uv's cache, where both are on one file system."""
+    cache, venv = around.environment.get("UV_CACHE_DIR", ""), os.path.dirname(os.path.dirname(around.python))
+    try:
+        os.makedirs(cache, exist_ok=True)
+        return "hardlink" if os.stat(cache).st_dev == os.stat(venv).st_dev else "copy"
+    except OSError:
+        return "copy"
+
+
+def _told(packages: Sequence[LockedPackage], wheels: Sequence[LockedFile]) -> str:
+    sizes = [wheel.size_bytes for wheel in wheels]
+    known = sum(size for size in sizes if size is not None)
+    amount = f"{known / 1e6:.1f} MB" + (" and more" if None in sizes else "")
+    return (
+        f"{len(packages)} packages are wanted: {amount if known else 'of unknown size'}, each with its hash"
+    )

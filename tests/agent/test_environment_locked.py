@@ -1,0 +1,239 @@
+"""Resolved first, fetched by the engine, installed from the disk: with the real uv and an index on loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.environments import Surroundings, copy_of_environment
+from harness.package_index import PackageIndex, wheel
+from provision_agent.contract.failures import Failure
+from provision_agent.contract.plan import Layer, Python, Torch
+from provision_agent.contract.plan_parts import Limits
+from provision_agent.downloads import Downloads, Sources
+from provision_agent.steps.python import packages
+from provision_agent.steps.python.locked_install import LockedInstalls
+from provision_agent.steps.python.venv import Venv
+from provision_agent.steps.python.wheel_store import WheelStore
+
+NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
+
+
+@pytest.fixture(autouse=True)
+def by_uv(bare_pip: None, uv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real uv, on PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "uv").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\nexec {uv} "$@"\n')
+    (folder / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
+    with PackageIndex(is_modern=True) as index:
+        monkeypatch.setenv("PIP_INDEX_URL", index.url)
+        index.add("numpy", "1.26.4")
+        index.add("numpy", "2.1.0")
+        index.add("scipy", "1.0", requires=["numpy"])
+        yield index
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Surroundings:
+    return Surroundings(str(tmp_path))
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Venv:
+    path = str(tmp_path / "venv")
+    copy_of_environment(path)
+    return Venv(path, os.path.join(path, "bin", "python"), True)
+
+
+@pytest.fixture
+def by_lock(here: Surroundings) -> Iterator[LockedInstalls]:
+    """As a run has it, beside its downloads."""
+    engine = Downloads([], Limits(), here.context, Sources(rules=(), secrets={}))
+    folder = os.path.join(here.workspace, ".provision", "wheels")
+    store = WheelStore(here.context, folder, limits=Limits(), line=engine.line)
+    yield LockedInstalls(store, here.context)
+    store.close(is_done=True)
+    engine.stop()
+
+
+def order(*layers: Layer, **fields: Any) -> Python:
+    return Python(installer="uv", timeout_s=5, retries=0, layers=layers, **fields)
+
+
+def versions_in(venv: Venv, *names: str) -> list[str]:
+    code = f"from importlib.metadata import version; print(*map(version, {names!r}))"
+    done = subprocess.run([venv.python, "-c", code], check=True, stdout=subprocess.PIPE, timeout=20)
+    return done.stdout.decode().split()
+
+
+def said(here: Surroundings) -> str:
+    return "\n".join(str(fields["message"]) for fields in here.of("package_progress"))
+
+
+def installs_of(tmp_path: Path) -> list[str]:
+    """The installs that uv was asked for."""
+    return [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("pip install")]
+
+
+def test_wheels_come_by_the_engine_and_are_installed_without_a_network(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls, tmp_path: Path
+) -> None:
+    packages.install(order(Layer(packages=("scipy", "numpy<2"))), venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert versions_in(venv, "scipy", "numpy") == ["1.0", "1.26.4"]
+    (call,) = installs_of(tmp_path)
+    assert "--offline --no-index --no-deps" in call and call.endswith("numpy==1.26.4 scipy==1.0")
+    assert 0 < by_lock.store.bytes_downloaded <= sum(index.wheel_bytes.values())
+    assert sorted(index.wheel_bytes) == ["numpy-1.26.4-py3-none-any.whl", "scipy-1.0-py3-none-any.whl"]
+    site = next(Path(venv.path).glob("lib/python3*/site-packages"))
+    assert not (site / "numpy-1.26.4.dist-info" / "direct_url.json").exists()
+    assert here.of("warning") == [] and here.names() == ["package_started", "package_finished"]
+
+
+def test_wheels_are_gone_when_they_are_installed_unless_they_are_kept(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls
+) -> None:
+    by_lock.store.is_kept = True
+    packages.install(order(Layer(packages=("scipy",))), venv, here.context, NO_GPU, by_lock=by_lock)
+    kept = [path.name for path in Path(by_lock.store.folder).rglob("*.whl")]
+    by_lock.store.is_kept = False
+    index.add("sympy", "1.13")
+    packages.install(order(Layer(packages=("sympy",))), venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert sorted(kept) == ["numpy-2.1.0-py3-none-any.whl", "scipy-1.0-py3-none-any.whl"]
+    assert not any("sympy" in path.name for path in Path(by_lock.store.folder).rglob("*.whl"))
+
+
+def test_a_wheel_that_the_engine_cannot_fetch_is_the_installers_to_fetch_and_named(
+    index: PackageIndex,
+    here: Surroundings,
+    venv: Venv,
+    by_lock: LockedInstalls,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(by_lock.store, "begin", lambda wheels, **fields: None)
+
+    packages.install(order(Layer(packages=("scipy",))), venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert versions_in(venv, "scipy") == ["1.0"]
+    assert "scipy-1.0-py3-none-any.whl cannot be fetched" in said(here)
+
+
+def test_what_is_installed_stays_at_its_version_where_that_fits(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls
+) -> None:
+    packages.install(order(Layer(packages=("numpy<2",))), venv, here.context, NO_GPU, by_lock=by_lock)
+    packages.install(
+        order(Layer(packages=("numpy<2",)), Layer(packages=("scipy",))),
+        venv,
+        here.context,
+        NO_GPU,
+        by_lock=by_lock,
+    )
+
+    assert versions_in(venv, "numpy", "scipy") == ["1.26.4", "1.0"]
+
+
+def test_a_torch_that_no_index_has_is_offered_to_the_resolver_as_it_is(
+    index: PackageIndex,
+    here: Surroundings,
+    venv: Venv,
+    by_lock: LockedInstalls,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("PROVISION_TORCH_INDEX", f"{index.base}/whl")
+    index.add_torch("2.5.1+cpu", index="whl/cpu")
+    index.add_torch("2.9.1")
+    index.add("accelerate", "1.0", requires=["torch>=2"])
+    layers = (Layer(torch=Torch(versions=("2.5.1",))), Layer(packages=("accelerate",)))
+
+    packages.install(order(*layers), venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert versions_in(venv, "torch", "accelerate") == ["2.5.1+cpu", "1.0"]
+    assert "--offline" in installs_of(tmp_path)[-1] and installs_of(tmp_path)[-1].endswith(" accelerate==1.0")
+    assert "torch-2.9.1-py3-none-any.whl" not in index.wheel_bytes
+
+
+def test_a_private_index_is_shown_its_login_by_the_engine_and_nothing_keeps_it(
+    here: Surroundings, venv: Venv, by_lock: LockedInstalls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with PackageIndex(is_modern=True, login="reader:pass word") as private:
+        private.add("secretive", "1.0")
+        url = private.url.replace("://", "://reader:pass%20word@")
+        monkeypatch.setenv("PIP_INDEX_URL", url)
+
+        packages.install(order(Layer(packages=("secretive",))), venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert versions_in(venv, "secretive") == ["1.0"]
+    assert by_lock.store.bytes_downloaded > 0
+    assert all("--offline" in call for call in installs_of(tmp_path))
+    state = Path(here.workspace, ".provision")
+    files = [path for path in state.rglob("*") if path.is_file() and "cache" not in path.parts]
+    assert not any(b"pass%20word" in path.read_bytes() or b"pass word" in path.read_bytes() for path in files)
+
+
+def test_wheels_in_a_folder_are_installed_from_there(
+    index: PackageIndex,
+    here: Surroundings,
+    venv: Venv,
+    by_lock: LockedInstalls,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "own wheels"
+    folder.mkdir()
+    name, data = wheel("local", "3.0", {"local.py": ""}, ["numpy"])
+    (folder / name).write_bytes(data)
+
+    packages.install(
+        order(Layer(packages=(f"--find-links={folder}", "local"))),
+        venv,
+        here.context,
+        NO_GPU,
+        by_lock=by_lock,
+    )
+
+    assert versions_in(venv, "local", "numpy") == ["3.0", "2.1.0"]
+    assert (folder / name).exists()
+    assert all("--offline" in call for call in installs_of(tmp_path))
+
+
+def test_a_layer_that_conflicts_fails_with_the_sentence_of_uv(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls
+) -> None:
+    index.add("old", "1.0", requires=["numpy<1"])
+    with pytest.raises(Failure, match=r"numpy<1") as caught:
+        packages.install(order(Layer(packages=("old",))), venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert caught.value.class_ in ("conflict", "not_found")
+
+
+def test_what_an_interrupted_install_left_unfinished_is_taken_away_and_installed_again(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls
+) -> None:
+    """A package that nobody names, whose last file is missing: its metadata says that it is installed."""
+    wanted = order(Layer(packages=("scipy",)))
+    packages.install(wanted, venv, here.context, NO_GPU, by_lock=by_lock)
+    site = next(Path(venv.path).glob("lib/python3*/site-packages"))
+    (site / "numpy" / "__init__.py").unlink()
+    here.context.state.forget("layer", f"{venv.path}:scipy")
+    here.context.state.put("installing", venv.python, {"names": ["numpy"]})
+
+    packages.install(wanted, venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert (site / "numpy" / "__init__.py").exists()
+    assert [fields["message"] for fields in here.of("warning")] == [
+        "an install was interrupted and left numpy unfinished: removing it"
+    ]
+    assert here.context.state.get("installing", venv.python) is None
