@@ -193,9 +193,8 @@ def test_a_node_that_was_mended_by_hand_is_loaded_by_the_next_run(
     second = runs.run(plan)
 
     assert (first.verdict, second.verdict) == ("incomplete", "complete")
-    (warning,) = first.of("warning")
-    assert "there is no module `helper_of_faces`" in warning["message"], "the early warning"
-    assert first.index("warning") < first.index("service_started")
+    (failed,) = first.of("package_failed")
+    assert "add the package that has `helper_of_faces`" in failed["hint"], "its import tells what is missing"
     assert len(second.of("service_restarted")) == 1
 
 

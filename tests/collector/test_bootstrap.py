@@ -10,8 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from provision_collector.instance import build_bundle, deploy
+from interpreters import interpreters
+from provision_agent.contract.loading import loader
+from provision_collector.instance import Deployment, build_bundle, deploy
 
+PYTHONS = {".".join(map(str, version)): path for version, path in interpreters().items()}
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder another user's")
 FACTS = json.dumps({"workspace": "/nowhere"}).encode() + b"\n"
 
@@ -107,3 +110,65 @@ def test_what_runs_is_what_was_checked_whatever_becomes_of_its_name(tmp_path: Pa
 
     assert b"provision-answer" in done.stdout, done.stderr
     assert not flag.exists()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / f"{build_bundle().sha256}.pyz"
+    path.write_bytes(build_bundle().data)
+    return path
+
+
+def later(archive: Path) -> subprocess.CompletedProcess[bytes]:
+    """A later start, by the login shell of an instance."""
+    command = Deployment(sys.executable, str(archive), build_bundle().sha256).command("status")
+    return subprocess.run(["sh", "-c", command], input=FACTS, capture_output=True, timeout=60, check=False)
+
+
+def test_a_later_start_runs_what_was_sent_or_nothing(archive: Path, tmp_path: Path) -> None:
+    assert b"provision-answer" in later(archive).stdout
+
+    flag = tmp_path / "ran"
+    archive.write_text(f"open({str(flag)!r}, 'w')\n")
+    changed = later(archive)
+    assert (changed.returncode, changed.stdout) == (3, b"")
+    assert (
+        changed.stderr.decode() == f"the agent's file '{archive}' is not what was sent: somebody changed it\n"
+    )
+
+    real = archive.rename(tmp_path / "elsewhere")
+    real.write_bytes(build_bundle().data)
+    archive.symlink_to(real)
+    link = later(archive)
+    assert (link.returncode, link.stdout) == (3, b"")
+    archive.unlink()
+    os.mkfifo(archive)
+    assert later(archive).returncode == 3, "a pipe holds up nobody"
+    archive.unlink()
+    gone = later(archive)
+    assert (gone.returncode, gone.stdout) == (2, b"")
+    assert b"can't open file" in gone.stderr
+    assert not flag.exists()
+
+
+@pytest.mark.parametrize("version", sorted(PYTHONS))
+def test_modules_that_are_wanted_later_come_from_the_bytes_that_were_checked(
+    version: str, archive: Path, tmp_path: Path
+) -> None:
+    main = (
+        "import provision_agent; print('begun', flush=True); sys.stdin.readline(); import provision_agent.run.run, linecache; "
+        "from provision_agent.host.detach import agent_argv, own_sha256; print(own_sha256(), agent_argv('keep')[-3:]); "
+        "print(provision_agent.run.run.__file__, bool(linecache.getlines(provision_agent.run.run.__file__, vars(provision_agent.run.run))))"
+    )
+    words = [PYTHONS[version], "-I", "-S", "-c", loader(main), str(archive), build_bundle().sha256]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin and child.stdout
+        assert child.stdout.readline() == "begun\n"
+        archive.write_text("raise SystemExit('somebody else')")
+        said = child.communicate("\n", timeout=60)[0].splitlines()
+
+    sha256 = build_bundle().sha256
+    assert said == [
+        f"{sha256} {[str(archive), sha256, 'keep']}",
+        f"{archive}/provision_agent/run/run.py True",
+    ]

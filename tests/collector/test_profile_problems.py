@@ -87,7 +87,7 @@ PROBLEMS = {
     "a relative workspace": ("workspace: work", "2:12: the workspace `work` must be an absolute path or `~/…`, without `..` and variables"),
     "another scheme": (
         "downloads: [{url: ftp://h/a, path: a}]",
-        "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:`, `urn:`, `air:`, `github://` or `gs://`",
+        "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:`, `urn:`, `air:`, `github://`, `gs://` or `s3://`",
     ),
     "a URL without a host": ("downloads: [{url: 'https:///a', path: a}]", "2:19: `https:///a` is not complete: write `https://HOST/PATH`"),
     "a URL with a token as its user": (
@@ -116,7 +116,7 @@ PROBLEMS = {
     ),
     "the hub's layout for a part of a repository": (
         "downloads: [{url: 'hf://a/b/c/', path: a/, layout: hub}]",
-        "2:43: `layout: hub` keeps whole repositories of the model hub: write `hf://OWNER/REPO`, choose with `include`",
+        "2:44: `layout: hub` keeps whole repositories of the model hub: write `hf://OWNER/REPO`, choose with `include`",
     ),
     "the hub's layout for one file": (
         "downloads: [{url: 'hf://a/b/c', path: a, layout: hub}]",

@@ -28,11 +28,13 @@ class Server:
         *words: str,
         environment: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        listen: str = "127.0.0.1:0",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.logs = folder / "logs"
-        self.port = 0
+        self._listen, _, port = listen.rpartition(":")
+        self.port = int(port)
         self.page = ""
         """The link that logs a browser in."""
         self.pid = 0
@@ -56,7 +58,7 @@ class Server:
             self._child = subprocess.Popen(
                 [
                     *self._prefix,
-                    *(PROVISION, "serve", "--listen", f"127.0.0.1:{self.port}", "--json"),
+                    *(PROVISION, "serve", "--listen", f"{self._listen}:{self.port}", "--json"),
                     *("--keys", str(self.folder.parent)),  # the instances of the tests lie beside it
                     *self._words,
                 ],

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qsl
 
 import pytest
 from harness.content import Content
-from harness.s3_server import S3Server
+from harness.downloads import eventually
+from harness.s3_server import Refusal, S3Server
 
 from .conftest import Here
+from .server import Server
+from .test_secrets import ArgvWatch
+from .test_server import order
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+EXPIRED = Refusal(403, "AccessDenied", "Request has expired")
 KEYS = {"R2_ACCESS": "AKIDEXAMPLE", "R2_SECRET": SECRET}
 
 
@@ -33,6 +41,11 @@ downloads:
     )
 
 
+def up_words(here: Here, profile: str) -> list[str]:
+    where = ["--workspace", str(here.instance.workspace)]
+    return ["up", *here.connection(), "--profile", profile, *where]
+
+
 def test_an_object_and_a_prefix_arrive_by_signed_addresses(here: Here, store: S3Server) -> None:
     content = Content.safetensors(1 << 20, seed=1)
     store.add("models", "a b+ü.safetensors", content.bytes())
@@ -53,3 +66,148 @@ def test_an_object_and_a_prefix_arrive_by_signed_addresses(here: Here, store: S3
     assert (here.instance.workspace / "m/a.safetensors").read_bytes() == content.bytes()
     assert (here.instance.workspace / "l/one.safetensors").read_bytes() == content.bytes()
     assert not (here.instance.workspace / "l/notes.txt").exists()
+
+
+class Everywhere:
+    """What may stand in no file, log, event, argument or environment of either side, but where it was given."""
+
+    def __init__(self, here: Here) -> None:
+        self._here = here
+
+    def holds(self, text: str) -> list[str]:
+        """The files of both sides that have *text* in them."""
+        roots = (self._here.instance.workspace, self._here.folder)
+        files = [path for root in roots for path in root.rglob("*") if path.is_file()]
+        return [str(path) for path in files if text.encode() in path.read_bytes()]
+
+
+def test_addresses_that_expire_are_signed_anew_and_nothing_of_a_key_stands_anywhere(
+    here: Here, store: S3Server
+) -> None:
+    content = Content.safetensors(6 << 20, seed=2)
+    store.add("models", "big.safetensors", content.bytes())
+    store.cut_after = 1 << 19
+    served: list[str] = []
+
+    def expire_once(key: str) -> None:
+        served.append(key)
+        if len(served) == 6:
+            store.cut_after = None
+            store.expire()
+            raise EXPIRED
+
+    store.on_file = expire_once
+    profile = profile_of(
+        here, store, '  - {url: "s3://models/big.safetensors", path: m/big.safetensors, level: critical}'
+    )
+
+    with ArgvWatch(SECRET, "R2_SECRET") as keys, ArgvWatch("X-Amz-Signature") as argv:
+        done = here.up(profile, environment=KEYS)
+
+    assert done.code == 0, done.stdout[-3000:] + done.stderr
+    assert (here.instance.workspace / "m/big.safetensors").read_bytes() == content.bytes()
+    assert [len(done.named(name)) for name in ("sources_needed", "sources_given")] == [1, 1]
+    assert done.named("sources_needed")[0]["urls"] == ["s3://models/big.safetensors"]
+    assert store.bytes_sent < 8 << 20, "what had landed was kept"
+    signatures = {dict(parse_qsl(each.query)).get("X-Amz-Signature", "") for each in store.files()}
+    assert len(signatures - {""}) == 2
+    for text in (SECRET, *(signatures - {""})):
+        assert Everywhere(here).holds(text) == []
+    assert (keys.seen, argv.seen) == ([], [])
+    assert argv.looks > 10
+
+
+def test_with_nobody_here_the_file_waits_and_a_later_attach_signs_for_it(here: Here, store: S3Server) -> None:
+    content = Content.safetensors(2 << 20, seed=3)
+    store.add("models", "big.safetensors", content.bytes())
+    left = threading.Event()
+
+    def expire_first(key: str) -> None:
+        if not left.is_set():
+            left.set()
+            store.expire()
+            raise EXPIRED
+
+    store.on_file = expire_first
+    profile = profile_of(
+        here, store, '  - {url: "s3://models/big.safetensors", path: m/big.safetensors, level: critical}'
+    )
+
+    begun = here.run(*up_words(here, profile), "--detach", "--run-id", "d", environment=KEYS)
+    assert begun.code == 0, begun.stderr
+    eventually(lambda: any(event["event"] == "sources_needed" for event in here.agent_events("d")))
+    waiting = [event for event in here.agent_events("d") if event["event"] == "download_waiting"]
+    assert "a new one is asked for" in waiting[-1]["reason"]
+    done = here.run("attach", "d", "--json", environment=KEYS)
+
+    assert done.code == 0, done.stdout[-2000:] + done.stderr
+    assert (here.instance.workspace / "m/big.safetensors").read_bytes() == content.bytes()
+
+
+def test_what_is_not_there_is_told_by_check_and_plan_before_a_run(here: Here, store: S3Server) -> None:
+    store.add("models", "there.bin", b"x" * 100)
+    profile = profile_of(
+        here,
+        store,
+        """
+  - {url: "s3://models/there.bin", path: there.bin}
+  - {url: "s3://models/gone.bin", path: gone.bin, level: critical}
+  - {url: "s3://models/none/", path: n/, level: optional}
+""",
+    )
+
+    checked = here.run("check", profile, "--online", "--json", environment=KEYS)
+    planned = here.run("plan", profile, "--json", environment=KEYS)
+    unset = here.run("check", profile, "--online", "--json")
+
+    rows = {row["item"]: row for row in checked.lines[0]["sources"]}
+    assert checked.code == 1
+    assert (rows["there.bin"]["state"], rows["there.bin"]["size_bytes"]) == ("ok", 100)
+    assert (rows["gone.bin"]["class"], "NoSuchKey" in rows["gone.bin"]["message"]) == ("not_found", True)
+    assert "taken as it stands" in rows["gone.bin"]["hint"]
+    states = {file["item"]: file["state"] for file in planned.lines[0]["files"]}
+    assert states["gone.bin"] == "unavailable"
+    assert "R2_ACCESS" in unset.lines[0]["sources"][0]["message"]
+    assert "R2_ACCESS" in unset.stderr
+
+
+def test_without_botocore_a_run_is_not_begun_and_one_sentence_says_what_to_type(
+    here: Here, store: S3Server
+) -> None:
+    (here.folder / "shadow").mkdir()
+    (here.folder / "shadow" / "botocore.py").write_text("raise ImportError('not here')")
+    profile = profile_of(here, store, '  - {url: "s3://models/m.bin", path: m.bin}')
+
+    done = here.up(profile, environment={**KEYS, "PYTHONPATH": str(here.folder / "shadow")})
+
+    assert done.code == 2
+    [error] = done.outcome["errors"]
+    assert "needs `botocore`" in error["message"] and "pip install '.[s3]'" in error["hint"]
+    assert not (here.instance.workspace / ".provision" / "runs").exists()
+
+
+def test_a_server_opens_buckets_with_the_secrets_of_the_profile_and_not_with_its_own_configuration(
+    here: Here, store: S3Server
+) -> None:
+    store.add("models", "m.bin", b"m" * 1000)
+    own = {"AWS_ACCESS_KEY_ID": "AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY": SECRET}
+    server = Server(
+        here.folder.parent / "server",
+        *("--secret", "R2_ACCESS", "--secret", "R2_SECRET"),
+        environment={**KEYS, **own, "AWS_ENDPOINT_URL_S3": store.url},
+    )
+    server.start()
+    try:
+        downloads = '  - {url: "s3://models/m.bin", path: m.bin, level: critical}'
+        text = Path(profile_of(here, store, downloads)).read_text()
+        bare = f"version: 1\ndownloads:\n{downloads.replace('models', 'other')}\n"
+        server.post("/api/runs", order(here.instance, text, run_id="one"))
+        assert server.outcome("one")["verdict"] == "complete"
+        asked = len(store.requests)
+        server.post("/api/runs", order(here.instance, bare, run_id="two"))
+        outcome = server.outcome("two")
+    finally:
+        server.close()
+
+    assert (here.instance.workspace / "m.bin").read_bytes() == b"m" * 1000
+    assert (outcome["verdict"], len(store.requests)) == ("failed", asked)

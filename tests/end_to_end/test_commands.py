@@ -201,3 +201,30 @@ def test_a_reader_that_goes_away_is_no_failure_of_the_run(here: Here, files: Fil
 
     assert done.returncode == 141, done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_ssh_is_the_systems_own_with_the_key_and_the_host_keys_of_the_run(
+    here: Here, files: FileServer
+) -> None:
+    here.up(here.profile(profile_of(files)), "--run-id", "a")
+    (here.folder / "home/.ssh").mkdir()
+    (here.folder / "home/.ssh/config").write_text("Host *\n  SendEnv *\n  ForwardAgent yes\n  User nobody\n")
+
+    by_run = here.run("ssh", "a", "--user", here.instance.user, "--", "echo", "it is", "$0; env")
+    by_host = here.run("ssh", *here.connection(), "--host-key", "strict", "--", "exit", "7")
+    stranger = here.run(
+        "ssh",
+        *here.connection(),
+        "--host-key",
+        "strict",
+        "--known-hosts",
+        str(here.folder / "none"),
+        "--",
+        "true",
+    )
+
+    assert by_run.code == 0, by_run.stderr
+    assert by_run.stdout.startswith("it is ")
+    assert "SSH_AUTH_SOCK" not in by_run.stdout and str(here.folder / "state") not in by_run.stdout
+    assert by_host.code == 7, "the key that `up` saw first is known to it"
+    assert stranger.code == 255 and "Host key verification failed" in stranger.stderr

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from typing import Any
 import pytest
 from harness.hostile_client import HostileClient, said_on
 from provision_collector.pool.descriptors import Room
+from provision_collector.pool.server.connections import MOST_OF_ONE_ADDRESS
 
+from .conftest import eventually
 from .server import TOKEN, Server
 from .test_server_access import PROFILE, closed_port
 
@@ -94,6 +98,47 @@ def test_more_connections_than_descriptors_do_not_end_the_accepting(few: Server)
         assert len(os.listdir(f"/proc/{few.pid}/fd")) < FEW_FILES - 32
     finally:
         client.close()
+
+
+def test_a_server_that_is_out_of_descriptors_answers_before_during_and_after(few: Server) -> None:
+    few.get("/api/runs")
+    resource.prlimit(few.pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{few.pid}/fd")) + 4,) * 2)
+    client = HostileClient(few.port)
+    try:
+        assert few.get("/healthz") == {"status": "ok"}
+        client.send(HALF, count=40)  # more than it can open, and fewer than it believes to have room for
+        eventually(lambda: few.get("/healthz") == {"status": "ok"}, 40)
+        assert "Too many open files" in few.stderr.read_text()
+    finally:
+        client.close()
+    eventually(lambda: few.get("/healthz") == {"status": "ok"}, 40)
+    assert few.get("/api/runs") == {"runs": []}
+
+
+def test_one_address_gets_as_many_connections_as_it_may_and_takes_none_of_others(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
+        try:
+            own.connect(("192.0.2.1", 9))  # nothing is sent: it says by which address this machine would
+        except OSError:
+            pytest.skip("this machine has no address but loopback")
+        address = own.getsockname()[0]
+    server = Server(tmp_path / "open", listen="0.0.0.0:0")
+    server.start()
+    client, crowd = HostileClient(server.port), HostileClient(server.port, address)
+    try:
+        halves = [*crowd.send(HALF, count=MOST_OF_ONE_ADDRESS), *client.send(HALF, count=5)]
+        crowd.send(HALF, count=20)
+        for half in halves[:20]:
+            assert said_on(half, 5) == b"", "the ones that have waited longest make room"
+        for half in (halves[20], halves[MOST_OF_ONE_ADDRESS]):
+            half.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                half.recv(1)
+        assert server.get("/healthz") == {"status": "ok"}
+    finally:
+        client.close()
+        crowd.close()
+        server.close()
 
 
 def test_connections_that_all_work_leave_the_next_one_a_word_why(few: Server) -> None:

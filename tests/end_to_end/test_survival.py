@@ -256,6 +256,53 @@ def test_an_agent_file_that_is_deleted_is_put_back(here: Here, files: FileServer
     here.assert_mirrored(done.outcome)
 
 
+def exchange_agent(here: Here) -> Path:
+    """Put a program of somebody else in the agent's place; the file that is there when it ran."""
+    flag = here.folder / "somebody-else-ran"
+    for archive in (here.instance.workspace / ".provision/agent").glob("*.pyz"):
+        other = archive.with_name("other")
+        other.write_text(f"open({str(flag)!r}, 'w')\n")
+        other.replace(archive)
+    return flag
+
+
+def test_an_agent_file_that_somebody_exchanged_is_never_run_and_is_put_right(
+    here: Here, files: FileServer
+) -> None:
+    with TcpProxy((here.instance.host, here.instance.port)) as proxy:
+        child = here.spawn_up(
+            here.profile(big_profile(files)),
+            *("--run-id", "exchanged"),
+            connection=here.connection(port=proxy.port),
+        )
+        eventually(lambda: landed(files))
+        flag = exchange_agent(here)
+        proxy.cut()
+        lift()
+        done = here.finish(child)
+
+    assert (done.code, done.outcome["verdict"]) == (0, "complete"), done.stdout + done.stderr
+    assert not flag.exists()
+    here.assert_mirrored(done.outcome)
+
+
+def test_a_keeper_whose_agent_was_exchanged_says_so_and_starts_nothing(here: Here, files: FileServer) -> None:
+    child = here.spawn_up(here.profile(big_profile(files)), "--run-id", "kept")
+    eventually(lambda: landed(files))
+    flag = exchange_agent(here)
+    os.kill(here.lock()["agent"]["pid"], signal.SIGKILL)
+    done = here.finish(child)
+    lift()
+
+    assert (done.code, done.outcome["verdict"]) == (1, "failed"), done.stdout + done.stderr
+    error = done.outcome["errors"][-1]
+    assert error["class"] == "agent_changed"
+    assert "is not what was sent: somebody changed it" in error["message"]
+    assert "give a `--workspace` below a folder that only you can write" in error["hint"]
+    assert done.outcome["next"] == "replace_instance"
+    assert not flag.exists()
+
+
 def test_a_gone_check_ends_the_watching_of_an_instance_that_does_not_exist_any_more(
     here: Here, files: FileServer
 ) -> None:

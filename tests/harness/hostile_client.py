@@ -9,15 +9,15 @@ from collections.abc import Sequence
 class HostileClient:
     """Many connections to one port of this machine; none of them is closed before `close`."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
+        self._address = (address, port)
         self._open: list[socket.socket] = []
 
     def send(self, data: bytes, *, count: int = 1) -> Sequence[socket.socket]:
         """Open *count* connections, each with *data* on it; those that the server ends are no error."""
         opened = []
         for _ in range(count):
-            connection = socket.create_connection(("127.0.0.1", self._port), timeout=30)
+            connection = socket.create_connection(self._address, timeout=30)
             self._open.append(connection)
             opened.append(connection)
             try:

@@ -17,35 +17,32 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ..contract import redaction
+from ..contract.environment_told import EnvironmentTold
 from ..contract.failures import Failure
 from ..contract.findings import (
-    Disk,
-    Facts,
     ItemTold,
     PackageTold,
     Present,
     SourcesAnswer,
+    SourcesRequest,
     SourceTold,
     Standing,
 )
-from ..contract.messages import SourcesRequest
-from ..contract.parsing import parse
 from ..contract.plan import Download, Plan, Python, Repo
 from ..contract.source_kinds import means_many_files
-from ..downloads import Answer, Sources, existing, hosts, preflight, verify
+from ..downloads import Answer, Sources, existing, hosts, verify
 from ..downloads.engine.part_file import landed_bytes
 from ..downloads.names import NameTaken
 from ..downloads.sources import addresses, repositories
 from ..downloads.sources.signed import SIGNED
-from ..host import answers, probe
 from ..host.facts import find_facts
 from ..host.folders import nearest_folder
 from ..run import answering, conditions
 from ..run.context import Context
-from ..run.interpreters import path_meant
 from ..steps import refs
 from ..steps.git import Git
-from ..steps.python import venv, wheels
+from ..steps.python import wheels
+from . import probe_packages, room_told
 from .query import quiet_context, standing_workspace
 
 WITHIN_S = 75.0
@@ -71,8 +68,7 @@ def _sources(request: SourcesRequest) -> answering.Answer:
     root = standing_workspace(plan).root if request.is_instance else tempfile.gettempdir()
     plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="plan")
     SIGNED.take(request.signed)
-    is_reading = request.pin and request.is_instance
-    within_s = READING_WITHIN_S if is_reading else WITHIN_S
+    within_s = READING_WITHIN_S if request.pin and request.is_instance else WITHIN_S
     context = quiet_context(
         root,
         within_s=within_s,
@@ -80,7 +76,7 @@ def _sources(request: SourcesRequest) -> answering.Answer:
         offered=request.offered,
         has_state=request.is_instance,
     )
-    survey = Survey(plan, context, packages=request.packages, pin=request.pin)
+    survey = Survey(plan, context, request)
     told = survey.ask()
     standing = [survey.look()] if request.is_instance else []
     return (replace(told, rate_bytes_per_s=survey.measure() if request.measure else None), *standing)
@@ -89,11 +85,16 @@ def _sources(request: SourcesRequest) -> answering.Answer:
 class Survey:
     """Asks about one bound plan. `ask` first; `look` and `measure` use its answers."""
 
-    def __init__(self, plan: Plan, context: Context, *, packages: bool, pin: bool) -> None:
+    def __init__(self, plan: Plan, context: Context, request: SourcesRequest) -> None:
         self._plan = plan
         self._context = replace(context, rules=plan.secrets)
-        self._asks_indexes = packages
-        self._pin = pin
+        self._request = request
+        self._pin = request.pin
+        self._facts = find_facts(context.workspace) if request.is_instance else None
+        self._chosen = conditions.Selection(plan, (), ())
+        if self._facts is not None:
+            self._chosen = conditions.select(plan, self._facts, self._context)
+        self._environment: Optional[EnvironmentTold] = None
         self._access = Sources(rules=plan.secrets, secrets=context.secrets)
         self._hosts = hosts.Hosts(plan.limits.hosts)
         self._answers: Dict[str, Answer] = {}
@@ -112,6 +113,8 @@ class Survey:
         downloads = [
             (item, [self._ask_once(url, item) for url in _urls_of(item)]) for item in self._plan.downloads
         ]
+        if self._request.packages:
+            self._environment = self._of_packages()
         return SourcesAnswer(
             tuple(
                 ItemTold(item.path, tuple(told.result() for told in asked), item.key)
@@ -120,6 +123,20 @@ class Survey:
             tuple(ItemTold(repo.path, tuple(told.result() for told in asked)) for repo, asked in repos),
             self._taken(),
             self._access.refused_without,
+            environment=self._environment,
+        )
+
+    def _of_packages(self) -> Optional[EnvironmentTold]:
+        asked = self._request
+        return probe_packages.told_of(
+            self._chosen.plan,
+            self._context,
+            self._access,
+            self._pool,
+            target=asked.target,
+            facts=self._facts,
+            uv=asked.uv,
+            pin=asked.pin,
         )
 
     def _taken(self) -> Dict[str, Tuple[str, ...]]:
@@ -150,9 +167,10 @@ class Survey:
 
     def look(self) -> Standing:
         """What this instance is, and what of the plan it has."""
-        facts = find_facts(self._context.workspace)
+        facts, python = self._facts, self._plan.python
+        assert facts is not None
         git = shutil.which("git") is not None
-        chosen = conditions.select(self._plan, facts, self._context)
+        chosen = self._chosen
         reasons = {each.number: each.reason for each in chosen.skipped if each.step == "downloads"}
         with ThreadPoolExecutor(max_workers=HASHES_AT_ONCE) as pool:
             present = tuple(pool.map(self._present, self._plan.downloads))
@@ -166,8 +184,8 @@ class Survey:
             present=present,
             unmet=unmet,
             commits=tuple(self._head(repo) if git else "" for repo in self._plan.repos),
-            disks=tuple(self._disks(missing)),
-            installed=self._installed(facts) if self._pin else {},
+            disks=tuple(room_told.disks_of(chosen.plan, self._context, missing, self._environment, facts)),
+            installed=probe_packages.installed(python, self._context, facts) if self._pin and python else {},
             packages=tuple(self._packages(chosen.plan.python, facts)),
             skipped=chosen.skipped,
             clashes=chosen.clashes,
@@ -189,7 +207,7 @@ class Survey:
         return landed / (time.monotonic() - began) if landed else None
 
     def _packages(self, python: Optional[Python], facts: Mapping[str, object]) -> List[PackageTold]:
-        if not self._asks_indexes or python is None or "python" not in self._plan.steps:
+        if not self._request.packages or python is None or "python" not in self._plan.steps:
             return []
         return wheels.ask(python, facts, self._access, self._context, self._pool)
 
@@ -232,7 +250,7 @@ class Survey:
     def _ask_repository(self, url: str, item: Download) -> SourceTold:
         began = time.monotonic()
         try:
-            listing = addresses.kind_for(url).listing(url)
+            listing = repositories.listing_of(item, url)
             assert listing is not None
             within_s = self._context.bounded(min(LOOKUP_S, item.limits.lookup_s))
             files = repositories.files_of(item, listing, self._access, deadline=began + within_s)
@@ -332,38 +350,6 @@ class Survey:
         if not os.path.exists(os.path.join(path, ".git")):
             return ""
         return Git(path, self._context, lambda line: None).line("rev-parse", "--verify", "--quiet", "HEAD")
-
-    def _installed(self, facts: Mapping[str, object]) -> Dict[str, str]:
-        """Version by name of what the plan's environment holds; empty where there is none, or it does not answer."""
-        if self._plan.python is None:
-            return {}
-        python = venv.interpreter_of(
-            path_meant(self._plan.python, self._context, parse(Facts, facts, "facts"))
-        )
-        if not os.path.exists(python):
-            return {}
-        try:
-            return probe.ask(python, answers.Installed, timeout_s=self._context.bounded(30.0)).versions
-        except Failure:
-            return {}
-
-    def _disks(self, missing: Sequence[int]) -> List[Disk]:
-        """Per file system what the run needs, with the margin that its preflight asks for, and what is free."""
-        needed: Dict[str, int] = {}
-        folders: Dict[int, str] = {}
-        for item, bytes_ in zip(self._plan.downloads, missing):
-            folder = nearest_folder(os.path.join(self._context.workspace, os.path.dirname(item.path)))
-            folder = folders.setdefault(os.stat(folder).st_dev, folder)
-            needed[folder] = needed.get(folder, 0) + bytes_
-        return [
-            Disk(
-                folder,
-                shutil.disk_usage(folder).free,
-                needed_bytes=bytes_
-                and bytes_ + int(bytes_ * preflight.MARGIN_SHARE) + preflight.MARGIN_BYTES,
-            )
-            for folder, bytes_ in needed.items()
-        ]
 
 
 def _difference(one: Download, other: Download) -> str:

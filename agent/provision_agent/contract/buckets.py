@@ -193,6 +193,12 @@ def hidden_parts(signed: Sequence[SignedSource]) -> Dict[str, str]:
     return hidden
 
 
+def signed_field() -> Tuple[SignedSource, ...]:
+    """A field of a message that holds all of a run's."""
+    found: Tuple[SignedSource, ...] = bounded((), max_entries=MAX_SIGNED)
+    return found
+
+
 @dataclass(frozen=True)
 class SignedRequest:
     """Addresses that a run which is going asked for by `sources_needed`, signed anew."""

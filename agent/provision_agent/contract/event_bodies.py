@@ -266,6 +266,16 @@ class Warned(Body):
 
 
 @dataclass(frozen=True)
+class Unchanged(Body):
+    message: str = bounded()
+    packages: int = bounded(0, **_COUNT)
+    package_files: int = bounded(0, **_COUNT)
+    repositories: int = bounded(0, **_COUNT)
+    files: int = bounded(0, **_COUNT)
+    services: int = bounded(0, **_COUNT)
+
+
+@dataclass(frozen=True)
 class DeadlineAtRisk(Body):
     remaining_s: Optional[float] = _field(**_SECONDS)
     needed_s: Optional[float] = _field(**_SECONDS)

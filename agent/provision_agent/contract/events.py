@@ -58,6 +58,7 @@ from .event_bodies import (
     Step,
     StepFailed,
     StepFinished,
+    Unchanged,
     UploadFinished,
     UploadStarted,
     UploadWaiting,
@@ -147,6 +148,11 @@ EVENTS: Dict[str, EventType] = {
     "sources_given": EventType(SourcesGiven, AGENT, "New signed addresses have come."),
     "secret_found": EventType(
         SecretFound, AGENT, "A secret's value stands in a file that the run left; the verdict stays."
+    ),
+    "unchanged": EventType(
+        Unchanged,
+        AGENT,
+        "The environment is what it was when all of it was last looked at in full; what else was found as it was, and how.",
     ),
     "run_usable": EventType(
         RunUsable, AGENT, "All that is critical is there and checked, and critical services are ready."

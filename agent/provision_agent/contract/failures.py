@@ -184,6 +184,13 @@ FAILURES: Dict[str, FailureClass] = {
         "run",
         helps_elsewhere=False,
     ),
+    "agent_changed": FailureClass(
+        "another user of the instance can write where the agent lies: give a `--workspace` below a folder that only you can write, "
+        "or replace the instance",
+        "replace_instance",
+        "run",
+        helps_elsewhere=False,
+    ),
     "unknown-name": FailureClass(
         "check the host's spelling in `--host`; an alias must stand in your ssh configuration (`--ssh-config`)",
         "fix_address",

@@ -8,8 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Mapping, Optional, Tuple
 
+from .buckets import SignedSource, signed_field
+from .environment_told import EnvironmentTarget, EnvironmentTold
 from .failures import hint_of
-from .messages import Json, _about, _bytes, _case, _path, _seconds, read_answer
+from .messages import (
+    MAX_SECRETS,
+    Json,
+    _about,
+    _bytes,
+    _case,
+    _names,
+    _path,
+    _plan,
+    _seconds,
+    read_answer,
+)
 from .parsing import bounded, parse
 from .steps import LEVELS
 from .version import FORMAT
@@ -103,6 +116,28 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class SourcesRequest:
+    """Ask every source of a plan; the answer is a `findings.SourcesAnswer`.
+
+    `is_instance` adds what the instance is and what is there of each item; `packages` what the package indexes have for it,
+    or for `target`; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
+    """
+
+    plan: Json = _plan()
+    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
+    offered: Tuple[str, ...] = _names()
+    signed: Tuple[SignedSource, ...] = signed_field()
+    is_instance: bool = False
+    packages: bool = False
+    measure: bool = False
+    pin: bool = False
+    target: Optional[EnvironmentTarget] = None
+    """The machine that packages are chosen for, where it is not the one that is asked."""
+    uv: str = _path("")
+    """Where uv is on the machine that is asked, if that is known."""
+
+
+@dataclass(frozen=True)
 class SourceTold:
     """What one source said. `class_` is ``ok``, or the class of failure."""
 
@@ -153,6 +188,8 @@ class SourcesAnswer:
     """Rules of the plan whose hosts refused somebody without a token."""
     rate_bytes_per_s: Optional[float] = _seconds(None)
     """That the sources give here; None where it was not measured."""
+    environment: Optional[EnvironmentTold] = None
+    """What the plan's packages are; None where it has none, or nobody asked."""
     format: int = FORMAT
 
 

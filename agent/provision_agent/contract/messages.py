@@ -11,7 +11,7 @@ import math
 from dataclasses import MISSING, dataclass
 from typing import Any, Dict, Mapping, Optional, Tuple, Type, TypeVar
 
-from .buckets import MAX_SIGNED, SignedSource
+from .buckets import SignedSource, signed_field
 from .cases import MAX_PARTICULARS
 from .events import UnknownFormatError
 from .failures import hint_of
@@ -48,10 +48,6 @@ def _plan(default: Any = MISSING) -> Any:
 
 def _names() -> Any:
     return bounded((), max_entries=MAX_SECRETS, max_chars=256)
-
-
-def signed_field() -> Any:
-    return bounded((), max_entries=MAX_SIGNED)
 
 
 def _class() -> Any:
@@ -324,24 +320,6 @@ class FactsAnswer:
 
 
 # -- sources, audit, capture
-
-
-@dataclass(frozen=True)
-class SourcesRequest:
-    """Ask every source of a plan; the answer is a `findings.SourcesAnswer`.
-
-    `is_instance` adds what the instance is and what is there of each item; with it `packages` what the package indexes
-    have for it; `measure` the bytes per second that the sources give; `pin` what moving names stand for now.
-    """
-
-    plan: Json = _plan()
-    secrets: Dict[str, str] = bounded(factory=dict, max_entries=MAX_SECRETS)
-    offered: Tuple[str, ...] = _names()
-    signed: Tuple[SignedSource, ...] = signed_field()
-    is_instance: bool = False
-    packages: bool = False
-    measure: bool = False
-    pin: bool = False
 
 
 @dataclass(frozen=True)

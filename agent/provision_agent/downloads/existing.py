@@ -48,11 +48,13 @@ class Wanted(NamedTuple):
     """None: the hash of the first download counts."""
     url: str
     """A record of another source says nothing about this one."""
+    git_sha1: Optional[str] = None
+    """What git calls the content, where nobody tells a sha256."""
 
     def or_as_told(self, size_bytes: Optional[int], sha256: Optional[str]) -> "Wanted":
         """This, and where it leaves something open, what a source tells."""
         size = size_bytes if self.size_bytes is None else self.size_bytes
-        return Wanted(size, self.sha256 or sha256, self.url)
+        return Wanted(size, self.sha256 or sha256, self.url, self.git_sha1)
 
 
 def record_of(context: Context, item: Download) -> FileRecord:
@@ -126,6 +128,11 @@ def verified(
     if is_same and wanted.sha256 in (None, record.sha256) and (is_of_item or wanted.sha256):
         return _kept(context, item, record, wanted.url)
     sha256 = wanted.sha256 or (record.sha256 if is_of_item else None)
+    if sha256 is None and wanted.git_sha1 is not None:
+        sha256 = verify.sha256_of(final, stop=stop)
+        if sha256 is None or verify.git_sha1_of(final, found.st_size) != wanted.git_sha1:
+            return None
+        return remember(context, item, final, sha256=sha256, url=wanted.url)
     if sha256 is None and (wanted.size_bytes is None or (is_same and is_substitute(record, item))):
         return None  # nothing is known that it could be held against, or it is known to be something else
     if not _is_intact(final, found.st_size):

@@ -30,6 +30,7 @@ from .progress import Progress
 from .source_selector import Source, SourceSelector
 from .sources import local
 from .sources.lookup import Answer, Sources
+from .sources.repository_file import file_name_of, git_sha1_of
 from .time_budget import Allowance, TimeUp
 
 QUIET_WITHIN_S = 60.0
@@ -64,12 +65,11 @@ class Fetch:
         self.told_bytes: Optional[int] = None
         """Its size, as the preflight was told."""
         self._context, self._access, self._hosts, self._pool, self._names = shared
-        self._label: Optional[str] = None if item.path.endswith("/") else item.path
+        self._label: Optional[str] = None if item.path.endswith("/") else item.label
         self._instead_of: Optional[Failure] = None
         self._rival: Optional[Download] = None
         self._limits = item.limits
-        self._wanted_path = item.path
-        self._size, self._sha256 = item.size_bytes, item.sha256
+        self._wanted_path, self._size, self._sha256 = item.path, item.size_bytes, item.sha256
         self._allowance = Allowance(shared.context, shared.hosts, item.limits.file_s)
         self._progress = Progress(self.report, item.limits.stall)
         self._part: Optional[PartFile] = None
@@ -193,8 +193,8 @@ class Fetch:
         if self._part is None:
             if self._is_there(path, answer):
                 return self._skip(path)
-            if self.item.key != self.item.path and self._rival is None:
-                place.spare_others(self._context, path)
+            if self._rival is None:
+                place.spare_others(self._context, self.item, path)
             if not self._take_part(path, answer):
                 return self._skip(path)
         landing.check_promise(self._promised, answer, path, self._access.secret_values)
@@ -260,7 +260,7 @@ class Fetch:
     @property
     def _promised(self) -> Wanted:
         """What the file must be by the plan, as far as that says."""
-        return Wanted(self._size, self._sha256, self.selector.current.url)
+        return Wanted(self._size, self._sha256, self.selector.current.url, git_sha1_of(self.item))
 
     def _wanted(self, answer: Optional[Answer]) -> Wanted:
         """What the file must be, by the plan or else by what the source in use says."""
@@ -285,7 +285,7 @@ class Fetch:
             extents,
             limits=self._limits,
             source_hosts=source.hosts,
-            name=os.path.basename(self._wanted_path),
+            name=file_name_of(self.item, self._wanted_path),
             rank=self.rank,
             is_single=is_single,
         )

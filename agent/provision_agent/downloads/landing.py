@@ -61,6 +61,10 @@ def check_content(
     expected = wanted.sha256 or transfer.answer.sha256
     if expected and sha256 != expected:
         raise Failure("checksum", f"its sha256 is {sha256}, wanted is {expected}")
+    if wanted.git_sha1 and not expected:
+        git_sha1 = verify.git_sha1_of(transfer.part.descriptor, size)
+        if git_sha1 != wanted.git_sha1:
+            raise Failure("checksum", f"git calls its content {git_sha1}, wanted is {wanted.git_sha1}")
     return sha256
 
 

@@ -14,6 +14,7 @@ from ..run.writing import folder_for
 from . import existing
 from .engine.part_file import Busy, PartFile
 from .members import Members, summary
+from .sources.hub_cache import CachedFile
 from .time_budget import Stopped
 
 LOCK_AGAIN_S = 0.5
@@ -38,8 +39,8 @@ def warn_of_substitute(context: Context, item: Download, path: str, instead_of: 
     context.report("warning", message=message)
 
 
-def spare_others(context: Context, path: str) -> None:
-    """A name that a server gave replaces nothing that somebody else put there.
+def spare_others(context: Context, item: Download, path: str) -> None:
+    """A name that a server gave replaces nothing that somebody else put there; one that is a hash does what is damaged.
 
     Args:
         path: Relative to the workspace.
@@ -47,6 +48,8 @@ def spare_others(context: Context, path: str) -> None:
     Raises:
         Failure: `conflict`.
     """
+    if item.key == item.path or isinstance(item, CachedFile):
+        return
     final = os.path.join(context.workspace, path)
     if os.path.lexists(final) and not existing.is_ours(context, final):
         message = f"`{path}` is there already, and no run of provision made it: the server's file of that name differs"

@@ -28,6 +28,7 @@ from .hosts import Hosts, Rate
 from .http.idle import IdleConnections
 from .names import Names, NameTaken
 from .preflight import Preflight
+from .sources.hub_cache import HubCaches
 from .sources.lookup import Sources
 from .time_budget import Stopped
 
@@ -98,6 +99,7 @@ class Downloads:
         self._fetches: Dict[str, Fetch] = {}
         self._names = Names(context.workspace)
         shared = Shared(context, self._access, self._hosts, self._pool, self._names)
+        self._hub_caches = HubCaches(items, context)
         for order, item in enumerate(items):
             self._access.add(item)
             if item.key not in self._fetches:
@@ -293,6 +295,7 @@ class Downloads:
         state = "failed"
         try:
             state = self._from_twin(fetch) or fetch.run()
+            self._hub_caches.landed(fetch.item)
         except Stopped:
             return self._settle(fetch, None)
         except NameTaken as error:

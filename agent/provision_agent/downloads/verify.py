@@ -10,7 +10,7 @@ import hashlib
 import os
 import struct
 from dataclasses import dataclass
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, List, Optional, Tuple, Union
 
 from ..contract import source_kinds
 from ..contract.failures import Failure
@@ -145,6 +145,18 @@ def sha256_of(path: str, *, stop: Callable[[], bool] = lambda: False) -> Optiona
                 return digest.hexdigest()
             digest.update(buffer[:count])
     return None
+
+
+def git_sha1_of(file: Union[str, int], size_bytes: int) -> str:
+    """What git calls the first *size_bytes* of *file*, a path or a descriptor: the hash of a blob, hex."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC) if isinstance(file, str) else os.dup(file)
+    try:
+        digest = hashlib.sha1(b"blob %d\0" % size_bytes)  # noqa: S324  # git's choice, not ours
+        for at in range(0, size_bytes, READ_BYTES):
+            digest.update(os.pread(descriptor, min(READ_BYTES, size_bytes - at), at))
+    finally:
+        os.close(descriptor)
+    return digest.hexdigest()
 
 
 def is_text_name(name: str) -> bool:

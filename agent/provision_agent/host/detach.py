@@ -6,6 +6,7 @@ A pid alone may be reused; pid, start time and boot id together name one process
 from __future__ import annotations
 
 import atexit
+import hashlib
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from typing import Iterator, List, Mapping, Optional, Sequence
 
 import provision_agent
 
+from ..contract import loading
 from ..contract.parsing import bounded
 
 _started: "List[subprocess.Popen[bytes]]" = []  # held, so that they are reaped and never waited for
@@ -115,13 +117,37 @@ def own_place() -> str:
     return os.path.realpath(root) if root.startswith("/proc/self/fd/") else root
 
 
-def agent_argv(*arguments: str) -> List[str]:
-    """The command that starts this same agent again: its .pyz, or its package in a checkout."""
-    root = own_place()
-    if os.path.isfile(root):
-        return [sys.executable, "-I", "-S", root, *arguments]
-    code = f"import sys; sys.path.insert(0, {root!r}); from provision_agent.__main__ import main; sys.exit(main())"
-    return [sys.executable, "-I", "-S", "-c", code, *arguments]
+def own_sha256() -> Optional[str]:
+    """Of the archive that this agent runs from, hex; None in a checkout."""
+    known = loading.verified_sha256()
+    if known is not None:
+        return known
+    root = os.path.dirname(os.path.dirname(os.path.abspath(provision_agent.__file__)))
+    if not os.path.isfile(root):
+        return None
+    with open(root, "rb") as file:  # the first start: a descriptor of what the bootstrap has verified
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def agent_argv(
+    *arguments: str,
+    python: str = sys.executable,
+    main: str = loading.MAIN,
+    flags: Sequence[str] = ("-I", "-S"),
+    place: Optional[str] = None,
+) -> List[str]:
+    """The command that starts this same agent again, and nothing else that may lie at its place by then.
+
+    Args:
+        arguments: Its words.
+        python: The interpreter. flags: The interpreter's.
+        main: What is done in place of the agent's own `main`.
+        place: A copy of the agent's archive; None: where this one lies.
+    """
+    root, sha256 = place or own_place(), own_sha256()
+    if sha256 is not None:
+        return [python, *flags, "-c", loading.loader(main), root, sha256, *arguments]
+    return [python, *flags, "-c", f"import sys; sys.path.append({root!r}); {main}", *arguments]
 
 
 def spawn_detached(

@@ -50,7 +50,7 @@ def ask(
     from ..contract import parsing
     from ..contract.failures import Failure
     from . import process
-    from .detach import own_place
+    from .detach import agent_argv
 
     pieces: List[str] = []
 
@@ -58,10 +58,9 @@ def ask(
         if line.startswith(MARK):
             pieces.append(line[len(MARK) :])
 
-    root = own_place()
-    code = f"import sys; sys.path.append({root!r}); from provision_agent.host.probe import main; main(sys.argv[1:])"
+    asks = "from provision_agent.host.probe import main; main(sys.argv[1:])"
     done = process.run(
-        [python, "-I", "-c", code, kind.question, *arguments],
+        agent_argv(kind.question, *arguments, python=python, main=asks, flags=("-I",)),
         timeout_s=timeout_s,
         environment=process.child_environment(dict(environment or {}, PYTHONDONTWRITEBYTECODE="1")),
         on_line=keep,
@@ -143,11 +142,30 @@ def damage(*names: str) -> Dict[str, object]:
             continue  # other tools install without one
         harm = _harm(record or "", str(distribution.locate_file("")), reads_bytes=reads_bytes)
         found[name] = dict(harm, missing=([] if record else ["RECORD"]) + harm["missing"])
+    if not wanted:
+        _forgive_shared(found, reads_bytes=reads_bytes)
     few = {
         name: {kind: files if kind == "dangling" else files[:5] for kind, files in kinds.items()}
         for name, kinds in found.items()
     }
     return {"harmed": {name: kinds for name, kinds in few.items() if wanted or any(kinds.values())}}
+
+
+def _forgive_shared(found: Dict[str, Dict[str, List[str]]], *, reads_bytes: bool) -> None:
+    """Take files out of *found* that another distribution brings, too, and that are as that one says."""
+    import csv
+
+    changed = {file for kinds in found.values() for file in kinds["changed"]}
+    if not changed:
+        return
+    as_told = set()
+    for _, distribution in _distributions(()):
+        base = str(distribution.locate_file(""))
+        for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+            if row and row[0] in changed and not any(_harm_of(row, base, reads_bytes=reads_bytes)):
+                as_told.add(row[0])
+    for kinds in found.values():
+        kinds["changed"] = [file for file in kinds["changed"] if file not in as_told]
 
 
 def _distributions(names: "tuple[str, ...]") -> "Iterator[tuple[str, metadata.Distribution]]":
@@ -168,26 +186,36 @@ def _distributions(names: "tuple[str, ...]") -> "Iterator[tuple[str, metadata.Di
 def _harm(record: str, base: str, *, reads_bytes: bool) -> Dict[str, List[str]]:
     """Which files of a RECORD below the folder *base* are missing, and which are not what it says."""
     import csv
-    import stat
 
     found: Dict[str, List[str]] = {"missing": [], "changed": [], "dangling": []}
     for row in csv.reader(record.splitlines()):
         if not row or row[0].endswith(".pyc"):
             continue
-        path = os.path.join(base, row[0])
-        try:
-            status = os.stat(path)
-        except OSError:
+        is_missing, is_changed = _harm_of(row, base, reads_bytes=reads_bytes)
+        if is_missing:
             found["missing"].append(row[0])
+            path = os.path.join(base, row[0])
             if os.path.islink(path):
                 found["dangling"].append(path)
-            continue
-        is_program = row[0].startswith("../") and os.path.basename(os.path.dirname(path)) == "bin"
-        needed = stat.S_IRUSR | (stat.S_IXUSR if is_program else 0)
-        is_other = bool(row[2:]) and row[2] not in ("", str(status.st_size))
-        if is_other or status.st_mode & needed != needed or (reads_bytes and not _has_hash(path, row[1:2])):
+        elif is_changed:
             found["changed"].append(row[0])
     return found
+
+
+def _harm_of(row: List[str], base: str, *, reads_bytes: bool) -> "tuple[bool, bool]":
+    """Whether the file of a *row* of a RECORD is missing, and whether it is not as the row says."""
+    import stat
+
+    path = os.path.join(base, row[0])
+    try:
+        status = os.stat(path)
+    except OSError:
+        return True, False
+    is_program = row[0].startswith("../") and os.path.basename(os.path.dirname(path)) == "bin"
+    needed = stat.S_IRUSR | (stat.S_IXUSR if is_program else 0)
+    is_other = bool(row[2:]) and row[2] not in ("", str(status.st_size))
+    is_unfit = status.st_mode & needed != needed
+    return False, is_other or is_unfit or (reads_bytes and not _has_hash(path, row[1:2]))
 
 
 def _has_hash(path: str, told: List[str]) -> bool:

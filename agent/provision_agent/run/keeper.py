@@ -15,10 +15,11 @@ import time
 from typing import Dict, List, Mapping, Optional
 
 from ..contract.failures import Failure
+from ..contract.loading import CHANGED, CHANGED_STATUS
 from ..contract.messages import read_message
 from ..contract.plan import Hook
 from ..host import process
-from ..host.detach import Identity, agent_argv
+from ..host.detach import Identity, agent_argv, own_place
 from . import secret_search
 from .journal import Journal, read_state
 from .record import Handed, read_plan, read_record
@@ -71,6 +72,9 @@ class Keeper:
             if self._lock.is_deleted:
                 return  # with the folder, the run is gone: there is nowhere to say how it ended
             if self._verdict() is not None:
+                break
+            if status == CHANGED_STATUS:
+                self._close("failed", "agent_changed", f"the agent's file `{own_place()}` {CHANGED}")
                 break
             if self._is_stopping or self._clock.remaining_s() < -DEADLINE_GRACE_S:
                 self._close("cancelled" if self._is_stopping else "timeout")

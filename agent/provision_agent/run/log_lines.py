@@ -145,6 +145,7 @@ _RENDERERS: Dict[str, Callable[[Fields], str]] = {
         f"✅ Usable after {_number(event, 'after_s'):.0f}s: everything critical is there"
     ),
     "run_finished": _finished_run,
+    "unchanged": lambda event: f"🔎 {event['message']}",
     "warning": lambda event: f"⚠️ {event['message']}",
     "restart_pending": lambda event: (
         f"⏳ service {event['item']} waits for its start{_prompts(event)}: {event.get('reason')}"

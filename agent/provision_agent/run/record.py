@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Dict, Optional, Tuple
 
-from ..contract.buckets import SignedSource
-from ..contract.messages import MAX_MESSAGE_BYTES, MAX_SECRETS, RunFiles, RunPlace, signed_field
+from ..contract.buckets import SignedSource, signed_field
+from ..contract.messages import MAX_MESSAGE_BYTES, MAX_SECRETS, RunFiles, RunPlace
 from ..contract.parsing import ParseError, bounded, parse, read_object, to_json
 from ..contract.plan import Plan
 from ..contract.plan_parts import MAX_WAIT_S

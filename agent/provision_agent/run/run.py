@@ -31,7 +31,7 @@ from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate
 from ..steps.uploads import Uploads
-from . import conditions, late_secrets, late_sources, log_lines, secret_search
+from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
 from .context import Context
 from .deadline import RunClock
 from .journal import Journal
@@ -133,6 +133,7 @@ class Run:
         self._uploads: Optional[Uploads] = None
         self._downloads: Optional[Downloads] = None
         self._items: Optional[Items] = None
+        """What does the items, once it is known which are wanted."""
 
     def end_early(self, verdict: str) -> None:
         """Let everything stop soon; the first reason counts."""
@@ -317,9 +318,9 @@ class Run:
     def _work(self) -> None:
         assert self._downloads is not None
         about = (self._context, self._tally)
-        items = self._items = Items(self._plan, *about, self._changes, self._is_over)
-        items.share(self._downloads.line)
+        self._items = items = Items(self._plan, *about, self._changes, self._is_over)
         services = Services(self._plan, *about, items, self._changes, self._is_over)
+        items.share(self._downloads.line)
         assert self._uploads is not None
         stages = Stages(self._plan, items, self._tally, self._downloads, self._uploads, self._is_over)
         if stages.until_usable(self._facts):
@@ -337,6 +338,7 @@ class Run:
             services.finish()
             stages.look_again()
             self._say_if_usable()
+            self._say_what_is_unchanged(items, services.went_on)
 
     def _say_validation(self) -> None:
         if self._plan.chosen("checks", self._plan.checks, ("critical",)):
@@ -351,6 +353,16 @@ class Run:
 
     def _say_usable(self) -> None:
         self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
+
+    def _say_what_is_unchanged(self, items: Items, services: int) -> None:
+        """What was looked at in place of being done again; nothing where the environment was another one."""
+        known = items.last_look
+        if known is not None and known.print is not None and known.is_unchanged:
+            found = self._journal.look(lambda state: unchanged.counted(state, services))
+            self._journal.event(
+                "unchanged",
+                **unchanged.told(found, packages=len(known.print.packages), package_files=known.print.files),
+            )
 
     def _settle_downloads(self) -> None:
         if self._downloads is not None:
@@ -369,5 +381,5 @@ class Run:
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}
-        wheel_bytes = self._items.wheel_bytes if self._items is not None else 0
-        return sum(result.bytes_downloaded for result in results.values()) + wheel_bytes
+        wheels = 0 if self._items is None else self._items.wheel_bytes
+        return sum(result.bytes_downloaded for result in results.values()) + wheels

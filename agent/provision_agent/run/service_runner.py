@@ -101,6 +101,11 @@ class Services:
             self._check(service, ("required", "optional"))
         self._items.settle_doubts()
 
+    @property
+    def went_on(self) -> int:
+        """How many ran before this run, answer, and were not started anew."""
+        return sum(not served.is_new for served in self._served.values())
+
     # -- one service
 
     def _start(self, service: Service) -> None:
@@ -149,7 +154,7 @@ class Services:
 
     def _await_ready(self, served: _Served) -> None:
         models = self._items.critical_models()
-        wait_ready(served.service, self._context, models, has_gpu=self._has_gpu)
+        wait_ready(served.service, self._context, models, has_gpu=self._has_gpu, is_new=served.is_new)
         kept, taken = restarting.send_again(served.service, self._context)
         if taken < kept:
             message = f"`{served.service.name}` did not take {kept - taken} of its {kept} prompts again"

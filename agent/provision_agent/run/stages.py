@@ -86,6 +86,7 @@ class Stages:
         for repo, checkout in self._checkouts:
             if self._is_early(repo) == ("critical" in levels) and self._await(checkout):
                 self._items.install_requirements(repo)
+        self._items.environment_is_settled()
         if not self._is_over():
             self._items.check_nodes()
         if is_last:

@@ -60,6 +60,8 @@ class StateFile:
     def put(self, kind: str, item: str, record: Record) -> None:
         """Remember *record* for *item*; on the disk when this returns."""
         with self._lock:
+            if self._records.get(f"{kind}:{item}") == record:
+                return
             self._records[f"{kind}:{item}"] = dict(record)
             self._save()
 

@@ -26,7 +26,8 @@ from ..services.changes import Changes
 from ..steps import apt, nodes, orphans, repos
 from ..steps.progress import Progress
 from ..steps.python import packages, venv, wheel_store
-from ..steps.python.imports import Ladder
+from ..steps.python.imports import Ladder, Look
+from ..steps.python.last_look import LastLook
 from ..steps.python.locked_install import LockedInstalls
 from ..steps.python.venv import Venv
 from ..steps.python.wheel_store import WheelStore
@@ -53,6 +54,8 @@ class Items:
         self._venv: Optional[Venv] = None
         self._by_lock: Optional[LockedInstalls] = None
         self._ladder: Optional[Ladder] = None
+        self.last_look: Optional[LastLook] = None
+        """What is known of the environment, once it is there."""
         self._installs = threading.Lock()
         self._system_is_settled = threading.Event()
         self._prepared: Set[str] = set()
@@ -60,6 +63,8 @@ class Items:
         self._spoken: Dict[str, str] = {}
         """The nodes, by path, of which their service has said why it did not load them; empty when it did."""
         self._doubts: Dict[str, Tuple[Repo, Failure]] = {}
+        self._untried: Dict[str, Repo] = {}
+        """The nodes, by path, that only their service tries: why one cannot be imported is asked when that says so."""
         self.checked_out: Set[str] = set()
         """The repositories, by path, that nobody changes any more."""
         self.importable: Set[str] = set()
@@ -96,7 +101,7 @@ class Items:
             found: The instance's facts.
             checkouts: What goes on meanwhile; a layer of requirements waits for the repository that holds them.
         """
-        orphans.end(self._context)
+        orphans.end_once(self._context)
         wanted = self._plan.system_packages if "apt" in self._plan.steps else ()
         if wanted:
             self.attempt("apt", "apt", "critical", "step", lambda: apt.install(wanted, self._context))
@@ -112,6 +117,9 @@ class Items:
             self._await_requirements(python, checkouts)
             with self._installs:
                 self._ladder = Ladder(python, self._venv, self._context, found)
+                self.last_look = LastLook(python, self._venv, self._context, found)
+                if not self._plan.repair and self.last_look.skips_layers():
+                    return
                 packages.install(
                     python,
                     self._venv,
@@ -120,6 +128,7 @@ class Items:
                     reads_bytes=self._plan.repair,
                     by_lock=self._by_lock,
                 )
+                self.last_look.did_layers()
 
         self.attempt("python", "python", "critical", "step", build)
         self._tally.finish("python")
@@ -133,7 +142,7 @@ class Items:
 
     def checkout(self, repo: Repo, found: Mapping[str, object]) -> bool:
         """True when the repository is there at its ref; git itself may have to be installed first."""
-        orphans.end(self._context)
+        orphans.end_once(self._context)
         if not found.get("git") and "git" in self._plan.system_packages and "apt" in self._plan.steps:
             while not self._is_over() and not self._system_is_settled.wait(LOOK_AGAIN_S):
                 pass
@@ -158,7 +167,10 @@ class Items:
             if python is None or made is None:
                 raise Failure("missing", "there is no environment to install into", case="no_environment")
             path = os.path.join(self._context.workspace, item)
+            known = self.last_look
             with self._installs:
+                if known is not None and not self._plan.repair and known.skips(item, path, repo.level):
+                    return
                 packages.install_requirements(
                     path,
                     made,
@@ -169,8 +181,15 @@ class Items:
                     reads_bytes=self._plan.repair,
                     by_lock=self._by_lock,
                 )
+                if known is not None:
+                    known.did(item, path)
 
         return self.attempt("repos", item, repo.level, "package", install)
+
+    def environment_is_settled(self) -> None:
+        """Nothing is installed for the moment: remember what was looked at in full."""
+        if self.last_look is not None and not self._is_over():
+            self.last_look.renew()
 
     def check_nodes(self) -> None:
         """Import the nodes whose ComfyUI has got what it needs, or is not a repository of this plan."""
@@ -186,6 +205,9 @@ class Items:
                 waiting.append(repo)
             elif nodes.is_node(repo, self._context) and not self._is_loaded(repo):
                 service = self.judge_of(repo)
+                if service is not None and not restarting.is_running(service, self._context):
+                    self._untried[repo.path] = repo  # it tries them itself in a moment
+                    continue
                 arguments = () if service is None else nodes.arguments_of(service)
                 due.setdefault((application, arguments), []).append(repo)
         self._unchecked = waiting
@@ -203,6 +225,21 @@ class Items:
             return False
         found = judge.failed_nodes(service, [repo], self._context)
         return repo.path in found and found[repo.path] is None
+
+    def _try_by_itself(self, found: List[Repo]) -> None:
+        """Import nodes of which a service of the plan has said that it did not load them, or nothing."""
+        made, quiet = self._venv, replace(self._context, report=lambda event, **fields: None)
+        for repo in found if made is not None and not self._is_over() else ():
+            assert made is not None
+            item, service = f"{repo.path}/__init__.py", self.judge_of(repo)
+            try:
+                words = () if service is None else nodes.arguments_of(service)
+                answer = nodes.import_all([repo], made, self._context, words)[repo.path]
+                nodes.check(repo, answer, made, quiet, item)
+            except Failure as failure:
+                self._doubts[repo.path] = (repo, failure)
+            else:
+                self._tally.succeed("repos", item)
 
     def _import(self, found: List[Repo], made: Venv, arguments: Tuple[str, ...]) -> None:
         item = f"{found[0].path}/__init__.py"
@@ -247,6 +284,9 @@ class Items:
         if self._spoken.get(repo.path) == said:
             return
         self._spoken[repo.path] = said
+        untried = self._untried.pop(repo.path, None)
+        if failure is not None and untried is not None:
+            self._try_by_itself([untried])
         _, doubt = self._doubts.pop(repo.path, (repo, None))
         if failure is None:
             if self._tally.is_failed("repos", item):
@@ -258,7 +298,9 @@ class Items:
         self._tally.fail("repos", item, repo.level, failure, kind="package")
 
     def settle_doubts(self) -> None:
-        """Nodes that no service has spoken of: what their import said counts."""
+        """Nodes that no service has spoken of: what their import says counts."""
+        self._try_by_itself(list(self._untried.values()))
+        self._untried = {}
         for repo, failure in self._doubts.values():
             self._tally.fail("repos", f"{repo.path}/__init__.py", repo.level, failure, kind="package")
         self._doubts = {}
@@ -294,9 +336,26 @@ class Items:
             return
         do = import_module(f"provision_agent.steps.{step}").do
         if isinstance(item, Check) and item.imports and self._ladder is not None:
-            self._ladder.look(item, do, context)
+            self._import_modules(item, do, context)
         else:
             do(item, context, self._venv)
+
+    def _import_modules(self, check: Check, do: Look, context: Context) -> None:
+        """Import the modules of *check*, unless that was done and nothing has changed since."""
+        known, ladder = self.last_look, self._ladder
+        assert ladder is not None
+        if known is not None and not self._plan.repair and known.has_imported(check.imports):
+            context.report("check_passed", item=check.name, level=check.level, found=len(check.imports))
+            return
+        climbed = ladder.climbed
+        try:
+            ladder.look(check, do, context)
+        finally:
+            if known is not None and ladder.climbed > climbed:
+                known.touched()
+        if known is not None:
+            known.renew()
+            known.imported(check.imports)
 
     def _tell(self, event: str, **fields: object) -> None:
         """Report an event that its step has: some say all of it themselves."""

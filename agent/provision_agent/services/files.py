@@ -110,12 +110,12 @@ class ServiceFiles:
 
     def lasting_argv(self) -> List[str]:
         """The command of its supervisor for a time when this run and its agent's file may be gone."""
-        argv = detach.agent_argv("supervise", self.name, self.order_path)
-        archive = next((word for word in argv if word.endswith(".pyz")), None)
-        if archive is None:
-            return argv
+        words = ("supervise", self.name, self.order_path)
+        archive = detach.own_place()
+        if not os.path.isfile(archive):
+            return detach.agent_argv(*words)
         shutil.copyfile(archive, self.agent_path)
-        return [self.agent_path if word == archive else word for word in argv]
+        return detach.agent_argv(*words, place=self.agent_path)
 
     def processes(self) -> List[int]:
         """Of every service of this workspace that runs, this one or another."""

@@ -19,12 +19,19 @@ from . import comfyui, log, readiness, web
 from .files import ADOPTED, ServiceFiles, Status
 
 POLL_S = 0.5
+POLL_AGAIN_S = 0.1
+"""Between looks at a service that ran before."""
 SAY_EVERY_S = 8.0
 _ON_CPU = re.compile(r"(?<![\w-])--cpu(?![\w-])")
 
 
 def wait_ready(
-    service: Service, context: Context, models: Sequence[str] = (), *, has_gpu: bool = False
+    service: Service,
+    context: Context,
+    models: Sequence[str] = (),
+    *,
+    has_gpu: bool = False,
+    is_new: bool = True,
 ) -> None:
     """Wait until *service*, which was started, answers as its plan says, and then again as often as that wants.
 
@@ -34,6 +41,7 @@ def wait_ready(
     Args:
         models: Files of the workspace; a ComfyUI must offer those that are there and in its own folder.
         has_gpu: The instance has a GPU: the service must see it, unless it runs with ``--cpu``.
+        is_new: It did not run before.
 
     Reports ``service_ready``, and ``service_progress`` while it waits.
 
@@ -71,7 +79,7 @@ def wait_ready(
             said = now
             message = f"waiting for it since {now - began:.0f} s: {answer.problem}"
             context.report("service_progress", message=message, **item)
-        if context.cancelled.wait(POLL_S):
+        if context.cancelled.wait(POLL_S if is_new or answer.problem else POLL_AGAIN_S):
             raise Failure("timed_out", "stopped: the run was ended", retriable=True)
 
 

@@ -7,6 +7,7 @@ process is one of them.
 from __future__ import annotations
 
 import os
+import threading
 from typing import Dict, Iterator
 
 from ..host.detach import Identity
@@ -15,6 +16,7 @@ from .remove_tree import lineage
 
 END_S = 10.0
 _MARK = "PROVISION_WORKS_IN"
+_ending = threading.Lock()
 
 
 def mark(context: Context) -> Dict[str, str]:
@@ -27,6 +29,14 @@ def end(context: Context) -> None:
     for pid in _marked(context):
         if os.getpid() not in lineage(pid):
             Identity.of(pid).end(within_s=context.bounded(END_S))
+
+
+def end_once(context: Context) -> None:
+    """As `end`, the first time in a run; whoever comes meanwhile waits until that is done."""
+    with _ending:
+        mine = object()
+        if context.said.setdefault(_MARK, mine) is mine:
+            end(context)
 
 
 def _marked(context: Context) -> Iterator[int]:

@@ -27,6 +27,17 @@ _IDENTITY = ("-c", "user.name=provision", "-c", "user.email=provision@localhost"
 _SCRATCH = "provision-compare"
 
 
+def is_at(commit: str, git: Git) -> bool:
+    """True where git says, in one look, that HEAD is *commit* and every tracked file is as that has it."""
+    try:
+        lines = git.run(
+            "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules=all"
+        )
+    except Failure:
+        return False
+    return f"# branch.oid {commit}" in lines and all(line.startswith("# branch.") for line in lines)
+
+
 def changed_files(repo: Repo, git: Git) -> List[str]:
     """The tracked files, and submodules, that differ from the commit; the mode of a file is no difference."""
     submodules = "dirty" if repo.submodules else "all"

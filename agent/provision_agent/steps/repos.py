@@ -94,15 +94,29 @@ class _Checkout:
         self._git = Git(path, context, progress.line)
         self._elsewhere = Git(context.workspace, context, progress.line)
         """Asks sources, whatever is in the folder."""
+        self._seen = "" if sets_aside else self._commit_if_unchanged()
+        """The commit of a folder that is just what an earlier run made of it; empty for any other."""
+
+    def _commit_if_unchanged(self) -> str:
+        """The recorded commit, where HEAD and every tracked file are still as it has them."""
+        commit = str(self._recorded().get("commit", ""))
+        marker, index = (os.path.join(self._path, ".git", name) for name in (MARKER, "index"))
+        is_whole = os.path.isfile(index) and not os.path.exists(marker) and not self._repo.submodules
+        is_same = is_whole and self._recorded() == self._record(commit)
+        return commit if is_same and repo_changes.is_at(commit, self._git) else ""
 
     def head(self) -> str:
         """The commit that is checked out; empty when there is none."""
+        if self._seen:
+            return self._seen
         if not self._is_repository():
             return ""
         return self._git.line("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 
     def reason_to_keep(self) -> Optional[str]:
         """Why nothing needs to be done, or nothing may be done; None when there is work."""
+        if self._seen:
+            return "verified" if self._repo.ref == self._seen else None
         if not self._is_whole():
             return None
         repo_changes.restore_lost(self._repo, self._path, self._git, self._context)
@@ -249,6 +263,7 @@ class _Checkout:
 
     def _begin(self, url: str) -> None:
         """Make the folder a repository that can fetch, and clear what an interrupted git left behind."""
+        self._seen = ""
         inside = os.path.join(self._path, ".git")
         if os.path.exists(inside) and not self._is_repository():
             aside = f"{inside}.broken-{time.time_ns():x}"

@@ -35,6 +35,7 @@ SECTIONS = {
         "status": "one run or all runs known here; --host asks the instance itself",
         "logs": "print a local mirror; -f follows it",
         "stop": "stop a run; partial downloads stay for the next one",
+        "ssh": "a shell on a run's instance, by the system's ssh with the same key and host keys",
         "forward": "bring a service's port to this machine",
         "prune": "remove old runs, mirrors and unused agents, here or with --host there",
     },

@@ -14,6 +14,7 @@ from .output import say, say_json, tell
 from .verify import plan_for
 
 if TYPE_CHECKING:
+    from provision_agent.contract.buckets import Buckets
     from provision_agent.contract.plan import Plan
 
     from ..instance import Instance
@@ -76,13 +77,15 @@ def command(
     if there.kept_back:
         tell(f"provision: warning: {there.kept_back}")
     secrets, _ = values_of(plan.secrets, os.environ)
-    found = asyncio.run(audit(instance, plan, secrets, is_quick=quick, distrust=repair))
+    signed = there.signed()
+    found = asyncio.run(audit(instance, plan, secrets, is_quick=quick, distrust=repair, signed=signed))
     work = mending(plan, found) if repair else None
     if work is not None:
-        code = _mend(instance, work, secrets, logs_dir, as_json=as_json, verbose=verbose)
+        held = {**there.bucket_values(), **secrets}
+        code = _mend(instance, work, held, there.buckets, logs_dir, as_json=as_json, verbose=verbose)
         if code not in (0, 1, 5):
             sys.exit(code)
-        found = asyncio.run(audit(instance, plan, secrets, is_quick=True))
+        found = asyncio.run(audit(instance, plan, secrets, is_quick=True, signed=signed))
     if as_json:
         say_json({"host": str(instance), **found.to_json()})
     else:
@@ -91,14 +94,23 @@ def command(
 
 
 def _mend(
-    instance: Instance, plan: Plan, secrets: dict[str, str], logs_dir: str, *, as_json: bool, verbose: bool
+    instance: Instance,
+    plan: Plan,
+    secrets: dict[str, str],
+    buckets: Buckets,
+    logs_dir: str,
+    *,
+    as_json: bool,
+    verbose: bool,
 ) -> int:
     from ..planning.audit import REPAIR
     from ..pool.begin import start
     from .watch import mode_for, watch
 
     return watch(
-        lambda: start(instance, plan, secrets=secrets, labels={REPAIR: "audit"}, logs_dir=logs_dir),
+        lambda: start(
+            instance, plan, secrets=secrets, buckets=buckets, labels={REPAIR: "audit"}, logs_dir=logs_dir
+        ),
         host=str(instance),
         mode=mode_for(json=as_json, quiet=False, verbose=verbose),
         stop_on_exit=False,

@@ -47,6 +47,7 @@ def command(
     import os
     from dataclasses import asdict
 
+    from provision_agent.contract.buckets import SignedSource
     from provision_agent.contract.plan import Plan
     from provision_agent.contract.plan_parts import SecretRule
     from provision_agent.contract.source_kinds import DEFAULT_SECRETS
@@ -60,17 +61,18 @@ def command(
     instance = instance_of(connection, run)
     plan = Plan("doctor", workspace=workspace or DEFAULT_WORKSPACE, workspace_fallback=workspace is None)
     secrets: Mapping[str, str] = {}
+    signed: tuple[SignedSource, ...] = ()
     rules: tuple[SecretRule, ...] = DEFAULT_SECRETS if default_secrets else ()
     tokens = values_of(rules, os.environ)[0]
     if profile is not None:
         prepared = prepare(
             profile, overrides=dict(variables), workspace=workspace, default_secrets=default_secrets
         )
-        plan, secrets = prepared.plan, prepared.secrets
+        plan, secrets, signed = prepared.plan, prepared.secrets, prepared.signed()
         rules, tokens = plan.secrets, dict(secrets)
 
     async def look() -> tuple[list[Finding], int]:
-        found, code = await diagnose(instance, plan, secrets)
+        found, code = await diagnose(instance, plan, secrets, signed)
         return [*found, *await hub_tokens(rules, tokens)], code
 
     findings, code = asyncio.run(look())

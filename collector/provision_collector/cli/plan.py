@@ -21,9 +21,15 @@ from .options import (
 )
 from .output import say, say_json
 from .run_options import default_secrets_option
+from .target_options import TargetWords, target_options
 
 if TYPE_CHECKING:
-    from ..planning.estimate import Estimate, Token
+    from ..instance import Instance
+    from ..planning.answers import Survey
+    from ..planning.estimate import Estimate
+    from ..planning.packages import Packages
+    from ..planning.prepare import Prepared
+    from ..planning.secrets_wanted import Token
 
 SHOWN_FILES = 24
 """More would not fit on one screen; the largest are shown."""
@@ -55,6 +61,8 @@ def rate(text: str) -> float:
 )
 @variables_option
 @workflow_option
+@target_options
+@click.option("--locked", is_flag=True, help="As `up --locked` would do it.")
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
 @click.option("--skip", type=click.Choice(STEP_NAMES), multiple=True, help="Same as for `up`.")
 @click.option("--only", type=click.Choice(STEP_NAMES), multiple=True, help="Same as for `up`.")
@@ -79,6 +87,8 @@ def command(
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
     workflows: tuple[str, ...],
+    words: TargetWords,
+    locked: bool,
     workspace: str | None,
     skip: tuple[str, ...],
     only: tuple[str, ...],
@@ -89,23 +99,23 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Say what `up` would do with PROFILE: steps, files and their sources, bytes, disk, time, missing tokens.
+    """Say what `up` would do with PROFILE: steps, files and packages and their sources, bytes, disk, time, missing tokens.
 
     Every source is asked about every file: from this machine, or with --host from the instance, which also tells
-    what is there already, how much disk is free, and how fast the line is.
+    what is there already, how much disk is free, and how fast the line is. Packages are those of the instance, or of
+    the machine that --python and --accelerator describe. Ends with 0, with 1 (the disk is too small, or something critical
+    cannot be had) or with 5 (something required cannot be had). What nobody knows is said to be unknown.
     """
     configure_logging(verbose)
-    from ..errors import UsageError
     from ..planning.estimate import estimate_of
     from ..planning.prepare import prepare
     from .check import one_profile
 
-    if offline and connection["host"]:
-        raise UsageError("`--offline` asks nobody, `--host` asks the instance", hint="give one of them")
     prepared = prepare(
         one_profile("plan", name, profile),
         overrides=dict(variables),
         workflows=workflows,
+        locked=locked,
         workspace=workspace,
         skip=skip,
         only=only,
@@ -113,22 +123,43 @@ def command(
         lists_files=True,
     )
     instance = instance_of(connection) if connection["host"] else None
-    measure = instance is not None and rate_bytes_per_s is None
+    surveyed = _asked(prepared, instance, words, is_offline=offline, measure=rate_bytes_per_s is None)
     found = estimate_of(
         prepared.plan,
-        None if offline else prepared.ask(instance=instance, measure=measure),
+        surveyed,
         secrets=prepared.secrets,
         taken_from=prepared.taken_from,
         rate_bytes_per_s=rate_bytes_per_s,
         price_per_hour=price,
         uploads=prepared.listings,
     )
-    where = str(instance) if instance else None
+    _print(found, prepared, host=str(instance) if instance else None, as_json=as_json)
+    if found.exit_code:
+        sys.exit(found.exit_code)
+
+
+def _asked(
+    prepared: Prepared, instance: Instance | None, words: TargetWords, *, is_offline: bool, measure: bool
+) -> Survey | None:
+    """What the sources say; None where nobody is to be asked."""
+    from ..errors import UsageError
+
+    target = words.target(prepared.plan, host=str(instance) if instance else None)
+    if is_offline and (instance is not None or target is not None):
+        other = "`--host` asks the instance" if instance else "packages are known by their indexes"
+        raise UsageError(f"`--offline` asks nobody, {other}", hint="give one of them")
+    if is_offline:
+        return None
+    return prepared.ask(
+        instance=instance, packages=True, measure=measure and instance is not None, target=target
+    )
+
+
+def _print(found: Estimate, prepared: Prepared, *, host: str | None, as_json: bool) -> None:
     if as_json:
-        facts = {"host": where, **found.to_json(), "unresolved": list(prepared.unresolved)}
-        say_json(facts)
+        say_json({"host": host, **found.to_json(), "unresolved": list(prepared.unresolved)})
         return
-    for line in screen(found, host=where, width=_width()):
+    for line in screen(found, host=host, width=_width()):
         say(line)
     for sentence in prepared.unresolved:
         say(f"open      {sentence}")
@@ -169,11 +200,11 @@ def _files(found: Estimate, width: int) -> Iterator[str]:
 
 
 def _sums(found: Estimate) -> Iterator[str]:
-    from ..console.units import counted, duration, size, speed
+    from ..console.units import counted, size
 
-    unknown = f" and {counted(found.unknown_sizes, 'file')} of unknown size" if found.unknown_sizes else ""
+    of_unknown = counted(found.unknown_sizes, "file") + " of unknown size" if found.unknown_sizes else ""
     there = (
-        f"; {size(found.there_bytes)} of {size(found.total_bytes)} are there already"
+        f"; {size(found.there_bytes)} of {_bytes(found.total_bytes)} are there already"
         if found.there_bytes
         else ""
     )
@@ -183,29 +214,78 @@ def _sums(found: Estimate) -> Iterator[str]:
         )
         yield _row("send", f"{size(bytes_)} in {counted(files, 'file')}, less what is there already")
     more = f", and up to {size(found.depends_bytes)} more as the instance is" if found.depends_bytes else ""
-    yield _row("fetch", f"{size(found.fetch_bytes)}{unknown}{more}{there}")
+    if found.fetch_bytes is None:
+        yield _row("fetch", f"unknown: {of_unknown}{more}{there}")
+    elif found.files or found.packages.basis == "none":
+        and_unknown = f" and {of_unknown}" if of_unknown else ""
+        yield _row("fetch", f"{size(found.fetch_bytes)}{and_unknown}{more}{there}")
+    yield from _packages(found.packages)
     for disk in found.disks:
+        needed = (
+            "unknown"
+            if disk.needed_bytes is None
+            else f"{_least(disk.is_least)}{size(disk.needed_bytes)} needed"
+        )
         free = "" if disk.free_bytes is None else f", {size(disk.free_bytes)} free"
-        yield _row(
-            "disk",
-            f"{size(disk.needed_bytes)} needed on {disk.path}{free}{': TOO SMALL' if disk.is_too_small else ''}",
-        )
+        yield _row("disk", f"{needed} on {disk.path}{free}{': TOO SMALL' if disk.is_too_small else ''}")
+    yield from _time(found)
+
+
+def _packages(packages: Packages) -> Iterator[str]:
+    from ..console.text import harmless
+    from ..console.units import counted
+
+    if packages.basis == "none":
+        return
+    target = f" ({packages.target})" if packages.target else ""
+    if packages.count is None:
+        yield _row("packages", harmless(f"unknown{target}: {packages.message}"))
+        return
+    there = f", {packages.present} of them there already" if packages.present else ""
+    fetch, unpacked = _bytes(packages.fetch_bytes), _bytes(packages.unpacked_bytes)
+    more = f"; {counted(packages.unknown_sizes, 'package')} of unknown size" if packages.unknown_sizes else ""
+    sums = f": {fetch} to fetch, {unpacked} on the disk{more}" if packages.count != packages.present else ""
+    locked = ", locked" if packages.basis == "locked" else ""
+    yield _row("packages", f"{packages.count}{there}{sums}{target}{locked}")
+    if packages.torch:
+        yield _row("torch", harmless(packages.torch))
+    for line in packages.left_out[:SHOWN_FILES]:
+        yield _row("left out", harmless(line))
+
+
+def _time(found: Estimate) -> Iterator[str]:
+    from ..console.units import duration, speed
+
+    least = _least(found.is_least)
     if found.complete_s is None or found.usable_s is None:
-        yield _row(
-            "time",
-            "not known: give the line's speed with `--rate`, such as `--rate 500Mbit`, or ask with `--host`",
+        why = (
+            "give the line's speed with `--rate`, such as `--rate 500Mbit`, or ask with `--host`"
+            if found.rate_bytes_per_s is None
+            else "the sizes are"
         )
+        yield _row("time", f"unknown: {why}")
+    elif found.complete_s == 0 and not found.is_least:
+        yield _row("time", "nothing is to be fetched")
     else:
-        critical = f", what is critical after {duration(found.usable_s)}" if found.critical_bytes else ""
+        has_critical = found.critical_bytes or found.packages.fetch_bytes
+        critical = f", what is critical after {duration(found.usable_s)}" if has_critical else ""
         at = f"at {speed(found.rate_bytes_per_s or 0)} ({found.rate_is})"
-        yield _row(
-            "time",
-            f"{duration(found.complete_s)} for the downloads {at}{critical}; packages are not estimated",
-        )
+        yield _row("time", f"{least}{duration(found.complete_s)} to fetch it all {at}{critical}")
     if found.cost is not None:
-        yield _row("cost", f"{found.cost:.2f} for that time, at {found.price_per_hour:g} per hour")
+        cost = f"{found.cost:.2f}" if found.cost >= 0.005 or not found.complete_s else "less than 0.01"
+        yield _row("cost", f"{least}{cost} for that time, at {found.price_per_hour:g} per hour")
     elif found.price_per_hour is not None:
-        yield _row("cost", "not known while the time is not")
+        yield _row("cost", "unknown while the time is")
+
+
+def _bytes(count: int | None) -> str:
+    from ..console.units import size
+
+    return "unknown" if count is None else size(count)
+
+
+def _least(is_least: bool) -> str:
+    return "at least " if is_least else ""
 
 
 def _troubles(found: Estimate) -> Iterator[str]:

@@ -32,6 +32,7 @@ class Options(TypedDict):
     keys: str | None
     uploads: str | None
     names: tuple[str, ...]
+    uses_aws: bool
     gone_check: str | None
     on_usable: tuple[str, ...]
     on_finished: tuple[str, ...]
@@ -68,6 +69,12 @@ class Options(TypedDict):
     "--secret", "names", multiple=True, metavar="NAME",
     help="A secret in this server's environment that profiles may use; repeatable.",
 )  # fmt: skip
+@click.option(
+    "--aws",
+    "uses_aws",
+    is_flag=True,
+    help="This server's own AWS configuration may open the buckets of profiles; else only their own secrets do.",
+)
 @click.option(
     "--gone-check",
     metavar="COMMAND",
@@ -155,6 +162,7 @@ def _rules(options: Options) -> Rules:
         keys=Path(os.path.abspath(os.path.expanduser(options["keys"]))) if options["keys"] else None,
         uploads=Path(options["uploads"]).absolute() if options["uploads"] else None,
         secrets=held,
+        uses_aws=options["uses_aws"],
         gone_check=gone_check(options["gone_check"]),
         hooks=(
             *(Hook.parse("usable", text) for text in options["on_usable"]),

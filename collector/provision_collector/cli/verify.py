@@ -71,9 +71,10 @@ def command(
     from ..profile import values_of
 
     instance = instance_of(connection, run)
-    plan = plan_for(instance, run, profile, dict(variables), workspace).plan
+    there = plan_for(instance, run, profile, dict(variables), workspace)
+    plan = there.plan
     secrets, _ = values_of(plan.secrets, os.environ)
-    answer, found = asyncio.run(verify(instance, plan, secrets, is_quick=quick))
+    answer, found = asyncio.run(verify(instance, plan, secrets, is_quick=quick, signed=there.signed()))
     wrong = [item for item in found.wrong if item.state != "unknown"]
     code = worst([*(check.level for check in answer.failed), *(item.level for item in wrong)])
     levels = {check.name: check.level for check in plan.checks}
@@ -143,8 +144,8 @@ def plan_for(
 
     folder = workspace or workspace_of(run, instance)
     if profile is not None:
-        plan = prepare(profile, overrides=variables, workspace=folder, locked=locked).plan
-        return PlanThere(run or "", plan, Known.of(plan))
+        wanted = prepare(profile, overrides=variables, workspace=folder, locked=locked)
+        return PlanThere(run or "", wanted.plan, Known.of(wanted.plan, wanted.profile.buckets))
     return asyncio.run(plan_there(instance, run=run, workspace=folder))
 
 

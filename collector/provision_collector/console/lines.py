@@ -229,6 +229,13 @@ def _secrets_needed(event: Object, progress: Progress) -> Line:
     )
 
 
+def _sources_needed(event: Object, progress: Progress) -> Line:
+    urls = event.get("urls")
+    count = len(urls) if isinstance(urls, list) else 0
+    what = f"{count} signed address{'es do' if count != 1 else ' does'} not work any more"
+    return Line("sign again", "", f"{what}; whoever has the keys of the bucket signs anew", "warn")
+
+
 def _gap(event: Object, progress: Progress) -> Line:
     lost = "an unknown number of bytes" if event.get("bytes") is None else units.size(number(event, "bytes"))
     return Line("gap", text(event, "file"), f"{lost} cannot be recovered; the verdict stays", "warn")
@@ -281,9 +288,11 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
         f"{text(event, 'reason')}; it waits until that has nothing to do",
         "warn",
     ),
+    "unchanged": lambda event, progress: Line("unchanged", "", text(event, "message"), "good"),
     "warning": lambda event, progress: Line("warning", "", text(event, "message"), "warn"),
     "deadline_at_risk": _deadline_at_risk,
     "secrets_needed": _secrets_needed,
+    "sources_needed": _sources_needed,
     "run_usable": _run_usable,
     "run_finished": lambda event, progress: Line("run finished", text(event, "verdict")),
 }

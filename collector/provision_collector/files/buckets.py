@@ -37,8 +37,8 @@ CONNECT_WITHIN_S, ANSWER_WITHIN_S = 5.0, 15.0
 ASK_WITHIN_S = 60.0
 """For all objects together; what has not been asked by then is signed without."""
 AT_ONCE = 8
-DECIDED_THERE = ("bucket_denied", "bucket_not_public")
-"""What a store refuses to this machine it may allow to the instance: a rule may name its addresses."""
+DECIDED_THERE = "bucket_denied"
+"""What a store refuses to keys from here it may allow from the instance: a rule may name addresses."""
 
 
 def sign(
@@ -164,7 +164,7 @@ class _Work:
         try:
             return store.ask(key)
         except Failure as failure:
-            if failure.retriable or failure.case in DECIDED_THERE:
+            if failure.retriable or failure.case == DECIDED_THERE:
                 return Facts()
             raise
         except httpx.HTTPError:

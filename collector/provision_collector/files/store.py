@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -30,6 +31,8 @@ FIRST_REGION = "us-east-1"
 MAX_PAGE_BYTES = 16 << 20
 MOVES_MOST = 3
 """How often a store may say that the bucket is elsewhere."""
+_Where = tuple[str, str, bool]
+"""Region, endpoint, and whether no keys are shown."""
 _REGION_IN_HOST = re.compile(r"s3[.-]([a-z]{2,}-[a-z]+-?[0-9]+)\.")
 
 
@@ -61,6 +64,7 @@ class Store:
     endpoint: str = ""
     region: str = ""
     _is_asked: bool = field(default=False)
+    _moving: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         self.endpoint = self.place.endpoint or self.endpoint or (GOOGLE if self.scheme == "gs" else "")
@@ -99,7 +103,7 @@ class Store:
         """
         self.find_region()
         for _ in range(MOVES_MOST):
-            headers = {"x-amz-checksum-mode": "ENABLED"}
+            asked, headers = self._where(), {"x-amz-checksum-mode": "ENABLED"}
             response = self._send("HEAD", self.url_of(key), headers)
             if response.status_code == 200:
                 return _facts(response.headers)
@@ -107,7 +111,10 @@ class Store:
             if response.status_code in (200, 206, 416):
                 return Facts()  # it has no HEAD
             said = _said(response)
-            if not (self._moves(said, response) or self._goes_without_keys(said, self.url_of(key), "HEAD")):
+            if not (
+                self._moves(said, response, asked)
+                or self._goes_without_keys(said, self.url_of(key), "HEAD", asked)
+            ):
                 break
         raise self._failure(said, f"{self.scheme}://{self.bucket}/{key}")
 
@@ -121,13 +128,13 @@ class Store:
             if token is not None:
                 query["continuation-token"] = token
             written = urlencode(query, quote_via=quote, safe="")
-            url = f"{self.url_of('')}?{written}"
+            asked, url = self._where(), f"{self.url_of('')}?{written}"
             response = self._send("GET", url, {})
             if response.status_code != 200:
                 said = _said(response)
                 moves += 1
                 if moves <= MOVES_MOST and (
-                    self._moves(said, response) or self._goes_without_keys(said, url, "GET")
+                    self._moves(said, response, asked) or self._goes_without_keys(said, url, "GET", asked)
                 ):
                     continue
                 raise self._failure(said, f"{self.scheme}://{self.bucket}/{prefix}")
@@ -162,16 +169,23 @@ class Store:
         found = _REGION_IN_HOST.match(host)
         return found[1] if found else FIRST_REGION
 
-    def _moves(self, said: Said, response: httpx.Response) -> bool:
-        """Go where the store says that the bucket is; False when it says nothing new, or the profile says where it is."""
+    def _where(self) -> _Where:
+        return self.region, self.endpoint, self.keys is None
+
+    def _moves(self, said: Said, response: httpx.Response, asked: _Where) -> bool:
+        """Go where the store says that the bucket is; False when it says nothing new, or the profile says where it is.
+
+        Args:
+            asked: Where it was asked: another source's answer may have led away meanwhile.
+        """
         if not said.is_of_the_region or self.place.region:
             return False
-        before = self.region, self.endpoint
-        self.region = said.region or self.region
-        home = self._home_in(response.headers.get("location", ""))
-        if self.endpoint and home:
-            self.endpoint = home
-        return (self.region, self.endpoint) != before
+        with self._moving:
+            if self._where() == asked:
+                self.region = said.region or self.region
+                home = self._home_in(response.headers.get("location", ""))
+                self.endpoint = home if self.endpoint and home else self.endpoint
+            return self._where() != asked
 
     def _home_in(self, location: str) -> str:
         """The endpoint that a redirect leads to, when it is one of the same store."""
@@ -185,10 +199,12 @@ class Store:
             return ""
         return f"{there.scheme}://{host}{f':{port}' if port else ''}"
 
-    def _goes_without_keys(self, said: Said, url: str, method: str) -> bool:
+    def _goes_without_keys(self, said: Said, url: str, method: str, asked: _Where) -> bool:
         """Is it a public bucket, which the keys of this machine have nothing to do with?"""
-        if not self.may_be_public or self.keys is None or said.status != 403 or said.is_skewed:
+        if not self.may_be_public or asked[2] or said.status != 403 or said.is_skewed:
             return False
+        if self.keys is None:
+            return True
         if self.client.request(method, url).status_code != 200:
             return False
         self.keys = None

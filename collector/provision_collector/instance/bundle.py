@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import py_compile
+import struct
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import MAGIC_NUMBER, cache_from_source
 from pathlib import Path
 
 import provision_agent
@@ -24,7 +28,7 @@ class Bundle:
 
 @cache
 def build_bundle() -> Bundle:
-    """Pack the installed agent. Each module is compiled first, so that a broken one never leaves this machine."""
+    """Pack the installed agent. Each module has been compiled, so that a broken one never leaves this machine."""
     root = Path(provision_agent.__file__).parent
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
@@ -32,9 +36,27 @@ def build_bundle() -> Bundle:
         for file in sorted(root.rglob("*.py")):
             name = f"provision_agent/{file.relative_to(root).as_posix()}"
             source = file.read_bytes().replace(b"\r\n", b"\n")
-            compile(source, name, "exec")
+            if not _has_been_compiled(file):
+                _compile(file, source, name)
             _add(archive, name, source)
     return Bundle(out.getvalue(), hashlib.sha256(out.getvalue()).hexdigest())
+
+
+def _has_been_compiled(file: Path) -> bool:
+    """Does python's own cache hold *file* as it is now?"""
+    try:
+        head, found = Path(cache_from_source(str(file))).read_bytes()[:16], file.stat()
+    except (OSError, NotImplementedError):
+        return False
+    told = struct.pack("<III", 0, int(found.st_mtime) & 0xFFFFFFFF, found.st_size & 0xFFFFFFFF)
+    return head == MAGIC_NUMBER + told
+
+
+def _compile(file: Path, source: bytes, name: str) -> None:
+    """Compile *source*, and have python's cache remember it where that can be written. Raises SyntaxError."""
+    compile(source, name, "exec")
+    with suppress(OSError, py_compile.PyCompileError, NotImplementedError):
+        py_compile.compile(str(file), doraise=True, quiet=2)
 
 
 def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:

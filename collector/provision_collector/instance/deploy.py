@@ -19,6 +19,7 @@ from provision_agent.contract.cases import CASES
 from provision_agent.contract.events import UnknownFormatError
 from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.frames import AGENT_MAGIC, ANSWER_MAGIC, NO_PYTHON
+from provision_agent.contract.loading import loader
 from provision_agent.contract.messages import MAX_PATH_CHARS, RequestFailedError, read_answer
 from provision_agent.contract.parsing import ParseError, bounded, parse, read_object, to_json
 
@@ -128,22 +129,26 @@ if file is None:
         say(error=path + " is not what was sent: the disk or the memory of this instance is broken")
         sys.exit(1)
 held = "/proc/self/fd/%d" % file
-if os.path.exists(held): os.set_inheritable(file, True)
-else: held = path
-os.execv(sys.executable, [sys.executable, "-I", "-S", held] + head["arguments"])
+if os.path.exists(held):
+    os.set_inheritable(file, True)
+    head["argv"] = [held]
+os.execv(sys.executable, [sys.executable, "-I", "-S"] + (head.get("argv") or ["-c", head["loader"], path, head["sha256"]]) + head["arguments"])
 """
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where the agent lies on the instance and which python runs it."""
+    """Where the agent lies on the instance, which it is, and which python runs it."""
 
     python: str
     path: str
+    sha256: str
 
     def command(self, *arguments: str) -> str:
-        """The shell command that runs the agent."""
-        return "exec " + shlex.join([self.python, "-I", "-S", self.path, *arguments])
+        """The shell command that runs the agent, and no other file that may lie in its place by then."""
+        return "exec " + shlex.join(
+            [self.python, "-I", "-S", "-c", loader(), self.path, self.sha256, *arguments]
+        )
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,9 @@ async def call(
         line = await talk.next(ANSWER_MAGIC, timeout_s)
     finally:
         channel.abort()
-    return Deployment(hello.python, hello.path), await asyncio.to_thread(understood, read, line)
+    return Deployment(hello.python, hello.path, bundle.sha256), await asyncio.to_thread(
+        understood, read, line
+    )
 
 
 def as_answer(kind: type[T]) -> Callable[[Json], T]:
@@ -232,6 +239,7 @@ def _head(bundle: Bundle, folders: Sequence[str], arguments: Sequence[str]) -> b
         "size": len(bundle.data),
         "folders": list(folders),
         "arguments": list(arguments),
+        "loader": loader(),
     }
     return json.dumps(head).encode() + b"\n"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from .follow import FollowSession
 from .mirror import RESERVE_BYTES, FileFacts, Mirror, MirrorBusyError, MirrorFullError
 from .pace import Pace, check_events
-from .session import FolderGoneError, GarbledSessions, LinkLostError, Listener
+from .session import AgentChangedError, FolderGoneError, GarbledSessions, LinkLostError, Listener
 from .state import Gap, MirrorState, Position
 from .wire import Begun, Holders
 
 __all__ = [
     "RESERVE_BYTES",
+    "AgentChangedError",
     "Begun",
     "FileFacts",
     "FolderGoneError",

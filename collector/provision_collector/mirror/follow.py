@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 import structlog
-from provision_agent.contract import frames
+from provision_agent.contract import frames, loading
 from provision_agent.contract.parsing import ParseError
 
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
@@ -23,7 +23,15 @@ from ..instance import NO_PYTHON, Channel, Connection, any_of, no_python
 from ..storage import in_thread
 from .mirror import Mirror
 from .pace import Pace
-from .session import HELLO_TIMEOUT_S, FolderGoneError, GarbledError, LinkLostError, Listener, edited
+from .session import (
+    HELLO_TIMEOUT_S,
+    AgentChangedError,
+    FolderGoneError,
+    GarbledError,
+    LinkLostError,
+    Listener,
+    edited,
+)
 from .wire import Beat, Begins, Begun, Failed, Holders, check_beat, read_frame
 
 HEARTBEAT_S = 2.0
@@ -31,8 +39,6 @@ MISSED_HEARTBEATS = 3
 SEAL_EVERY_S = 30.0
 MAX_WAITING_BYTES = 4 << 20
 """So much may have come and wait for this disk; then the other side is made to wait, too."""
-_NO_SUCH_PROGRAM = "can't open file"
-"""What every python3 says, with exit status 2, when the agent's file is not where it was put."""
 EVENTS = "events"
 """The name of the mirror of a run's events."""
 MAX_EMPTY_GENERATIONS = 100
@@ -192,8 +198,10 @@ class FollowSession:
         if NO_PYTHON.strip() in said:
             return no_python()
         text = f"{said.decode('utf-8', 'replace')} {channel.stderr}".strip()[-300:]
-        if self._workspace is not None and channel.exit_status == 2 and _NO_SUCH_PROGRAM in text:
+        if self._workspace is not None and channel.exit_status == 2 and loading.GONE in text:
             return FolderGoneError("")
+        if channel.exit_status == loading.CHANGED_STATUS:
+            return AgentChangedError(text)
         return HostUnreachableError(
             f"the instance did not run the follower (exit status {channel.exit_status})"
             + (f"; it said: {text}" if text else ""),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from provision_agent.contract import frames
+from provision_agent.contract.failures import FAILURES
 
 from ..errors import HostUnreachableError, ProtocolFaultError, UsageError
 from .mirror import FileFacts, Mirror
@@ -63,6 +64,15 @@ class FolderGoneError(HostUnreachableError):
             f"the folder of the run is gone from the instance{folder and f': `{folder}`'}",
             hint="`provision up` with the same profile provisions it anew; what is on the disk is verified, not fetched again",
             cause=frames.FOLDER_GONE,
+        )
+
+
+class AgentChangedError(HostUnreachableError):
+    """The agent's file on the instance is not the one that was sent, and was not run."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(
+            f"the agent did not start: {said}", hint=FAILURES["agent_changed"].hint, cause="agent_changed"
         )
 
 

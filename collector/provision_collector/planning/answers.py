@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from provision_agent.contract.environment_told import EnvironmentTold
 from provision_agent.contract.failures import FAILURES, FailureClass
 from provision_agent.contract.findings import Standing
 from provision_agent.contract.plan import Plan
@@ -48,6 +49,8 @@ class Survey:
     """By a download's key, why its final name cannot be its own."""
     secrets_wanted: tuple[str, ...] = ()
     """Default secrets whose hosts refused something without them."""
+    environment: EnvironmentTold | None = None
+    """What the packages are; None: nobody asked, or there are none."""
 
 
 def unasked(plan: Plan) -> Survey:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from provision_agent.contract.buckets import Buckets, SignedSource
 from provision_agent.contract.messages import (
     AuditAnswer,
     AuditItem,
@@ -19,11 +21,13 @@ from provision_agent.contract.parsing import kind_of, to_json
 from provision_agent.contract.plan import Download, Plan
 
 from ..errors import ProtocolFaultError, UsageError
+from ..files.buckets import sign
 from ..instance import Instance, as_answer
 from ..instance.query import ask
+from ..profile import values_of
 from ..run import registry
 from ..run.default_secrets import held_back, refused_without
-from ..run.spec import Known
+from ..run.spec import NO_BUCKETS, Known
 from ..run.told import kept_back, plan_of, runs_of
 from .sources import worst
 
@@ -64,6 +68,19 @@ class PlanThere:
     """What this side recorded when it started the run; None for a run of somebody else."""
     kept_back: str = ""
     """What to tell the user of secrets that only the instance names; empty when there are none."""
+
+    @property
+    def buckets(self) -> Buckets:
+        """Its buckets, as far as this side knows them."""
+        return self.known.buckets if self.known is not None else NO_BUCKETS
+
+    def signed(self) -> tuple[SignedSource, ...]:
+        """Addresses of what it wants of buckets, for as long as it takes to compare. Raises as `sign`."""
+        return sign(self.buckets, os.environ, lives_s=AUDIT_WITHIN_S)
+
+    def bucket_values(self) -> dict[str, str]:
+        """The values of the secrets that its buckets name, as far as this process's environment has them."""
+        return values_of(self.buckets.secrets, os.environ)[0]
 
 
 async def plan_there(
@@ -113,11 +130,16 @@ async def run_checks(instance: Instance, plan: Plan, offered: Iterable[str] = ()
 
 
 async def verify(
-    instance: Instance, plan: Plan, secrets: Mapping[str, str], *, is_quick: bool = False
+    instance: Instance,
+    plan: Plan,
+    secrets: Mapping[str, str],
+    *,
+    is_quick: bool = False,
+    signed: Sequence[SignedSource] = (),
 ) -> tuple[VerifyAnswer, Audit]:
     """The plan's checks, and everything that was made held against the disk, side by side. Arguments as `audit`."""
     answer, found = await asyncio.gather(
-        run_checks(instance, plan, secrets), audit(instance, plan, secrets, is_quick=is_quick)
+        run_checks(instance, plan, secrets), audit(instance, plan, secrets, is_quick=is_quick, signed=signed)
     )
     return answer, found
 
@@ -157,11 +179,13 @@ async def audit(
     *,
     is_quick: bool = False,
     distrust: bool = False,
+    signed: Sequence[SignedSource] = (),
 ) -> Audit:
     """Compare *instance* with *plan*.
 
     Args:
         is_quick: Believe what was verified and not touched since, instead of hashing everything again.
+        signed: Addresses in buckets.
         distrust: Let no record vouch for a wrong file any more, so that the next run mends it.
     """
     held = held_back(plan.secrets, secrets) - await refused_without(plan, secrets)
@@ -171,6 +195,7 @@ async def audit(
         offered=tuple(sorted(held)),
         is_quick=is_quick,
         distrust=distrust,
+        signed=tuple(signed),
     )
     answer = await ask(instance, "audit", request, as_answer(AuditAnswer), timeout_s=AUDIT_WITHIN_S)
     return Audit(answer.workspace, answer.items, answer.extra)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from provision_agent.contract.buckets import SignedSource
 from provision_agent.contract.findings import Disk, Facts, PackageTold, Standing
 from provision_agent.contract.parsing import ParseError, parse
 from provision_agent.contract.plan import Plan
@@ -35,7 +36,9 @@ class Finding:
     hint: str = ""
 
 
-async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -> tuple[list[Finding], int]:
+async def diagnose(
+    instance: Instance, plan: Plan, secrets: Mapping[str, str], signed: Sequence[SignedSource] = ()
+) -> tuple[list[Finding], int]:
     """Look at everything that a run of *plan* would stand on; an empty plan looks at the instance alone.
 
     Returns:
@@ -45,7 +48,7 @@ async def diagnose(instance: Instance, plan: Plan, secrets: Mapping[str, str]) -
         ProvisionError: it cannot be reached at all, or what it says of itself cannot be understood.
     """
     began = time.monotonic()
-    surveyed = await survey(plan, secrets, instance=instance, packages=True)
+    surveyed = await survey(plan, secrets, instance=instance, packages=True, signed=signed)
     took_s, now = time.monotonic() - began, time.time()
     assert surveyed.standing is not None
     findings = [

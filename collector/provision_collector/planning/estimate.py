@@ -1,7 +1,7 @@
 """What a run would do, in bytes, disk, time and money; from a plan and what its sources said. Pure.
 
-What is not known is None and counted, never guessed. Time is that of the downloads, which outlast the rest of
-nearly every run; nothing here pretends to know how long packages take to install.
+What is not known is None and counted, never guessed; a sum of which a part is not known is said to be the least. Time is
+that of the line: what is fetched by how fast it comes, files and packages alike.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from types import MappingProxyType
 
 from provision_agent.contract.findings import ClashTold
 from provision_agent.contract.plan import Download, Plan
-from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.source_kinds import host_of
 
 from ..files import Listing
 from .answers import Source, Survey
+from .packages import Packages, packages_of
+from .secrets_wanted import Secret, Token, default_tokens, secrets_missing
+from .sources import rows_of, worst
 from .steps import Conditional, at_once, conditional_items, then
 
 MARGIN_SHARE = 0.01
@@ -57,15 +59,20 @@ class Sent:
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system by its folder, and what the run needs there; `free_bytes` None: no instance was asked."""
+    """A file system by its folder, and what the run needs there, as far as that is known.
+
+    `needed_bytes` None: of nothing that is to land there the size is known; `free_bytes` None: no instance was asked.
+    """
 
     path: str
-    needed_bytes: int
+    needed_bytes: int | None
     free_bytes: int | None
+    is_least: bool = False
+    """Something of unknown size comes on top."""
 
     @property
     def is_too_small(self) -> bool:
-        return self.free_bytes is not None and self.needed_bytes > self.free_bytes
+        return self.free_bytes is not None and (self.needed_bytes or 0) > self.free_bytes
 
 
 @dataclass(frozen=True)
@@ -76,29 +83,6 @@ class FailingRepo:
     level: str
     class_: str
     message: str
-
-
-@dataclass(frozen=True)
-class Secret:
-    """A secret that is wanted and not set, and whom it would be sent to."""
-
-    name: str
-    aliases: tuple[str, ...]
-    hosts: tuple[str, ...]
-    files: tuple[str, ...]
-    """Those that were refused for want of it, as far as anybody asked."""
-
-
-@dataclass(frozen=True)
-class Token:
-    """A default secret that is set, and whom it may be sent to."""
-
-    name: str
-    hosts: tuple[str, ...]
-    taken_from: str
-    """The variable or the file that holds it."""
-    is_wanted: bool | None
-    """Something was refused without it; None: nobody was asked."""
 
 
 @dataclass(frozen=True)
@@ -113,20 +97,24 @@ class Estimate:
     then: tuple[str, ...]
     """What comes after, in order."""
     files: tuple[File, ...]
-    total_bytes: int
-    fetch_bytes: int
+    total_bytes: int | None
+    fetch_bytes: int | None
+    """Of files; None: the size of none that is to come is known."""
     there_bytes: int
     unknown_sizes: int
     depends_bytes: int
     """What some instances fetch besides `fetch_bytes`, at most."""
-    critical_bytes: int
+    critical_bytes: int | None
     """Of `fetch_bytes`: what must land before the instance is usable."""
+    packages: Packages
     disks: tuple[Disk, ...]
     rate_bytes_per_s: float | None
     rate_is: str
     """given | measured | unknown"""
     usable_s: float | None
     complete_s: float | None
+    is_least: bool
+    """Something of unknown size comes on top of the bytes and of the time."""
     deadline_s: float
     """What the run may take as a whole."""
     price_per_hour: float | None
@@ -138,6 +126,8 @@ class Estimate:
     repos_failing: tuple[FailingRepo, ...]
     conditional: tuple[Conditional, ...]
     was_asked: bool
+    exit_code: int
+    """1: the disk is too small, or something critical cannot be had; 5: something required cannot be had; else 0."""
 
     @property
     def fits(self) -> bool | None:
@@ -166,23 +156,22 @@ def estimate_of(
     """Add it all up.
 
     Args:
-        surveyed: What the sources said; None: nobody was asked.
-        secrets: The names of those that are set.
-        taken_from: What the values of default ones are taken from, by name.
-        rate_bytes_per_s: The line's speed; None: as measured, if it was.
-        price_per_hour: What the instance costs, in any currency. uploads: What this machine has of the plan's.
+        surveyed: What the sources said; None: nobody was asked. uploads: What this machine has of the plan's.
+        secrets: The names of those that are set. taken_from: What the values of default ones are taken from, by name.
+        rate_bytes_per_s: The line's speed; None: as measured, if it was. price_per_hour: In any currency.
     """
     wanted, known = "downloads" in plan.steps, frozenset(secrets)
     files = tuple(_file(plan, number, surveyed) for number in range(len(plan.downloads))) if wanted else ()
     conditional = tuple(conditional_items(plan, surveyed))
     coming = [file for file in files if file.state in ("fetch", "partial")]
-    fetch_bytes = sum(file.missing_bytes or 0 for file in coming)
-    critical_bytes = sum(file.missing_bytes or 0 for file in coming if file.level == "critical")
+    critical = [file for file in coming if file.level == "critical"]
+    packages = packages_of(plan, surveyed)
+    fetch_bytes, critical_bytes = _known_sum(coming), _known_sum(critical)
+    is_least = any(file.size_bytes is None for file in coming) or packages.is_least
+    disks = _disks(surveyed, plan, fetch_bytes, packages, is_least=is_least)
     measured = surveyed.rate_bytes_per_s if surveyed else None
-    rate = rate_bytes_per_s or measured
-    if rate and plan.limits.rate_bytes_per_s:
-        rate = min(rate, float(plan.limits.rate_bytes_per_s))
-    complete_s = fetch_bytes / rate if rate else None
+    rate = _capped(rate_bytes_per_s or measured, plan)
+    complete_s = _seconds([fetch_bytes, packages.fetch_bytes], rate)
     return Estimate(
         name=plan.name,
         workspace=surveyed.standing.workspace if surveyed and surveyed.standing else plan.workspace,
@@ -190,29 +179,72 @@ def estimate_of(
         at_once=tuple(at_once(plan, [file.state for file in files], conditional)),
         then=tuple(then(plan, conditional)),
         files=files,
-        total_bytes=sum(file.size_bytes or 0 for file in files if file.state not in ("skipped", "depends")),
+        total_bytes=_sum([file.size_bytes for file in files if file.state not in ("skipped", "depends")]),
         fetch_bytes=fetch_bytes,
         there_bytes=sum(_there(file) for file in files),
-        unknown_sizes=sum(file.size_bytes is None and file.state in ("fetch", "partial") for file in files),
+        unknown_sizes=sum(file.size_bytes is None for file in coming),
         depends_bytes=_depends_bytes(files),
         critical_bytes=critical_bytes,
-        disks=_disks(surveyed, plan, fetch_bytes),
+        packages=packages,
+        disks=disks,
         rate_bytes_per_s=rate,
         rate_is="given" if rate_bytes_per_s else "measured" if measured else "unknown",
-        usable_s=critical_bytes / rate if rate else None,
+        usable_s=_seconds([critical_bytes, packages.fetch_bytes], rate),
         complete_s=complete_s,
+        is_least=is_least,
         deadline_s=plan.limits.run_s,
         price_per_hour=price_per_hour,
-        cost=price_per_hour * complete_s / 3600
-        if price_per_hour is not None and complete_s is not None
-        else None,
-        secrets_missing=tuple(_missing(plan.secrets, known, plan, surveyed)),
-        default_secrets=tuple(_tokens(plan.secrets, known, taken_from, surveyed)),
+        cost=_cost(price_per_hour, complete_s),
+        secrets_missing=tuple(secrets_missing(plan.secrets, known, plan, surveyed)),
+        default_secrets=tuple(default_tokens(plan.secrets, known, taken_from, surveyed)),
         uploads=tuple(_sent(plan, listing) for listing in uploads),
         repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
         conditional=conditional,
         was_asked=surveyed is not None,
+        exit_code=_exit_code(plan, surveyed, files, disks, packages),
     )
+
+
+def _capped(rate: float | None, plan: Plan) -> float | None:
+    limit = plan.limits.rate_bytes_per_s
+    return min(rate, float(limit)) if rate and limit else rate
+
+
+def _sum(parts: Sequence[int | None]) -> int | None:
+    """Of what is known; None where there is something, and nothing of it is."""
+    known = [part for part in parts if part is not None]
+    return sum(known) if known or not parts else None
+
+
+def _known_sum(files: Sequence[File]) -> int | None:
+    return _sum([None if file.size_bytes is None else file.missing_bytes for file in files])
+
+
+def _seconds(bytes_: Sequence[int | None], rate: float | None) -> float | None:
+    """How long the known ones of *bytes_* take; None where that says nothing."""
+    known = _sum(bytes_)
+    is_nothing = not known and None in bytes_
+    return None if rate is None or known is None or is_nothing else known / rate
+
+
+def _cost(price_per_hour: float | None, seconds: float | None) -> float | None:
+    return None if price_per_hour is None or seconds is None else price_per_hour * seconds / 3600
+
+
+def _exit_code(
+    plan: Plan,
+    surveyed: Survey | None,
+    files: Iterable[File],
+    disks: Iterable[Disk],
+    packages: Packages,
+) -> int:
+    if any(disk.is_too_small for disk in disks):
+        return 1
+    rows = rows_of(plan, surveyed) if surveyed is not None else []
+    good = {(row.kind, row.key) for row in rows if row.is_ok}
+    good.update(("download", file.key) for file in files if file.state in ("there", "skipped"))
+    lacking = [row.level for row in rows if f"{row.kind}s" in plan.steps and (row.kind, row.key) not in good]
+    return worst([*lacking, *packages.levels_lacking])
 
 
 # -- files
@@ -304,47 +336,27 @@ def _there(file: File) -> int:
     return file.size_bytes - (file.missing_bytes or 0)
 
 
-def _disks(surveyed: Survey | None, plan: Plan, fetch_bytes: int) -> tuple[Disk, ...]:
+def _disks(
+    surveyed: Survey | None, plan: Plan, fetch_bytes: int | None, packages: Packages, *, is_least: bool
+) -> tuple[Disk, ...]:
     if surveyed and surveyed.standing:
-        return tuple(Disk(disk.path, disk.needed_bytes, disk.free_bytes) for disk in surveyed.standing.disks)
-    needed = int(fetch_bytes * (1 + MARGIN_SHARE)) + MARGIN_BYTES if fetch_bytes else 0
-    return (Disk(plan.workspace, needed, None),)
+        return tuple(
+            Disk(
+                disk.path,
+                None if is_least and not disk.needed_bytes else disk.needed_bytes,
+                disk.free_bytes,
+                is_least,
+            )
+            for disk in surveyed.standing.disks
+        )
+    wanted = _sum([fetch_bytes, packages.disk_bytes])
+    if not wanted and is_least:
+        return (Disk(plan.workspace, None, None, is_least),)
+    needed = int(wanted * (1 + MARGIN_SHARE)) + MARGIN_BYTES if wanted else 0
+    return (Disk(plan.workspace, needed, None, is_least),)
 
 
 # -- what stands in the way
-
-
-def _tokens(
-    rules: Iterable[SecretRule],
-    known: frozenset[str],
-    taken_from: Mapping[str, str],
-    surveyed: Survey | None,
-) -> Iterable[Token]:
-    for rule in rules:
-        if rule.is_default and rule.name in known:
-            is_wanted = rule.name in surveyed.secrets_wanted if surveyed else None
-            yield Token(rule.name, rule.hosts, taken_from.get(rule.name, ""), is_wanted)
-
-
-def _missing(
-    rules: Iterable[SecretRule], known: frozenset[str], plan: Plan, surveyed: Survey | None
-) -> Iterable[Secret]:
-    for rule in rules:
-        if rule.name in known or (
-            rule.is_default and (not surveyed or rule.name not in surveyed.secrets_wanted)
-        ):
-            continue
-        refused = [
-            item.label
-            for item, sources in zip(plan.downloads, surveyed.downloads if surveyed else (), strict=False)
-            if any(_wants_secret(source) and host_of(source.url) in rule.hosts for source in sources)
-            and not any(source.is_ok for source in sources)
-        ]
-        yield Secret(rule.name, rule.aliases, rule.hosts, tuple(refused))
-
-
-def _wants_secret(source: Source) -> bool:
-    return source.failure is not None and source.failure.next == "fix_credentials"
 
 
 def _failing_repos(plan: Plan, surveyed: Survey | None) -> Iterable[FailingRepo]:

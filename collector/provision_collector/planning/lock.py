@@ -12,22 +12,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from provision_agent.contract.plan import Download, Plan, Repo
+from provision_agent.contract.environment_told import LineLeftOut
+from provision_agent.contract.plan import Download, Plan, Python, Repo
 from provision_agent.contract.redaction import public_url
 from provision_agent.contract.source_kinds import means_many_files
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ..errors import ProfileError
+from . import lock_wheels
 from .answers import Source, Survey
+from .lock_wheels import LockPart as _Part
+from .lock_wheels import WheelSet
 
 T = TypeVar("T")
 
 INSTALLERS = frozenset(("pip", "setuptools", "wheel", "uv"))
 """They install the environment; they are no part of what it is for."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class LockedFile(_Part):
@@ -54,7 +54,7 @@ class LockedRepo(_Part):
 class LeftOut(_Part):
     """An optional item that nothing pinned down: a locked run goes without it."""
 
-    kind: Literal["download", "repo"]
+    kind: Literal["download", "repo", "requirement"]
     path: str
     asked: str
     ref: str | None = None
@@ -62,19 +62,22 @@ class LeftOut(_Part):
 
 
 class Lock(_Part):
-    """Everything that a locked run may bring."""
+    """Everything that a locked run may bring. Of format 2 since it holds wheels; 1 is read as well."""
 
-    format: Literal[1] = 1
+    format: Literal[1, 2] = 1
     profile: str
     downloads: tuple[LockedFile, ...]
     repos: tuple[LockedRepo, ...]
     packages: tuple[str, ...] = ()
     """``name==version``, as they stood in an environment; without the part after ``+``, which is the card's matter."""
+    environment: WheelSet | None = None
+    """The wheels, and for which machine; a lock without them pins no more than versions."""
     left_out: tuple[LeftOut, ...] = ()
 
     def to_text(self) -> str:
         """The lock as a file that people may compare line by line."""
-        facts = self.model_dump(exclude=None if self.left_out else {"left_out"})
+        empty = {name for name in ("left_out", "environment") if not getattr(self, name)}
+        facts = self.model_dump(exclude=empty)
         return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
 
     @property
@@ -85,26 +88,30 @@ class Lock(_Part):
 
 @dataclass(frozen=True)
 class Unpinned:
-    """An item that nothing pins down, and why."""
+    """Something that nothing pins down, and why. `wanted` None: it is a package."""
 
     item: str
     message: str
-    wanted: Download | Repo
+    wanted: Download | Repo | None = None
+
+    @property
+    def level(self) -> str:
+        """Its level; packages are critical."""
+        return "critical" if self.wanted is None else self.wanted.level
 
     @property
     def is_optional(self) -> bool:
         """A lock may be made without it."""
-        return self.wanted.level == "optional"
+        return self.level == "optional"
 
     def left_out(self) -> LeftOut:
         """How a lock says that it goes without the item."""
-        wanted, is_repo = self.wanted, isinstance(self.wanted, Repo)
-        ref = wanted.ref if isinstance(wanted, Repo) else None
+        wanted = self.wanted
         return LeftOut(
-            kind="repo" if is_repo else "download",
-            path=wanted.path,
-            asked=wanted.url,
-            ref=ref,
+            kind="repo" if isinstance(wanted, Repo) else "download",
+            path=wanted.path if wanted is not None else self.item,
+            asked=wanted.url if wanted is not None else "",
+            ref=wanted.ref if isinstance(wanted, Repo) else None,
             message=self.message,
         )
 
@@ -131,16 +138,29 @@ def make_lock(plan: Plan, surveyed: Survey) -> tuple[Lock, list[Unpinned]]:
     ]
     unpinned += met
     repos = [_repo(repo, number, surveyed, unpinned) for number, repo in enumerate(plan.repos)]
+    environment, lacking = lock_wheels.wheel_set(plan, surveyed.environment)
+    unpinned += [Unpinned(item, message) for item, message in lacking]
+    packages = _packages(plan, surveyed) if environment is None else environment.versions
+    left_out = [each.left_out() for each in unpinned if each.is_optional]
+    if surveyed.environment is not None and environment is not None:
+        left_out += map(_line_left_out, surveyed.environment.left_out)
     return (
         Lock(
+            format=1 if environment is None else 2,
             profile=plan.name,
             downloads=tuple(file for file in files if file is not None),
             repos=tuple(repo for repo in repos if repo is not None),
-            packages=_packages(plan, surveyed),
-            left_out=tuple(each.left_out() for each in unpinned if each.is_optional),
+            packages=packages,
+            environment=environment,
+            left_out=tuple(left_out),
         ),
         unpinned,
     )
+
+
+def _line_left_out(line: LineLeftOut) -> LeftOut:
+    where = f"{line.file}:{line.line}" if line.line else line.file
+    return LeftOut(kind="requirement", path=where, asked=line.text, message=line.message)
 
 
 def read_lock(path: Path) -> Lock:
@@ -185,6 +205,7 @@ def apply_lock(plan: Plan, lock: Lock, *, where: Path) -> Plan:
             for item in plan.downloads
             if not _agrees(item, files.get((item.path, item.url)))
         ),
+        *(lock_wheels.differences(plan, lock.environment) if lock.environment is not None else ()),
     ]
     if problems:
         raise ProfileError(
@@ -194,8 +215,13 @@ def apply_lock(plan: Plan, lock: Lock, *, where: Path) -> Plan:
         plan,
         downloads=tuple(_locked(item, files[(item.path, item.url)]) for item in plan.downloads),
         repos=tuple(replace(repo, ref=repos[(repo.path, repo.url, repo.ref)].commit) for repo in plan.repos),
-        python=None if plan.python is None else replace(plan.python, versions=lock.packages),
+        python=None if plan.python is None else _locked_python(plan.python, lock),
     )
+
+
+def _locked_python(python: Python, lock: Lock) -> Python:
+    wheels = None if lock.environment is None else lock.environment.in_plan()
+    return replace(python, versions=lock.packages, locked=wheels)
 
 
 def _without(plan: Plan, lock: Lock) -> Plan:

@@ -27,6 +27,8 @@ from .answers import Survey
 from .lock import apply_lock, lock_path, read_lock
 
 if TYPE_CHECKING:
+    from provision_agent.contract.environment_told import EnvironmentTarget
+
     from ..instance import Instance
 
 ASKING_S = 3600.0
@@ -52,7 +54,15 @@ class Prepared:
     listings: tuple[Listing, ...] = ()
     """What they are made of, where that was asked."""
 
-    def ask(self, *, instance: Instance | None = None, measure: bool = False, pin: bool = False) -> Survey:
+    def ask(
+        self,
+        *,
+        instance: Instance | None = None,
+        packages: bool = False,
+        measure: bool = False,
+        pin: bool = False,
+        target: EnvironmentTarget | None = None,
+    ) -> Survey:
         """Ask every source of the plan; the arguments are those of `survey`.
 
         Raises:
@@ -62,10 +72,17 @@ class Prepared:
             survey,
         )  # with it comes asyncssh, which a command that asks nobody does without
 
-        signed = self.signed()
-        return asyncio.run(
-            survey(self.plan, self.secrets, instance=instance, measure=measure, pin=pin, signed=signed)
+        asked = survey(
+            self.plan,
+            self.secrets,
+            instance=instance,
+            packages=packages,
+            measure=measure,
+            pin=pin,
+            target=target,
+            signed=self.signed(),
         )
+        return asyncio.run(asked)
 
     @property
     def buckets(self) -> Buckets:

@@ -6,18 +6,20 @@ never be of different opinions. From this machine it runs as a child process, se
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from provision_agent.contract.buckets import SignedSource
-from provision_agent.contract.findings import ItemTold, SourcesAnswer, Standing, read_sources
-from provision_agent.contract.messages import SourcesRequest
+from provision_agent.contract.environment_told import EnvironmentTarget
+from provision_agent.contract.findings import ItemTold, SourcesAnswer, SourcesRequest, Standing, read_sources
 from provision_agent.contract.plan import Plan
 
-from ..errors import ProtocolFaultError
+from ..errors import ProtocolFaultError, ProvisionError
 from ..instance import Instance, ask_here
 from ..run.default_secrets import held_back
 from .answers import Source, Survey
+from .uv_tool import find_uv
 
 WITHIN_S = 100.0
 PIN_WITHIN_S = 1900.0
@@ -32,6 +34,7 @@ async def survey(
     packages: bool = False,
     measure: bool = False,
     pin: bool = False,
+    target: EnvironmentTarget | None = None,
     signed: Sequence[SignedSource] = (),
 ) -> Survey:
     """Ask about everything in *plan*, side by side.
@@ -40,9 +43,10 @@ async def survey(
         secrets: Values by name; they go where the plan's rules send them. Default ones go to an instance only when
             a host refused it without them.
         instance: Who asks; None: this machine, and nothing is said of what is there already.
-        packages: Also ask the package indexes what they have for the instance.
+        packages: Also ask the package indexes what they have for the instance, or for *target*.
         measure: Also fetch from the largest file for three seconds, to learn the line's speed.
-        pin: Also ask model hubs which commits their moving names stand for.
+        pin: Also ask model hubs which commits their moving names stand for, and name the wheels.
+        target: The machine that packages are chosen for, where no instance is asked.
         signed: Addresses in buckets.
 
     Raises:
@@ -57,9 +61,13 @@ async def survey(
         offered=tuple(sorted(held)),
         signed=tuple(signed),
         is_instance=instance is not None,
-        packages=packages,
+        packages=packages and (instance is not None or target is not None),
         measure=measure,
         pin=pin,
+        target=target,
+        uv=await asyncio.to_thread(find_uv)
+        if packages and target is not None and plan.python is not None
+        else "",
     )
     first = replace(request, packages=False, measure=False, pin=False) if held and pin else request
     answer, standing = await _put(first, instance)
@@ -71,7 +79,38 @@ async def survey(
         counts += [(len(standing.present), len(plan.downloads)), (len(standing.commits), len(plan.repos))]
     if (standing is None) != (instance is None) or any(told != wanted for told, wanted in counts):
         raise ProtocolFaultError("it answers about other items than those of the plan")
+    answer = await _with_packages(plan, request, answer)
     return _survey(answer, standing)
+
+
+async def _with_packages(plan: Plan, request: SourcesRequest, answer: SourcesAnswer) -> SourcesAnswer:
+    """*answer*; where the instance has nothing to choose packages with, they are chosen here for what it is."""
+    told = answer.environment
+    if (
+        told is None
+        or told.basis != "unknown"
+        or told.class_
+        or not told.python
+        or request.target is not None
+    ):
+        return answer
+    bare = replace(plan, downloads=(), repos=plan.repos, services=())
+    try:
+        uv = await asyncio.to_thread(find_uv)
+        target = EnvironmentTarget(told.python, told.platform, told.accelerator)
+        here = replace(
+            request,
+            plan=bare.to_json(),
+            is_instance=False,
+            packages=True,
+            measure=False,
+            target=target,
+            uv=uv,
+        )
+        asked = await ask_here("sources", here, read_sources, timeout_s=WITHIN_S)
+    except ProvisionError as error:
+        return replace(answer, environment=replace(told, message=f"{told.message}; {error}"))
+    return replace(answer, environment=asked[0].environment)
 
 
 async def _put(request: SourcesRequest, instance: Instance | None) -> tuple[SourcesAnswer, Standing | None]:
@@ -91,6 +130,7 @@ def _survey(answer: SourcesAnswer, standing: Standing | None) -> Survey:
         rate_bytes_per_s=answer.rate_bytes_per_s,
         taken=answer.taken,
         secrets_wanted=answer.secrets_wanted,
+        environment=answer.environment,
     )
 
 

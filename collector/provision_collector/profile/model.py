@@ -99,7 +99,7 @@ class Download(Item):
     """Keys that mean nothing for one file."""
 
     url: f.Url
-    """Where it is: a URL, or a short form such as `hf://OWNER/REPO/FILE`; `hf://OWNER/REPO` is a whole repository."""
+    """Where it is: a URL, or a short form such as `hf://OWNER/REPO/FILE`; `hf://OWNER/REPO` is a whole repository, `s3://BUCKET/PREFIX/` all below a prefix."""
     name: ItemName = None
     """What profiles that extend this one call it, to replace or remove it; its path does as well."""
     mirrors: tuple[f.Url, ...] = ()
@@ -121,9 +121,9 @@ class Download(Item):
     unpack: Annotated[f.Unpack, Field(json_schema_extra={"default": False})] = "no"
     """Unpack it into the folder of `path`; `true` finds out by its content what it is. The archive is kept."""
     include: Annotated[tuple[f.Filled, ...], Example('["*.safetensors"]')] = ()
-    """Of a whole repository only files that match one of these."""
+    """Of a whole repository or a prefix only files that match one of these."""
     exclude: Annotated[tuple[f.Filled, ...], Example('["*.bin"]')] = ()
-    """Of a whole repository no file that matches one of these."""
+    """Of a whole repository or a prefix no file that matches one of these."""
     layout: Literal["files", "hub"] = "files"
     """Of a repository of the model hub: `hub` is the layout of the hub's own cache, and `path` is the folder that `HF_HUB_CACHE` names."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from provision_agent.contract.buckets import KEYED
+from provision_agent.contract.buckets import KEYED, object_of
 from provision_agent.contract.plan_parts import repository_of
 from provision_agent.contract.source_kinds import means_many_files
 
@@ -92,7 +92,7 @@ def _repository(download: Node) -> Iterator[Problem]:
     nothing = Download.of_one_file if is_repository else Download.of_a_repository
     for key in nothing:
         if download.get(key) is not None:
-            kind = "a whole repository" if is_repository else "a single file"
+            kind = _many(url) if is_repository else "a single file"
             yield Problem(_key_mark(download, key), f"`{key}` means nothing for {kind}: remove it")
     repository = repository_of(url)
     is_part = repository is None or repository.folder
@@ -100,8 +100,12 @@ def _repository(download: Node) -> Iterator[Problem]:
         message = "`layout: hub` keeps whole repositories of the model hub: write `hf://OWNER/REPO`, choose with `include`"
         yield Problem(_key_mark(download, "layout"), message)
     if is_repository and path is not None and not path.endswith("/"):
-        message = f"a whole repository needs a folder: write `{path}/`, or name one file of it in `url`"
+        message = f"{_many(url)} needs a folder: write `{path}/`, or name one file of it in `url`"
         yield Problem(download.mark_of("path"), message)
+
+
+def _many(url: str) -> str:
+    return "a prefix of a bucket" if object_of(url) is not None else "a whole repository"
 
 
 def _layer(layer: Node) -> Iterator[Problem]:

@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from provision_agent.contract.findings import read_sources
-from provision_agent.contract.messages import SourcesRequest
+from provision_agent.contract.findings import SourcesRequest, read_sources
 from provision_agent.contract.plan import Download, Plan
 from provision_agent.contract.plan_parts import SecretRule, repository_of
 from provision_agent.contract.source_kinds import host_of

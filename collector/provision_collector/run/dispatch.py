@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from provision_agent.contract.buckets import Buckets, SignedAnswer, SignedRequest
+from provision_agent.contract.buckets import Buckets, SignedAnswer, SignedRequest, SignedSource
 from provision_agent.contract.messages import (
     RunFiles,
     RunFound,
@@ -47,6 +47,8 @@ START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 75.0
 SECRETS_WITHIN_S = 600.0
 """How long an agent that needs a start waits for secrets that only somebody else can give."""
+NOT_OURS = ("bucket_keys_unset", "bucket_not_public")
+"""Why an address is not signed that can be elsewhere: this side has no keys."""
 JOINED = ("attached", "resumed")
 """What an instance answers when it has a run of this plan already, perhaps under another id."""
 ATTEMPTS = 8
@@ -92,6 +94,7 @@ class Dispatch:
         self._signing = Signing(
             order.sign, self.known.limit_s if self.known is not None else LONGEST_UNKNOWN_RUN_S
         )
+        self._said_unsigned: set[str] = set()
         self._has_said_what_it_keeps = False
         self._asked_for: set[str] = set()
         """Default secrets that somebody refused to do without."""
@@ -176,6 +179,9 @@ class Dispatch:
         except ProvisionError as error:
             self._emit("warning", message=f"no new address can be signed: {error}; {error.hint}")
             return True  # it would be no different the next time
+        if missing := next((source for source in signed if source.case in NOT_OURS), None):
+            self._say_who_must_sign(missing)  # somebody else may have the keys, or bring them
+            return False
         if not signed or self._place is None:
             return not signed
         request = SignedRequest(run=self.run, workspace=self.workspace, sources=signed)
@@ -184,6 +190,12 @@ class Dispatch:
         except (HostUnreachableError, ProvisionError):
             return False
         return answer.taken
+
+    def _say_who_must_sign(self, missing: SignedSource) -> None:
+        if missing.url not in self._said_unsigned and missing.failure is not None:
+            self._said_unsigned.add(missing.url)
+            hint = f"{missing.failure.hint}; or `provision attach {self.run}` where the keys are"
+            self._emit("warning", message=f"no new address can be signed here: {missing.message}; {hint}")
 
     async def take_place(self) -> None:
         """Start or join the run.

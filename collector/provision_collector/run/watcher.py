@@ -19,6 +19,7 @@ from ..errors import AgentLostError, HostUnreachableError, ProtocolFaultError, U
 from ..instance import Link
 from ..mirror import (
     RESERVE_BYTES,
+    AgentChangedError,
     FolderGoneError,
     FollowSession,
     Gap,
@@ -77,6 +78,8 @@ class Watcher(Listener):
         """Logs that may not grow here."""
         self._garbled = GarbledSessions()
         self._pace = Pace()
+        self._changed = 0
+        """How often somebody else's file lay in the agent's place."""
 
     @property
     def gaps(self) -> list[Gap]:
@@ -195,6 +198,12 @@ class Watcher(Listener):
         except MirrorFullError as full:
             if full.mirror.name == "events":
                 raise ProtocolFaultError(f"more than {MAX_EVENTS_BYTES >> 20} MiB of events") from None
+        except AgentChangedError as changed:
+            self._changed += 1
+            if self._changed > AGENT_RESTARTS:
+                raise AgentLostError(str(changed), hint=changed.hint, cause=changed.cause) from None
+            with suppress(HostUnreachableError):
+                await self._dispatch.deploy_again()
         except FolderGoneError:
             with suppress(HostUnreachableError):
                 await self._dispatch.deploy_again()

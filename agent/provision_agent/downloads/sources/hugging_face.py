@@ -32,7 +32,7 @@ _ABSENT = {
     "EntryNotFound": None,
 }
 """The hub's own words for what is not there, with what to do."""
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubFile(NamedTuple):
@@ -58,6 +58,7 @@ class _Large:
 class _Entry:
     path: str
     type: str = "file"
+    oid: object = None
     size: object = None
     lfs: Optional[_Large] = None
 
@@ -100,14 +101,13 @@ class HuggingFace(WebServer):
 
     def pinned(self, url: str, fetch: Fetch) -> Optional[str]:
         file = hub_file(url)
-        if file is None or _COMMIT.fullmatch(file.revision):
+        if file is None or COMMIT.fullmatch(file.revision):
             return None
-        about = fetch(_about(file.repo, "revision", file.revision))
+        about = fetch(about_url(file.repo, "revision", file.revision))
         try:
-            commit = parse(_Revision, read_object(about or b"", max_bytes=LISTING_BYTES)).sha
+            return file._replace(revision=commit_of(about or b"")).url
         except ParseError:
             return None
-        return file._replace(revision=commit).url if _COMMIT.fullmatch(commit) else None
 
     def listing(self, url: str) -> Optional[Listing]:
         repository = repository_of(url)
@@ -115,14 +115,14 @@ class HuggingFace(WebServer):
             return None
         return Listing(
             title=repository.repo,
-            url=_tree(repository.repo, repository.revision),
+            url=tree_url(repository.repo, repository.revision),
             folder=repository.folder,
-            read=functools.partial(_read_page, repository),
+            read=functools.partial(read_page, repository),
         )
 
     def _nearest(self, url: str, fetch: Fetch) -> Optional[str]:
         missing = hub_file(url)
-        tree = fetch(_tree(missing.repo, missing.revision)) if missing else None
+        tree = fetch(tree_url(missing.repo, missing.revision)) if missing else None
         return did_you_mean(missing.path, tree) if missing and tree else None
 
 
@@ -162,12 +162,21 @@ def _endpoint() -> str:
     return SOURCE_KINDS["hugging_face"].endpoint(os.environ)
 
 
-def _tree(repo: str, revision: str) -> str:
+def commit_of(about: bytes) -> str:
+    """The commit that *about*, the hub's answer about a revision (JSON), tells. Raises ParseError."""
+    commit = parse(_Revision, read_object(about, max_bytes=LISTING_BYTES)).sha
+    if not COMMIT.fullmatch(commit):
+        raise ParseError("the hub's answer tells no commit")
+    return commit
+
+
+def tree_url(repo: str, revision: str) -> str:
     """The URL that lists every file of *repo*."""
-    return _about(repo, "tree", revision) + "?recursive=1"
+    return about_url(repo, "tree", revision) + "?recursive=1"
 
 
-def _about(repo: str, what: str, revision: str) -> str:
+def about_url(repo: str, what: str, revision: str) -> str:
+    """The URL of *what* (``revision``, ``tree``) the hub tells of *repo* at *revision*."""
     kind, _, name = repo.partition("/")
     where = f"{kind}/{name}" if kind in ("datasets", "spaces") else f"models/{repo}"
     return f"{_endpoint()}/api/{where}/{what}/{quote(revision, safe='')}"
@@ -180,21 +189,25 @@ def _entries(tree: bytes) -> List[_Entry]:
     return [parse(_Entry, entry, "the hub's listing") for entry in found]
 
 
-def _read_page(repository: HubRepository, page: bytes, headers: Headers) -> Page:
+def read_page(repository: HubRepository, page: bytes, headers: Headers) -> Page:
+    """The files on one *page* of the listing of *repository*. Raises ParseError."""
     files = [_listed(repository, entry) for entry in _entries(page) if entry.type == "file"]
     following = re.search(r'<([^>]+)>;\s*rel="?next', headers.get("Link") or "")
-    next_url = fields.target(_tree(repository.repo, repository.revision), following[1]) if following else None
+    next_url = (
+        fields.target(tree_url(repository.repo, repository.revision), following[1]) if following else None
+    )
     return Page(tuple(files), next_url)
 
 
 def _listed(repository: HubRepository, entry: _Entry) -> ListedFile:
     size = entry.lfs.size if entry.lfs else entry.size
-    oid = str(entry.lfs.oid).lower() if entry.lfs else ""
+    oid = str(entry.lfs.oid if entry.lfs else entry.oid).lower()
     return ListedFile(
         path=entry.path,
         url=HubFile(repository.repo, repository.revision, entry.path).url,
         size_bytes=size if type(size) is int and 0 <= size <= MOST_BYTES else None,
-        sha256=oid if SHA256.fullmatch(oid) else None,
+        sha256=oid if entry.lfs and SHA256.fullmatch(oid) else None,
+        git_sha1=oid if not entry.lfs and COMMIT.fullmatch(oid) else None,
     )
 
 

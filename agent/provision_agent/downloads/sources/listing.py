@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ...contract.parsing import ParseError
+from ...contract.plan import Download
 from ..http.request import Headers
 
 
@@ -16,6 +17,8 @@ class ListedFile(NamedTuple):
     url: str
     size_bytes: Optional[int] = None
     sha256: Optional[str] = None
+    git_sha1: Optional[str] = None
+    """Its name as git knows content, where it has no other hash."""
 
 
 class Page(NamedTuple):
@@ -42,3 +45,5 @@ class Listing(NamedTuple):
     """Reads one page, given its bytes and the answer's header; raises `ParseError`."""
     at_hand: Optional[Callable[[], Sequence[ListedFile]]] = None
     """Its files, where somebody listed them before; raises `Failure`. None: it is asked for, page by page."""
+    items: Optional[Callable[[Download, Sequence[ListedFile]], List[Download]]] = None
+    """What becomes of an item and those of the files that it wants; None: each is an item under its own name."""

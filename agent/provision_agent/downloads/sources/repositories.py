@@ -6,8 +6,6 @@ The hub's listing tells size and sha256 of every large file, so each of them is 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from dataclasses import fields as fields_of
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 from ...contract import retry
@@ -17,25 +15,14 @@ from ...contract.parsing import ParseError
 from ...contract.plan import Download
 from ...contract.source_kinds import means_many_files
 from ...run.context import Context
-from ..http import fields
 from ..source_selector import Source
-from . import addresses
+from . import addresses, hub_cache
 from .documents import SMALL_BYTES
 from .listing import ListedFile, Listing
 from .lookup import Sources
+from .repository_file import RepositoryFile, check_path, inherited
 
-
-@dataclass(frozen=True)
-class RepositoryFile(Download):
-    """A file of a whole repository: two of them may want one final path, so its source is part of its identity."""
-
-    of: str = ""
-    """The key of the plan's item."""
-
-    @property
-    def key(self) -> str:
-        return f"{self.path}#{self.of.rpartition('#')[2]}"
-
+__all__ = ["RepositoryFile", "expand", "files_of", "listing_of"]
 
 PAGES_MOST = 200
 """A page has up to a thousand entries."""
@@ -49,7 +36,7 @@ def expand(
     files: List[Download] = []
     unlisted: List[Tuple[Download, Failure]] = []
     for item in items:
-        listing = addresses.kind_for(item.url).listing(item.url) if means_many_files(item.url) else None
+        listing = listing_of(item, item.url)
         if listing is None:
             files.append(item)
             continue
@@ -58,6 +45,13 @@ def expand(
         except Failure as failure:
             unlisted.append((item, failure))
     return files, unlisted
+
+
+def listing_of(item: Download, url: str) -> Optional[Listing]:
+    """How to find out the files of *url*, a source of *item*; None when it is one file. Raises as `kind_for`."""
+    if not means_many_files(url):
+        return None
+    return hub_cache.listing(url) if item.layout == "hub" else addresses.kind_for(url).listing(url)
 
 
 def files_of(item: Download, listing: Listing, access: Sources, *, deadline: float) -> List[Download]:
@@ -71,7 +65,7 @@ def files_of(item: Download, listing: Listing, access: Sources, *, deadline: flo
             the folder, `upstream_down` for a listing that cannot be read.
     """
     wanted = [
-        _file(item, listing, file)
+        file
         for file in _listed(item, listing, access, deadline)
         if file.path.startswith(listing.folder) and is_wanted(file.path, item.include, item.exclude)
     ]
@@ -81,7 +75,9 @@ def files_of(item: Download, listing: Listing, access: Sources, *, deadline: flo
             f"no file of `{item.url}` is wanted: its patterns fit none",
             case="patterns",
         )
-    return wanted
+    if listing.items is not None:
+        return listing.items(item, wanted)
+    return [_file(item, listing, file) for file in wanted]
 
 
 def _patiently(item: Download, listing: Listing, access: Sources, context: Context) -> List[Download]:
@@ -151,18 +147,11 @@ def _listed(item: Download, listing: Listing, access: Sources, deadline: float) 
 
 def _file(item: Download, listing: Listing, listed: ListedFile) -> Download:
     inside = listed.path[len(listing.folder) :]
-    whys = (fields.unusable(part, may_hide=True) for part in inside.split("/"))
-    why = next((each for each in whys if each is not None), None)
-    if why is not None:
-        message = f"the repository has a file that it calls {fields.brief(listed.path)}: a part of that {why}"
-        raise Failure("unsafe_path", message, case="odd_name")
-    inherited = {each.name: getattr(item, each.name) for each in fields_of(Download)}
-    inherited.update(
-        url=listed.url,
-        path=item.path.rstrip("/") + "/" + inside,
-        size_bytes=listed.size_bytes,
-        sha256=listed.sha256,
-        include=(),
-        exclude=(),
-    )
-    return RepositoryFile(**inherited, of=item.key)
+    check_path(listed.path, inside)
+    own = {
+        "url": listed.url,
+        "path": item.path.rstrip("/") + "/" + inside,
+        "size_bytes": listed.size_bytes,
+        "sha256": listed.sha256,
+    }
+    return RepositoryFile(**{**inherited(item), **own}, of=item.key)  # type: ignore[arg-type]

@@ -34,6 +34,8 @@ class Ladder:
         self._context = context
         self._found = found
         self._rungs: List[Callable[[Check, Failure], bool]] = [self._restore, self._install_anew]
+        self.climbed = 0
+        """How many rungs were climbed, whether that helped or not."""
 
     def look(self, check: Check, look: Look, context: Context) -> None:
         """Have *look* do *check*, again after each rung that changed something; only the last answer is reported.
@@ -62,6 +64,7 @@ class Ladder:
         """Go up until a rung has changed something; False when none is left."""
         while self._rungs and not self._context.is_over():
             rung = self._rungs.pop(0)
+            self.climbed += 1
             try:
                 if rung(check, failure):
                     return True

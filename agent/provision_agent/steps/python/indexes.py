@@ -9,8 +9,11 @@ from __future__ import annotations
 import configparser
 import os
 import shutil
-from typing import Dict, List, Mapping
-from urllib.parse import urlsplit
+from typing import Dict, List, Mapping, Sequence
+from urllib.parse import quote, urlsplit
+
+from ...contract.failures import Failure
+from ...contract.plan_packages import PackageIndex
 
 PYPI = "https://pypi.org/simple"
 _UV_NAMES = {
@@ -88,6 +91,60 @@ def for_uv(settings: Mapping[str, str]) -> Dict[str, str]:
     if proxy:
         told.update(dict.fromkeys(_PROXIES, proxy if "://" in proxy else f"http://{proxy}"))
     return {**told, **_authorities(settings)}
+
+
+def of_profile(
+    wanted: Sequence[PackageIndex],
+    secrets: Mapping[str, str],
+    environment: Mapping[str, str],
+    *,
+    is_for_uv: bool,
+) -> Dict[str, str]:
+    """What tells pip, or uv, of the indexes of the plan, besides those that *environment* names: by its environment only.
+
+    Logins stand in the environment of that one child: in no argument, no file and no other program.
+
+    Args:
+        secrets: Values by name.
+        environment: What the child gets otherwise.
+
+    Raises:
+        Failure: `unauthorized`, when a password is not set, or would go over http.
+    """
+    if not wanted:
+        return {}
+    told: Dict[str, str] = {}
+    names = []
+    for number, index in enumerate(wanted):
+        login = _login(index, secrets)
+        if not is_for_uv:
+            names.append(_with_login(index.url, login))
+            continue
+        name = f"PROVISION{number}"
+        names.append(f"{name.lower()}={index.url}")
+        if login:
+            told[f"UV_INDEX_{name}_USERNAME"], told[f"UV_INDEX_{name}_PASSWORD"] = login
+    variable = "UV_INDEX" if is_for_uv else "PIP_EXTRA_INDEX_URL"
+    told[variable] = " ".join([*environment.get(variable, "").split(), *names])
+    return told
+
+
+def _login(index: PackageIndex, secrets: Mapping[str, str]) -> Sequence[str]:
+    if index.basic is None:
+        return ()
+    name = index.basic.secret
+    if urlsplit(index.url).scheme != "https":
+        message = f"the login of the index {index.url} is sent over https only"
+        raise Failure("unauthorized", message, case="token_needs_https")
+    if not secrets.get(name):
+        message = f"`{name}`, which the index {index.url} wants, is not set"
+        raise Failure("unauthorized", message, case="token_unset", about={"token": name})
+    return index.basic.user, secrets[name]
+
+
+def _with_login(url: str, login: Sequence[str]) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{':'.join(quote(word, safe='') for word in login)}@{rest}" if login else url
 
 
 def _authorities(settings: Mapping[str, str]) -> Dict[str, str]:

@@ -63,6 +63,7 @@ class Installer:
         self.kept_out: Set[str] = set()
         """Distributions, by normalised name, that no install may bring."""
         self._versions: Optional[Dict[str, str]] = None
+        self._folders: Sequence[str] = ()
         self._python_version: Optional[str] = None
         self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
         self._temporary = os.path.join(self._cache, "tmp")
@@ -84,6 +85,18 @@ class Installer:
             )
             self._versions = told.versions
         return self._versions
+
+    def site_packages(self) -> Sequence[str]:
+        """The folders into which is installed."""
+        if not self._folders:
+            told = probe.ask(
+                self.venv.python,
+                answers.Interpreter,
+                timeout_s=self._context.bounded(QUICK_S),
+                cancelled=self._context.cancelled,
+            )
+            self._folders = told.site_packages
+        return self._folders
 
     def harmed(self, *, reads_bytes: bool = False) -> Dict[str, answers.Harm]:
         """What of all that is installed is not as its install left it, by the records of the packages themselves.
@@ -358,6 +371,10 @@ class Installer:
         environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
         if self._uv:
             environment.update(indexes.for_uv(self._settings()))
+        own = indexes.of_profile(
+            self._python.indexes, self._context.secrets, environment, is_for_uv=bool(self._uv)
+        )
+        environment.update(own)
         for name in _ASTRAY:
             environment.pop(name, None)
         return environment

@@ -25,7 +25,7 @@ from ...host.answers import Harm
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import layer_record, repair, requirements, torch
+from . import flavours, layer_record, repair, requirements, torch
 from . import venv as environments
 from .guard import Guard
 from .installer import Installer
@@ -156,6 +156,7 @@ def _run(
                 repair.restore(harm, tools, context, progress, item=step.item, level=level)
             if not is_recorded or record.lost(tools.installed(), tools.unwanted) or not step.is_there():
                 step.install(progress, held, level)
+            flavours.settle(before, tools, context, progress, item=step.item, level=level)
             new = _made(step, record, before, tools)
             found = _found_harmed(new, before, tools, context)
             if found:

@@ -65,18 +65,25 @@ class Source(NamedTuple):
     requirement: str
 
 
-def sources(candidate: Candidate, settings: Mapping[str, str]) -> List[Source]:
-    """Where to look for *candidate*, in order: the indexes that the user configured, then torch's own."""
+def sources(wanted: Torch, candidate: Candidate, settings: Mapping[str, str]) -> List[Source]:
+    """Where to look for *candidate*, in order: the indexes that the user configured, then torch's own.
+
+    Where the plan names an index for torch, there only.
+    """
     pinned = f"torch=={candidate.version}" if candidate.version else "torch"
     is_exact = candidate.version is None or "+" in candidate.version or candidate.is_kept
     found: List[Source] = []
+    links = [f"--find-links={place}" for place in wanted.find_links]
+    if wanted.index is not None:
+        url = wanted.index.replace("{accelerator}", candidate.tag)
+        return [Source(url, [url], ["--index-url", url, *links], pinned)]
     if any(name in settings for name in _CONFIGURED) or any(map(os.environ.get, _CONFIGURED_FOR_UV)):
         exact = pinned if is_exact else f"{pinned}+{candidate.tag}"
-        found.append(Source("the configured index", indexes.urls(settings), [], exact))
+        found.append(Source("the configured index", indexes.urls(settings), links, exact))
     if "no-index" not in settings:
         place = os.environ.get(INDEX_VARIABLE, INDEX).rstrip("/")
         url = f"{place}/{candidate.tag}"
-        found.append(Source(place, [url], ["--index-url", url], pinned))
+        found.append(Source(place, [url], ["--index-url", url, *links], pinned))
     return found
 
 
@@ -147,7 +154,7 @@ class TorchLayer:
         """
         constraints = {**held, "torch": str(candidate.version)} if candidate.is_kept else held
         last = Failure("not_found", "no index may be asked for torch")
-        for source in sources(candidate, indexes.configured(self._tools.venv.path)):
+        for source in sources(self._wanted, candidate, indexes.configured(self._tools.venv.path)):
             if source.title in unreachable:
                 last = unreachable[source.title]
                 continue

@@ -79,7 +79,7 @@ class Wheels:
             return self._row(torch.ITEM, None, failure.message, [_refused(torch.ITEM, None, failure)])
         asked: List[IndexTold] = []
         for candidate in found:
-            for source in torch.sources(candidate, self._settings):
+            for source in torch.sources(wanted, candidate, self._settings):
                 asked.append(self._ask("torch", source.requirement, source.urls, candidate.title))
                 if asked[-1].class_ == "ok":
                     return self._row("torch", candidate.title, candidate.why, asked)

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
+from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.plan import Plan
 from provision_agent.contract.verdicts import exit_code, worst
 
 from ...errors import ProvisionError, UsageError
 from ...files import UploadSource
+from ...files.shared import SharedSigning
 from ...run.run import Run
-from ...run.spec import Order, new_run_id
+from ...run.spec import NO_BUCKETS, Order, new_run_id
 from ..gone import leave_when_gone
 from ..hooks import Hook, HookQueue, Kind
 from ..scorecard import key_of, record
@@ -63,11 +65,14 @@ class Fleet:
         logs_dir: Path,
         rules: Rules,
         tell: Teller,
+        buckets: Buckets = NO_BUCKETS,
     ) -> None:
         self.name = name
         self.held_because: str | None = None
         self._plan = plan
         self._secrets = dict(secrets)
+        self._buckets = buckets
+        self._sign = SharedSigning()
         self._logs_dir = logs_dir
         self._rules = rules
         self._tell = tell
@@ -153,6 +158,8 @@ class Fleet:
             profile=self._plan.name,
             uploads=self._rules.uploads,
             resume=is_resumed,
+            buckets=self._buckets,
+            sign=self._sign,
         )
         async with Run(target.instance, order, on_end=record) as run:
             self._runs[member.key] = run

@@ -142,8 +142,15 @@ OWN_ROUTES = (Route("/healthz", healthz), Route("/metrics", metrics), Route("/op
 class _Server(uvicorn.Server):
     """Ends on SIGINT and SIGTERM as a service should: streams first (they wait for their runs), then with status 0."""
 
-    def __init__(self, config: uvicorn.Config, closing: asyncio.Event, on_open: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        closing: asyncio.Event,
+        on_open: Callable[[], None],
+        connections: Connections,
+    ) -> None:
         super().__init__(config)
+        self._connections = connections
         self._closing = closing
         self._on_open = on_open
         self._spare = SpareFiles()
@@ -163,7 +170,8 @@ class _Server(uvicorn.Server):
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-            self._spare.release()  # asyncio accepts again in a second
+            self._spare.release()
+            self._connections.drop_waiting()  # asyncio accepts again in a second
         loop.default_exception_handler(context)
 
     @contextmanager
@@ -195,9 +203,10 @@ async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Call
     ).close()  # what is wrong with it is raised here, not in the lifespan's log
     sessions = await asyncio.to_thread(Sessions, rules.state_dir / SESSIONS_FILE)
     room = room_here()
+    connections = Connections(room.connections)
     config = uvicorn.Config(
         application(rules, door, sessions, closing),
-        http=protocol_for(Connections(room.connections)),
+        http=protocol_for(connections),
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         backlog=min(room.connections, MOST_AT_ONCE),
         log_level="error",
@@ -209,4 +218,5 @@ async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Call
         timeout_keep_alive=30,
         ws="none",
     )
-    await _Server(config, closing, lambda: on_open(sessions.page_host)).serve(sockets=[listener])
+    server = _Server(config, closing, lambda: on_open(sessions.page_host), connections)
+    await server.serve(sockets=[listener])

@@ -47,6 +47,11 @@ class Connections:
         self._idle[new] = None
         return True
 
+    def drop_waiting(self) -> None:
+        """There are no descriptors left: whoever waits for a request makes room."""
+        for connection in list(self._idle):
+            connection.drop()
+
     def waits(self, connection: GuardedProtocol) -> None:
         """*connection* has no request now."""
         self._idle.pop(connection, None)

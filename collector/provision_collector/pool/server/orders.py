@@ -9,13 +9,15 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
+from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.steps import STEP_NAMES
 from provision_agent.contract.version import RUN_ID_PATTERN
 from pydantic import ConfigDict, Field, JsonValue, StrictBool, StrictFloat, StrictInt
@@ -26,6 +28,7 @@ from ...planning.prepare import wanted_profile
 from ...profile import Profile, compile_plan, values_of
 from ...profile.tree import Problem, problem_lines, read_tree
 from ...profile.units import duration_s
+from ...run.spec import NO_BUCKETS
 
 _FILE = "profile.yaml"
 _LINE = r"^[^\x00-\x1f\x7f]*$"
@@ -109,8 +112,9 @@ class Accepted:
     instance: Instance
     plan: Plan
     secrets: dict[str, str]
-    """By the name that the profile uses."""
+    """By the name that the profile uses; those of its buckets too, which no instance gets."""
     warnings: tuple[str, ...] = ()
+    buckets: Buckets = NO_BUCKETS
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,12 @@ class Planned:
 
     plan: Plan
     warnings: tuple[str, ...] = ()
+    buckets: Buckets = NO_BUCKETS
+
+
+def rules_of(plan: Plan, buckets: Buckets) -> tuple[SecretRule, ...]:
+    """The secrets that a run has a use for, on either side."""
+    return tuple(dict.fromkeys((*plan.secrets, *buckets.secrets)))
 
 
 def instance_of(request: RunRequest, keys: Path) -> Instance:
@@ -153,7 +163,7 @@ def planned(request: RunRequest, *, profiles: Path | None, scratch: Path) -> Pla
         skip=request.skip,
         only=request.only,
     )
-    return Planned(plan, tuple(unresolved))
+    return Planned(plan, tuple(unresolved), profile.buckets)
 
 
 def accepted_of(request: RunRequest, instance: Instance, plan: Planned, held: Mapping[str, str]) -> Accepted:
@@ -162,7 +172,8 @@ def accepted_of(request: RunRequest, instance: Instance, plan: Planned, held: Ma
     Raises:
         UsageError: a secret that the profile does not want, or the server does not hold.
     """
-    return Accepted(instance, plan.plan, _secrets(request.secrets, plan.plan, held), plan.warnings)
+    secrets = _secrets(request.secrets, rules_of(plan.plan, plan.buckets), held)
+    return Accepted(instance, plan.plan, secrets, plan.warnings, plan.buckets)
 
 
 def _key(asked: str | None, keys: Path) -> str | None:
@@ -183,24 +194,26 @@ def _key(asked: str | None, keys: Path) -> str | None:
     return path
 
 
-def _secrets(asked: dict[str, str] | list[str] | None, plan: Plan, held: Mapping[str, str]) -> dict[str, str]:
+def _secrets(
+    asked: dict[str, str] | list[str] | None, rules: Sequence[SecretRule], held: Mapping[str, str]
+) -> dict[str, str]:
     if isinstance(asked, dict):
-        known = {name for rule in plan.secrets for name in (rule.name, *rule.aliases)}
+        known = {name for rule in rules for name in (rule.name, *rule.aliases)}
         for name in asked:
             if name not in known:
                 raise UsageError(f"the profile wants no secret `{name}`", hint="declare it under `secrets:`")
-        return {**_chosen(plan, held), **_chosen(plan, asked)}
+        return {**_chosen(rules, held), **_chosen(rules, asked)}
     for name in asked or ():
         if name not in held:
             raise UsageError(
                 f"this server holds no secret `{name}`",
                 hint="start it with `--secret NAME`, or send the value",
             )
-    return _chosen(plan, held if asked is None else {name: held[name] for name in asked})
+    return _chosen(rules, held if asked is None else {name: held[name] for name in asked})
 
 
-def _chosen(plan: Plan, values: Mapping[str, str]) -> dict[str, str]:
-    return values_of(plan.secrets, values)[0]
+def _chosen(rules: Sequence[SecretRule], values: Mapping[str, str]) -> dict[str, str]:
+    return values_of(rules, values)[0]
 
 
 def _profile(request: RunRequest, profiles: Path | None) -> Profile:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 from provision_agent.contract.messages import StopAnswer, StopRequest
-from provision_agent.contract.parsing import parse
+from provision_agent.contract.parsing import parse, to_json
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
@@ -28,7 +28,7 @@ from ..hooks import HookQueue
 from ..store.rows import Row
 from ..store.store import Store
 from .answers import BusyError
-from .orders import Accepted, RunRequest, accepted_of, instance_of
+from .orders import Accepted, RunRequest, accepted_of, instance_of, rules_of
 from .reading import ProfileReader
 from .rules import Rules
 from .stream import read_events
@@ -71,7 +71,7 @@ class Pool:
         for row in await self.store.unfinished():
             try:
                 plan = await asyncio.to_thread(Plan.from_json, row.plan)
-                secrets = values_of(plan.secrets, self.rules.secrets)[0]
+                secrets = values_of(rules_of(plan, row.buckets), self.rules.secrets)[0]
                 self._watches[row.run] = await Watch.open(row, plan, secrets, self._shared, is_new=False)
             except Exception as error:  # one run is not the end of the others
                 log.exception("run_not_taken_up", run=row.run)
@@ -205,7 +205,10 @@ def _row(request: RunRequest, accepted: Accepted) -> Row:
         instance=parse(
             Instance, registry.record_of(accepted.instance), "instance"
         ),  # with paths that hold in any folder
-        plan=accepted.plan.to_json(),
+        plan={
+            **accepted.plan.to_json(),
+            **({"buckets": to_json(accepted.buckets)} if accepted.buckets.places else {}),
+        },
         profile=accepted.plan.name,
         labels=request.labels,
         secret_names=sorted(accepted.secrets),

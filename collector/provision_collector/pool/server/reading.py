@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from provision_agent.contract.buckets import Buckets
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProfileError, ProvisionError, UsageError
@@ -46,6 +48,7 @@ class ReadAnswer:
     """What it answers: a plan, or what is wrong."""
 
     plan: dict[str, object] | None = None
+    buckets: dict[str, object] | None = None
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     """Of the profile."""
@@ -159,4 +162,5 @@ def _planned(answer: bytes) -> Planned:
         raise ProfileError(said.problems)
     if said.plan is None:
         raise UsageError(said.message, hint=said.hint)
-    return Planned(Plan.from_json(said.plan), said.warnings)
+    buckets = parse(Buckets, said.buckets or {}, "buckets")
+    return Planned(Plan.from_json(said.plan), said.warnings, buckets)

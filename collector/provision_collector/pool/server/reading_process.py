@@ -12,6 +12,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from provision_agent.contract.parsing import to_json
+
 from ...errors import ProfileError, ProvisionError
 from .answers import adapter_of
 from .orders import planned
@@ -52,7 +54,9 @@ def _answer(line: bytes) -> ReadAnswer:
         asked = adapter_of(Reading).validate_json(line)
         profiles = Path(asked.profiles) if asked.profiles is not None else None
         found = planned(asked.request, profiles=profiles, scratch=Path(asked.scratch))
-        return ReadAnswer(plan=found.plan.to_json(), warnings=found.warnings)
+        return ReadAnswer(
+            plan=found.plan.to_json(), buckets=dict(to_json(found.buckets)), warnings=found.warnings
+        )
     except ProfileError as error:
         return ReadAnswer(problems=_first(error.problems))
     except ProvisionError as error:

@@ -22,6 +22,8 @@ class Rules:
     """The folder below which the uploads of a request's profile lie; None: it may have none."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the server itself holds for profiles that ask for it."""
+    uses_aws: bool = False
+    """May this server's own AWS configuration open buckets for the profiles of clients?"""
     gone_check: tuple[str, ...] | None = None
     """The words of a command that says whether an instance is gone."""
     hooks: tuple[Hook, ...] = ()

@@ -20,6 +20,7 @@ from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
 from ...files import sources_within
+from ...files.buckets import sign, sign_without_aws
 from ...mirror import MirrorState
 from ...profile import values_of
 from ...run import registry
@@ -34,6 +35,7 @@ from ..hooks import HookQueue, Kind
 from ..store.rows import Row
 from ..store.store import Store
 from .disk import DiskThread
+from .orders import rules_of
 from .rules import Rules
 from .run_log import RunLog
 from .view import View
@@ -72,6 +74,7 @@ class Watch:
         self.row = row
         self.log = run_log
         self._plan = plan
+        self._buckets = row.buckets
         self._secrets = secrets
         self._shared = shared
         self._run: Run | None = None
@@ -137,7 +140,7 @@ class Watch:
 
     def give_secrets(self, values: Mapping[str, str]) -> None:
         """Take secrets for when the agent must be started again."""
-        self._secrets.update(values_of(self._plan.secrets, values)[0])
+        self._secrets.update(values_of(rules_of(self._plan, self._buckets), values)[0])
         if self._run is not None:
             self._run.give_secrets(self._secrets)
 
@@ -195,6 +198,8 @@ class Watch:
             uploads=sources_within(self._plan, self._shared.rules.uploads),
             resume=not is_new,
             owed_secrets=frozenset(row.secret_names),
+            buckets=self._buckets,
+            sign=sign if self._shared.rules.uses_aws else sign_without_aws,
         )
 
     async def _pump(self, run: Run) -> None:
@@ -211,7 +216,7 @@ class Watch:
         names = event.get("names")
         if event["event"] == "secrets_needed" and isinstance(names, list):
             wanted = {
-                rule.name for rule in self._plan.secrets
+                rule.name for rule in rules_of(self._plan, self._buckets)
             }  # nobody is asked for what the order has no use for
             event = {**event, "names": [name for name in names if name in wanted]}
         await self.log.tell(event)

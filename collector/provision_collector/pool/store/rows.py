@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from provision_agent.contract.buckets import Buckets
+from provision_agent.contract.parsing import parse
 from provision_agent.contract.verdicts import NEXT, VERDICTS
 from pydantic import ConfigDict, Field
 
@@ -57,7 +59,7 @@ class Row:
     request_hash: str
     instance: Instance
     plan: Mapping[str, object]
-    """As `Plan.from_json` reads it; empty in lists."""
+    """As `Plan.from_json` reads it, and beside its keys `buckets`, if it has any; empty in lists."""
     profile: str
     labels: dict[str, str]
     secret_names: list[str]
@@ -71,3 +73,8 @@ class Row:
     verdict: str | None = None
     summary: Summary | None = None
     """Of a finished run; None where an earlier release kept what are no numbers."""
+
+    @property
+    def buckets(self) -> Buckets:
+        """Where the buckets of its plan are. Raises ParseError when that cannot be read."""
+        return parse(Buckets, self.plan.get("buckets") or {}, "buckets")
