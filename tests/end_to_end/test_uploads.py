@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from .conftest import Here, eventually
+from .server import Server
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -152,3 +153,40 @@ def test_a_detached_up_leaves_when_the_files_are_there(here: Here) -> None:
     status = json.loads(here.remote(left.stdout.strip(), "status.json").read_text())
     assert {item["state"] for item in status["uploads"].values()} == {"done"}
     assert (here.instance.workspace / "models/loras/big.safetensors").stat().st_size == 24 << 20
+
+
+def test_over_http_a_profile_sends_what_lies_below_the_servers_folder_and_nothing_else(here: Here) -> None:
+    shared = here.folder / "shared"
+    (shared / "loras").mkdir(parents=True)
+    (shared / "loras" / "a.bin").write_bytes(b"a")
+    (shared / "out").symlink_to(here.folder)
+    (here.folder / "secret").write_text("no")
+    server = Server(here.folder.parent / "server", "--uploads", str(shared))
+    server.start()
+    try:
+        answers = []
+        for source in (
+            "../secret",
+            "../nothing",
+            str(here.folder / "secret"),
+            "/nothing",
+            "~",
+            "out/secret",
+            "nothing",
+        ):
+            text = f"version: 1\nuploads: [{{from: '{source}', path: x/}}]\n"
+            status, _, body = server.ask("POST", "/api/runs", {"host": "h", "profile_yaml": text})
+            answers.append((status, json.loads(body)["error"]["message"], json.loads(body)["error"]["hint"]))
+        assert answers[0][0] == 422
+        assert len(set(answers)) == 1, answers
+
+        body = {
+            "host": here.instance.host, "port": here.instance.port, "user": here.instance.user,
+            "key": "instance/client_key", "workspace": str(here.instance.workspace), "run_id": "a",
+            "profile_yaml": "version: 1\nuploads: [{from: loras, path: x/}]\n",
+        }  # fmt: skip
+        server.post("/api/runs", body)
+        assert server.outcome("a", 60)["verdict"] == "complete"
+    finally:
+        server.close()
+    assert (here.instance.workspace / "x/a.bin").read_bytes() == b"a"

@@ -32,7 +32,6 @@ class Arrived:
 
     def __init__(self, workspace: str, key: str) -> None:
         folder = os.path.join(Workspace(workspace).tool, "uploads")
-        make_private(folder)
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
         self._path = os.path.join(folder, f"{digest}.jsonl")
         self._files: Dict[str, Verified] = {}
@@ -45,9 +44,14 @@ class Arrived:
         """What was verified of the file at *path* in the item; None: nothing."""
         return self._files.get(path)
 
+    def paths(self) -> List[str]:
+        """Of all its files that were verified once."""
+        return list(self._files)
+
     def put(self, path: str, file: Verified) -> None:
         """Remember *file*. Raises OSError."""
         if self._files.get(path) != file:
+            make_private(os.path.dirname(self._path))
             self._files[path] = file
             _append(self._path, _line(path, file).encode())
 
