@@ -86,9 +86,7 @@ def command(
         )
     except ProfileError as error:
         if as_json:
-            problems = [as_fields(problem) for problem in error.problems]
-            say_json({"valid": False, "profile": wanted, "problems": problems})
-            LAST_WORD.is_said = True
+            _say_problems(wanted, error)
         raise
     facts = counts(prepared.profile, prepared.plan, prepared.listings)
     locked = None if workflows else lock_problems(wanted, prepared.plan)
@@ -115,6 +113,12 @@ def command(
         for open_ in prepared.unresolved:
             tell(f"open: {open_}")
     sys.exit(code)
+
+
+def _say_problems(wanted: str, error: ProfileError) -> None:
+    problems = [as_fields(problem) for problem in error.problems]
+    say_json({"valid": False, "profile": wanted, "problems": problems})
+    LAST_WORD.is_said = True
 
 
 def one_profile(command: str, name: str | None, profile: str | None) -> str:
