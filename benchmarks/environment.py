@@ -311,7 +311,11 @@ def ours_s(url: str, folder: Path, wanted: list[str]) -> float:
     fallen_back = [event["message"] for event in told if "without a lock" in str(event.get("message"))]
     if fallen_back:
         raise SystemExit(f"it went the other way: {fallen_back}")
-    moments = [datetime.fromisoformat(event["ts"]).timestamp() for event in told if event["event"].startswith("package_")]
+    moments = [
+        datetime.fromisoformat(event["ts"]).timestamp()
+        for event in told
+        if event["event"].startswith("package_")
+    ]
     return max(moments) - min(moments)
 
 

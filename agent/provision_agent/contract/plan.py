@@ -123,7 +123,7 @@ class Python:
     """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it.
 
     `versions` (``name==version``) are a lock's: no install may bring another version of these. With `locked` nothing but
-    its wheels is installed.
+    its wheels is installed. Fetched wheels are kept in the folder `wheels`; without one they go when they are installed.
     """
 
     venv: str = "auto"
@@ -136,6 +136,7 @@ class Python:
     versions: Tuple[str, ...] = ()
     indexes: Tuple[PackageIndex, ...] = ()
     locked: Optional[LockedEnvironment] = None
+    wheels: Optional[str] = None
 
 
 @dataclass(frozen=True)

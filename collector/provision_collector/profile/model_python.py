@@ -81,3 +81,5 @@ class Python(Part):
     """Packages whose version no later step may change."""
     indexes: tuple[PackageIndex, ...] = ()
     """Indexes that are asked besides those that the instance has configured; all count alike."""
+    wheels: Annotated[f.AnyPath, Example("/network-volume/wheels")] | None = None
+    """Where fetched wheels are kept for the next run or the next instance, such as a folder on a network volume. Without it they are removed when they are installed."""

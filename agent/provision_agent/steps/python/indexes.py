@@ -9,7 +9,7 @@ from __future__ import annotations
 import configparser
 import os
 import shutil
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List, Mapping, Optional, Sequence
 from urllib.parse import quote, urlsplit
 
 from ...contract.failures import Failure
@@ -60,11 +60,20 @@ def urls(settings: Mapping[str, str]) -> List[str]:
     return [settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()]
 
 
-def logins(settings: Mapping[str, str]) -> Dict[str, str]:
-    """What the indexes that *settings* name are to be shown: ``user:password`` by ``scheme://host:port``, as it is written."""
+def logins(
+    settings: Mapping[str, str], own: Sequence[PackageIndex] = (), secrets: Optional[Mapping[str, str]] = None
+) -> Dict[str, str]:
+    """What indexes are to be shown: ``user:password`` by ``scheme://host:port``, as a URL has it.
+
+    Args:
+        settings: What the user told pip; what uv is told counts as well.
+        own: The indexes of the plan.
+        secrets: Values by name.
+    """
     found: Dict[str, str] = {}
     told = [os.environ.get(name, "") for name in _UV_PLACES]
-    for url in [*urls(settings), *settings.get("find-links", "").split(), *" ".join(told).split()]:
+    of_plan = [_with_login(index.url, _login(index, secrets or {})) for index in own]
+    for url in [*urls(settings), *settings.get("find-links", "").split(), *" ".join(told).split(), *of_plan]:
         url = url.rpartition("=")[2] if url.partition("=")[2].startswith("http") else url
         try:
             parts = urlsplit(url)

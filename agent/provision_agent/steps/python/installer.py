@@ -20,7 +20,7 @@ from ...run.context import Context
 from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
-from . import indexes, pip_errors, resolver
+from . import indexes, pip_errors, requirements, resolver
 from .locked_install import LockedInstalls, Surroundings
 from .venv import Venv
 
@@ -62,16 +62,19 @@ class Installer:
         """What the plan takes out before the first layer, whoever brought it."""
         self.kept_out: Set[str] = set()
         """Distributions, by normalised name, that no install may bring."""
+        self.standing: Sequence[str] = ()
+        """Plain requirements that hold already; what else is installed must go with them."""
+        self.stays: Sequence[str] = ()
+        """Names of what keeps the version that it has."""
         self._versions: Optional[Dict[str, str]] = None
-        self._folders: Sequence[str] = ()
-        self._python_version: Optional[str] = None
+        self._interpreter: Optional[answers.Interpreter] = None
         self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
         self._temporary = os.path.join(self._cache, "tmp")
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
 
     @property
     def landing(self) -> str:
-        """Where downloads and builds land meanwhile: its size tells that something moves."""
+        """Where downloads and builds land meanwhile."""
         return os.path.join(self._cache, "uv") if self._uv else self._temporary
 
     def installed(self) -> Dict[str, str]:
@@ -86,17 +89,20 @@ class Installer:
             self._versions = told.versions
         return self._versions
 
-    def site_packages(self) -> Sequence[str]:
-        """The folders into which is installed."""
-        if not self._folders:
-            told = probe.ask(
+    def interpreter(self) -> answers.Interpreter:
+        """What the environment's python is."""
+        if self._interpreter is None:
+            self._interpreter = probe.ask(
                 self.venv.python,
                 answers.Interpreter,
                 timeout_s=self._context.bounded(QUICK_S),
                 cancelled=self._context.cancelled,
             )
-            self._folders = told.site_packages
-        return self._folders
+        return self._interpreter
+
+    def site_packages(self) -> Sequence[str]:
+        """The folders into which is installed."""
+        return self.interpreter().site_packages
 
     def harmed(self, *, reads_bytes: bool = False) -> Dict[str, answers.Harm]:
         """What of all that is installed is not as its install left it, by the records of the packages themselves.
@@ -137,11 +143,7 @@ class Installer:
             Failure: `network`, `not_found`, `conflict`, `disk_full`, `unauthorized`, …; else `command`.
         """
         constraints = {**self.locked, **constraints}
-        if (
-            self._by_lock is not None
-            and self._uv
-            and self._install_locked(self._by_lock, arguments, progress, constraints, item=item, level=level)
-        ):
+        if self._install_locked(arguments, progress, constraints, item=item, level=level):
             return
         options = [*self._constraint_options(constraints), *arguments]
         try:
@@ -159,7 +161,6 @@ class Installer:
 
     def _install_locked(
         self,
-        by_lock: LockedInstalls,
         arguments: Sequence[str],
         progress: Progress,
         constraints: Mapping[str, str],
@@ -167,9 +168,10 @@ class Installer:
         item: str,
         level: str,
     ) -> bool:
-        """Install *arguments* from a lock; False when something is left for the installer to do, or to say."""
-        order = resolver.order_of(arguments)
-        if order is None or not order.lines:
+        """Install *arguments* from a lock; False when something is left to the installer."""
+        by_lock = self._by_lock if self._uv else None
+        order = resolver.order_of(arguments) or resolver.Order(())
+        if by_lock is None or not order.lines:
             return False
         try:
             return by_lock.install(
@@ -180,7 +182,8 @@ class Installer:
                 level=level,
             )
         except Failure as failure:
-            if self._context.is_over() or failure.meaning.is_of_instance:
+            is_against_standing = bool(self.standing) and failure.class_ == "conflict"
+            if self._context.is_over() or failure.meaning.is_of_instance or is_against_standing:
                 raise
             if failure.class_ not in ("conflict", "not_found"):  # else the installer says it in a moment
                 progress.say(f"{item}: as ever, without a lock: {failure.message}")
@@ -191,22 +194,32 @@ class Installer:
         return Surroundings(
             uv=self._uv,
             python=self.venv.python,
-            version=self._version(),
+            version=self.interpreter().version,
             settings=self._settings(),
             environment=self._environment(),
             installed=dict(self.installed()),
             constraints=self._constraint_lines(constraints),
+            standing=self.standing,
+            logins=indexes.logins(self._settings(), self._python.indexes, self._context.secrets),
         )
 
-    def _version(self) -> str:
-        """Of the environment's python."""
-        if self._python_version is None:
-            limit = self._context.bounded(QUICK_S)
-            told = probe.ask(
-                self.venv.python, answers.Interpreter, timeout_s=limit, cancelled=self._context.cancelled
-            )
-            self._python_version = told.version
-        return self._python_version
+    def trial(
+        self, lines: Sequence[str], progress: Progress, *, constraints: Mapping[str, str]
+    ) -> Optional[Failure]:
+        """Why the plain requirements *lines* cannot be had beside what stands. Raises Failure when nobody can say."""
+        constraints = dict(self.locked, **constraints)
+        try:
+            if self._by_lock is not None and self._uv:
+                if lines or self.standing:
+                    self._by_lock.resolve(resolver.Order(tuple(lines)), self.surroundings(constraints))
+            elif lines:
+                options = ["--dry-run", *self._constraint_options(constraints)]
+                self._run(self._argv("install", [*options, *lines]), progress, INSTALL_S)
+        except Failure as failure:
+            if failure.class_ not in ("conflict", "not_found"):
+                raise
+            return failure
+        return None
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
@@ -255,7 +268,7 @@ class Installer:
             )
 
     def _find_uv(self) -> str:
-        """The path of uv when it is here and may be used, else empty."""
+        """The path of uv when it is here and may be used."""
         if self._python.installer == "pip":
             return ""
         return shutil.which("uv") or shutil.which(os.path.join(self._tools, "bin", "uv")) or ""
@@ -322,7 +335,11 @@ class Installer:
 
     def _constraint_lines(self, constraints: Mapping[str, str]) -> List[str]:
         held = [f"{name}=={version}" for name, version in sorted(constraints.items())]
-        return held + [f"{name}<0" for name in sorted(self.kept_out)]
+        return (
+            held
+            + [f"{name}<0" for name in sorted(self.kept_out)]
+            + requirements.as_constraints(self.standing)
+        )
 
     def _run(
         self,

@@ -25,7 +25,7 @@ from ...host.answers import Harm
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import flavours, layer_record, repair, requirements, torch
+from . import fitting, flavours, layer_record, repair, requirements, torch
 from . import venv as environments
 from .guard import Guard
 from .installer import Installer
@@ -96,11 +96,17 @@ def install_requirements(
     """
     with one_at_a_time(context):
         tools = Installer(python, venv, context, by_lock=by_lock)
-        step = _requirements_step(item, path, tools)
+        step = _requirements_step(item, path, tools, context, is_node=True)
         guard = Guard(python, tools, context)
         tools.kept_out = guard.missing()
+        if by_lock is not None:
+            layers = by_lock.look_ahead.layer_lines() if by_lock.look_ahead is not None else []
+            tools.standing = [*layers, *by_lock.standing]
+            tools.stays = requirements.names_of(layers)
         try:
             _run(step, tools, guard, context, level=level, reports_failure=False, reads_bytes=reads_bytes)
+            if by_lock is not None:
+                by_lock.standing += fitting.kept_lines(path, item, context)
         except Failure as failure:
             raise _kept_out(failure, item, tools.kept_out) from None
 
@@ -219,7 +225,7 @@ def _step_of(layer: Layer, tools: Installer, context: Context, facts: Facts) -> 
         return _torch_step(layer, tools, context, facts)
     if layer.requirements is not None:
         path = os.path.join(context.workspace, layer.requirements)
-        return _requirements_step(layer.requirements, path, tools)
+        return _requirements_step(layer.requirements, path, tools, context)
     names, item = requirements.names_of(layer.packages), title(layer)
 
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
@@ -228,9 +234,14 @@ def _step_of(layer: Layer, tools: Installer, context: Context, facts: Facts) -> 
     return _Step(item, names, _digest([asdict(layer), tools.locked]), names, install, lambda: True)
 
 
-def _requirements_step(item: str, path: str, tools: Installer) -> _Step:
+def _requirements_step(
+    item: str, path: str, tools: Installer, context: Context, *, is_node: bool = False
+) -> _Step:
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
         _read(path)
+        if is_node:
+            fitting.install(path, tools, context, progress, held, item=item, level=level)
+            return
         tools.install(["--requirement", path], progress, item=item, level=level, constraints=held)
 
     try:
