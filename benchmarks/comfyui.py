@@ -69,6 +69,7 @@ def environment(served: World, folder: Path) -> dict[str, str]:
         "PIP_EXTRA_INDEX_URL": "",
         "PIP_FIND_LINKS": "",
         "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_CERT": "",
         "UV_INDEX_URL": served.index,
         "UV_CACHE_DIR": str(folder / "uv-cache"),
         "HOME": str(folder),

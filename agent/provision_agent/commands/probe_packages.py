@@ -24,6 +24,7 @@ from ..contract.pylock import LockedFile, LockedPackage
 from ..contract.redaction import public_url
 from ..downloads import Sources
 from ..host import answers, probe
+from ..host.environments import interpreter_of
 from ..run.context import Context
 from ..run.interpreters import path_meant
 from ..steps.python import builds, elsewhere, indexes, venv, wanted, wheel_room
@@ -167,7 +168,7 @@ def installed(python: Python, context: Context, found: Mapping[str, object]) -> 
     Args:
         found: The instance's facts.
     """
-    interpreter = venv.interpreter_of(path_meant(python, context, parse(Facts, found, "facts")))
+    interpreter = interpreter_of(path_meant(python, context, parse(Facts, found, "facts")))
     if not os.path.exists(interpreter):
         return {}
     try:

@@ -15,7 +15,7 @@ from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequenc
 
 from .parsing import ParseError, bounded, parse, to_json
 from .plan_json import expand, map_strings, without_defaults
-from .plan_packages import LockedEnvironment, PackageIndex
+from .plan_packages import CompiledPackage, LockedEnvironment, PackageIndex
 from .plan_parts import (
     MAX_CONTENT_CHARS,
     AptPackages,
@@ -111,11 +111,14 @@ class Layer:
     torch: Optional[Torch] = None
     requirements: Optional[str] = None
     when: Optional[When] = None
+    compiled: Tuple[CompiledPackage, ...] = ()
+    """Beside `packages`."""
 
     @property
     def title(self) -> str:
         """What it is called in events."""
-        return "torch" if self.torch is not None else self.requirements or title_of(self.packages)
+        names = self.packages or tuple(package.name for package in self.compiled)
+        return "torch" if self.torch is not None else self.requirements or title_of(names)
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,7 @@ class Python:
     """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it.
 
     `versions` (``name==version``) are a lock's: no install may bring another version of these. With `locked` nothing but
-    its wheels is installed. Fetched wheels are kept in the folder `wheels`; without one they go when they are installed.
+    its wheels is installed. `wheels` is a folder in which fetched wheels stay for the next run; else they go with this one.
     """
 
     venv: str = "auto"
@@ -135,8 +138,8 @@ class Python:
     protect: Tuple[str, ...] = ()
     versions: Tuple[str, ...] = ()
     indexes: Tuple[PackageIndex, ...] = ()
-    locked: Optional[LockedEnvironment] = None
     wheels: Optional[str] = None
+    locked: Optional[LockedEnvironment] = None
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,9 @@ def _refusal_of_all(fetch: Fetch, context: Context) -> Optional[Failure]:
         size = os.stat(os.path.join(context.workspace, fetch.item.path)).st_size
     except OSError:
         return fetch.selector.worst()
-    is_likely = fetch.item.size_bytes == size or (fetch.item.size_bytes is None and fetch.item.sha256)
+    is_likely = fetch.item.size_bytes == size or (
+        fetch.item.size_bytes is None and (fetch.item.sha256 or context.is_offline)
+    )
     return None if is_likely else fetch.selector.worst()
 
 
@@ -142,7 +144,8 @@ def _ask_source(
         landing.check_head(answer, name, access.secret_values)
         source.answer = answer
         source.reached(answer, context.outages)
-    except Failure as failure:
+    except Failure as error:
+        failure = _sized(error, fetch, context)
         if failure.class_ == "rate_limited":
             hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)
         if not failure.retriable:
@@ -154,6 +157,16 @@ def _ask_source(
     finally:
         turn.release()
     return True
+
+
+def _sized(failure: Failure, fetch: Fetch, context: Context) -> Failure:
+    """*failure*; of a file that nobody may be asked for, with the size that it should have."""
+    size = size_of(fetch) or max(0, existing.record_of(context, fetch.item).size)
+    if failure.class_ != "offline" or not size:
+        return failure
+    sized = failure.saying(f"{failure.message} ({size_text(size)})")
+    sized.facts["size_bytes"] = size
+    return sized
 
 
 def _is_recorded(fetch: Fetch, context: Context) -> bool:

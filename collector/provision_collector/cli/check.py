@@ -58,10 +58,14 @@ def command(
     default_secrets: bool,
     as_json: bool,
 ) -> None:
-    """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?"""
+    """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?
+
+    A lock beside it that does not fit it any more is a warning.
+    """
     import asyncio
     from dataclasses import asdict
 
+    from ..planning.lock import lock_problems
     from ..planning.prepare import prepare
     from ..planning.sources import exit_code, rows_of
     from ..planning.token_owner import token_owners
@@ -78,6 +82,7 @@ def command(
             LAST_WORD.is_said = True
         raise
     facts = counts(prepared.profile, prepared.plan)
+    locked = None if workflows else lock_problems(wanted, prepared.plan)
     code = 0
     rows: list[Row] = []
     owners: list[TokenOwner] = []
@@ -87,7 +92,9 @@ def command(
         code = exit_code(rows)
         owners = asyncio.run(token_owners(prepared.plan.secrets, prepared.secrets))
     if as_json:
-        more = {"unresolved": list(prepared.unresolved)} if workflows else {}
+        more: dict[str, object] = {"unresolved": list(prepared.unresolved)} if workflows else {}
+        if locked is not None:
+            more["lock"] = {"path": str(locked[0]), "fits": not locked[1], "problems": locked[1]}
         tokens = [asdict(owner) for owner in owners]
         asked = {"sources": [row.to_json() for row in rows], "tokens": tokens} if online else {}
         say_json({"valid": True, **facts, **more, **asked})
@@ -95,6 +102,7 @@ def command(
         say(sentence(facts))
         _print_sources(rows)
         _print_tokens(owners)
+        print_warnings(locked[1] if locked is not None else ())
         for open_ in prepared.unresolved:
             tell(f"open: {open_}")
     sys.exit(code)

@@ -219,6 +219,14 @@ WheelPlace = Annotated[
     string(checks.wheel_place, minLength=1),
     Kind("http or https URL, or a folder under the workspace or absolute", "https://example.org/wheels/"),
 ]
+WheelTemplate = Annotated[
+    str,
+    string(checks.wheel_template, pattern=r"^(https?|file)://.*\.whl(#.*)?$"),
+    Kind(
+        "address of a wheel, with placeholders",
+        '"https://example.org/sage-{python}-{torch}-{cuda}-sm{capability}.whl"',
+    ),
+]
 RepoUrl = Annotated[
     str,
     string(urls.repo_url),
@@ -269,6 +277,11 @@ VenvPath = Annotated[
     str,
     string(paths.venv_path),
     Kind("path under the workspace, absolute, or `~/…`; or `auto`", "/venv/main"),
+]
+KeptPath = Annotated[
+    str,
+    string(paths.venv_path),
+    Kind("path under the workspace, absolute, or `~/…`", "/volume/wheels"),
 ]
 Workspace = Annotated[
     str,

@@ -35,6 +35,7 @@ async def start(
     only: Sequence[str] = (),
     replace: bool = False,
     kill_holders: bool = False,
+    offline: bool = False,
     default_secrets: bool = True,
     buckets: Buckets | None = None,
     sign: Sign | None = None,
@@ -43,23 +44,20 @@ async def start(
     """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
 
     Args:
-        instance: The machine and how to reach it.
-        profile: What it must have; a `Plan` is taken as it is (then the options that change a plan do nothing).
+        instance: The machine. profile: What it must have; a `Plan` is taken as it is (options that change one do nothing).
         run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out.
         secrets: Values by name; None takes those that the profile names from this process's environment.
-        labels: Come back in events and in the outcome. logs_dir: Where the mirrors go.
-        workspace: The folder there; else the profile's. timeout_s: Its deadline in seconds; else `limits.run`.
-        strict: Stop at the first critical failure; else as the profile says.
-        skip: Steps to leave out. only: The steps to do; checks are always done.
-        replace: Stop another plan's run first. default_secrets: Do the built-in rules stand?
+        labels: Come back in events and in the outcome. logs_dir: Where the mirrors go. workspace: The folder there; else
+            the profile's. timeout_s: Its deadline in seconds; else `limits.run`.
+        strict: Stop at the first critical failure; else as the profile says. replace: Stop another plan's run first.
+        skip: Steps to leave out. only: The steps to do; checks are always done. default_secrets: Do the built-in rules stand?
+        offline: Ask no outside host: what is on the instance's disk has to do, and what is missing is told.
         kill_holders: End the processes there that keep a broken environment from being deleted.
         buckets: Where those of a `Plan` are. sign: Signs addresses in them; None: nobody does. on_end: As of `Run`.
 
-    Returns:
-        The `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
+    Returns: the `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
 
-    Raises:
-        ProfileError: the profile is wrong. UsageError: the order cannot mean anything.
+    Raises: `ProfileError`: the profile is wrong. `UsageError`: the order cannot mean anything.
     """
     await asyncio.to_thread(_refuse_finished, run_id)
     shape = partial(
@@ -73,11 +71,12 @@ async def start(
         labels=dict(labels or {}),
         replace=replace,
         kill_holders=kill_holders,
+        offline=offline,
         logs_dir=Path(logs_dir),
         profile=plan.name,
         environment=dict(os.environ) if secrets is None else {},
         buckets=buckets or own,
-        sign=sign,
+        sign=None if offline else sign,
     )
     return Run(instance, order, on_end=on_end)
 

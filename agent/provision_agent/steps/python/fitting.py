@@ -30,6 +30,7 @@ class _Line(NamedTuple):
 
 def install(
     path: str,
+    options: Sequence[str],
     tools: Installer,
     context: Context,
     progress: Progress,
@@ -41,6 +42,7 @@ def install(
     """Install the requirements file at *path*, without those of its lines that do not fit.
 
     Args:
+        options: Of the installer, besides.
         held: Versions that nothing may change.
         item: What the file is called in events.
         level: Of its node.
@@ -52,7 +54,7 @@ def install(
     installed = tools.installed()
     held = {**{name: installed[name] for name in tools.stays if name in installed}, **held}
     try:
-        tools.install(["--requirement", path], progress, item=item, level=level, constraints=held)
+        tools.install([*options, "--requirement", path], progress, item=item, level=level, constraints=held)
         return
     except Failure as failure:
         if failure.class_ not in CLASSES or tools.kept_out or context.is_over():
@@ -85,7 +87,7 @@ def install(
     with open(kept, "w", encoding="utf-8") as file:
         file.writelines(f"{line.text}\n" for line in lines if line.number not in left_out)
     if any(line.number not in left_out for line in lines):
-        tools.install(["--requirement", kept], progress, item=item, level=level, constraints=held)
+        tools.install([*options, "--requirement", kept], progress, item=item, level=level, constraints=held)
 
 
 def kept_lines(path: str, item: str, context: Context) -> List[str]:

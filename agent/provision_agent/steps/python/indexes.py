@@ -9,7 +9,7 @@ from __future__ import annotations
 import configparser
 import os
 import shutil
-from typing import Dict, List, Mapping, Optional, Sequence
+from typing import Dict, List, Mapping, Sequence
 from urllib.parse import quote, urlsplit
 
 from ...contract.failures import Failure
@@ -60,20 +60,11 @@ def urls(settings: Mapping[str, str]) -> List[str]:
     return [settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()]
 
 
-def logins(
-    settings: Mapping[str, str], own: Sequence[PackageIndex] = (), secrets: Optional[Mapping[str, str]] = None
-) -> Dict[str, str]:
-    """What indexes are to be shown: ``user:password`` by ``scheme://host:port``, as a URL has it.
-
-    Args:
-        settings: What the user told pip; what uv is told counts as well.
-        own: The indexes of the plan.
-        secrets: Values by name.
-    """
+def logins(settings: Mapping[str, str]) -> Dict[str, str]:
+    """What the indexes that *settings* name are to be shown: ``user:password`` by ``scheme://host:port``, as it is written."""
     found: Dict[str, str] = {}
     told = [os.environ.get(name, "") for name in _UV_PLACES]
-    of_plan = [_with_login(index.url, _login(index, secrets or {})) for index in own]
-    for url in [*urls(settings), *settings.get("find-links", "").split(), *" ".join(told).split(), *of_plan]:
+    for url in [*urls(settings), *settings.get("find-links", "").split(), *" ".join(told).split()]:
         url = url.rpartition("=")[2] if url.partition("=")[2].startswith("http") else url
         try:
             parts = urlsplit(url)
@@ -136,6 +127,12 @@ def of_profile(
     variable = "UV_INDEX" if is_for_uv else "PIP_EXTRA_INDEX_URL"
     told[variable] = " ".join([*environment.get(variable, "").split(), *names])
     return told
+
+
+def logins_of(wanted: Sequence[PackageIndex], secrets: Mapping[str, str]) -> Dict[str, str]:
+    """What the indexes of the plan are to be shown, as `logins`. Raises Failure, as `of_profile`."""
+    shown = [(index.url, _login(index, secrets)) for index in wanted]
+    return logins({"no-index": "1", "find-links": " ".join(_with_login(url, login) for url, login in shown)})
 
 
 def _login(index: PackageIndex, secrets: Mapping[str, str]) -> Sequence[str]:

@@ -18,10 +18,11 @@ from typing import Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optiona
 
 from ...contract.parsing import ParseError, bounded, parse
 from ...contract.plan import Layer, Python
+from ...contract.plan_packages import CompiledPackage
 from ...contract.steps import VERIFIED
 from ...host.probe import normalised
 from ...run.context import Context
-from . import packages, requirements
+from . import compiled, packages, requirements
 from .venv import Venv
 
 LOOK_S = 8.0
@@ -83,7 +84,8 @@ class LastLook:
         if self._kept.orders.get(_LAYERS) != self._order_of_layers() or unwanted & present:
             return False
         for layer in self._python.layers:
-            self._report(packages.title(layer), LEVEL)
+            for title in packages.titles(layer):
+                self._report(title, LEVEL)
         return True
 
     def skips(self, item: str, path: str, level: str) -> bool:
@@ -92,6 +94,18 @@ class LastLook:
             return False
         self._report(item, level)
         return True
+
+    def skips_compiled(self, package: CompiledPackage) -> bool:
+        """As `skips_layers` for one compiled package."""
+        item = compiled.item_of(package)
+        if not self.is_unchanged or self._kept.orders.get(item, "") != self._order_of_package(package):
+            return False
+        self._report(item, package.level)
+        return True
+
+    def did_compiled(self, package: CompiledPackage) -> None:
+        """The wheel of *package* has just been installed, or looked at in full."""
+        self._did(compiled.item_of(package), self._order_of_package(package))
 
     def has_imported(self, modules: Iterable[str]) -> bool:
         """True when all of *modules* could be imported, and nothing has changed since."""
@@ -123,6 +137,9 @@ class LastLook:
         self._kept = replace(self._kept, files="" if self.print is None else self.print.digest)
         self._is_stale = self.print is None
         self._write()
+
+    def _order_of_package(self, package: CompiledPackage) -> str:
+        return _digest([asdict(package), self._machine])
 
     def _did(self, item: str, order: str) -> None:
         self._kept = replace(self._kept, orders={**self._kept.orders, item: order})

@@ -44,7 +44,7 @@ class Surroundings:
     standing: Sequence[str] = ()
     """Plain requirements that hold already: what is brought must go with them."""
     logins: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """What is shown to the origins of indexes."""
+    """What each origin of an index is shown, as `indexes.logins` says."""
 
 
 class LockedInstalls:

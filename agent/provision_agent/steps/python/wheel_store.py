@@ -6,6 +6,8 @@ of one name never meet. What the engine cannot fetch is the installer's to fetch
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import threading
 import time
@@ -18,7 +20,7 @@ from ...contract.plan import Download
 from ...contract.plan_parts import Limits
 from ...contract.pylock import LockedFile
 from ...contract.redaction import public_url
-from ...downloads import Downloads, Line
+from ...downloads import Downloads, Line, Sources
 from ...run.context import Context
 from ...run.state import Record, StateFile
 from .. import remove_tree
@@ -76,6 +78,11 @@ class WheelStore:
         """By the path of a wheel in the folder, who fetches it."""
 
     @property
+    def access(self) -> Sources:
+        """Who asks addresses in this run."""
+        return self._line.access
+
+    @property
     def bytes_downloaded(self) -> int:
         """What came over the network for all of them so far."""
         with self._lock:
@@ -113,13 +120,15 @@ class WheelStore:
         for batch in begun:
             batch.start()
 
-    def wait(self, wheels: Sequence[LockedFile], progress: Progress, *, batch_bytes: int) -> Fetched:
+    def wait(
+        self, wheels: Sequence[LockedFile], progress: Progress, *, batch_bytes: float = math.inf
+    ) -> Fetched:
         """Wait until each of *wheels* is here, or is known not to come; or until as much is here as is worth a start.
 
         Args:
             wheels: They have begun. Those of a disk are where they are.
             progress: Told how far they are.
-            batch_bytes: What is worth a start.
+            batch_bytes: What is worth a start; all of them, where nothing is said.
 
         Raises:
             Failure: the run was ended.
@@ -214,8 +223,9 @@ def local_path(wheel: LockedFile) -> str:
 
 
 def path_of(wheel: LockedFile) -> str:
-    """Where *wheel* lies in a store: below its hash, under its own name, which says what it fits."""
-    return os.path.join((wheel.sha256 or "unknown")[:32], wheel.file_name)
+    """Where *wheel* lies in a store: below its hash (else its address's), under its own name, which says what it fits."""
+    place = wheel.sha256 or hashlib.sha256(str(wheel.url).encode()).hexdigest()
+    return os.path.join(place[:32], wheel.file_name)
 
 
 def public_name(wheel: LockedFile) -> str:
