@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.agent_runs import AgentRuns
 from harness.downloads import eventually
 from harness.environments import Surroundings, copy_of_environment
+from harness.git_server import Origin
 from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Layer, Plan, Python, Repo, Torch
@@ -306,3 +308,36 @@ def test_what_layers_and_nodes_want_is_resolved_together_and_fetched_before_it_i
 
     assert versions_in(venv, "numpy", "scipy") == ["1.26.4", "1.0"]
     assert "numpy-2.1.0-py3-none-any.whl" not in index.wheel_bytes
+
+
+@pytest.mark.timeout(90)
+def test_a_run_brings_layers_and_nodes_by_the_engine_and_keeps_wheels_where_the_plan_says(
+    index: PackageIndex, tmp_path: Path
+) -> None:
+    origin = Origin(str(tmp_path / "origin"))
+    origin.commit({"requirements.txt": "scipy\nno-such-package\n"})
+    runs = AgentRuns(tmp_path)
+    plan = {
+        "python": {
+            "venv": "venv",
+            "installer": "uv",
+            "layers": [{"packages": ["numpy<2"]}],
+            "wheels": str(tmp_path / "volume"),
+        },
+        "repos": [{"url": origin.url, "path": "node", "install": "requirements.txt"}],
+    }
+
+    told = runs.run(plan)
+    kept = sorted(path.name for path in (tmp_path / "volume").rglob("*") if path.is_file())
+    asked = dict(index.wheel_bytes)
+    subprocess.run(["rm", "-r", str(runs.workspace)], check=True)
+    again = runs.run(plan)
+
+    assert (told.verdict, again.verdict) == ("complete", "complete")
+    warnings = [str(event["message"]).partition(" is left out: ")[0] for event in told.of("warning")]
+    assert warnings == ["node/requirements.txt:2: `no-such-package`"]
+    assert kept == ["numpy-1.26.4-py3-none-any.whl", "scipy-1.0-py3-none-any.whl"]
+    assert told.events[-1]["bytes_downloaded"] > 0 and again.events[-1]["bytes_downloaded"] == 0
+    assert index.wheel_bytes == asked
+    venv = Venv("", str(runs.workspace / "venv/bin/python"), False)
+    assert versions_in(venv, "numpy", "scipy") == ["1.26.4", "1.0"]
