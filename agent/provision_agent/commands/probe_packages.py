@@ -25,6 +25,7 @@ from ..contract.redaction import public_url
 from ..contract.steps import LEVELS
 from ..downloads import Sources
 from ..host import answers, probe
+from ..host.environments import interpreter_of
 from ..host.probe import normalised
 from ..run.context import Context
 from ..run.interpreters import path_meant
@@ -211,7 +212,7 @@ def installed(python: Python, context: Context, found: Mapping[str, object]) -> 
     Args:
         found: The instance's facts.
     """
-    interpreter = venv.interpreter_of(path_meant(python, context, parse(Facts, found, "facts")))
+    interpreter = interpreter_of(path_meant(python, context, parse(Facts, found, "facts")))
     if not os.path.exists(interpreter):
         return {}
     try:

@@ -86,6 +86,10 @@ CASES: Dict[str, Case] = {
         "fix_profile",
     ),
     "two_items_one_path": Case("give each of the two a `path` of its own that ends in a file name"),
+    "no_pip": Case(
+        "on the instance: install uv, or a pip into `{path}`; or name another folder under `python.venv`"
+    ),
+    "venv_read_only": Case("leave `python.venv` out, or name a folder that can be written"),
     "no_wheel": Case(
         "add the address of a wheel that fits to `wheels`, choose a version of torch that has one, or give `level: optional`"
     ),

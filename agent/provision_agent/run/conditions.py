@@ -82,6 +82,10 @@ def unmet(
     if when.secret is not None and not context.is_set(when.secret):
         return f"the secret {when.secret} is not set"
     gpu_bytes = max((gpu.nominal_bytes for gpu in facts.gpus), default=0)
+    if when.gpu_memory is not None and facts.gpus and not gpu_bytes:
+        return (
+            f"GPU memory is not known; wanted is {when.gpu_memory.op} {gib_text(when.gpu_memory.value_bytes)}"
+        )
     memory = _unmet_size("GPU memory", gpu_bytes, when.gpu_memory)
     free_bytes = _free_bytes(context.workspace) if when.disk_free is not None else 0
     size = memory or _unmet_size("free disk", free_bytes, when.disk_free)

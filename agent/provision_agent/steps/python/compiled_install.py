@@ -104,7 +104,7 @@ def _fetched(url: str, here: Surroundings, progress: Progress, level: str) -> st
     hashes = {"sha256": fragment.partition("=")[2].lower()} if fragment else {}
     wheel = LockedFile(url=address, name=name_of(address), hashes=hashes)
     here.store.begin([wheel], level=level, logins={})
-    fetched = here.store.wait([wheel], progress)
+    fetched = here.store.wait([wheel], progress, batch_bytes=1)  # one is all
     if wheel.file_name in fetched.failures:
         raise fetched.failures[wheel.file_name]
     return fetched.paths[wheel.file_name]

@@ -14,7 +14,7 @@ from typing import Dict, List, Mapping, Optional, Sequence, Set
 from ...contract import retry
 from ...contract.failures import Failure
 from ...contract.plan import Python
-from ...host import process
+from ...host import environments, process
 from ...host.probe import normalised
 from ...run.context import Context
 from ...run.outages import PatientAttempts
@@ -362,6 +362,8 @@ class Installer(Inventory):
             self._python.indexes, self._context.secrets, environment, is_for_uv=bool(self._uv)
         )
         environment.update(own)
+        if environments.is_managed(self.venv.path):  # it was named, or taken because its torch runs here
+            environment.update(PIP_BREAK_SYSTEM_PACKAGES="1", UV_BREAK_SYSTEM_PACKAGES="1")
         for name in _ASTRAY:
             environment.pop(name, None)
         if self._context.is_offline:
