@@ -80,6 +80,11 @@ class Installer(Inventory):
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
 
     @property
+    def is_locked(self) -> bool:
+        """Nothing but the wheels of a lock is installed."""
+        return self._python.locked is not None
+
+    @property
     def landing(self) -> str:
         """Where downloads and builds land meanwhile: its size tells that something moves."""
         return os.path.join(self._cache, "uv") if self._uv else self._temporary
