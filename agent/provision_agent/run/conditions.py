@@ -22,7 +22,7 @@ from ..host.folders import nearest_folder
 from .context import Context
 from .interpreters import numbers, version_meant
 
-WITH_A_PATH = ("repos", "downloads", "files")
+WITH_A_PATH = ("repos", "uploads", "downloads", "files")
 """Steps whose items own a path: two of them may not be wanted at one."""
 OF_PACKAGES = "critical"
 """The level of packages and layers, which have none of their own."""

@@ -66,8 +66,8 @@ class Installer(Inventory):
         self._cache = os.path.join(context.workspace, ".provision", "cache")
         self._tools = os.path.join(context.workspace, ".provision", "tools")
         self._uv = self._find_uv()
-        self.locked = {} if python.locked else dict(line.split("==", 1) for line in python.versions)
-        """Versions by name that a lock asks for: no install may bring another."""
+        self.locked = from_lock.pins(python)
+        """By name what a lock asks for: no install may bring anything else of it."""
         self.unwanted = frozenset(normalised(name) for name in python.remove)
         """What the plan takes out before the first layer, whoever brought it."""
         self.kept_out: Set[str] = set()
