@@ -68,6 +68,19 @@ def select(plan: Plan, found: Mapping[str, object], context: Context) -> Selecti
     return _Choice(plan, found, context).made()
 
 
+def unconditional(plan: Plan) -> Plan:
+    """What of *plan* every instance gets."""
+    changed: Dict[str, object] = {
+        step: tuple(item for item in plan.items(step) if getattr(item, "when", None) is None)
+        for step in STEPS
+        if step not in ("apt", "python")
+    }
+    if plan.python is not None:
+        layers = tuple(layer for layer in plan.python.layers if layer.when is None)
+        changed["python"] = replace(plan.python, layers=layers)
+    return replace(plan, apt=plan.system_packages, **changed)  # type: ignore[arg-type]
+
+
 def unmet(
     when: When, found: Mapping[str, object], context: Context, python: Optional[Python] = None
 ) -> Optional[str]:
