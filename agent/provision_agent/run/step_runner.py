@@ -146,7 +146,7 @@ class Items:
         """What the repository says that it needs, into the environment; a node must import after that."""
         if "python" not in self._plan.steps:
             return
-        if repo.install is None or self._install(repo, repo.install):
+        if not nodes.has_requirements(repo, self._context) or self._install(repo, str(repo.requirements)):
             self._unchecked.append(repo)
         self._prepared.add(self._folder(repo))
 
