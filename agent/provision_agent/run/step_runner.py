@@ -250,7 +250,7 @@ class Items:
             self._check_node(repo, made, imports[repo.path])
 
     def _check_node(self, repo: Repo, made: Venv, answer: answers.Node) -> None:
-        """Where a service of the plan will load a node, that decides, and its import is the early warning."""
+        """Where a service of the plan will load a node, that decides, and its import only warns."""
         item = f"{repo.path}/__init__.py"
         service = self.judge_of(repo)
 
