@@ -15,6 +15,7 @@ _COMMANDS = {
     "run": "run.run",
     "follow": "tail.server",
     "secrets": "run.late_secrets",
+    "receive": "commands.files",
     "sources_given": "run.late_sources",
     "status": "commands.query",
     "stop": "commands.query",

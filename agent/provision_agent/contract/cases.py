@@ -206,6 +206,22 @@ CASES: Dict[str, Case] = {
     "path_unwritable": Case(
         "choose a `path` that can be written, or give the login of the instance the right to write there"
     ),
+    # -- files from the machine that orders the run
+    "link_leads_out": Case(
+        "copy what the link leads to into the folder, leave the link out with `exclude`, or make it a relative one that "
+        "stays inside",
+        "fix_profile",
+    ),
+    "sent_by_another": Case("wait until it has ended, then the same command again", "retry"),
+    "nobody_sends": Case(
+        "run the same `provision up` again, on the machine that has the files; what has landed is kept",
+        "retry",
+    ),
+    "changes_meanwhile": Case("let what writes it come to its end, then the same command again", "retry"),
+    "unreadable_here": Case(
+        "correct `from` of the upload, or make it readable on the machine that sends it, then the same command again",
+        "fix_profile",
+    ),
     # -- programs
     "no_program": Case(
         "install `{program}` on the instance, or list its package under `apt:`", "fix_instance"

@@ -189,6 +189,25 @@ class DownloadFinished(ItemFinished):
 
 
 @dataclass(frozen=True)
+class UploadStarted(Item):
+    files: Optional[int] = _field(**_COUNT)
+    total_bytes: Optional[int] = _field(**_COUNT)
+
+
+@dataclass(frozen=True)
+class UploadWaiting(Item):
+    reason: Optional[str] = _field()
+
+
+@dataclass(frozen=True)
+class UploadFinished(ItemFinished):
+    files: Optional[int] = _field(**_COUNT)
+    bytes: Optional[int] = _field(**_COUNT)
+    sent_bytes: Optional[int] = _field(**_COUNT)
+    """What had to be sent; the rest was there already."""
+
+
+@dataclass(frozen=True)
 class RepoFinished(ItemFinished):
     commit: Optional[str] = _field(**_SHORT)
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 from .parsing import ParseError, bounded, parse, to_json
+from .plan_files import Upload
 from .plan_json import expand, map_strings, without_defaults
 from .plan_packages import CompiledPackage, LockedEnvironment, PackageIndex
 from .plan_parts import (
@@ -271,6 +272,7 @@ class Plan:
     apt: Tuple[Union[str, AptPackages], ...] = ()
     python: Optional[Python] = None
     repos: Tuple[Repo, ...] = ()
+    uploads: Tuple[Upload, ...] = ()
     downloads: Tuple[Download, ...] = ()
     files: Tuple[File, ...] = ()
     commands: Tuple[Command, ...] = ()

@@ -22,7 +22,7 @@ from ..host.folders import nearest_folder
 from .context import Context
 from .interpreters import numbers, version_meant
 
-WITH_A_PATH = ("repos", "downloads", "files")
+WITH_A_PATH = ("repos", "uploads", "downloads", "files")
 """Steps whose items own a path: two of them may not be wanted at one."""
 OF_PACKAGES = "critical"
 """The level of packages and layers, which have none of their own."""
@@ -66,6 +66,19 @@ def select(plan: Plan, found: Mapping[str, object], context: Context) -> Selecti
     if not has_conditions(plan):
         return Selection(plan, (), ())
     return _Choice(plan, found, context).made()
+
+
+def unconditional(plan: Plan) -> Plan:
+    """What of *plan* every instance gets."""
+    changed: Dict[str, object] = {
+        step: tuple(item for item in plan.items(step) if getattr(item, "when", None) is None)
+        for step in STEPS
+        if step not in ("apt", "python")
+    }
+    if plan.python is not None:
+        layers = tuple(layer for layer in plan.python.layers if layer.when is None)
+        changed["python"] = replace(plan.python, layers=layers)
+    return replace(plan, apt=plan.system_packages, **changed)  # type: ignore[arg-type]
 
 
 def unmet(

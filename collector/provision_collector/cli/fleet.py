@@ -185,6 +185,7 @@ def _fleet(targets: list[Target], options: Options, file: Path | None, teller: _
             *(Hook.parse("usable", text) for text in options["on_usable"]),
             *(Hook.parse("finished", text) for text in options["on_finished"]),
         ),
+        uploads=wanted.uploads,
     )
     return Fleet(
         options["name"] or (file.stem if file is not None else wanted.plan.name),

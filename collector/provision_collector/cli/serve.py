@@ -30,6 +30,7 @@ class Options(TypedDict):
     state_dir: str | None
     profiles: str | None
     keys: str | None
+    uploads: str | None
     names: tuple[str, ...]
     uses_aws: bool
     gone_check: str | None
@@ -59,6 +60,11 @@ class Options(TypedDict):
     "--keys",
     metavar="DIR",
     help="Private keys that clients may name (`keys` in the state directory); no other file of this machine.",
+)
+@click.option(
+    "--uploads",
+    metavar="DIR",
+    help="Files that the uploads of a client's profile may name, relative to it; no other file of this machine.",
 )
 @click.option(
     "--secret", "names", multiple=True, metavar="NAME",
@@ -154,11 +160,14 @@ def _rules(options: Options) -> Rules:
         raise UsageError(f"`--profiles {options['profiles']}` is no folder")
     if options["keys"] and not Path(options["keys"]).expanduser().is_dir():
         raise UsageError(f"`--keys {options['keys']}` is no folder")
+    if options["uploads"] and not Path(options["uploads"]).is_dir():
+        raise UsageError(f"`--uploads {options['uploads']}` is no folder")
     return Rules(
         state_dir=Path(options["state_dir"] or registry.state_directory() / "server").absolute(),
         logs_dir=Path(options["logs_dir"]).absolute(),
         profiles=Path(options["profiles"]).absolute() if options["profiles"] else None,
         keys=Path(os.path.abspath(os.path.expanduser(options["keys"]))) if options["keys"] else None,
+        uploads=Path(options["uploads"]).absolute() if options["uploads"] else None,
         secrets=held,
         uses_aws=options["uses_aws"],
         gone_check=gone_check(options["gone_check"]),

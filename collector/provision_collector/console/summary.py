@@ -74,6 +74,10 @@ def _facts(outcome: Object) -> Iterator[Words]:
         )
         fetched = f"{units.size(number(outcome, 'bytes_downloaded'))} fetched"
         yield _fact("downloads", f"{counts}; {fetched}", "bad" if downloads.get("failed") else "plain")
+    uploads = child(outcome, "uploads")
+    if any(uploads.values()):
+        counts = ", ".join(f"{uploads[key]} {key}" for key in ("ok", "failed", "skipped") if uploads.get(key))
+        yield _fact("uploads", counts, "bad" if uploads.get("failed") else "plain")
     checks = child(outcome, "checks")
     passed, failed = int(number(checks, "passed")), listed(checks, "failed")
     if passed or failed:

@@ -126,6 +126,15 @@ def filled(value: str) -> str:
     return value
 
 
+def local_path(value: str) -> str:
+    """A file or folder of this machine, as this machine writes it."""
+    if any(ord(character) < 32 or ord(character) == 127 for character in filled(value)):
+        raise ValueError("a path must not hold control characters")
+    if "${" in value:
+        raise ValueError("this path is one of this machine: `${…}` of the instance means nothing in it")
+    return value
+
+
 def count(value: object) -> object:
     """Digits in a string are a number too, so that a variable can stand for one."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):

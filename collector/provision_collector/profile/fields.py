@@ -265,6 +265,11 @@ Accelerator = Annotated[
     matching(r"auto|cpu|cu[0-9]{2,3}", "an accelerator: `auto`, `cpu`, or a CUDA build such as `cu128`"),
     Kind("`auto`, `cpu` or a CUDA build", "cu128"),
 ]
+LocalPath = Annotated[
+    str,
+    string(checks.local_path, minLength=1),
+    Kind("file or folder of this machine", "./loras/"),
+]
 ItemPath = Annotated[str, string(paths.item_path), Kind("path under the workspace", "ComfyUI/models/loras/")]
 FolderPath = Annotated[str, string(paths.folder_path), Kind("folder under the workspace", "ComfyUI")]
 FilePath = Annotated[

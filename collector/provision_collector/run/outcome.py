@@ -45,8 +45,8 @@ class Service(TypedDict):
     url: str | None
 
 
-class Downloads(TypedDict):
-    """How many files."""
+class Counts(TypedDict):
+    """How many items."""
 
     ok: int
     failed: int
@@ -72,7 +72,8 @@ class Outcome(TypedDict):
     duration_s: float | None
     usable_after_s: float | None
     bytes_downloaded: int | None
-    downloads: Downloads
+    downloads: Counts
+    uploads: Counts
     checks: Checks
     warnings: list[str]
     services: list[Service]
@@ -130,7 +131,8 @@ def outcome_of(
         "duration_s": state.duration_s,
         "usable_after_s": state.usable_after_s,
         "bytes_downloaded": state.bytes_downloaded,
-        "downloads": _downloads(state.items["downloads"].values()),
+        "downloads": _counts(state.items["downloads"].values()),
+        "uploads": _counts(state.items["uploads"].values()),
         "checks": _checks(state.items["checks"].values()),
         "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed), *warnings],
         "services": [
@@ -147,7 +149,7 @@ def outcome_of(
     return outcome
 
 
-def _downloads(items: Collection[ItemState]) -> Downloads:
+def _counts(items: Collection[ItemState]) -> Counts:
     return {
         "ok": sum(1 for item in items if _is_there(item)),
         "failed": sum(1 for item in items if item.state == "failed"),
@@ -162,9 +164,9 @@ def _checks(items: Collection[ItemState]) -> Checks:
     }
 
 
-def _is_there(download: ItemState) -> bool:
-    """It was fetched, or was there already; what is said of it last counts."""
-    return download.state == "done" or (download.state == "skipped" and download.text("reason") in THERE)
+def _is_there(item: ItemState) -> bool:
+    """It was transferred, or was there already; what is said of it last counts."""
+    return item.state == "done" or (item.state == "skipped" and item.text("reason") in THERE)
 
 
 def _told(error: ItemError) -> Problem:

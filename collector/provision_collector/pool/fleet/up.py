@@ -19,6 +19,7 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.verdicts import exit_code, worst
 
 from ...errors import ProvisionError, UsageError
+from ...files import UploadSource
 from ...files.shared import SharedSigning
 from ...run.run import Run
 from ...run.spec import NO_BUCKETS, Order, new_run_id
@@ -50,6 +51,8 @@ class Rules:
     gone_check: tuple[str, ...] | None = None
     """The words of a command that says whether an instance is gone."""
     hooks: tuple[Hook, ...] = ()
+    uploads: tuple[UploadSource, ...] = ()
+    """The files of this machine that every instance gets."""
 
 
 class Fleet:
@@ -173,6 +176,7 @@ class Fleet:
             replace=self._rules.replace,
             logs_dir=self._logs_dir,
             profile=self._plan.name,
+            uploads=self._rules.uploads,
             resume=is_resumed,
             buckets=self._buckets,
             sign=self._sign,

@@ -17,6 +17,7 @@ from provision_agent.contract.parsing import parse, to_json
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
+from ...files import sources_within
 from ...instance import Instance, as_answer
 from ...instance.query import ask
 from ...profile import values_of
@@ -167,6 +168,7 @@ class Pool:
             instance = await asyncio.to_thread(instance_of, request, self.rules.keys_dir)
             plan = await self._reader.read(request)
             accepted = accepted_of(request, instance, plan, self.rules.secrets)
+            await asyncio.to_thread(sources_within, accepted.plan, self.rules.uploads)
             row = _row(request, accepted)
             known = await asyncio.to_thread(registry.find, row.run)
             if known is not None and known.is_named_here:

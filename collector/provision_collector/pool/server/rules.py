@@ -18,6 +18,8 @@ class Rules:
     profiles: Path | None = None
     keys: Path | None = None
     """The folder of the private keys that a request may name; None: `keys` in the state directory."""
+    uploads: Path | None = None
+    """The folder below which the uploads of a request's profile lie; None: it may have none."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the server itself holds for profiles that ask for it."""
     uses_aws: bool = False

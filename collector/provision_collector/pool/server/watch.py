@@ -19,6 +19,7 @@ from provision_agent.contract.events import JsonObject
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
+from ...files import sources_within
 from ...files.buckets import sign, sign_without_aws
 from ...mirror import MirrorState
 from ...profile import values_of
@@ -222,6 +223,7 @@ class Watch:
             replace=row.replaces,
             logs_dir=self._shared.rules.logs_dir,
             profile=row.profile,
+            uploads=sources_within(self._plan, self._shared.rules.uploads),
             resume=not is_new,
             owed_secrets=frozenset(row.secret_names),
             buckets=self._buckets,
