@@ -201,10 +201,12 @@ def sentence(facts: Counts) -> str:
     """*facts* on one line for people."""
     from ..profile.units import as_text
 
-    unknown = f", {facts['unknown_sizes']} of unknown size" if facts["unknown_sizes"] else ""
+    known = f"{as_text(facts['bytes'])} known" if facts["bytes"] or not facts["unknown_sizes"] else ""
+    unknown = f"{facts['unknown_sizes']} of unknown size" if facts["unknown_sizes"] else ""
+    sizes = ", ".join(filter(None, (known, unknown)))
     return (
-        f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} "
-        f"({as_text(facts['bytes'])} known{unknown}), {_uploads(facts)}{_some(facts['repos'], 'repo')}, "
+        f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} ({sizes}), "
+        f"{_uploads(facts)}{_some(facts['repos'], 'repo')}, "
         f"{_some(facts['checks'], 'check')}, {_some(facts['services'], 'service')}; "
         f"{_some(facts['critical'], 'critical item')}"
     )
