@@ -63,6 +63,9 @@ MISSING = {
     "import cv2": "which `opencv-python-headless` brings (line 3 of requirements.txt)",
     "import no_such_base": "which `no_such_base` brings (line 1 of ../../requirements.txt)",
     "from . import impl; from .more.parts import x": "no module `.more`, which is a file of its own",
+    "import os, sys; sys.path.append(os.path.join(os.path.dirname(__file__), 'modules')); import face.more": (
+        "no module `face.more`, which is a file of its own"
+    ),
     "import comfy.newer_than_this": "`comfy.newer_than_this` in this ComfyUI",
 }
 
@@ -72,6 +75,7 @@ def test_a_missing_module_is_named_with_the_requirement_that_brings_it(
     code: str, here: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here.write(f"{NODE}/impl.py", "")
+    here.write(f"{NODE}/modules/face/__init__.py", "")
     with pytest.raises(Failure) as caught:
         check(here, code, requirements="numpy\nno-such-face[gpu]>=1.2  # faces\nopencv-python-headless")
 

@@ -14,8 +14,9 @@ from functools import cached_property
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 from .parsing import ParseError, bounded, parse, to_json
+from .plan_files import Upload
 from .plan_json import expand, map_strings, without_defaults
-from .plan_packages import LockedEnvironment, PackageIndex
+from .plan_packages import CompiledPackage, LockedEnvironment, PackageIndex
 from .plan_parts import (
     MAX_CONTENT_CHARS,
     AptPackages,
@@ -28,6 +29,7 @@ from .plan_parts import (
     Placed,
     PlanFormatError,
     SecretRule,
+    Substitute,
     When,
     argv_field,
     bytes_field,
@@ -44,14 +46,6 @@ from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
 ItemT = TypeVar("ItemT", bound=Item)
-
-
-@dataclass(frozen=True)
-class Substitute:
-    """An explicitly different file, taken when every source of the wanted one says no."""
-
-    url: str
-    path: str
 
 
 @dataclass(frozen=True)
@@ -111,11 +105,14 @@ class Layer:
     torch: Optional[Torch] = None
     requirements: Optional[str] = None
     when: Optional[When] = None
+    compiled: Tuple[CompiledPackage, ...] = ()
+    """Beside `packages`."""
 
     @property
     def title(self) -> str:
         """What it is called in events."""
-        return "torch" if self.torch is not None else self.requirements or title_of(self.packages)
+        names = self.packages or tuple(package.name for package in self.compiled)
+        return "torch" if self.torch is not None else self.requirements or title_of(names)
 
 
 @dataclass(frozen=True)
@@ -277,6 +274,7 @@ class Plan:
     apt: Tuple[Union[str, AptPackages], ...] = ()
     python: Optional[Python] = None
     repos: Tuple[Repo, ...] = ()
+    uploads: Tuple[Upload, ...] = ()
     downloads: Tuple[Download, ...] = ()
     files: Tuple[File, ...] = ()
     commands: Tuple[Command, ...] = ()

@@ -231,3 +231,9 @@ def short(key: str) -> str:
 def _digest(url: str) -> str:
     """Names the source without giving it away: a URL may hold a token."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def final_path(context: Context, item: Download) -> str:
+    """The path of *item*'s file below the workspace; of one that took its server's name, as it was recorded."""
+    record = record_of(context, item) if item.path.endswith("/") else None
+    return os.path.relpath(record.path, context.workspace) if record else item.path

@@ -68,10 +68,8 @@ def checkout(repo: Repo, context: Context, *, sets_aside: bool = False) -> str:
                 if not work.head():
                     repo_changes.leave_as_before(path, before, context)
                 raise
-            message = (
-                f"{repo.path}: no source can be asked for news ({failure.message}); {work.head()[:12]} stays"
-            )
-            context.report("warning", message=message)
+            why = f"no source can be asked for news ({failure.message})"
+            context.report("warning", message=f"{repo.path}: {why}; {work.head()[:12]} stays")
             is_new = False
     commit = work.head()
     if is_new:

@@ -120,6 +120,7 @@ def _of_layer(layer: Layer) -> Iterator[str]:
         for entry in layer.packages:
             if not entry.startswith("-"):
                 yield f"{options} {entry}".strip()
+    yield from (f"compiled {package.name}" for package in layer.compiled)
 
 
 def differences(plan: Plan, wheels: WheelSet) -> Iterator[str]:

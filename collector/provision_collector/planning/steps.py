@@ -12,13 +12,16 @@ from provision_agent.contract.steps import STEP_NAMES
 
 from .answers import Survey
 
-AT_ONCE = ("apt", "python", "repos", "downloads")
+AT_ONCE = ("apt", "python", "repos", "uploads", "downloads")
 """Steps that do not wait for others; every other one comes after them."""
 
 
 @dataclass(frozen=True)
 class Conditional:
-    """Something beside the downloads that only some instances get. `state`: depends | skipped | conflict."""
+    """Something beside the downloads that only some instances get.
+
+    `state`: depends | skipped | conflict; of a compiled package wheel (there is one) | none.
+    """
 
     step: str
     item: str
@@ -29,6 +32,8 @@ class Conditional:
 
 def at_once(plan: Plan, files: Sequence[str], conditional: Sequence[Conditional]) -> Iterable[str]:
     """What overlaps, with the number of its items; each is a chain of its own. *files* are the states of the downloads."""
+    if "uploads" in plan.steps and plan.uploads:
+        yield f"uploads ({_wanted(plan.uploads, 'uploads', conditional)})"
     if files:
         states = Counter(files)
         yield f"downloads ({_number(len(files) - states['skipped'], states['depends'])})"
@@ -78,6 +83,9 @@ def conditional_items(plan: Plan, surveyed: Survey | None) -> Iterable[Condition
         for clash in surveyed.standing.clashes:
             if clash.step != "downloads":
                 yield Conditional(clash.step, clash.item, clash.level, "conflict", clash.message)
+        for row in surveyed.standing.compiled:
+            state = "none" if row.chosen is None else "wheel"
+            yield Conditional("python", row.item, row.level, state, row.why)
         return
     given: list[tuple[str, str, str, When | None]] = []
     for entry in plan.apt:
@@ -91,6 +99,10 @@ def conditional_items(plan: Plan, surveyed: Survey | None) -> Iterable[Condition
     for step, item, level, when in given:
         if when is not None and step in plan.steps:
             yield Conditional(step, item, level, "depends", f"only when {when.text()}")
+    for layer in plan.python.layers if plan.python is not None and "python" in plan.steps else ():
+        for package in layer.compiled:
+            message = "a wheel for the instance's Python, torch, CUDA and card, if there is one"
+            yield Conditional("python", package.name, package.level, "depends", message)
 
 
 def items_of(plan: Plan, step: str) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from provision_agent.contract.plan_packages import WHEEL_PLACEHOLDERS
 from provision_agent.contract.plan_parts import Bound, Compared
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -125,6 +126,15 @@ def filled(value: str) -> str:
     return value
 
 
+def local_path(value: str) -> str:
+    """A file or folder of this machine, as this machine writes it."""
+    if any(ord(character) < 32 or ord(character) == 127 for character in filled(value)):
+        raise ValueError("a path must not hold control characters")
+    if "${" in value:
+        raise ValueError("this path is one of this machine: `${…}` of the instance means nothing in it")
+    return value
+
+
 def count(value: object) -> object:
     """Digits in a string are a number too, so that a variable can stand for one."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
@@ -190,9 +200,33 @@ def index_pattern(value: str) -> str:
     return value
 
 
+def cache_pattern(value: str) -> str:
+    """A web address in which ``{host}`` and ``{path}`` stand for those of a source."""
+    if not {"{host}", "{path}"} <= set(re.findall(r"\{[^{}]*\}", value)):
+        raise ValueError(
+            "a cache is named with both `{host}` and `{path}`, such as `http://10.0.0.2:8080/{host}/{path}`"
+        )
+    urls.web_url(value.replace("{host}", "h").replace("{path}", "p"))
+    return value
+
+
 def wheel_place(value: str) -> str:
     """A web address or a folder."""
     return urls.web_url(value) if "://" in value else paths.any_path(value)
+
+
+def wheel_template(value: str) -> str:
+    """The address of a wheel, in which `WHEEL_PLACEHOLDERS` may stand."""
+    unknown = [name for name in re.findall(r"\{([^{}]*)\}", value) if name not in WHEEL_PLACEHOLDERS]
+    if unknown:
+        known = ", ".join(f"{{{name}}}" for name in WHEEL_PLACEHOLDERS)
+        raise ValueError(f"`{{{unknown[0]}}}` is none of the placeholders of a wheel: {known}")
+    address, _, fragment = value.partition("#")
+    if not address.startswith(("https://", "http://", "file:///")) or not address.endswith(".whl"):
+        raise ValueError(f"`{value}` is no address of a wheel: it begins with `https://` and ends in `.whl`")
+    if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
+        raise ValueError(f"`#{fragment}` is not `#sha256=` and 64 hexadecimal digits")
+    return value
 
 
 def ref(value: str) -> str:

@@ -64,7 +64,7 @@ class Inventory:
             self._harmed[reads_bytes] = told.harmed
         return self._harmed[reads_bytes]
 
-    def version(self) -> str:
+    def python_version(self) -> str:
         """Of the environment's python, such as ``3.11.7``."""
         if self._python_version is None:
             limit = self._context.bounded(QUICK_S)

@@ -6,6 +6,7 @@ of one name never meet. What the engine cannot fetch is the installer's to fetch
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import threading
@@ -19,7 +20,7 @@ from ...contract.plan import Download
 from ...contract.plan_parts import Limits
 from ...contract.pylock import LockedFile
 from ...contract.redaction import public_url
-from ...downloads import Downloads, Line
+from ...downloads import Downloads, Line, Sources
 from ...run.context import Context
 from ...run.state import Record, StateFile
 from .. import remove_tree
@@ -75,6 +76,11 @@ class WheelStore:
         self._batches: List[Downloads] = []
         self._batch_of: Dict[str, Downloads] = {}
         """By the path of a wheel in the folder, who fetches it."""
+
+    @property
+    def access(self) -> Sources:
+        """Who asks addresses in this run."""
+        return self._line.access
 
     @property
     def bytes_downloaded(self) -> int:
@@ -217,8 +223,9 @@ def local_path(wheel: LockedFile) -> str:
 
 
 def path_of(wheel: LockedFile) -> str:
-    """Where *wheel* lies in a store: below its hash, under its own name, which says what it fits."""
-    return os.path.join((wheel.sha256 or "unknown")[:32], wheel.file_name)
+    """Where *wheel* lies in a store: below its hash (else its address's), under its own name, which says what it fits."""
+    place = wheel.sha256 or hashlib.sha256(str(wheel.url).encode()).hexdigest()
+    return os.path.join(place[:32], wheel.file_name)
 
 
 def public_name(wheel: LockedFile) -> str:
