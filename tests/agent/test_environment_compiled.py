@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.agent_runs import AgentRuns
+from harness.content import Content
+from harness.environments import Surroundings, copy_of_environment
+from harness.file_server import FileServer
+from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.findings import Facts, Gpu
 from provision_agent.contract.plan import Layer, Plan, Python, Torch
@@ -19,12 +24,6 @@ from provision_agent.steps.python import compiled, packages, pip_errors
 from provision_agent.steps.python.compiled import Build
 from provision_agent.steps.python.tags import Target, name_of
 from provision_agent.steps.python.venv import Venv
-
-from tests.harness.agent_runs import AgentRuns
-from tests.harness.content import Content
-from tests.harness.environments import Surroundings, copy_of_environment
-from tests.harness.file_server import FileServer
-from tests.harness.package_index import PackageIndex, wheel
 
 MACHINE = os.uname().machine
 PYTHONS, TORCHES, CUDAS, CARDS = (
