@@ -252,7 +252,10 @@ class Run:
             self._journal.event("preflight_failed", **names, level="critical", **failure.as_fields())
         if not hopeless:
             self._journal.event(
-                "preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=to_json(found.disks)
+                "preflight_passed",
+                bytes_to_fetch=found.bytes_to_fetch,
+                unknown_sizes=found.unknown_sizes,
+                disks=to_json(found.disks),
             )
         if found.too_big is None and not (hopeless and self._plan.strict):
             return not self._is_over()

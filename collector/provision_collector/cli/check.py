@@ -86,9 +86,7 @@ def command(
         )
     except ProfileError as error:
         if as_json:
-            problems = [as_fields(problem) for problem in error.problems]
-            say_json({"valid": False, "profile": wanted, "problems": problems})
-            LAST_WORD.is_said = True
+            _say_problems(wanted, error)
         raise
     facts = counts(prepared.profile, prepared.plan, prepared.listings)
     locked = None if workflows else lock_problems(wanted, prepared.plan)
@@ -115,6 +113,12 @@ def command(
         for open_ in prepared.unresolved:
             tell(f"open: {open_}")
     sys.exit(code)
+
+
+def _say_problems(wanted: str, error: ProfileError) -> None:
+    problems = [as_fields(problem) for problem in error.problems]
+    say_json({"valid": False, "profile": wanted, "problems": problems})
+    LAST_WORD.is_said = True
 
 
 def one_profile(command: str, name: str | None, profile: str | None) -> str:
@@ -197,10 +201,12 @@ def sentence(facts: Counts) -> str:
     """*facts* on one line for people."""
     from ..profile.units import as_text
 
-    unknown = f", {facts['unknown_sizes']} of unknown size" if facts["unknown_sizes"] else ""
+    known = f"{as_text(facts['bytes'])} known" if facts["bytes"] or not facts["unknown_sizes"] else ""
+    unknown = f"{facts['unknown_sizes']} of unknown size" if facts["unknown_sizes"] else ""
+    sizes = ", ".join(filter(None, (known, unknown)))
     return (
-        f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} "
-        f"({as_text(facts['bytes'])} known{unknown}), {_uploads(facts)}{_some(facts['repos'], 'repo')}, "
+        f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} ({sizes}), "
+        f"{_uploads(facts)}{_some(facts['repos'], 'repo')}, "
         f"{_some(facts['checks'], 'check')}, {_some(facts['services'], 'service')}; "
         f"{_some(facts['critical'], 'critical item')}"
     )

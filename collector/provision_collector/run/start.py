@@ -46,8 +46,7 @@ async def start(
     """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
 
     Args:
-        instance: The machine and how to reach it.
-        profile: What it must have; a `Plan` is taken as it is (then the options that change a plan do nothing).
+        instance: The machine. profile: What it must have; a `Plan` is taken as it is (options that change one do nothing).
         run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out. secrets: Values by name; None takes those that
             the profile names from this process's environment.
         labels: Come back in events and in the outcome. logs_dir: Where the mirrors go.

@@ -69,6 +69,11 @@ def install(
         Failure: `no_wheel` in its case when there is none, `network` and the like when that cannot be told, and
             whatever the installer says.
     """
+    if here.tools.is_locked:
+        if item not in here.tools.locked:
+            raise Failure("not_found", f"{item} is not in the lock", case="no_wheel")
+        here.tools.install([item], progress, item=item, level=package.level, constraints=held)
+        return
     build = here.build()
     found = compiled.choose(package, build, here.access, here.context)
     if found.url is not None:

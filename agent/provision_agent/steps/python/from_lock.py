@@ -133,7 +133,15 @@ def room_needed(locked: LockedEnvironment) -> int:
 def _named(arguments: Sequence[str]) -> List[str]:
     """The distributions that *arguments* ask for, of requirements files too."""
     names: List[str] = []
-    values_of = ("--requirement", "-r", "--index-url", "--extra-index-url", "--find-links", "--constraint")
+    values_of = (
+        "--requirement",
+        "-r",
+        "--index-url",
+        "--extra-index-url",
+        "--find-links",
+        "--constraint",
+        "--only-binary",
+    )
     for before, word in zip(["", *arguments], arguments):
         if before in ("--requirement", "-r"):
             found = requirements.names_in("", word)
