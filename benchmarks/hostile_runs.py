@@ -5,7 +5,8 @@
 The server is the real one in its own process, and SSH is real. The instances are one process of lower priority, since they would be
 other machines: each floods without end, in its own way, and whatever run the server ends is ordered anew. A client posts a large
 YAML profile again and again. The probe is a process of its own: it asks `/healthz` every 50 ms over a new connection. A second server,
-which has no run, is asked in the same way at the same time: what is slow there, too, is this machine and not the runs.
+which has no run, is asked in the same way at the same time: what is slow there, too, is this machine and not the runs. `starved` is the
+share of the time in which a server's main thread was ready to work and got no processor, `cores` what the whole server used.
 Prints one JSON object; the exit status is 1 when a probe took longer than 250 ms and the idle server's none did.
 """
 
@@ -281,9 +282,16 @@ def measure(folder: Path, seconds: float) -> dict[str, Any]:
             multiprocessing.Process(target=probe, args=(ports[name], seconds, answers[name]))
             for name in answers
         ]
+        pids = {"hostile": server.process.pid, "idle": idle.process.pid}
+        before = {name: used_s(pid) for name, pid in pids.items()}
+        begun = time.monotonic()
         for each in probes:
             each.start()
         found = {name: quantiles(queue.get(timeout=seconds * 3 + 60)) for name, queue in answers.items()}
+        took_s = time.monotonic() - begun
+        for name, pid in pids.items():
+            cpu_s, starved_s = (now - then for now, then in zip(used_s(pid), before[name], strict=True))
+            found[name] |= {"cores": round(cpu_s / took_s, 2), "starved": round(starved_s / took_s, 2)}
         orders.is_over.set()
         orders.join(60)
         return {"healthz_ms": found, "ended": dict(sorted(orders.ended.items())), "large_posts": dict(large)}
@@ -291,6 +299,13 @@ def measure(folder: Path, seconds: float) -> dict[str, Any]:
         floods.kill()
         server.close()
         idle.close()
+
+
+def used_s(pid: int) -> tuple[float, float]:
+    """Processor time of a server, and how long its main thread has waited for a processor, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    starved_s = int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), starved_s
 
 
 def run_floods(folder: Path) -> None:

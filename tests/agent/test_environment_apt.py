@@ -198,3 +198,20 @@ def test_a_package_that_no_archive_has_is_no_matter_of_patience(fake: Path, here
 
     assert caught.value.class_ == "not_found"
     assert calls(fake) == ["update", "install"]
+
+
+def test_what_people_asked_apt_for_is_read_from_its_history_since_the_container_was_made() -> None:
+    def said(date: str, command: str) -> str:
+        return f"\nStart-Date: {date}  08:00:00\nCommandline: {command}\nInstall: x:amd64 (1, automatic)\nEnd-Date: x\n"
+
+    history = said("2020-01-01", "apt-get install -y of-the-image")
+    history += said(
+        "2026-02-03", "apt-get install -y --no-install-recommends ffmpeg=7:5 libgl1:amd64 ./own.deb"
+    )
+    history += said("2026-02-04", "/usr/bin/apt install libgl1:amd64 aria2/stable") + said(
+        "2026-02-05", "apt-get remove nano"
+    )
+
+    found = apt.asked_for(history, since_unix=1_700_000_000)
+
+    assert found == ["aria2", "ffmpeg", "libgl1:amd64"]

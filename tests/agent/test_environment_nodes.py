@@ -63,6 +63,9 @@ MISSING = {
     "import cv2": "which `opencv-python-headless` brings (line 3 of requirements.txt)",
     "import no_such_base": "which `no_such_base` brings (line 1 of ../../requirements.txt)",
     "from . import impl; from .more.parts import x": "no module `.more`, which is a file of its own",
+    "import os, sys; sys.path.append(os.path.join(os.path.dirname(__file__), 'modules')); import face.more": (
+        "no module `face.more`, which is a file of its own"
+    ),
     "import comfy.newer_than_this": "`comfy.newer_than_this` in this ComfyUI",
 }
 
@@ -72,6 +75,7 @@ def test_a_missing_module_is_named_with_the_requirement_that_brings_it(
     code: str, here: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here.write(f"{NODE}/impl.py", "")
+    here.write(f"{NODE}/modules/face/__init__.py", "")
     with pytest.raises(Failure) as caught:
         check(here, code, requirements="numpy\nno-such-face[gpu]>=1.2  # faces\nopencv-python-headless")
 
@@ -105,6 +109,26 @@ def test_any_other_trouble_of_a_node_is_a_warning(
     (warning,) = here.of("warning")
     assert f"the node {NODE} cannot be imported by itself" in warning["message"]
     assert OTHER_TROUBLE[code] in warning["message"]
+
+
+def test_requirements_that_are_installed_if_present_are_looked_for_on_the_instance(
+    here: Surroundings,
+) -> None:
+    folder = Path(here.workspace, "ComfyUI/custom_nodes/a")
+    folder.mkdir(parents=True)
+    if_present, always, never = (
+        Repo(url="https://e.org/a", path="ComfyUI/custom_nodes/a", install=install)
+        for install in ("if_present", "requirements.txt", None)
+    )
+
+    assert not nodes.has_requirements(if_present, here.context)
+    assert nodes.has_requirements(always, here.context), (
+        "a file that must be there and is not is an error, not nothing"
+    )
+    assert not nodes.has_requirements(never, here.context)
+    (folder / "requirements.txt").touch()
+    assert nodes.has_requirements(if_present, here.context)
+    assert if_present.requirements == "requirements.txt"
 
 
 def test_only_packages_in_the_folder_of_nodes_are_nodes(here: Surroundings) -> None:

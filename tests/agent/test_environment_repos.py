@@ -294,6 +294,24 @@ def test_a_repository_behind_a_password_fails_at_once_and_never_asks(
     assert caught.value.class_ == "unauthorized"
 
 
+@pytest.mark.parametrize("why", ["no such ref", "no such repository", "files in the way"])
+def test_a_clone_that_fails_leaves_no_folder_and_what_was_there_stays(
+    why: str, origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    name = "ui" if why != "no such repository" else "nothing"
+    if why == "files in the way":
+        here.write("new/ui/main.py", "mine\n")
+
+    with pytest.raises(Failure):
+        repos.checkout(
+            Repo(url=server.smart(name), path="new/ui", ref="v9" if "ref" in why else None), here.context
+        )
+
+    folder = Path(here.workspace, "new/ui")
+    found = sorted(path.name for path in folder.rglob("*")) if folder.exists() else None
+    assert found == (["main.py"] if why == "files in the way" else None)
+
+
 def test_a_ref_that_is_nowhere_is_not_found(origin: Origin, here: Surroundings) -> None:
     with pytest.raises(Failure) as caught:
         repos.checkout(Repo(url=origin.url, path="ui", ref="v9"), here.context)
@@ -325,6 +343,23 @@ def test_submodules_come_along(tmp_path: Path, origin: Origin, server: GitServer
 
     assert read(here, "ui/part/part.py") == "p\n"
     assert here.names()[-1] == "repo_skipped"
+
+
+def test_a_submodule_that_would_read_this_machine_is_refused_and_the_words_say_by_what(
+    tmp_path: Path, origin: Origin, server: GitServer, here: Surroundings
+) -> None:
+    private = Origin(str(tmp_path / "private"))
+    private.commit({"id_rsa": "private\n"})
+    git(origin.path, "submodule", "add", "--quiet", private.url, "part")
+    origin.commit({"main.py": "2\n"})
+
+    with pytest.raises(Failure) as caught:
+        repos.checkout(Repo(url=server.smart("ui"), path="ui", submodules=True), here.context)
+
+    assert (caught.value.class_, caught.value.case) == ("unsafe_path", "submodule_protocol")
+    assert "'file' not allowed" in caught.value.message
+    assert "submodules" in caught.value.hint
+    assert not os.path.exists(os.path.join(here.workspace, "ui/part/id_rsa"))
 
 
 def test_a_url_that_would_run_a_program_is_refused_whatever_the_user_allows_git(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,12 @@ from harness.downloads import Bench, quick
 from harness.environments import Surroundings
 from harness.git_server import Origin, git
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.plan import Download, File, Repo
+from provision_agent.contract.plan import Download, File, Python, Repo
 from provision_agent.host.beneath import LeadsOutError, open_folder
 from provision_agent.run.state import StateFile
+from provision_agent.services.files import ServiceFiles
 from provision_agent.steps import files, repos
+from provision_agent.steps.python import venv
 
 
 @pytest.fixture
@@ -85,6 +89,47 @@ def test_a_link_of_a_repository_leads_no_text_and_no_other_repository_out(
         repos.checkout(Repo(url=origin.url, path=os.path.dirname(path)), here.context)
 
     assert (text.value.case, repo.value.case) == ("leads_out", "leads_out")
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["ui/out/venv", "ui/up", "ui/tool/venv"])
+def test_a_link_of_a_repository_leads_no_environment_out(path, here, tmp_path) -> None:
+    pythons = [{"path": sys.executable, "version": "3.11"}]
+
+    for is_made in (False, True):
+        if is_made:  # one that suits lies there already: nothing is to be installed into it
+            bin_folder = tmp_path / "outside/venv/bin"
+            bin_folder.mkdir(parents=True)
+            (bin_folder / "python").symlink_to(sys.executable)
+        with pytest.raises(Failure) as caught:
+            venv.prepare(Python(venv=path, installer="pip"), here.context, {"pythons": pythons})
+        assert (caught.value.class_, caught.value.case) == ("unsafe_path", "leads_out")
+        assert f"/{path}` is not written: the link `{here.workspace}/ui/" in caught.value.message
+        assert is_made or list((tmp_path / "outside").iterdir()) == []
+
+
+def test_an_environment_in_a_repository_is_made_where_a_link_stays_in_the_workspace(here) -> None:
+    pythons = [{"path": sys.executable, "version": "3.11"}]
+
+    made = venv.prepare(Python(venv="ui/in/venv", installer="pip"), here.context, {"pythons": pythons})
+
+    assert made.is_created
+    assert os.path.isfile(os.path.join(here.workspace, "venv/pyvenv.cfg"))
+
+
+@pytest.mark.parametrize("which", [".provision", ".provision/services"])
+def test_services_write_nothing_where_a_link_lies_in_place_of_their_folder(which, tmp_path) -> None:
+    (tmp_path / "outside").mkdir()
+    here = Surroundings(str(tmp_path / "workspace"))
+    shutil.rmtree(os.path.join(here.workspace, ".provision"), ignore_errors=True)
+    folder = os.path.join(here.workspace, which)
+    os.makedirs(os.path.dirname(folder), exist_ok=True)
+    os.symlink(tmp_path / "outside", folder)
+
+    with pytest.raises(Failure, match=f"`{folder}` is a link, not a folder") as caught:
+        ServiceFiles("web", here.context).make_folder()
+
+    assert caught.value.class_ == "read_only"
     assert list((tmp_path / "outside").iterdir()) == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ from provision_agent.contract.plan import Download
 from provision_agent.contract.plan_parts import Limits, SecretRule
 from provision_agent.contract.source_kinds import DEFAULT_SECRETS, SOURCE_KINDS, Offers
 from provision_agent.downloads.sources import addresses, repositories
+from provision_agent.downloads.sources.answer import HEAD_BYTES
 from provision_agent.downloads.sources.lookup import Sources
+from provision_agent.downloads.sources.signed import SIGNED
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +32,17 @@ class Trial:
     def __init__(self, kind: str, stand: Stand, hosts: PublicHosts, bench: Bench) -> None:
         self.kind, self.stand, self.hosts, self.bench = kind, stand, hosts, bench
         self.offers = SOURCE_KINDS[kind].offers
+        SIGNED.clear()
+        self.sign()
+
+    def sign(self, *, is_private: bool = False) -> None:
+        """As the user's machine does, at first and whenever it is asked."""
+        sign = self.stand.sign
+        if sign is not None:
+            SIGNED.take(sign(is_private))
+            self.bench.context = replace(
+                self.bench.context, ask_for=lambda url: SIGNED.take(sign(is_private))
+            )
 
     def item(self, url: str) -> Download:
         return Download(url=url, path=NAME, limits=quick(attempts=2))
@@ -53,6 +68,12 @@ class Trial:
             self.bench.rules, self.bench.secrets = rules, {rule.name: TOKEN for rule in rules}
             assert self.fetched() == ("ok", "")
             assert {asked.headers.get("authorization") for asked in self.hosts.asked} == {None}
+            return
+        if not self.stand.secret:
+            assert self.fetched(self.stand.private_url) == ("failed", "unauthorized")
+            self.sign(is_private=True)
+            assert self.fetched(self.stand.private_url) == ("ok", "")
+            assert self.is_right(2)
             return
         own = [rule for rule in rules if rule.name == self.stand.secret][:1]
         self.bench.rules = own
@@ -130,6 +151,32 @@ def test_a_kind_of_source_offers_what_the_table_says(
     with PublicHosts(stand.answer, certificate_of_all) as hosts:
         monkeypatch.setenv("https_proxy", hosts.proxy)
         getattr(Trial(kind, stand, hosts, bench), column)()
+
+
+@pytest.mark.parametrize("kind", sorted(STANDS))
+def test_every_question_is_put_once_for_a_file_however_many_answers_bring_it(
+    kind: str, bench: Bench, certificate_of_all: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand = STANDS[kind]()
+    stand.storage.cuts = 2  # so that there is more than one answer
+    monkeypatch.setenv("SSL_CERT_FILE", certificate_of_all)
+    with PublicHosts(stand.answer, certificate_of_all) as hosts:
+        monkeypatch.setenv("https_proxy", hosts.proxy)
+        trial = Trial(kind, stand, hosts, bench)
+        engine = bench.engine(Download(url=stand.url, path=NAME), limits=Limits(connections=16))
+        try:
+            engine.preflight()
+            engine.start()
+            assert engine.wait()
+        finally:
+            engine.stop()
+
+    assert engine.results()[NAME].state == "ok"
+    questions = Counter((a.host, a.path) for a in hosts.asked if a.host != stand.storage.host)
+    assert set(questions.values()) <= {1}, questions
+    lookups = [asked for asked in hosts.asked if asked.headers.get("range") == f"bytes=0-{HEAD_BYTES - 1}"]
+    assert sum(asked.host == stand.storage.host for asked in lookups) == 1
+    assert len(trial.long_starts()) >= 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])

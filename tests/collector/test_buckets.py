@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from provision_agent.contract.failures import next_of_kinds
 from provision_agent.contract.plan_parts import SecretRule
 from provision_collector.errors import UsageError
 from provision_collector.files.buckets import sign
+from provision_collector.files.shared import SharedSigning
 
 VALUES = {"AK": "AKIDEXAMPLE", "SK": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
 DATA = b"0123456789" * 100
@@ -179,6 +181,20 @@ def test_without_an_entry_this_machines_own_configuration_opens_a_bucket(
     assert fetched(one) == DATA
 
 
+def test_where_it_may_not_this_machines_own_configuration_opens_nothing(
+    store: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", VALUES["AK"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", VALUES["SK"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", store.url)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody: what is Amazon's is not asked here
+
+    [one] = signed(replace(buckets(store), places={}, secrets=()), uses_aws=False)
+
+    assert one.address == "https://models.s3.us-east-1.amazonaws.com/m.bin"
+    assert store.requests == []
+
+
 def test_keys_of_this_machine_that_a_public_bucket_does_not_know_are_left_out(
     store: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,3 +319,14 @@ def test_an_instance_gets_addresses_of_what_its_profile_names_and_of_nothing_els
         "s3://models/m.bin",
         "s3://models/l/a.safetensors",
     ]
+
+
+def test_what_many_instances_want_at_once_is_asked_for_once(store: S3Server) -> None:
+    store.add("models", "l/1.bin", DATA)
+    known, shared = buckets(store, "s3://models/m.bin", "s3://models/l/"), SharedSigning()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: shared(known, VALUES, lives_s=3600), range(8)))
+
+    assert all(each == found[0] for each in found) and len(store.requests) == 2
+    shared(known, {**VALUES, "SK": "other"}, lives_s=3600)
+    assert len(store.requests) > 2, "other keys are another question"

@@ -402,7 +402,7 @@ def test_the_arrays_of_a_script_become_a_profile_without_running_anything() -> N
         ),
     }
     assert {"unzip", "ffmpeg"} <= set(plan.apt)
-    assert {rule.name: rule.hosts for rule in plan.secrets} == {
+    assert {rule.name: rule.hosts for rule in plan.secrets if not rule.is_default} == {
         "HF_TOKEN": ("huggingface.co",),
         "CIVITAI_TOKEN": ("civitai.com",),
     }
@@ -420,7 +420,7 @@ def test_a_script_asks_for_the_token_of_every_host_that_the_registry_knows_to_wa
 
     plan = plan_of(from_script(script, "provision"))
 
-    assert {rule.name: rule.hosts for rule in plan.secrets} == {
+    assert {rule.name: rule.hosts for rule in plan.secrets if not rule.is_default} == {
         "HF_TOKEN": ("huggingface.co",),
         "CIVITAI_TOKEN": ("civitai.com", "civitai.red"),
     }
@@ -602,6 +602,47 @@ def test_a_capture_keeps_torchs_version_and_leaves_its_build_to_the_next_card() 
     assert plan.repos[0].install is None, "its requirements are among the packages"
     assert any("mine" in sentence for sentence in converted.unresolved)
     assert any("changes of its own" in sentence for sentence in converted.unresolved)
+
+
+def test_a_capture_keeps_what_was_asked_for_and_tells_each_open_thing_in_one_line() -> None:
+    found = {
+        "workspace": "/workspace",
+        "comfyui": "ComfyUI",
+        "packages": [
+            "einops==0.8.0",
+            "mine @ file:///tmp/mine",
+            "nvidia-cublas-cu12==12.8.4",
+            "nvidia-cudnn-cu13==9.1",
+            "nvidia-ml-py==13.0",
+            "other @ file:///tmp/other",
+            "pip==25.0",
+            "torch==2.7.1+cu128",
+            "triton==3.3",
+            "xformers==0.0.30",
+        ],
+        "service": ["/workspace/ComfyUI/main.py"],
+        "apt": ["ffmpeg", "libgl1"],
+        "checks": [
+            {"name": "Torch", "imports": ["torch"], "level": "critical"},
+            {"name": "Models", "glob": ["models/*.safetensors"], "min_size_bytes": 1048576},
+            {"name": "Faces", "service": "comfyui", "nodes": ["FaceSwap"]},
+            {"name": "Elsewhere", "service": "other", "nodes": ["X"]},
+        ],
+    }
+
+    converted = from_capture(parse(CaptureAnswer, found), "h")
+    plan = plan_of(converted)
+
+    assert plan.python is not None and plan.python.layers[1].packages == (
+        "einops==0.8.0",
+        "nvidia-ml-py==13.0",
+    )
+    assert plan.system_packages == ("ffmpeg", "libgl1")
+    assert [check.name for check in plan.checks] == ["Torch", "Models", "Faces"]
+    assert plan.checks[1].min_size_bytes == 1048576 and plan.checks[0].level == "critical"
+    card, local = converted.unresolved
+    assert card.startswith("`xformers==0.0.30` depends on driver and card")
+    assert local.startswith("`mine @ file:///tmp/mine`, `other @ file:///tmp/other` have no exact version")
 
 
 def test_what_is_converted_tells_editors_its_schema_first() -> None:

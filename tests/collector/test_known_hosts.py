@@ -95,3 +95,27 @@ def test_what_was_recorded_or_changed_since_is_seen(tmp_path: Path) -> None:
     file.write_text(f"192.0.2.9 {text(KEY)}\n")  # by another program
     assert known_hosts.find([file], "192.0.2.7")[0] == []
     assert known_hosts.find([file], "192.0.2.9")[0] == [KEY.convert_to_public()]
+
+
+def test_of_ten_thousand_lines_only_those_of_the_host_are_read_as_keys_and_the_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "known_hosts"
+    others = "".join(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255} {text(OTHER)}\n" for n in range(10_000))
+    file.write_text(f"{others}[192.0.2.7]:2222 {text(KEY)}\n")
+    read: list[str] = []
+    real = asyncssh.import_known_hosts
+    monkeypatch.setattr(asyncssh, "import_known_hosts", lambda line: read.append(line) or real(line))
+    indexed = []
+    monkeypatch.setattr(
+        known_hosts._Index,
+        "add",
+        lambda self, line, add=known_hosts._Index.add: indexed.append(line) or add(self, line),
+    )
+
+    for _ in range(3):
+        found = known_hosts.find([file], "[192.0.2.7]:2222")
+
+    assert [key.export_public_key() for key in found[0]] == [KEY.export_public_key()]
+    assert len(read) == 3
+    assert len(indexed) == 10_002, "each line of the file, and what follows the last one, once"

@@ -32,8 +32,9 @@ def pairs(part: type[Part], record: type) -> Iterator[tuple[type[Part], type]]:
     yield part, record
     types = typing.get_type_hints(record)
     for field in fields_of(part):
-        if field.part is not None and field.plan_name in types:
-            inner = next(filter(dataclasses.is_dataclass, classes_in(types[field.plan_name])))
+        place = getattr(field.part, "of_plan", "") or field.plan_name
+        if field.part is not None and place in types:
+            inner = next(filter(dataclasses.is_dataclass, classes_in(types[place])))
             yield from pairs(field.part, inner)  # type: ignore[arg-type]
 
 
@@ -57,6 +58,7 @@ def test_every_key_of_a_profile_reaches_the_plan_or_says_that_it_does_not(part: 
 def test_every_field_of_the_plan_has_a_key_or_is_set_by_the_tool(part: type[Part]) -> None:
     names = {f"{PAIRS[part].__name__}.{field.name}" for field in dataclasses.fields(PAIRS[part])}
     given = {f"{PAIRS[part].__name__}.{field.plan_name}" for field in fields_of(part)}
+    given |= {f"{PAIRS[part].__name__}.{getattr(field.part, 'of_plan', '')}" for field in fields_of(part)}
 
     assert names - given - SET_BY_THE_COMPILER - SET_BY_A_LOCK - SET_BY_AN_AUDIT == set()
 

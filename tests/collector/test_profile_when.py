@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from provision_agent.contract.findings import ClashTold, Disk, Present, SkippedTold, Standing
+from provision_agent.contract.findings import ClashTold, Disk, PackageTold, Present, SkippedTold, Standing
 from provision_agent.contract.plan import Download, File, Plan, Repo
 from provision_agent.contract.plan_parts import AptPackages, Bound, Compared, When
 from provision_collector.cli.plan import screen
@@ -194,4 +194,51 @@ def test_an_instance_says_what_of_it_is_skipped_and_what_clashes() -> None:
     text = "\n".join(screen(found, host="h", width=200))
     assert (
         f"skipped   repos: r: {why}" in text and "missing   m/a (and 1 more): 2 items are wanted here" in text
+    )
+
+
+SAGE = "{name: sageattention, wheels: ['https://h/s-{python}-{torch}-{cuda}-sm{capability}.whl']"
+
+
+def test_compiled_packages_stand_among_the_others_and_a_wrong_one_is_said_at_its_place(
+    tmp_path: Path,
+) -> None:
+    plan = plan_of(tmp_path, f"python: {{layers: [[numpy, {SAGE}, level: optional}}, scipy]]}}")
+    wrong = problems_of(
+        tmp_path,
+        "python:\n  layers:\n    - packages:\n        - {name: a, wheels: ['https://h/{gpu}.whl']}\n"
+        "        - {name: a, wheels: ['https://h/a.zip']}\n        - {name: a, wheels: ['https://h/a.whl#sha256=1']}\n"
+        "        - {name: a, wheel: x}\n        - -x\n",
+    )
+
+    assert plan.python is not None
+    [layer] = plan.python.layers
+    assert layer.packages == ("numpy", "scipy")
+    assert [(each.name, each.build, each.level) for each in layer.compiled] == [
+        ("sageattention", "never", "optional")
+    ]
+    assert Plan.from_json(plan.to_json()) == plan
+    assert [line.partition(": ")[0] for line in wrong] == ["5:30", "6:30", "7:30", "8:11", "8:21", "9:11"]
+    assert "`{gpu}` is none of the placeholders of a wheel: {python}, {python_version}, {torch}" in wrong[0]
+
+
+def test_the_plan_names_the_wheel_or_says_none(tmp_path: Path) -> None:
+    plan = plan_of(
+        tmp_path, f"python: {{layers: [[{SAGE}}}, {SAGE.replace('sage', 'fast')}, level: optional}}]]}}"
+    )
+    rows = (
+        PackageTold("sageattention", "required", "s-cp311.whl", "s-cp311.whl is for Python 3.11"),
+        PackageTold(
+            "fastattention", "optional", None, "there is no prebuilt wheel of fastattention for Python 3.11"
+        ),
+    )
+    standing = Standing("/w", True, {}, 0.0, (), (), (), (), {}, compiled=rows)
+
+    told = "\n".join(screen(estimate_of(plan, Survey((), (), standing, None)), host="h", width=200))
+    unknown = "\n".join(screen(estimate_of(plan, None), host=None, width=200))
+
+    assert "wheel     python: sageattention: s-cp311.whl is for Python 3.11" in told
+    assert "none      python: fastattention: there is no prebuilt wheel of fastattention" in told
+    assert (
+        "depends   python: sageattention: a wheel for the instance's Python, torch, CUDA and card" in unknown
     )

@@ -27,6 +27,7 @@ class Bench:
     secrets: Mapping[str, str] = field(default_factory=dict)
     rules: Sequence[SecretRule] = ()
     patience_s: float = 0.5
+    is_offline: bool = False
     remaining_s: Callable[[], float] = lambda: 25.0
     on_event: Callable[[str, dict[str, Any]], None] = lambda name, fields: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -43,11 +44,12 @@ class Bench:
             output=lambda line: None,
             secrets=self.secrets,
             outages=Outages(self.patience_s),
+            is_offline=self.is_offline,
         )
 
     def engine(self, *items: Download, limits: Limits | None = None) -> Downloads:
         """The engine as a run makes it. Stop it."""
-        sources = Sources(rules=self.rules, secrets=self.secrets)
+        sources = Sources(rules=self.rules, secrets=self.secrets, is_offline=self.is_offline)
         return Downloads(items, limits=limits or Limits(), context=self.context, sources=sources)
 
     def fetch(self, *items: Download, limits: Limits | None = None) -> dict[str, Result]:

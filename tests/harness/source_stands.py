@@ -7,11 +7,14 @@ kind: its entry in `STANDS`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Callable  # noqa: UP035  (Python 3.8 has no other that can be written here)
+
+from provision_agent.contract.buckets import SignedSource
 
 from .content import Content
 from .public_hosts import PAGE, Answer, Asked, Reply
@@ -55,7 +58,7 @@ class Storage:
 
     def answer(self, asked: Asked, name: str) -> Reply:
         """The file *name*, as the state of things is."""
-        signature = asked.query.get("X-Signature", "")
+        signature = asked.query.get("X-Signature") or asked.query.get("X-Amz-Signature", "")
         if signature in self.dead:
             return Reply(self.status, b"<Error><Code>AccessDenied</Code></Error>")
         body = self.files[name]
@@ -87,6 +90,8 @@ class Stand:
     many_url: str = ""
     many: Mapping[str, bytes] = field(default_factory=dict)
     """What the listing brings."""
+    sign: Callable[[bool], list[SignedSource]] | None = None
+    """Signs addresses of its files, with True of the private one too, as the user's machine does."""
 
 
 def _length(asked: Asked, size: int) -> int:
@@ -285,6 +290,13 @@ def bucket() -> Stand:
             return Reply(404)
         return storage.answer(asked, name) if _may(asked, name) else Reply(403)
 
+    def listed(is_private: bool) -> list[SignedSource]:
+        at = "https://storage.googleapis.com/models"
+        return [
+            SignedSource(f"gs://models/many/{name}", f"{at}/{name}", of="gs://models/many/")
+            for name in storage.files
+        ]
+
     return Stand(
         answer,
         storage,
@@ -292,6 +304,45 @@ def bucket() -> Stand:
         "gs://models/private.safetensors",
         "BUCKET_TOKEN",
         ("storage.googleapis.com",),
+        many_url="gs://models/many/",
+        many={NAME: storage.files[NAME]},
+        sign=lambda is_private: [each for each in listed(is_private) if "private" not in each.url],
+    )
+
+
+def s3() -> Stand:
+    """Objects of an S3 store, by addresses that the user's machine signs
+    (https://docs.aws.amazon.com/AmazonS3/latest/userguide/ShareObjectPreSignedURL.html)."""
+    storage = Storage("models.s3.us-east-1.amazonaws.com", _files())
+
+    def answer(asked: Asked) -> Reply:
+        name = asked.path.rpartition("/")[2]
+        if "X-Amz-Signature" not in asked.query or (
+            name.startswith("private") and "p" not in asked.query["X-Amz-Signature"]
+        ):
+            return Reply(403, b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+        return storage.answer(asked, name)
+
+    def sign(is_private: bool) -> list[SignedSource]:
+        def signed(url: str, name: str, of: str = "") -> SignedSource:
+            storage.signed += 1
+            seal = f"{'p' if is_private else ''}{storage.signed}"
+            address = f"https://{storage.host}/{name}?X-Amz-Signature={seal}"
+            return SignedSource(url, address, sha256=hashlib.sha256(storage.files[name]).hexdigest(), of=of)
+
+        return [
+            *(signed(f"s3://models/{name}", name) for name in storage.files),
+            signed(f"s3://models/many/{NAME}", NAME, "s3://models/many/"),
+        ]
+
+    return Stand(
+        answer,
+        storage,
+        f"s3://models/{NAME}",
+        "s3://models/private.safetensors",
+        many_url="s3://models/many/",
+        many={NAME: storage.files[NAME]},
+        sign=sign,
     )
 
 
@@ -303,6 +354,7 @@ STANDS: dict[str, Callable[[], Stand]] = {
     "dropbox": dropbox,
     "github": github,
     "bucket": bucket,
+    "s3": s3,
 }
 """Every kind but `local`, which has no server."""
 
@@ -321,5 +373,6 @@ HOSTS = (
     "api.github.com",
     "release-assets.githubusercontent.com",
     "storage.googleapis.com",
+    "models.s3.us-east-1.amazonaws.com",
 )
 """For the certificate of all."""

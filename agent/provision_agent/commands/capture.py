@@ -16,29 +16,33 @@ from urllib.parse import urlsplit
 from ..contract.failures import Failure
 from ..contract.findings import CaptureAnswer, CapturedModel, CapturedRepo
 from ..contract.messages import CaptureRequest
-from ..contract.plan import Download
+from ..contract.plan import Check, Download, Plan
 from ..contract.redaction import public_url
 from ..downloads import Sources, existing, verify
 from ..host import process
 from ..host.detach import argv_of, processes
+from ..host.environments import interpreter_of
 from ..run.answering import answer
 from ..run.context import Context
 from ..run.record import plan_of
 from ..run.workspace import Workspace, known_workspaces
+from ..steps import apt
 from ..steps.git import Git
-from ..steps.python.venv import interpreter_of
 from .audit import HASHES_AT_ONCE, MODEL_SUFFIXES
 from .query import quiet_context
 
 WITHIN_S = 1800.0
 LOOKUP_S = 10.0
+_CONTAINER = "/.dockerenv"
+_MAX_HISTORY_BYTES = 8 << 20
 _FREEZE = """
 import importlib.metadata, json
 def line(found):
     direct = found.read_text("direct_url.json")
     where = " @ " + json.loads(direct)["url"] if direct else "==" + found.version
     return found.metadata["Name"] + where
-print(json.dumps(sorted({line(each) for each in importlib.metadata.distributions() if each.metadata["Name"]})))
+found = [each for each in importlib.metadata.distributions() if each.metadata["Name"] and not each.read_text("HELD_BY")]
+print(json.dumps(sorted(map(line, found))))
 """
 """Lists what an environment holds; what came from no index, with the address that it came from."""
 
@@ -69,7 +73,44 @@ def _capture(request: CaptureRequest) -> CaptureAnswer:
         python=python,
         packages=tuple(_packages(python, context)),
         service=tuple(running[1:]) if running else None,
+        apt=tuple(_apt(root)),
+        checks=_checks(root),
     )
+
+
+def _plans(root: str) -> List[Plan]:
+    """What was run in the workspace *root*, the newest last."""
+    workspace = Workspace(root)
+    plans = [plan_of(workspace, run) for run in workspace.run_ids()]
+    return [
+        plan.bind(workspace=root, home=os.path.expanduser("~"), run_id="")
+        for plan in plans
+        if plan is not None
+    ]
+
+
+def _checks(root: str) -> Tuple[Check, ...]:
+    plans = _plans(root)
+    return plans[-1].checks if plans else ()
+
+
+def _apt(root: str) -> List[str]:
+    """The system's packages that plans asked for, and whoever asked apt itself since the container was made."""
+    asked = [name for plan in _plans(root) for name in plan.system_packages]
+    try:
+        with open(apt.HISTORY, encoding="utf-8", errors="replace") as file:
+            asked += apt.asked_for(file.read(_MAX_HISTORY_BYTES), since_unix=_made_unix())
+    except OSError:
+        pass  # no apt here, or an image that keeps no history
+    return sorted(set(asked))
+
+
+def _made_unix() -> float:
+    """When this container was made: what is older came with its image. 0 on a machine that is none."""
+    try:
+        return os.stat(_CONTAINER).st_mtime
+    except OSError:
+        return 0.0
 
 
 def _places() -> Iterator[str]:
@@ -206,14 +247,7 @@ def _model(
 
 def _known_sources(root: str) -> Dict[str, Download]:
     """By key, what the plans of the runs in this workspace had it from; the newest has the last word."""
-    workspace = Workspace(root)
-    known: Dict[str, Download] = {}
-    for run in workspace.run_ids():
-        plan = plan_of(workspace, run)
-        if plan is not None:
-            plan = plan.bind(workspace=root, home=os.path.expanduser("~"), run_id=run)
-            known.update((item.key, item) for item in plan.downloads)
-    return known
+    return {item.key: item for plan in _plans(root) for item in plan.downloads}
 
 
 def _from_catalogue(catalogue: str, sha256: str) -> Optional[str]:

@@ -41,16 +41,15 @@ from ..run import answering, conditions
 from ..run.context import Context
 from ..steps import refs
 from ..steps.git import Git
-from ..steps.python import wheels
+from ..steps.python import compiled, wheels
 from . import probe_packages, room_told
 from .query import quiet_context, standing_workspace
 
 WITHIN_S = 75.0
 READING_WITHIN_S = 1800.0
 """With what `pin` may have to read."""
-HASHES_AT_ONCE = 4
+HASHES_AT_ONCE, AT_ONCE = 4, 64
 LOOKUP_S = 30.0
-AT_ONCE = 64
 MEASURE_S = 3.0
 MEASURE_CONNECTIONS = 4
 MEASURE_FROM_BYTES = 8 << 20
@@ -91,7 +90,8 @@ class Survey:
         self._request = request
         self._pin = request.pin
         self._facts = find_facts(context.workspace) if request.is_instance else None
-        self._chosen = conditions.Selection(plan, (), ())
+        told = plan if request.pin else conditions.unconditional(plan)  # without an instance
+        self._chosen = conditions.Selection(told, (), ())
         if self._facts is not None:
             self._chosen = conditions.select(plan, self._facts, self._context)
         self._environment: Optional[EnvironmentTold] = None
@@ -187,6 +187,7 @@ class Survey:
             disks=tuple(room_told.disks_of(chosen.plan, self._context, missing, self._environment, facts)),
             installed=probe_packages.installed(python, self._context, facts) if self._pin and python else {},
             packages=tuple(self._packages(chosen.plan.python, facts)),
+            compiled=compiled.of_instance(chosen.plan, facts, self._access, self._context),
             skipped=chosen.skipped,
             clashes=chosen.clashes,
         )

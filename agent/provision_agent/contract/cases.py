@@ -39,6 +39,10 @@ CASES: Dict[str, Case] = {
     "other_version": Case("use one version of provision for one instance"),
     # -- tokens
     "token_refused": Case("the value of `{token}` is refused: make a new token, or give its account access"),
+    "lock_misfit": Case(
+        "make a lock for this machine with `provision lock --host …`, or take an instance that it is for",
+        "fix_profile",
+    ),
     "token_unset": Case("set `{token}` in your environment, then the same command again"),
     "token_unsendable": Case("correct the value of `{token}` in your environment"),
     "token_undeclared": Case(
@@ -82,6 +86,16 @@ CASES: Dict[str, Case] = {
         "fix_profile",
     ),
     "two_items_one_path": Case("give each of the two a `path` of its own that ends in a file name"),
+    "no_pip": Case(
+        "on the instance: install uv, or a pip into `{path}`; or name another folder under `python.venv`"
+    ),
+    "venv_read_only": Case("leave `python.venv` out, or name a folder that can be written"),
+    "no_wheel": Case(
+        "add the address of a wheel that fits to `wheels`, choose a version of torch that has one, or give `level: optional`"
+    ),
+    "would_compile": Case(
+        "name a prebuilt wheel: `{name: …, wheels: [https://….whl]}` in `packages`; or take an image with nvcc of torch's CUDA"
+    ),
     "two_variants": Case("change their `when` so that on every instance one of them holds at most"),
     "patterns": Case(
         "correct `include` and `exclude`: they are compared with paths such as `unet/model.safetensors`"
@@ -298,7 +312,8 @@ CASES: Dict[str, Case] = {
     "gone_since": Case("`provision up` with the same profile makes again what is missing", "retry"),
     "not_as_made": Case("`provision audit --host {host} --repair` brings it again as it was", "retry"),
     "node_submodule": Case(
-        "if that is a submodule, add `submodules: true` to the repo; else choose another `ref`"
+        "if that is a submodule, add `submodules: true` to the repo; if the node's `install.py` brings it, run that "
+        "under `commands:`; else choose another `ref`"
     ),
     "node_version": Case(
         "the node was made for another version: choose another `ref` for it, or for ComfyUI"

@@ -61,6 +61,7 @@ class FactsFound(Body):
 @dataclass(frozen=True)
 class PreflightPassed(Body):
     bytes_to_fetch: Optional[int] = _field(**_COUNT)
+    unknown_sizes: Optional[int] = _extra(**_COUNT)
     disks: object = _field()
 
 

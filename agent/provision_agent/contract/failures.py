@@ -106,6 +106,11 @@ FAILURES: Dict[str, FailureClass] = {
         "host",
         is_retriable=True,
     ),
+    "offline": FailureClass(
+        "the same command without `--offline` fetches it; or copy it to that path on the instance",
+        "fix_instance",
+        "item",
+    ),
     "tls": FailureClass(
         "check the URL's host name and the instance's clock and CA certificates (`SSL_CERT_FILE`)",
         "fix_instance",

@@ -24,6 +24,7 @@ from .messages import (
     read_answer,
 )
 from .parsing import bounded, parse
+from .plan import Check
 from .steps import LEVELS
 from .version import FORMAT
 
@@ -74,11 +75,15 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment that is there already, and the version of its torch."""
+    """An environment, or an interpreter with packages, that is there already, and the version of its torch."""
 
     path: str = _path()
     python: str = _path("")
     torch: Optional[str] = bounded(None, max_chars=64)
+    is_writable: bool = True
+    """Packages can be added to it."""
+    is_managed: bool = False
+    """The system's own package manager claims it (PEP 668)."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +286,8 @@ class Standing:
     """Version by name of what the plan's environment holds; empty where there is none."""
     packages: Tuple[PackageTold, ...] = ()
     """In the order of the layers; empty where the indexes were not asked."""
+    compiled: Tuple[PackageTold, ...] = ()
+    """Of the compiled packages of all layers, which wheel would be taken."""
     skipped: Tuple[SkippedTold, ...] = ()
     """Of every step, what is not wanted here."""
     clashes: Tuple[ClashTold, ...] = ()
@@ -333,6 +340,10 @@ class CaptureAnswer:
     python: Optional[str] = _path(None)
     packages: Tuple[str, ...] = ()
     service: Optional[Tuple[str, ...]] = None
+    apt: Tuple[str, ...] = bounded((), max_chars=256)
+    """Packages of the system that somebody asked for: a plan, or a person since the container was made."""
+    checks: Tuple[Check, ...] = ()
+    """Of the newest plan that was run here."""
     format: int = FORMAT
 
 

@@ -118,6 +118,8 @@ class StartRequest:
     started_unix: Optional[float] = _seconds(None)
     replace: bool = False
     kill_holders: bool = False
+    offline: Optional[bool] = None
+    """Ask no outside host: it is how this run works, and no part of what is wanted. None: as the run was begun."""
     format: int = FORMAT
 
 

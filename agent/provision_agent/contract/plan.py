@@ -16,7 +16,7 @@ from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequenc
 from .parsing import ParseError, bounded, parse, to_json
 from .plan_files import Upload
 from .plan_json import expand, map_strings, without_defaults
-from .plan_packages import LockedEnvironment, PackageIndex
+from .plan_packages import CompiledPackage, LockedEnvironment, PackageIndex
 from .plan_parts import (
     MAX_CONTENT_CHARS,
     AptPackages,
@@ -112,11 +112,14 @@ class Layer:
     torch: Optional[Torch] = None
     requirements: Optional[str] = None
     when: Optional[When] = None
+    compiled: Tuple[CompiledPackage, ...] = ()
+    """Beside `packages`."""
 
     @property
     def title(self) -> str:
         """What it is called in events."""
-        return "torch" if self.torch is not None else self.requirements or title_of(self.packages)
+        names = self.packages or tuple(package.name for package in self.compiled)
+        return "torch" if self.torch is not None else self.requirements or title_of(names)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Python:
     """The virtual environment. `venv` is ``auto`` or a path; `timeout_s` is per connection, as pip means it.
 
     `versions` (``name==version``) are a lock's: no install may bring another version of these. With `locked` nothing but
-    its wheels is installed.
+    its wheels is installed. `wheels` is a folder in which fetched wheels stay for the next run; else they go with this one.
     """
 
     venv: str = "auto"
@@ -136,12 +139,17 @@ class Python:
     protect: Tuple[str, ...] = ()
     versions: Tuple[str, ...] = ()
     indexes: Tuple[PackageIndex, ...] = ()
+    wheels: Optional[str] = None
     locked: Optional[LockedEnvironment] = None
+
+
+IF_PRESENT = "if_present"
+"""Of `install`: requirements.txt, where the checkout has one."""
 
 
 @dataclass(frozen=True)
 class Repo(Placed):
-    """A git checkout. `ref` is a branch, tag or commit; `install` a requirements file inside it."""
+    """A git checkout. `ref` is a branch, tag or commit; `install` a requirements file inside it, or `IF_PRESENT`."""
 
     url: str
     path: str
@@ -151,6 +159,11 @@ class Repo(Placed):
     install: Optional[str] = None
     level: str = level_field()
     when: Optional[When] = None
+
+    @property
+    def requirements(self) -> Optional[str]:
+        """The file that `install` means, whether it is there or not."""
+        return "requirements.txt" if self.install == IF_PRESENT else self.install
 
 
 @dataclass(frozen=True)
@@ -336,7 +349,7 @@ class Plan:
         for entry in self.apt:
             keys.update(f"apt:{name}" for name in ((entry,) if isinstance(entry, str) else entry.packages))
         for repo in self.repos:
-            keys.update(f"{repo.path}/{name}" for name in (repo.install, "__init__.py"))
+            keys.update(f"{repo.path}/{name}" for name in (repo.requirements, "__init__.py"))
         return _Known(
             frozenset(keys),
             tuple(key.partition("${")[0] for key in keys if "${" in key),

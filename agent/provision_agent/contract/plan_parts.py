@@ -154,6 +154,8 @@ class Limits:
     connections: Optional[int] = count_field()
     rate_bytes_per_s: Optional[int] = bytes_field()
     hosts: Dict[str, HostLimits] = bounded(factory=dict)
+    cache: Optional[str] = None
+    """A site's own cache, asked first for files whose sha256 is known; ``{host}`` and ``{path}`` stand for the source's."""
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
         ),
         hosts=(Host("storage.googleapis.com"),),
         endpoint_variable="STORAGE_EMULATOR_HOST",
-        offers=Offers(login=_OWN, ranges="yes"),
+        offers=Offers(login=_OWN, ranges="yes", listing="a prefix"),
     ),
     "s3": SourceKind(
         forms=(
@@ -184,6 +184,13 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
                 "`s3://BUCKET/KEY`, an object of any S3 store, or `s3://BUCKET/PREFIX/` for all below it",
                 many=r"s3://[^/]+/(.*/)?",
             ),
+        ),
+        offers=Offers(
+            login="keys under `buckets`, which stay on your machine",
+            ranges="yes",
+            hash="sha256, where the store keeps one",
+            listing="a prefix",
+            renewal="signed anew by whoever has the keys, the part is kept",
         ),
     ),
 }

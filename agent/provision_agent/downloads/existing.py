@@ -133,7 +133,8 @@ def verified(
         if sha256 is None or verify.git_sha1_of(final, found.st_size) != wanted.git_sha1:
             return None
         return remember(context, item, final, sha256=sha256, url=wanted.url)
-    if sha256 is None and (wanted.size_bytes is None or (is_same and is_substitute(record, item))):
+    is_unknown = wanted.size_bytes is None and not context.is_offline
+    if sha256 is None and (is_unknown or (is_same and is_substitute(record, item))):
         return None  # nothing is known that it could be held against, or it is known to be something else
     if not _is_intact(final, found.st_size):
         return None
@@ -230,3 +231,9 @@ def short(key: str) -> str:
 def _digest(url: str) -> str:
     """Names the source without giving it away: a URL may hold a token."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def final_path(context: Context, item: Download) -> str:
+    """The path of *item*'s file below the workspace; of one that took its server's name, as it was recorded."""
+    record = record_of(context, item) if item.path.endswith("/") else None
+    return os.path.relpath(record.path, context.workspace) if record else item.path

@@ -44,6 +44,8 @@ class Preflight:
     """What is known before the first large byte."""
 
     bytes_to_fetch: int = 0
+    unknown_sizes: int = 0
+    """Files that come on top, of which nobody tells the size."""
     disks: List[Room] = field(default_factory=list)
     failures: Dict[str, Failure] = field(default_factory=dict)
     """By item: every source says no, or there is no room for it."""
@@ -97,7 +99,9 @@ def _refusal_of_all(fetch: Fetch, context: Context) -> Optional[Failure]:
         size = os.stat(os.path.join(context.workspace, fetch.item.path)).st_size
     except OSError:
         return fetch.selector.worst()
-    is_likely = fetch.item.size_bytes == size or (fetch.item.size_bytes is None and fetch.item.sha256)
+    is_likely = fetch.item.size_bytes == size or (
+        fetch.item.size_bytes is None and (fetch.item.sha256 or context.is_offline)
+    )
     return None if is_likely else fetch.selector.worst()
 
 
@@ -142,7 +146,11 @@ def _ask_source(
         landing.check_head(answer, name, access.secret_values)
         source.answer = answer
         source.reached(answer, context.outages)
-    except Failure as failure:
+    except Failure as error:
+        failure = _sized(error, fetch, context)
+        if source.is_cache:
+            source.failure = failure
+            return False
         if failure.class_ == "rate_limited":
             hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)
         if not failure.retriable:
@@ -154,6 +162,16 @@ def _ask_source(
     finally:
         turn.release()
     return True
+
+
+def _sized(failure: Failure, fetch: Fetch, context: Context) -> Failure:
+    """*failure*; of a file that nobody may be asked for, with the size that it should have."""
+    size = size_of(fetch) or max(0, existing.record_of(context, fetch.item).size)
+    if failure.class_ != "offline" or not size:
+        return failure
+    sized = failure.saying(f"{failure.message} ({size_text(size)})")
+    sized.facts["size_bytes"] = size
+    return sized
 
 
 def _is_recorded(fetch: Fetch, context: Context) -> bool:
@@ -285,6 +303,7 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], ground: _Ground, also_byt
             continue  # what has one URL is fetched once
         place = ground.places[fetch.key]
         disk, missing = place.disk, place.missing_bytes(size_of(fetch) or 0)
+        found.unknown_sizes += size_of(fetch) is None
         if fetch.item.level == "critical":
             disk.bytes += missing
         elif _with_margin(missing) > disk.free_bytes:

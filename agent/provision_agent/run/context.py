@@ -48,6 +48,8 @@ class Context:
     """Which servers cannot be reached now: all steps share their waits."""
     said: Dict[str, object] = field(default_factory=dict, repr=False)
     """Warnings that are given once in a run."""
+    is_offline: bool = False
+    """No outside host is asked for anything: what is on the disk has to do."""
     ask_for: Callable[[str], None] = lambda url: None
     """Ask whoever signs for a new address of a URL, until `give_up` of the same."""
     give_up: Callable[[str], None] = lambda url: None

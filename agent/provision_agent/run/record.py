@@ -36,6 +36,7 @@ class RunRecord:
     run: str = bounded("", max_chars=64)
     labels: Dict[str, str] = bounded(factory=dict, max_entries=256)
     kill_holders: bool = False
+    offline: bool = False
     format: int = FORMAT
 
     @property

@@ -16,8 +16,9 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..contract.buckets import SignedSource
 from ..contract.failures import Failure
+from ..contract.findings import Facts
 from ..contract.messages import read_message
-from ..contract.parsing import to_json
+from ..contract.parsing import parse, to_json
 from ..contract.plan import Download, Plan
 from ..contract.redaction import public_url
 from ..contract.steps import STEP_NAMES, STEPS
@@ -29,16 +30,15 @@ from ..host import facts
 from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
-from ..steps.python import disk_estimate
+from ..steps.python import disk_estimate, from_lock
 from ..steps.uploads import Uploads
 from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
 from .context import Context
-from .deadline import RunClock
 from .journal import Journal
 from .keeper import Orphanage, close_run
 from .late_sources import LateSources
 from .outages import Outages
-from .record import Handed, read_plan, read_record
+from .record import Handed, RunRecord, read_plan, read_record
 from .service_runner import Services
 from .stages import Stages, settle
 from .state import StateFile
@@ -68,7 +68,7 @@ def run_main(argv: List[str]) -> int:
         pid=os.getpid(),
     )
     plan = unbound.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id=run_id)
-    run = Run(plan, workspace, run_id, journal, record.clock, handed, kill_holders=record.kill_holders)
+    run = Run(plan, workspace, run_id, journal, record, handed)
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: run.end_early("cancelled"))
     if not try_lock(int(argv[3])):
@@ -91,15 +91,13 @@ class Run:
         workspace: Workspace,
         run_id: str,
         journal: Journal,
-        clock: RunClock,
+        record: RunRecord,
         handed: Handed,
-        *,
-        kill_holders: bool = False,
     ) -> None:
         self._plan = plan
         self._workspace = workspace
         self._journal = journal
-        self._clock = clock
+        self._clock = clock = record.clock
         self._early_verdict: Optional[str] = None
         self._ending = threading.RLock()
         """Held by whoever ends the run early; a signal may come while this very thread does that."""
@@ -125,7 +123,8 @@ class Run:
             rules=plan.secrets,
             offered=frozenset(handed.offered),
             outages=Outages(plan.limits.patience_s),
-            kill_holders=kill_holders,
+            kill_holders=record.kill_holders,
+            is_offline=record.offline,
             ask_for=late.want,
             give_up=late.give_up,
         )
@@ -234,6 +233,8 @@ class Run:
 
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
+        if not self._fits_lock():
+            return False
         wanted = self._plan.chosen("downloads", self._plan.downloads)
         files, unlisted, found = self._ask_sources(wanted)
         for item, failure in unlisted:
@@ -251,7 +252,10 @@ class Run:
             self._journal.event("preflight_failed", **names, level="critical", **failure.as_fields())
         if not hopeless:
             self._journal.event(
-                "preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=to_json(found.disks)
+                "preflight_passed",
+                bytes_to_fetch=found.bytes_to_fetch,
+                unknown_sizes=found.unknown_sizes,
+                disks=to_json(found.disks),
             )
         if found.too_big is None and not (hopeless and self._plan.strict):
             return not self._is_over()
@@ -260,14 +264,26 @@ class Run:
             self._tally.fail(step, key, "critical", failure, is_reported=True)
         return False
 
+    def _fits_lock(self) -> bool:
+        """False, and said, when the packages that the plan is locked to are none for this instance."""
+        python = self._plan.python
+        if python is None or "python" not in self._plan.steps:
+            return True
+        failure = from_lock.misfit(python, self._context, parse(Facts, self._facts, "facts"))
+        if failure is not None:
+            names = {"item": "packages", "key": "packages"}
+            self._journal.event("preflight_failed", **names, level="critical", **failure.as_fields())
+            self._tally.fail("python", "packages", "critical", failure, is_reported=True)
+        return failure is None
+
     def _ask_sources(
         self, wanted: Sequence[Download]
     ) -> "Tuple[List[Download], List[Tuple[Download, Failure]], Preflight]":
         """The files of *wanted*, what could not be listed, and the preflight; asked again with secrets that come late."""
         also_bytes = self._environment_bytes()
         for is_again in (False, True):
-            sources = Sources(rules=self._plan.secrets, secrets=self._secrets)
-            files, unlisted = repositories.expand(wanted, sources, self._context)
+            sources = Sources(self._plan.secrets, self._secrets, is_offline=self._context.is_offline)
+            files, unlisted = repositories.expand(wanted, sources, self._context, remembers=True)
             self._downloads = Downloads(
                 files, limits=self._plan.limits, context=self._context, sources=sources
             )

@@ -43,11 +43,13 @@ class Stages:
         self._is_over = is_over
         self._clones = ThreadPoolExecutor(CLONES_AT_ONCE, thread_name_prefix="clone")
         self._installs = ThreadPoolExecutor(1, thread_name_prefix="install")
+        self._facts: Mapping[str, object] = {}
         self._checkouts: Checkouts = []
         self._environment: "Optional[Future[None]]" = None
 
     def until_usable(self, facts: Mapping[str, object]) -> bool:
         """Begin everything, and wait for all that is critical up to its checks; False when the run is over first."""
+        self._facts = facts
         if self._plan.chosen("downloads", self._plan.downloads):
             self._tally.start("downloads")
             self._downloads.start()
@@ -86,6 +88,8 @@ class Stages:
         for repo, checkout in self._checkouts:
             if self._is_early(repo) == ("critical" in levels) and self._await(checkout):
                 self._items.install_requirements(repo)
+        if is_last and not self._is_over():
+            self._items.install_compiled(levels, self._facts)
         self._items.environment_is_settled()
         if not self._is_over():
             self._items.check_nodes()

@@ -184,6 +184,7 @@ def _create(order: StartRequest, plan: Plan, workspace: Workspace, run_id: str) 
         run=run_id,
         labels=order.labels,
         kill_holders=order.kill_holders,
+        offline=bool(order.offline),
     )
     write_plan(workspace, run_id, plan)
     write_record(workspace, record)
@@ -197,7 +198,8 @@ def _create(order: StartRequest, plan: Plan, workspace: Workspace, run_id: str) 
 
 
 def _keep_wish(order: StartRequest, workspace: Workspace, run_id: str) -> None:
-    write_record(workspace, replace(read_record(workspace, run_id), kill_holders=order.kill_holders))
+    record = replace(read_record(workspace, run_id), kill_holders=order.kill_holders)
+    write_record(workspace, record if order.offline is None else replace(record, offline=order.offline))
 
 
 def _launch(

@@ -16,7 +16,7 @@ from typing import Callable, Dict, List, Mapping, Optional, Set, Tuple
 
 from ..contract.events import EVENTS
 from ..contract.failures import Failure
-from ..contract.plan import Check, Download, Plan, Python, Repo, Service
+from ..contract.plan import Check, Plan, Python, Repo, Service
 from ..contract.plan_parts import Item
 from ..contract.steps import STEPS
 from ..downloads import Line, existing
@@ -25,12 +25,11 @@ from ..services import judge, restarting
 from ..services.changes import Changes
 from ..steps import apt, nodes, orphans, repos
 from ..steps.progress import Progress
-from ..steps.python import packages, venv, wheel_store
+from ..steps.python import compiled, for_run, later, packages, venv
 from ..steps.python.imports import Ladder, Look
 from ..steps.python.last_look import LastLook
 from ..steps.python.locked_install import LockedInstalls
 from ..steps.python.venv import Venv
-from ..steps.python.wheel_store import WheelStore
 from .context import Context
 from .tally import Tally
 
@@ -51,7 +50,8 @@ class Items:
         self._tally = tally
         self._changes = changes
         self._is_over = is_over
-        self._venv: Optional[Venv] = None
+        self.venv: Optional[Venv] = None
+        """The environment, once it is there."""
         self._by_lock: Optional[LockedInstalls] = None
         self._ladder: Optional[Ladder] = None
         self.last_look: Optional[LastLook] = None
@@ -72,11 +72,7 @@ class Items:
 
     def share(self, line: Line) -> None:
         """Have wheels come by *line*, as the models of the run do."""
-        python = self._plan.python
-        if python is not None and "python" in self._plan.steps:
-            folder = os.path.join(self._context.workspace, wheel_store.FOLDER)
-            store = WheelStore(self._context, folder, limits=self._plan.limits, line=line)
-            self._by_lock = LockedInstalls(store, self._context)
+        self._by_lock = for_run.of_run(self._plan, self._context, line, self.checked_out)
 
     def close(self) -> None:
         """Nothing is installed any more."""
@@ -88,11 +84,6 @@ class Items:
     def wheel_bytes(self) -> int:
         """What came over the network for packages."""
         return 0 if self._by_lock is None else self._by_lock.store.bytes_downloaded
-
-    @property
-    def venv(self) -> Optional[Venv]:
-        """The environment, once it is there."""
-        return self._venv
 
     def environment(self, found: Mapping[str, object], checkouts: Checkouts) -> None:
         """System packages, then the virtual environment and its layers.
@@ -113,16 +104,16 @@ class Items:
 
         def build() -> None:
             assert python is not None
-            self._venv = venv.prepare(python, self._context, dict(found))
+            self.venv = venv.prepare(python, self._context, dict(found))
             self._await_requirements(python, checkouts)
             with self._installs:
-                self._ladder = Ladder(python, self._venv, self._context, found)
-                self.last_look = LastLook(python, self._venv, self._context, found)
+                self._ladder = Ladder(python, self.venv, self._context, found)
+                self.last_look = LastLook(python, self.venv, self._context, found)
                 if not self._plan.repair and self.last_look.skips_layers():
                     return
                 packages.install(
                     python,
-                    self._venv,
+                    self.venv,
                     self._context,
                     dict(found),
                     reads_bytes=self._plan.repair,
@@ -155,12 +146,12 @@ class Items:
         """What the repository says that it needs, into the environment; a node must import after that."""
         if "python" not in self._plan.steps:
             return
-        if repo.install is None or self._install(repo, repo.install):
+        if not nodes.has_requirements(repo, self._context) or self._install(repo, str(repo.requirements)):
             self._unchecked.append(repo)
         self._prepared.add(self._folder(repo))
 
     def _install(self, repo: Repo, requirements: str) -> bool:
-        python, made = self._plan.python, self._venv
+        python, made = self._plan.python, self.venv
         item = f"{repo.path}/{requirements}"
 
         def install() -> None:
@@ -186,6 +177,13 @@ class Items:
 
         return self.attempt("repos", item, repo.level, "package", install)
 
+    def install_compiled(self, levels: Tuple[str, ...], found: Mapping[str, object]) -> None:
+        """The compiled packages of *levels*, which nothing that is usable waits for."""
+        if self.venv is not None and compiled.of_plan(self._plan, levels):
+            about = (self._plan, levels, self.venv, self._context, found)
+            later.install(*about, self.attempt, by_lock=self._by_lock, known=self.last_look)
+            self._tally.finish("python")
+
     def environment_is_settled(self) -> None:
         """Nothing is installed for the moment: remember what was looked at in full."""
         if self.last_look is not None and not self._is_over():
@@ -193,7 +191,7 @@ class Items:
 
     def check_nodes(self) -> None:
         """Import the nodes whose ComfyUI has got what it needs, or is not a repository of this plan."""
-        made = self._venv
+        made = self.venv
         if made is None:
             return
         awaited = {self._folder(repo) for repo in self._plan.repos} - self._prepared
@@ -228,7 +226,7 @@ class Items:
 
     def _try_by_itself(self, found: List[Repo]) -> None:
         """Import nodes of which a service of the plan has said that it did not load them, or nothing."""
-        made, quiet = self._venv, replace(self._context, report=lambda event, **fields: None)
+        made, quiet = self.venv, replace(self._context, report=lambda event, **fields: None)
         for repo in found if made is not None and not self._is_over() else ():
             assert made is not None
             item, service = f"{repo.path}/__init__.py", self.judge_of(repo)
@@ -252,7 +250,7 @@ class Items:
             self._check_node(repo, made, imports[repo.path])
 
     def _check_node(self, repo: Repo, made: Venv, answer: answers.Node) -> None:
-        """Where a service of the plan will load a node, that decides, and its import is the early warning."""
+        """Where a service of the plan will load a node, that decides, and its import only warns."""
         item = f"{repo.path}/__init__.py"
         service = self.judge_of(repo)
 
@@ -338,7 +336,7 @@ class Items:
         if isinstance(item, Check) and item.imports and self._ladder is not None:
             self._import_modules(item, do, context)
         else:
-            do(item, context, self._venv)
+            do(item, context, self.venv)
 
     def _import_modules(self, check: Check, do: Look, context: Context) -> None:
         """Import the modules of *check*, unless that was done and nothing has changed since."""
@@ -364,12 +362,8 @@ class Items:
 
     def critical_models(self) -> List[str]:
         """The files of the critical downloads: a ComfyUI must offer those in its own folder."""
-        return [self._path_of(item) for item in self._plan.downloads if item.level == "critical"]
-
-    def _path_of(self, item: Download) -> str:
-        """The path of a file; of one that took its server's name, as it was recorded."""
-        record = existing.record_of(self._context, item) if item.path.endswith("/") else None
-        return os.path.relpath(record.path, self._context.workspace) if record else item.path
+        wanted = (item for item in self._plan.downloads if item.level == "critical")
+        return [existing.final_path(self._context, item) for item in wanted]
 
     def attempt(
         self,

@@ -9,9 +9,11 @@ import shutil
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
+from ..contract.failures import disk_failure
 from ..contract.parsing import ParseError, bounded, parse, read_object
 from ..contract.plan import Service
 from ..host import detach
+from ..host.folders import make_private
 from ..run.context import Context
 from .log import MAX_BYTES, last_lines
 
@@ -101,8 +103,12 @@ class ServiceFiles:
         self.status_path = os.path.join(folder, f"{safe}{_STATUS}")
 
     def make_folder(self) -> None:
-        """Before anything is written."""
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        """Before anything is written. Raises Failure where it cannot be made, is a link, or another user's."""
+        try:
+            make_private(os.path.dirname(self._folder))
+            make_private(self._folder)
+        except OSError as error:
+            raise disk_failure(error, self._folder) from None
 
     def status(self) -> Status:
         """What its supervisor last wrote; empty when there never was one."""

@@ -28,6 +28,8 @@ TOGETHER_S = 1200.0
 SINGLY_S = 600.0
 ONCE = retry.Schedule(attempts=1)
 
+HISTORY = "/var/log/apt/history.log"
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?([=/].*)?")
 _LOCKED = re.compile(
     r"could not get lock|unable to acquire the dpkg frontend lock|unable to lock", re.IGNORECASE
 )
@@ -65,13 +67,20 @@ def install(packages: Sequence[str], context: Context) -> None:
             context.report("package_skipped", item=f"apt:{name}", level=LEVEL, reason="verified")
     if not missing:
         return
-    prefix = _prefix()
+    prefix = [] if context.is_offline else _prefix()
     for name in missing:
         context.report("package_started", item=f"apt:{name}", level=LEVEL)
     started = time.monotonic()
     with Progress(context, ITEM, LEVEL) as progress:
-        apt = _Apt(prefix, context, progress)
-        failed = apt.have(missing)
+        if context.is_offline:
+            failed = {
+                name: Failure(
+                    "offline", f"the package `{name}` is not installed, and `--offline` asks no archive"
+                )
+                for name in missing
+            }
+        else:
+            failed = _Apt(prefix, context, progress).have(missing)
     for name in missing:
         if name in failed:
             context.report("package_failed", item=f"apt:{name}", level=LEVEL, **failed[name].as_fields())
@@ -203,7 +212,7 @@ def preflight(packages: Sequence[str], context: Context) -> None:
     Raises:
         Failure: there is no apt, or no right to use it; the step is named.
     """
-    if not all(_is_installed(name, context) for name in packages):
+    if not (context.is_offline or all(_is_installed(name, context) for name in packages)):
         _prefix()
 
 
@@ -251,3 +260,36 @@ def _failure(argv: List[str], status: int, lines: List[str]) -> Failure:
         about={"command": " ".join(argv)},
         tail=lines[-process.TAIL_LINES :],
     )
+
+
+def asked_for(history: str, *, since_unix: float) -> List[str]:
+    """The packages that people, or their scripts, asked apt for, by name.
+
+    Args:
+        history: Of apt, as it writes it (``Start-Date: …`` and ``Commandline: apt-get install …``).
+        since_unix: What is older is left out.
+    """
+    found: List[str] = []
+    began = 0.0
+    for line in history.splitlines():
+        key, _, value = line.partition(": ")
+        if key == "Start-Date":
+            try:
+                began = time.mktime(time.strptime(" ".join(value.split()), "%Y-%m-%d %H:%M:%S"))
+            except ValueError:
+                began = 0.0
+        elif key == "Commandline" and began >= since_unix:
+            found += _named(value.split())
+    return sorted(set(found))
+
+
+def _named(words: Sequence[str]) -> List[str]:
+    """The packages in the *words* of a command of apt; none unless it installs."""
+    if (
+        not words
+        or os.path.basename(words[0]) not in ("apt", "apt-get", "aptitude")
+        or "install" not in words
+    ):
+        return []
+    names = (word for word in words[words.index("install") + 1 :] if not word.startswith("-"))
+    return [word.partition("=")[0].partition("/")[0] for word in names if _PACKAGE.fullmatch(word)]

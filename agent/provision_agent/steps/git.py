@@ -12,7 +12,8 @@ from ..contract.failures import Failure
 from ..host import process
 from ..run.context import Context
 from . import orphans
-from .git_login import login_for
+from .git_login import ASKING, login_for
+from .repo_sources import place_of
 
 LOW_SPEED_BYTES_PER_S = 1000
 LOW_SPEED_S = 30
@@ -111,6 +112,10 @@ class Git:
     def _run(
         self, arguments: Tuple[str, ...], timeout_s: float, protocols: str = PROTOCOLS
     ) -> Tuple[int, List[str]]:
+        if self._context.is_offline and _asks_others(arguments):
+            raise Failure(
+                "offline", f"`git {arguments[0]}` would have to ask for it, and `--offline` asks nobody"
+            )
         lines: List[str] = []
 
         def keep(line: str) -> None:
@@ -128,6 +133,12 @@ class Git:
                 keep_fds=login.descriptors,
             )
         return done.status, lines
+
+
+def _asks_others(arguments: Tuple[str, ...]) -> bool:
+    """Does this command of git go to another machine? What it asks stands behind ``--``."""
+    asked = arguments[arguments.index("--") + 1 :][:1] if "--" in arguments else ()
+    return arguments[0] == "submodule" or (arguments[0] in ASKING and any(map(place_of, asked)))
 
 
 def _environment(protocols: str) -> Dict[str, str]:

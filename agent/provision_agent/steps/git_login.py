@@ -14,7 +14,7 @@ from ..run.context import Context
 
 USER = "x-access-token"
 """GitHub wants this name beside a token; the others take any."""
-_ASKED = ("clone", "fetch", "ls-remote", "submodule")
+ASKING = ("clone", "fetch", "ls-remote", "submodule")
 """Commands that ask somebody else."""
 _MOST_BYTES = 32 << 10
 """Less than a pipe holds: nobody waits while it is filled."""
@@ -35,7 +35,7 @@ def login_for(command: str, context: Context) -> Iterator[Login]:
     options: List[str] = []
     descriptors: List[int] = []
     try:
-        for rule in context.rules if command in _ASKED else ():
+        for rule in context.rules if command in ASKING else ():
             record = _record(rule, context)
             if record is None:
                 continue

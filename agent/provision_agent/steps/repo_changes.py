@@ -10,11 +10,13 @@ import os
 import re
 import shlex
 import shutil
-from typing import Iterator, List
+from contextlib import suppress
+from typing import Iterator, List, NamedTuple
 
 from ..contract.failures import Failure
 from ..contract.plan import Repo
 from ..run.context import Context
+from . import remove_tree
 from .git import Git
 
 SET_ASIDE = "refs/provision/set-aside"
@@ -36,6 +38,30 @@ def is_at(commit: str, git: Git) -> bool:
     except Failure:
         return False
     return f"# branch.oid {commit}" in lines and all(line.startswith("# branch.") for line in lines)
+
+
+class Before(NamedTuple):
+    """What was at the path of a repository before anything was done to it."""
+
+    folder: bool
+    repository: bool
+
+
+def what_is_there(folder: str) -> Before:
+    """What is at *folder* now."""
+    return Before(os.path.lexists(folder), os.path.lexists(os.path.join(folder, ".git")))
+
+
+def leave_as_before(folder: str, before: Before, context: Context) -> None:
+    """After a clone that failed: take away the repository that it began, and its folder where nothing else is in it."""
+    if before.repository:
+        return
+    left = remove_tree.remove(os.path.join(folder, ".git"), context)
+    if left is not None:
+        context.report("warning", message=left)
+    if not before.folder:
+        with suppress(OSError):  # other files came meanwhile: downloads, say
+            os.rmdir(folder)
 
 
 def changed_files(repo: Repo, git: Git) -> List[str]:

@@ -51,11 +51,11 @@ def checkout(repo: Repo, context: Context, *, sets_aside: bool = False) -> str:
         Failure: no source has it, or the folder's own files are in the way (`conflict`); the last source's reason.
     """
     path = os.path.join(context.workspace, repo.path)
+    before = repo_changes.what_is_there(path)
     with Progress(context, repo.path, repo.level, kind="repo") as progress:
         work = _Checkout(repo, path, context, progress, sets_aside=sets_aside)
         work.remember_links_of_earlier_releases()
-        kept = work.reason_to_keep()
-        if kept is not None:
+        if (kept := work.reason_to_keep()) is not None:
             context.report("repo_skipped", item=repo.path, level=repo.level, reason=kept, commit=work.head())
             return work.head()
         context.report("repo_started", item=repo.path, level=repo.level, url=public_url(repo.url))
@@ -63,12 +63,13 @@ def checkout(repo: Repo, context: Context, *, sets_aside: bool = False) -> str:
         try:
             is_new = work.from_any_source()
         except Failure as failure:
-            if not (failure.retriable and work.is_as_recorded()):
+            may_stay = failure.retriable or failure.class_ == "offline"
+            if not (may_stay and work.is_as_recorded()):
+                if not work.head():
+                    repo_changes.leave_as_before(path, before, context)
                 raise
-            message = (
-                f"{repo.path}: no source can be asked for news ({failure.message}); {work.head()[:12]} stays"
-            )
-            context.report("warning", message=message)
+            why = f"no source can be asked for news ({failure.message})"
+            context.report("warning", message=f"{repo.path}: {why}; {work.head()[:12]} stays")
             is_new = False
     commit = work.head()
     if is_new:
@@ -256,9 +257,7 @@ class _Checkout:
         return bool(came) and all(_BROUGHT.match(how) for how in came)
 
     def _needs_submodules(self) -> bool:
-        if not self._repo.submodules:
-            return False
-        lines = self._git.run("submodule", "status", "--recursive")
+        lines = self._git.run("submodule", "status", "--recursive") if self._repo.submodules else []
         return any(line[:1] in "-+U" for line in lines)
 
     def _begin(self, url: str) -> None:

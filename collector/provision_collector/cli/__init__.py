@@ -33,6 +33,7 @@ SECTIONS = {
         "up": "push the agent, run a profile on an instance, mirror its logs to the end",
         "attach": "follow a run that is already going",
         "status": "one run or all runs known here; --host asks the instance itself",
+        "explain": "where the time of a run went, or the story of one item; --html draws it",
         "logs": "print a local mirror; -f follows it",
         "stop": "stop a run; partial downloads stay for the next one",
         "ssh": "a shell on a run's instance, by the system's ssh with the same key and host keys",

@@ -63,10 +63,14 @@ def command(
     default_secrets: bool,
     as_json: bool,
 ) -> None:
-    """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?"""
+    """Is PROFILE (a built-in name or a file) valid? With --online: does every source have what it promises?
+
+    A lock beside it that does not fit it any more is a warning.
+    """
     import asyncio
     from dataclasses import asdict
 
+    from ..planning.lock import lock_problems
     from ..planning.prepare import prepare
     from ..planning.sources import exit_code, rows_of
     from ..planning.token_owner import token_owners
@@ -82,11 +86,10 @@ def command(
         )
     except ProfileError as error:
         if as_json:
-            problems = [as_fields(problem) for problem in error.problems]
-            say_json({"valid": False, "profile": wanted, "problems": problems})
-            LAST_WORD.is_said = True
+            _say_problems(wanted, error)
         raise
     facts = counts(prepared.profile, prepared.plan, prepared.listings)
+    locked = None if workflows else lock_problems(wanted, prepared.plan)
     code = 0
     rows: list[Row] = []
     owners: list[TokenOwner] = []
@@ -96,7 +99,9 @@ def command(
         code = exit_code(rows)
         owners = asyncio.run(token_owners(prepared.plan.secrets, prepared.secrets))
     if as_json:
-        more = {"unresolved": list(prepared.unresolved)} if workflows else {}
+        more: dict[str, object] = {"unresolved": list(prepared.unresolved)} if workflows else {}
+        if locked is not None:
+            more["lock"] = {"path": str(locked[0]), "fits": not locked[1], "problems": locked[1]}
         tokens = [asdict(owner) for owner in owners]
         asked = {"sources": [row.to_json() for row in rows], "tokens": tokens} if online else {}
         say_json({"valid": True, **facts, **more, **asked})
@@ -104,9 +109,16 @@ def command(
         say(sentence(facts))
         _print_sources(rows)
         _print_tokens(owners)
+        print_warnings(locked[1] if locked is not None else ())
         for open_ in prepared.unresolved:
             tell(f"open: {open_}")
     sys.exit(code)
+
+
+def _say_problems(wanted: str, error: ProfileError) -> None:
+    problems = [as_fields(problem) for problem in error.problems]
+    say_json({"valid": False, "profile": wanted, "problems": problems})
+    LAST_WORD.is_said = True
 
 
 def one_profile(command: str, name: str | None, profile: str | None) -> str:
@@ -189,10 +201,12 @@ def sentence(facts: Counts) -> str:
     """*facts* on one line for people."""
     from ..profile.units import as_text
 
-    unknown = f", {facts['unknown_sizes']} of unknown size" if facts["unknown_sizes"] else ""
+    known = f"{as_text(facts['bytes'])} known" if facts["bytes"] or not facts["unknown_sizes"] else ""
+    unknown = f"{facts['unknown_sizes']} of unknown size" if facts["unknown_sizes"] else ""
+    sizes = ", ".join(filter(None, (known, unknown)))
     return (
-        f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} "
-        f"({as_text(facts['bytes'])} known{unknown}), {_uploads(facts)}{_some(facts['repos'], 'repo')}, "
+        f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} ({sizes}), "
+        f"{_uploads(facts)}{_some(facts['repos'], 'repo')}, "
         f"{_some(facts['checks'], 'check')}, {_some(facts['services'], 'service')}; "
         f"{_some(facts['critical'], 'critical item')}"
     )

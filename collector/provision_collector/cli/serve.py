@@ -39,6 +39,7 @@ class Options(TypedDict):
     allow_host: tuple[str, ...]
     cors_origin: tuple[str, ...]
     keep: int
+    per_source_host: int | None
 
 
 @click.command("serve")
@@ -89,6 +90,12 @@ class Options(TypedDict):
 )
 @click.option(
     "--cors-origin", multiple=True, metavar="ORIGIN", help="A web page's origin that may ask; repeatable."
+)
+@click.option(
+    "--per-source-host",
+    type=click.IntRange(1),
+    metavar="N",
+    help="So many runs fetch from one host (huggingface.co, say) at once; the next begin as those are done.",
 )
 @click.option(
     "--keep", type=click.IntRange(1), default=1000, show_default=True, help="Finished runs to remember."
@@ -169,6 +176,7 @@ def _rules(options: Options) -> Rules:
             *(Hook.parse("finished", text) for text in options["on_finished"]),
         ),
         keep=options["keep"],
+        per_source_host=options["per_source_host"],
     )
 
 

@@ -32,6 +32,7 @@ class UpOptions(RunOptions):
 
     run_id: str | None
     kill_holders: bool
+    offline: bool
 
 
 Begin = Callable[[], Awaitable["Run"]]
@@ -57,6 +58,11 @@ Begin = Callable[[], Awaitable["Run"]]
     "--kill-holders",
     is_flag=True,
     help="End the processes on the instance that keep a broken environment from being deleted.",
+)
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Ask no outside host: work with what is on the instance, and list what is missing.",
 )
 @click.option(
     "--forward", is_flag=True, help="Bring the services' ports to this machine once usable, until Ctrl-C."

@@ -241,6 +241,14 @@ def _gap(event: Object, progress: Progress) -> Line:
     return Line("gap", text(event, "file"), f"{lost} cannot be recovered; the verdict stays", "warn")
 
 
+def _to_fetch(event: Object) -> str:
+    known, unknown = number(event, "bytes_to_fetch"), int(number(event, "unknown_sizes"))
+    of_unknown = f"{units.counted(unknown, 'file')} of unknown size"
+    return " and ".join(
+        [*([units.size(known)] if known or not unknown else []), *([of_unknown] if unknown else [])]
+    )
+
+
 _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "run_accepted": lambda event, progress: Line("run accepted", text(event, "run"), f"on {progress.host}"),
     "connecting": _connecting,
@@ -255,7 +263,7 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "run_started": _run_started,
     "facts_found": _facts_found,
     "preflight_passed": lambda event, progress: Line(
-        "preflight passed", "", f"{units.size(number(event, 'bytes_to_fetch'))} to fetch", "good"
+        "preflight passed", "", f"{_to_fetch(event)} to fetch", "good"
     ),
     "step_started": _step_started,
     "step_finished": _step_finished,

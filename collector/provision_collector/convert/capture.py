@@ -8,6 +8,8 @@ from itertools import pairwise
 
 from provision_agent.contract.findings import CaptureAnswer, CapturedModel, CapturedRepo
 from provision_agent.contract.messages import CaptureRequest
+from provision_agent.contract.parsing import to_json
+from provision_agent.contract.plan import Check
 from provision_agent.contract.source_kinds import SOURCE_KINDS
 
 from ..errors import UsageError
@@ -65,12 +67,32 @@ def from_capture(found: CaptureAnswer, name: str) -> Converted:
         _add_repo(repo, made, has_packages=bool(found.packages))
     for path in found.loose:
         made.unresolve(f"`{path}` is no git checkout: copy it yourself, or add its repository under `repos:`")
-    add_packages(found.packages, made)
+    has_torch = any(each.lower().startswith("torch==") for each in found.packages)
+    add_packages(found.packages, made, has_torch_layer=has_torch)
     _add_torch(found.packages, made)
+    for package in found.apt:
+        made.add("apt", package)
     for model in found.models:
         _add_model(model, made)
     _add_service(found.service or (), found.comfyui or "ComfyUI", made)
+    services = {str(each["name"]) for each in made.listed("services")}
+    for check in found.checks:
+        if check.service is None or check.service in services:
+            made.add("checks", _check(check))
     return made
+
+
+def _check(check: Check) -> Item:
+    """A check of a plan as an item of a profile; what is as it is without a word is left out."""
+    told: Item = {
+        name: value
+        for name, value in to_json(check).items()
+        if value not in (None, [], {}) and name not in ("min_size_bytes", "when")
+    }
+    if check.min_size_bytes:
+        told["min_size"] = check.min_size_bytes
+    unsaid = {"level": "required", "min_count": 1}
+    return {name: value for name, value in told.items() if unsaid.get(name) != value}
 
 
 def _add_repo(repo: CapturedRepo, made: Converted, *, has_packages: bool) -> None:

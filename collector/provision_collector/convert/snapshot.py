@@ -17,8 +17,12 @@ MOST_BYTES = 32 << 20
 _PIN = re.compile(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?==[\w.!-]+")
 _TOOLS = re.compile(r"(pip|setuptools|wheel|uv)==", re.I)
 _OF_THE_CARD = re.compile(
-    r"(torch|torchvision|torchaudio|triton|xformers|nvidia-.*|pytorch-triton.*)(\[.*)?==", re.I
+    r"(torch|torchvision|torchaudio|triton|xformers|pytorch-triton[\w.-]*"
+    r"|nvidia-[\w.-]+-cu\d+|nvidia-(cublas|cudnn|cuda|cufft|cufile|curand|cusolver|cusparse|nccl|nvjitlink|nvshmem|nvtx)[\w.-]*"
+    r"|cuda-(toolkit|bindings|pathfinder))(\[.*)?==",
+    re.I,
 )
+"""torch, and what it brings of CUDA. Other packages of NVIDIA's, such as `nvidia-ml-py`, are like anybody's."""
 _LISTS = ("file_custom_nodes", "custom_nodes", "models")
 _MAPPINGS = ("git_custom_nodes", "cnr_custom_nodes", "pips")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -164,22 +168,40 @@ def _add_model(model: Mapping[str, object], made: Converted) -> None:
     made.add_download(item)
 
 
-def add_packages(lines: Iterable[str], made: Converted) -> None:
-    """Add the exact versions in *lines* as one layer; what the card decides, or what has none, is named."""
-    pinned = []
+def add_packages(lines: Iterable[str], made: Converted, *, has_torch_layer: bool = False) -> None:
+    """Add the exact versions in *lines* as one layer; what the card decides, or what has none, is named, each in one line.
+
+    Args:
+        has_torch_layer: The profile has one already: what that brings is not open.
+    """
+    pinned, of_the_card, without = [], [], []
     for line in lines:
         if _OF_THE_CARD.match(line):
-            made.unresolve(f"`{line}` depends on driver and card: the profile's `torch:` layer chooses it")
+            if not has_torch_layer or line.lower().startswith("xformers"):
+                of_the_card.append(line)
         elif _TOOLS.match(line):
             continue  # every environment has its own
         elif _PIN.fullmatch(line):
             pinned.append(line)
         elif not line.startswith("#"):
-            made.unresolve(
-                f"the package `{line}` has no exact version that an index knows: add it to `python.layers` by hand"
-            )
+            without.append(line)
+    if of_the_card:
+        depend = "depends" if len(of_the_card) == 1 else "depend"
+        chosen = (
+            "a wheel for the new card is yours to choose" if has_torch_layer else "the `torch:` layer chooses"
+        )
+        made.unresolve(f"{_listed(of_the_card)} {depend} on driver and card: {chosen}")
+    if without:
+        have = "has" if len(without) == 1 else "have"
+        made.unresolve(
+            f"{_listed(without)} {have} no exact version that an index knows: add to `python.layers` by hand"
+        )
     if pinned:
         made.part("python")["layers"] = [pinned]
+
+
+def _listed(lines: list[str]) -> str:
+    return ", ".join(f"`{line}`" for line in lines)
 
 
 def _name_odd_shapes(data: Mapping[str, object], made: Converted) -> None:

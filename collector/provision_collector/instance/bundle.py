@@ -6,6 +6,7 @@ import hashlib
 import io
 import py_compile
 import struct
+import threading
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import provision_agent
 
+_building = threading.Lock()
 _MAIN = b"import sys\nfrom provision_agent.__main__ import main\nsys.exit(main())\n"
 
 
@@ -26,9 +28,14 @@ class Bundle:
     sha256: str
 
 
-@cache
 def build_bundle() -> Bundle:
-    """Pack the installed agent. Each module has been compiled, so that a broken one never leaves this machine."""
+    """Pack the installed agent, once. Each module has been compiled, so that a broken one never leaves this machine."""
+    with _building:  # many runs begin at once: one of them builds, in a thread that holds the interpreter
+        return _build()
+
+
+@cache
+def _build() -> Bundle:
     root = Path(provision_agent.__file__).parent
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:

@@ -164,9 +164,8 @@ def estimate_of(
     files = tuple(_file(plan, number, surveyed) for number in range(len(plan.downloads))) if wanted else ()
     conditional = tuple(conditional_items(plan, surveyed))
     coming = [file for file in files if file.state in ("fetch", "partial")]
-    critical = [file for file in coming if file.level == "critical"]
     packages = packages_of(plan, surveyed)
-    fetch_bytes, critical_bytes = _known_sum(coming), _known_sum(critical)
+    fetch_bytes, critical_bytes = _known_sum(coming), _known_sum(coming, "critical")
     is_least = any(file.size_bytes is None for file in coming) or packages.is_least
     disks = _disks(surveyed, plan, fetch_bytes, packages, is_least=is_least)
     measured = surveyed.rate_bytes_per_s if surveyed else None
@@ -216,7 +215,8 @@ def _sum(parts: Sequence[int | None]) -> int | None:
     return sum(known) if known or not parts else None
 
 
-def _known_sum(files: Sequence[File]) -> int | None:
+def _known_sum(files: Sequence[File], *levels: str) -> int | None:
+    files = [file for file in files if not levels or file.level in levels]
     return _sum([None if file.size_bytes is None else file.missing_bytes for file in files])
 
 

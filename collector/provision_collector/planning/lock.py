@@ -219,6 +219,18 @@ def apply_lock(plan: Plan, lock: Lock, *, where: Path) -> Plan:
     )
 
 
+def lock_problems(profile: str, plan: Plan) -> tuple[Path, list[str]] | None:
+    """The lock of *profile*, and why `up --locked` would refuse it for *plan*; None where there is no lock."""
+    path = lock_path(profile)
+    if not path.exists():
+        return None
+    try:
+        apply_lock(plan, read_lock(path), where=path)
+    except ProfileError as error:
+        return path, list(error.problems)
+    return path, []
+
+
 def _locked_python(python: Python, lock: Lock) -> Python:
     wheels = None if lock.environment is None else lock.environment.in_plan()
     return replace(python, versions=lock.packages, locked=wheels)

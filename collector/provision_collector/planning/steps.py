@@ -18,7 +18,10 @@ AT_ONCE = ("apt", "python", "repos", "uploads", "downloads")
 
 @dataclass(frozen=True)
 class Conditional:
-    """Something beside the downloads that only some instances get. `state`: depends | skipped | conflict."""
+    """Something beside the downloads that only some instances get.
+
+    `state`: depends | skipped | conflict; of a compiled package wheel (there is one) | none.
+    """
 
     step: str
     item: str
@@ -80,6 +83,9 @@ def conditional_items(plan: Plan, surveyed: Survey | None) -> Iterable[Condition
         for clash in surveyed.standing.clashes:
             if clash.step != "downloads":
                 yield Conditional(clash.step, clash.item, clash.level, "conflict", clash.message)
+        for row in surveyed.standing.compiled:
+            state = "none" if row.chosen is None else "wheel"
+            yield Conditional("python", row.item, row.level, state, row.why)
         return
     given: list[tuple[str, str, str, When | None]] = []
     for entry in plan.apt:
@@ -93,6 +99,10 @@ def conditional_items(plan: Plan, surveyed: Survey | None) -> Iterable[Condition
     for step, item, level, when in given:
         if when is not None and step in plan.steps:
             yield Conditional(step, item, level, "depends", f"only when {when.text()}")
+    for layer in plan.python.layers if plan.python is not None and "python" in plan.steps else ():
+        for package in layer.compiled:
+            message = "a wheel for the instance's Python, torch, CUDA and card, if there is one"
+            yield Conditional("python", package.name, package.level, "depends", message)
 
 
 def items_of(plan: Plan, step: str) -> tuple[object, ...]:

@@ -112,13 +112,21 @@ def _laid_over(below: AnyPart, above: AnyPart) -> AnyPart:
 def _in_plan(part: Part, kind: type[T]) -> T:
     """*part* as the plan's *kind*; what it does not say gets the plan's own default."""
     types = _types_of(kind)
-    return kind(
-        **{
-            name: _value(value, types[name])
-            for field in fields_of(type(part))
-            if (name := field.plan_name or "") in types and (value := getattr(part, field.name)) is not None
-        }
-    )
+    given: dict[str, object] = {
+        name: value
+        for field in fields_of(type(part))
+        if (name := field.plan_name or "") in types and (value := getattr(part, field.name)) is not None
+    }
+    for name, value in tuple(given.items()):
+        if isinstance(value, tuple) and (apart := {_place_of(each, name) for each in value} - {name}):
+            for place in (name, *apart):
+                given[place] = tuple(each for each in value if _place_of(each, name) == place)
+    return kind(**{name: _value(value, types[name]) for name, value in given.items()})
+
+
+def _place_of(entry: object, name: str) -> str:
+    """The list of the plan that an *entry* of the list *name* goes to."""
+    return (entry.of_plan or name) if isinstance(entry, Part) else name
 
 
 def _types_of(kind: type[object]) -> Mapping[str, Annotation]:

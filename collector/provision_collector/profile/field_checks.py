@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from provision_agent.contract.plan_packages import WHEEL_PLACEHOLDERS
 from provision_agent.contract.plan_parts import Bound, Compared
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -199,9 +200,33 @@ def index_pattern(value: str) -> str:
     return value
 
 
+def cache_pattern(value: str) -> str:
+    """A web address in which ``{host}`` and ``{path}`` stand for those of a source."""
+    if not {"{host}", "{path}"} <= set(re.findall(r"\{[^{}]*\}", value)):
+        raise ValueError(
+            "a cache is named with both `{host}` and `{path}`, such as `http://10.0.0.2:8080/{host}/{path}`"
+        )
+    urls.web_url(value.replace("{host}", "h").replace("{path}", "p"))
+    return value
+
+
 def wheel_place(value: str) -> str:
     """A web address or a folder."""
     return urls.web_url(value) if "://" in value else paths.any_path(value)
+
+
+def wheel_template(value: str) -> str:
+    """The address of a wheel, in which `WHEEL_PLACEHOLDERS` may stand."""
+    unknown = [name for name in re.findall(r"\{([^{}]*)\}", value) if name not in WHEEL_PLACEHOLDERS]
+    if unknown:
+        known = ", ".join(f"{{{name}}}" for name in WHEEL_PLACEHOLDERS)
+        raise ValueError(f"`{{{unknown[0]}}}` is none of the placeholders of a wheel: {known}")
+    address, _, fragment = value.partition("#")
+    if not address.startswith(("https://", "http://", "file:///")) or not address.endswith(".whl"):
+        raise ValueError(f"`{value}` is no address of a wheel: it begins with `https://` and ends in `.whl`")
+    if fragment and not re.fullmatch(r"sha256=[0-9a-fA-F]{64}", fragment):
+        raise ValueError(f"`#{fragment}` is not `#sha256=` and 64 hexadecimal digits")
+    return value
 
 
 def ref(value: str) -> str:

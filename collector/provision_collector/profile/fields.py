@@ -214,10 +214,23 @@ IndexPattern = Annotated[
     string(checks.index_pattern, pattern="^https?://"),
     Kind("http or https URL, perhaps with `{accelerator}`", "https://mirror.example.org/whl/{accelerator}"),
 ]
+CachePattern = Annotated[
+    str,
+    string(checks.cache_pattern, pattern="^https?://.*"),
+    Kind("http or https URL with `{host}` and `{path}`", "http://10.0.0.2:8080/{host}/{path}"),
+]
 WheelPlace = Annotated[
     str,
     string(checks.wheel_place, minLength=1),
     Kind("http or https URL, or a folder under the workspace or absolute", "https://example.org/wheels/"),
+]
+WheelTemplate = Annotated[
+    str,
+    string(checks.wheel_template, pattern=r"^(https?|file)://.*\.whl(#.*)?$"),
+    Kind(
+        "address of a wheel, with placeholders",
+        '"https://example.org/sage-{python}-{torch}-{cuda}-sm{capability}.whl"',
+    ),
 ]
 RepoUrl = Annotated[
     str,
@@ -274,6 +287,11 @@ VenvPath = Annotated[
     str,
     string(paths.venv_path),
     Kind("path under the workspace, absolute, or `~/…`; or `auto`", "/venv/main"),
+]
+KeptPath = Annotated[
+    str,
+    string(paths.venv_path),
+    Kind("path under the workspace, absolute, or `~/…`", "/volume/wheels"),
 ]
 Workspace = Annotated[
     str,

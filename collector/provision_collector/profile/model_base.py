@@ -29,6 +29,8 @@ class Part(BaseModel):
     """Exactly one of these keys is given."""
     only_with: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Keys that mean something only beside one of others."""
+    of_plan: ClassVar[str] = ""
+    """The list of the plan that such entries of a list go to, where that is one of their own."""
     when_empty: ClassVar[str] = ""
     """What to write, if an empty mapping is a mistake."""
 

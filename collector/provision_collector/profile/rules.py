@@ -114,7 +114,7 @@ def _layer(layer: Node) -> Iterator[Problem]:
     listed = layer.section("packages") if isinstance(layer.value, dict) else layer.items()
     entries = [entry for entry in listed if isinstance(entry.value, str)]
     is_option = [str(entry.value).startswith("-") for entry in entries]
-    if is_option and all(is_option):
+    if is_option and all(is_option) and len(entries) == len(listed):
         yield Problem(layer.mark, "a layer of options alone installs nothing: name a package after them")
     elif is_option != sorted(is_option, reverse=True):
         late = entries[is_option.index(True, is_option.index(False))]

@@ -145,7 +145,7 @@ class Dispatch:
     async def ask_hosts(self) -> None:
         """Find out from here which default secrets the hosts of the order's plan want."""
         plan = self.order.plan
-        if plan is not None and not self.order.resume:
+        if plan is not None and not self.order.resume and not self.order.offline:
             self._asked_for |= await refused_without(plan, self._held())
 
     async def give_what_is_needed(self, names: Collection[str]) -> None:
@@ -258,6 +258,7 @@ class Dispatch:
             started_unix=self._accepted_unix,
             replace=self.order.replace,
             kill_holders=self.order.kill_holders,
+            offline=self.order.offline,
         )
         answer, place = await self._call("start", request, read_start, plan)
         if place is None:

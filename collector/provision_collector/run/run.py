@@ -196,6 +196,7 @@ class Run:
             verdict: What the outcome says then, if the run has no verdict yet.
             exit_code: Its exit code.
         """
+        await asyncio.sleep(0)  # a course that has not begun would end without its outcome
         if not self._task.done() and self._local.outcome is None:  # else it is at its last words already
             self._leaving = (verdict, exit_code)
             self._task.cancel()

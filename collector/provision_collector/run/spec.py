@@ -80,6 +80,8 @@ class Order:
     labels: Mapping[str, str] = field(default_factory=dict)
     replace: bool = False
     kill_holders: bool = False
+    offline: bool | None = None
+    """Nobody outside is asked for anything, from here or there; None: as the run was begun."""
     workspace: str | None = None
     logs_dir: Path = Path("logs")
     profile: str = ""

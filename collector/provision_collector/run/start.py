@@ -36,6 +36,7 @@ async def start(
     only: Sequence[str] = (),
     replace: bool = False,
     kill_holders: bool = False,
+    offline: bool = False,
     default_secrets: bool = True,
     buckets: Buckets | None = None,
     sign: Sign | None = None,
@@ -45,8 +46,7 @@ async def start(
     """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
 
     Args:
-        instance: The machine and how to reach it.
-        profile: What it must have; a `Plan` is taken as it is (then the options that change a plan do nothing).
+        instance: The machine. profile: What it must have; a `Plan` is taken as it is (options that change one do nothing).
         run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out. secrets: Values by name; None takes those that
             the profile names from this process's environment.
         labels: Come back in events and in the outcome. logs_dir: Where the mirrors go.
@@ -54,12 +54,11 @@ async def start(
         replace: Stop another plan's run first. kill_holders: End processes there that hold a broken environment.
         default_secrets: Do the built-in rules stand? sign: Signs addresses in buckets. on_end: As of `Run`.
         buckets, uploads: Where those of a `Plan` are; else as the profile says.
+        offline: Ask no outside host: what is on the instance's disk has to do, and what is missing is told.
 
-    Returns:
-        The `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
+    Returns: the `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
 
-    Raises:
-        ProfileError: the profile is wrong. UsageError: the order cannot mean anything.
+    Raises: `ProfileError`: the profile is wrong. `UsageError`: the order cannot mean anything.
     """
     await asyncio.to_thread(_refuse_finished, run_id)
     shape = partial(
@@ -73,11 +72,12 @@ async def start(
         labels=dict(labels or {}),
         replace=replace,
         kill_holders=kill_holders,
+        offline=offline,
         logs_dir=Path(logs_dir),
         profile=plan.name,
         environment=dict(os.environ) if secrets is None else {},
         buckets=buckets or own,
-        sign=sign,
+        sign=None if offline else sign,
         uploads=_local_files(profile, plan) if uploads is None else uploads,
     )
     return Run(instance, order, on_end=on_end)

@@ -36,7 +36,10 @@ __all__ = ["Answer", "Sources", "range_header", "sane_size", "size_of", "validat
 class Sources:
     """Every source that a run may ask, with the secrets that it may show to them. Safe to use from any thread."""
 
-    def __init__(self, rules: Sequence[SecretRule], secrets: Mapping[str, str]) -> None:
+    def __init__(
+        self, rules: Sequence[SecretRule], secrets: Mapping[str, str], *, is_offline: bool = False
+    ) -> None:
+        self._is_offline = is_offline
         self.idle: Optional[IdleConnections] = None
         """Where open connections wait for the next request; set by who closes them at the end, else none are kept."""
         self._rules = list(rules)
@@ -77,6 +80,7 @@ class Sources:
             Failure: `gated`, `unauthorized`, `not_found`, `not_a_model`, `rate_limited` (with `wait_s`), `unreachable`,
                 `stalled` (no answer *within_s*), `tls` or `upstream_down`.
         """
+        self._refuse_offline(url)
         address = addresses.address_of(url)
         kind = addresses.kind_for(url)
         at_hand = kind.at_hand(url, address)
@@ -122,8 +126,9 @@ class Sources:
             The answer with its body still to be read, and what it says.
 
         Raises:
-            Failure: as `ask`.
+            Failure: as `ask`; `offline`, when nobody may be asked.
         """
+        self._refuse_offline(url)
         chosen = self._choice(url, deadline)
         address = chosen.url if chosen else addresses.address_of(url)
         began = time.monotonic()
@@ -160,6 +165,10 @@ class Sources:
             chosen=chosen,
         )
         return response, answer
+
+    def _refuse_offline(self, url: str) -> None:
+        if self._is_offline and not url.startswith("file:"):
+            raise Failure("offline", "it is not on this disk, and `--offline` asks nobody for it")
 
     def _choice(self, url: str, deadline: float) -> Optional[Chosen]:
         """What a moving *url* stands for: the same throughout a run. Raises as `WebServer.choose`."""

@@ -16,7 +16,7 @@ from ...contract.plan import Download
 from ...contract.source_kinds import means_many_files
 from ...run.context import Context
 from ..source_selector import Source
-from . import addresses, hub_cache
+from . import addresses, hub_cache, last_listing
 from .documents import SMALL_BYTES
 from .listing import ListedFile, Listing
 from .lookup import Sources
@@ -30,9 +30,13 @@ RETRY_CAP_S = 10.0
 
 
 def expand(
-    items: Sequence[Download], access: Sources, context: Context
+    items: Sequence[Download], access: Sources, context: Context, *, remembers: bool = False
 ) -> "Tuple[List[Download], List[Tuple[Download, Failure]]]":
-    """*items* with every repository replaced by its files, and the repositories that could not be listed."""
+    """*items* with every repository replaced by its files, and the repositories that could not be listed.
+
+    Args:
+        remembers: Keep what was listed, for a run that may ask nobody: that one takes it for what there is.
+    """
     files: List[Download] = []
     unlisted: List[Tuple[Download, Failure]] = []
     for item in items:
@@ -40,8 +44,15 @@ def expand(
         if listing is None:
             files.append(item)
             continue
+        known = last_listing.recalled(item, context) if context.is_offline else None
+        if known is not None:
+            files += known
+            continue
         try:
-            files += _patiently(item, listing, access, context)
+            found = _patiently(item, listing, access, context)
+            if remembers:
+                last_listing.keep(item, found, context)
+            files += found
         except Failure as failure:
             unlisted.append((item, failure))
     return files, unlisted

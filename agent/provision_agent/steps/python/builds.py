@@ -70,9 +70,9 @@ def candidates(torch: Torch, facts: Facts) -> List[Candidate]:
     versions: Sequence[Optional[str]] = torch.versions or (None,)
     if torch.accelerator != "auto":
         return [Candidate(version, torch.accelerator, "the profile says so") for version in versions]
-    cards = sorted({_numbers(gpu.compute_capability or "") for gpu in facts.gpus})
-    if not cards:
+    if not facts.gpus:
         return [Candidate(version, "cpu", "this instance has no GPU") for version in versions]
+    cards = sorted({_numbers(gpu.compute_capability or "") for gpu in facts.gpus} - {()})
     return _for_cards(versions, cards, _numbers(facts.cuda) if facts.cuda else None)
 
 
@@ -126,6 +126,8 @@ def _card_problem(build: Build, cards: Sequence[Numbers], driver: Optional[Numbe
 
 def _why(build: Build, cards: Sequence[Numbers], driver: Optional[Numbers]) -> str:
     known = f"runs CUDA up to {_text(driver)}" if driver else "does not say what CUDA it runs"
+    if not cards:
+        return f"the driver {known}, and does not say what the card is"
     return f"the driver {known}, the card is {', '.join(map(_sm, cards))}, and {build.tag} has code for it"
 
 

@@ -6,6 +6,7 @@ that is surely needed: an estimate must not refuse an instance that would have d
 
 from __future__ import annotations
 
+import os
 from typing import Mapping, Optional
 
 from ...contract.findings import Environment, Facts
@@ -13,6 +14,7 @@ from ...contract.parsing import parse
 from ...contract.plan import Layer, Python
 from ...run.context import Context
 from ...run.interpreters import path_meant
+from . import from_lock
 
 VENV_BYTES = 50 << 20
 LAYER_BYTES = 100 << 20
@@ -31,6 +33,8 @@ def bytes_needed(python: Python, context: Context, found: Mapping[str, object]) 
     path = path_meant(python, context, facts)
     if not path.startswith(context.workspace.rstrip("/") + "/"):
         return 0
+    if python.locked is not None and not os.path.exists(path):
+        return VENV_BYTES + from_lock.room_needed(python.locked)
     present = next((venv for venv in facts.venvs if venv.path == path), None)
     layers = [_layer_bytes(layer, facts) for layer in python.layers if not _is_there(layer, present)]
     return (VENV_BYTES if present is None else 0) + sum(layers)

@@ -129,6 +129,12 @@ def of_profile(
     return told
 
 
+def logins_of(wanted: Sequence[PackageIndex], secrets: Mapping[str, str]) -> Dict[str, str]:
+    """What the indexes of the plan are to be shown, as `logins`. Raises Failure, as `of_profile`."""
+    shown = [(index.url, _login(index, secrets)) for index in wanted]
+    return logins({"no-index": "1", "find-links": " ".join(_with_login(url, login) for url, login in shown)})
+
+
 def _login(index: PackageIndex, secrets: Mapping[str, str]) -> Sequence[str]:
     if index.basic is None:
         return ()

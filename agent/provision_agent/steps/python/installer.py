@@ -14,13 +14,14 @@ from typing import Dict, List, Mapping, Optional, Sequence, Set
 from ...contract import retry
 from ...contract.failures import Failure
 from ...contract.plan import Python
-from ...host import answers, probe, process
+from ...host import environments, process
 from ...host.probe import normalised
 from ...run.context import Context
 from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
-from . import indexes, pip_errors, resolver
+from . import from_lock, indexes, pip_errors, requirements, resolver
+from .inventory import QUICK_S, Inventory
 from .locked_install import LockedInstalls, Surroundings
 from .venv import Venv
 
@@ -29,17 +30,27 @@ SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
 PLACE = "package indexes"
 """They are waited for once in a run, not for each requirements file anew."""
 INSTALL_S = 3600.0
-QUICK_S = 120.0
-BYTES_S = 900.0
 UV_S = 60.0
 OLDEST_PIP = 21
 """Older ones do not know the platform tags of today's wheels (manylinux_2_28)."""
 
+_NOWHERE = "http://127.0.0.1:9"
+_NOBODY = {
+    "UV_OFFLINE": "1",
+    "PIP_NO_INDEX": "1",
+    "PIP_RETRIES": "0",
+    **dict.fromkeys(
+        ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), _NOWHERE
+    ),
+    "no_proxy": "",
+    "NO_PROXY": "",
+}
+"""What keeps pip, uv, git and builds that they start from asking anybody."""
 _ASTRAY = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
 """They would bring another interpreter's packages into this environment, or install beside it."""
 
 
-class Installer:
+class Installer(Inventory):
     """Installs into one environment. Not for two threads at once.
 
     Args:
@@ -49,71 +60,34 @@ class Installer:
     def __init__(
         self, python: Python, venv: Venv, context: Context, *, by_lock: Optional[LockedInstalls] = None
     ) -> None:
-        self.venv = venv
+        super().__init__(venv, context)
         self._by_lock = by_lock
         self._python = python
-        self._context = context
         self._cache = os.path.join(context.workspace, ".provision", "cache")
         self._tools = os.path.join(context.workspace, ".provision", "tools")
         self._uv = self._find_uv()
-        self.locked = dict(line.split("==", 1) for line in python.versions)
-        """Versions by name that a lock asks for: no install may bring another."""
+        self.locked = from_lock.pins(python)
+        """By name what a lock asks for: no install may bring anything else of it."""
         self.unwanted = frozenset(normalised(name) for name in python.remove)
         """What the plan takes out before the first layer, whoever brought it."""
         self.kept_out: Set[str] = set()
         """Distributions, by normalised name, that no install may bring."""
-        self._versions: Optional[Dict[str, str]] = None
-        self._folders: Sequence[str] = ()
-        self._python_version: Optional[str] = None
-        self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
+        self.standing: Sequence[str] = ()
+        """Plain requirements that hold already; what else is installed must go with them."""
+        self.stays: Sequence[str] = ()
+        """Names of what keeps the version that it has."""
         self._temporary = os.path.join(self._cache, "tmp")
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+
+    @property
+    def is_locked(self) -> bool:
+        """Nothing but the wheels of a lock is installed."""
+        return self._python.locked is not None
 
     @property
     def landing(self) -> str:
         """Where downloads and builds land meanwhile: its size tells that something moves."""
         return os.path.join(self._cache, "uv") if self._uv else self._temporary
-
-    def installed(self) -> Dict[str, str]:
-        """Version of every installed distribution by its normalised name."""
-        if self._versions is None:
-            told = probe.ask(
-                self.venv.python,
-                answers.Installed,
-                timeout_s=self._context.bounded(QUICK_S),
-                cancelled=self._context.cancelled,
-            )
-            self._versions = told.versions
-        return self._versions
-
-    def site_packages(self) -> Sequence[str]:
-        """The folders into which is installed."""
-        if not self._folders:
-            told = probe.ask(
-                self.venv.python,
-                answers.Interpreter,
-                timeout_s=self._context.bounded(QUICK_S),
-                cancelled=self._context.cancelled,
-            )
-            self._folders = told.site_packages
-        return self._folders
-
-    def harmed(self, *, reads_bytes: bool = False) -> Dict[str, answers.Harm]:
-        """What of all that is installed is not as its install left it, by the records of the packages themselves.
-
-        Args:
-            reads_bytes: Compare hashes, too; else that the files are there, their sizes and their modes.
-        """
-        if reads_bytes not in self._harmed:
-            told = probe.ask(
-                self.venv.python,
-                answers.Damage,
-                *(["--bytes"] if reads_bytes else []),
-                timeout_s=self._context.bounded(BYTES_S if reads_bytes else QUICK_S),
-                cancelled=self._context.cancelled,
-            )
-            self._harmed[reads_bytes] = told.harmed
-        return self._harmed[reads_bytes]
 
     def install(
         self,
@@ -136,14 +110,25 @@ class Installer:
         Raises:
             Failure: `network`, `not_found`, `conflict`, `disk_full`, `unauthorized`, …; else `command`.
         """
+        if self._python.locked is not None:
+            store = self._by_lock.store if self._by_lock is not None else None
+            from_lock.install(
+                self._python.locked, arguments, self, store, self._context, progress, item=item, level=level
+            )
+            return
         constraints = {**self.locked, **constraints}
-        if (
-            self._by_lock is not None
-            and self._uv
-            and self._install_locked(self._by_lock, arguments, progress, constraints, item=item, level=level)
+        if not self._context.is_offline and self._install_locked(
+            arguments, progress, constraints, item=item, level=level
         ):
             return
         options = [*self._constraint_options(constraints), *arguments]
+        if self._context.is_offline:
+            self._install_offline(options, progress, item=item)
+        else:
+            self.install_as_told(options, progress, item=item, level=level)
+
+    def install_as_told(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
+        """As `install`, without any constraint and any lock."""
         try:
             self._install(options, progress, item=item, level=level)
         except Failure as failure:
@@ -157,9 +142,18 @@ class Installer:
                 self._uv = uv
                 raise
 
+    def _install_offline(self, options: Sequence[str], progress: Progress, *, item: str) -> None:
+        """Install what is in the installer's cache, or there already. Raises Failure `offline`."""
+        try:
+            self._run(self._argv("install", options), progress, INSTALL_S)
+        except Failure as failure:
+            if failure.meaning.is_of_instance or self._context.is_over():
+                raise
+            message = f"{item}: packages are missing, and `--offline` asks no index: {failure.message}"
+            raise Failure("offline", message, tail=failure.facts.get("tail", [])) from None
+
     def _install_locked(
         self,
-        by_lock: LockedInstalls,
         arguments: Sequence[str],
         progress: Progress,
         constraints: Mapping[str, str],
@@ -167,9 +161,10 @@ class Installer:
         item: str,
         level: str,
     ) -> bool:
-        """Install *arguments* from a lock; False when something is left for the installer to do, or to say."""
-        order = resolver.order_of(arguments)
-        if order is None or not order.lines:
+        """Install *arguments* from a lock; False when something is left to the installer."""
+        by_lock = self._by_lock if self._uv else None
+        order = resolver.order_of(arguments) or resolver.Order(())
+        if by_lock is None or not order.lines:
             return False
         try:
             return by_lock.install(
@@ -180,7 +175,8 @@ class Installer:
                 level=level,
             )
         except Failure as failure:
-            if self._context.is_over() or failure.meaning.is_of_instance:
+            is_against_standing = bool(self.standing) and failure.class_ == "conflict"
+            if self._context.is_over() or failure.meaning.is_of_instance or is_against_standing:
                 raise
             if failure.class_ not in ("conflict", "not_found"):  # else the installer says it in a moment
                 progress.say(f"{item}: as ever, without a lock: {failure.message}")
@@ -191,22 +187,32 @@ class Installer:
         return Surroundings(
             uv=self._uv,
             python=self.venv.python,
-            version=self._version(),
+            version=self.python_version(),
             settings=self._settings(),
+            logins=self.logins(),
             environment=self._environment(),
             installed=dict(self.installed()),
             constraints=self._constraint_lines(constraints),
+            standing=self.standing,
         )
 
-    def _version(self) -> str:
-        """Of the environment's python."""
-        if self._python_version is None:
-            limit = self._context.bounded(QUICK_S)
-            told = probe.ask(
-                self.venv.python, answers.Interpreter, timeout_s=limit, cancelled=self._context.cancelled
-            )
-            self._python_version = told.version
-        return self._python_version
+    def trial(
+        self, lines: Sequence[str], progress: Progress, *, constraints: Mapping[str, str]
+    ) -> Optional[Failure]:
+        """Why the plain requirements *lines* cannot be had beside what stands. Raises Failure when nobody can say."""
+        constraints = {**self.locked, **constraints}
+        try:
+            if self._by_lock is not None and self._uv:
+                if lines or self.standing:
+                    self._by_lock.resolve(resolver.Order(tuple(lines)), self.surroundings(constraints))
+            elif lines:
+                options = ["--dry-run", *self._constraint_options(constraints)]
+                self._run(self._argv("install", [*options, *lines]), progress, INSTALL_S)
+        except Failure as failure:
+            if failure.class_ not in ("conflict", "not_found"):
+                raise
+            return failure
+        return None
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
@@ -239,6 +245,8 @@ class Installer:
         """
         shutil.rmtree(self._temporary, ignore_errors=True)
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+        if self._context.is_offline:
+            return
         if self._python.installer != "pip" and not self._uv:
             self._get_uv(progress)
         version = self.installed().get("pip", "")
@@ -284,6 +292,11 @@ class Installer:
         may = failure.class_ == "command" or is_of_form or pip_errors.is_of_the_way(failure)
         return may and "pip" in self.installed()
 
+    def logins(self) -> Dict[str, str]:
+        """What each origin of an index is to be shown, as `indexes.logins` says it. Raises Failure, where a secret is not set."""
+        own = indexes.logins_of(self._python.indexes, self._context.secrets)
+        return {**indexes.logins(self._settings()), **own}
+
     def _settings(self) -> Dict[str, str]:
         """What the user told pip about indexes."""
         return indexes.configured(self.venv.path)
@@ -296,11 +309,6 @@ class Installer:
         """
         options = [] if self._uv else ["--yes"]
         self._run(self._argv("uninstall", [*options, *names]), progress, QUICK_S)
-
-    def forget_versions(self) -> None:
-        """Something else changed the environment: look again."""
-        self._versions = None
-        self._harmed = {}
 
     def _argv(self, action: str, arguments: Sequence[str]) -> List[str]:
         if self._uv:
@@ -322,7 +330,8 @@ class Installer:
 
     def _constraint_lines(self, constraints: Mapping[str, str]) -> List[str]:
         held = [f"{name}=={version}" for name, version in sorted(constraints.items())]
-        return held + [f"{name}<0" for name in sorted(self.kept_out)]
+        out = [f"{name}<0" for name in sorted(self.kept_out)]
+        return held + out + requirements.as_constraints(self.standing)
 
     def _run(
         self,
@@ -375,6 +384,10 @@ class Installer:
             self._python.indexes, self._context.secrets, environment, is_for_uv=bool(self._uv)
         )
         environment.update(own)
+        if environments.is_managed(self.venv.path):  # it was named, or taken because its torch runs here
+            environment.update(PIP_BREAK_SYSTEM_PACKAGES="1", UV_BREAK_SYSTEM_PACKAGES="1")
         for name in _ASTRAY:
             environment.pop(name, None)
+        if self._context.is_offline:
+            environment.update(_NOBODY)
         return environment

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Mapping, Sequence, Set, Tuple
+import time
+from dataclasses import dataclass, field, replace
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...contract.pylock import Lock, LockedFile, LockedPackage
-from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import indexes, interrupted, resolver
+from . import interrupted, resolver
+from .ahead import Ahead
 from .resolver import Order, Resolver
 from .tags import Target
 from .wheel_store import WheelStore
 
 _UNREACHED = ("proxy", "client-cert", "keyring-provider", "cert")
 """Settings of pip that say how an index is reached, which the engine does not know."""
+BATCH_BYTES = 64 << 20
+"""When so much is here, it is put in place while the rest still comes."""
 Run = Callable[[List[str], Mapping[str, str]], None]
 """Runs a command of the installer in an environment of variables. Raises Failure."""
 
@@ -38,8 +41,10 @@ class Surroundings:
     environment: Mapping[str, str]
     installed: Mapping[str, str]
     constraints: Sequence[str]
-    harmed: Set[str] = field(default_factory=set)
-    """Names of what is there and not whole."""
+    standing: Sequence[str] = ()
+    """Plain requirements that hold already: what is brought must go with them."""
+    logins: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What each origin of an index is shown, as `indexes.logins` says."""
 
 
 class LockedInstalls:
@@ -54,6 +59,10 @@ class LockedInstalls:
         self.store = store
         self.ahead: Dict[str, str] = {}
         """Versions by name that were resolved for all that is wanted: each install prefers them."""
+        self.look_ahead: Optional[Ahead] = None
+        """Resolves all that the plan wants together; None: each install by itself."""
+        self.standing: List[str] = []
+        """Plain requirements of the nodes that are installed."""
         self._context = context
         self._resolvers: Dict[Tuple[str, str], Resolver] = {}
 
@@ -63,11 +72,10 @@ class LockedInstalls:
 
     def resolve(self, order: Order, around: Surroundings) -> Lock:
         """What *order* brings. Raises Failure, as `Resolver.resolve`."""
-        whole = {name: version for name, version in around.installed.items() if name not in around.harmed}
         return self.resolver(around.uv, around.python).resolve(
-            order,
+            replace(order, lines=(*around.standing, *order.lines)),
             constraints=around.constraints,
-            installed=whole,
+            installed=around.installed,
             preferred=self.ahead,
             environment=around.environment,
         )
@@ -75,9 +83,7 @@ class LockedInstalls:
     def missing(self, lock: Lock, order: Order, around: Surroundings) -> List[LockedPackage]:
         """What of *lock* is to be installed."""
         of = self.resolver(around.uv, around.python)
-        wanted = resolver.needed(
-            lock, around.installed, is_forced=order.is_forced, again=sorted(around.harmed)
-        )
+        wanted = resolver.needed(lock, around.installed, is_forced=order.is_forced)
         return [package for package in wanted if not of.is_offer(package)]
 
     def begin(
@@ -86,7 +92,7 @@ class LockedInstalls:
         """Begin to fetch the wheels of *packages*, and say which they are."""
         wheels = list(self._wheels(packages, around).values())
         if not any(name in around.settings for name in _UNREACHED):
-            self.store.begin(wheels, level=level, logins=indexes.logins(around.settings))
+            self.store.begin(wheels, level=level, logins=around.logins)
         return wheels
 
     def install(
@@ -102,24 +108,50 @@ class LockedInstalls:
         Raises:
             Failure: it cannot be resolved, or cannot be put in place from the disk.
         """
+        if self.look_ahead is not None:
+            self.look_ahead.before(self, order, around)
         lock = self.resolve(order, around)
         packages = self.missing(lock, order, around)
         by_name = self._wheels(packages, around)
         wheels = self.begin(packages, around, level=level)
+        if self.look_ahead is not None:
+            self.look_ahead.after(self, order, around, lock)
         if packages:
             progress.say(_told(packages, wheels))
-        fetched = self.store.wait(wheels, progress)
-        for name, failure in fetched.failures.items():
-            progress.say(f"{name} cannot be fetched ({failure.message}): the installer fetches it")
-        here = [
-            each
-            for each in packages
-            if each.name in by_name and by_name[each.name].file_name in fetched.paths
-        ]
-        if here:
-            self._put(here, by_name, fetched.paths, order, around, run)
-            self.store.installed([by_name[each.name] for each in here])
-        return order.is_all and len(here) == len(packages) and all(each.is_of_index for each in lock.packages)
+        done = self._place(packages, by_name, order, around, progress, run)
+        return order.is_all and done == len(packages) and all(each.is_of_index for each in lock.packages)
+
+    def _place(
+        self,
+        packages: Sequence[LockedPackage],
+        by_name: Mapping[str, LockedFile],
+        order: Order,
+        around: Surroundings,
+        progress: Progress,
+        run: Run,
+    ) -> int:
+        """Install what is here while the rest still comes; how many of *packages* were."""
+        began_at, count = time.monotonic(), 0
+        left = [package for package in packages if package.name in by_name]
+        while left:
+            wheels = [by_name[package.name] for package in left]
+            fetched = self.store.wait(wheels, progress, batch_bytes=BATCH_BYTES)
+            for name, failure in fetched.failures.items():
+                progress.say(f"{name} cannot be fetched ({failure.message}): the installer fetches it")
+            here = [package for package in left if by_name[package.name].file_name in fetched.paths]
+            left = [
+                package
+                for package in left
+                if package not in here and by_name[package.name].file_name not in fetched.failures
+            ]
+            if not left:
+                took_s = time.monotonic() - began_at
+                progress.say(f"{count + len(here)} of {len(packages)} wheels are here after {took_s:.1f} s")
+            if here:
+                self._put(here, by_name, fetched.paths, order, around, run)
+                self.store.installed([by_name[each.name] for each in here])
+                count += len(here)
+        return count
 
     def _put(
         self,
@@ -137,7 +169,6 @@ class LockedInstalls:
         for package in packages:
             name = wheels[package.name].file_name
             os.symlink(paths[name], os.path.join(links, name))
-        again = order.is_forced or any(normalised(each.name) in around.harmed for each in packages)
         argv = [
             around.uv,
             "pip",
@@ -148,7 +179,7 @@ class LockedInstalls:
             "--no-index",
             "--no-deps",
         ]
-        argv += ["--find-links", links, *(["--reinstall"] if again else [])]
+        argv += ["--find-links", links, *(["--reinstall"] if order.is_forced else [])]
         argv += ["--no-cache"] if order.is_uncached else []
         argv += [] if "UV_LINK_MODE" in around.environment else ["--link-mode", _link_mode(around)]
         names = [package.name for package in packages]

@@ -20,12 +20,13 @@ from ...contract.failures import Failure
 from ...contract.findings import Facts
 from ...contract.parsing import parse
 from ...contract.plan import Layer, Python
+from ...contract.plan_packages import CompiledPackage
 from ...contract.steps import VERIFIED
 from ...host.answers import Harm
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import flavours, layer_record, repair, requirements, torch
+from . import compiled, compiled_install, fitting, flavours, layer_record, repair, requirements, torch
 from . import venv as environments
 from .guard import Guard
 from .installer import Installer
@@ -68,11 +69,49 @@ def install(
             repair.remove_interrupted(tools, context)
             repair.mend(tools, context, facts, progress, watched=watched, later=later)
             _remove_unwanted(python, tools, progress)
+        here = compiled_install.Surroundings(tools, context, facts, by_lock.store if by_lock else None)
         for layer in python.layers:
-            step = _step_of(
-                layer, tools, context, facts
-            )  # now, not before: it may read a file that was just made
-            _run(step, tools, guard, context, level=LEVEL, reports_failure=True, reads_bytes=reads_bytes)
+            if _is_step(layer):
+                step = _step_of(layer, here)  # now, not before: it may read a file that was just made
+                _run(step, tools, guard, context, level=LEVEL, reports_failure=True, reads_bytes=reads_bytes)
+            for package in layer.compiled:
+                if package.level == LEVEL:
+                    step = _compiled_step(package, here)
+                    _run(
+                        step,
+                        tools,
+                        guard,
+                        context,
+                        level=LEVEL,
+                        reports_failure=True,
+                        reads_bytes=reads_bytes,
+                    )
+
+
+def install_compiled(
+    package: CompiledPackage,
+    venv: Venv,
+    context: Context,
+    python: Python,
+    found: Mapping[str, object],
+    *,
+    by_lock: Optional[LockedInstalls] = None,
+) -> None:
+    """Install one compiled package that its layer has left for later, under the same protection.
+
+    Args:
+        found: The instance's facts.
+        by_lock: As for `install`.
+
+    Raises:
+        Failure: there is no wheel of it for this instance, or it cannot be installed.
+    """
+    with one_at_a_time(context):
+        tools = Installer(python, venv, context, by_lock=by_lock)
+        store = by_lock.store if by_lock else None
+        here = compiled_install.Surroundings(tools, context, parse(Facts, found, "facts"), store)
+        guard, step = Guard(python, tools, context), _compiled_step(package, here)
+        _run(step, tools, guard, context, level=package.level, reports_failure=False, reads_bytes=False)
 
 
 def install_requirements(
@@ -96,11 +135,18 @@ def install_requirements(
     """
     with one_at_a_time(context):
         tools = Installer(python, venv, context, by_lock=by_lock)
-        step = _requirements_step(item, path, tools)
+        here = compiled_install.Surroundings(tools, context, Facts(), by_lock.store if by_lock else None)
+        step = _requirements_step(item, path, here, of_node=True)
         guard = Guard(python, tools, context)
         tools.kept_out = guard.missing()
+        if by_lock is not None:
+            layers = by_lock.look_ahead.layer_lines() if by_lock.look_ahead is not None else []
+            tools.standing = [*layers, *by_lock.standing]
+            tools.stays = requirements.names_of(layers)
         try:
             _run(step, tools, guard, context, level=level, reports_failure=False, reads_bytes=reads_bytes)
+            if by_lock is not None:
+                by_lock.standing += fitting.kept_lines(path, item, context)
         except Failure as failure:
             raise _kept_out(failure, item, tools.kept_out) from None
 
@@ -214,24 +260,61 @@ def title(layer: Layer) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _step_of(layer: Layer, tools: Installer, context: Context, facts: Facts) -> _Step:
+def titles(layer: Layer) -> List[str]:
+    """What the steps of *layer* are called: of itself, and of its critical compiled packages."""
+    own = [title(layer)] if _is_step(layer) else []
+    return own + [compiled.item_of(package) for package in layer.compiled if package.level == LEVEL]
+
+
+def _is_step(layer: Layer) -> bool:
+    """Is there more in *layer* than compiled packages?"""
+    return bool(layer.packages or layer.torch or layer.requirements or not layer.compiled)
+
+
+def _step_of(layer: Layer, here: compiled_install.Surroundings) -> _Step:
+    tools = here.tools
     if layer.torch is not None:
-        return _torch_step(layer, tools, context, facts)
+        return _torch_step(layer, tools, here.context, here.facts)
     if layer.requirements is not None:
-        path = os.path.join(context.workspace, layer.requirements)
-        return _requirements_step(layer.requirements, path, tools)
+        path = os.path.join(here.context.workspace, layer.requirements)
+        return _requirements_step(layer.requirements, path, here)
     names, item = requirements.names_of(layer.packages), title(layer)
 
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
-        tools.install(list(layer.packages), progress, item=item, level=level, constraints=held)
+        compiled_install.refuse(layer.packages, here)
+        lines = [*compiled_install.wheels_only(names, here), *layer.packages]
+        tools.install(lines, progress, item=item, level=level, constraints=held)
 
     return _Step(item, names, _digest([asdict(layer), tools.locked]), names, install, lambda: True)
 
 
-def _requirements_step(item: str, path: str, tools: Installer) -> _Step:
+def _compiled_step(package: CompiledPackage, here: compiled_install.Surroundings) -> _Step:
+    item, build = compiled.item_of(package), here.build()
+
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
-        _read(path)
-        tools.install(["--requirement", path], progress, item=item, level=level, constraints=held)
+        compiled_install.install(package, here, progress, held, item=item)
+
+    return _Step(item, [item], _digest([asdict(package), list(build)]), [item], install, lambda: True)
+
+
+def _requirements_step(
+    item: str, path: str, here: compiled_install.Surroundings, *, of_node: bool = False
+) -> _Step:
+    def install(progress: Progress, held: Dict[str, str], level: str) -> None:
+        told, wanted = _read(path), path
+        left = compiled_install.left_out(path, here)
+        for each in left:
+            if not of_node:
+                raise Failure("not_found", f"line {each.number}: {each.reason}", case="would_compile")
+            here.context.warn_once(f"{item}:{each.number}: `{each.line}` is left out: {each.reason}")
+        if left:
+            wanted = compiled_install.without(path, left, here.context.run_directory)
+        only = compiled_install.wheels_only(told.names, here)
+        if of_node:
+            fitting.install(wanted, only, here.tools, here.context, progress, held, item=item, level=level)
+            return
+        lines = [*only, "--requirement", wanted]
+        here.tools.install(lines, progress, item=item, level=level, constraints=held)
 
     try:
         found = _read(path)
@@ -240,7 +323,7 @@ def _requirements_step(item: str, path: str, tools: Installer) -> _Step:
     return _Step(
         item,
         [],
-        _digest([item, found.digest, tools.locked]),
+        _digest([item, found.digest, here.tools.locked]),
         found.names,
         install,
         lambda: bool(found.digest),

@@ -6,11 +6,13 @@ of one name never meet. What the engine cannot fetch is the installer's to fetch
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Dict, List, Mapping, Sequence
+from typing import Dict, List, Mapping, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
@@ -18,14 +20,16 @@ from ...contract.plan import Download
 from ...contract.plan_parts import Limits
 from ...contract.pylock import LockedFile
 from ...contract.redaction import public_url
-from ...downloads import Downloads, Line
+from ...downloads import Downloads, Line, Sources
 from ...run.context import Context
 from ...run.state import Record, StateFile
 from .. import remove_tree
 from ..progress import Progress
 
-LOOK_AGAIN_S = 0.1
+LOOK_AGAIN_S = 0.05
 SPEAK_EVERY_S = 2.0
+FIRST_BYTES = 128 << 20
+"""About so much comes before the longest ones, where there is much more."""
 FOLDER = os.path.join(".provision", "wheels")
 """In the workspace, where the plan names no other place."""
 _TOLD = ("download_retried", "download_waiting", "download_source_failed", "download_failed")
@@ -68,9 +72,15 @@ class WheelStore:
         )
         self._limits, self._line = limits, line
         self._lock = threading.Lock()
+        self._spoke_at = time.monotonic()
         self._batches: List[Downloads] = []
         self._batch_of: Dict[str, Downloads] = {}
         """By the path of a wheel in the folder, who fetches it."""
+
+    @property
+    def access(self) -> Sources:
+        """Who asks addresses in this run."""
+        return self._line.access
 
     @property
     def bytes_downloaded(self) -> int:
@@ -101,29 +111,37 @@ class WheelStore:
             if not new or self._stopped.is_set():
                 return
             os.makedirs(self.folder, mode=0o755, exist_ok=True)
-            batch = Downloads(new, self._limits, self._context, self._line.access, line=self._line)
-            self._batches.append(batch)
-            self._batch_of.update((item.path, batch) for item in new)
-        batch.start()
+            begun = []
+            for part in filter(None, _first_and_rest(new)):
+                batch = Downloads(part, self._limits, self._context, self._line.access, line=self._line)
+                self._batches.append(batch)
+                self._batch_of.update((item.path, batch) for item in part)
+                begun.append(batch)
+        for batch in begun:
+            batch.start()
 
-    def wait(self, wheels: Sequence[LockedFile], progress: Progress) -> Fetched:
-        """Wait until each of *wheels* is here, or is known not to come. Those of a disk are where they are.
+    def wait(
+        self, wheels: Sequence[LockedFile], progress: Progress, *, batch_bytes: float = math.inf
+    ) -> Fetched:
+        """Wait until each of *wheels* is here, or is known not to come; or until as much is here as is worth a start.
 
         Args:
-            wheels: They have begun.
+            wheels: They have begun. Those of a disk are where they are.
             progress: Told how far they are.
+            batch_bytes: What is worth a start; all of them, where nothing is said.
+
+        Raises:
+            Failure: the run was ended.
         """
-        spoke_at = time.monotonic()
         while not self._context.is_over():
             found = self._settled(wheels)
             if len(found.paths) + len(found.failures) == len(wheels):
                 return found
-            if time.monotonic() - spoke_at >= SPEAK_EVERY_S:
-                spoke_at = time.monotonic()
-                megabytes = self.bytes_downloaded / 1e6
-                progress.line(
-                    f"{len(found.paths)} of {len(wheels)} wheels are here, {megabytes:.1f} MB fetched"
-                )
+            if sum(map(os.path.getsize, found.paths.values())) >= batch_bytes:
+                return found
+            if time.monotonic() - self._spoke_at >= SPEAK_EVERY_S:
+                self._spoke_at = time.monotonic()
+                progress.line(f"{len(wheels)} wheels to come, {self.bytes_downloaded / 1e6:.1f} MB fetched")
             self._context.cancelled.wait(LOOK_AGAIN_S)
         raise Failure("timed_out", "stopped: the run was ended", retriable=True)
 
@@ -182,6 +200,18 @@ class WheelStore:
             self._outer.output(self._outer.redact(f"{event} {fields.get('item')}: {said}"))
 
 
+def _first_and_rest(items: List[Download]) -> Tuple[List[Download], List[Download]]:
+    """Some that are soon here, so that the installer has work at once; and all others, the longest first."""
+    first: List[Download] = []
+    room = FIRST_BYTES
+    for item in sorted(items, key=lambda item: -(item.size_bytes or 0)):
+        size = item.size_bytes or 0
+        if FIRST_BYTES // 16 <= size <= min(room, FIRST_BYTES // 2):
+            first.append(item)
+            room -= size
+    return first, [item for item in items if item not in first]
+
+
 def is_fetched(wheel: LockedFile) -> bool:
     """Is it somewhere on a network? Else it is on a disk of this instance."""
     return urlsplit(wheel.url or "").scheme in ("http", "https")
@@ -193,8 +223,9 @@ def local_path(wheel: LockedFile) -> str:
 
 
 def path_of(wheel: LockedFile) -> str:
-    """Where *wheel* lies in a store: below its hash, under its own name, which says what it fits."""
-    return os.path.join((wheel.sha256 or "unknown")[:32], wheel.file_name)
+    """Where *wheel* lies in a store: below its hash (else its address's), under its own name, which says what it fits."""
+    place = wheel.sha256 or hashlib.sha256(str(wheel.url).encode()).hexdigest()
+    return os.path.join(place[:32], wheel.file_name)
 
 
 def public_name(wheel: LockedFile) -> str:

@@ -26,6 +26,7 @@ from ...run.spec import NO_BUCKETS, Order, new_run_id
 from ..gone import leave_when_gone
 from ..hooks import Hook, HookQueue, Kind
 from ..scorecard import key_of, record
+from ..source_turns import SourceTurns, Turn
 from .fleet_state import FleetState, Member
 from .targets import Target
 from .verdicts import GOOD, errors_of, fingerprint
@@ -44,6 +45,8 @@ class Rules:
     """So many instances come first, and must become usable before the others begin."""
     stop_after: int | None = None
     """So many equal failures end the rest: what waits is held, what is not yet usable is stopped."""
+    per_source_host: int | None = None
+    """So many runs fetch from one source host at once; None: as many as there are."""
     replace: bool = False
     gone_check: tuple[str, ...] | None = None
     """The words of a command that says whether an instance is gone."""
@@ -83,6 +86,7 @@ class Fleet:
             )
         self._state = FleetState(name, plan.hash, targets)
         self._hooks = HookQueue(rules.hooks, self._state)
+        self._source_turns = SourceTurns(rules.per_source_host)
         self._failures: Counter[str] = Counter()
         self._runs: dict[str, Run] = {}
         self._stops: set[asyncio.Task[None]] = set()
@@ -144,8 +148,24 @@ class Fleet:
 
     async def _follow(self, member: Member) -> None:
         """One instance, from the order to its verdict."""
-        target = self._targets[member.key]
         is_resumed = member.state in ("going", "usable") and member.run is not None
+        turn = self._source_turns.turn(self._plan)
+        if is_resumed:
+            turn.take()
+        else:
+            if turn.waits_for:
+                await self._note(member, message=f"waits for a turn at {', '.join(turn.waits_for)}")
+            await turn.wait()
+        try:
+            await self._follow_in_turn(member, turn, is_resumed=is_resumed)
+        finally:
+            turn.end()
+
+    async def _follow_in_turn(self, member: Member, turn: Turn, *, is_resumed: bool) -> None:
+        if self.held_because is not None and not is_resumed:
+            await self._note(member, state="held", message=self.held_because)
+            return
+        target = self._targets[member.key]
         run_id = member.run if is_resumed else new_run_id()
         await self._note(member, run=run_id, state="going", exit_code=None, fingerprint=None, message="")
         order = Order(
@@ -166,6 +186,7 @@ class Fleet:
             gone = self._gone_check(run)
             try:
                 async for event in run.events():
+                    turn.note(event)
                     await self._take(member, run, event)
             finally:
                 self._runs.pop(member.key, None)

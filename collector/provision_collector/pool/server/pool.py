@@ -25,6 +25,7 @@ from ...run import registry
 from ...run.spec import new_run_id
 from ..descriptors import room_here
 from ..hooks import HookQueue
+from ..source_turns import SourceTurns
 from ..store.rows import Row
 from ..store.store import Store
 from .answers import BusyError
@@ -60,7 +61,8 @@ class Pool:
         self._broken: dict[str, tuple[Row, str]] = {}
         """Unfinished runs that could not be taken up, and why."""
         self._hooks = HookQueue(rules.hooks, store)
-        self._shared = Shared(rules, store, self._hooks, self.events_told, self._over)
+        turns = SourceTurns(rules.per_source_host)
+        self._shared = Shared(rules, store, self._hooks, self.events_told, self._over, turns)
         self._reader = ProfileReader(rules.profiles, rules.state_dir)
         self._most_going = min(MAX_GOING, room_here().runs)
         self._accepting = asyncio.Lock()

@@ -27,6 +27,8 @@ class Rules:
     gone_check: tuple[str, ...] | None = None
     """The words of a command that says whether an instance is gone."""
     hooks: tuple[Hook, ...] = ()
+    per_source_host: int | None = None
+    """So many runs fetch from one source host at once; None: as many as there are."""
     keep: int = 1000
     """So many finished runs are remembered."""
 

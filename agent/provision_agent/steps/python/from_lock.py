@@ -1,0 +1,186 @@
+"""A locked environment: its wheels are installed, each by its hash, and nothing else, whatever anybody asks for.
+
+They are fetched by the engine where it may; what it cannot bring the installer fetches, from the same address and under
+the same hash. No index is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence
+
+from ...contract.failures import Failure
+from ...contract.findings import Facts
+from ...contract.plan import Python, Torch
+from ...contract.plan_packages import LockedEnvironment, LockedWheel
+from ...contract.pylock import LockedFile
+from ...run.context import Context
+from ...run.interpreters import numbers, version_meant
+from ..progress import Progress
+from . import builds, requirements
+
+if TYPE_CHECKING:
+    from .installer import Installer
+    from .wheel_store import WheelStore
+
+
+def misfit(python: Python, context: Context, facts: Facts) -> Optional[Failure]:
+    """Why the wheels that *python* is locked to are none for this instance; None where they fit, or nothing is locked."""
+    locked = python.locked
+    if locked is None:
+        return None
+    version = ".".join(map(str, numbers(version_meant(python, context, facts))[:2]))
+    platform = f"{sys.platform}-{os.uname().machine}"
+    why = ""
+    if version != locked.python:
+        why = f"for Python {locked.python}, and this environment has Python {version or 'of a version that is not known'}"
+    elif platform != locked.platform:
+        why = f"for {locked.platform}, and this instance is {platform}"
+    else:
+        why = _accelerator_misfit(python, locked, facts)
+    return Failure("conflict", f"the lock is {why}", case="lock_misfit") if why else None
+
+
+def _accelerator_misfit(python: Python, locked: LockedEnvironment, facts: Facts) -> str:
+    layer = next((layer.torch for layer in python.layers if layer.torch is not None), None)
+    if layer is None or layer.accelerator != "auto" or locked.accelerator == "none":
+        return ""  # the profile names the build itself: that is taken at its word
+    versions = [wheel.version.partition("+")[0] for wheel in locked.wheels if wheel.name == "torch"]
+    what = f"for torch {', '.join(versions)} with {locked.accelerator}"
+    try:
+        found = builds.candidates(Torch(tuple(versions)), facts)
+    except Failure as failure:
+        return f"{what}, which does not suit this instance: {failure.message}"
+    if locked.accelerator in [candidate.tag for candidate in found]:
+        return ""
+    return f"{what}, and here it would be {found[0].tag}: {found[0].why}"
+
+
+def install(
+    locked: LockedEnvironment,
+    arguments: Sequence[str],
+    tools: Installer,
+    store: Optional[WheelStore],
+    context: Context,
+    progress: Progress,
+    *,
+    item: str,
+    level: str,
+) -> None:
+    """Bring the environment to what *locked* says; what *arguments* name beside it is left out, and said.
+
+    Args:
+        arguments: Of an install; with ``--force-reinstall`` what they name is installed again.
+        store: Fetches wheels; None: the installer does.
+
+    Raises:
+        Failure: as the installer's.
+    """
+    by_name = {wheel.name: wheel for wheel in locked.wheels}
+    named = _named(arguments)
+    beside = [name for name in named if name not in by_name]
+    if beside:
+        progress.say(f"{item}: not in the lock, and left out: {', '.join(beside)}")
+    again = set(named) if "--force-reinstall" in arguments else set()
+    there = tools.installed()
+    wanted = [
+        wheel
+        for wheel in locked.wheels
+        if wheel.name in again or not _is_there(there.get(wheel.name), wheel.version)
+    ]
+    if not wanted:
+        return
+    options = ["--no-deps", *(["--force-reinstall"] if again else [])]
+    here = _fetched(wanted, store, tools, progress, level=level)
+    if here:
+        folder = os.path.join(context.run_directory, "locked-wheels")
+        _link(here, folder)
+        pins = [f"{wheel.name}=={wheel.version}" for wheel in wanted if wheel.name in here]
+        tools.install_as_told(
+            [*options, "--no-index", "--find-links", folder, *pins], progress, item=item, level=level
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+    rest = [wheel for wheel in wanted if wheel.name not in here]
+    if rest:
+        path = os.path.join(context.run_directory, "locked.txt")
+        with open(path, "w", encoding="utf-8") as file:
+            file.writelines(f"{wheel.name} @ {wheel.url} --hash=sha256:{wheel.sha256}\n" for wheel in rest)
+        tools.install_as_told(
+            [*options, "--require-hashes", "--requirement", path], progress, item=item, level=level
+        )
+    there = tools.installed()
+    other = [wheel for wheel in wanted if not _is_there(there.get(wheel.name), wheel.version)]
+    if other:
+        told = ", ".join(f"{each.name} {there.get(each.name, 'none')} for {each.version}" for each in other)
+        message = f"what was installed is not what the lock says: {told}"
+        raise Failure("conflict", message, case="lock_misfit")
+
+
+def pins(python: Python) -> Dict[str, str]:
+    """By name what *python* is locked to: a version, and of a wheel its hash, too."""
+    if python.locked is not None:
+        return {wheel.name: f"{wheel.version} {wheel.sha256}" for wheel in python.locked.wheels}
+    return dict(line.split("==", 1) for line in python.versions)
+
+
+def room_needed(locked: LockedEnvironment) -> int:
+    """What the wheels and what is in them take while they are installed, as far as the lock says."""
+    return sum((wheel.size_bytes or 0) + (wheel.unpacked_bytes or 0) for wheel in locked.wheels)
+
+
+def _named(arguments: Sequence[str]) -> List[str]:
+    """The distributions that *arguments* ask for, of requirements files too."""
+    names: List[str] = []
+    values_of = (
+        "--requirement",
+        "-r",
+        "--index-url",
+        "--extra-index-url",
+        "--find-links",
+        "--constraint",
+        "--only-binary",
+    )
+    for before, word in zip(["", *arguments], arguments):
+        if before in ("--requirement", "-r"):
+            found = requirements.names_in("", word)
+        else:
+            found = [] if word.startswith("-") or before in values_of else requirements.names_of([word])
+        names += [name for name in found if name not in names]
+    return names
+
+
+def _is_there(there: Optional[str], wanted: str) -> bool:
+    return there is not None and wanted in (there, there.partition("+")[0])
+
+
+def _fetched(
+    wanted: Sequence[LockedWheel],
+    store: Optional[WheelStore],
+    tools: Installer,
+    progress: Progress,
+    *,
+    level: str,
+) -> Dict[str, str]:
+    """Where each wheel is that the engine brought, by name."""
+    if store is None:
+        return {}
+    files = {
+        wheel.name: LockedFile(url=wheel.url, size_bytes=wheel.size_bytes, hashes={"sha256": wheel.sha256})
+        for wheel in wanted
+    }
+    store.begin(list(files.values()), level=level, logins=tools.logins())
+    fetched = store.wait(list(files.values()), progress)
+    for name, failure in fetched.failures.items():
+        progress.say(f"{name} cannot be fetched ({failure.message}): the installer fetches it")
+    return {
+        name: fetched.paths[file.file_name] for name, file in files.items() if file.file_name in fetched.paths
+    }
+
+
+def _link(paths: Mapping[str, str], folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    for path in paths.values():
+        os.symlink(os.path.abspath(path), os.path.join(folder, os.path.basename(path)))

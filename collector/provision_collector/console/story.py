@@ -1,0 +1,175 @@
+"""How a run went, from its events: when each item began and ended, what it waited for, how fast it came. Pure.
+
+Times are seconds since the run started, by the instance's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from provision_agent.contract.events import EVENTS, Event
+from provision_agent.contract.status import RunState
+from provision_agent.contract.status_parts import ItemState
+from provision_agent.contract.steps import GROUPS
+
+from .lines import line_of
+from .progress import Progress, parsed_time
+from .values import number, text
+
+KINDS = {group: kind for kind, group in GROUPS.items()}
+_WAITS = ("waiting", "stalled", "retrying")
+_OVER = ("done", "failed", "skipped", "passed", "ready")
+MAX_SPEEDS = 4096
+MAX_NOTES = 500
+WORTH_S = 0.05
+"""What took less held nobody up."""
+SLACK_S = 0.25
+"""What ends so shortly before something begins may be what it waited for."""
+
+
+@dataclass
+class Wait:
+    """A while in which an item did not move."""
+
+    begin_s: float
+    end_s: float
+    why: str
+
+
+@dataclass
+class Span:
+    """One item from its begin to its end."""
+
+    kind: str
+    item: str
+    begin_s: float
+    end_s: float
+    level: str = ""
+    state: str = "running"
+    is_over: bool = False
+    waits: list[Wait] = field(default_factory=list)
+    speeds: list[tuple[float, float]] = field(default_factory=list)
+    """When, and bytes per second."""
+    notes: list[tuple[float, str]] = field(default_factory=list)
+    """When, and what happened, in words."""
+
+    @property
+    def took_s(self) -> float:
+        """From its begin to its end, or to now."""
+        return self.end_s - self.begin_s
+
+
+@dataclass(frozen=True)
+class StepSpan:
+    """One step from its begin to its end."""
+
+    name: str
+    begin_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Story:
+    """All of it. What has not ended goes on until `end_s`, the last that is known."""
+
+    state: RunState
+    spans: list[Span]
+    steps: list[StepSpan]
+    end_s: float
+    usable_s: float | None
+
+    def critical_path(self) -> list[Span]:
+        """What stood one after the other between the start and `usable` (or the end): each item waited for the one before.
+
+        From the critical item that ended last it goes back to the one that ended last before that began, and so on. Of
+        those that ended together the one that began last counts: the others had been going all the time.
+        """
+        until = self.usable_s if self.usable_s is not None else self.end_s
+        slack_s = max(SLACK_S, self.end_s / 100)
+        open_ = [span for span in self.spans if span.level in ("critical", "") and span.took_s >= WORTH_S]
+        path: list[Span] = []
+        while open_ := [span for span in open_ if span.end_s <= until + slack_s and span not in path]:
+            end_s = max(span.end_s for span in open_)
+            together = [span for span in open_ if span.end_s >= end_s - slack_s]
+            last = max(together, key=lambda span: span.begin_s)
+            path.append(last)
+            until = min(last.begin_s, until)
+        return path[::-1]
+
+    def of(self, wanted: str) -> list[Span]:
+        """The items that *wanted* means: that name or path, else the end of one, else a part of one."""
+        for fits in (
+            lambda span: span.item == wanted,
+            lambda span: span.item.rstrip("/").rpartition("/")[2] == wanted,
+            lambda span: wanted.lower() in span.item.lower(),
+        ):
+            found = [span for span in self.spans if fits(span)]
+            if found:
+                return found
+        return []
+
+
+def story_of(run: str, host: str, events: Iterable[Event]) -> Story:
+    """The story that *events* tell, those of the run's agent in their order."""
+    progress = Progress(host)
+    progress.state = RunState(run)
+    spans: dict[tuple[str, str], Span] = {}
+    steps: dict[str, StepSpan] = {}
+    now_s, usable_s = 0.0, None
+    for event in events:
+        data = {**event.data, "event": event.name}
+        progress.take(data)
+        state = progress.state
+        began, at = parsed_time(state.started), parsed_time(event.ts)
+        if began is not None and at is not None:
+            now_s = max(now_s, (at - began).total_seconds())
+        if event.name in ("step_started", "step_finished", "step_failed"):
+            name = text(data, "step")
+            begun_s = steps[name].begin_s if name in steps else now_s
+            steps[name] = StepSpan(name, begun_s, now_s)
+        if event.name == "run_usable":
+            usable_s = now_s
+        kind = EVENTS.get(event.name)
+        if kind is not None and kind.group and event.key:
+            item = state.items[kind.group].get(event.key)
+            if item is not None:
+                span = spans.setdefault(
+                    (kind.group, event.key), Span(KINDS[kind.group], item.item, now_s, now_s)
+                )
+                _take(span, event, item, now_s, progress)
+    for span in spans.values():
+        if not span.is_over:
+            span.end_s = now_s
+    going = {
+        name: StepSpan(step.name, step.begin_s, now_s)
+        for name, step in steps.items()
+        if progress.state.steps[name].state == "running"
+    }
+    return Story(
+        progress.state,
+        list(spans.values()),
+        list({**steps, **going}.values()),
+        now_s,
+        usable_s,
+    )
+
+
+def _take(span: Span, event: Event, item: ItemState, now_s: float, progress: Progress) -> None:
+    was = span.state
+    if was == "queued" and item.state != "queued":
+        span.begin_s = now_s
+    span.item, span.state = item.item, item.state
+    span.level = text(event.data, "level") or span.level
+    span.end_s, span.is_over = now_s, item.state in _OVER
+    if span.waits and was in _WAITS:
+        span.waits[-1].end_s = now_s
+    line = line_of({**event.data, "event": event.name}, progress)
+    if item.state in _WAITS and line is not None:
+        span.waits.append(Wait(now_s, now_s, line.detail or line.what))
+    what = event.name.partition("_")[2]
+    speed = number(event.data, "bytes_per_s")
+    if what == "progress" and speed and len(span.speeds) < MAX_SPEEDS:
+        span.speeds.append((now_s, speed))
+    if line is not None and (what != "progress" or span.kind != "download") and len(span.notes) < MAX_NOTES:
+        span.notes.append((now_s, "  ".join(part for part in (line.what, line.detail) if part)))
