@@ -67,12 +67,16 @@ def public() -> Iterator[PackageIndex]:
         yield index
 
 
+@pytest.fixture(scope="module")
+def issued(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """An authority of our own, and a certificate that it issued."""
+    return issue_certificate(str(tmp_path_factory.mktemp("tls")), "127.0.0.1", "localhost")
+
+
 @pytest.fixture
-def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
+def private(issued: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
     """Over https, with a login, by an authority that pip is told of."""
-    folder = tmp_path / "tls"
-    folder.mkdir()
-    authority, certificate = issue_certificate(str(folder), "127.0.0.1", "localhost")
+    authority, certificate = issued
     monkeypatch.setenv("PIP_CERT", authority)
     with PackageIndex(certificate=certificate, login=f"ann:{PASSWORD}") as index:
         index.add("ours", "1.0", requires=["helper"])
