@@ -219,3 +219,22 @@ def test_what_a_wheel_takes_is_read_off_its_end(tmp_path: Path) -> None:
 
     assert wheel_room.listed_bytes(data[start:at], 3000) == 3000 * 8192
     assert wheel_room.listed_bytes(data[start : at - 100], 3000) is None, "cut"
+
+
+def test_of_a_lock_only_what_is_named_is_brought_where_nothing_else_may_come_along(
+    here: Surroundings, venv: Venv, public: PackageIndex
+) -> None:
+    wheels = []
+    for name in ("first", "second"):
+        file, data = wheel(name, "1.0", {f"{name}/__init__.py": "__version__ = '1.0'\n"})
+        public.add(name, "1.0")
+        wheels.append(LockedWheel(name, "1.0", f"{public.base}/simple/{name}/{file}", sha256(data)))
+    environment = LockedEnvironment(HERE, PLATFORM, "none", tuple(wheels))
+    python = Python(installer="pip", layers=(Layer(packages=("--no-deps", "first")),), locked=environment)
+
+    packages.install(python, venv, here.context, NO_GPU)
+
+    assert {"first", "second"} & set(Installer(python, venv, here.context).installed()) == {"first"}
+    other = replace(python, layers=(Layer(packages=("--no-deps", "third")),))
+    with pytest.raises(Failure, match="third: not in the lock"):
+        packages.install(other, venv, here.context, NO_GPU)
