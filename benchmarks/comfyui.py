@@ -29,6 +29,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -265,14 +266,19 @@ def of_us(volumes: Path | None = None) -> Way:
 
 
 def has_every_node(port: int) -> bool:
-    """Does a service answer there that offers classes of every node?"""
+    """Does a service answer there that offers a class of every node?"""
+    return all(
+        offers(port, each.a_class) for each in (COMFYUI, *NODES) if each.a_class is not None
+    )  # the manager has none
+
+
+def offers(port: int, name: str) -> bool:
+    address = f"http://127.0.0.1:{port}/object_info/{urllib.parse.quote(name, safe='')}"
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/object_info", timeout=20) as answer:
-            classes = json.load(answer)
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            return name in json.load(answer)
     except (OSError, ValueError):
         return False
-    modules = {str(each.get("python_module", "")).partition("custom_nodes.")[2] for each in classes.values()}
-    return all(node.name in modules for node in NODES)
 
 
 def run(way: Way, served: World, folder: Path, *, starts_again: bool = False) -> Took:

@@ -16,6 +16,7 @@ _COMMANDS = {
     "follow": "tail.server",
     "secrets": "run.late_secrets",
     "receive": "commands.files",
+    "send": "commands.files",
     "sources_given": "run.late_sources",
     "status": "commands.query",
     "stop": "commands.query",

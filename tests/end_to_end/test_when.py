@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from harness.content import Content
 from harness.file_server import FileServer
 
@@ -26,6 +27,7 @@ services:
 """
 
 
+@pytest.mark.timeout(90)
 def test_an_instance_gets_what_it_is_for_and_each_command_says_what_it_does_not_get(
     here: Here, files: FileServer
 ) -> None:
@@ -55,6 +57,13 @@ def test_an_instance_gets_what_it_is_for_and_each_command_says_what_it_does_not_
     assert (here.instance.workspace / "model.bin").stat().st_size == 1_000_000
     told = {each["event"]: each["reason"] for each in done.lines if each["event"].endswith("_skipped")}
     assert set(told) == {"download_skipped", "file_skipped", "check_skipped", "service_skipped"}
+    assert {(each["group"], each["item"]) for each in done.outcome["skipped"]} == {
+        ("files", "settings"),
+        ("checks", "settings"),
+        ("checks", "serves"),
+        ("services", "big"),
+    }
+    assert all(each["reason"] for each in done.outcome["skipped"])
     assert verified.code == 0
     assert [each["item"] for each in verified.lines if each["event"] == "check_skipped"] == [
         "settings",

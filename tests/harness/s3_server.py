@@ -103,6 +103,8 @@ class S3Server:
         self.requests: list[Asked] = []
         self.bytes_sent = 0
         self._objects: dict[str, dict[str, bytes]] = {}
+        self._etags: dict[int, str] = {}
+        self._etag_of: dict[tuple[str, str], str] = {}
         self._checksums: set[tuple[str, str]] = set()
         self._expired: set[str] = set()
         self._seen: set[str] = set()
@@ -112,8 +114,7 @@ class S3Server:
         class Handler(_Handler):
             server_store = store
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Listener(("127.0.0.1", port), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -140,6 +141,9 @@ class S3Server:
     def add(self, bucket: str, key: str, data: bytes, *, has_checksum: bool = False) -> None:
         """Put an object into *bucket*, which is made if it is not there."""
         self._objects.setdefault(bucket, {})[key] = data
+        if (made := self._etags.get(id(data))) is None:
+            made = self._etags[id(data)] = f'"{hashlib.md5(data).hexdigest()}"'
+        self._etag_of[bucket, key] = made
         if has_checksum:
             self._checksums.add((bucket, key))
 
@@ -269,6 +273,10 @@ class S3Server:
             raise Refusal(404, "NoSuchKey", "The specified key does not exist.")
         return self._objects[bucket].get(key, b"")
 
+    def etag(self, bucket: str, key: str) -> str:
+        """The MD5 of an object that came in one part."""
+        return self._etag_of.get((bucket, key), '""')
+
     def checksum(self, bucket: str, key: str) -> str | None:
         """What ``x-amz-checksum-sha256`` says of the object."""
         if (bucket, key) not in self._checksums:
@@ -297,8 +305,14 @@ class S3Server:
         ).encode()
 
 
+class _Listener(ThreadingHTTPServer):
+    request_queue_size = 1024
+    daemon_threads = True
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server_store: S3Server
 
     def do_GET(self) -> None:
@@ -338,7 +352,7 @@ class _Handler(BaseHTTPRequestHandler):
                 refusal.status, body.encode(), {"Content-Type": "application/xml", **refusal.headers}
             )
         checksum = store.checksum(bucket, key)
-        told = {"ETag": f'"{hashlib.md5(data).hexdigest()}"', "Accept-Ranges": "bytes"}
+        told = {"ETag": store.etag(bucket, key), "Accept-Ranges": "bytes"}
         if checksum is not None and self.headers.get("x-amz-checksum-mode") == "ENABLED":
             told.update({"x-amz-checksum-sha256": checksum, "x-amz-checksum-type": "FULL_OBJECT"})
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))

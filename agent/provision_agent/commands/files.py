@@ -10,15 +10,17 @@ from typing import Dict, List, NamedTuple, Tuple
 
 from ..contract import file_frames as wire
 from ..contract.failures import Failure
-from ..contract.file_messages import ReceiveRequest, Trouble
+from ..contract.file_messages import ReceiveRequest, SendRequest, Trouble
 from ..contract.frames import ProtocolError
 from ..contract.messages import read_message
 from ..contract.parsing import ParseError, to_json
 from ..contract.plan import Plan
 from ..files.landing import anywhere
+from ..files.looker import Looker
 from ..files.progress import Account, Nobody
 from ..files.receiver import Place, Receiver
 from ..files.records import Arrived, UploadLog, WantedItems
+from ..files.sender import Sender
 from ..files.wire import Gone, Wire
 from ..host.file_lock import FileIsBusyError, try_lock
 from ..run.record import read_plan
@@ -52,6 +54,35 @@ def receive_main(argv: List[str]) -> int:
     except BrokenPipeError:
         pass
     return 0
+
+
+def send_main(argv: List[str]) -> int:
+    """``send``: one JSON line, a `SendRequest`, then frames of `contract.file_frames`."""
+    line = Wire()
+    try:
+        request = read_message(SendRequest, line.line())
+    except Gone:
+        return 1
+    line.greet(request.nonce)
+    threading.Thread(target=_speak, args=(line,), daemon=True).start()
+    try:
+        roots = {item.item: _named(request.workspace, item.path) for item in request.items}
+        for item in request.items:
+            if not request.follow and not os.path.exists(roots[item.item]):
+                raise Failure("missing", f"there is no `{roots[item.item]}`", case="no_file_there")
+        Sender(line, Looker(request.items, roots, follow=request.follow), follow=request.follow).run()
+    except Failure as failure:
+        _say(line, failure)
+    except (ProtocolError, ParseError) as error:
+        _say(line, Failure("protocol", str(error)))
+    except BrokenPipeError:
+        pass
+    os._exit(0)  # threads may wait for files that nobody wants any more
+
+
+def _named(workspace: str, path: str) -> str:
+    """The absolute path that a user named."""
+    return os.path.normpath(os.path.join(workspace or os.path.expanduser("~"), os.path.expanduser(path)))
 
 
 def _speak(line: Wire) -> None:
@@ -134,8 +165,10 @@ def _take_turn(path: str) -> None:
 
 
 def _of_user(request: ReceiveRequest) -> Tuple[Dict[str, Place], Account]:
-    """The one place that a user named."""
-    named = os.path.expanduser(request.to)
-    path = os.path.normpath(os.path.join(request.workspace or os.path.expanduser("~"), named))
-    is_folder = request.to.endswith("/") or os.path.isdir(path)
-    return {"": Place(path, is_folder, anywhere, None)}, Nobody()
+    """The places that a user named."""
+    places: Dict[str, Place] = {}
+    for number, to in enumerate(request.to):
+        path = _named(request.workspace, to)
+        is_folder = to.endswith("/") or os.path.isdir(path)
+        places[str(number)] = Place(path, is_folder, anywhere, None)
+    return places, Nobody()

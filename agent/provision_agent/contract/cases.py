@@ -218,6 +218,7 @@ CASES: Dict[str, Case] = {
         "retry",
     ),
     "changes_meanwhile": Case("let what writes it come to its end, then the same command again", "retry"),
+    "no_file_there": Case("check the path on the instance, and whether the login may read it", "fix_profile"),
     "unreadable_here": Case(
         "correct `from` of the upload, or make it readable on the machine that sends it, then the same command again",
         "fix_profile",

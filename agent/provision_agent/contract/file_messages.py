@@ -170,11 +170,33 @@ class TakenBytes:
 
 @dataclass(frozen=True)
 class ReceiveRequest:
-    """Take files: those of the uploads of a run, or, without a `run`, of one item into `to`."""
+    """Take files: those of the uploads of a run, or, without a `run`, those that go to each of `to`."""
 
     nonce: str = bounded(max_chars=64)
     workspace: str = bounded("", max_chars=MAX_PATH_CHARS)
     run: str = bounded("", pattern=f"|{RUN_ID_PATTERN}")
-    to: str = bounded("", max_chars=MAX_PATH_CHARS)
-    """A path in the workspace, absolute, or below the home folder (``~/…``); with a ``/`` at its end it is a folder."""
+    to: Tuple[str, ...] = bounded((), max_entries=1000, max_chars=MAX_PATH_CHARS)
+    """Of the items 0, 1, …: a path in the workspace, absolute, or below the home folder (``~/…``); with a ``/`` at its end it is a folder."""
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class SendItem:
+    """A file or a folder that is to be sent from the instance."""
+
+    item: str = bounded(max_chars=8192)
+    path: str = bounded(max_chars=MAX_PATH_CHARS)
+    """In the workspace, absolute, or below the home folder (``~/…``)."""
+    include: Tuple[str, ...] = bounded((), max_entries=1000, max_chars=4096)
+    exclude: Tuple[str, ...] = bounded((), max_entries=1000, max_chars=4096)
+
+
+@dataclass(frozen=True)
+class SendRequest:
+    """Send files. With `follow`, those that nobody writes any more, as they come, until the other side leaves."""
+
+    nonce: str = bounded(max_chars=64)
+    workspace: str = bounded("", max_chars=MAX_PATH_CHARS)
+    items: Tuple[SendItem, ...] = bounded((), max_entries=1000)
+    follow: bool = False
     format: int = FORMAT

@@ -148,6 +148,9 @@ def _ask_source(
         source.reached(answer, context.outages)
     except Failure as error:
         failure = _sized(error, fetch, context)
+        if source.is_cache:
+            source.failure = failure
+            return False
         if failure.class_ == "rate_limited":
             hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)
         if not failure.retriable:

@@ -61,9 +61,9 @@ class Place(NamedTuple):
 
     def final(self, told: FileTold) -> str:
         """The absolute path of one of its files. Raises Failure: the sender means another kind of item."""
-        if self.is_folder != bool(told.path):
+        if not told.path if self.is_folder else "/" in told.path:
             raise Failure("protocol", f"`{told.path or self.path}` does not fit its item")
-        return os.path.join(self.path, told.path) if told.path else self.path
+        return os.path.join(self.path, told.path) if self.is_folder else self.path
 
 
 class Receiver:

@@ -8,7 +8,7 @@ import threading
 from typing import Dict, Iterator
 
 from ..contract import file_frames as wire
-from ..contract.file_frames import FileFrame
+from ..contract.file_frames import Bytes, FileFrame
 
 MAX_REQUEST_BYTES = 1 << 20
 READ_BYTES = 64 << 10
@@ -52,7 +52,7 @@ class Wire:
         """Write a frame with a JSON payload."""
         self._write(wire.pack(kind, payload, number))
 
-    def send_data(self, number: int, offset: int, data: bytes) -> None:
+    def send_data(self, number: int, offset: int, data: Bytes) -> None:
         """Write bytes of a file."""
         self._write(wire.data_head(number, offset, len(data)) + data)
 

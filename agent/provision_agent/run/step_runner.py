@@ -146,7 +146,7 @@ class Items:
         """What the repository says that it needs, into the environment; a node must import after that."""
         if "python" not in self._plan.steps:
             return
-        if repo.install is None or self._install(repo, repo.install):
+        if not nodes.has_requirements(repo, self._context) or self._install(repo, str(repo.requirements)):
             self._unchecked.append(repo)
         self._prepared.add(self._folder(repo))
 
@@ -250,7 +250,7 @@ class Items:
             self._check_node(repo, made, imports[repo.path])
 
     def _check_node(self, repo: Repo, made: Venv, answer: answers.Node) -> None:
-        """Where a service of the plan will load a node, that decides, and its import is the early warning."""
+        """Where a service of the plan will load a node, that decides, and its import only warns."""
         item = f"{repo.path}/__init__.py"
         service = self.judge_of(repo)
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 from provision_agent.contract import file_frames as wire
 from provision_agent.contract.failures import hint_of
 from provision_agent.contract.file_frames import FileFrame, FileFrameReader
-from provision_agent.contract.file_messages import ReceiveRequest, Trouble
+from provision_agent.contract.file_messages import ReceiveRequest, SendRequest, Trouble
 from provision_agent.contract.frames import ProtocolError
 from provision_agent.contract.parsing import ParseError, parse, to_json
 
@@ -39,7 +39,9 @@ class FileSession:
         self.channel: Channel
 
     @classmethod
-    async def open(cls, connection: Connection, command: str, request: ReceiveRequest) -> FileSession:
+    async def open(
+        cls, connection: Connection, command: str, request: ReceiveRequest | SendRequest
+    ) -> FileSession:
         """Start *command*, an agent's, and wait for its first word.
 
         Raises:
@@ -84,7 +86,7 @@ class FileSession:
                     yield frame
             self._arrived.clear()
             await any_of(self._arrived, self.channel.ended, timeout_s=wire.DEAD_MAN_S)
-            if not self._frames:
+            if not self._arrived.is_set():  # parts of a frame count as a word
                 raise self.lost()
 
     def send(self, kind: bytes, payload: object) -> None:

@@ -200,6 +200,16 @@ def index_pattern(value: str) -> str:
     return value
 
 
+def cache_pattern(value: str) -> str:
+    """A web address in which ``{host}`` and ``{path}`` stand for those of a source."""
+    if not {"{host}", "{path}"} <= set(re.findall(r"\{[^{}]*\}", value)):
+        raise ValueError(
+            "a cache is named with both `{host}` and `{path}`, such as `http://10.0.0.2:8080/{host}/{path}`"
+        )
+    urls.web_url(value.replace("{host}", "h").replace("{path}", "p"))
+    return value
+
+
 def wheel_place(value: str) -> str:
     """A web address or a folder."""
     return urls.web_url(value) if "://" in value else paths.any_path(value)

@@ -214,6 +214,11 @@ IndexPattern = Annotated[
     string(checks.index_pattern, pattern="^https?://"),
     Kind("http or https URL, perhaps with `{accelerator}`", "https://mirror.example.org/whl/{accelerator}"),
 ]
+CachePattern = Annotated[
+    str,
+    string(checks.cache_pattern, pattern="^https?://.*"),
+    Kind("http or https URL with `{host}` and `{path}`", "http://10.0.0.2:8080/{host}/{path}"),
+]
 WheelPlace = Annotated[
     str,
     string(checks.wheel_place, minLength=1),

@@ -70,7 +70,7 @@ class Repo(Item):
     submodules: StrictBool = False
     """Also fetch the submodules."""
     install: Annotated[f.FilePath, Example("requirements.txt")] | None = None
-    """A requirements file inside the checkout, which is installed."""
+    """A requirements file inside the checkout, which is installed; `if_present`: requirements.txt, where there is one."""
 
 
 class Upload(Item):
