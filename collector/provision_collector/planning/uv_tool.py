@@ -29,7 +29,7 @@ def find_uv(*, may_fetch: bool = True) -> str:
     Raises:
         ProvisionError: it is not here, and cannot be had.
     """
-    import platformdirs  # wants a POSIX system; a profile is looked at anywhere
+    import platformdirs  # it wants POSIX modules, which a command that asks nobody does without
 
     kept = Path(platformdirs.user_cache_path("provision")) / "tools"
     found = shutil.which("uv") or _of_this_python() or shutil.which(str(kept / "bin" / "uv"))
