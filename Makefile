@@ -48,6 +48,7 @@ bench: setup ## Measure against the peers that are installed
 	$(BIN)/python benchmarks/follow.py
 	$(BIN)/python benchmarks/overlap.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/copying.py
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix --quiet . || true

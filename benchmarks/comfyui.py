@@ -7,6 +7,7 @@ the second command.
 
     python benchmarks/comfyui.py --repositories DIR --wheels DIR            one round
     python benchmarks/comfyui.py … --rounds 3 --provisioner DIR/lib         medians, and Vast's provisioner, too
+    python benchmarks/comfyui.py … --only ours --started-again --volume DIR     and on a new machine with the same volume
 
 What it needs is no part of this project: DIR/OWNER+NAME/repo, a bare clone for each of `comfyui_world.NODES` and of
 ComfyUI; the wheels that those need, for the Python that runs this; the folder ``lib`` of Vast's base image, with its
@@ -28,9 +29,10 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from comfyui_world import COMFYUI, NODES, ROOT, World, world
@@ -49,6 +51,8 @@ class Took:
     ready_s: float
     all_s: float
     again_s: float
+    started_again_s: float | None = None
+    """On a new machine with the volume of the old one, where that was asked for."""
 
 
 @dataclass
@@ -59,6 +63,8 @@ class Way:
     command: Callable[[World, Path, int], list[str]]
     environment: Callable[[World, Path], dict[str, str]]
     clean: list[Callable[[], None]] = field(default_factory=list)
+    start_again: Callable[[Path], None] | None = None
+    """The container's disk is wiped, and another machine takes the volume."""
 
 
 def environment(served: World, folder: Path) -> dict[str, str]:
@@ -69,6 +75,7 @@ def environment(served: World, folder: Path) -> dict[str, str]:
         "PIP_EXTRA_INDEX_URL": "",
         "PIP_FIND_LINKS": "",
         "PIP_CONFIG_FILE": "/dev/null",
+        "PIP_CERT": "",
         "UV_INDEX_URL": served.index,
         "UV_CACHE_DIR": str(folder / "uv-cache"),
         "HOME": str(folder),
@@ -176,6 +183,8 @@ def profile(served: World, folder: Path, port: int) -> str:
                     ["torchaudio"],
                 ],
                 "protect": ["torch", "numpy"],
+                "venv": "~/venv",
+                "wheels": "wheels",
             },
             "repos": [{**repo, "level": "critical"} for repo in repos],
             "downloads": models,
@@ -215,8 +224,12 @@ def of_provisioner(library: Path) -> Way:
     return Way("Vast's provisioner", command, told, [lambda: shutil.rmtree(tools, ignore_errors=True)])
 
 
-def of_us() -> Way:
-    """`provision up` to an sshd of this machine."""
+def of_us(volumes: Path | None = None) -> Way:
+    """`provision up` to an sshd of this machine: the environment on its disk, the workspace on a volume.
+
+    Args:
+        volumes: Where the volume is; else it is a folder like any other.
+    """
     from provision_collector.demo.instance import EmbeddedInstance
 
     instances: dict[Path, EmbeddedInstance] = {}
@@ -224,39 +237,52 @@ def of_us() -> Way:
     def command(served: World, folder: Path, port: int) -> list[str]:
         if folder not in instances:
             told = environment(served, folder)
-            names = [name for name in told if name.startswith(("PIP_", "UV_"))]
+            names = [name for name in told if name.startswith(("PIP_", "UV_")) and name != "UV_CACHE_DIR"]
             instances[folder] = EmbeddedInstance(
                 folder / "instance", environment={name: told[name] for name in [*names, "PATH"]}
             )
             instances[folder].start()
         instance = instances[folder]
+        workspace = (volumes or folder) / folder.name / "workspace"
+        workspace.mkdir(parents=True, exist_ok=True)
         path = folder / "profile.yaml"
         path.write_text(profile(served, folder, port))
         at = ["--host", f"{instance.user}@{instance.host}:{instance.port}", "--key", str(instance.key_path)]
         program = str(Path(sys.executable).with_name("provision"))
-        at += ["--workspace", str(instance.workspace), "--boot-grace", "10s"]
+        at += ["--workspace", str(workspace), "--boot-grace", "10s"]
         return [program, "up", "--profile", str(path), *at, "--json"]
 
     def end() -> None:
         for folder in list(instances):
             instances.pop(folder).switch_off()
+            if volumes is not None:
+                shutil.rmtree(volumes / folder.name, ignore_errors=True)
 
-    return Way("provision", command, environment, [end])
+    def start_again(folder: Path) -> None:
+        instances.pop(folder).switch_off()
+        shutil.rmtree(folder / "instance")
+
+    return Way("provision", command, environment, [end], start_again)
 
 
 def has_every_node(port: int) -> bool:
-    """Does a service answer there that offers classes of every node?"""
+    """Does a service answer there that offers a class of every node?"""
+    return all(
+        offers(port, each.a_class) for each in (COMFYUI, *NODES) if each.a_class is not None
+    )  # the manager has none
+
+
+def offers(port: int, name: str) -> bool:
+    address = f"http://127.0.0.1:{port}/object_info/{urllib.parse.quote(name, safe='')}"
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/object_info", timeout=20) as answer:
-            classes = json.load(answer)
+        with urllib.request.urlopen(address, timeout=20) as answer:
+            return name in json.load(answer)
     except (OSError, ValueError):
         return False
-    modules = {str(each.get("python_module", "")).partition("custom_nodes.")[2] for each in classes.values()}
-    return all(node.name in modules for node in NODES)
 
 
-def run(way: Way, served: World, folder: Path) -> Took:
-    """Do it once, and once more."""
+def run(way: Way, served: World, folder: Path, *, starts_again: bool = False) -> Took:
+    """Do it once, and once more; then, where *starts_again* says so, on another machine with the same volume."""
     port = free_port()
     words, told = way.command(served, folder, port), way.environment(served, folder)
     began, is_over = time.monotonic(), threading.Event()
@@ -278,7 +304,13 @@ def run(way: Way, served: World, folder: Path) -> Took:
             raise SystemExit(f"{way.name}: no service with every node; see {folder}")
         began_again = time.monotonic()
         done(way.command(served, folder, port), told, folder / "again.log")
-        return Took(ready[0], max(all_s, ready[0]), time.monotonic() - began_again)
+        took = Took(ready[0], max(all_s, ready[0]), time.monotonic() - began_again)
+        if not starts_again or way.start_again is None:
+            return took
+        way.start_again(folder)
+        words, began = way.command(served, folder, port), time.monotonic()
+        done(words, told, folder / "started_again.log")
+        return replace(took, started_again_s=time.monotonic() - began)
     finally:
         is_over.set()
         pid = folder / "pid"
@@ -319,6 +351,10 @@ def table(results: dict[str, list[Took]]) -> str:
         ]
         cells = [*(f"{each:.1f}" for each in numbers), f"{again:.2f}", *(f"{each:.2f}" for each in ratios)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for mine in ours:
+        if mine.started_again_s is not None:
+            ratio = mine.started_again_s / mine.all_s
+            lines.append(f"\nStarted again: {mine.started_again_s:.1f} s, {ratio:.2f} of the first run.")
     return "\n".join(lines)
 
 
@@ -331,12 +367,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--models-mib", type=int, nargs="+", default=MODELS_MIB)
     parser.add_argument("--only", choices=["ours", "script", "vast"], action="append", default=[])
+    parser.add_argument(
+        "--started-again",
+        action="store_true",
+        help="ours on a new machine with the volume of the old one, too",
+    )
+    parser.add_argument("--volume", type=Path, help="a folder on the volume (`slow_folder.py` makes one)")
     parser.add_argument("--keep", action="store_true", help="leave the last round's folders")
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "tests"))
     wanted = options.only or ["ours", "script", *(["vast"] if options.provisioner else [])]
     ways = [
-        *([of_us()] if "ours" in wanted else []),
+        *([of_us(options.volume)] if "ours" in wanted else []),
         *([of_script()] if "script" in wanted else []),
         *([of_provisioner(options.provisioner)] if "vast" in wanted and options.provisioner else []),
     ]
@@ -349,7 +391,7 @@ def main() -> None:
                     way = ways[(turn + number) % len(ways)]
                     folder = work / f"{turn}-{way.name.replace(' ', '-')}"
                     folder.mkdir()
-                    took = run(way, served, folder)
+                    took = run(way, served, folder, starts_again=options.started_again)
                     results[way.name].append(took)
                     print(f"round {turn + 1}, {way.name}: {took}", file=sys.stderr, flush=True)
                     for clean in way.clean if way.name == "provision" else []:

@@ -30,10 +30,11 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Node:
-    """A repository of custom nodes: where it is kept, its folder, and the requirements that are its own."""
+    """A repository of custom nodes: where it is kept, its folder, a class of it, the requirements that are its own."""
 
     owner: str
     name: str
+    a_class: str | None
     requirements: str | None = "requirements.txt"
 
     @property
@@ -41,18 +42,18 @@ class Node:
         return f"ComfyUI/custom_nodes/{self.name}"
 
 
-COMFYUI = Node("Comfy-Org", "ComfyUI")
+COMFYUI = Node("Comfy-Org", "ComfyUI", "KSampler")
 NODES = (
-    Node("pythongosssss", "ComfyUI-Custom-Scripts", None),
-    Node("ltdrdata", "ComfyUI-Manager"),
-    Node("Kosinkadink", "ComfyUI-VideoHelperSuite"),
-    Node("kijai", "ComfyUI-KJNodes"),
-    Node("kijai", "ComfyUI-WanVideoWrapper"),
-    Node("city96", "ComfyUI-GGUF"),
-    Node("rgthree", "rgthree-comfy", None),
-    Node("cubiq", "ComfyUI_essentials"),
-    Node("Kosinkadink", "ComfyUI-AnimateDiff-Evolved", None),
-    Node("Fannovel16", "ComfyUI-Frame-Interpolation", "requirements-no-cupy.txt"),
+    Node("pythongosssss", "ComfyUI-Custom-Scripts", "ShowText|pysssss", None),
+    Node("ltdrdata", "ComfyUI-Manager", None),
+    Node("Kosinkadink", "ComfyUI-VideoHelperSuite", "VHS_VideoCombine"),
+    Node("kijai", "ComfyUI-KJNodes", "GetImageSizeAndCount"),
+    Node("kijai", "ComfyUI-WanVideoWrapper", "WanVideoModelLoader"),
+    Node("city96", "ComfyUI-GGUF", "UnetLoaderGGUF"),
+    Node("rgthree", "rgthree-comfy", "Power Lora Loader (rgthree)", None),
+    Node("cubiq", "ComfyUI_essentials", "ImageResize+"),
+    Node("Kosinkadink", "ComfyUI-AnimateDiff-Evolved", "ADE_LoadAnimateDiffModel", None),
+    Node("Fannovel16", "ComfyUI-Frame-Interpolation", "FILM VFI", "requirements-no-cupy.txt"),
 )
 
 

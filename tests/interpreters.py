@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,24 +31,57 @@ def interpreters() -> dict[tuple[int, int], str]:
     return found
 
 
-def run(version: tuple[int, int], python: str) -> int:
-    """The agent's tests under *python*, in an environment of their own."""
-    name = f"{version[0]}.{version[1]}"
-    folder = ROOT / f".venv-{name}"
-    if not (folder / "bin/pytest").exists():
-        subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True, timeout=120)
-        pip = [str(folder / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        subprocess.run([*pip, "pytest", "pytest-timeout", "pytest-xdist"], check=True, timeout=300)
-    print(f"-- the agent's tests on Python {name}", flush=True)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "agent"), "PYTHONDONTWRITEBYTECODE": "1"}
-    select = ["tests/agent", "-m", "not soak", "-o", f"cache_dir={folder / 'cache'}"]
-    command = [str(folder / "bin/python"), "-m", "pytest", "-q", "-c", "tests/agent/oldest.ini", *select]
-    together = [*command, "-n", os.environ.get("JOBS", "4")]
-    if subprocess.run(together, cwd=ROOT, env=environment, check=False).returncode == 0:
-        return 0
-    print("-- what failed beside others, once more and alone: only what fails again counts", flush=True)
-    alone = [*command, "--last-failed", "--last-failed-no-failures", "none"]
-    return subprocess.run(alone, cwd=ROOT, env=environment, check=False).returncode
+class Trial:
+    """The agent's tests under one Python, in an environment of their own."""
+
+    def __init__(self, version: tuple[int, int], python: str) -> None:
+        self.name = f"{version[0]}.{version[1]}"
+        self._python = python
+        self._folder = ROOT / f".venv-{self.name}"
+        select = ["tests/agent", "-m", "not soak", "-o", f"cache_dir={self._folder / 'cache'}"]
+        python_here = str(self._folder / "bin/python")
+        self._command = [python_here, "-m", "pytest", "-q", "-c", "tests/agent/oldest.ini", *select]
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "agent"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def prepare(self) -> None:
+        """Make the environment, unless it is there."""
+        if not (self._folder / "bin/pytest").exists():
+            subprocess.run(
+                [self._python, "-m", "venv", "--clear", str(self._folder)], check=True, timeout=120
+            )
+            pip = [str(self._folder / "bin/python"), "-m", "pip", "install", "-q"]
+            packages = ["pytest", "pytest-timeout", "pytest-xdist"]
+            subprocess.run([*pip, "--disable-pip-version-check", *packages], check=True, timeout=300)
+
+    def together(self) -> subprocess.CompletedProcess[str]:
+        """All of them, several at a time."""
+        self.prepare()
+        words = [*self._command, "-n", os.environ.get("JOBS", "3")]
+        return subprocess.run(
+            words, cwd=ROOT, env=self._environment, check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def alone(self) -> int:
+        """Those that failed, one after the other; the exit code."""
+        words = [*self._command, "--last-failed", "--last-failed-no-failures", "none"]
+        return subprocess.run(words, cwd=ROOT, env=self._environment, check=False).returncode
+
+
+def run(trials: list[Trial]) -> int:
+    """All *trials* beside each other, for the tests mostly wait; then what failed, once more and alone."""
+    failed: list[Trial] = []
+    with ThreadPoolExecutor() as pool:
+        for trial, done in zip(trials, pool.map(Trial.together, trials), strict=True):
+            print(f"-- the agent's tests on Python {trial.name}\n{done.stdout}", flush=True)
+            failed += [trial] if done.returncode != 0 else []
+    for trial in failed:
+        print(f"-- what failed beside others on Python {trial.name}, once more and alone", flush=True)
+    return max((trial.alone() for trial in failed), default=0)
 
 
 def main() -> int:
@@ -59,7 +93,7 @@ def main() -> int:
         return 0
     here = sys.version_info[:2]
     chosen = [version for version in dict.fromkeys((min(found), max(found))) if version != here]
-    return max((run(version, found[version]) for version in chosen), default=0)
+    return run([Trial(version, found[version]) for version in chosen])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ _COMMANDS = {
     "run": "run.run",
     "follow": "tail.server",
     "secrets": "run.late_secrets",
+    "receive": "commands.files",
+    "send": "commands.files",
     "sources_given": "run.late_sources",
     "status": "commands.query",
     "stop": "commands.query",

@@ -13,7 +13,7 @@ from harness.file_server import Fault, FileServer
 from harness.git_server import Origin
 from provision_agent.commands.audit import Audit
 from provision_agent.commands.probe_sources import Survey
-from provision_agent.contract.findings import Present
+from provision_agent.contract.findings import Present, SourcesRequest
 from provision_agent.contract.plan import Download, File, Plan, Repo
 from provision_agent.steps import files, repos
 
@@ -176,7 +176,8 @@ def test_an_archive_whose_members_nobody_remembers_is_told_and_unpacked_again(st
 
 def present(bench: Bench, item: Download) -> Present:
     plan = Plan(name="x", workspace=str(bench.root), downloads=(item,))
-    survey = Survey(plan, bench.context, packages=False, pin=True)
+    request = SourcesRequest(plan.to_json(), is_instance=True, pin=True)
+    survey = Survey(plan, bench.context, request)
     survey.ask()
     return survey.look().present[0]
 

@@ -149,11 +149,14 @@ def test_events_and_fields_of_a_newer_agent_pass_as_data() -> None:
 
 def test_every_event_of_the_protocol_fits_with_the_values_that_the_agent_writes() -> None:
     values: dict[str, Any] = {
-        "facts": {"gpus": [{"name": "x"}]}, "names": ["A"], "verdict": "complete", "resumed": False,
+        "facts": {"gpus": [{"name": "x"}]}, "names": ["A"], "urls": ["s3://a/b"], "verdict": "complete", "resumed": False,
         "substitute": False, "retriable": True, "sizes": {"core": 1, "errors": 0}, "url": "http://127.0.0.1:8188/x",
         "disks": [{"path": "/", "free_bytes": 1}], "level": "required",
     }  # fmt: skip
-    whole = {"bytes", "total_bytes", "bytes_to_fetch", "attempt", "pid", "ok", "failed", "skipped"}
+    whole = {
+        "bytes", "total_bytes", "bytes_to_fetch", "sent_bytes", "attempt", "pid", "ok", "failed", "skipped", "files",
+        "count", "packages", "package_files", "repositories", "services",
+    }  # fmt: skip
     for name, fields in events.AGENT_EVENTS.items():
         told = {
             field: values.get(field, 3 if field in whole else 1.5 if field.endswith("_s") else "x")

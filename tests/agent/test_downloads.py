@@ -401,7 +401,7 @@ def test_preflight_is_bounded_by_the_lookup_even_if_nobody_answers(bench, server
     found = bench.preflight(*items)
 
     assert time.monotonic() - began < 3.0
-    assert (found.failures, found.bytes_to_fetch) == ({}, 0)
+    assert (found.failures, found.bytes_to_fetch, found.unknown_sizes) == ({}, 0, 10)
 
 
 def test_preflight_refuses_what_cannot_fit_with_numbers_and_what_to_drop(bench, server):

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.agent_runs import AgentRuns
+from harness.downloads import eventually
 from harness.environments import Surroundings, copy_of_environment
+from harness.git_server import Origin
 from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.plan import Layer, Python, Torch
+from provision_agent.contract.plan import Layer, Plan, Python, Repo, Torch
 from provision_agent.contract.plan_parts import Limits
 from provision_agent.downloads import Downloads, Sources
 from provision_agent.steps.python import packages
+from provision_agent.steps.python.ahead import Ahead
 from provision_agent.steps.python.locked_install import LockedInstalls
 from provision_agent.steps.python.venv import Venv
 from provision_agent.steps.python.wheel_store import WheelStore
@@ -213,7 +217,7 @@ def test_a_layer_that_conflicts_fails_with_the_sentence_of_uv(
     index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls
 ) -> None:
     index.add("old", "1.0", requires=["numpy<1"])
-    with pytest.raises(Failure, match=r"numpy<1") as caught:
+    with pytest.raises(Failure, match=r"numpy>=1.26.4 is available|numpy<1") as caught:
         packages.install(order(Layer(packages=("old",))), venv, here.context, NO_GPU, by_lock=by_lock)
 
     assert caught.value.class_ in ("conflict", "not_found")
@@ -237,3 +241,103 @@ def test_what_an_interrupted_install_left_unfinished_is_taken_away_and_installed
         "an install was interrupted and left numpy unfinished: removing it"
     ]
     assert here.context.state.get("installing", venv.python) is None
+
+
+def test_a_line_of_a_node_that_does_not_fit_is_left_out_and_named_and_the_rest_is_installed(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls
+) -> None:
+    wanted = order(Layer(packages=("numpy==2.1.0",)), protect=("numpy",))
+    packages.install(wanted, venv, here.context, NO_GPU, by_lock=by_lock)
+    index.add("sympy", "1.13")
+    index.add("tqdm", "4.0")
+    lines = "sympy  # wanted\nnumpy<2\nno-such-package==1.0\n\ntqdm>=4\nscipy\n"
+    path = here.write("node/requirements.txt", lines)
+
+    for _ in range(2):
+        packages.install_requirements(
+            path, venv, here.context, wanted, "node/requirements.txt", "required", by_lock=by_lock
+        )
+
+    assert versions_in(venv, "numpy", "sympy", "tqdm", "scipy") == ["2.1.0", "1.13", "4.0", "1.0"]
+    warnings = [str(fields["message"]) for fields in here.of("warning")]
+    assert [warning.partition(" is left out: ")[0] for warning in warnings] == [
+        "node/requirements.txt:2: `numpy<2`",
+        "node/requirements.txt:3: `no-such-package==1.0`",
+    ]
+    assert all(warning.partition(" is left out: ")[2] for warning in warnings)
+    assert here.names()[-2:] == ["package_started", "package_skipped"]
+
+
+def test_a_node_cannot_take_from_a_layer_or_an_earlier_node_what_it_asked_for(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls
+) -> None:
+    """Not even through what the layer's package needs."""
+    plan = Plan(name="x", workspace=here.workspace, python=order(Layer(packages=("scipy>=1",))))
+    by_lock.look_ahead = Ahead(plan, here.context, lambda repo: None)
+    index.add("scipy", "1.5", requires=["tokens>=3"])
+    for version in ("2.0", "3.0", "4.0"):
+        index.add("tokens", version)
+    assert plan.python is not None
+    packages.install(plan.python, venv, here.context, NO_GPU, by_lock=by_lock)
+    for name, text in (("a", "tokens<4\n"), ("b", "tokens==2.0\n"), ("c", "tokens>=4\n")):
+        path = here.write(f"{name}/requirements.txt", text)
+        packages.install_requirements(
+            path, venv, here.context, plan.python, f"{name}/requirements.txt", "required", by_lock=by_lock
+        )
+
+    assert versions_in(venv, "scipy", "tokens") == ["1.5", "3.0"]
+    warnings = [str(fields["message"]).partition(" is left out")[0] for fields in here.of("warning")]
+    assert warnings == ["b/requirements.txt:1: `tokens==2.0`", "c/requirements.txt:1: `tokens>=4`"]
+
+
+def test_what_layers_and_nodes_want_is_resolved_together_and_fetched_before_it_is_needed(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls
+) -> None:
+    node = Repo(url="https://host/node.git", path="node", install="requirements.txt")
+    plan = Plan(name="x", workspace=here.workspace, python=order(Layer(packages=("numpy",))), repos=(node,))
+    path = here.write("node/requirements.txt", "numpy<2\nscipy\n")
+    by_lock.look_ahead = Ahead(plan, here.context, lambda repo: True)
+    assert plan.python is not None
+
+    packages.install(plan.python, venv, here.context, NO_GPU, by_lock=by_lock)
+    assert versions_in(venv, "numpy") == ["1.26.4"]
+    eventually(lambda: "scipy-1.0-py3-none-any.whl" in index.wheel_bytes)
+    packages.install_requirements(
+        path, venv, here.context, plan.python, "node/requirements.txt", "required", by_lock=by_lock
+    )
+
+    assert versions_in(venv, "numpy", "scipy") == ["1.26.4", "1.0"]
+    assert "numpy-2.1.0-py3-none-any.whl" not in index.wheel_bytes
+
+
+@pytest.mark.timeout(90)
+def test_a_run_brings_layers_and_nodes_by_the_engine_and_keeps_wheels_where_the_plan_says(
+    index: PackageIndex, tmp_path: Path
+) -> None:
+    origin = Origin(str(tmp_path / "origin"))
+    origin.commit({"requirements.txt": "scipy\nno-such-package\n"})
+    runs = AgentRuns(tmp_path)
+    plan = {
+        "python": {
+            "venv": "venv",
+            "installer": "uv",
+            "layers": [{"packages": ["numpy<2"]}],
+            "wheels": str(tmp_path / "volume"),
+        },
+        "repos": [{"url": origin.url, "path": "node", "install": "requirements.txt"}],
+    }
+
+    told = runs.run(plan)
+    kept = sorted(path.name for path in (tmp_path / "volume").rglob("*") if path.is_file())
+    asked = dict(index.wheel_bytes)
+    subprocess.run(["rm", "-r", str(runs.workspace)], check=True)
+    again = runs.run(plan)
+
+    assert (told.verdict, again.verdict) == ("complete", "complete")
+    warnings = [str(event["message"]).partition(" is left out: ")[0] for event in told.of("warning")]
+    assert warnings == ["node/requirements.txt:2: `no-such-package`"]
+    assert kept == ["numpy-1.26.4-py3-none-any.whl", "scipy-1.0-py3-none-any.whl"]
+    assert told.events[-1]["bytes_downloaded"] > 0 and again.events[-1]["bytes_downloaded"] == 0
+    assert index.wheel_bytes == asked
+    venv = Venv("", str(runs.workspace / "venv/bin/python"), False)
+    assert versions_in(venv, "numpy", "scipy") == ["1.26.4", "1.0"]

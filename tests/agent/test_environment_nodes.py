@@ -111,6 +111,26 @@ def test_any_other_trouble_of_a_node_is_a_warning(
     assert OTHER_TROUBLE[code] in warning["message"]
 
 
+def test_requirements_that_are_installed_if_present_are_looked_for_on_the_instance(
+    here: Surroundings,
+) -> None:
+    folder = Path(here.workspace, "ComfyUI/custom_nodes/a")
+    folder.mkdir(parents=True)
+    if_present, always, never = (
+        Repo(url="https://e.org/a", path="ComfyUI/custom_nodes/a", install=install)
+        for install in ("if_present", "requirements.txt", None)
+    )
+
+    assert not nodes.has_requirements(if_present, here.context)
+    assert nodes.has_requirements(always, here.context), (
+        "a file that must be there and is not is an error, not nothing"
+    )
+    assert not nodes.has_requirements(never, here.context)
+    (folder / "requirements.txt").touch()
+    assert nodes.has_requirements(if_present, here.context)
+    assert if_present.requirements == "requirements.txt"
+
+
 def test_only_packages_in_the_folder_of_nodes_are_nodes(here: Surroundings) -> None:
     here.write(f"{NODE}/__init__.py", "")
     here.write("ComfyUI/custom_nodes/no_package/main.py", "")

@@ -177,6 +177,88 @@ def test_a_broken_nvidia_smi_costs_its_bound_and_raises_nothing(
     assert found["cpus"] >= 1
 
 
+LIES = {
+    "a petabyte": ("NVIDIA L4, 8.9, 1000000000, 550.54.15", ("NVIDIA L4", "8.9", None), "550.54.15"),
+    "no number": ("NVIDIA L4, 8.9, nan, 550.54.15", ("NVIDIA L4", "8.9", None), "550.54.15"),
+    "without end": ("NVIDIA L4, 8.9, 1e999, 550.54.15", ("NVIDIA L4", "8.9", None), "550.54.15"),
+    "less than nothing": ("NVIDIA L4, -1, -5, x", ("NVIDIA L4", None, None), None),
+    "an old one, which has no such field": (
+        "NVIDIA L4, [N/A], 23034, 470.86",
+        ("NVIDIA L4", None, 23034 << 20),
+        "470.86",
+    ),
+    "garbage": ("\x1b[31m\x07, 99999.9, 99999999999999999999, " + "7" * 5000, None, None),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_what_nvidia_smi_cannot_mean_is_left_out_and_the_rest_is_taken(
+    name: str, programs: Path, tmp_path: Path
+) -> None:
+    row, card, driver = LIES[name]
+    (tmp_path / "row").write_text(row + "\n")
+    play(programs, "nvidia-smi", f"#!/bin/sh\ncat {tmp_path}/row\necho 'CUDA Version: twelve'\n")
+
+    found = facts.find_facts(str(tmp_path))
+
+    if os.path.exists("/proc/driver/nvidia"):
+        pytest.skip("a real driver answers first here")
+    wanted = (
+        [] if card is None else [dict(zip(("name", "compute_capability", "memory_bytes"), card, strict=True))]
+    )
+    assert found["gpus"] == wanted
+    assert (found["driver"], found["cuda"]) == (driver, None)
+    parse(Facts, found, "facts")
+
+
+def test_an_nvidia_smi_without_end_costs_neither_memory_nor_the_other_facts(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(programs, "nvidia-smi", "#!/bin/sh\nexec yes 'NVIDIA L4, 8.9, 23034, 550.54.15'\n")
+    monkeypatch.setattr(facts, "PROBE_S", 0.5)
+
+    found = facts.find_facts(str(tmp_path))
+
+    assert found["cpus"] >= 1
+    parse(Facts, found, "facts")
+
+
+def test_of_several_kinds_of_cards_the_lowest_decides_the_build(programs: Path, tmp_path: Path) -> None:
+    play(
+        programs,
+        "nvidia-smi",
+        SMI.replace("9.0, 81559", "6.1, 11264").replace("CUDA Version: 12.4", "CUDA Version: 12.8"),
+    )
+
+    found = facts.find_facts(str(tmp_path))
+
+    if os.path.exists("/proc/driver/nvidia"):
+        pytest.skip("a real driver answers first here")
+    assert [gpu["compute_capability"] for gpu in found["gpus"]] == ["8.9", "6.1"]
+    assert candidates(Torch(versions=("2.9.1",)), parse(Facts, found))[0].tag == "cu126"
+
+
+def test_without_nvidia_smi_and_library_there_is_no_gpu_and_torch_is_for_the_cpu(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(programs))
+
+    found = facts.find_facts(str(tmp_path))
+
+    if os.path.exists("/proc/driver/nvidia"):
+        pytest.skip("a real driver answers here")
+    assert (found["gpus"], found["cuda"]) == ([], None)
+    assert candidates(Torch(versions=("2.9.1",)), parse(Facts, found))[0].tag == "cpu"
+
+
+def test_a_card_that_does_not_tell_what_it_is_gets_what_its_driver_runs(tmp_path: Path) -> None:
+    one = {"gpus": [{"name": "L4", "compute_capability": None}], "cuda": "12.8"}
+    two = {"gpus": [*one["gpus"], {"name": "P40", "compute_capability": "6.1"}], "cuda": "12.8"}
+
+    assert candidates(Torch(versions=("2.9.1",)), parse(Facts, one))[0].tag == "cu128"
+    assert candidates(Torch(versions=("2.9.1",)), parse(Facts, two))[0].tag == "cu126"
+
+
 def test_what_serves_here_already_is_named_with_its_port(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -41,6 +41,10 @@ PROMISED = {
         {"event": "download_failed", "item": "a.bin", "url": "https://x.org/a", "class": "not_found", **FAILURE},
         Lines(["❌ download a.bin: it broke [not_found]"], ["FAILED: a.bin from https://x.org/a (not_found: it broke)"]),
     ),
+    "unknown sizes": (
+        {"event": "preflight_passed", "bytes_to_fetch": 0, "unknown_sizes": 2, "disks": []},
+        Lines(["🔎 Preflight passed: 2 files of unknown size to fetch"], []),
+    ),
     "progress": ({"event": "download_progress", "item": "a", "bytes": 1}, Lines([], [])),
 }  # fmt: skip
 

@@ -162,6 +162,7 @@ def test_every_question_is_put_once_for_a_file_however_many_answers_bring_it(
     monkeypatch.setenv("SSL_CERT_FILE", certificate_of_all)
     with PublicHosts(stand.answer, certificate_of_all) as hosts:
         monkeypatch.setenv("https_proxy", hosts.proxy)
+        trial = Trial(kind, stand, hosts, bench)
         engine = bench.engine(Download(url=stand.url, path=NAME), limits=Limits(connections=16))
         try:
             engine.preflight()
@@ -169,7 +170,6 @@ def test_every_question_is_put_once_for_a_file_however_many_answers_bring_it(
             assert engine.wait()
         finally:
             engine.stop()
-        trial = Trial(kind, stand, hosts, bench)
 
     assert engine.results()[NAME].state == "ok"
     questions = Counter((a.host, a.path) for a in hosts.asked if a.host != stand.storage.host)

@@ -258,6 +258,19 @@ def test_nothing_goes_with_a_checkout_that_another_variant_brings(here: Context)
     assert len(found.plan.services) == 1
 
 
+def test_what_depends_on_the_instance_is_left_aside_where_none_was_asked(here: Context) -> None:
+    plan = replace(
+        plan_with("python", When(gpu_count=compared("==1"))),
+        apt=("git", AptPackages(("ffmpeg",), When(gpu_count=compared("==1")))),
+        files=(File("f", "x"), File("g", "x", when=When(gpu_count=compared("==1")))),
+    )
+
+    found = conditions.unconditional(plan)
+
+    assert (found.apt, [file.path for file in found.files]) == (("git",), ["f"])
+    assert found.python is not None and found.python.layers == ()
+
+
 NO = {"gpu_count": [{"op": ">=", "value": "99"}]}
 YES = {"gpu_count": [{"op": "<", "value": "99"}]}
 

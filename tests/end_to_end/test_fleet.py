@@ -100,6 +100,21 @@ def test_every_instance_gets_its_verdict_and_the_fleet_the_worst(
     assert len(again.named("run_accepted")) == 1, "what is complete is left alone"
 
 
+def test_a_limit_for_each_source_host_sends_the_fleet_in_waves(
+    here: Here, instances: list[EmbeddedInstance], files: FileServer
+) -> None:
+    profile = here.profile(profile_of(files))
+
+    done = here.run(*words(here, inventory(here, instances[:2]), profile, "--per-source-host", "1"))
+
+    assert states(done) == ["complete", "complete"]
+    told = [(line["event"], line.get("step"), line["host"]) for line in done.lines if "host" in line]
+    first = next(host for event, _, host in told if event == "run_accepted")
+    over = told.index(("step_finished", "downloads", first))
+    begun = [at for at, (event, _, host) in enumerate(told) if event == "run_accepted" and host != first]
+    assert min(begun) > over, "the second begins when the first has fetched all"
+
+
 def test_a_bad_canary_holds_the_others(
     here: Here, instances: list[EmbeddedInstance], files: FileServer
 ) -> None:

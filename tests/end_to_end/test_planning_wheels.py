@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness.content import Content
 from harness.file_server import FileServer
-from harness.package_index import PackageIndex
+from harness.package_index import PackageIndex, wheel
 
 from .conftest import Here
 
@@ -100,6 +100,10 @@ def test_a_lock_made_without_an_instance_is_all_that_a_locked_run_installs(
     assert helper.name == "helper-1.0.dist-info", "2.0 would be newer"
     pages = [path for path in index.requests[asked:] if path.startswith("/simple") and path.endswith("/")]
     assert not {"/simple/einops/", "/simple/helper/"} & set(pages), "no index is asked again"
+    where = ["--workspace", str(here.instance.workspace)]
+    [after] = here.run("plan", profile, *here.connection(), *where, "--json", within_s=60).lines
+    assert (after["packages"]["count"], after["packages"]["present"]) == (3, 3), after["packages"]
+    assert (after["packages"]["fetch_bytes"], after["exit_code"]) == (0, 0), "what is installed stays"
 
 
 def test_a_lock_for_another_python_is_refused_before_anything_is_brought(
@@ -129,3 +133,24 @@ def test_check_names_a_lock_that_does_not_fit_its_profile_any_more(here: Here, i
     assert (fitting.code, done.code) == (0, 0) and fitting.stderr == ""
     assert "`small` of the profile's packages is not in the lock" in done.stderr
     assert told["lock"]["fits"] is False and len(told["lock"]["problems"]) == 2
+
+
+def test_a_compiled_package_is_in_a_lock_as_a_wheel_and_one_without_a_wheel_is_named(
+    here: Here, index: PackageIndex, files: FileServer
+) -> None:
+    file, data = wheel("fast", "1.0", {"fast/__init__.py": ""})
+    files.add(f"/{HERE}/{file}", Content.of(data))
+    place = files.url("/{python_version}/") + file
+    package = "[{{name: {}, wheels: ['{}'], level: {}}}]"
+    layers = [package.format("fast", place, "critical"), package.format("slow", f"{place}.whl", "optional")]
+    profile = here.profile(f"version: 1\nname: p\npython:\n  layers: [{', '.join(layers)}]\n")
+
+    done = here.run("lock", profile, "--python", HERE, environment=index.environment)
+    critical = Path(profile).read_text().replace("optional", "critical")
+    refused = here.run("lock", here.profile(critical), "--python", HERE, environment=index.environment)
+
+    assert done.code == 0, done.stderr
+    [found] = json.loads((here.folder / "profile.lock.json").read_text())["environment"]["wheels"]
+    assert (found["name"], found["size"], len(found["sha256"])) == ("fast", len(data), 64)
+    assert "leaves out `slow`" in done.stderr
+    assert refused.code == 1 and "cannot pin `slow" in refused.stderr

@@ -107,6 +107,29 @@ def test_the_same_id_means_the_same_run_and_another_body_is_refused(
     assert len(server.get("/api/runs")["runs"]) == 1
 
 
+def test_runs_of_one_source_host_come_in_waves_and_who_waits_can_be_released(
+    tmp_path: Path, instance: EmbeddedInstance, second: EmbeddedInstance, files: FileServer
+) -> None:
+    text, held = profile_of(files), slow(files)
+    server = Server(tmp_path / "waves", "--per-source-host", "1")
+    server.start()
+    try:
+        server.post("/api/runs", order(instance, text, run_id="one"))
+        eventually(lambda: server.get("/api/runs/one")["state"] == "usable")
+        for run in ("two", "three"):
+            server.post("/api/runs", order(second, text, run_id=run))
+            waits = next(event for _, event in server.events(run) if event["event"] == "warning")
+            assert "fewer runs fetch from 127.0.0.1" in waits["message"]
+        server.post("/api/runs/two/release")
+        assert server.outcome("two")["verdict"] == "instance-gone"
+        assert server.get("/api/runs/three")["state"] == "accepted"
+        held.bytes_per_s = None
+        assert server.outcome("one")["verdict"] == "complete"
+        assert server.outcome("three")["verdict"] == "complete"
+    finally:
+        server.close()
+
+
 def test_stop_ends_the_run_as_cancelled(
     server: Server, instance: EmbeddedInstance, files: FileServer
 ) -> None:

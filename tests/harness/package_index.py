@@ -10,14 +10,17 @@ import base64
 import hashlib
 import io
 import re
+import socket
 import ssl
 import stat
 import threading
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+_PIECE = 64 << 10
 FAKE_TORCH = """
 import os, types
 __version__ = {version!r}
@@ -91,7 +94,9 @@ class PackageIndex:
         self.statuses: dict[str, int] = {}
         self._is_modern = is_modern
         self.wheel_bytes: dict[str, int] = {}
-        """How many bytes of each wheel were asked for, by its file name, where the index is modern."""
+        """How many bytes of each wheel were sent, by its file name."""
+        self.bytes_per_s = 0
+        """So fast one connection brings wheels; 0: as fast as it can."""
         self._certificate, self._clients, self._login = certificate, clients, login
         self.requests: list[str] = []
         self._wheels: dict[str, dict[str, dict[str, bytes]]] = {}
@@ -103,7 +108,10 @@ class PackageIndex:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                index._answer(self)
+                try:
+                    index._answer(self)
+                except OSError:
+                    pass  # whoever asked is gone
 
             def do_HEAD(self) -> None:
                 index._answer(self)
@@ -210,8 +218,20 @@ class PackageIndex:
         request.send_header("Content-Type", "text/html" if request.path.endswith("/") else "application/zip")
         request.send_header("Content-Length", str(len(body or b"")))
         request.end_headers()
-        if request.command == "GET":
+        if request.command != "GET":
+            return
+        if not self.bytes_per_s or not name.endswith(".whl"):
             request.wfile.write(body or b"")
+            return
+        with self._counting:
+            self.wheel_bytes[name] -= len(body or b"")
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
+        for start in range(0, len(body or b""), _PIECE):
+            piece = (body or b"")[start : start + _PIECE]
+            request.wfile.write(piece)
+            with self._counting:
+                self.wheel_bytes[name] += len(piece)
+            time.sleep(len(piece) / self.bytes_per_s)
 
     def _body(self, path: str) -> bytes | None:
         """What is at *path*: ``/<index>/<package>/`` lists a package's wheels, one segment more is a wheel."""

@@ -21,6 +21,7 @@ from ..downloads import Sources, existing, verify
 from ..downloads.members import Damage, Members
 from ..downloads.sources import repositories
 from ..downloads.sources.signed import SIGNED
+from ..files.records import Arrived
 from ..run import conditions
 from ..run.answering import answer
 from ..run.context import Context
@@ -109,6 +110,10 @@ class Audit:
         ours.update(
             self._path(each.key) for each in self._chosen.skipped if each.step == "downloads"
         )  # another instance may have brought it
+        sent = [(self._path(item.path), item) for item in self._plan.uploads]
+        for place, item in sent:
+            names = Arrived(self._context.workspace, item.key).paths()
+            ours.update(os.path.join(place, name) if name else place for name in names)
         repos = {self._path(repo.path) for repo in self._plan.repos}
         for folder in sorted({os.path.dirname(path) for path in ours}):
             for name in _listed(folder):

@@ -11,6 +11,7 @@ from ..host import answers, probe
 from ..host.answers import Harm
 from ..host.probe import normalised
 from ..run.context import Context
+from ..steps import nodes
 from ..steps.python import layer_record, packages, venv
 
 SIZES_S = 120.0
@@ -30,7 +31,11 @@ def packages_of(plan: Plan, context: Context, *, is_quick: bool) -> Iterator[Aud
     if python is None or "python" not in plan.steps:
         return
     wanted = [(packages.title(layer), packages.LEVEL) for layer in python.layers]
-    wanted += [(f"{repo.path}/{repo.install}", repo.level) for repo in plan.repos if repo.install is not None]
+    wanted += [
+        (f"{repo.path}/{repo.requirements}", repo.level)
+        for repo in plan.repos
+        if nodes.has_requirements(repo, context)
+    ]
     made = venv.find(python, context)
     if made is None:
         yield from (_item(name, level, "missing", "there is no environment") for name, level in wanted)

@@ -21,13 +21,13 @@ from ..contract.redaction import public_url
 from ..downloads import Sources, existing, verify
 from ..host import process
 from ..host.detach import argv_of, processes
+from ..host.environments import interpreter_of
 from ..run.answering import answer
 from ..run.context import Context
 from ..run.record import plan_of
 from ..run.workspace import Workspace, known_workspaces
 from ..steps import apt
 from ..steps.git import Git
-from ..steps.python.venv import interpreter_of
 from .audit import HASHES_AT_ONCE, MODEL_SUFFIXES
 from .query import quiet_context
 

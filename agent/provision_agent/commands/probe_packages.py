@@ -14,25 +14,29 @@ from dataclasses import replace
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
-from ..contract.environment_told import EnvironmentTarget, EnvironmentTold
+from ..contract.environment_told import EnvironmentTarget, EnvironmentTold, LineLeftOut
 from ..contract.failures import Failure
 from ..contract.findings import Facts
 from ..contract.parsing import parse
 from ..contract.plan import Download, Plan, Python
-from ..contract.plan_packages import LockedEnvironment, LockedWheel
+from ..contract.plan_packages import CompiledPackage, LockedEnvironment, LockedWheel
 from ..contract.pylock import LockedFile, LockedPackage
 from ..contract.redaction import public_url
+from ..contract.steps import LEVELS
 from ..downloads import Sources
 from ..host import answers, probe
+from ..host.environments import interpreter_of
+from ..host.probe import normalised
 from ..run.context import Context
 from ..run.interpreters import path_meant
-from ..steps.python import builds, elsewhere, indexes, venv, wanted, wheel_room
-from ..steps.python.tags import Target
+from ..steps.python import builds, compiled, elsewhere, indexes, venv, wanted, wheel_room
+from ..steps.python.tags import Target, name_of
 
 CHOOSE_S = 60.0
 READ_S = 600.0
 """For wheels whose hash no index tells."""
 NO_UV = "uv, which chooses the packages, is not there"
+ELSEWHERE = "which wheel it is can be told on such a machine only: lock with `--host`"
 NO_MACHINE = "no wheels are known for this machine"
 
 
@@ -92,7 +96,48 @@ def told_of(
     )
     pin_until = time.monotonic() + context.bounded(READ_S) if pin else None
     wheels = _sized(python, chosen.wheels, access, pool, until=until, pin_until=pin_until)
+    wheels, told = _with_compiled(plan, told, wheels, here, context, access, until=until, pin_until=pin_until)
     return _summed(told, wheels, there, pin=pin)
+
+
+def _with_compiled(
+    plan: Plan,
+    told: EnvironmentTold,
+    wheels: List["_Wheel"],
+    here: Optional[Facts],
+    context: Context,
+    access: Sources,
+    *,
+    until: float,
+    pin_until: Optional[float],
+) -> "Tuple[List[_Wheel], EnvironmentTold]":
+    """With the wheels of compiled packages, which follow from the torch that was chosen, and from the card."""
+    torch_version = next((each.version for each in wheels if each.name == "torch"), "").partition("+")[0]
+    build = compiled.build_of(told.python, torch_version, told.accelerator, here or Facts())
+    is_this_kind = told.platform == f"linux-{os.uname().machine}"
+    for package in compiled.of_plan(plan, LEVELS):
+        found = compiled.choose(package, build, access, context) if is_this_kind else None
+        if found is not None and found.url is not None:
+            wheels = [*wheels, _of_compiled(found.url, access, until=until, pin_until=pin_until)]
+        elif pin_until is not None:
+            told = _without(told, package, found.why if found is not None else ELSEWHERE)
+    return wheels, told
+
+
+def _of_compiled(url: str, access: Sources, *, until: float, pin_until: Optional[float]) -> "_Wheel":
+    address, _, fragment = url.partition("#")
+    hashes = {"sha256": fragment.partition("=")[2].lower()} if fragment.startswith("sha256=") else {}
+    name, _, rest = name_of(address).partition("-")
+    sha256, room = _size(LockedFile(url=address, hashes=hashes), access, until, pin_until)
+    return _Wheel(normalised(name), rest.partition("-")[0], public_url(address), sha256, room)
+
+
+def _without(told: EnvironmentTold, package: CompiledPackage, why: str) -> EnvironmentTold:
+    """*told* with the compiled *package* said as missing: an optional one is gone without."""
+    name = compiled.item_of(package)
+    if package.level == "optional":
+        return replace(told, left_out=(*told.left_out, LineLeftOut(name, 0, package.name, why)))
+    return replace(told, unpinned=(*told.unpinned, f"{name} ({why})"))
 
 
 def _chosen(
@@ -167,7 +212,7 @@ def installed(python: Python, context: Context, found: Mapping[str, object]) -> 
     Args:
         found: The instance's facts.
     """
-    interpreter = venv.interpreter_of(path_meant(python, context, parse(Facts, found, "facts")))
+    interpreter = interpreter_of(path_meant(python, context, parse(Facts, found, "facts")))
     if not os.path.exists(interpreter):
         return {}
     try:
@@ -256,7 +301,8 @@ def _summed(
             for each in wheels
             if pin and _can_be_pinned(each)
         ),
-        unpinned=tuple(f"{each.name}=={each.version}" for each in wheels if pin and not _can_be_pinned(each)),
+        unpinned=told.unpinned
+        + tuple(f"{each.name}=={each.version}" for each in wheels if pin and not _can_be_pinned(each)),
     )
 
 

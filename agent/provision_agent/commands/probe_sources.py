@@ -90,7 +90,8 @@ class Survey:
         self._request = request
         self._pin = request.pin
         self._facts = find_facts(context.workspace) if request.is_instance else None
-        self._chosen = conditions.Selection(plan, (), ())
+        told = plan if request.pin else conditions.unconditional(plan)  # without an instance
+        self._chosen = conditions.Selection(told, (), ())
         if self._facts is not None:
             self._chosen = conditions.select(plan, self._facts, self._context)
         self._environment: Optional[EnvironmentTold] = None

@@ -86,6 +86,10 @@ CASES: Dict[str, Case] = {
         "fix_profile",
     ),
     "two_items_one_path": Case("give each of the two a `path` of its own that ends in a file name"),
+    "no_pip": Case(
+        "on the instance: install uv, or a pip into `{path}`; or name another folder under `python.venv`"
+    ),
+    "venv_read_only": Case("leave `python.venv` out, or name a folder that can be written"),
     "no_wheel": Case(
         "add the address of a wheel that fits to `wheels`, choose a version of torch that has one, or give `level: optional`"
     ),
@@ -201,6 +205,23 @@ CASES: Dict[str, Case] = {
     ),
     "path_unwritable": Case(
         "choose a `path` that can be written, or give the login of the instance the right to write there"
+    ),
+    # -- files from the machine that orders the run
+    "link_leads_out": Case(
+        "copy what the link leads to into the folder, leave the link out with `exclude`, or make it a relative one that "
+        "stays inside",
+        "fix_profile",
+    ),
+    "sent_by_another": Case("wait until it has ended, then the same command again", "retry"),
+    "nobody_sends": Case(
+        "run the same `provision up` again, on the machine that has the files; what has landed is kept",
+        "retry",
+    ),
+    "changes_meanwhile": Case("let what writes it come to its end, then the same command again", "retry"),
+    "no_file_there": Case("check the path on the instance, and whether the login may read it", "fix_profile"),
+    "unreadable_here": Case(
+        "correct `from` of the upload, or make it readable on the machine that sends it, then the same command again",
+        "fix_profile",
     ),
     # -- programs
     "no_program": Case(

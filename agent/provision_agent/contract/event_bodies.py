@@ -61,6 +61,7 @@ class FactsFound(Body):
 @dataclass(frozen=True)
 class PreflightPassed(Body):
     bytes_to_fetch: Optional[int] = _field(**_COUNT)
+    unknown_sizes: Optional[int] = _extra(**_COUNT)
     disks: object = _field()
 
 
@@ -185,6 +186,25 @@ class DownloadFinished(ItemFinished):
     bytes: Optional[int] = _field(**_COUNT)
     sha256: Optional[str] = _field(**_SHORT)
     copied: Optional[bool] = _extra()
+
+
+@dataclass(frozen=True)
+class UploadStarted(Item):
+    files: Optional[int] = _field(**_COUNT)
+    total_bytes: Optional[int] = _field(**_COUNT)
+
+
+@dataclass(frozen=True)
+class UploadWaiting(Item):
+    reason: Optional[str] = _field()
+
+
+@dataclass(frozen=True)
+class UploadFinished(ItemFinished):
+    files: Optional[int] = _field(**_COUNT)
+    bytes: Optional[int] = _field(**_COUNT)
+    sent_bytes: Optional[int] = _field(**_COUNT)
+    """What had to be sent; the rest was there already."""
 
 
 @dataclass(frozen=True)

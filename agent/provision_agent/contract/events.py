@@ -59,6 +59,9 @@ from .event_bodies import (
     StepFailed,
     StepFinished,
     Unchanged,
+    UploadFinished,
+    UploadStarted,
+    UploadWaiting,
     Warned,
 )
 from .parsing import NotJsonError, ParseError, bounded, check_json, kind_of, parse, read_json
@@ -94,7 +97,7 @@ class EventType(NamedTuple):
             for each in fields(self.body)
             if each.metadata.get("always") or each.default is MISSING
         )
-        return (*keys, *(("key",) if self.group == "downloads" else ()))
+        return (*keys, *(("key",) if self.group in ("downloads", "uploads") else ()))
 
 
 _STATES: Dict[str, Optional[str]] = {
@@ -189,6 +192,15 @@ _of_items(
     finished=(DownloadFinished, "The file is verified and has its final name."),
     failed=(ItemFailed, "The file cannot be had."),
     skipped=(ItemSkipped, "The file is there already, or is not wanted here."),
+)
+_of_items(
+    "upload",
+    started=(UploadStarted, "What is to be sent from here is known; the first of it is sent."),
+    waiting=(UploadWaiting, "Nobody sends it now."),
+    progress=(DownloadProgress, "Bytes landed; at most two a second for each item."),
+    finished=(UploadFinished, "All its files are verified and have their final names."),
+    failed=(ItemFailed, "A file of it cannot be had."),
+    skipped=(ItemSkipped, "All its files are there already, or are not wanted here."),
 )
 _of_items(
     "repo",

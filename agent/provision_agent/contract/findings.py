@@ -75,11 +75,15 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment that is there already, and the version of its torch."""
+    """An environment, or an interpreter with packages, that is there already, and the version of its torch."""
 
     path: str = _path()
     python: str = _path("")
     torch: Optional[str] = bounded(None, max_chars=64)
+    is_writable: bool = True
+    """Packages can be added to it."""
+    is_managed: bool = False
+    """The system's own package manager claims it (PEP 668)."""
 
 
 @dataclass(frozen=True)

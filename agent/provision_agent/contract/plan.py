@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 from .parsing import ParseError, bounded, parse, to_json
+from .plan_files import Upload
 from .plan_json import expand, map_strings, without_defaults
 from .plan_packages import CompiledPackage, LockedEnvironment, PackageIndex
 from .plan_parts import (
@@ -28,6 +29,7 @@ from .plan_parts import (
     Placed,
     PlanFormatError,
     SecretRule,
+    Substitute,
     When,
     argv_field,
     bytes_field,
@@ -44,14 +46,6 @@ from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
 ItemT = TypeVar("ItemT", bound=Item)
-
-
-@dataclass(frozen=True)
-class Substitute:
-    """An explicitly different file, taken when every source of the wanted one says no."""
-
-    url: str
-    path: str
 
 
 @dataclass(frozen=True)
@@ -142,9 +136,13 @@ class Python:
     locked: Optional[LockedEnvironment] = None
 
 
+IF_PRESENT = "if_present"
+"""Of `install`: requirements.txt, where the checkout has one."""
+
+
 @dataclass(frozen=True)
 class Repo(Placed):
-    """A git checkout. `ref` is a branch, tag or commit; `install` a requirements file inside it."""
+    """A git checkout. `ref` is a branch, tag or commit; `install` a requirements file inside it, or `IF_PRESENT`."""
 
     url: str
     path: str
@@ -154,6 +152,11 @@ class Repo(Placed):
     install: Optional[str] = None
     level: str = level_field()
     when: Optional[When] = None
+
+    @property
+    def requirements(self) -> Optional[str]:
+        """The file that `install` means, whether it is there or not."""
+        return "requirements.txt" if self.install == IF_PRESENT else self.install
 
 
 @dataclass(frozen=True)
@@ -271,6 +274,7 @@ class Plan:
     apt: Tuple[Union[str, AptPackages], ...] = ()
     python: Optional[Python] = None
     repos: Tuple[Repo, ...] = ()
+    uploads: Tuple[Upload, ...] = ()
     downloads: Tuple[Download, ...] = ()
     files: Tuple[File, ...] = ()
     commands: Tuple[Command, ...] = ()
@@ -338,7 +342,7 @@ class Plan:
         for entry in self.apt:
             keys.update(f"apt:{name}" for name in ((entry,) if isinstance(entry, str) else entry.packages))
         for repo in self.repos:
-            keys.update(f"{repo.path}/{name}" for name in (repo.install, "__init__.py"))
+            keys.update(f"{repo.path}/{name}" for name in (repo.requirements, "__init__.py"))
         return _Known(
             frozenset(keys),
             tuple(key.partition("${")[0] for key in keys if "${" in key),

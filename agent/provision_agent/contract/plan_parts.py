@@ -154,6 +154,8 @@ class Limits:
     connections: Optional[int] = count_field()
     rate_bytes_per_s: Optional[int] = bytes_field()
     hosts: Dict[str, HostLimits] = bounded(factory=dict)
+    cache: Optional[str] = None
+    """A site's own cache, asked first for files whose sha256 is known; ``{host}`` and ``{path}`` stand for the source's."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,14 @@ class HeaderSecret:
     """The secret whose value a header has."""
 
     secret: str
+
+
+@dataclass(frozen=True)
+class Substitute:
+    """An explicitly different file, taken when every source of the wanted one says no."""
+
+    url: str
+    path: str
 
 
 @dataclass(frozen=True)

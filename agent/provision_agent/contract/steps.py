@@ -33,6 +33,7 @@ STEPS: Dict[str, Step] = {
     "apt": Step("package", "packages", "packages of the system"),
     "python": Step("package", "packages", "the virtual environment and its layers"),
     "repos": Step("repo", "repos", "git checkouts and their requirements"),
+    "uploads": Step("upload", "uploads", "files from the machine that ordered the run"),
     "downloads": Step("download", "downloads", "files, verified before their final name"),
     "files": Step("file", "files", "small text files", is_sequential=True),
     "commands": Step("command", "commands", "single programs, run to their end", is_sequential=True),

@@ -44,6 +44,8 @@ class Preflight:
     """What is known before the first large byte."""
 
     bytes_to_fetch: int = 0
+    unknown_sizes: int = 0
+    """Files that come on top, of which nobody tells the size."""
     disks: List[Room] = field(default_factory=list)
     failures: Dict[str, Failure] = field(default_factory=dict)
     """By item: every source says no, or there is no room for it."""
@@ -146,6 +148,9 @@ def _ask_source(
         source.reached(answer, context.outages)
     except Failure as error:
         failure = _sized(error, fetch, context)
+        if source.is_cache:
+            source.failure = failure
+            return False
         if failure.class_ == "rate_limited":
             hosts.pause(str(failure.facts.get("host")), failure.wait_s or 0.0)
         if not failure.retriable:
@@ -298,6 +303,7 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], ground: _Ground, also_byt
             continue  # what has one URL is fetched once
         place = ground.places[fetch.key]
         disk, missing = place.disk, place.missing_bytes(size_of(fetch) or 0)
+        found.unknown_sizes += size_of(fetch) is None
         if fetch.item.level == "critical":
             disk.bytes += missing
         elif _with_margin(missing) > disk.free_bytes:

@@ -20,7 +20,7 @@ from ..contract.steps import LEVELS
 from ..host.beneath import Folder
 from ..run.context import Context
 from ..run.writing import folder_for
-from . import existing, preflight
+from . import existing, preflight, site_cache
 from .engine.pool import Pool
 from .engine.tuner import Tuner
 from .file import Fetch, Shared
@@ -103,7 +103,10 @@ class Downloads:
         for order, item in enumerate(items):
             self._access.add(item)
             if item.key not in self._fetches:
-                self._fetches[item.key] = Fetch(item, shared, order=order)
+                self._fetches[item.key] = fetch = Fetch(item, shared, order=order)
+                cached = site_cache.url_at(limits.cache, item)
+                if cached is not None:
+                    fetch.selector.ask_first(cached)
 
     def preflight(self, *, also_bytes: int = 0, begin: Optional[Callable[[], None]] = None) -> Preflight:
         """Ask every source about every file, and look whether all of them fit on the disk.

@@ -32,8 +32,10 @@ ANOTHER_FILE_AFTER = 2
 class Source:
     """One URL that may have the file, with what went wrong there so far."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, is_cache: bool = False) -> None:
         self.url = url
+        self.is_cache = is_cache
+        """It may have the file: what goes wrong there is no trouble of the item's."""
         self.answer: Optional[Answer] = None
         """What it said in the preflight; used once, it may expire."""
         self.failure: Optional[Failure] = None
@@ -108,6 +110,11 @@ class SourceSelector:
         self.is_waiting = False
         """None of its sources can be reached; the server is tried again, here or by another file."""
 
+    def ask_first(self, cache_url: str) -> None:
+        """A cache may have the file at *cache_url*; called before any source is asked."""
+        self.sources.insert(0, Source(cache_url, is_cache=True))
+        self.current = self.sources[0]
+
     def choose(self, outages: Outages, allowance: Allowance) -> Optional[Source]:
         """The source in use while it is any good, else the next one; None when all have failed.
 
@@ -150,7 +157,8 @@ class SourceSelector:
 
     def worst(self) -> Failure:
         """What to say about a file that nobody has: the first source's word, and what the others said."""
-        failures = [(source.host, source.failure) for source in self.sources if source.failure is not None]
+        in_order = sorted(self.sources, key=lambda source: source.is_cache)
+        failures = [(source.host, source.failure) for source in in_order if source.failure is not None]
         (_, first), others = failures[0], failures[1:]
         if not others:
             return first
@@ -182,6 +190,10 @@ class SourceSelector:
         Raises:
             Failure: no source can help.
         """
+        if source.is_cache and failure.meaning.helps_elsewhere:
+            source.failure = failure
+            allowance.check()
+            return
         if failure.class_ == "unreachable" and failure.retriable and not is_crowded:
             wait_s = source.not_reached(failure, outages, now=time.monotonic())
             allowance.check()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 import glob
 import os
+import re
 import shutil
 import socket
 import sys
@@ -18,7 +19,7 @@ from typing import Callable, Dict, List, Optional, Tuple, TypeVar
 
 from ..contract.failures import Failure
 from ..contract.parsing import to_json
-from . import answers, probe, process, sockets
+from . import answers, environments, probe, process, sockets
 from .folders import nearest_folder
 from .init_system import systemd_answers
 
@@ -27,6 +28,10 @@ _NO_GPUS: Dict[str, object] = {"gpus": [], "driver": None, "cuda": None}
 
 PROBE_S = 10.0
 _SMI_FIELDS = "name,compute_cap,memory.total,driver_version"
+_LINES_MOST, _LINE_CHARS, _NAME_CHARS = 1000, 4000, 128
+_CARDS_MOST = 64
+_MEMORY_MOST = 4 << 40
+"""No card has more memory than this."""
 
 
 def find_facts(workspace: str) -> Dict[str, object]:
@@ -39,7 +44,7 @@ def find_facts(workspace: str) -> Dict[str, object]:
         JSON values: ``gpus`` (``name``, ``compute_capability``, ``memory_bytes``), ``driver``, ``cuda`` (the newest
         that the driver runs), ``memory_bytes``, ``disks`` (``path``, ``total_bytes``, ``free_bytes``), ``cpus``,
         ``pythons`` (``path``, ``version``), ``init`` (systemd | supervisor | none), ``user``, ``is_root``,
-        ``hostname``, ``venvs`` (``path``, ``python``, ``torch``), ``listening`` (``port``, ``process``), ``git``, ``uv``,
+        ``hostname``, ``venvs`` (see `environments.found`), ``listening`` (``port``, ``process``), ``git``, ``uv``,
         ``ffmpeg``.
     """
     probes: Dict[str, Tuple[Callable[[], object], object]] = {
@@ -51,7 +56,7 @@ def find_facts(workspace: str) -> Dict[str, object]:
         "user": (getpass.getuser, None),
         "is_root": (lambda: os.geteuid() == 0, False),
         "hostname": (socket.gethostname, None),
-        "venvs": (lambda: _venvs(workspace), []),
+        "venvs": (lambda: environments.found(workspace), []),
         "listening": (_listening, []),
         "git": (lambda: shutil.which("git"), None),
         "uv": (lambda: shutil.which("uv"), None),
@@ -66,13 +71,15 @@ def find_facts(workspace: str) -> Dict[str, object]:
 def _guarded(ask: Callable[[], T], default: T) -> T:
     try:
         return ask()
-    except (Failure, OSError, ValueError, LookupError, ImportError):
+    except (Failure, OSError, ValueError, LookupError, ImportError, ArithmeticError):
         return default
 
 
 def _gpus() -> Dict[str, object]:
-    smi = _guarded(_ask_smi, _NO_GPUS)
-    library = _guarded(_ask_library, _NO_GPUS)
+    with ThreadPoolExecutor(max_workers=2) as pool:  # one may hang, and the other know
+        asked = pool.submit(_guarded, _ask_smi, _NO_GPUS)
+        library = _guarded(_ask_library, _NO_GPUS)
+        smi = asked.result()
     return {
         "gpus": library["gpus"] or smi["gpus"],
         "driver": smi["driver"] or _guarded(_kernel_driver, None),
@@ -90,18 +97,49 @@ def _ask_smi() -> Dict[str, object]:
         raise LookupError("no nvidia-smi")
     rows = _lines(["nvidia-smi", f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader,nounits"])
     cells = [[cell.strip() for cell in row.split(",")] for row in rows if row.count(",") == 3]
+    known = [
+        (name, capability, memory, driver) for name, capability, memory, driver in cells if _is_card(name)
+    ]
     gpus = [
-        {"name": name, "compute_capability": capability, "memory_bytes": int(float(mebibytes) * 2**20)}
-        for name, capability, mebibytes, _ in cells
+        {
+            "name": name[:_NAME_CHARS],
+            "compute_capability": _matching(r"[0-9]{1,2}\.[0-9]", capability),
+            "memory_bytes": _memory_of(memory),
+        }
+        for name, capability, memory, _ in known[:_CARDS_MOST]
     ]
     banner = " ".join(_lines(["nvidia-smi"]))
-    cuda = banner.partition("CUDA Version:")[2].split()[:1]
-    return {"gpus": gpus, "driver": cells[0][3] if cells else None, "cuda": cuda[0] if cuda else None}
+    cuda = re.search(r"CUDA (?:UMD |Driver )?Version\s*:\s*([0-9]{1,2}\.[0-9]{1,2})\b", banner)
+    driver = _matching(r"[0-9]{2,4}(\.[0-9]{1,4}){1,3}", known[0][3]) if known else None
+    return {"gpus": gpus, "driver": driver, "cuda": cuda[1] if cuda is not None else None}
+
+
+def _is_card(name: str) -> bool:
+    return bool(name) and name.isprintable() and not name.startswith("[")
+
+
+def _matching(pattern: str, text: str) -> Optional[str]:
+    """*text*, if that is what is expected; a driver that is half gone says anything."""
+    return text if re.fullmatch(pattern, text) else None
+
+
+def _memory_of(mebibytes: str) -> Optional[int]:
+    """As nvidia-smi tells it; None for what no card has."""
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", mebibytes):
+        return None
+    size = int(float(mebibytes) * 2**20)
+    return size if 0 < size <= _MEMORY_MOST else None
 
 
 def _lines(argv: List[str]) -> List[str]:
+    """What *argv* prints, as far as anybody would read it."""
     lines: List[str] = []
-    done = process.run(argv, timeout_s=PROBE_S, on_line=lines.append)
+
+    def keep(line: str) -> None:
+        if len(lines) < _LINES_MOST:
+            lines.append(line[:_LINE_CHARS])
+
+    done = process.run(argv, timeout_s=PROBE_S, on_line=keep)
     if done.status != 0:
         raise LookupError(f"{argv[0]} ended with {done.status}")
     return lines
@@ -166,33 +204,7 @@ def _init() -> str:
     return "supervisor" if doors or first == "supervisord" else "none"
 
 
-def _venvs(workspace: str) -> List[Dict[str, object]]:
-    """Environments that exist already, in the order in which `auto` considers them."""
-    places = [
-        os.environ.get("VIRTUAL_ENV", ""),
-        "/venv/main",
-        os.path.join(workspace, "venv"),
-        os.environ.get("CONDA_PREFIX", ""),
-        "/opt/conda",
-    ]
-    found: Dict[str, Dict[str, object]] = {}
-    for path in filter(None, places):
-        python = os.path.join(path, "bin", "python")
-        if os.path.exists(python):
-            found.setdefault(
-                os.path.realpath(path), {"path": path, "python": python, "torch": _torch_version(path)}
-            )
-    return list(found.values())
-
-
 def _listening() -> List[Dict[str, object]]:
     """What serves here already; a process that may not be looked into is None."""
     found = sockets.everyone().items()
     return [{"port": port, "process": sockets.describe(pids[0]) if pids else None} for port, pids in found]
-
-
-def _torch_version(venv: str) -> Optional[str]:
-    """From the name of its metadata folder: cheap, and no import that could hang."""
-    pattern = os.path.join(glob.escape(venv), "lib", "python3*", "site-packages", "torch-*.dist-info")
-    names = [os.path.basename(path) for path in glob.glob(pattern)]
-    return names[0][len("torch-") : -len(".dist-info")] if names else None

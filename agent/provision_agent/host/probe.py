@@ -1,8 +1,7 @@
-"""Questions that only another interpreter can answer, asked in a child of it.
+"""Questions that only another interpreter can answer, asked in a child of it: `ask` is this side, `main` the other.
 
-Runs inside the virtual environment's own python, so it imports nothing but the standard library. The answer is
-JSON on standard output, in pieces that the kernel never tears apart, so that chatter of imported modules
-between them does no harm. `ask` is this side; `main` is the other.
+Imports nothing but the standard library. The answer is JSON on standard output, in pieces that the kernel never tears
+apart, so that chatter of imported modules between them does no harm.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 32 << 20
 MARK = "@provision-answer "
 _MAX_SAID_CHARS = 4000
-_RECORDERS = ("pip", "uv")
 _PIECE = 3000  # with the mark below PIPE_BUF: one write, never interleaved
+_RECORDERS = ("pip", "uv")
 
 
 def ask(
@@ -44,8 +43,7 @@ def ask(
         environment: Added to the child's.
 
     Raises:
-        Failure: `timed_out`; `command` when the interpreter cannot be started, died without an answer, with its
-            last words, or answered something else.
+        Failure: `timed_out`; `command` when the interpreter cannot be started, died (with its last words), or lies.
     """
     from ..contract import parsing
     from ..contract.failures import Failure
@@ -72,9 +70,8 @@ def ask(
     except parsing.NotJsonError:
         last = [line for line in done.tail if not line.startswith(MARK)][-3:]
         how = f"was ended by signal {-done.status}" if done.status < 0 else f"ended with {done.status}"
-        raise Failure(
-            "command", f"`{python}` {how} when asked for {kind.question}; last output: {' | '.join(last)}"
-        ) from None
+        told = f"{how} when asked for {kind.question}; last output: {' | '.join(last)}"
+        raise Failure("command", f"`{python}` {told}") from None
     except parsing.ParseError as error:
         raise Failure("command", f"`{python}` was asked for {kind.question}: {error}") from None
 

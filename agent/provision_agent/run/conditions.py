@@ -22,7 +22,7 @@ from ..host.folders import nearest_folder
 from .context import Context
 from .interpreters import numbers, version_meant
 
-WITH_A_PATH = ("repos", "downloads", "files")
+WITH_A_PATH = ("repos", "uploads", "downloads", "files")
 """Steps whose items own a path: two of them may not be wanted at one."""
 OF_PACKAGES = "critical"
 """The level of packages and layers, which have none of their own."""
@@ -68,6 +68,19 @@ def select(plan: Plan, found: Mapping[str, object], context: Context) -> Selecti
     return _Choice(plan, found, context).made()
 
 
+def unconditional(plan: Plan) -> Plan:
+    """What of *plan* every instance gets."""
+    changed: Dict[str, object] = {
+        step: tuple(item for item in plan.items(step) if getattr(item, "when", None) is None)
+        for step in STEPS
+        if step not in ("apt", "python")
+    }
+    if plan.python is not None:
+        layers = tuple(layer for layer in plan.python.layers if layer.when is None)
+        changed["python"] = replace(plan.python, layers=layers)
+    return replace(plan, apt=plan.system_packages, **changed)  # type: ignore[arg-type]
+
+
 def unmet(
     when: When, found: Mapping[str, object], context: Context, python: Optional[Python] = None
 ) -> Optional[str]:
@@ -82,6 +95,10 @@ def unmet(
     if when.secret is not None and not context.is_set(when.secret):
         return f"the secret {when.secret} is not set"
     gpu_bytes = max((gpu.nominal_bytes for gpu in facts.gpus), default=0)
+    if when.gpu_memory is not None and facts.gpus and not gpu_bytes:
+        return (
+            f"GPU memory is not known; wanted is {when.gpu_memory.op} {gib_text(when.gpu_memory.value_bytes)}"
+        )
     memory = _unmet_size("GPU memory", gpu_bytes, when.gpu_memory)
     free_bytes = _free_bytes(context.workspace) if when.disk_free is not None else 0
     size = memory or _unmet_size("free disk", free_bytes, when.disk_free)

@@ -13,6 +13,7 @@ from typing import Optional, Tuple
 from ..contract.failures import Failure
 from ..contract.findings import Facts
 from ..contract.plan import Python
+from ..host import environments
 from .context import Context
 
 OLDEST_WELCOME = (3, 10)
@@ -25,7 +26,7 @@ def path_meant(python: Python, context: Context, facts: Facts) -> str:
     if python.venv != "auto":
         return os.path.join(context.workspace, os.path.expanduser(python.venv))
     chosen = (context.state.get("venv", "auto") or {}).get("path")
-    ready = (venv.path for venv in facts.venvs if venv.torch and facts.gpus)
+    ready = (venv.path for venv in facts.venvs if venv.torch and venv.is_writable and facts.gpus)
     return str(chosen or next(ready, os.path.join(context.workspace, "venv")))
 
 
@@ -56,7 +57,7 @@ def version_meant(python: Optional[Python], context: Context, facts: Facts) -> s
 
 def version_in(path: str) -> Optional[str]:
     """The version of the interpreter of the environment at *path*; None where there is none."""
-    if not os.path.exists(os.path.join(path, "bin", "python")):
+    if not os.path.exists(environments.interpreter_of(path)):
         return None
     try:
         with open(os.path.join(path, "pyvenv.cfg"), encoding="utf-8", errors="replace") as file:

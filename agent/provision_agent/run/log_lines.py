@@ -101,7 +101,13 @@ def _facts(event: Fields) -> str:
 
 
 def _preflight(event: Fields) -> str:
-    return f"🔎 Preflight passed: {size_text(_number(event, 'bytes_to_fetch'))} to fetch"
+    known, unknown = (
+        _number(event, "bytes_to_fetch"),
+        int(_number({"unknown_sizes": 0, **event}, "unknown_sizes")),
+    )
+    parts = [size_text(known)] if known or not unknown else []
+    parts += [f"{unknown} file{'' if unknown == 1 else 's'} of unknown size"] if unknown else []
+    return f"🔎 Preflight passed: {' and '.join(parts)} to fetch"
 
 
 def _step_finished(event: Fields) -> str:

@@ -31,6 +31,7 @@ from ..host.file_lock import lockless_warning, try_lock
 from ..services.changes import Changes
 from ..steps import apt
 from ..steps.python import disk_estimate, from_lock
+from ..steps.uploads import Uploads
 from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
 from .context import Context
 from .journal import Journal
@@ -128,6 +129,7 @@ class Run:
             give_up=late.give_up,
         )
         self._tally = Tally(journal.event)
+        self._uploads: Optional[Uploads] = None
         self._downloads: Optional[Downloads] = None
         self._items: Optional[Items] = None
         """What does the items, once it is known which are wanted."""
@@ -211,6 +213,7 @@ class Run:
 
     def _select(self) -> None:
         """From here on the plan is what is wanted on this instance."""
+        ordered = self._plan.uploads
         chosen = conditions.select(self._plan, self._facts, self._context)
         self._plan = chosen.plan
         for skipped in chosen.skipped:
@@ -224,6 +227,9 @@ class Run:
             failure = Failure("conflict", clash.message, case="two_variants")
             self._journal.event(f"{kind}_failed", **names, **failure.as_fields())
             self._tally.fail(clash.step, clash.key, clash.level, failure, is_reported=True)
+        wanted = self._plan.chosen("uploads", self._plan.uploads)
+        self._uploads = Uploads(ordered, wanted, self._context, self._tally)
+        self._uploads.start()
 
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
@@ -246,7 +252,10 @@ class Run:
             self._journal.event("preflight_failed", **names, level="critical", **failure.as_fields())
         if not hopeless:
             self._journal.event(
-                "preflight_passed", bytes_to_fetch=found.bytes_to_fetch, disks=to_json(found.disks)
+                "preflight_passed",
+                bytes_to_fetch=found.bytes_to_fetch,
+                unknown_sizes=found.unknown_sizes,
+                disks=to_json(found.disks),
             )
         if found.too_big is None and not (hopeless and self._plan.strict):
             return not self._is_over()
@@ -328,7 +337,8 @@ class Run:
         self._items = items = Items(self._plan, *about, self._changes, self._is_over)
         services = Services(self._plan, *about, items, self._changes, self._is_over)
         items.share(self._downloads.line)
-        stages = Stages(self._plan, items, self._tally, self._downloads, self._is_over)
+        assert self._uploads is not None
+        stages = Stages(self._plan, items, self._tally, self._downloads, self._uploads, self._is_over)
         if stages.until_usable(self._facts):
             asks = any(
                 check.service for check in self._plan.chosen("checks", self._plan.checks, ("critical",))

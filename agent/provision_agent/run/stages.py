@@ -1,6 +1,6 @@
 """The order of a run's work: what can overlap does; first all that `usable` waits for, then the rest.
 
-Downloads, checkouts and the environment go on side by side. The sequential steps of `STEPS` follow for each level, in
+Uploads, downloads, checkouts and the environment go on side by side. The sequential steps of `STEPS` follow for each level, in
 their order, when what they may need of that level is there.
 """
 
@@ -14,6 +14,7 @@ from ..contract.plan_parts import Item
 from ..contract.steps import LEVELS, SEQUENTIAL, STEPS
 from ..downloads import Downloads
 from ..steps import nodes
+from ..steps.uploads import Uploads
 from .step_runner import LOOK_AGAIN_S, Checkouts, Items
 from .tally import Tally
 
@@ -26,12 +27,19 @@ class Stages:
     """The work of one run. First `until_usable`, then `until_complete`."""
 
     def __init__(
-        self, plan: Plan, items: Items, tally: Tally, downloads: Downloads, is_over: Callable[[], bool]
+        self,
+        plan: Plan,
+        items: Items,
+        tally: Tally,
+        downloads: Downloads,
+        uploads: Uploads,
+        is_over: Callable[[], bool],
     ) -> None:
         self._plan = plan
         self._items = items
         self._tally = tally
         self._downloads = downloads
+        self._uploads = uploads
         self._is_over = is_over
         self._clones = ThreadPoolExecutor(CLONES_AT_ONCE, thread_name_prefix="clone")
         self._installs = ThreadPoolExecutor(1, thread_name_prefix="install")
@@ -89,9 +97,10 @@ class Stages:
             self._tally.finish("repos")
         for level in levels:
             self._await(self._clones.submit(self._downloads.wait, level), meanwhile if is_settled else None)
+            self._await(self._clones.submit(self._uploads.wait, level), meanwhile if is_settled else None)
         settle(self._downloads, self._tally)
         if is_last:
-            self._tally.finish("downloads")
+            self._tally.finish("uploads", "downloads")
         for step in SEQUENTIAL:
             for item in self._plan.chosen(step, self._plan.items(step), levels):
                 if not self._waits_for_a_service(item):

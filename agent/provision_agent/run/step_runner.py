@@ -25,12 +25,11 @@ from ..services import judge, restarting
 from ..services.changes import Changes
 from ..steps import apt, nodes, orphans, repos
 from ..steps.progress import Progress
-from ..steps.python import compiled, later, packages, venv, wheel_store
+from ..steps.python import compiled, for_run, later, packages, venv
 from ..steps.python.imports import Ladder, Look
 from ..steps.python.last_look import LastLook
 from ..steps.python.locked_install import LockedInstalls
 from ..steps.python.venv import Venv
-from ..steps.python.wheel_store import WheelStore
 from .context import Context
 from .tally import Tally
 
@@ -73,14 +72,7 @@ class Items:
 
     def share(self, line: Line) -> None:
         """Have wheels come by *line*, as the models of the run do."""
-        python = self._plan.python
-        if python is not None and "python" in self._plan.steps:
-            kept, root = python.wheels, self._context.workspace
-            folder = os.path.join(root, os.path.expanduser(kept or wheel_store.FOLDER))
-            store = WheelStore(
-                self._context, folder, limits=self._plan.limits, line=line, is_kept=kept is not None
-            )
-            self._by_lock = LockedInstalls(store, self._context)
+        self._by_lock = for_run.of_run(self._plan, self._context, line, self.checked_out)
 
     def close(self) -> None:
         """Nothing is installed any more."""
@@ -154,7 +146,7 @@ class Items:
         """What the repository says that it needs, into the environment; a node must import after that."""
         if "python" not in self._plan.steps:
             return
-        if repo.install is None or self._install(repo, repo.install):
+        if not nodes.has_requirements(repo, self._context) or self._install(repo, str(repo.requirements)):
             self._unchecked.append(repo)
         self._prepared.add(self._folder(repo))
 
@@ -258,7 +250,7 @@ class Items:
             self._check_node(repo, made, imports[repo.path])
 
     def _check_node(self, repo: Repo, made: Venv, answer: answers.Node) -> None:
-        """Where a service of the plan will load a node, that decides, and its import is the early warning."""
+        """Where a service of the plan will load a node, that decides, and its import only warns."""
         item = f"{repo.path}/__init__.py"
         service = self.judge_of(repo)
 

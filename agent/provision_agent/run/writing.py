@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, List, Set
+from typing import Dict, List, Protocol, Set
 
 from ..contract.failures import Failure, disk_failure
 from ..host.beneath import Folder, LeadsOutError, open_folder
@@ -17,7 +17,19 @@ _ALL = "all_below"
 _PATHS = "paths"
 
 
-def folder_for(context: Context, path: str, *, make: bool = True) -> Folder:
+class Place(Protocol):
+    """Where things are written; a run's `Context` is one."""
+
+    @property
+    def workspace(self) -> str:
+        """Its folder."""
+
+    @property
+    def state(self) -> StateFile:
+        """What is remembered of it: which links somebody else brought."""
+
+
+def folder_for(context: Place, path: str, *, make: bool = True) -> Folder:
     """The folder that the file *path* (absolute, or in the workspace) is to lie in, held open. Close it.
 
     Args:
@@ -29,19 +41,19 @@ def folder_for(context: Context, path: str, *, make: bool = True) -> Folder:
     return _reached(context, os.path.dirname(_inside(context, path)), path, make)
 
 
-def folder_at(context: Context, path: str) -> Folder:
+def folder_at(context: Place, path: str) -> Folder:
     """The folder *path* itself, made where it is not there, and held open. Close it. Raises as `folder_for`."""
     return _reached(context, _inside(context, path), path, True)
 
 
-def _inside(context: Context, path: str) -> str:
+def _inside(context: Place, path: str) -> str:
     inside = os.path.relpath(path, context.workspace) if os.path.isabs(path) else path
     if ".." in inside.split("/"):
         raise Failure("unsafe_path", f"`{path}` leads out of the workspace")
     return inside
 
 
-def _reached(context: Context, inside: str, path: str, make: bool) -> Folder:
+def _reached(context: Place, inside: str, path: str, make: bool) -> Folder:
     brought = _Brought(context.state, os.path.realpath(context.workspace))
     try:
         return open_folder(context.workspace, inside, is_brought=brought.is_one, kept=_KEPT, make=make)

@@ -14,7 +14,7 @@ import re
 from typing import Dict, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure
-from ..contract.plan import Repo, Service
+from ..contract.plan import IF_PRESENT, Repo, Service
 from ..host import answers, probe
 from ..run.context import Context
 from .python import requirements
@@ -34,6 +34,14 @@ def is_node(repo: Repo, context: Context) -> bool:
     folder = _folder(repo, context)
     is_package = os.path.isfile(os.path.join(folder, "__init__.py"))
     return is_package and os.path.basename(os.path.dirname(folder)) == FOLDER
+
+
+def has_requirements(repo: Repo, context: Context) -> bool:
+    """True when something is to be installed for *repo*, which is checked out; a file that must be there and is not counts."""
+    name = repo.requirements
+    return name is not None and (
+        repo.install != IF_PRESENT or os.path.isfile(os.path.join(_folder(repo, context), name))
+    )
 
 
 def application_of(repo: Repo, context: Context) -> str:

@@ -37,6 +37,7 @@ SECTIONS = {
         "logs": "print a local mirror; -f follows it",
         "stop": "stop a run; partial downloads stay for the next one",
         "ssh": "a shell on a run's instance, by the system's ssh with the same key and host keys",
+        "copy": "files to an instance or from it, by hand; a path there begins with `:`",
         "forward": "bring a service's port to this machine",
         "prune": "remove old runs, mirrors and unused agents, here or with --host there",
     },

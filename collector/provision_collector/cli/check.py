@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 import click
@@ -19,6 +19,7 @@ from .run_options import default_secrets_option
 if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
 
+    from ..files import Listing
     from ..planning.sources import Row
     from ..planning.token_owner import TokenOwner
     from ..profile import Profile
@@ -30,6 +31,10 @@ class Counts(TypedDict):
     name: str
     downloads: int
     bytes: int
+    uploads: int
+    upload_files: int | None
+    """Of this machine; None: nobody looked."""
+    upload_bytes: int | None
     unknown_sizes: int
     repos: int
     checks: int
@@ -73,15 +78,17 @@ def command(
     wanted = one_profile("check", name, profile)
     try:
         prepared = prepare(
-            wanted, overrides=dict(variables), workflows=workflows, default_secrets=default_secrets
+            wanted,
+            overrides=dict(variables),
+            workflows=workflows,
+            default_secrets=default_secrets,
+            lists_files=True,
         )
     except ProfileError as error:
         if as_json:
-            problems = [as_fields(problem) for problem in error.problems]
-            say_json({"valid": False, "profile": wanted, "problems": problems})
-            LAST_WORD.is_said = True
+            _say_problems(wanted, error)
         raise
-    facts = counts(prepared.profile, prepared.plan)
+    facts = counts(prepared.profile, prepared.plan, prepared.listings)
     locked = None if workflows else lock_problems(wanted, prepared.plan)
     code = 0
     rows: list[Row] = []
@@ -106,6 +113,12 @@ def command(
         for open_ in prepared.unresolved:
             tell(f"open: {open_}")
     sys.exit(code)
+
+
+def _say_problems(wanted: str, error: ProfileError) -> None:
+    problems = [as_fields(problem) for problem in error.problems]
+    say_json({"valid": False, "profile": wanted, "problems": problems})
+    LAST_WORD.is_said = True
 
 
 def one_profile(command: str, name: str | None, profile: str | None) -> str:
@@ -161,8 +174,8 @@ def as_fields(problem: str) -> dict[str, object]:
     return {"file": match[1], "line": int(match[2]), "column": int(match[3]), "message": match[4]}
 
 
-def counts(profile: Profile, plan: Plan) -> Counts:
-    """What *profile* asks for, in numbers."""
+def counts(profile: Profile, plan: Plan, listings: Sequence[Listing] | None = None) -> Counts:
+    """What *profile* asks for, in numbers; *listings* are its uploads, where somebody looked at them."""
     from ..planning.steps import items_of
 
     levels = [getattr(item, "level", "") for step in plan.steps for item in items_of(plan, step)]
@@ -171,6 +184,9 @@ def counts(profile: Profile, plan: Plan) -> Counts:
         "name": profile.name,
         "downloads": len(plan.downloads),
         "bytes": sum(size for size in sizes if size is not None),
+        "uploads": len(plan.uploads),
+        "upload_files": None if listings is None else sum(each.count for each in listings),
+        "upload_bytes": None if listings is None else sum(each.bytes for each in listings),
         "unknown_sizes": sizes.count(None),
         "repos": len(plan.repos),
         "checks": len(plan.checks),
@@ -185,13 +201,25 @@ def sentence(facts: Counts) -> str:
     """*facts* on one line for people."""
     from ..profile.units import as_text
 
-    unknown = f", {facts['unknown_sizes']} of unknown size" if facts["unknown_sizes"] else ""
+    known = f"{as_text(facts['bytes'])} known" if facts["bytes"] or not facts["unknown_sizes"] else ""
+    unknown = f"{facts['unknown_sizes']} of unknown size" if facts["unknown_sizes"] else ""
+    sizes = ", ".join(filter(None, (known, unknown)))
     return (
-        f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} "
-        f"({as_text(facts['bytes'])} known{unknown}), {_some(facts['repos'], 'repo')}, "
+        f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} ({sizes}), "
+        f"{_uploads(facts)}{_some(facts['repos'], 'repo')}, "
         f"{_some(facts['checks'], 'check')}, {_some(facts['services'], 'service')}; "
         f"{_some(facts['critical'], 'critical item')}"
     )
+
+
+def _uploads(facts: Counts) -> str:
+    from ..profile.units import as_text
+
+    if not facts["uploads"]:
+        return ""
+    files = facts["upload_files"]
+    known = "" if files is None else f" ({_some(files, 'file')}, {as_text(facts['upload_bytes'] or 0)})"
+    return f"{_some(facts['uploads'], 'upload')}{known}, "
 
 
 def _some(number: int, noun: str) -> str:

@@ -49,7 +49,9 @@ def command(keep: bool) -> None:
         finally:
             if not keep:
                 shutil.rmtree(directory, ignore_errors=True)
-    _say(f"\nThe instance is switched off; its folder is {'kept' if keep else 'removed (--keep keeps it)'}.")
+    _say(
+        f"\nThe instance is switched off; its folder is {'kept' if keep else 'removed, with these logs (--keep keeps it)'}."
+    )
     sys.exit(status)
 
 

@@ -37,6 +37,7 @@ class Options(RunOptions):
     parallel: int
     canary: int
     stop_after: int | None
+    per_source_host: int | None
     gone_check: str | None
     on_usable: tuple[str, ...]
     on_finished: tuple[str, ...]
@@ -71,6 +72,12 @@ def command() -> None:
     help="So many first; the rest when they are good.",
 )
 @click.option("--stop-after", type=click.IntRange(1), metavar="N", help="Stop the rest when N fail alike.")
+@click.option(
+    "--per-source-host",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Waves: so many instances fetch from one host (huggingface.co, say) at once; the next begin as those are done.",
+)
 @run_options
 @gone_check_option
 @click.option("--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when an instance is usable.")
@@ -171,12 +178,14 @@ def _fleet(targets: list[Target], options: Options, file: Path | None, teller: _
         parallel=options["parallel"],
         canary=options["canary"],
         stop_after=options["stop_after"],
+        per_source_host=options["per_source_host"],
         replace=options["replace"],
         gone_check=gone_check(options["gone_check"]),
         hooks=(
             *(Hook.parse("usable", text) for text in options["on_usable"]),
             *(Hook.parse("finished", text) for text in options["on_finished"]),
         ),
+        uploads=wanted.uploads,
     )
     return Fleet(
         options["name"] or (file.stem if file is not None else wanted.plan.name),

@@ -73,6 +73,14 @@ def draw(lines: Sequence[str]) -> None:
     _write(sys.stdout, f"\x1b[H{picture}{clear_below}")
 
 
+def ticker(text: str) -> None:
+    """Put *text* in place of the line that the terminal on stderr shows last; empty removes it."""
+    from ..console.text import shortened
+
+    width = shutil.get_terminal_size().columns
+    _write(sys.stderr, f"\r{shortened(shown(text), max(width - 1, 20))}\x1b[K")
+
+
 def shown(text: object) -> str:
     """*text* as it is printed."""
     from ..console import harmless

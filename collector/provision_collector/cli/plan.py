@@ -120,6 +120,7 @@ def command(
         skip=skip,
         only=only,
         default_secrets=default_secrets,
+        lists_files=True,
     )
     instance = instance_of(connection) if connection["host"] else None
     surveyed = _asked(prepared, instance, words, is_offline=offline, measure=rate_bytes_per_s is None)
@@ -130,6 +131,7 @@ def command(
         taken_from=prepared.taken_from,
         rate_bytes_per_s=rate_bytes_per_s,
         price_per_hour=price,
+        uploads=prepared.listings,
     )
     _print(found, prepared, host=str(instance) if instance else None, as_json=as_json)
     if found.exit_code:
@@ -206,6 +208,11 @@ def _sums(found: Estimate) -> Iterator[str]:
         if found.there_bytes
         else ""
     )
+    if found.uploads:
+        files, bytes_ = (
+            sum(numbers) for numbers in zip(*((u.files, u.bytes) for u in found.uploads), strict=True)
+        )
+        yield _row("send", f"{size(bytes_)} in {counted(files, 'file')}, less what is there already")
     more = f", and up to {size(found.depends_bytes)} more as the instance is" if found.depends_bytes else ""
     if found.fetch_bytes is None:
         yield _row("fetch", f"unknown: {of_unknown}{more}{there}")
@@ -295,6 +302,9 @@ def _troubles(found: Estimate) -> Iterator[str]:
         yield _row("secret", f"{names} is not set ({', '.join(secret.hosts) or 'for commands'}){wanted}")
     for token in found.default_secrets:
         yield _row("secret", f"{token.name} (from {token.taken_from}): {_where_it_goes(token)}")
+    for upload in found.uploads:
+        if upload.message:
+            yield _row("missing", f"{upload.item}: {upload.message}")
     labels = {"fetch": "note", "partial": "note", "unavailable": "missing"}
     for each in found.conditional:
         yield _row(each.state, f"{each.step}: {each.item}: {each.message}")

@@ -88,4 +88,5 @@ def prepared(
         skip=options["skip"],
         only=options["only"],
         default_secrets=options["default_secrets"],
+        lists_files=True,
     )

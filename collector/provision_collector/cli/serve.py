@@ -30,6 +30,7 @@ class Options(TypedDict):
     state_dir: str | None
     profiles: str | None
     keys: str | None
+    uploads: str | None
     names: tuple[str, ...]
     uses_aws: bool
     gone_check: str | None
@@ -38,6 +39,7 @@ class Options(TypedDict):
     allow_host: tuple[str, ...]
     cors_origin: tuple[str, ...]
     keep: int
+    per_source_host: int | None
 
 
 @click.command("serve")
@@ -58,6 +60,11 @@ class Options(TypedDict):
     "--keys",
     metavar="DIR",
     help="Private keys that clients may name (`keys` in the state directory); no other file of this machine.",
+)
+@click.option(
+    "--uploads",
+    metavar="DIR",
+    help="Files that the uploads of a client's profile may name, relative to it; no other file of this machine.",
 )
 @click.option(
     "--secret", "names", multiple=True, metavar="NAME",
@@ -83,6 +90,12 @@ class Options(TypedDict):
 )
 @click.option(
     "--cors-origin", multiple=True, metavar="ORIGIN", help="A web page's origin that may ask; repeatable."
+)
+@click.option(
+    "--per-source-host",
+    type=click.IntRange(1),
+    metavar="N",
+    help="So many runs fetch from one host (huggingface.co, say) at once; the next begin as those are done.",
 )
 @click.option(
     "--keep", type=click.IntRange(1), default=1000, show_default=True, help="Finished runs to remember."
@@ -147,11 +160,14 @@ def _rules(options: Options) -> Rules:
         raise UsageError(f"`--profiles {options['profiles']}` is no folder")
     if options["keys"] and not Path(options["keys"]).expanduser().is_dir():
         raise UsageError(f"`--keys {options['keys']}` is no folder")
+    if options["uploads"] and not Path(options["uploads"]).is_dir():
+        raise UsageError(f"`--uploads {options['uploads']}` is no folder")
     return Rules(
         state_dir=Path(options["state_dir"] or registry.state_directory() / "server").absolute(),
         logs_dir=Path(options["logs_dir"]).absolute(),
         profiles=Path(options["profiles"]).absolute() if options["profiles"] else None,
         keys=Path(os.path.abspath(os.path.expanduser(options["keys"]))) if options["keys"] else None,
+        uploads=Path(options["uploads"]).absolute() if options["uploads"] else None,
         secrets=held,
         uses_aws=options["uses_aws"],
         gone_check=gone_check(options["gone_check"]),
@@ -160,6 +176,7 @@ def _rules(options: Options) -> Rules:
             *(Hook.parse("finished", text) for text in options["on_finished"]),
         ),
         keep=options["keep"],
+        per_source_host=options["per_source_host"],
     )
 
 

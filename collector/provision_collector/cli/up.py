@@ -68,7 +68,11 @@ Begin = Callable[[], Awaitable["Run"]]
     "--forward", is_flag=True, help="Bring the services' ports to this machine once usable, until Ctrl-C."
 )
 @gone_check_option
-@click.option("--detach", is_flag=True, help="Print the run id and leave, once the instance has the run.")
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Print the run id and leave, once the instance has the run and its uploads.",
+)
 @click.option("--stop-on-exit", is_flag=True, help="Ctrl-C stops the run on the instance, too.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
 @click.option("--quiet", "-q", is_flag=True, help="Only what went wrong.")
@@ -116,6 +120,7 @@ def command(
             secrets={**wanted.bucket_values, **wanted.secrets},
             buckets=wanted.profile.buckets,
             labels=dict(labels),
+            uploads=wanted.uploads,
             **options,
         )
 
@@ -139,6 +144,7 @@ async def _detach(begin: Begin, *, as_json: bool) -> int:
 
     run = await begin()
     await run.started()
+    await run.uploaded()
     if run.is_started:
         await run.leave()
         if as_json:

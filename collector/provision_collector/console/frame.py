@@ -173,10 +173,20 @@ def _other(progress: Progress, kind: str, item: str, state: ItemState, width: in
     words = {"service": f"starting, {since}", "command": f"running, {since}"}.get(kind) or (
         harmless(state.text("message") or since)
     )
+    if kind == "upload":
+        item, words = state.item, _sent(state) or words
     if state.state == "retrying":
         words = f"retrying ({harmless(state.text('class') or 'error')})"
     name = shortened(harmless(item), max(width // 3, 12))
     return Text.assemble((f"{mark} ", style), f"{kind} {name}", (f"  {words}", "dim"))
+
+
+def _sent(upload: ItemState) -> str:
+    """How far an upload is; empty before anything is known."""
+    if upload.state == "waiting":
+        return harmless(upload.text("reason"))
+    total, rate = upload.number("total_bytes"), upload.number("bytes_per_s")
+    return f"{units.size_of(upload.number('bytes'), total)}  {units.speed(rate)}" if total else ""
 
 
 # -- foot: the sum of it

@@ -182,6 +182,25 @@ def _download_progress(event: Object, progress: Progress) -> Line:
     return totals_line(progress)
 
 
+def _upload_started(event: Object, progress: Progress) -> Line:
+    size = units.size(number(event, "total_bytes"))
+    return Line(
+        "upload started", _item(event), f"{units.counted(int(number(event, 'files')), 'file')}, {size}"
+    )
+
+
+def _upload_progress(event: Object, progress: Progress) -> Line:
+    size = units.size_of(number(event, "bytes"), number(event, "total_bytes"))
+    return Line("uploading", _item(event), f"{size}  {units.speed(number(event, 'bytes_per_s'))}")
+
+
+def _upload_finished(event: Object, progress: Progress) -> Line:
+    files, took_s = units.counted(int(number(event, "files")), "file"), number(event, "duration_s")
+    sent, all_ = number(event, "sent_bytes"), number(event, "bytes")
+    size = units.size(all_) if sent >= all_ else f"{units.size(sent)} of {units.size(all_)} sent"
+    return Line("upload finished", _item(event), f"{files}, {size} in {units.duration(took_s)}", "good")
+
+
 def _check_passed(event: Object, progress: Progress) -> Line:
     found = event.get("found")
     return Line("check passed", _item(event), harmless(found) if isinstance(found, str) else "", "good")
@@ -222,6 +241,14 @@ def _gap(event: Object, progress: Progress) -> Line:
     return Line("gap", text(event, "file"), f"{lost} cannot be recovered; the verdict stays", "warn")
 
 
+def _to_fetch(event: Object) -> str:
+    known, unknown = number(event, "bytes_to_fetch"), int(number(event, "unknown_sizes"))
+    of_unknown = f"{units.counted(unknown, 'file')} of unknown size"
+    return " and ".join(
+        [*([units.size(known)] if known or not unknown else []), *([of_unknown] if unknown else [])]
+    )
+
+
 _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "run_accepted": lambda event, progress: Line("run accepted", text(event, "run"), f"on {progress.host}"),
     "connecting": _connecting,
@@ -236,7 +263,7 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "run_started": _run_started,
     "facts_found": _facts_found,
     "preflight_passed": lambda event, progress: Line(
-        "preflight passed", "", f"{units.size(number(event, 'bytes_to_fetch'))} to fetch", "good"
+        "preflight passed", "", f"{_to_fetch(event)} to fetch", "good"
     ),
     "step_started": _step_started,
     "step_finished": _step_finished,
@@ -247,6 +274,12 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "download_waiting": _download_waiting,
     "download_switched": _download_switched,
     "download_finished": _download_finished,
+    "upload_started": _upload_started,
+    "upload_waiting": lambda event, progress: Line(
+        "upload waiting", _item(event), text(event, "reason"), "warn"
+    ),
+    "upload_progress": _upload_progress,
+    "upload_finished": _upload_finished,
     "file_written": lambda event, progress: Line("file written", _item(event), "", "good"),
     "command_started": lambda event, progress: Line("command started", _item(event)),
     "check_passed": _check_passed,

@@ -19,6 +19,7 @@ from .text import harmless, wrapped
 from .values import Object, child, children, listed, number, text
 
 WIDTH = 80
+SHOWN_SKIPPED = 3
 SHOWN_WARNINGS = 10
 
 _MARKS: dict[str, tuple[str, Tone]] = {"good": ("✅", "good"), "warn": ("⚠", "warn"), "bad": ("❌", "bad")}
@@ -74,12 +75,23 @@ def _facts(outcome: Object) -> Iterator[Words]:
         )
         fetched = f"{units.size(number(outcome, 'bytes_downloaded'))} fetched"
         yield _fact("downloads", f"{counts}; {fetched}", "bad" if downloads.get("failed") else "plain")
+    uploads = child(outcome, "uploads")
+    if any(uploads.values()):
+        counts = ", ".join(f"{uploads[key]} {key}" for key in ("ok", "failed", "skipped") if uploads.get(key))
+        yield _fact("uploads", counts, "bad" if uploads.get("failed") else "plain")
     checks = child(outcome, "checks")
     passed, failed = int(number(checks, "passed")), listed(checks, "failed")
     if passed or failed:
         words = f"{passed} passed" + (f", {len(failed)} failed" if failed else "")
         yield _fact("checks", words, "bad" if failed else "plain")
+    skipped = children(outcome, "skipped")
+    for each in skipped[:SHOWN_SKIPPED]:
+        yield _fact("not wanted", f"{text(each, 'item')}: {text(each, 'reason')}")
+    if len(skipped) > SHOWN_SKIPPED:
+        yield _fact("", f"and {len(skipped) - SHOWN_SKIPPED} more: `--json` lists all")
     for service in children(outcome, "services"):
+        if service.get("state") == "skipped":
+            continue
         parts = [text(service, key) for key in ("name", "state", "url") if service.get(key)]
         yield _fact("service", "  ".join(parts), "bad" if service.get("state") == "failed" else "plain")
     yield from _connection(outcome)

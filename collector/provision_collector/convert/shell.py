@@ -1,20 +1,26 @@
-"""The arrays of provisioning scripts (``CHECKPOINT_MODELS=( "url|fallback|name" … )``) as profiles.
+"""Provisioning scripts as profiles: arrays of addresses, and the clones, downloads and packages of their commands.
 
-Only arrays and plain assignments are read; nothing of a script is run.
+The script is walked through as it would go (`shell_walk`); nothing of it is run. What does not become an item is said, each address of it
+at least.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
-import shlex
 from collections.abc import Iterator
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from provision_agent.contract.source_kinds import SOURCE_KINDS, forms, host_of
 
 from ..profile.urls import SECRET_PARAMETERS
-from .converted import BASE, COMFYUI, MODELS, Converted, name_of, repo_path
+from .converted import BASE, COMFYUI, MODELS, NODES, OF_THE_BASE, Converted, name_of, repo_path
 from .documents import Item, items
+from .shell_commands import on_command
+from .shell_options import place_of
+from .shell_values import Values
+from .shell_walk import Found, Walk
+from .shell_words import read
 
 FOLDERS = {
     "CHECKPOINT": "checkpoints", "UNET": "diffusion_models", "DIFFUSION": "diffusion_models", "LORA": "loras",
@@ -28,111 +34,306 @@ FOLDERS = {
 OTHER_FOLDERS = {"WORKFLOWS": f"{COMFYUI}/user/default/workflows", "INPUT": f"{COMFYUI}/input"}
 
 _ADDRESS = re.compile(rf"({'|'.join(forms())}|git|ssh)[:@]")
-_ARRAY = re.compile(r"^[ \t]*(?:declare -a |local -a |export )?([A-Za-z_]\w*)\+?=\(", re.M)
-_SCALAR = re.compile(
-    r"^[ \t]*(?:export |readonly |local )?([A-Za-z_]\w*)=(\"[^\"\n]*\"|'[^'\n]*'|[^\s();&|\"']*)[ \t]*(?:#.*)?$",
-    re.M,
-)
-_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::?[-=]([^}]*))?\}|\$([A-Za-z_]\w*)")
+_URL = re.compile(r"(?:https?|git|ssh)://[^\s\"'`|<>;)(\\]+")
+_HERE = re.compile(r"https?://(localhost|127\.|0\.0\.0\.0|\[::1\])")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+$")
+_TORCH = re.compile(r"(torch|torchvision|torchaudio)([=<>!~].*)?$")
+_WORKSPACE = {"WORKSPACE": "/workspace", "DATA_DIRECTORY": "/workspace", "HOME": "/root", "USER": "root"}
+_MOST_OPEN = 200
 
 
 def from_script(text: str, name: str) -> Converted:
-    """Make a profile of the arrays in a shell script.
+    """Make a profile of a shell script.
 
     Args:
         text: The script; nothing of it is run.
         name: What it is called: the profile's name, and in messages.
     """
     made = Converted({"version": 1, "name": name_of(name), "description": f"From {name}", "extends": BASE})
-    text = text.replace("\r\n", "\n")
-    values = {match[1]: match[2].strip("\"'") for match in _SCALAR.finditer(text)}
-    for array, entries in _arrays(text, made):
-        for entry in entries:
-            _add(array, _expanded(entry, values), made)
+    script = read(text)
+    walk = Walk(on_command, Values(dict(_WORKSPACE), folder="/workspace"))
+    walk.through(script)
+    for array in script.broken:
+        made.unresolve(f"the array `{array}` has no end")
+    if walk.is_cut:
+        made.unresolve(
+            "the script goes on for longer than anybody follows: what its end brings is not in the profile"
+        )
+    _Making(walk, made).make()
+    for sentence in walk.said:
+        made.unresolve(_without_tokens(sentence))
+    _ask_for_tokens(made)
+    _say_other_addresses(text, walk.values, made)
+    made.unresolve(
+        "only the script's arrays, clones, downloads and packages were read: what its code does besides is not in the profile"
+    )
+    return made
+
+
+class _Making:
+    """What a walk has found, as items: arrays whose name says their folder first, then the commands, then other arrays."""
+
+    def __init__(self, walk: Walk, made: Converted) -> None:
+        self._walk = walk
+        self._made = made
+
+    def make(self) -> None:
+        later: list[tuple[str, str]] = []
+        for found in self._walk.found:
+            if found.kind == "entry":
+                array, entry = str(found.item["name"]), str(found.item["text"])
+                if not self._add_entry(array, entry):
+                    later.append((array, entry))
+        for found in self._walk.found:
+            self._add(found)
+        for array, entry in later:
+            address = next((part for part in _parts(entry) if _ADDRESS.match(part)), None)
+            if address is None and not _says_repository(array, entry):
+                continue
+            if address is None or not self._is_known(address):
+                self._add_elsewhere(array, entry)
+
+    def _add_entry(self, array: str, entry: str) -> bool:
+        """An entry of an array whose name says what is in it; False for any other."""
+        kind, upper = _kind_of(array), array.upper()
+        parts = _parts(entry)
+        urls = [_without_token(part) for part in parts if _ADDRESS.match(part)]
+        names = [part for part in parts if part and not _ADDRESS.match(part)]
+        if upper in ("NODES", "CUSTOM_NODES") and urls:
+            self._made.add_repo(
+                {"url": urls[0], "path": repo_path(urls[0]), "install": "if_present", **_mirrors(urls)}
+            )
+        elif upper in ("APT_PACKAGES", "PIP_PACKAGES"):
+            if "$" in entry:
+                return False
+            for word in entry.split() if upper == "APT_PACKAGES" else [entry]:
+                self._made.add("apt", word) if upper == "APT_PACKAGES" else self._add_packages([word], [])
+        elif kind is None or (names and _is_place(names[-1])):
+            return False
+        elif not urls or "$" in "".join(urls):
+            self._made.unresolve(
+                f"`{array}`: `{_shown(entry)}` is no address that can be told without running the script"
+            )
+        else:
+            item: Item = {"url": urls[0], "path": f"{kind}/{names[-1] if names else _file_of(urls[0])}"}
+            self._made.add_download({**item, **_mirrors(urls)})
+        return True
+
+    def _add_elsewhere(self, array: str, entry: str) -> None:
+        """An entry that says itself where it goes, or that nothing of the script takes up."""
+        parts = _parts(entry)
+        urls = [_without_token(part) for part in parts if _ADDRESS.match(part)]
+        places = [
+            place
+            for part in parts
+            if _is_place(part) and (place := place_of(part)) is not None and not _ADDRESS.match(part)
+        ]
+        names = [part for part in parts if part and not _ADDRESS.match(part) and not _is_place(part)]
+        if not urls and _says_repository(array, entry):
+            file = next(
+                (part for part in parts[1:] if re.search(r"\.\w{2,12}$", part) and "$" not in part), None
+            )
+            urls = [f"hf://{parts[0]}" + (f"/{file}" if file else "")]
+            names = [name for name in names if name != file]
+            places = [
+                place for part in parts[1:] if part != file and _is_place(part) and (place := place_of(part))
+            ]
+        is_repo = re.search(r"REPO|NODES|EXTENSION", array.upper()) is not None or any(
+            url.endswith(".git") for url in urls
+        )
+        if not urls or "$" in urls[0]:
+            self._made.unresolve(
+                f"`{array}`: `{_shown(entry)}` is no address that can be told without running the script"
+            )
+        elif is_repo:
+            place = places[0].rstrip("/") if places else repo_path(urls[0])
+            ref = next((name for name in names if "$" not in name), None)
+            self._made.add_repo(
+                {"url": urls[0], "path": place, **({"ref": ref} if ref else {}), "install": "if_present"}
+            )
+        elif places:
+            place = f"{places[0]}{_file_of(urls[0])}" if places[0].endswith("/") else places[0]
+            if not posixpath.splitext(place)[1] and not place.endswith("/"):
+                place = f"{place}/{names[-1] if names else _file_of(urls[0])}"
+            self._made.add_download({"url": urls[0], "path": place, **_mirrors(urls)})
+        elif (kind := _kind_of(array)) is not None:
+            self._made.add_download(
+                {
+                    "url": urls[0],
+                    "path": f"{kind}/{names[-1] if names else _file_of(urls[0])}",
+                    **_mirrors(urls),
+                }
+            )
+        else:
+            self._made.unresolve(
+                f"`{array}` is no array whose folder is known: `{_shown(entry)}` is left out"
+            )
+
+    def _add(self, found: Found) -> None:
+        item = found.item
+        if found.kind == "download":
+            url = _without_token(str(item["url"]))
+            if not self._is_known(url):
+                mirrors = [_without_token(str(mirror)) for mirror in items(item.get("mirrors"))]
+                self._made.add_download({**item, "url": url, **({"mirrors": mirrors} if mirrors else {})})
+        elif found.kind == "repo":
+            if not self._is_known(str(item["url"])):
+                self._made.add_repo(
+                    {**item, **({"install": "if_present"} if "custom_nodes" in str(item["path"]) else {})}
+                )
+        elif found.kind == "ref":
+            self._settle_repo(
+                str(item["path"]), {key: item[key] for key in ("ref", "submodules") if key in item}
+            )
+        elif found.kind == "apt":
+            self._made.add("apt", str(item["name"]))
+        elif found.kind == "packages":
+            self._add_packages(
+                [str(each) for each in items(item["packages"])],
+                [str(each) for each in items(item["options"])],
+            )
+        elif found.kind == "requirements":
+            self._add_requirements(str(item["path"]))
+        elif found.kind == "file":
+            self._made.add("files", {"path": item["path"], "content": item["content"]})
+        elif found.kind == "open":
+            self._made.unresolve(_without_tokens(str(item["text"])))
+
+    def _settle_repo(self, path: str, facts: Item) -> None:
+        repo = next((repo for repo in self._made.listed("repos") if repo["path"] == path), None)
+        if repo is not None:
+            repo.update(facts)
+        elif path == COMFYUI and "ref" in facts:
+            self._made.unresolve(
+                f"`{COMFYUI}` is put to `{facts['ref']}`: add it under `repos:` with that `ref:`"
+            )
+
+    def _add_packages(self, packages: list[str], options: list[str]) -> None:
+        of_torch = [package for package in packages if _TORCH.match(package)]
+        if of_torch:
+            self._made.unresolve(
+                f"{', '.join(f'`{each}`' for each in of_torch)} {'comes' if len(of_torch) == 1 else 'come'} with the `torch:` layer of "
+                f"`{BASE}`, in the build that driver and card want"
+            )
+        known = (
+            {str(each) for layer in self._made.layers() for each in items(layer)}
+            if "python" in self._made.profile
+            else set()
+        )
+        wanted = [package for package in packages if package not in known and package not in of_torch]
+        if not wanted:
+            return
+        layers = self._made.layers()
+        plain = next(
+            (layer for layer in layers if isinstance(layer, list) and not str(layer[0]).startswith("-")), None
+        )
+        if options or plain is None:
+            layers.append([*options, *wanted])
+        else:
+            plain += [package for package in wanted if package not in plain]
+
+    def _add_requirements(self, path: str) -> None:
+        repos = sorted(self._made.listed("repos"), key=lambda repo: -len(str(repo["path"])))
+        repo = next((repo for repo in repos if path.startswith(f"{repo['path']}/")), None)
+        if repo is not None:
+            repo["install"] = path.removeprefix(f"{repo['path']}/")
+        elif posixpath.dirname(path) in OF_THE_BASE:
+            pass  # the base installs it
+        elif "custom_nodes" in path.split("/"):
+            self._made.unresolve(
+                f"`{path}` is installed, and its repository is not known: add it under `repos:`"
+            )
+        elif {"requirements": path} not in self._made.layers():
+            self._made.layers().append({"requirements": path})
+
+    def _is_known(self, url: str) -> bool:
+        wanted = _plain(url)
+        for item in (*self._made.listed("downloads"), *self._made.listed("repos")):
+            if wanted in map(_plain, map(str, (item["url"], *items(item.get("mirrors"))))):
+                return True
+        return False
+
+
+def _plain(url: str) -> str:
+    return _without_token(url).split("?download=")[0].rstrip("/").removesuffix(".git")
+
+
+def _parts(entry: str) -> list[str]:
+    """What an entry says: `url|fallback|name`, `url | path`, or two words."""
+    parts = entry.split("|") if "|" in entry else entry.split() if _ADDRESS.match(entry) else [entry]
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _mirrors(urls: list[str]) -> Item:
+    return {"mirrors": urls[1:]} if urls[1:] else {}
+
+
+def _kind_of(array: str) -> str | None:
+    """The folder that an array's name says."""
+    upper = array.upper()
+    if upper in OTHER_FOLDERS:
+        return OTHER_FOLDERS[upper]
+    folder = FOLDERS.get(re.sub(r"_?(MODELS?|FILES?)$|S$", "", upper)) or FOLDERS.get(
+        re.sub(r"S$", "", re.sub(r"_?MODELS?$", "", upper))
+    )
+    return f"{MODELS}/{folder}" if folder else None
+
+
+def _is_place(part: str) -> bool:
+    return "/" in part and not _ADDRESS.match(part)
+
+
+def _says_repository(array: str, entry: str) -> bool:
+    """`owner/name|file` of Hugging Face."""
+    return "HF" in array.upper() and _REPOSITORY.match(_parts(entry)[0] if _parts(entry) else "") is not None
+
+
+def _ask_for_tokens(made: Converted) -> None:
     asked = {host_of(str(item["url"])) for item in made.listed("downloads")}
     for host in (host for kind in SOURCE_KINDS.values() for host in kind.hosts):
         if host.wants and host.name in asked:
             made.add_secret(host.wants, host.name)
-    made.unresolve("only the script's arrays were read: what its code does besides is not in the profile")
-    return made
 
 
-def _arrays(text: str, made: Converted) -> Iterator[tuple[str, list[str]]]:
-    for match in _ARRAY.finditer(text):
-        body = _body(text, match.end())
-        if body is None:
-            made.unresolve(f"the array `{match[1]}` has no end")
-            continue
-        try:
-            yield match[1], shlex.split(body, comments=True)
-        except ValueError as error:
-            made.unresolve(f"the array `{match[1]}` cannot be read: {str(error).lower()}")
+def _say_other_addresses(text: str, values: Values, made: Converted) -> None:
+    """No address of the script is lost in silence."""
+    said = " ".join(made.unresolved)
+    known = {
+        _plain(str(url))
+        for item in (*made.listed("downloads"), *made.listed("repos"))
+        for url in (item["url"], *items(item.get("mirrors")))
+    }
+    texts = [
+        str(entry) for layer in (made.layers() if "python" in made.profile else []) for entry in items(layer)
+    ]
+    seen: set[str] = set()
+    for number, line in _lines(text):
+        for match in _URL.finditer(values.text(line.replace('"', " ").replace("'", " "))):
+            url = match[0].rstrip(".,}]")
+            shown = _shown(url)
+            if (
+                _HERE.match(url)
+                or _plain(url) in known
+                or shown in said
+                or any(url in each for each in texts)
+            ):
+                continue
+            is_base = repo_path(url) in (*OF_THE_BASE, f"{NODES}/{COMFYUI}")
+            if is_base or _plain(url) in seen or any(each.startswith(_plain(url)) for each in known):
+                continue
+            seen.add(_plain(url))
+            if len(seen) <= _MOST_OPEN:
+                made.unresolve(f"line {number}: {shown} is named, and nothing of the profile takes it")
 
 
-def _body(text: str, start: int) -> str | None:
-    """What stands between the parentheses; quotes and comments may hold a closing one."""
-    quote, position = "", start
-    while position < len(text):
-        character = text[position]
-        if quote:
-            if character == "\\" and quote == '"':
-                position += 1
-            elif character == quote:
-                quote = ""
-        elif character in "\"'":
-            quote = character
-        elif character == "#" and text[position - 1].isspace():
-            position = text.find("\n", position)
-            if position < 0:
-                return None
-        elif character == ")":
-            return text[start:position]
-        position += 1
-    return None
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.lstrip().startswith("#"):
+            yield number, re.sub(r"\s#\s.*", "", line)
 
 
-def _expanded(entry: str, values: dict[str, str], depth: int = 0) -> str:
-    """*entry* with the variables that the script itself sets; others stay, to be reported."""
-
-    def fill(match: re.Match[str]) -> str:
-        name, default = match[1] or match[3], match[2]
-        value = values.get(name, default)
-        return match[0] if value is None else _expanded(value, values, depth + 1) if depth < 5 else value
-
-    return _VARIABLE.sub(fill, entry)
-
-
-def _add(array: str, entry: str, made: Converted) -> None:
-    parts = [part.strip() for part in entry.split("|")]
-    urls = [_without_token(part) for part in parts if _ADDRESS.match(part)]
-    names = [part for part in parts if part and not _ADDRESS.match(part)]
-    folder = FOLDERS.get(re.sub(r"_?(MODELS?|FILES?)$|S$", "", array.upper())) or FOLDERS.get(
-        re.sub(r"S$", "", re.sub(r"_?MODELS?$", "", array.upper()))
-    )
-    if array.upper() in ("NODES", "CUSTOM_NODES") and urls:
-        made.add_repo(
-            {
-                "url": urls[0],
-                "path": repo_path(urls[0]),
-                "install": "requirements.txt",
-                **({"mirrors": urls[1:]} if urls[1:] else {}),
-            }
-        )
-    elif array.upper() == "APT_PACKAGES":
-        made.add("apt", entry)
-    elif array.upper() == "PIP_PACKAGES":
-        packages = made.layers()[0] if made.layers() else []
-        made.part("python")["layers"] = [[*items(packages), entry]]
-    elif not urls or "$" in "".join(urls):
-        made.unresolve(
-            f"`{array}`: `{_shown(entry)}` is no address that can be told without running the script"
-        )
-    elif folder or array.upper() in OTHER_FOLDERS:
-        place = f"{MODELS}/{folder}" if folder else OTHER_FOLDERS[array.upper()]
-        item: Item = {"url": urls[0], "path": f"{place}/{names[-1] if names else _file_of(urls[0])}"}
-        made.add_download({**item, **({"mirrors": urls[1:]} if urls[1:] else {})})
-    else:
-        made.unresolve(f"`{array}` is no array whose folder is known: `{_shown(entry)}` is left out")
+def _without_tokens(sentence: str) -> str:
+    return _URL.sub(lambda match: _without_token(match[0]), sentence)
 
 
 def _file_of(url: str) -> str:

@@ -27,11 +27,23 @@ async def any_of(*events: asyncio.Event, timeout_s: float | None = None) -> None
 
 class _Session(asyncssh.SSHClientSession[bytes]):
     def __init__(
-        self, on_bytes: Callable[[bytes], None], on_stderr: Callable[[bytes], None], ended: asyncio.Event
+        self,
+        on_bytes: Callable[[bytes], None],
+        on_stderr: Callable[[bytes], None],
+        ended: asyncio.Event,
+        drained: asyncio.Event,
     ) -> None:
         self._on_bytes = on_bytes
         self._on_stderr = on_stderr
         self._ended = ended
+        self._drained = drained
+        drained.set()
+
+    def pause_writing(self) -> None:
+        self._drained.clear()
+
+    def resume_writing(self) -> None:
+        self._drained.set()
 
     def data_received(self, data: bytes, datatype: asyncssh.DataType) -> None:
         (self._on_bytes if datatype is None else self._on_stderr)(data)
@@ -44,9 +56,14 @@ class Channel:
     """A running command. `ended` is set when it is over, by its own end or the connection's."""
 
     def __init__(
-        self, raw: asyncssh.SSHClientChannel[bytes], ended: asyncio.Event, stderr: bytearray
+        self,
+        raw: asyncssh.SSHClientChannel[bytes],
+        ended: asyncio.Event,
+        drained: asyncio.Event,
+        stderr: bytearray,
     ) -> None:
         self._raw = raw
+        self._drained = drained
         self._stderr = stderr
         self._is_resuming = False
         self._is_pause_due = False
@@ -61,7 +78,7 @@ class Channel:
         Raises:
             HostUnreachableError: the connection is gone, or the endpoint starts no commands.
         """
-        ended = asyncio.Event()
+        ended, drained = asyncio.Event(), asyncio.Event()
         stderr = bytearray()
 
         def keep_last(data: bytes) -> None:
@@ -71,7 +88,10 @@ class Channel:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 raw, _ = await connection.ssh.create_session(
-                    lambda: _Session(on_bytes, keep_last, ended), command, encoding=None, window=WINDOW_BYTES
+                    lambda: _Session(on_bytes, keep_last, ended, drained),
+                    command,
+                    encoding=None,
+                    window=WINDOW_BYTES,
                 )
         except asyncssh.ChannelOpenError as error:
             if connection.lost.is_set():
@@ -84,7 +104,7 @@ class Channel:
             ) from None
         except (asyncssh.Error, OSError) as error:
             raise HostUnreachableError(f"the connection was lost: {error}", cause="reset") from None
-        return cls(raw, ended, stderr)
+        return cls(raw, ended, drained, stderr)
 
     def write(self, data: bytes) -> None:
         """Queue *data* for the command's stdin; nothing happens when it is over."""
@@ -93,6 +113,11 @@ class Channel:
                 self._raw.write(data)
             except OSError:
                 pass  # it ended this moment: `ended` says so
+
+    async def drained(self) -> None:
+        """Wait until what was written is on its way, but for a little; or until the command is over."""
+        if not self._drained.is_set() and not self.ended.is_set():
+            await any_of(self._drained, self.ended)
 
     def end_input(self) -> None:
         """Close the command's stdin."""

@@ -246,7 +246,7 @@ def mending(plan: Plan, found: Audit) -> Plan | None:
         repos=tuple(
             repo
             for repo in plan.repos
-            if ("repo", repo.path) in wrong or ("package", f"{repo.path}/{repo.install}") in wrong
+            if ("repo", repo.path) in wrong or ("package", f"{repo.path}/{repo.requirements}") in wrong
         ),
         downloads=tuple(
             item for item in plan.downloads if _is_wrong(item, wrong) or _may_meet(item, folders)

@@ -16,6 +16,7 @@ from provision_agent.contract.plan_parts import SecretRule
 from ..errors import ProtocolFaultError
 from ..instance import Instance
 from .answers import Survey
+from .packages import packages_of
 from .source_survey import survey
 from .sources import Row, exit_code, rows_of, worst
 from .token_owner import token_owners
@@ -56,6 +57,7 @@ async def diagnose(
         *judged_machine(plan, surveyed.standing, now_unix=now, took_s=took_s),
         *_sources(plan, surveyed),
         *_packages(surveyed.standing),
+        *_environment(plan, surveyed),
         *(
             Finding("secret", "warning", f"{rule.name} is not set", hint=f"export {rule.name}=…")
             for rule in plan.secrets
@@ -187,6 +189,30 @@ def _packages(here: Standing) -> Iterator[Finding]:
             yield _missing_package(row)
     if good:
         yield Finding("package", "ok", f"{len(good)} of {len(rows)} packages can be had from the indexes")
+
+
+def _environment(plan: Plan, surveyed: Survey) -> Iterator[Finding]:
+    """All packages together: what they need, or why that is not known."""
+    found = packages_of(plan, surveyed)
+    target = f" ({found.target})" if found.target else ""
+    if found.basis == "none":
+        return
+    if found.count is None:
+        told = surveyed.environment
+        is_sure = told is not None and told.class_ is not None
+        state, level = ("failed", told.level) if told is not None and is_sure else ("warning", "optional")
+        hint = told.hint if told is not None else ""
+        yield Finding("packages", state, f"what they take is unknown{target}: {found.message}", level, hint)
+        return
+    sums = f"{_gigabytes(found.fetch_bytes)} to fetch, {_gigabytes(found.unpacked_bytes)} on the disk"
+    there = f", {found.present} of them there already" if found.present else ""
+    yield Finding("packages", "ok", f"{found.count}{there}: {sums}{target}")
+    for line in found.left_out:
+        yield Finding("packages", "warning", f"a run goes without {line}")
+
+
+def _gigabytes(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 1e9:.2f} GB"
 
 
 def _missing_package(row: PackageTold) -> Finding:

@@ -14,6 +14,7 @@ from provision_agent.contract.findings import ClashTold
 from provision_agent.contract.plan import Download, Plan
 from provision_agent.contract.source_kinds import host_of
 
+from ..files import Listing
 from .answers import Source, Survey
 from .packages import Packages, packages_of
 from .secrets_wanted import Secret, Token, default_tokens, secrets_missing
@@ -43,6 +44,17 @@ class File:
     missing_bytes: int | None
     message: str = ""
     hint: str = ""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One upload: what it is made of on this machine. `message`: why it cannot be sent."""
+
+    item: str
+    level: str
+    files: int
+    bytes: int
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,7 @@ class Estimate:
     secrets_missing: tuple[Secret, ...]
     default_secrets: tuple[Token, ...]
     """Those that are set."""
+    uploads: tuple[Sent, ...]
     repos_failing: tuple[FailingRepo, ...]
     conditional: tuple[Conditional, ...]
     was_asked: bool
@@ -138,15 +151,14 @@ def estimate_of(
     taken_from: Mapping[str, str] = MappingProxyType({}),
     rate_bytes_per_s: float | None = None,
     price_per_hour: float | None = None,
+    uploads: Sequence[Listing] = (),
 ) -> Estimate:
     """Add it all up.
 
     Args:
-        surveyed: What the sources said; None: nobody was asked.
-        secrets: The names of those that are set.
-        taken_from: What the values of default ones are taken from, by name.
-        rate_bytes_per_s: The line's speed; None: as measured, if it was.
-        price_per_hour: What the instance costs, in any currency.
+        surveyed: What the sources said; None: nobody was asked. uploads: What this machine has of the plan's.
+        secrets: The names of those that are set. taken_from: What the values of default ones are taken from, by name.
+        rate_bytes_per_s: The line's speed; None: as measured, if it was. price_per_hour: In any currency.
     """
     wanted, known = "downloads" in plan.steps, frozenset(secrets)
     files = tuple(_file(plan, number, surveyed) for number in range(len(plan.downloads))) if wanted else ()
@@ -184,6 +196,7 @@ def estimate_of(
         cost=_cost(price_per_hour, complete_s),
         secrets_missing=tuple(secrets_missing(plan.secrets, known, plan, surveyed)),
         default_secrets=tuple(default_tokens(plan.secrets, known, taken_from, surveyed)),
+        uploads=tuple(_sent(plan, listing) for listing in uploads),
         repos_failing=tuple(_failing_repos(plan, surveyed)) if "repos" in plan.steps else (),
         conditional=conditional,
         was_asked=surveyed is not None,
@@ -235,6 +248,12 @@ def _exit_code(
 
 
 # -- files
+
+
+def _sent(plan: Plan, listing: Listing) -> Sent:
+    item = plan.uploads[listing.source.position]
+    why = "" if listing.failure is None else listing.failure.message
+    return Sent(item.label, item.level, listing.count, listing.bytes, why)
 
 
 def _file(plan: Plan, number: int, surveyed: Survey | None) -> File:

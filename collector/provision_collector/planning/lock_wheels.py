@@ -103,7 +103,7 @@ def asked_for(plan: Plan) -> Iterator[str]:
     for layer in python.layers:
         yield from _of_layer(layer)
     yield from (f"index {index.url}" for index in python.indexes)
-    yield from (f"{repo.path}/{repo.install}" for repo in plan.repos if repo.install is not None)
+    yield from (f"{repo.path}/{repo.requirements}" for repo in plan.repos if repo.install is not None)
 
 
 def _of_layer(layer: Layer) -> Iterator[str]:
@@ -120,6 +120,7 @@ def _of_layer(layer: Layer) -> Iterator[str]:
         for entry in layer.packages:
             if not entry.startswith("-"):
                 yield f"{options} {entry}".strip()
+    yield from (f"compiled {package.name}" for package in layer.compiled)
 
 
 def differences(plan: Plan, wheels: WheelSet) -> Iterator[str]:

@@ -58,7 +58,7 @@ def packages_of(plan: Plan, surveyed: Survey | None) -> Packages:
     told = surveyed.environment if surveyed is not None else None
     lacking = _lacking(surveyed)
     if told is not None and told.basis != "unknown":
-        return _known(told, lacking)
+        return _known(told, _compiled_lacking(surveyed))
     if told is None and python.locked is not None:
         wheels, locked = python.locked.wheels, python.locked
         sizes = [wheel.size_bytes for wheel in wheels if wheel.size_bytes is not None]
@@ -74,6 +74,7 @@ def packages_of(plan: Plan, surveyed: Survey | None) -> Packages:
             unknown_sizes=len(wheels) - min(len(sizes), len(rooms)),
         )
         return _known(told, lacking)
+    lacking += _compiled_lacking(surveyed)
     message = NOT_ASKED if surveyed is None else WHICH_MACHINE
     if told is not None:
         message = told.message or message
@@ -99,7 +100,7 @@ def _known(told: EnvironmentTold, lacking: tuple[str, ...]) -> Packages:
             else f"{each.file}: {each.message}"
             for each in told.left_out
         ),
-        levels_lacking=lacking if told.basis == "locked" else (),
+        levels_lacking=lacking,
     )
 
 
@@ -112,3 +113,9 @@ def _lacking(surveyed: Survey | None) -> tuple[str, ...]:
     """The levels of what the indexes lack for certain, where they were asked one by one."""
     rows = surveyed.standing.packages if surveyed is not None and surveyed.standing is not None else ()
     return tuple(row.level for row in rows if not row.chosen and row.is_certain and not row.present)
+
+
+def _compiled_lacking(surveyed: Survey | None) -> tuple[str, ...]:
+    """The levels of the compiled packages that have no wheel for certain."""
+    rows = surveyed.standing.compiled if surveyed is not None and surveyed.standing is not None else ()
+    return tuple(row.level for row in rows if not row.chosen and row.is_certain)

@@ -19,6 +19,7 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_parts import download_key
 
 from ..convert import Converted, from_workflows, literal
+from ..files import Listing, UploadSource, refuse_missing, sources_of
 from ..files.buckets import sign
 from ..profile import Profile, compile_plan, load_profile, secret_values, values_of
 from ..profile.secrets import origin_of
@@ -48,6 +49,10 @@ class Prepared:
     """Secrets that are not set, or not usable."""
     unresolved: tuple[str, ...]
     """What the workflows need and nobody knows a source for."""
+    uploads: tuple[UploadSource, ...] = ()
+    """Where the plan's uploads lie on this machine."""
+    listings: tuple[Listing, ...] = ()
+    """What they are made of, where that was asked."""
 
     def ask(
         self,
@@ -106,6 +111,7 @@ def prepare(
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
     default_secrets: bool = True,
+    lists_files: bool = False,
 ) -> Prepared:
     """Load a profile, compile it, and look its secrets up.
 
@@ -120,9 +126,10 @@ def prepare(
         skip: Steps to leave out.
         only: The steps to run, and the checks; empty means all.
         default_secrets: Do the built-in rules for secrets stand?
+        lists_files: Look at the uploads, too.
 
     Raises:
-        ProfileError: the profile or its lock is wrong, or they do not fit each other.
+        ProfileError: the profile or its lock is wrong, or they do not fit each other, or an upload cannot be sent.
         UsageError: a workflow is none, an unknown step, or a workspace that cannot be one.
     """
     profile, unresolved = wanted_profile(name_or_path, overrides=overrides, workflows=workflows)
@@ -143,7 +150,10 @@ def prepare(
         for rule in plan.secrets
         if rule.is_default and (where := origin_of(rule, os.environ)) is not None
     }
-    return Prepared(profile, plan, secrets, taken_from, tuple(warnings), tuple(unresolved))
+    uploads = sources_of(profile, plan)
+    listings = refuse_missing(uploads) if lists_files else ()
+    warnings = [*warnings, *(each.failure.message for each in listings if each.failure is not None)]
+    return Prepared(profile, plan, secrets, taken_from, tuple(warnings), tuple(unresolved), uploads, listings)
 
 
 def wanted_profile(

@@ -12,7 +12,7 @@ from provision_agent.contract.steps import STEP_NAMES
 
 from .answers import Survey
 
-AT_ONCE = ("apt", "python", "repos", "downloads")
+AT_ONCE = ("apt", "python", "repos", "uploads", "downloads")
 """Steps that do not wait for others; every other one comes after them."""
 
 
@@ -32,6 +32,8 @@ class Conditional:
 
 def at_once(plan: Plan, files: Sequence[str], conditional: Sequence[Conditional]) -> Iterable[str]:
     """What overlaps, with the number of its items; each is a chain of its own. *files* are the states of the downloads."""
+    if "uploads" in plan.steps and plan.uploads:
+        yield f"uploads ({_wanted(plan.uploads, 'uploads', conditional)})"
     if files:
         states = Counter(files)
         yield f"downloads ({_number(len(files) - states['skipped'], states['depends'])})"

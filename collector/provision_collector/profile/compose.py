@@ -79,7 +79,7 @@ def removals(item: Node, section: str) -> Iterator[Problem]:
 def identity(section: str, item: Node) -> str | None:
     """What makes *item* of *section* this item and no other; None if it does not say.
 
-    Downloads into a folder (a path that ends in ``/``) take the server's name, so their URL counts too.
+    What goes into a folder (a path that ends in ``/``) takes its name there, so its source counts too.
     """
     key = SECTIONS[section].identity if section in SECTIONS else ""
     text = item.text(key)
@@ -88,7 +88,7 @@ def identity(section: str, item: Node) -> str | None:
     path = comparable(text)
     if SECTIONS[section].is_folder:
         return path.rstrip("/")
-    return download_key(path, item.text("url") or "")
+    return download_key(path, item.text("url") or item.text("from") or "")
 
 
 def _laid_on(below: list[Node], above: list[Node], section: str, problems: list[Problem]) -> list[Node]:

@@ -126,6 +126,15 @@ def filled(value: str) -> str:
     return value
 
 
+def local_path(value: str) -> str:
+    """A file or folder of this machine, as this machine writes it."""
+    if any(ord(character) < 32 or ord(character) == 127 for character in filled(value)):
+        raise ValueError("a path must not hold control characters")
+    if "${" in value:
+        raise ValueError("this path is one of this machine: `${…}` of the instance means nothing in it")
+    return value
+
+
 def count(value: object) -> object:
     """Digits in a string are a number too, so that a variable can stand for one."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):
@@ -188,6 +197,16 @@ def layer_entry(value: str) -> str:
 def index_pattern(value: str) -> str:
     """A web address, in which ``{accelerator}`` may stand."""
     urls.web_url(value.replace("{accelerator}", "cu128"))
+    return value
+
+
+def cache_pattern(value: str) -> str:
+    """A web address in which ``{host}`` and ``{path}`` stand for those of a source."""
+    if not {"{host}", "{path}"} <= set(re.findall(r"\{[^{}]*\}", value)):
+        raise ValueError(
+            "a cache is named with both `{host}` and `{path}`, such as `http://10.0.0.2:8080/{host}/{path}`"
+        )
+    urls.web_url(value.replace("{host}", "h").replace("{path}", "p"))
     return value
 
 

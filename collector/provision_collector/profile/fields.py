@@ -214,6 +214,11 @@ IndexPattern = Annotated[
     string(checks.index_pattern, pattern="^https?://"),
     Kind("http or https URL, perhaps with `{accelerator}`", "https://mirror.example.org/whl/{accelerator}"),
 ]
+CachePattern = Annotated[
+    str,
+    string(checks.cache_pattern, pattern="^https?://.*"),
+    Kind("http or https URL with `{host}` and `{path}`", "http://10.0.0.2:8080/{host}/{path}"),
+]
 WheelPlace = Annotated[
     str,
     string(checks.wheel_place, minLength=1),
@@ -264,6 +269,11 @@ Accelerator = Annotated[
     str,
     matching(r"auto|cpu|cu[0-9]{2,3}", "an accelerator: `auto`, `cpu`, or a CUDA build such as `cu128`"),
     Kind("`auto`, `cpu` or a CUDA build", "cu128"),
+]
+LocalPath = Annotated[
+    str,
+    string(checks.local_path, minLength=1),
+    Kind("file or folder of this machine", "./loras/"),
 ]
 ItemPath = Annotated[str, string(paths.item_path), Kind("path under the workspace", "ComfyUI/models/loras/")]
 FolderPath = Annotated[str, string(paths.folder_path), Kind("folder under the workspace", "ComfyUI")]

@@ -30,7 +30,7 @@ from .model_parts import (
     Substitute,
 )
 from .model_python import Python
-from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, part_in
+from .notes import AS_WRITTEN, NOT_IN_PLAN, Example, InPlan, part_in
 
 
 class AptPackages(Part):
@@ -70,7 +70,24 @@ class Repo(Item):
     submodules: StrictBool = False
     """Also fetch the submodules."""
     install: Annotated[f.FilePath, Example("requirements.txt")] | None = None
-    """A requirements file inside the checkout, which is installed."""
+    """A requirements file inside the checkout, which is installed; `if_present`: requirements.txt, where there is one."""
+
+
+class Upload(Item):
+    """A file or a folder of the machine that orders the run."""
+
+    from_: Annotated[f.LocalPath, InPlan("from_"), Field(alias="from")]
+    """What is sent: a file, or a folder with all that is in it. Relative to this profile's own folder."""
+    name: ItemName = None
+    """What profiles that extend this one call it, to replace or remove it; its path does as well."""
+    path: f.ItemPath
+    """Where it goes. With a `/` at the end it is a folder: what is in `from` goes there, or the one file under its own name."""
+    include: Annotated[tuple[f.Filled, ...], Example('["*.safetensors"]')] = ()
+    """Of a folder only files that match one of these: their whole path below `from`, or their name."""
+    exclude: Annotated[tuple[f.Filled, ...], Example('["*.tmp", "cache/"]')] = ()
+    """Of a folder no file that matches one of these; with a `/` at the end a pattern names folders."""
+    when: When | None = None
+    """Send it only where all of this holds."""
 
 
 class Download(Item):
@@ -229,6 +246,8 @@ class Document(Part):
     """The virtual environment."""
     repos: tuple[Repo, ...] = ()
     """Git checkouts."""
+    uploads: tuple[Upload, ...] = ()
+    """Files of this machine to send."""
     downloads: tuple[Download, ...] = ()
     """Files to fetch."""
     files: tuple[File, ...] = ()

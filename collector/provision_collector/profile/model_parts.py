@@ -64,6 +64,8 @@ class Limits(ItemLimits):
     """Downloads at once, at most. `auto` starts with 4."""
     rate: f.RateOrNone = None
     """All downloads together bring no more bytes per second than this. `none`: as fast as the line."""
+    cache: f.CachePattern | None = None
+    """A cache of your own site, which is asked first for every file whose sha256 is known. It gets no secret; what it has not got, or has wrong, comes from the source."""
     hosts: dict[f.HostName, HostLimits] = {}
     """Source hosts that must not be asked for much at once, with all names below them. A rule also holds where links of its host lead to. civitai.com, dropbox.com and drive.google.com are built in; a rule here changes what it names of theirs."""
 

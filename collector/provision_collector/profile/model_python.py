@@ -91,7 +91,7 @@ class Python(Part):
     """The virtual environment and what is installed into it."""
 
     venv: f.VenvPath = "auto"
-    """`auto` takes an environment whose torch already runs on this GPU, else `venv` in the workspace. A path is created if it is not there."""
+    """`auto` takes an environment of the image whose torch already runs on this GPU and that can be added to, else `venv` in the workspace; the run says why. A path is created if it is not there."""
     installer: Literal["auto", "uv", "pip"] = "auto"
     """`auto` takes uv if it is there or can be had, else pip."""
     timeout: f.Duration = 300.0

@@ -84,7 +84,7 @@ class Dispatch:
         """This order began the run."""
         self._deployment: Deployment | None = None
         self.known: Known | None = (
-            Known.of(order.plan, order.buckets) if order.plan is not None else order.known
+            Known.of(order.plan, order.buckets, order.uploads) if order.plan is not None else order.known
         )
         """What this side knows of the run; None when it knows nothing."""
         self.labels: dict[str, str] = dict(order.labels)

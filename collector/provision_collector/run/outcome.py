@@ -45,8 +45,17 @@ class Service(TypedDict):
     url: str | None
 
 
-class Downloads(TypedDict):
-    """How many files."""
+class Skipped(TypedDict):
+    """An item that was not wanted on this instance, and why."""
+
+    group: str
+    item: str
+    level: str | None
+    reason: str
+
+
+class Counts(TypedDict):
+    """How many items."""
 
     ok: int
     failed: int
@@ -72,8 +81,10 @@ class Outcome(TypedDict):
     duration_s: float | None
     usable_after_s: float | None
     bytes_downloaded: int | None
-    downloads: Downloads
+    downloads: Counts
+    uploads: Counts
     checks: Checks
+    skipped: list[Skipped]
     warnings: list[str]
     services: list[Service]
     errors: list[Problem]
@@ -130,8 +141,10 @@ def outcome_of(
         "duration_s": state.duration_s,
         "usable_after_s": state.usable_after_s,
         "bytes_downloaded": state.bytes_downloaded,
-        "downloads": _downloads(state.items["downloads"].values()),
+        "downloads": _counts(state.items["downloads"].values()),
+        "uploads": _counts(state.items["uploads"].values()),
         "checks": _checks(state.items["checks"].values()),
+        "skipped": _skipped(state),
         "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed), *warnings],
         "services": [
             {"name": service.item, "state": service.state, "url": service.text("url") or None}
@@ -147,7 +160,22 @@ def outcome_of(
     return outcome
 
 
-def _downloads(items: Collection[ItemState]) -> Downloads:
+def _skipped(state: RunState) -> list[Skipped]:
+    """What was not wanted on this instance, and why."""
+    return [
+        {
+            "group": group,
+            "item": item.item,
+            "level": item.text("level") or None,
+            "reason": item.text("reason") or "",
+        }
+        for group, items in state.items.items()
+        for item in items.values()
+        if item.state == "skipped" and not _is_there(item)
+    ]
+
+
+def _counts(items: Collection[ItemState]) -> Counts:
     return {
         "ok": sum(1 for item in items if _is_there(item)),
         "failed": sum(1 for item in items if item.state == "failed"),
@@ -162,9 +190,9 @@ def _checks(items: Collection[ItemState]) -> Checks:
     }
 
 
-def _is_there(download: ItemState) -> bool:
-    """It was fetched, or was there already; what is said of it last counts."""
-    return download.state == "done" or (download.state == "skipped" and download.text("reason") in THERE)
+def _is_there(item: ItemState) -> bool:
+    """It was transferred, or was there already; what is said of it last counts."""
+    return item.state == "done" or (item.state == "skipped" and item.text("reason") in THERE)
 
 
 def _told(error: ItemError) -> Problem:

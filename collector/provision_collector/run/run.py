@@ -160,6 +160,10 @@ class Run:
         """Wait until all that the instance has written so far is in the mirrors, or the watching has ended."""
         await self._unless_over(self._watcher.caught_up)
 
+    async def uploaded(self) -> None:
+        """Wait until each of the plan's uploads is there or has failed, or the watching has ended."""
+        await self._unless_over(self._watcher.uploading.settled)
+
     async def outcome(self) -> Outcome:
         """Wait for the end; the fields are those of docs/SCRIPTING.md."""
         with suppress(asyncio.CancelledError):
@@ -192,6 +196,7 @@ class Run:
             verdict: What the outcome says then, if the run has no verdict yet.
             exit_code: Its exit code.
         """
+        await asyncio.sleep(0)  # a course that has not begun would end without its outcome
         if not self._task.done() and self._local.outcome is None:  # else it is at its last words already
             self._leaving = (verdict, exit_code)
             self._task.cancel()

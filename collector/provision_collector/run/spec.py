@@ -16,6 +16,7 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.steps import STEP_NAMES
 
+from ..files.sources import UploadSource
 from .signing import Sign
 
 NO_BUCKETS = Buckets()
@@ -33,14 +34,17 @@ class Known:
     """The ports of its services, by name."""
     limit_s: float = bounded(LONGEST_UNKNOWN_RUN_S, low=0)
     """How long the whole run may take."""
-
     buckets: Buckets = NO_BUCKETS
     """Its buckets, and what it wants of them: addresses are signed for nothing else."""
+    uploads: tuple[UploadSource, ...] = ()
+    """The files of this machine that it gets."""
 
     @classmethod
-    def of(cls, plan: Plan, buckets: Buckets = NO_BUCKETS) -> Known:
-        """What *plan*, which was made here, says, and its profile of its *buckets*."""
-        return cls(plan.secrets, service_ports(plan), plan.limits.run_s, buckets.of_plan(plan))
+    def of(cls, plan: Plan, buckets: Buckets = NO_BUCKETS, uploads: tuple[UploadSource, ...] = ()) -> Known:
+        """What *plan*, which was made here, says, its profile of its *buckets*, and its *uploads* here."""
+        return cls(
+            plan.secrets, service_ports(plan), plan.limits.run_s, buckets.of_plan(plan), uploads=uploads
+        )
 
     @property
     def kept_secrets(self) -> frozenset[str]:
@@ -87,6 +91,8 @@ class Order:
     """The run may be there already, even finished: look for it before it is started."""
     owed_secrets: frozenset[str] = frozenset()
     """Names that the run was begun with and this process does not hold: asked for before an agent is started."""
+    uploads: tuple[UploadSource, ...] = ()
+    """The files of this machine that the plan's uploads are."""
     known: Known | None = None
     """What is known of a run that is joined; None: what the record of the run says."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -102,6 +108,7 @@ def knows(plan: Plan) -> Callable[[str], bool]:
         (
             *STEP_NAMES,
             *plan.apt,
+            *(item.key for item in plan.uploads),
             *(item.key for item in plan.downloads),
             *(item.path for item in plan.repos),
             *(item.path for item in plan.files),

@@ -12,6 +12,7 @@ from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.plan import Plan
 
 from ..errors import UsageError
+from ..files import UploadSource, sources_of, without_local_files
 from ..instance import Instance
 from ..profile import Profile, compile_plan, secret_values
 from . import registry
@@ -39,21 +40,21 @@ async def start(
     default_secrets: bool = True,
     buckets: Buckets | None = None,
     sign: Sign | None = None,
+    uploads: tuple[UploadSource, ...] | None = None,
     on_end: OnEnd | None = None,
 ) -> Run:
     """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
 
     Args:
         instance: The machine. profile: What it must have; a `Plan` is taken as it is (options that change one do nothing).
-        run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out.
-        secrets: Values by name; None takes those that the profile names from this process's environment.
-        labels: Come back in events and in the outcome. logs_dir: Where the mirrors go. workspace: The folder there; else
-            the profile's. timeout_s: Its deadline in seconds; else `limits.run`.
-        strict: Stop at the first critical failure; else as the profile says. replace: Stop another plan's run first.
-        skip: Steps to leave out. only: The steps to do; checks are always done. default_secrets: Do the built-in rules stand?
+        run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out. secrets: Values by name; None takes those that
+            the profile names from this process's environment.
+        labels: Come back in events and in the outcome. logs_dir: Where the mirrors go.
+        workspace, timeout_s, strict, skip, only: In place of what the profile says, as of `compile_plan`.
+        replace: Stop another plan's run first. kill_holders: End processes there that hold a broken environment.
+        default_secrets: Do the built-in rules stand? sign: Signs addresses in buckets. on_end: As of `Run`.
+        buckets, uploads: Where those of a `Plan` are; else as the profile says.
         offline: Ask no outside host: what is on the instance's disk has to do, and what is missing is told.
-        kill_holders: End the processes there that keep a broken environment from being deleted.
-        buckets: Where those of a `Plan` are. sign: Signs addresses in them; None: nobody does. on_end: As of `Run`.
 
     Returns: the `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
 
@@ -77,8 +78,16 @@ async def start(
         environment=dict(os.environ) if secrets is None else {},
         buckets=buckets or own,
         sign=None if offline else sign,
+        uploads=_local_files(profile, plan) if uploads is None else uploads,
     )
     return Run(instance, order, on_end=on_end)
+
+
+def _local_files(profile: Profile | Plan, plan: Plan) -> tuple[UploadSource, ...]:
+    if isinstance(profile, Profile):
+        return sources_of(profile, plan)
+    without_local_files(plan)
+    return ()
 
 
 async def attach(

@@ -38,6 +38,7 @@ from ..storage import in_thread
 from .dispatch import Dispatch
 from .registry import RunFiles
 from .state import LocalRun
+from .uploading import Uploading
 
 AGENT_RESTARTS = 3
 AGENT_DEAD_AFTER_S = 3.0
@@ -62,6 +63,7 @@ class Watcher(Listener):
         self._link = link
         self._state: MirrorState | None = None
         self._mirrors: list[Mirror] = []
+        self.uploading = Uploading(dispatch, link, local.emit)
         self._done = asyncio.Event()
         self.caught_up = asyncio.Event()
         """Set once all that the instance had written when it was asked is here, or another process feeds the mirrors."""
@@ -140,6 +142,7 @@ class Watcher(Listener):
         assert files is not None
         log.info("mirror_shared", path=str(files.core))
         self.caught_up.set()
+        self.uploading.settled.set()
         self._link.drop()
         while not self._is_complete():
             await self._local.absorb()
@@ -150,6 +153,7 @@ class Watcher(Listener):
     async def _feed(self) -> None:
         await self._local.absorb()
         guardian = asyncio.create_task(self._guard_agent())
+        uploading = asyncio.create_task(self.uploading.work())
         following: asyncio.Task[None] | None = None
         try:
             while not self._is_complete():
@@ -164,7 +168,7 @@ class Watcher(Listener):
                 await self._end_of(session, following)
         finally:
             await _end(
-                guardian, following, *self._giving
+                guardian, uploading, following, *self._giving
             )  # the mirrors are closed next: nobody may write them any more
 
     async def _tell_cut(self) -> None:

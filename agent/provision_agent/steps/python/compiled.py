@@ -142,6 +142,11 @@ def build_to_be(python: Python, python_version: str, present: Optional[str], fac
     return Build(python_version, version, _cuda_of_tag(tag), _lowest(facts), os.uname().machine)
 
 
+def build_of(python_version: str, torch: str, tag: str, facts: Facts) -> Build:
+    """What fits a *torch* of the build *tag*, such as ``cu128``, on a machine of this kind with the cards of *facts*."""
+    return Build(python_version, torch, _cuda_of_tag(tag), _lowest(facts), os.uname().machine)
+
+
 def cuda_at(venv: str, installed: Mapping[str, str]) -> str:
     """The CUDA that the torch in *venv* was built with, as it says itself, or as its name and its company say."""
     tag = installed.get("torch", "").partition("+")[2]

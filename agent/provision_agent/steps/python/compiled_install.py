@@ -69,6 +69,11 @@ def install(
         Failure: `no_wheel` in its case when there is none, `network` and the like when that cannot be told, and
             whatever the installer says.
     """
+    if here.tools.is_locked:
+        if item not in here.tools.locked:
+            raise Failure("not_found", f"{item} is not in the lock", case="no_wheel")
+        here.tools.install([item], progress, item=item, level=package.level, constraints=held)
+        return
     build = here.build()
     found = compiled.choose(package, build, here.access, here.context)
     if found.url is not None:
@@ -99,7 +104,7 @@ def _fetched(url: str, here: Surroundings, progress: Progress, level: str) -> st
     hashes = {"sha256": fragment.partition("=")[2].lower()} if fragment else {}
     wheel = LockedFile(url=address, name=name_of(address), hashes=hashes)
     here.store.begin([wheel], level=level, logins={})
-    fetched = here.store.wait([wheel], progress)
+    fetched = here.store.wait([wheel], progress, batch_bytes=1)  # one is all
     if wheel.file_name in fetched.failures:
         raise fetched.failures[wheel.file_name]
     return fetched.paths[wheel.file_name]

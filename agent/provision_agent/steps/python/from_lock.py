@@ -110,6 +110,19 @@ def install(
         tools.install_as_told(
             [*options, "--require-hashes", "--requirement", path], progress, item=item, level=level
         )
+    there = tools.installed()
+    other = [wheel for wheel in wanted if not _is_there(there.get(wheel.name), wheel.version)]
+    if other:
+        told = ", ".join(f"{each.name} {there.get(each.name, 'none')} for {each.version}" for each in other)
+        message = f"what was installed is not what the lock says: {told}"
+        raise Failure("conflict", message, case="lock_misfit")
+
+
+def pins(python: Python) -> Dict[str, str]:
+    """By name what *python* is locked to: a version, and of a wheel its hash, too."""
+    if python.locked is not None:
+        return {wheel.name: f"{wheel.version} {wheel.sha256}" for wheel in python.locked.wheels}
+    return dict(line.split("==", 1) for line in python.versions)
 
 
 def room_needed(locked: LockedEnvironment) -> int:
@@ -120,7 +133,15 @@ def room_needed(locked: LockedEnvironment) -> int:
 def _named(arguments: Sequence[str]) -> List[str]:
     """The distributions that *arguments* ask for, of requirements files too."""
     names: List[str] = []
-    values_of = ("--requirement", "-r", "--index-url", "--extra-index-url", "--find-links", "--constraint")
+    values_of = (
+        "--requirement",
+        "-r",
+        "--index-url",
+        "--extra-index-url",
+        "--find-links",
+        "--constraint",
+        "--only-binary",
+    )
     for before, word in zip(["", *arguments], arguments):
         if before in ("--requirement", "-r"):
             found = requirements.names_in("", word)

@@ -14,13 +14,13 @@ from typing import Dict, List, Mapping, Optional, Sequence, Set
 from ...contract import retry
 from ...contract.failures import Failure
 from ...contract.plan import Python
-from ...host import process
+from ...host import environments, process
 from ...host.probe import normalised
 from ...run.context import Context
 from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
-from . import from_lock, indexes, pip_errors, resolver
+from . import from_lock, indexes, pip_errors, requirements, resolver
 from .inventory import QUICK_S, Inventory
 from .locked_install import LockedInstalls, Surroundings
 from .venv import Venv
@@ -66,14 +66,23 @@ class Installer(Inventory):
         self._cache = os.path.join(context.workspace, ".provision", "cache")
         self._tools = os.path.join(context.workspace, ".provision", "tools")
         self._uv = self._find_uv()
-        self.locked = {} if python.locked else dict(line.split("==", 1) for line in python.versions)
-        """Versions by name that a lock asks for: no install may bring another."""
+        self.locked = from_lock.pins(python)
+        """By name what a lock asks for: no install may bring anything else of it."""
         self.unwanted = frozenset(normalised(name) for name in python.remove)
         """What the plan takes out before the first layer, whoever brought it."""
         self.kept_out: Set[str] = set()
         """Distributions, by normalised name, that no install may bring."""
+        self.standing: Sequence[str] = ()
+        """Plain requirements that hold already; what else is installed must go with them."""
+        self.stays: Sequence[str] = ()
+        """Names of what keeps the version that it has."""
         self._temporary = os.path.join(self._cache, "tmp")
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
+
+    @property
+    def is_locked(self) -> bool:
+        """Nothing but the wheels of a lock is installed."""
+        return self._python.locked is not None
 
     @property
     def landing(self) -> str:
@@ -108,11 +117,8 @@ class Installer(Inventory):
             )
             return
         constraints = {**self.locked, **constraints}
-        if (
-            self._by_lock is not None
-            and self._uv
-            and not self._context.is_offline
-            and self._install_locked(self._by_lock, arguments, progress, constraints, item=item, level=level)
+        if not self._context.is_offline and self._install_locked(
+            arguments, progress, constraints, item=item, level=level
         ):
             return
         options = [*self._constraint_options(constraints), *arguments]
@@ -148,7 +154,6 @@ class Installer(Inventory):
 
     def _install_locked(
         self,
-        by_lock: LockedInstalls,
         arguments: Sequence[str],
         progress: Progress,
         constraints: Mapping[str, str],
@@ -156,9 +161,10 @@ class Installer(Inventory):
         item: str,
         level: str,
     ) -> bool:
-        """Install *arguments* from a lock; False when something is left for the installer to do, or to say."""
-        order = resolver.order_of(arguments)
-        if order is None or not order.lines:
+        """Install *arguments* from a lock; False when something is left to the installer."""
+        by_lock = self._by_lock if self._uv else None
+        order = resolver.order_of(arguments) or resolver.Order(())
+        if by_lock is None or not order.lines:
             return False
         try:
             return by_lock.install(
@@ -169,7 +175,8 @@ class Installer(Inventory):
                 level=level,
             )
         except Failure as failure:
-            if self._context.is_over() or failure.meaning.is_of_instance:
+            is_against_standing = bool(self.standing) and failure.class_ == "conflict"
+            if self._context.is_over() or failure.meaning.is_of_instance or is_against_standing:
                 raise
             if failure.class_ not in ("conflict", "not_found"):  # else the installer says it in a moment
                 progress.say(f"{item}: as ever, without a lock: {failure.message}")
@@ -186,7 +193,26 @@ class Installer(Inventory):
             environment=self._environment(),
             installed=dict(self.installed()),
             constraints=self._constraint_lines(constraints),
+            standing=self.standing,
         )
+
+    def trial(
+        self, lines: Sequence[str], progress: Progress, *, constraints: Mapping[str, str]
+    ) -> Optional[Failure]:
+        """Why the plain requirements *lines* cannot be had beside what stands. Raises Failure when nobody can say."""
+        constraints = {**self.locked, **constraints}
+        try:
+            if self._by_lock is not None and self._uv:
+                if lines or self.standing:
+                    self._by_lock.resolve(resolver.Order(tuple(lines)), self.surroundings(constraints))
+            elif lines:
+                options = ["--dry-run", *self._constraint_options(constraints)]
+                self._run(self._argv("install", [*options, *lines]), progress, INSTALL_S)
+        except Failure as failure:
+            if failure.class_ not in ("conflict", "not_found"):
+                raise
+            return failure
+        return None
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
         argv = self._argv("install", options)
@@ -304,7 +330,8 @@ class Installer(Inventory):
 
     def _constraint_lines(self, constraints: Mapping[str, str]) -> List[str]:
         held = [f"{name}=={version}" for name, version in sorted(constraints.items())]
-        return held + [f"{name}<0" for name in sorted(self.kept_out)]
+        out = [f"{name}<0" for name in sorted(self.kept_out)]
+        return held + out + requirements.as_constraints(self.standing)
 
     def _run(
         self,
@@ -357,6 +384,8 @@ class Installer(Inventory):
             self._python.indexes, self._context.secrets, environment, is_for_uv=bool(self._uv)
         )
         environment.update(own)
+        if environments.is_managed(self.venv.path):  # it was named, or taken because its torch runs here
+            environment.update(PIP_BREAK_SYSTEM_PACKAGES="1", UV_BREAK_SYSTEM_PACKAGES="1")
         for name in _ASTRAY:
             environment.pop(name, None)
         if self._context.is_offline:

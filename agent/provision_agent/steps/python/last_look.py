@@ -12,9 +12,10 @@ import glob
 import hashlib
 import json
 import os
+import re
 import time
 from dataclasses import asdict, dataclass, replace
-from typing import Dict, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
 
 from ...contract.parsing import ParseError, bounded, parse
 from ...contract.plan import Layer, Python
@@ -22,7 +23,7 @@ from ...contract.plan_packages import CompiledPackage
 from ...contract.steps import VERIFIED
 from ...host.probe import normalised
 from ...run.context import Context
-from . import compiled, packages, requirements
+from . import compiled, layer_record, packages, requirements
 from .venv import Venv
 
 LOOK_S = 8.0
@@ -47,8 +48,8 @@ class Print(NamedTuple):
     """What an environment is: a digest, and how much it stands for."""
 
     digest: str
-    packages: FrozenSet[str]
-    """Distributions, by normalised name."""
+    packages: Mapping[str, str]
+    """Version by normalised name, as the folders of metadata are called."""
     files: int
 
 
@@ -80,8 +81,8 @@ class LastLook:
     def skips_layers(self) -> bool:
         """Report the layers as verified, where they are what was ordered and looked at before; False where not."""
         unwanted = {normalised(name) for name in self._python.remove}
-        present = frozenset() if self.print is None else self.print.packages
-        if self._kept.orders.get(_LAYERS) != self._order_of_layers() or unwanted & present:
+        is_known = not self._is_stale and self._kept.orders.get(_LAYERS) == self._order_of_layers()
+        if not is_known or self.print is None or not unwanted.isdisjoint(self.print.packages):
             return False
         for layer in self._python.layers:
             for title in packages.titles(layer):
@@ -90,7 +91,7 @@ class LastLook:
 
     def skips(self, item: str, path: str, level: str) -> bool:
         """As `skips_layers` for the requirements file at *path*, which is called *item*."""
-        if self._kept.orders.get(item, "") != self._order_of(path):
+        if self._is_stale or self._kept.orders.get(item, "") != self._order_of(path):
             return False
         self._report(item, level)
         return True
@@ -134,12 +135,25 @@ class LastLook:
         if not self._is_stale:
             return
         self.print = self._look()
-        self._kept = replace(self._kept, files="" if self.print is None else self.print.digest)
+        digest, present = ("", {}) if self.print is None else (self.print.digest, self.print.packages)
+        orders = {item: order for item, order in self._kept.orders.items() if self._holds(item, present)}
+        self._kept = replace(self._kept, files=digest, orders=orders)
         self._is_stale = self.print is None
         self._write()
 
     def _order_of_package(self, package: CompiledPackage) -> str:
         return _digest([asdict(package), self._machine])
+
+    def _holds(self, item: str, present: Mapping[str, str]) -> bool:
+        """Is what *item* brought still there, at its versions? What came after it may have changed them."""
+        items = [packages.title(layer) for layer in self._python.layers] if item == _LAYERS else [item]
+        plain = {name: _plain(version) for name, version in present.items()}
+        for each in items:
+            record = layer_record.read(self._context, layer_record.key_of(self._venv.path, each))
+            versions = {name: _plain(version) for name, version in record.versions.items()}
+            if replace(record, versions=versions).lost(plain, map(normalised, self._python.remove)):
+                return False
+        return True
 
     def _did(self, item: str, order: str) -> None:
         self._kept = replace(self._kept, orders={**self._kept.orders, item: order})
@@ -193,7 +207,8 @@ def look(path: str, machine: Mapping[str, object], *, within_s: float) -> Option
     folders = glob.glob(os.path.join(glob.escape(path), "lib", "python3*", "site-packages"))
     if not folders:
         return None
-    names, files = set(), 0
+    names: Dict[str, str] = {}
+    files = 0
     try:
         for each in (os.path.realpath(python), os.path.join(path, "pyvenv.cfg")):
             digest.update(_line(each, os.stat(each)) if os.path.exists(each) else b"")
@@ -206,7 +221,8 @@ def look(path: str, machine: Mapping[str, object], *, within_s: float) -> Option
                     if entry.name != "__pycache__":
                         folders.append(entry.path)
                     if entry.name.endswith(".dist-info"):
-                        names.add(normalised(entry.name.split("-")[0]))
+                        name, _, version = entry.name[: -len(".dist-info")].partition("-")
+                        names[normalised(name)] = version
                 elif not entry.name.endswith(".pyc"):
                     digest.update(_line(entry.path, entry.stat(follow_symlinks=False)))
                     files += 1
@@ -214,7 +230,12 @@ def look(path: str, machine: Mapping[str, object], *, within_s: float) -> Option
                 return None
     except OSError:
         return None
-    return Print(digest.hexdigest(), frozenset(names), files)
+    return Print(digest.hexdigest(), names, files)
+
+
+def _plain(version: str) -> str:
+    """*version* as folders and metadata may both write it: ``2026.01.05`` is ``2026.1.5``."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", version.lower()).replace("_", "-")
 
 
 def _line(path: str, found: os.stat_result) -> bytes:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
-from typing import Callable, Dict, List, Mapping, Sequence, Set, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...contract.pylock import Lock, LockedFile, LockedPackage
-from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
 from . import interrupted, resolver
+from .ahead import Ahead
 from .resolver import Order, Resolver
 from .tags import Target
 from .wheel_store import WheelStore
@@ -41,10 +41,10 @@ class Surroundings:
     environment: Mapping[str, str]
     installed: Mapping[str, str]
     constraints: Sequence[str]
-    logins: Mapping[str, str] = field(default_factory=dict)
+    standing: Sequence[str] = ()
+    """Plain requirements that hold already: what is brought must go with them."""
+    logins: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What each origin of an index is shown, as `indexes.logins` says."""
-    harmed: Set[str] = field(default_factory=set)
-    """Names of what is there and not whole."""
 
 
 class LockedInstalls:
@@ -59,6 +59,10 @@ class LockedInstalls:
         self.store = store
         self.ahead: Dict[str, str] = {}
         """Versions by name that were resolved for all that is wanted: each install prefers them."""
+        self.look_ahead: Optional[Ahead] = None
+        """Resolves all that the plan wants together; None: each install by itself."""
+        self.standing: List[str] = []
+        """Plain requirements of the nodes that are installed."""
         self._context = context
         self._resolvers: Dict[Tuple[str, str], Resolver] = {}
 
@@ -68,11 +72,10 @@ class LockedInstalls:
 
     def resolve(self, order: Order, around: Surroundings) -> Lock:
         """What *order* brings. Raises Failure, as `Resolver.resolve`."""
-        whole = {name: version for name, version in around.installed.items() if name not in around.harmed}
         return self.resolver(around.uv, around.python).resolve(
-            order,
+            replace(order, lines=(*around.standing, *order.lines)),
             constraints=around.constraints,
-            installed=whole,
+            installed=around.installed,
             preferred=self.ahead,
             environment=around.environment,
         )
@@ -80,9 +83,7 @@ class LockedInstalls:
     def missing(self, lock: Lock, order: Order, around: Surroundings) -> List[LockedPackage]:
         """What of *lock* is to be installed."""
         of = self.resolver(around.uv, around.python)
-        wanted = resolver.needed(
-            lock, around.installed, is_forced=order.is_forced, again=sorted(around.harmed)
-        )
+        wanted = resolver.needed(lock, around.installed, is_forced=order.is_forced)
         return [package for package in wanted if not of.is_offer(package)]
 
     def begin(
@@ -107,10 +108,14 @@ class LockedInstalls:
         Raises:
             Failure: it cannot be resolved, or cannot be put in place from the disk.
         """
+        if self.look_ahead is not None:
+            self.look_ahead.before(self, order, around)
         lock = self.resolve(order, around)
         packages = self.missing(lock, order, around)
         by_name = self._wheels(packages, around)
         wheels = self.begin(packages, around, level=level)
+        if self.look_ahead is not None:
+            self.look_ahead.after(self, order, around, lock)
         if packages:
             progress.say(_told(packages, wheels))
         done = self._place(packages, by_name, order, around, progress, run)
@@ -164,7 +169,6 @@ class LockedInstalls:
         for package in packages:
             name = wheels[package.name].file_name
             os.symlink(paths[name], os.path.join(links, name))
-        again = order.is_forced or any(normalised(each.name) in around.harmed for each in packages)
         argv = [
             around.uv,
             "pip",
@@ -175,7 +179,7 @@ class LockedInstalls:
             "--no-index",
             "--no-deps",
         ]
-        argv += ["--find-links", links, *(["--reinstall"] if again else [])]
+        argv += ["--find-links", links, *(["--reinstall"] if order.is_forced else [])]
         argv += ["--no-cache"] if order.is_uncached else []
         argv += [] if "UV_LINK_MODE" in around.environment else ["--link-mode", _link_mode(around)]
         names = [package.name for package in packages]

@@ -31,18 +31,22 @@ class Offers:
     Args:
         python: Of the environment.
         context: Of the run.
+        name: Of the folder, in that of the run.
     """
 
-    def __init__(self, python: str, context: Context) -> None:
+    def __init__(self, python: str, context: Context, *, name: str) -> None:
         self._python = python
         self._context = context
-        self._folder = os.path.join(context.run_directory, "installed")
+        self._folder = os.path.join(context.run_directory, name)
         self._lock = threading.Lock()
         self._made: Dict[str, str] = {}
         self._sites: Optional[List[str]] = None
 
     def folder(self, installed: Mapping[str, str]) -> Optional[str]:
-        """Where there is a wheel for each of *installed* (version by name) whose metadata can be read; None: of none."""
+        """Where there is a wheel for each of *installed* (version by name); None: of none.
+
+        What is not there yet, and only will be, is offered as if it needed nothing.
+        """
         if not installed:
             return None
         with self._lock:
@@ -51,8 +55,9 @@ class Offers:
                 self._remove(name, self._made.pop(name))
             metadata = self._metadata() if set(installed) - set(self._made) else {}
             for name, version in installed.items():
-                if name not in self._made and _VERSION.fullmatch(version) and (name, version) in metadata:
-                    self._make(name, version, metadata[name, version])
+                if name not in self._made and _VERSION.fullmatch(version):
+                    bare = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+                    self._make(name, version, metadata.get((name, version), bare))
                     self._made[name] = version
         return self._folder
 

@@ -26,7 +26,7 @@ from ...host.answers import Harm
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import compiled, compiled_install, flavours, layer_record, repair, requirements, torch
+from . import compiled, compiled_install, fitting, flavours, layer_record, repair, requirements, torch
 from . import venv as environments
 from .guard import Guard
 from .installer import Installer
@@ -139,8 +139,14 @@ def install_requirements(
         step = _requirements_step(item, path, here, of_node=True)
         guard = Guard(python, tools, context)
         tools.kept_out = guard.missing()
+        if by_lock is not None:
+            layers = by_lock.look_ahead.layer_lines() if by_lock.look_ahead is not None else []
+            tools.standing = [*layers, *by_lock.standing]
+            tools.stays = requirements.names_of(layers)
         try:
             _run(step, tools, guard, context, level=level, reports_failure=False, reads_bytes=reads_bytes)
+            if by_lock is not None:
+                by_lock.standing += fitting.kept_lines(path, item, context)
         except Failure as failure:
             raise _kept_out(failure, item, tools.kept_out) from None
 
@@ -303,7 +309,11 @@ def _requirements_step(
             here.context.warn_once(f"{item}:{each.number}: `{each.line}` is left out: {each.reason}")
         if left:
             wanted = compiled_install.without(path, left, here.context.run_directory)
-        lines = [*compiled_install.wheels_only(told.names, here), "--requirement", wanted]
+        only = compiled_install.wheels_only(told.names, here)
+        if of_node:
+            fitting.install(wanted, only, here.tools, here.context, progress, held, item=item, level=level)
+            return
+        lines = [*only, "--requirement", wanted]
         here.tools.install(lines, progress, item=item, level=level, constraints=held)
 
     try:

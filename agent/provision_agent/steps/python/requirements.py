@@ -72,6 +72,18 @@ def names_of(lines: Iterable[str]) -> List[str]:
     return names
 
 
+def as_constraints(lines: Iterable[str]) -> List[str]:
+    """What of the plain requirements *lines* says something of versions, as a resolver takes constraints: without extras."""
+    found = []
+    for line in lines:
+        parts = re.match(r"\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*([^;]*)(;.*)?$", line)
+        if parts is not None and parts[2].strip():
+            found.append(
+                f"{normalised(parts[1])}{parts[2].strip().strip('()')}{' ' + parts[3] if parts[3] else ''}"
+            )
+    return found
+
+
 def distributions_of(module: str) -> Set[str]:
     """Which distributions may bring *module*, by their names."""
     top = module.split(".")[0]

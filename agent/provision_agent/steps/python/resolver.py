@@ -149,13 +149,14 @@ class Resolver:
         uv: Its path.
         python: Of the environment.
         context: Of the run.
+        name: Of the folder with what is offered as it is, in that of the run.
     """
 
-    def __init__(self, uv: str, python: str, context: Context) -> None:
+    def __init__(self, uv: str, python: str, context: Context, *, name: str = "installed") -> None:
         self._uv = uv
         self._python = python
         self._context = context
-        self._offers = offers.Offers(python, context)
+        self._offers = offers.Offers(python, context, name=name)
 
     def resolve(
         self,
@@ -237,20 +238,12 @@ def from_disk(environment: Mapping[str, str]) -> Dict[str, str]:
     return {name: value for name, value in environment.items() if name not in _INDEX_SETTINGS}
 
 
-def needed(
-    lock: Lock, installed: Mapping[str, str], *, is_forced: bool, again: Sequence[str] = ()
-) -> List[LockedPackage]:
-    """What of *lock* is not installed at its version, or is to be installed again.
-
-    Args:
-        again: Names of what is there and not whole.
-    """
+def needed(lock: Lock, installed: Mapping[str, str], *, is_forced: bool) -> List[LockedPackage]:
+    """What of *lock* is not installed at its version; all of it where it is to be installed again."""
     return [
         package
         for package in lock.packages
-        if is_forced
-        or normalised(package.name) in again
-        or not is_version(installed.get(normalised(package.name)), package.version)
+        if is_forced or not is_version(installed.get(normalised(package.name)), package.version)
     ]
 
 

@@ -14,18 +14,20 @@ from ...contract.failures import Failure
 from ...contract.findings import Facts
 from ...contract.parsing import parse
 from ...contract.plan import Python
-from ...host import answers, probe, process
+from ...host import answers, environments, probe, process
+from ...host.environments import interpreter_of
 from ...run.context import Context
 from ...run.interpreters import base_python
 from ...run.writing import folder_at
 from .. import orphans, remove_tree
 from ..progress import Progress
+from . import images
 
 ITEM = "venv"
 LEVEL = "critical"
 PROBE_S = 30.0
-TORCH_S = 90.0
 CREATE_S = 300.0
+NO_PIP = "it has no pip"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,12 @@ def prepare(python: Python, context: Context, found: Mapping[str, object]) -> Ve
         _require_own_place(path, context)
         needs_pip = not _uses_uv(python, facts)
         problem = health(path, context, needs_pip=needs_pip)
+        if problem == NO_PIP and not (is_ours(path, context) or path == _default(context)):
+            problem = images.add_pip(path, base_python(facts), context, progress)
+            if problem is not None:
+                raise Failure("command", f"{path}: {problem}", case="no_pip", about={"path": path})
         if problem is None:
+            _refuse_read_only(path, python)
             context.state.put("venv", path, _record(context, path, is_ours=is_ours(path, context)))
             context.report("package_skipped", item=ITEM, level=LEVEL, reason="verified")
             return Venv(path, interpreter_of(path), False)
@@ -75,11 +82,6 @@ def find(python: Python, context: Context) -> Optional[Venv]:
     """The environment that `prepare` made or chose before, as it is; None when there is none. Changes nothing."""
     path = _given(python, context) or _remembered(context) or os.path.join(context.workspace, "venv")
     return Venv(path, interpreter_of(path), False) if os.path.exists(interpreter_of(path)) else None
-
-
-def interpreter_of(path: str) -> str:
-    """The python of the environment at *path*."""
-    return os.path.join(path, "bin", "python")
 
 
 def is_ours(path: str, context: Context) -> bool:
@@ -105,7 +107,7 @@ def health(path: str, context: Context, *, needs_pip: bool) -> Optional[str]:
         )
     except Failure as failure:
         return failure.message
-    return "it has no pip" if needs_pip and not answer.has_pip else None
+    return NO_PIP if needs_pip and not answer.has_pip else None
 
 
 def make(path: str, context: Context, facts: Facts, progress: Progress, *, needs_pip: bool = True) -> None:
@@ -147,11 +149,23 @@ def _chosen(python: Python, context: Context, facts: Facts, progress: Progress) 
     settled = _given(python, context) or _remembered(context)
     if settled is not None:
         return settled
-    candidates = [found.path for found in facts.venvs if found.torch and facts.gpus]
-    suiting = (path for path in candidates if _runs_torch(path, context, progress))
-    chosen = next(suiting, os.path.join(context.workspace, "venv"))
-    context.state.put("venv", "auto", {"path": chosen})
-    return chosen
+    path, why = images.choose(facts, context, progress)
+    progress.say(f"taking {path}: {why}")
+    context.state.put("venv", "auto", {"path": path, "why": why})
+    return path
+
+
+def _default(context: Context) -> str:
+    return os.path.join(context.workspace, "venv")
+
+
+def _refuse_read_only(path: str, python: Python) -> None:
+    if python.layers and not environments.is_writable(path):
+        raise Failure(
+            "read_only",
+            f"nothing can be added to the environment {path}: its packages are read-only",
+            case="venv_read_only",
+        )
 
 
 def _require_own_place(path: str, context: Context) -> None:
@@ -168,23 +182,6 @@ def _remembered(context: Context) -> Optional[str]:
     """What `auto` meant the last time: a second run must not land in another environment."""
     path = str((context.state.get("venv", "auto") or {}).get("path", ""))
     return path if path and os.path.exists(interpreter_of(path)) else None
-
-
-def _runs_torch(path: str, context: Context, progress: Progress) -> bool:
-    """True when torch in *path* multiplies matrices on this GPU."""
-    progress.say(f"does the torch of {path} run on this GPU?")
-    try:
-        answer = probe.ask(
-            interpreter_of(path),
-            answers.Torch,
-            timeout_s=context.bounded(TORCH_S),
-            cancelled=context.cancelled,
-        )
-    except Failure as failure:
-        progress.say(f"no: {failure.message}")
-        return False
-    progress.say("yes" if answer.ran_on == "cuda" else f"no: {answer.error or 'it sees no GPU'}")
-    return answer.ran_on == "cuda"
 
 
 def _clear(path: str, problem: str, context: Context, progress: Progress) -> None:

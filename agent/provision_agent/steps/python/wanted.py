@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ...contract.failures import Failure
-from ...contract.plan import Layer, Plan, Repo
+from ...contract.plan import IF_PRESENT, Layer, Plan, Repo
 from ...run.context import Context
 from .. import refs
 from ..git import Git
@@ -76,10 +76,12 @@ def _of_layer(layer: Layer, files: "_Files") -> Part:
 
 
 def _of_repo(repo: Repo, files: "_Files") -> Part:
-    path = posixpath.join(repo.path, repo.install or "")
+    path = posixpath.join(repo.path, repo.requirements or "")
     try:
         lines, options = _read(path, files, set())
     except Failure as failure:
+        if repo.install == IF_PRESENT:
+            return Part(path, (), (), repo.level, False)
         message = f"cannot be read: {failure.message}"
         return Part(path, (Line(path, 0, message),), ("--unreadable",), repo.level, False)
     return Part(path, tuple(lines), tuple(options), repo.level, False)

@@ -14,7 +14,7 @@ from ...contract.failures import Failure
 from ...downloads import Sources
 
 SMALL_BYTES = 256 << 10
-RATIO = 4.0
+RATIO = 4.3
 """Of small wheels, which are mostly text: as measured over those of a ComfyUI (`docs/DECISIONS.md`)."""
 BLOCK_BYTES = 4096
 """A file takes whole blocks."""

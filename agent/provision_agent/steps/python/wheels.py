@@ -18,7 +18,8 @@ from urllib.parse import urljoin, urlsplit
 from ...contract.failures import Failure
 from ...contract.findings import Facts, IndexTold, PackageTold
 from ...contract.parsing import parse
-from ...contract.plan import Python, Torch
+from ...contract.plan import Download, Python, Torch
+from ...contract.plan_packages import PackageIndex
 from ...contract.redaction import public_url
 from ...downloads import Sources
 from ...run.context import Context
@@ -47,7 +48,7 @@ def ask(
     path = path_meant(python, context, facts)
     target = Target.of(venv.version_at(path, context, facts))
     until = time.monotonic() + context.bounded(ALL_S)
-    wheels = Wheels(access, indexes.configured(path), target, until=until)
+    wheels = Wheels(access, indexes.configured(path), target, until=until, own=python.indexes)
     asked: List["Future[PackageTold]"] = []
     for layer in python.layers:
         if layer.torch is not None:
@@ -63,9 +64,19 @@ def ask(
 class Wheels:
     """Asks the indexes of one environment. Safe to use from several threads."""
 
-    def __init__(self, access: Sources, settings: Mapping[str, str], target: Target, *, until: float) -> None:
+    def __init__(
+        self,
+        access: Sources,
+        settings: Mapping[str, str],
+        target: Target,
+        *,
+        until: float,
+        own: Sequence[PackageIndex] = (),
+    ) -> None:
         self._access = access
-        self._settings = settings
+        more = [settings.get("extra-index-url", ""), *(index.url for index in own)]
+        self._settings = {**settings, "extra-index-url": " ".join(filter(None, more))} if own else settings
+        self._own = own
         self._target = target
         self._until = until
         self._listings: Dict[str, List[str]] = {}
@@ -142,6 +153,7 @@ class Wheels:
         with self._lock:
             known = self._listings.get(listing)
         if known is None:
+            self._show_login(listing)
             response, answer = self._access.open(
                 listing, span=None, deadline=self._deadline(), connect_s=10.0
             )
@@ -157,9 +169,16 @@ class Wheels:
 
     def _size(self, file: str) -> Optional[int]:
         """The length of *file*, whose first byte can be had."""
+        self._show_login(file)
         response, answer = self._access.open(file, span=(0, 1), deadline=self._deadline(), connect_s=10.0)
         response.close()
         return answer.size_bytes
+
+    def _show_login(self, url: str) -> None:
+        """Where *url* is on the host of an index of the plan, that index's login goes along."""
+        for index in self._own:
+            if index.basic is not None and urlsplit(index.url)[:2] == urlsplit(url)[:2]:
+                self._access.add(Download(url, "index", basic=index.basic))
 
     def _row(self, item: str, chosen: Optional[str], why: str, asked: List[IndexTold]) -> PackageTold:
         places = [*indexes.urls(self._settings), *self._settings.get("find-links", "").split()]

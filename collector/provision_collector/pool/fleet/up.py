@@ -19,12 +19,14 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.verdicts import exit_code, worst
 
 from ...errors import ProvisionError, UsageError
+from ...files import UploadSource
 from ...files.shared import SharedSigning
 from ...run.run import Run
 from ...run.spec import NO_BUCKETS, Order, new_run_id
 from ..gone import leave_when_gone
 from ..hooks import Hook, HookQueue, Kind
 from ..scorecard import key_of, record
+from ..source_turns import SourceTurns, Turn
 from .fleet_state import FleetState, Member
 from .targets import Target
 from .verdicts import GOOD, errors_of, fingerprint
@@ -43,10 +45,14 @@ class Rules:
     """So many instances come first, and must become usable before the others begin."""
     stop_after: int | None = None
     """So many equal failures end the rest: what waits is held, what is not yet usable is stopped."""
+    per_source_host: int | None = None
+    """So many runs fetch from one source host at once; None: as many as there are."""
     replace: bool = False
     gone_check: tuple[str, ...] | None = None
     """The words of a command that says whether an instance is gone."""
     hooks: tuple[Hook, ...] = ()
+    uploads: tuple[UploadSource, ...] = ()
+    """The files of this machine that every instance gets."""
 
 
 class Fleet:
@@ -80,6 +86,7 @@ class Fleet:
             )
         self._state = FleetState(name, plan.hash, targets)
         self._hooks = HookQueue(rules.hooks, self._state)
+        self._source_turns = SourceTurns(rules.per_source_host)
         self._failures: Counter[str] = Counter()
         self._runs: dict[str, Run] = {}
         self._stops: set[asyncio.Task[None]] = set()
@@ -141,8 +148,24 @@ class Fleet:
 
     async def _follow(self, member: Member) -> None:
         """One instance, from the order to its verdict."""
-        target = self._targets[member.key]
         is_resumed = member.state in ("going", "usable") and member.run is not None
+        turn = self._source_turns.turn(self._plan)
+        if is_resumed:
+            turn.take()
+        else:
+            if turn.waits_for:
+                await self._note(member, message=f"waits for a turn at {', '.join(turn.waits_for)}")
+            await turn.wait()
+        try:
+            await self._follow_in_turn(member, turn, is_resumed=is_resumed)
+        finally:
+            turn.end()
+
+    async def _follow_in_turn(self, member: Member, turn: Turn, *, is_resumed: bool) -> None:
+        if self.held_because is not None and not is_resumed:
+            await self._note(member, state="held", message=self.held_because)
+            return
+        target = self._targets[member.key]
         run_id = member.run if is_resumed else new_run_id()
         await self._note(member, run=run_id, state="going", exit_code=None, fingerprint=None, message="")
         order = Order(
@@ -153,6 +176,7 @@ class Fleet:
             replace=self._rules.replace,
             logs_dir=self._logs_dir,
             profile=self._plan.name,
+            uploads=self._rules.uploads,
             resume=is_resumed,
             buckets=self._buckets,
             sign=self._sign,
@@ -162,6 +186,7 @@ class Fleet:
             gone = self._gone_check(run)
             try:
                 async for event in run.events():
+                    turn.note(event)
                     await self._take(member, run, event)
             finally:
                 self._runs.pop(member.key, None)

@@ -17,6 +17,7 @@ from provision_agent.contract.parsing import parse, to_json
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
+from ...files import sources_within
 from ...instance import Instance, as_answer
 from ...instance.query import ask
 from ...profile import values_of
@@ -24,6 +25,7 @@ from ...run import registry
 from ...run.spec import new_run_id
 from ..descriptors import room_here
 from ..hooks import HookQueue
+from ..source_turns import SourceTurns
 from ..store.rows import Row
 from ..store.store import Store
 from .answers import BusyError
@@ -59,7 +61,8 @@ class Pool:
         self._broken: dict[str, tuple[Row, str]] = {}
         """Unfinished runs that could not be taken up, and why."""
         self._hooks = HookQueue(rules.hooks, store)
-        self._shared = Shared(rules, store, self._hooks, self.events_told, self._over)
+        turns = SourceTurns(rules.per_source_host)
+        self._shared = Shared(rules, store, self._hooks, self.events_told, self._over, turns)
         self._reader = ProfileReader(rules.profiles, rules.state_dir)
         self._most_going = min(MAX_GOING, room_here().runs)
         self._accepting = asyncio.Lock()
@@ -165,6 +168,7 @@ class Pool:
             instance = await asyncio.to_thread(instance_of, request, self.rules.keys_dir)
             plan = await self._reader.read(request)
             accepted = accepted_of(request, instance, plan, self.rules.secrets)
+            await asyncio.to_thread(sources_within, accepted.plan, self.rules.uploads)
             row = _row(request, accepted)
             known = await asyncio.to_thread(registry.find, row.run)
             if known is not None and known.is_named_here:

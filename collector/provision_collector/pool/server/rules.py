@@ -18,6 +18,8 @@ class Rules:
     profiles: Path | None = None
     keys: Path | None = None
     """The folder of the private keys that a request may name; None: `keys` in the state directory."""
+    uploads: Path | None = None
+    """The folder below which the uploads of a request's profile lie; None: it may have none."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the server itself holds for profiles that ask for it."""
     uses_aws: bool = False
@@ -25,6 +27,8 @@ class Rules:
     gone_check: tuple[str, ...] | None = None
     """The words of a command that says whether an instance is gone."""
     hooks: tuple[Hook, ...] = ()
+    per_source_host: int | None = None
+    """So many runs fetch from one source host at once; None: as many as there are."""
     keep: int = 1000
     """So many finished runs are remembered."""
 

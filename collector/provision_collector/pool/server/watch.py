@@ -19,6 +19,7 @@ from provision_agent.contract.events import JsonObject
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
+from ...files import sources_within
 from ...files.buckets import sign, sign_without_aws
 from ...mirror import MirrorState
 from ...profile import values_of
@@ -31,6 +32,7 @@ from ...run.spec import Order
 from .. import scorecard
 from ..gone import leave_when_gone
 from ..hooks import HookQueue, Kind
+from ..source_turns import SourceTurns
 from ..store.rows import Row
 from ..store.store import Store
 from .disk import DiskThread
@@ -57,6 +59,7 @@ class Shared:
     """Events by name, since this process began."""
     on_end: Callable[[Watch], Awaitable[None]]
     """Called when an outcome is told and remembered."""
+    source_turns: SourceTurns
     disk: DiskThread = field(default_factory=DiskThread)
 
     def stream_of(self, run: str) -> Path:
@@ -78,6 +81,9 @@ class Watch:
         self._shared = shared
         self._run: Run | None = None
         self._is_closing = False
+        self._turn = shared.source_turns.turn(plan)
+        self._hurry = asyncio.Event()
+        self._is_released = False
         self._stopping: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -126,10 +132,13 @@ class Watch:
     async def stop(self) -> None:
         """End the run on the instance; tried until it is over, by the next server too."""
         self._begin_stopping()
+        self._hurry.set()
         await self._shared.store.update(self.row, is_stopping=True)
 
     async def release(self) -> None:
         """The instance is gone: end the run here."""
+        self._is_released = True
+        self._hurry.set()
         if self._run is not None:
             await self._run.leave("instance-gone", verdicts.exit_code("instance-gone"))
 
@@ -162,10 +171,13 @@ class Watch:
 
     async def _watched(self, *, is_new: bool) -> JsonObject:
         """Follow the run to its outcome, which is told then."""
+        await self._take_turn(is_new=is_new)
         self._run = run = Run(self.row.instance, self._order(is_new=is_new), on_end=scorecard.record)
         self.view.watch(run.state)
         if self.row.is_stopping:
             self._begin_stopping()
+        if self._is_released:
+            await self.release()
         gone_check = asyncio.create_task(self._leave_when_gone(run))
         pump = asyncio.create_task(self._pump(run))
         ended = asyncio.create_task(run.outcome())
@@ -178,7 +190,24 @@ class Watch:
             for task in (gone_check, pump, ended):
                 task.cancel()
             await asyncio.gather(gone_check, pump, ended, return_exceptions=True)
+            self._turn.end()
         return self.view.outcome or {}
+
+    async def _take_turn(self, *, is_new: bool) -> None:
+        """Wait until there is room at the source hosts; who is to be stopped or released does not wait."""
+        if not is_new or not self._turn.waits_for:
+            self._turn.take()
+            return
+        hosts = ", ".join(self._turn.waits_for)
+        await self.warn(f"begins when fewer runs fetch from {hosts} (`--per-source-host`)")
+        waiting = asyncio.create_task(self._turn.wait())
+        hurrying = asyncio.create_task(self._hurry.wait())
+        try:
+            await asyncio.wait((waiting, hurrying), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (waiting, hurrying):
+                task.cancel()
+            await asyncio.gather(waiting, hurrying, return_exceptions=True)
 
     @property
     def _files(self) -> RunFiles | None:
@@ -194,6 +223,7 @@ class Watch:
             replace=row.replaces,
             logs_dir=self._shared.rules.logs_dir,
             profile=row.profile,
+            uploads=sources_within(self._plan, self._shared.rules.uploads),
             resume=not is_new,
             owed_secrets=frozenset(row.secret_names),
             buckets=self._buckets,
@@ -204,6 +234,7 @@ class Watch:
         async for event in run.events():
             if self._is_closing:
                 return
+            self._turn.note(event)
             if run.files is not None and self.row.stem != run.files.stem:
                 await self._shared.store.update(self.row, joined=run.id, stem=run.files.stem)
             if not self.log.knows(event):

@@ -1,0 +1,187 @@
+"""A file that is coming: its part beside its final name, which it gets when its hash is that of the sender."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from typing import Callable, Optional
+
+from ..contract.failures import Failure
+from ..contract.file_frames import Bytes
+from ..contract.file_messages import CompleteFile
+from ..contract.frames import ProtocolError
+from ..host.beneath import Folder, open_folder
+from ..host.file_lock import FileIsBusyError, try_lock
+
+Reach = Callable[[str], Folder]
+"""The folder of the file at this absolute path, made where it is missing and held open."""
+
+_ZEROS = memoryview(bytes(1 << 20))
+_BLOCK_BYTES = 1 << 20
+SYNCED_FROM_BYTES = 1 << 20
+"""Smaller files are not waited for until they are on the disk: a power cut costs no more than sending them again."""
+
+
+def anywhere(path: str) -> Folder:
+    """As `Reach`, for a path that the user named himself."""
+    return open_folder("/", os.path.dirname(path), is_brought=lambda link: False)
+
+
+def part_name(name: str, path: str) -> str:
+    """The name of the part of the file *name*; *path* tells it from a neighbour's of the same beginning."""
+    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f".{os.fsdecode(os.fsencode(name)[:200])}.{digest}.part"
+
+
+def sha256_of(folder: Folder, name: str) -> str:
+    """The hash of the file *name*. Raises OSError."""
+    hasher = hashlib.sha256()
+    with os.fdopen(folder.open(name, os.O_RDONLY), "rb", buffering=0) as file:
+        _hash_file(hasher, file.fileno())
+    return hasher.hexdigest()
+
+
+class Landing:
+    """The part of one file, ours alone while it is open. Not for several threads at once."""
+
+    def __init__(self, path: str, reach: Reach) -> None:
+        """Open the part of the file at *path*, with what an earlier session left of it.
+
+        Raises:
+            Failure: another process writes it, or its folder cannot be used. OSError.
+        """
+        self._folder = reach(path)
+        self._name = os.path.basename(path)
+        self._part = part_name(self._name, path)
+        self._hasher = hashlib.sha256()
+        self.position = 0
+        """So many bytes are there."""
+        try:
+            self._descriptor = self._folder.open(self._part, os.O_RDWR | os.O_CREAT, 0o600)
+        except BaseException:
+            self._folder.close()
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                raise Failure("conflict", f"`{self._part}` beside `{path}` is no file", case="path_taken")
+            try_lock(self._descriptor)
+            self.position = _hash_file(self._hasher, self._descriptor)
+        except FileIsBusyError:
+            self.close()
+            raise Failure("conflict", f"another process writes `{path}`", retriable=True) from None
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def proof(self) -> str:
+        """The sha256 of what is there."""
+        return self._hasher.hexdigest()
+
+    def write(self, offset: int, data: Bytes) -> None:
+        """Take bytes: where the last ones ended, beyond a hole, or at 0 to begin anew. Raises OSError, ProtocolError."""
+        if offset < self.position:
+            if offset:
+                raise ProtocolError("bytes of a file came out of their order")
+            self._begin_anew()
+        _hash_zeros(self._hasher, offset - self.position)
+        view, at = memoryview(data), offset
+        while view:
+            written = os.pwrite(self._descriptor, view, at)
+            view, at = view[written:], at + written
+        self._hasher.update(data)
+        self.position = at
+
+    def finish(self, told: CompleteFile, mode: int) -> bool:
+        """Give it its final name, if its content is what the sender says; else begin anew.
+
+        Returns:
+            Whether it has its final name now. Then it is closed.
+
+        Raises:
+            OSError: the name cannot be had.
+        """
+        if told.size_bytes < self.position:
+            self._begin_anew()
+        _hash_zeros(self._hasher, told.size_bytes - self.position)
+        os.ftruncate(self._descriptor, told.size_bytes)
+        self.position = told.size_bytes
+        if self._hasher.hexdigest() != told.sha256:
+            self._begin_anew()
+            return False
+        os.fchmod(self._descriptor, mode & 0o777)
+        os.utime(self._descriptor, ns=(told.mtime_ns, told.mtime_ns))
+        if told.size_bytes >= SYNCED_FROM_BYTES:
+            os.fsync(self._descriptor)
+        self._folder.replace(self._part, self._name)
+        self.close()
+        return True
+
+    def discard(self) -> None:
+        """Remove the part: it is worth nothing."""
+        try:
+            self._folder.unlink(self._part)
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it; what has landed stays for the next session. Safe to repeat."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+        self._folder.close()
+
+    def _begin_anew(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+        self._hasher, self.position = hashlib.sha256(), 0
+
+
+def adopt(folder: Folder, name: str, told: CompleteFile, mode: int) -> None:
+    """Give the file *name*, whose content is the sender's already, the sender's time and mode. Raises OSError."""
+    descriptor = folder.open(name, os.O_RDONLY)
+    try:
+        os.fchmod(descriptor, mode & 0o777)
+        os.utime(descriptor, ns=(told.mtime_ns, told.mtime_ns))
+    finally:
+        os.close(descriptor)
+
+
+def make_link(folder: Folder, name: str, target: str) -> bool:
+    """Make the link *name* that leads to *target*; False where it is there. Raises OSError."""
+    try:
+        if os.readlink(name, dir_fd=folder.descriptor) == target:
+            return False
+    except OSError:
+        pass
+    temporary = f"{part_name(name, name)}.link"
+    folder.remove(temporary)
+    os.symlink(target, temporary, dir_fd=folder.descriptor)
+    folder.replace(temporary, name)
+    return True
+
+
+def _hash_zeros(hasher: "hashlib._Hash", count: int) -> None:
+    while count > 0:
+        some = min(count, len(_ZEROS))
+        hasher.update(_ZEROS[:some])
+        count -= some
+
+
+def _hash_file(hasher: "hashlib._Hash", descriptor: int) -> int:
+    at = 0
+    while True:
+        data = os.pread(descriptor, _BLOCK_BYTES, at)
+        if not data:
+            return at
+        hasher.update(data)
+        at += len(data)
+
+
+def lstat_or_none(folder: Folder, name: str) -> Optional[os.stat_result]:
+    """About *name*; None where there is nothing of that name. Raises OSError."""
+    try:
+        return folder.lstat(name)
+    except FileNotFoundError:
+        return None

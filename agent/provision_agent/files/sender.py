@@ -1,0 +1,172 @@
+"""Send files to the other side of a session: several at once, no more under way than leaves room for the logs."""
+
+from __future__ import annotations
+
+import queue
+import select
+import threading
+import time
+from typing import Callable, List
+
+from ..contract import file_frames as wire
+from ..contract.failures import Failure
+from ..contract.file_frames import FileFrame
+from ..contract.file_messages import (
+    AGAIN,
+    FAILED,
+    MAX_IN_FRAME,
+    AllTold,
+    CompleteFile,
+    FilesTold,
+    SettledFiles,
+    TakenBytes,
+    Trouble,
+    Wanted,
+    WantedFiles,
+)
+from ..contract.frames import ProtocolError
+from ..contract.pacing import Pacer
+from ..contract.parsing import parse, to_json
+from .local_file import Changed, LocalFile
+from .looker import Looker
+from .wire import Wire
+
+FILES_AT_ONCE = 3
+LOOK_EVERY_S = 1.0
+LISTED_AT_ONCE = 200
+MOST_TRIES = 2
+
+
+class Sender:
+    """One session. A followed one goes on until the other side leaves."""
+
+    def __init__(self, line: Wire, looker: Looker, *, follow: bool) -> None:
+        self._wire = line
+        self._looker = looker
+        self._follow = follow
+        self._pacer = Pacer()
+        self._room = threading.Condition()
+        self._wanted: "queue.Queue[Wanted]" = queue.Queue()
+        self._known = -1
+        self._is_over = threading.Event()
+
+    def run(self) -> None:
+        """Until the other side is gone or has said that it is over. Raises ProtocolError, ParseError."""
+        works: List[Callable[[], None]] = [self._look, *[self._work] * FILES_AT_ONCE]
+        for work in works:
+            threading.Thread(target=work, daemon=True).start()
+        for frame in self._wire.frames():
+            if frame.kind == wire.OVER:
+                return
+            self._take(frame)
+
+    def _take(self, frame: FileFrame) -> None:
+        if frame.kind == wire.TAKEN:
+            with self._room:
+                self._pacer.taken(parse(TakenBytes, frame.json()).bytes, time.monotonic())
+                self._room.notify_all()
+        elif frame.kind == wire.WANTED:
+            for wanted in parse(WantedFiles, frame.json()).wanted:
+                if wanted.n > self._known:
+                    raise ProtocolError("a file that was never named is wanted")
+                self._wanted.put(wanted)
+        elif frame.kind == wire.SETTLED:
+            for settled in parse(SettledFiles, frame.json()).settled:
+                if settled.n > self._known:
+                    raise ProtocolError("a file that was never named is settled")
+                if settled.state == AGAIN:
+                    self._wanted.put(Wanted(settled.n))
+                elif settled.state == FAILED and self._follow and settled.class_ == "conflict":
+                    self._looker.forget(settled.n)
+        elif frame.kind != wire.BEAT:
+            raise ProtocolError(f"a frame of kind {frame.kind!r} from who receives files")
+
+    def _look(self) -> None:
+        while not self._is_over.is_set():
+            found = self._looker.look(time.monotonic())
+            self._known += len(found)
+            for at in range(0, len(found), LISTED_AT_ONCE):
+                self._wire.send(wire.LISTED, to_json(FilesTold(tuple(found[at : at + LISTED_AT_ONCE]))))
+            self._tell_odd()
+            self._wire.send(wire.ALL_LISTED, to_json(AllTold()))
+            if not self._follow:
+                return
+            watched = self._looker.closings.descriptor
+            if watched >= 0:
+                select.select([watched], [], [], LOOK_EVERY_S)
+                time.sleep(0.05)  # one look for what is closed at once
+            else:
+                time.sleep(LOOK_EVERY_S)
+
+    def _tell_odd(self) -> None:
+        odd, self._looker.odd = self._looker.odd, []
+        for path in odd[:MAX_IN_FRAME]:
+            message = f"`{path!a}` is no file, or its name is no text"
+            self._wire.send(wire.PROBLEM, to_json(Trouble("unsafe_path", message, "odd_name", item="")))
+
+    def _work(self) -> None:
+        while True:
+            wanted = self._wanted.get()
+            try:
+                self._send(wanted)
+            except Failure as failure:
+                told = Trouble(
+                    failure.class_,
+                    failure.message,
+                    failure.case,
+                    failure.about,
+                    wanted.n,
+                    retriable=failure.retriable,
+                )
+                self._wire.send(wire.PROBLEM, to_json(told))
+                self._looker.forget(wanted.n)
+
+    def _send(self, wanted: Wanted) -> None:
+        offset = wanted.offset
+        for attempt in range(1, MOST_TRIES + 1):
+            file = LocalFile(self._looker.paths[wanted.n])
+            try:
+                if attempt == 1 and wanted.has and self._is_same(file, wanted):
+                    return
+                if not offset or not file.skip(offset) or file.sha256 != wanted.proof:
+                    file.rewind()
+                self._send_bytes(file, wanted.n)
+                return
+            except Changed:
+                self._complete(CompleteFile(wanted.n, changed=True))
+                offset = 0
+            finally:
+                file.close()
+        message = f"`{self._looker.paths[wanted.n]}` changes while it is sent"
+        raise Failure("conflict", message, case="changes_meanwhile", retriable=True)
+
+    def _is_same(self, file: LocalFile, wanted: Wanted) -> bool:
+        file.skip(file.size_bytes)
+        found = file.sha256
+        file.rewind()
+        if found != wanted.has:
+            return False
+        self._complete(CompleteFile(wanted.n, found, file.size_bytes, file.mtime_ns, is_same=True))
+        return True
+
+    def _send_bytes(self, file: LocalFile, number: int) -> None:
+        while True:
+            block = file.read()
+            if block is None:
+                break
+            offset, data = block
+            view = memoryview(data)
+            for at in range(0, len(data), wire.CHUNK_BYTES):
+                chunk = view[at : at + wire.CHUNK_BYTES]
+                self._await_room(len(chunk))
+                self._wire.send_data(number, offset + at, chunk)
+        self._complete(CompleteFile(number, file.sha256, file.size_bytes, file.mtime_ns))
+
+    def _await_room(self, size: int) -> None:
+        with self._room:
+            while not self._pacer.has_room(size):
+                self._room.wait()
+            self._pacer.sent(size, time.monotonic())
+
+    def _complete(self, told: CompleteFile) -> None:
+        self._wire.send(wire.COMPLETE, to_json(told))

@@ -1,0 +1,338 @@
+"""What single commands of a script bring: clones, downloads, packages. Each becomes an item, or a sentence that says what is open."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from .converted import COMFYUI, repo_path
+from .documents import Item
+from .shell_options import joined, last, left_open, parsed, place_of
+from .shell_packages import apt, pip
+from .shell_values import Values
+from .shell_walk import Found
+from .shell_words import Simple
+
+Command = Callable[[list[str], Simple, Values], list[Found]]
+_ADDRESS = re.compile(r"(https?|hf|s3|gs|ftp)://|git@|ssh://")
+_VERSION = re.compile(r"[\d.]*$")
+_PREFIXES = (
+    "sudo",
+    "env",
+    "exec",
+    "command",
+    "nohup",
+    "time",
+    "then",
+    "do",
+    "else",
+    "!",
+    "nice",
+    "eval",
+    "builtin",
+)
+_WITH_TIME = ("timeout", "retry")
+
+
+def on_command(words: list[str], command: Simple, values: Values) -> list[Found]:
+    """What one command brings, its words expanded."""
+    while words and (words[0] in _PREFIXES or re.fullmatch(r"[A-Za-z_]\w*=.*", words[0], re.S)):
+        words = words[1:]
+    if len(words) > 2 and posixpath.basename(words[0]) in _WITH_TIME:
+        words = words[2:]
+    if not words:
+        return []
+    name = posixpath.basename(words[0])
+    if name in ("cd", "pushd") and len(words) > 1:
+        values.folder = joined(values.folder, words[-1])
+        return []
+    if name == "set" and "--" in words:
+        values.arguments = words[words.index("--") + 1 :]
+        return []
+    if re.match(r"python[\d.]*$|\$\{?PY", name) and words[1:3] == ["-m", "pip"]:
+        return pip(["pip", *words[3:]], command, values)
+    if name == "uv" and words[1:2] == ["pip"]:
+        return pip(["pip", *words[2:]], command, values)
+    if re.fullmatch(r"pip[\d.]*", name) or re.match(r"\$\{?\w*PIP\w*\}?$", name):
+        return pip(words, command, values)
+    known = _COMMANDS.get(name)
+    if known is not None:
+        return known(words, command, values)
+    if name in _INSTALLERS and "install" in words[1:4]:
+        return [
+            left_open(
+                f"`{' '.join(words)[:160]}` installs what no step of a profile does: write it as a command",
+                command,
+            )
+        ]
+    return []
+
+
+# -- files
+
+
+def _download(
+    url: str, path: str | None, command: Simple, values: Values, *, folder: str | None = None
+) -> Found:
+    """A download of *url* to *path*, or into *folder*; what cannot be told is open."""
+    if "$" in url.split("?")[0]:
+        return left_open(f"`{url}` is no address that can be told without running the script", command)
+    name = posixpath.basename(urlsplit(url).path)
+    wanted = path if path else posixpath.join(folder or ".", name if re.search(r"\.\w{2,12}$", name) else "")
+    where = place_of(wanted, values.folder)
+    if where is None:
+        return left_open(
+            f"`{url}` goes to `{wanted or name}`, which is outside of the workspace or not known: add it under `downloads:`",
+            command,
+        )
+    if where.endswith("/") and path and not path.endswith("/"):
+        where = where.rstrip("/")
+    return Found("download", {"url": url, "path": where}, command.line)
+
+
+def _is_address(word: str) -> bool:
+    return _ADDRESS.match(word) is not None or word.startswith(("$", "www."))
+
+
+def _wget(words: list[str], command: Simple, values: Values) -> list[Found]:
+    options, rest = parsed(words[1:], _WGET_LONG, "OPotTUeiABDlQwS")
+    path = last(options, "-O", "--output-document") or command.into
+    folder = last(options, "-P", "--directory-prefix")
+    urls = [word for word in rest if _is_address(word)]
+    if path == "-" or command.is_piped or path == "/dev/null":
+        return [
+            left_open(
+                f"what `{' '.join(words)[:120]}` brings goes into another program: do that with a command",
+                command,
+            )
+            for _ in urls[:1]
+        ]
+    if path:
+        path = values.text(path)
+    return [_download(url, path if len(urls) == 1 else None, command, values, folder=folder) for url in urls]
+
+
+def _curl(words: list[str], command: Simple, values: Values) -> list[Found]:
+    options, rest = parsed(words[1:], _CURL_LONG, "oHduXAbemTCrwxKFYyEt")
+    folder = last(options, "--output-dir")
+    paths = [*options.get("-o", []), *options.get("--output", [])]
+    urls = [word for word in [*rest, *options.get("--url", [])] if _is_address(word)]
+    if not paths and command.into and not command.is_piped:
+        paths = [values.text(command.into)]
+    if command.is_piped or paths in (["-"], ["/dev/null"]):
+        return [
+            left_open(
+                f"what `{' '.join(words)[:120]}` brings goes into another program: do that with a command",
+                command,
+            )
+            for _ in urls[:1]
+        ]
+    has_names = "-O" in options or "--remote-name" in options or "--remote-name-all" in options
+    found = []
+    for number, url in enumerate(urls):
+        path = paths[number] if number < len(paths) else None
+        if path is None and not has_names:
+            found.append(left_open(f"`{url}` is asked, and its answer is kept nowhere", command))
+        else:
+            found.append(
+                _download(
+                    url,
+                    posixpath.join(folder, path) if folder and path else path,
+                    command,
+                    values,
+                    folder=folder,
+                )
+            )
+    return found
+
+
+def _aria2c(words: list[str], command: Simple, values: Values) -> list[Found]:
+    options, rest = parsed(words[1:], _ARIA_LONG, "odxskjmtil")
+    folder, name = last(options, "-d", "--dir"), last(options, "-o", "--out")
+    urls = [word for word in rest if _is_address(word)]
+    if not urls:
+        return []
+    path = posixpath.join(folder or "", name) if name else None
+    found = _download(urls[0], path, command, values, folder=folder)
+    if found.kind == "download" and urls[1:]:
+        found = Found("download", {**found.item, "mirrors": urls[1:]}, found.line)
+    return [found]
+
+
+def _hf(words: list[str], command: Simple, values: Values) -> list[Found]:
+    if "download" not in words[1:3]:
+        return []
+    options, rest = parsed(words[words.index("download") + 1 :], _HF_LONG, "")
+    if not rest or "$" in rest[0] or not re.fullmatch(r"[\w.-]+/[\w.-]+", rest[0]):
+        return [
+            left_open(
+                f"`{' '.join(words)[:160]}` names no repository that can be told without running the script",
+                command,
+            )
+        ]
+    repository, files = rest[0], rest[1:]
+    if last(options, "--repo-type") not in (None, "", "model"):
+        return [
+            left_open(
+                f"`{repository}` is a {last(options, '--repo-type')} of Hugging Face: add its files under `downloads:`",
+                command,
+            )
+        ]
+    revision = last(options, "--revision")
+    base = f"hf://{repository}" + (f"@{revision}" if revision and revision != "main" else "")
+    wanted = last(options, "--local-dir")
+    folder = place_of(f"{wanted.rstrip('/')}/", values.folder) if wanted else f"{COMFYUI}/models/hub/"
+    if folder is None:
+        return [
+            left_open(
+                f"`{base}` goes to `{wanted}`, which is outside of the workspace or not known: add it under `downloads:`",
+                command,
+            )
+        ]
+    if files:
+        return [
+            Found("download", {"url": f"{base}/{file}", "path": f"{folder}{file}"}, command.line)
+            for file in files
+        ]
+    item: Item = {"url": base, "path": folder if wanted else "hub/"}
+    if not wanted:
+        item["layout"] = "hub"
+    for option, key in (("--include", "include"), ("--exclude", "exclude")):
+        if options.get(option):
+            item[key] = options[option]
+    return [Found("download", item, command.line)]
+
+
+# -- repositories
+
+
+def _git(words: list[str], command: Simple, values: Values) -> list[Found]:
+    rest, folder = words[1:], values.folder
+    while len(rest) > 1 and rest[0] in ("-C", "-c"):
+        if rest[0] == "-C":
+            folder = joined(folder, rest[1])
+        rest = rest[2:]
+    if rest[:1] == ["clone"]:
+        return [_clone(rest[1:], command, folder)]
+    here = place_of(".", folder)
+    if here is None or not rest:
+        return []
+    here = here.rstrip("/")
+    if rest[0] in ("checkout", "switch", "reset"):
+        refs = [word for word in rest[1:] if not word.startswith("-") and word not in (".", "HEAD")]
+        if refs and "$" not in refs[-1] and not refs[-1].startswith("origin/HEAD"):
+            ref = refs[-1].removeprefix("origin/").removeprefix("tags/")
+            return [Found("ref", {"path": here, "ref": ref}, command.line)]
+    if rest[:2] == ["submodule", "update"]:
+        return [Found("ref", {"path": here, "submodules": True}, command.line)]
+    return []
+
+
+def _clone(words: list[str], command: Simple, folder: str | None) -> Found:
+    options, rest = parsed(words, _CLONE_LONG, "bcjuo")
+    if not rest or "$" in rest[0]:
+        return left_open(
+            f"`git clone {' '.join(words)[:120]}` names no repository that can be told without running the script",
+            command,
+        )
+    url = rest[0]
+    base = posixpath.basename(url.rstrip("/")).removesuffix(".git")
+    target = rest[1] if len(rest) > 1 else base
+    if folder is None and len(rest) == 1:
+        is_node = "comfyui" in base.lower() and base.lower() != "comfyui"
+        path: str | None = COMFYUI if base.lower() == "comfyui" else repo_path(url) if is_node else base
+    else:
+        path = place_of(target, folder)
+    if path is None:
+        return left_open(
+            f"the clone of {url} goes to `{target}`, which is outside of the workspace or not known: add it under `repos:`",
+            command,
+        )
+    item: Item = {"url": url, "path": path.rstrip("/")}
+    ref = last(options, "-b", "--branch", "--revision")
+    if ref and "$" not in ref:
+        item["ref"] = ref
+    if "--recursive" in options or any(name.startswith("--recurse-submodules") for name in options):
+        item["submodules"] = True
+    return Found("repo", item, command.line)
+
+
+def _cat(words: list[str], command: Simple, values: Values) -> list[Found]:
+    if command.text is None or command.into is None:
+        return []
+    where = place_of(values.text(command.into), values.folder)
+    if where is None or where.endswith("/"):
+        return [
+            left_open(
+                f"a text is written to `{command.into}`, which is outside of the workspace or not known",
+                command,
+            )
+        ]
+    return [
+        Found(
+            "file",
+            {"path": where, "content": values.text('"' + command.text.replace('"', '\\"') + '"')},
+            command.line,
+        )
+    ]
+
+
+_COMMANDS: dict[str, Command] = {
+    "wget": _wget, "wget2": _wget, "curl": _curl, "aria2c": _aria2c, "hf": _hf, "huggingface-cli": _hf, "git": _git,
+    "apt": apt, "apt-get": apt, "cat": _cat,
+}  # fmt: skip
+_INSTALLERS = (
+    "conda",
+    "mamba",
+    "micromamba",
+    "npm",
+    "yarn",
+    "pnpm",
+    "cargo",
+    "go",
+    "snap",
+    "brew",
+    "dnf",
+    "yum",
+    "apk",
+    "gem",
+    "pipx",
+    "poetry",
+)
+_WGET_LONG = (
+    "--output-document", "--directory-prefix", "--header", "--tries", "--timeout", "--user-agent", "--output-file", "--post-data",
+    "--user", "--password", "--limit-rate", "--wait", "--waitretry", "--read-timeout", "--progress", "--input-file", "--execute",
+)  # fmt: skip
+_CURL_LONG = (
+    "--output", "--output-dir", "--header", "--data", "--request", "--user-agent", "--retry", "--retry-delay", "--max-time",
+    "--connect-timeout", "--user", "--url", "--write-out", "--proxy", "--form", "--cookie", "--referer", "--range", "--speed-limit", "--speed-time",
+)  # fmt: skip
+_ARIA_LONG = (
+    "--out", "--dir", "--header", "--max-connection-per-server", "--split", "--min-split-size", "--max-concurrent-downloads",
+    "--timeout", "--max-tries", "--retry-wait", "--user-agent", "--input-file", "--log", "--checksum",
+)  # fmt: skip
+_HF_LONG = (
+    "--local-dir",
+    "--revision",
+    "--include",
+    "--exclude",
+    "--repo-type",
+    "--token",
+    "--cache-dir",
+    "--max-workers",
+    "--local-dir-use-symlinks",
+)
+_CLONE_LONG = (
+    "--branch",
+    "--depth",
+    "--revision",
+    "--jobs",
+    "--filter",
+    "--reference",
+    "--config",
+    "--origin",
+    "--shallow-since",
+    "--separate-git-dir",
+)

@@ -1,0 +1,226 @@
+"""Take files from an instance over one session, into folders of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from provision_agent.contract import file_frames as wire
+from provision_agent.contract.failures import FAILURES
+from provision_agent.contract.file_frames import FileFrame
+from provision_agent.contract.file_messages import (
+    AGAIN,
+    FAILED,
+    FILE,
+    HAVE,
+    MAX_FILES,
+    OK,
+    AllTold,
+    CompleteFile,
+    FilesTold,
+    FileTold,
+    SettledFile,
+    SettledFiles,
+    TakenBytes,
+    Trouble,
+    Wanted,
+    WantedFiles,
+)
+from provision_agent.contract.frames import ProtocolError
+
+from ..errors import ProtocolFaultError
+from ..storage import in_thread
+from .local_tree import LocalTree, RefusedHereError
+from .session import FileSession, read
+
+MOST_AT_ONCE = 64
+"""Frames that one visit to the disk takes."""
+MOST_FAILED = 10_000
+
+T = TypeVar("T")
+OnSettled = Callable[[FileTold, SettledFile], None]
+
+
+class Receiver:
+    """Takes what the other side of *session* sends into *trees*, by item.
+
+    `left` are the files that were named and are not settled, `failed` those that cannot be had.
+    """
+
+    def __init__(
+        self,
+        session: FileSession,
+        trees: Mapping[str, LocalTree],
+        *,
+        on_settled: OnSettled = lambda told, settled: None,
+        on_bytes: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        self._session = session
+        self._trees = trees
+        self._on_settled = on_settled
+        self._on_bytes = on_bytes
+        self._frames: deque[FileFrame] = deque()
+        self._arrived = asyncio.Event()
+        self._taken = 0
+        self._tried: dict[int, int] = {}
+        self.left: dict[int, FileTold] = {}
+        self.failed: dict[str, str] = {}
+        """By path: why."""
+        self.looked = asyncio.Event()
+        """All that is there was named once."""
+
+    @property
+    def is_idle(self) -> bool:
+        """All that was named is settled."""
+        return self.looked.is_set() and not self.left and not self._frames
+
+    async def run(self, *, until_idle: bool) -> None:
+        """Take files until the session ends or, with *until_idle*, all that is there is here.
+
+        Raises:
+            HostUnreachableError: the session was cut. ProtocolFaultError: the instance sends what cannot be.
+            ProvisionError: it cannot send files.
+        """
+        listening = asyncio.create_task(self._listen())
+        try:
+            while True:
+                while self._frames:
+                    batch = [self._frames.popleft() for _ in range(min(len(self._frames), MOST_AT_ONCE))]
+                    await self._take(batch)
+                if until_idle and self.is_idle:
+                    self._session.channel.write(wire.pack(wire.OVER, {}))
+                    return
+                self._arrived.clear()
+                if listening.done():
+                    listening.result()
+                waiting = asyncio.create_task(self._arrived.wait())
+                await asyncio.wait((waiting, listening), return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def _listen(self) -> None:
+        async for frame in self._session.frames():
+            self._frames.append(frame)
+            self._arrived.set()
+
+    async def _take(self, batch: list[FileFrame]) -> None:
+        try:
+            answers = await in_thread(self._answers, batch)
+        except ProtocolError as error:
+            raise ProtocolFaultError(error) from None
+        before = self._taken
+        self._taken += sum(len(frame.payload) for frame in batch if frame.kind == wire.DATA)
+        if self._taken > before:
+            self._on_bytes(self._taken - before)
+            self._session.send(wire.TAKEN, TakenBytes(self._taken))
+        wanted = [each for each in answers if isinstance(each, Wanted)]
+        settled = [each for each in answers if isinstance(each, SettledFile)]
+        for at in range(0, len(wanted), 500):
+            self._session.send(wire.WANTED, WantedFiles(tuple(wanted[at : at + 500])))
+        for at in range(0, len(settled), 500):
+            self._session.send(wire.SETTLED, SettledFiles(tuple(settled[at : at + 500])))
+        for each in settled:
+            self._settle(each)
+
+    def _settle(self, settled: SettledFile) -> None:
+        if settled.state == AGAIN:
+            return
+        told = self.left.pop(settled.n, None)
+        if told is None:
+            return
+        if settled.state == FAILED and len(self.failed) < MOST_FAILED:
+            self.failed[told.path] = settled.message
+        elif settled.state != FAILED:
+            self.failed.pop(told.path, None)
+        self._on_settled(told, settled)
+
+    # -- in a thread
+
+    def _answers(self, batch: list[FileFrame]) -> list[Wanted | SettledFile]:
+        answers: list[Wanted | SettledFile] = []
+        for frame in batch:
+            if frame.kind == wire.LISTED:
+                for told in read(FilesTold, frame).files:
+                    self._name(told)
+                    answers.append(self._guarded(told, partial(self._wanted, told)))
+            elif frame.kind == wire.ALL_LISTED:
+                read(AllTold, frame)
+                self.looked.set()
+            elif frame.kind == wire.DATA:
+                answers += self._data(frame)
+            elif frame.kind == wire.COMPLETE:
+                answers += self._complete(read(CompleteFile, frame))
+            elif frame.kind == wire.PROBLEM:
+                answers += self._problem(read(Trouble, frame))
+            else:
+                raise ProtocolError(f"a frame of kind {frame.kind!r} from who sends files")
+        return answers
+
+    def _name(self, told: FileTold) -> None:
+        if told.item not in self._trees or told.n in self.left or len(self.left) >= MAX_FILES:
+            raise ProtocolError("a file that nobody asked for, or too many")
+        self.left[told.n] = told
+
+    def _wanted(self, told: FileTold) -> Wanted | SettledFile:
+        tree = self._trees[told.item]
+        if told.kind != FILE:
+            tree.make(told)
+            return SettledFile(told.n, OK)
+        wanted = tree.wanted(told)
+        return SettledFile(told.n, HAVE) if wanted is None else wanted
+
+    def _data(self, frame: FileFrame) -> list[Wanted | SettledFile]:
+        told = self.left.get(frame.number)
+        if told is None:
+            return []  # it failed here, and its last bytes were under way
+        failed = self._guarded(
+            told, lambda: self._trees[told.item].write(told, frame.offset, bytes(frame.payload))
+        )
+        return [failed] if failed is not None else []
+
+    def _complete(self, complete: CompleteFile) -> list[Wanted | SettledFile]:
+        told = self.left.get(complete.n)
+        if told is None:
+            return []
+        tree = self._trees[told.item]
+        if complete.changed:
+            tree.discard(told)
+            return []
+        done = self._guarded(told, lambda: self._finished(tree, told, complete))
+        return [done] if done is not None else []
+
+    def _finished(self, tree: LocalTree, told: FileTold, complete: CompleteFile) -> SettledFile:
+        if tree.finish(told, complete):
+            return SettledFile(told.n, HAVE if complete.is_same else OK)
+        self._tried[told.n] = self._tried.get(told.n, 0) + 1
+        if self._tried[told.n] > 1:
+            tree.discard(told)
+            return SettledFile(told.n, FAILED, "truncated", f"`{told.path}` came damaged twice")
+        return SettledFile(told.n, AGAIN)
+
+    def _problem(self, trouble: Trouble) -> list[Wanted | SettledFile]:
+        if trouble.n is None:
+            self.failed[trouble.message[:200]] = trouble.message
+            return []
+        told = self.left.get(trouble.n)
+        if told is None:
+            return []
+        self._trees[told.item].discard(told)
+        return [SettledFile(told.n, FAILED, trouble.class_, trouble.message)]
+
+    def _guarded(self, told: FileTold, work: Callable[[], T]) -> T | SettledFile:
+        try:
+            return work()
+        except RefusedHereError as refused:
+            assert refused.class_ in FAILURES
+            return SettledFile(told.n, FAILED, refused.class_, str(refused))
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            class_ = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "read_only"
+            return SettledFile(told.n, FAILED, class_, f"`{told.path}` cannot be written here: {why}")
