@@ -163,6 +163,7 @@ def test_every_question_is_put_once_for_a_file_however_many_answers_bring_it(
     with PublicHosts(stand.answer, certificate_of_all) as hosts:
         monkeypatch.setenv("https_proxy", hosts.proxy)
         trial = Trial(kind, stand, hosts, bench)
+        trial = Trial(kind, stand, hosts, bench)
         engine = bench.engine(Download(url=stand.url, path=NAME), limits=Limits(connections=16))
         try:
             engine.preflight()
