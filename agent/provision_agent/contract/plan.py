@@ -29,6 +29,7 @@ from .plan_parts import (
     Placed,
     PlanFormatError,
     SecretRule,
+    Substitute,
     When,
     argv_field,
     bytes_field,
@@ -45,14 +46,6 @@ from .steps import LEVELS, STEP_NAMES
 from .version import FORMAT, SUPPORTED_FORMATS
 
 ItemT = TypeVar("ItemT", bound=Item)
-
-
-@dataclass(frozen=True)
-class Substitute:
-    """An explicitly different file, taken when every source of the wanted one says no."""
-
-    url: str
-    path: str
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,14 @@ class HeaderSecret:
 
 
 @dataclass(frozen=True)
+class Substitute:
+    """An explicitly different file, taken when every source of the wanted one says no."""
+
+    url: str
+    path: str
+
+
+@dataclass(frozen=True)
 class Basic:
     """A login by name and password; the password is the value of a secret."""
 

@@ -144,17 +144,7 @@ def outcome_of(
         "downloads": _counts(state.items["downloads"].values()),
         "uploads": _counts(state.items["uploads"].values()),
         "checks": _checks(state.items["checks"].values()),
-        "skipped": [
-            {
-                "group": group,
-                "item": item.item,
-                "level": item.text("level") or None,
-                "reason": item.text("reason") or "",
-            }
-            for group, items in state.items.items()
-            for item in items.values()
-            if item.state == "skipped" and not _is_there(item)
-        ],
+        "skipped": _skipped(state),
         "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed), *warnings],
         "services": [
             {"name": service.item, "state": service.state, "url": service.text("url") or None}
@@ -168,6 +158,21 @@ def outcome_of(
     if state.labels and state.labels != labels:
         outcome["instance_labels"] = state.labels
     return outcome
+
+
+def _skipped(state: RunState) -> list[Skipped]:
+    """What was not wanted on this instance, and why."""
+    return [
+        {
+            "group": group,
+            "item": item.item,
+            "level": item.text("level") or None,
+            "reason": item.text("reason") or "",
+        }
+        for group, items in state.items.items()
+        for item in items.values()
+        if item.state == "skipped" and not _is_there(item)
+    ]
 
 
 def _counts(items: Collection[ItemState]) -> Counts:
