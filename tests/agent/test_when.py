@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.agent_runs import AgentRuns
 from provision_agent.commands.query import quiet_context
 from provision_agent.contract.plan import Check, Command, Download, File, Layer, Plan, Python, Repo, Service
 from provision_agent.contract.plan_parts import AptPackages, Bound, Compared, When
 from provision_agent.contract.steps import STEPS
 from provision_agent.run import conditions
 from provision_agent.run.context import Context
-
-from tests.harness.agent_runs import AgentRuns
 
 GIB = 1 << 30
 FACTS: dict[str, Any] = {
