@@ -24,7 +24,7 @@ class Pacer:
         self.sent_bytes = 0
         self.taken_bytes = 0
         self._marks: Deque[Tuple[int, float]] = deque()
-        self._least_s = float("inf")
+        self._least_s = self._least_now_s = float("inf")
         self._judged_at_bytes = 0
         self._was_full = False
 
@@ -50,9 +50,12 @@ class Pacer:
             sent_at_s = self._marks.popleft()[1]
         took_s = now_s - sent_at_s
         self._least_s = min(self._least_s, took_s)
+        self._least_now_s = min(self._least_now_s, took_s)
         if total_bytes >= self._judged_at_bytes:  # once for each window, when what it changed can be seen
-            self._judge(took_s - self._least_s)
-            self._judged_at_bytes = self.sent_bytes
+            self._judge(
+                self._least_now_s - self._least_s
+            )  # a queue delays all of them, a busy machine only some
+            self._judged_at_bytes, self._least_now_s = self.sent_bytes, float("inf")
 
     def _judge(self, queue_s: float) -> None:
         if queue_s > LONG_S:

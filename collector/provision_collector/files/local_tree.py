@@ -31,12 +31,11 @@ from provision_agent.contract.parsing import ParseError, bounded, parse, read_ob
 
 from ..errors import LocalMachineError, UsageError
 from ..mirror import RESERVE_BYTES
-from ..storage import FILE_MODE, LockBusyError, lock, open_private
+from ..storage import LockBusyError, lock, open_private
+from .local_part import Part
 
 RECORD = ".provision-files.jsonl"
 MAX_RECORD_BYTES = 1 << 30
-_BLOCK_BYTES = 1 << 20
-_ZEROS = bytes(_BLOCK_BYTES)
 
 
 class RefusedHereError(Exception):
@@ -88,7 +87,7 @@ class LocalTree:
         self._arrived: dict[str, Arrived] = {}
         self._taken: dict[str, str] = {}
         """Which remote file has a local name, by the name as a disk that ignores case has it."""
-        self._parts: dict[str, _Part] = {}
+        self._parts: dict[str, Part] = {}
         self._coming: dict[str, int] = {}
 
     def open(self) -> None:
@@ -153,7 +152,7 @@ class LocalTree:
                 raise RefusedHereError("conflict", f"`{self.root / local}` is a folder here")
             if there is not None and stat.S_ISREG(there.st_mode) and there.st_size == told.size_bytes:
                 return Wanted(told.n, has=_sha256(folder, name))
-            part = _Part(folder, name)
+            part = Part(folder, name)
         self._parts[told.path] = part
         self._coming[told.path] = told.size_bytes
         return Wanted(told.n, part.position, part.proof if part.position else "")
@@ -164,7 +163,7 @@ class LocalTree:
         if part is None:
             local = self._name_of(told.path)
             with self._folder_of(local) as (folder, name):
-                part = self._parts[told.path] = _Part(folder, name)
+                part = self._parts[told.path] = Part(folder, name)
         if offset + len(data) > max(told.size_bytes, 1) and self._max_bytes is not None:
             raise ProtocolError("a file is longer than it was said to be")
         part.write(offset, data)
@@ -176,7 +175,7 @@ class LocalTree:
             part = self._parts.get(told.path)
             if part is None:
                 with self._folder_of(local) as (folder, name):
-                    part = self._parts[told.path] = _Part(folder, name)
+                    part = self._parts[told.path] = Part(folder, name)
             if not part.is_whole(complete):
                 return False
             self._make_way(told.path, local)
@@ -314,78 +313,6 @@ class LocalTree:
         self._arrived[file.remote] = file
         if self._record >= 0:
             os.write(self._record, json.dumps(to_json(file)).encode() + b"\n")
-
-
-class _Part:
-    """The part of a file in the open folder *folder*."""
-
-    def __init__(self, folder: int, name: str) -> None:
-        self._folder = os.dup(folder)
-        self._name = name
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        self._part = f".{os.fsdecode(os.fsencode(name)[:200])}.{digest}.part"
-        self._hasher = hashlib.sha256()
-        self.position = 0
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(self._part, flags, FILE_MODE, dir_fd=folder)
-        while data := os.pread(self._descriptor, _BLOCK_BYTES, self.position):
-            self._hasher.update(data)
-            self.position += len(data)
-
-    @property
-    def proof(self) -> str:
-        return self._hasher.hexdigest()
-
-    def write(self, offset: int, data: bytes) -> None:
-        if offset < self.position:
-            if offset:
-                raise ProtocolError("bytes of a file came out of their order")
-            self._begin_anew()
-        self._skip_to(offset)
-        view, at = memoryview(data), offset
-        while view:
-            written = os.pwrite(self._descriptor, view, at)
-            view, at = view[written:], at + written
-        self._hasher.update(data)
-        self.position = at
-
-    def is_whole(self, complete: CompleteFile) -> bool:
-        if complete.size_bytes < self.position:
-            self._begin_anew()
-        self._skip_to(complete.size_bytes)
-        os.ftruncate(self._descriptor, complete.size_bytes)
-        if self._hasher.hexdigest() == complete.sha256:
-            return True
-        self._begin_anew()
-        return False
-
-    def name(self, complete: CompleteFile, mode: int) -> None:
-        os.fchmod(self._descriptor, mode & 0o777 | 0o600)
-        os.utime(self._descriptor, ns=(complete.mtime_ns, complete.mtime_ns))
-        os.fsync(self._descriptor)
-        os.replace(self._part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        self.close()
-
-    def discard(self) -> None:
-        with suppress(OSError):
-            os.unlink(self._part, dir_fd=self._folder)
-        self.close()
-
-    def close(self) -> None:
-        for descriptor in (self._descriptor, self._folder):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._descriptor = self._folder = -1
-
-    def _skip_to(self, offset: int) -> None:
-        while self.position < offset:
-            some = min(offset - self.position, _BLOCK_BYTES)
-            self._hasher.update(_ZEROS[:some])
-            self.position += some
-
-    def _begin_anew(self) -> None:
-        os.ftruncate(self._descriptor, 0)
-        self._hasher, self.position = hashlib.sha256(), 0
 
 
 def _folded(name: str) -> str:
