@@ -160,7 +160,7 @@ def test_a_model_that_a_widget_names_without_a_source_is_listed_with_its_folder(
     )
 
     assert [sentence.partition(" wants ")[2] for sentence in converted.unresolved] == [
-        "`style/mine.safetensors` and says no source: add `{url: …, path: ComfyUI/models/loras/mine.safetensors}`",
+        "`style/mine.safetensors` and says no source: add `{url: …, path: ComfyUI/models/loras/style/mine.safetensors}`",
         "`v.pt` and says no source: add `{url: …, path: ComfyUI/models/vae/v.pt}`",
     ]
 

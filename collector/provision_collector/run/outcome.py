@@ -121,8 +121,7 @@ def outcome_of(
         logs: The paths of the mirrors here, by ``core``, ``errors`` and ``events``.
         gaps: Bytes that no mirror has.
         reconnects: How often the connection was lost.
-        error: What kept this side from following the run; None: nothing.
-        warnings: What this side warned of.
+        error: What kept this side from following the run; None: nothing. warnings: What this side warned of.
     """
     missed = [item for item in state.errors.values() if item.level == "optional"]
     needed = [item for item in state.errors.values() if item.level != "optional"]

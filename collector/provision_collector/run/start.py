@@ -126,12 +126,13 @@ async def attach(
     """
     plan = compile_plan(profile) if isinstance(profile, Profile) else profile
     buckets = profile.buckets if isinstance(profile, Profile) else NO_BUCKETS
+    uploads = sources_of(profile, plan) if isinstance(profile, Profile) and plan is not None else ()
     order = Order(
         plan=None,
         run_id=run_id,
         secrets=dict(secrets or {}),
         environment=dict(os.environ) if secrets is None else {},
-        known=None if plan is None else Known.of(plan, buckets),
+        known=None if plan is None else Known.of(plan, buckets, uploads),
         sign=sign,
         workspace=workspace,
         logs_dir=Path(logs_dir),
