@@ -41,7 +41,7 @@ type: setup ## Check types
 check: lint type test test-oldest ## All that CI runs
 
 soak: setup ## Every seed of the random suites
-	$(PYTEST) -q -m soak --timeout 600
+	PROVISION_SOAK=1 $(PYTEST) -q -m 'soak or sampled' --timeout 600
 
 bench: setup ## Measure against the peers that are installed
 	$(BIN)/python benchmarks/downloads.py

@@ -1,6 +1,6 @@
 """How fast do models come out of a bucket, next to rclone and s5cmd? On this machine, over loopback, from a store that checks signatures.
 
-All three have the same keys; `provision` signs an address for each file first, which counts, and its engine fetches by them. The peers
+All have the same keys; `provision` signs an address for each file first, which counts, and its engine fetches by them. The peers
 take turns in a rotating order; after each run every file's hash is checked (only `provision` has done so itself). Read the ratios to
 the faster of the others, which are medians of the ratios within each round.
 
@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,21 +33,17 @@ KEYS = {
     "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
 }
+KEY_NAMES = tuple(KEYS)
 MODES = {"20 MB/s per connection": 20_000_000, "no cap": 0}
-PROVISION = """
-import json, os, sys
+ENGINE = """
+import json, sys
 from pathlib import Path
 from harness.downloads import Bench
-from provision_agent.contract.buckets import BucketPlace, Buckets, BucketSource
+from provision_agent.contract.buckets import SignedSource
 from provision_agent.contract.plan import Download
-from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.downloads.sources.signed import SIGNED
-from provision_collector.files.buckets import sign
-endpoint, files = json.loads(sys.argv[1])
-place = BucketPlace(endpoint=endpoint, access_key="AWS_ACCESS_KEY_ID", secret_key="AWS_SECRET_ACCESS_KEY")
-sources = tuple(BucketSource(f"s3://models/{name}") for name in files)
-known = Buckets({"models": place}, tuple(SecretRule(name) for name in place.secrets), sources)
-SIGNED.take(sign(known, os.environ, lives_s=3600))
+addresses, files = json.loads(sys.argv[1])
+SIGNED.take([SignedSource(url, address) for url, address in addresses.items()])
 bench = Bench(Path.cwd(), remaining_s=lambda: 600.0)
 items = [Download(url=f"s3://models/{name}", path=name, sha256=sha256) for name, sha256 in files.items()]
 engine = bench.engine(*items)
@@ -64,7 +62,7 @@ def peers(tools: Path) -> list[Peer]:
         Peer("rclone, four at once, 8 streams", rclone, lambda job: [rclone, *_rclone(job)]),
         Peer("s5cmd, as it is", s5cmd, lambda job: [s5cmd, *_s5cmd(job)]),
         Peer("s5cmd, eight parts of each", s5cmd, lambda job: [s5cmd, *_s5cmd(job, "--concurrency", "8")]),
-        Peer("provision", sys.executable, lambda job: [sys.executable, "-c", PROVISION, _for_provision(job)]),
+        Peer("provision", sys.executable, lambda job: []),
     ]
 
 
@@ -88,10 +86,28 @@ def _s5cmd(job: Job, *options: str) -> list[str]:
     return ["--endpoint-url", job.root, "cp", *options, "s3://models/*", "."]
 
 
-def _for_provision(job: Job) -> str:
-    import json
+def signed(job: Job) -> tuple[dict[str, str], float]:
+    """An address for each file, and the seconds that signing took, the store's answers with it."""
+    from provision_agent.contract.buckets import BucketPlace, Buckets, BucketSource
+    from provision_agent.contract.plan_parts import SecretRule
+    from provision_collector.files.buckets import sign
 
-    return json.dumps([job.root, job.files])
+    place = BucketPlace(endpoint=job.root, access_key=KEY_NAMES[0], secret_key=KEY_NAMES[1])
+    sources = tuple(BucketSource(f"s3://models/{name}") for name in job.files)
+    known = Buckets({"models": place}, tuple(SecretRule(name) for name in place.secrets), sources)
+    began = time.monotonic()
+    found = sign(known, KEYS, lives_s=3600)
+    return {each.url: each.address for each in found}, time.monotonic() - began
+
+
+def fetched(peer: Peer, job: Job) -> Measured:
+    """What a run of *peer* took; of `provision`, with signing."""
+    if peer.name != "provision":
+        return run(peer, job)
+    addresses, signing_s = signed(job)
+    argv = [sys.executable, "-c", ENGINE, json.dumps([addresses, job.files])]
+    done = run(peer._replace(argv=lambda job: argv), job)
+    return done._replace(wall_s=done.wall_s + signing_s)
 
 
 @contextmanager
@@ -135,7 +151,7 @@ def measure(
             for peer in chosen[turn % len(chosen) :] + chosen[: turn % len(chosen)]:
                 folder.mkdir()
                 os.chdir(folder)
-                results[peer.name].append(run(peer, job))
+                results[peer.name].append(fetched(peer, job))
                 check(folder, hashes, peer.name)
                 os.chdir(work)
                 shutil.rmtree(folder)

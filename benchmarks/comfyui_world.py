@@ -195,7 +195,10 @@ def _make_origin(kept: Path, folder: Path) -> None:
         print(f"{folder.name}: {len(gone)} files are not in the clone and are left out", file=sys.stderr)
     branch = git("symbolic-ref", "HEAD").strip()
     commit = git("commit-tree", git("write-tree").strip(), "-m", "as it was fetched").strip()
-    (inside / "shallow").unlink(missing_ok=True)
+    for name in ("shallow", "packed-refs"):  # what those lead to may not be there
+        (inside / name).unlink(missing_ok=True)
+    shutil.rmtree(inside / "refs")
+    (inside / "refs" / "heads").mkdir(parents=True)
     git("update-ref", branch, commit)
 
 

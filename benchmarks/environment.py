@@ -10,6 +10,8 @@ same requirements. Every round begins with empty caches; the three take turns.
     python benchmarks/environment.py --rounds 5    medians of five
     python benchmarks/environment.py --set small   some 20 packages without torch
 
+The environments are made in --folder, best one in memory (/dev/shm, 12 GB): ext4 gives no inode again for minutes after
+it was deleted, and searches longer with each tree of the round before, which falls on whoever comes later.
 The wheels lie in ~/.cache/provision-benchmarks, or where PROVISION_BENCHMARKS says.
 """
 
@@ -370,7 +372,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--set", choices=list(SETS), default="comfyui")
     parser.add_argument("--only", action="append", choices=list(CONTENDERS), help="repeatable; default: all")
-    parser.add_argument("--folder", type=Path, default=None, help="where the environments are made")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="where the environments are made; /dev/shm is best"
+    )
     parser.add_argument("--prepare", action="store_true", help="fetch the wheels, and no more")
     parser.add_argument("--serve", type=Path, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -8,7 +8,8 @@ import time
 import pytest
 from harness.file_server import Content, Fault, FileServer
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.plan import Download, repository_of
+from provision_agent.contract.plan import Download
+from provision_agent.contract.plan_parts import repository_of
 from provision_agent.downloads import Sources
 from provision_agent.downloads.sources import hugging_face, repositories
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.agent_runs import AgentRuns
+from harness.content import Content
+from harness.environments import Surroundings, copy_of_environment
+from harness.file_server import FileServer
+from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.findings import Facts, Gpu
-from provision_agent.contract.plan import Layer, Python, Torch
+from provision_agent.contract.plan import Layer, Plan, Python, Torch
 from provision_agent.contract.plan_packages import CompiledPackage
 from provision_agent.downloads import Sources
-from provision_agent.steps.python import compiled, packages
+from provision_agent.steps.python import compiled, packages, pip_errors
 from provision_agent.steps.python.compiled import Build
 from provision_agent.steps.python.tags import Target, name_of
 from provision_agent.steps.python.venv import Venv
-
-from tests.harness.agent_runs import AgentRuns
-from tests.harness.content import Content
-from tests.harness.environments import Surroundings, copy_of_environment
-from tests.harness.file_server import FileServer
-from tests.harness.package_index import PackageIndex, wheel
 
 MACHINE = os.uname().machine
 PYTHONS, TORCHES, CUDAS, CARDS = (
@@ -317,6 +317,48 @@ def test_with_the_nvcc_of_torch_or_what_is_there_already_nothing_is_left_out(
 
     assert version_in(venv, "flash_attn") == "2.8.3"
     assert here.of("warning") == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OSError: CUDA_HOME environment variable is not set. Please set it to your CUDA install root.",
+        "FileNotFoundError: [Errno 2] No such file or directory: '/usr/local/cuda/bin/nvcc'",
+        "RuntimeError: The detected CUDA version (12.4) mismatches the version that was used to compile PyTorch (12.8).",
+        "RuntimeError: flash_attn was requested, but nvcc was not found.  Are you sure your environment has nvcc available?",
+    ],
+    ids=["no-home", "no-nvcc", "another-cuda", "asked-for"],
+)
+def test_a_build_of_any_name_that_wanted_nvcc_says_that_and_is_not_tried_by_the_other_installer(
+    line: str,
+) -> None:
+    output = ["Building wheel for new-kernels (setup.py)", f"  {line}", "error: subprocess-exited-with-error"]
+
+    failure = pip_errors.failure(["uv", "pip", "install", "new-kernels"], 1, output, timeout_s=5)
+
+    assert (failure.class_, failure.case, failure.retriable) == ("not_found", "would_compile", False)
+    assert failure.message.endswith(line)
+
+
+def test_the_instance_is_told_beforehand_which_wheel_it_gets(shop: FileServer, here: Surroundings) -> None:
+    torch = Layer(torch=Torch(("2.9.1",)))
+    known = {**ONE_GPU, "pythons": [{"path": "/usr/bin/python3", "version": "3.11.9"}]}
+    mine, other = (
+        sage(shop, level="optional"),
+        CompiledPackage("fast", (shop.url("/no-{cuda}-py3-none-any.whl"),)),
+    )
+    plan = Plan("p", python=Python(layers=(torch, Layer(compiled=(mine, other)))))
+
+    first, second = compiled.of_instance(plan, known, Sources((), {}), here.context)
+
+    assert (first.item, first.level, first.chosen) == (
+        "sage",
+        "optional",
+        file_of("3.11.9", "2.9.1", "12.8", "8.9"),
+    )
+    assert first.why.endswith(f"is for Python 3.11, torch 2.9.1, CUDA 12.8, sm_89, {MACHINE}")
+    assert (second.chosen, second.is_certain) == (None, True)
+    assert compiled.of_instance(replace(plan, steps=("files",)), known, Sources((), {}), here.context) == ()
 
 
 def test_an_optional_compiled_package_comes_after_usable_and_its_lack_is_a_warning(

@@ -16,6 +16,7 @@ from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Layer, Python
 from provision_agent.steps.progress import EVERY_S, Progress
 from provision_agent.steps.python import installer, packages
+from provision_agent.steps.python.last_look import LastLook
 from provision_agent.steps.python.venv import Venv
 
 NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
@@ -362,3 +363,25 @@ def test_a_uv_that_cannot_be_had_is_an_error_only_where_it_is_wanted(
 
 def venv_base(venv: Venv) -> str:
     return os.path.realpath(venv.python)
+
+
+def test_a_layer_that_something_later_in_the_run_undid_is_looked_at_by_the_next_run(
+    index: PackageIndex, here: Surroundings, venv: Venv
+) -> None:
+    plan = python(Layer(packages=("numpy", "sympy")))
+    path = here.write("node/requirements.txt", "numpy<2\n")
+    first = LastLook(plan, venv, here.context, NO_GPU)
+    packages.install(plan, venv, here.context, NO_GPU)
+    first.did_layers()
+    packages.install_requirements(path, venv, here.context, plan, "node/requirements.txt", "required")
+    first.did("node/requirements.txt", path)
+    first.renew()
+    found = Venv(venv.path, venv.python, False)
+
+    second = LastLook(plan, found, here.context, NO_GPU)
+
+    assert second.is_unchanged
+    assert second.skips("node/requirements.txt", path, "required")
+    assert not second.skips_layers(), "the node has replaced its numpy"
+    other_driver = {**NO_GPU, "driver": "570.1"}
+    assert not LastLook(plan, found, here.context, other_driver).is_unchanged

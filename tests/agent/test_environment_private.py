@@ -67,12 +67,16 @@ def public() -> Iterator[PackageIndex]:
         yield index
 
 
+@pytest.fixture(scope="module")
+def issued(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """An authority of our own, and a certificate that it issued."""
+    return issue_certificate(str(tmp_path_factory.mktemp("tls")), "127.0.0.1", "localhost")
+
+
 @pytest.fixture
-def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
+def private(issued: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
     """Over https, with a login, by an authority that pip is told of."""
-    folder = tmp_path / "tls"
-    folder.mkdir()
-    authority, certificate = issue_certificate(str(folder), "127.0.0.1", "localhost")
+    authority, certificate = issued
     monkeypatch.setenv("PIP_CERT", authority)
     with PackageIndex(certificate=certificate, login=f"ann:{PASSWORD}") as index:
         index.add("ours", "1.0", requires=["helper"])
@@ -215,3 +219,22 @@ def test_what_a_wheel_takes_is_read_off_its_end(tmp_path: Path) -> None:
 
     assert wheel_room.listed_bytes(data[start:at], 3000) == 3000 * 8192
     assert wheel_room.listed_bytes(data[start : at - 100], 3000) is None, "cut"
+
+
+def test_of_a_lock_only_what_is_named_is_brought_where_nothing_else_may_come_along(
+    here: Surroundings, venv: Venv, public: PackageIndex
+) -> None:
+    wheels = []
+    for name in ("first", "second"):
+        file, data = wheel(name, "1.0", {f"{name}/__init__.py": "__version__ = '1.0'\n"})
+        public.add(name, "1.0")
+        wheels.append(LockedWheel(name, "1.0", f"{public.base}/simple/{name}/{file}", sha256(data)))
+    environment = LockedEnvironment(HERE, PLATFORM, "none", tuple(wheels))
+    python = Python(installer="pip", layers=(Layer(packages=("--no-deps", "first")),), locked=environment)
+
+    packages.install(python, venv, here.context, NO_GPU)
+
+    assert {"first", "second"} & set(Installer(python, venv, here.context).installed()) == {"first"}
+    other = replace(python, layers=(Layer(packages=("--no-deps", "third")),))
+    with pytest.raises(Failure, match="third: not in the lock"):
+        packages.install(other, venv, here.context, NO_GPU)

@@ -203,9 +203,8 @@ def test_what_nvidia_smi_cannot_mean_is_left_out_and_the_rest_is_taken(
 
     if os.path.exists("/proc/driver/nvidia"):
         pytest.skip("a real driver answers first here")
-    wanted = (
-        [] if card is None else [dict(zip(("name", "compute_capability", "memory_bytes"), card, strict=True))]
-    )
+    names = ("name", "compute_capability", "memory_bytes")
+    wanted = [] if card is None else [dict(zip(names, card))]  # noqa: B905  # Python 3.8 has no `strict`
     assert found["gpus"] == wanted
     assert (found["driver"], found["cuda"]) == (driver, None)
     parse(Facts, found, "facts")

@@ -12,6 +12,7 @@ from harness.file_server import make_certificate
 from harness.public_hosts import PublicHosts
 from harness.source_stands import HOSTS, NAME, STANDS, TOKEN, Stand, content
 from provision_agent.contract import source_kinds
+from provision_agent.contract.failures import next_of_kinds
 from provision_agent.contract.plan import Download
 from provision_agent.contract.plan_parts import Limits, SecretRule
 from provision_agent.contract.source_kinds import DEFAULT_SECRETS, SOURCE_KINDS, Offers
@@ -153,6 +154,67 @@ def test_a_kind_of_source_offers_what_the_table_says(
         getattr(Trial(kind, stand, hosts, bench), column)()
 
 
+BAD = {
+    "a file that the hub has not": (
+        "hugging_face",
+        "hf://owner/repo/m.safetensor",
+        "not_found",
+        "fix_profile",
+    ),
+    "a revision that the hub has not": (
+        "hugging_face",
+        f"hf://owner/repo@v9/{NAME}",
+        "not_found",
+        "fix_profile",
+    ),
+    "a repository that the hub has not": (
+        "hugging_face",
+        f"hf://owner/none/{NAME}",
+        "not_found",
+        "fix_profile",
+    ),
+    "a token that the hub refuses": (
+        "hugging_face",
+        "hf://owner/repo/private.safetensors",
+        "gated",
+        "fix_credentials",
+    ),
+    "a version that Civitai has not": ("civitai", "civitai:9", "not_found", "fix_profile"),
+    "a token that Civitai refuses": ("civitai", "civitai:2", "unauthorized", "fix_credentials"),
+    "a file that is not shared": (
+        "google_drive",
+        "https://drive.google.com/file/d/NONE",
+        "not_a_model",
+        "fix_profile",
+    ),
+    "a token that a site refuses": (
+        "http",
+        "https://files.example.org/private.safetensors",
+        "unauthorized",
+        "fix_credentials",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_had_has_a_class_a_hint_and_a_next_step(
+    name: str, bench: Bench, certificate_of_all: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, url, class_, following = BAD[name]
+    stand = STANDS[kind]()
+    monkeypatch.setenv("SSL_CERT_FILE", certificate_of_all)
+    bench.rules = [SecretRule(stand.secret, stand.secret_hosts)] if stand.secret else []
+    bench.secrets = {stand.secret: "of-last-year"} if stand.secret else {}
+    with PublicHosts(stand.answer, certificate_of_all) as hosts:
+        monkeypatch.setenv("https_proxy", hosts.proxy)
+        failure = bench.fetch_one(Download(url=url, path=NAME, limits=quick(attempts=2))).failure
+
+    assert failure is not None
+    assert (failure.class_, next_of_kinds([(failure.class_, failure.case)])) == (class_, following)
+    assert len(failure.hint) > 20
+    assert bench.files() == []
+
+
 @pytest.mark.parametrize("kind", sorted(STANDS))
 def test_every_question_is_put_once_for_a_file_however_many_answers_bring_it(
     kind: str, bench: Bench, certificate_of_all: str, monkeypatch: pytest.MonkeyPatch
@@ -162,6 +224,7 @@ def test_every_question_is_put_once_for_a_file_however_many_answers_bring_it(
     monkeypatch.setenv("SSL_CERT_FILE", certificate_of_all)
     with PublicHosts(stand.answer, certificate_of_all) as hosts:
         monkeypatch.setenv("https_proxy", hosts.proxy)
+        trial = Trial(kind, stand, hosts, bench)
         trial = Trial(kind, stand, hosts, bench)
         engine = bench.engine(Download(url=stand.url, path=NAME), limits=Limits(connections=16))
         try:

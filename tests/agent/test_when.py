@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.agent_runs import AgentRuns
+from harness.environments import Surroundings
 from provision_agent.commands.query import quiet_context
 from provision_agent.contract.plan import Check, Command, Download, File, Layer, Plan, Python, Repo, Service
 from provision_agent.contract.plan_parts import AptPackages, Bound, Compared, When
 from provision_agent.contract.steps import STEPS
 from provision_agent.run import conditions
 from provision_agent.run.context import Context
-
-from tests.harness.agent_runs import AgentRuns
+from provision_agent.run.state import StateFile
 
 GIB = 1 << 30
 FACTS: dict[str, Any] = {
@@ -269,6 +270,30 @@ def test_what_depends_on_the_instance_is_left_aside_where_none_was_asked(here: C
 
     assert (found.apt, [file.path for file in found.files]) == (("git",), ["f"])
     assert found.python is not None and found.python.layers == ()
+
+
+def test_what_a_plan_has_brought_does_not_count_as_a_full_disk_for_it(tmp_path: Path) -> None:
+    """A run that is resumed, or done again, wants what it wanted at first."""
+    here = Surroundings(str(tmp_path)).context
+    disk = os.statvfs(tmp_path)
+    more = When(disk_free=Bound(">", disk.f_bavail * disk.f_frsize + (1 << 40)))
+    plan = Plan("p", downloads=(Download("https://h/a", "a", when=more),))
+    first = conditions.select(plan, FACTS, here)
+    here.state.put("free_disk", plan.hash, {"bytes": disk.f_bavail * disk.f_frsize + (2 << 40)})
+
+    again = conditions.select(plan, FACTS, here)
+    other = conditions.select(replace(plan, name="q"), FACTS, here)
+
+    assert [len(each.skipped) for each in (first, again, other)] == [1, 0, 1]
+
+
+def test_a_run_remembers_how_much_was_free(tmp_path: Path) -> None:
+    runs = AgentRuns(tmp_path)
+
+    runs.run({"files": [{"path": "f", "content": "x", "when": {"disk_free": {"op": ">", "value_bytes": 1}}}]})
+
+    records = StateFile(str(runs.workspace / ".provision" / "state.json")).all("free_disk")
+    assert [record["bytes"] > 1 for record in records] == [True]  # type: ignore[operator]
 
 
 NO = {"gpu_count": [{"op": ">=", "value": "99"}]}

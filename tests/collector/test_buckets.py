@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from harness.s3_server import S3Server
 from provision_agent.contract.buckets import BucketPlace, Buckets, BucketSource, SignedSource
@@ -20,7 +21,9 @@ from provision_agent.contract.failures import next_of_kinds
 from provision_agent.contract.plan_parts import SecretRule
 from provision_collector.errors import UsageError
 from provision_collector.files.buckets import sign
+from provision_collector.files.keys import Keys
 from provision_collector.files.shared import SharedSigning
+from provision_collector.files.store import Store
 
 VALUES = {"AK": "AKIDEXAMPLE", "SK": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
 DATA = b"0123456789" * 100
@@ -330,3 +333,49 @@ def test_what_many_instances_want_at_once_is_asked_for_once(store: S3Server) -> 
     assert all(each == found[0] for each in found) and len(store.requests) == 2
     shared(known, {**VALUES, "SK": "other"}, lives_s=3600)
     assert len(store.requests) > 2, "other keys are another question"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "bucket", "place", "url"),
+    [
+        ("s3", "models", BucketPlace(region="eu-west-1"), "https://models.s3.eu-west-1.amazonaws.com/a%20b"),
+        ("s3", "my.models", BucketPlace(), "https://s3.us-east-1.amazonaws.com/my.models/a%20b"),
+        (
+            *("s3", "models", BucketPlace(region="cn-north-1")),
+            "https://models.s3.cn-north-1.amazonaws.com.cn/a%20b",
+        ),
+        (
+            *("s3", "models", BucketPlace(endpoint="https://x.r2.cloudflarestorage.com")),
+            "https://x.r2.cloudflarestorage.com/models/a%20b",
+        ),
+        ("gs", "models", BucketPlace(), "https://storage.googleapis.com/models/a%20b"),
+        (
+            *("gs", "models", BucketPlace(style="virtual")),
+            "https://models.storage.googleapis.com/a%20b",
+        ),
+    ],
+)
+def test_an_address_is_written_as_its_store_wants_it(
+    scheme: str, bucket: str, place: BucketPlace, url: str
+) -> None:
+    store = Store(scheme, bucket, place, httpx.Client(), Keys("AKID", "hush"))
+
+    assert store.url_of("a b") == url
+    assert store.address_of("a b", lives_s=10**9).startswith(f"{url}?")
+    assert "X-Amz-Expires=604800&" in store.address_of("a b", lives_s=10**9)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "region"),
+    [
+        ("https://x.r2.cloudflarestorage.com", "auto"),
+        ("https://s3.us-west-004.backblazeb2.com", "us-west-004"),
+        ("https://s3.fr-par.scw.cloud", "us-east-1"),
+        ("https://s3.eu-central-1.wasabisys.com", "eu-central-1"),
+        ("https://minio.example", "us-east-1"),
+    ],
+)
+def test_a_region_that_nobody_says_is_the_one_that_the_stores_name_tells(endpoint: str, region: str) -> None:
+    store = Store("s3", "models", BucketPlace(endpoint=endpoint), httpx.Client(), Keys("AKID", "hush"))
+
+    assert f"%2F{region}%2Fs3%2F" in store.address_of("a", lives_s=60)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from provision_agent.contract import events, findings, frames, messages, parsing, plan, status, status_json
 from provision_agent.contract.parsing import NO_OTHER_BOUNDS, Bounds, ParseError, parse, to_json
 
-EXAMPLES, SOAK_EXAMPLES = 2_000, 100_000
+EXAMPLES, SOAK_EXAMPLES = 600, 100_000
 ROUNDS = 10
 """In which the soak goes: each starts anew, so that one sees how far it is, and it does not get slower."""
 SLOWEST_S = 1.0

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from harness.samples import examples, sampled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from provision_agent.contract.findings import CaptureAnswer
@@ -159,7 +160,7 @@ def test_a_model_that_a_widget_names_without_a_source_is_listed_with_its_folder(
     )
 
     assert [sentence.partition(" wants ")[2] for sentence in converted.unresolved] == [
-        "`style/mine.safetensors` and says no source: add `{url: …, path: ComfyUI/models/loras/mine.safetensors}`",
+        "`style/mine.safetensors` and says no source: add `{url: …, path: ComfyUI/models/loras/style/mine.safetensors}`",
         "`v.pt` and says no source: add `{url: …, path: ComfyUI/models/vae/v.pt}`",
     ]
 
@@ -268,7 +269,8 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@sampled
+@settings(max_examples=examples(40), deadline=None)
 @given(data=JSON)
 def test_whatever_json_comes_in_a_workflow_is_read_or_refused(
     data: Any, tmp_path_factory: pytest.TempPathFactory
@@ -349,7 +351,8 @@ def test_a_manifest_becomes_a_profile_and_every_other_key_is_named() -> None:
 MANIFEST_KEYS = [*yaml.safe_load(MANIFEST), "url", "dest", "packages", "requirements", "command", "name", "environment", "when", "else_downloads", "path", "content", "huggingface", "token_env", "concurrency", "retry"]  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@sampled
+@settings(max_examples=examples(40), deadline=None)
 @given(
     data=st.dictionaries(
         st.sampled_from(MANIFEST_KEYS),
@@ -426,7 +429,8 @@ def test_a_script_asks_for_the_token_of_every_host_that_the_registry_knows_to_wa
     }
 
 
-@settings(max_examples=100, deadline=None)
+@sampled
+@settings(max_examples=examples(40), deadline=None)
 @given(text=st.text(alphabet="ABC_MODELS=(\"'|$#{}\n )https://x.y/", max_size=120))
 def test_whatever_a_script_holds_nothing_breaks(text: str) -> None:
     from_script(text, "any").to_yaml(comment="")
@@ -562,7 +566,8 @@ def test_permissions_without_quotes_are_taken_as_they_are_written(tmp_path: Path
 SNAPSHOT_KEYS = ["comfyui", "git_custom_nodes", "cnr_custom_nodes", "file_custom_nodes", "pips", "custom_nodes", "models", "python", "hash", "disabled", "filename", "source", "download_url", "url", "sha256", "size"]  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@sampled
+@settings(max_examples=examples(40), deadline=None)
 @given(data=st.dictionaries(st.sampled_from(SNAPSHOT_KEYS), JSON | st.lists(st.dictionaries(st.sampled_from(SNAPSHOT_KEYS), JSON), max_size=2), max_size=6))  # fmt: skip
 def test_whatever_a_snapshot_or_an_archive_holds_nothing_breaks(
     data: dict[str, Any], tmp_path_factory: pytest.TempPathFactory

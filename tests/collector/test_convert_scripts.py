@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from pathlib import Path
@@ -111,3 +112,33 @@ def test_a_script_that_grows_without_bound_is_read_within_one(case: str) -> None
 
     assert time.process_time() - begun < 20, "seconds of processor time, on any machine"
     assert len(made.to_yaml(comment="")) < 4 << 20
+
+
+def blocks() -> list[str]:
+    """Lines of many scripts; a text that is written is one of them."""
+    found: list[str] = []
+    for line in SCRIPTS[0].with_name("lines.txt").read_text().splitlines():
+        if found and "<<XX" in found[-1] and not found[-1].endswith("\nXX"):
+            found[-1] += f"\n{line}"
+        else:
+            found.append(line)
+    return found
+
+
+@pytest.mark.parametrize(
+    "seeds",
+    [range(25), pytest.param(range(25, 1000), marks=[pytest.mark.soak, pytest.mark.timeout(600)])],
+    ids=["few", "many"],
+)
+def test_whatever_lines_a_script_has_the_profile_is_one_and_no_address_is_lost(seeds: range) -> None:
+    for seed in seeds:
+        chosen = random.Random(seed)
+        script = "\n".join(chosen.sample(blocks(), chosen.randint(1, 14)))
+        made = from_script(script, "x")
+        told = made.to_yaml(comment="")
+
+        plan_of(made)
+        for url in re.findall(r"https?://[^\s\"'|<>;)$]+", script):
+            url = url.replace("user:pass@", "")  # a login is left out, and never shown
+            assert url.split("?")[0].rstrip("/").removesuffix(".git") in told, script
+        assert "user:pass" not in told

@@ -26,6 +26,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "profiles from-workflow": ("w.json",),
     "profiles import": ("s.sh",),
     "hosts forget": ("h",),
+    "copy": (":there", "here"),
 }
 """What a command must be told besides what is wrong."""
 TELL_RESULTS = ("doctor", "fleet up")

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from harness.samples import examples, sampled
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from provision_collector.errors import ProfileError
@@ -21,7 +22,9 @@ FREE = ("environment", "json", "variables", "hosts")
 """Mappings whose keys are the writer's own."""
 SLIPS = ("an unknown key", "a list for a word", "a missing item key", "an unknown level")
 MODEST = settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+    max_examples=examples(25),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
 
@@ -44,6 +47,7 @@ def is_loaded(data: dict[str, Any]) -> bool:
     return True
 
 
+@sampled
 @MODEST
 @given(PROFILES)
 def test_what_the_loader_takes_the_schema_takes(data: dict[str, Any]) -> None:
@@ -51,6 +55,7 @@ def test_what_the_loader_takes_the_schema_takes(data: dict[str, Any]) -> None:
     assert VALIDATOR.is_valid(data), next(VALIDATOR.iter_errors(data)).message
 
 
+@sampled
 @pytest.mark.parametrize("slip", SLIPS)
 @MODEST
 @given(data=PROFILES, choice=st.randoms(use_true_random=False))

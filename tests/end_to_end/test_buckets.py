@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,10 @@ def test_with_nobody_here_the_file_waits_and_a_later_attach_signs_for_it(here: H
     eventually(lambda: any(event["event"] == "sources_needed" for event in here.agent_events("d")))
     waiting = [event for event in here.agent_events("d") if event["event"] == "download_waiting"]
     assert "a new one is asked for" in waiting[-1]["reason"]
+    without = here.spawn("attach", "d", "--json")
+    eventually(lambda: "no new address can be signed here" in here.said(without), 20.0)
+    without.send_signal(signal.SIGINT)
+    assert here.finish(without).code == 130, "whoever has no keys leaves the question open"
     done = here.run("attach", "d", "--json", environment=KEYS)
 
     assert done.code == 0, done.stdout[-2000:] + done.stderr

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness.content import Content
 from harness.file_server import FileServer
+from harness.git_server import Origin
 from harness.package_index import PackageIndex, wheel
 
 from .conftest import Here
@@ -154,3 +155,32 @@ def test_a_compiled_package_is_in_a_lock_as_a_wheel_and_one_without_a_wheel_is_n
     assert (found["name"], found["size"], len(found["sha256"])) == ("fast", len(data), 64)
     assert "leaves out `slow`" in done.stderr
     assert refused.code == 1 and "cannot pin `slow" in refused.stderr
+
+
+def test_a_lock_reads_the_requirements_of_nodes_and_names_the_lines_that_it_goes_without(
+    here: Here, index: PackageIndex, tmp_path: Path
+) -> None:
+    index.add("helper", "2.0")
+    node, other = Origin(str(tmp_path / "node")), Origin(str(tmp_path / "other"))
+    node.commit(
+        {"requirements.txt": "einops  # one\n-r more.txt\ngit+https://x.invalid/y\n", "more.txt": "none==9\n"}
+    )
+    other.commit({"requirements.txt": "helper==2.0\n"})
+    repos = "".join(
+        f"  - {{url: '{origin.url}', path: nodes/{name}, install: requirements.txt}}\n"
+        for name, origin in (("a", node), ("b", other))
+    )
+    text = f"version: 1\nname: p\nrepos:\n{repos}python:\n  layers: [[helper<2]]\n"
+
+    done = here.run("lock", here.profile(text), "--python", HERE, environment=index.environment)
+
+    assert done.code == 0, done.stderr
+    written = json.loads((here.folder / "profile.lock.json").read_text())
+    assert [wheel["name"] for wheel in written["environment"]["wheels"]] == ["einops", "helper"]
+    left = {(each["path"], each["asked"]) for each in written["left_out"]}
+    assert left == {
+        ("nodes/a/requirements.txt:3", "git+https://x.invalid/y"),
+        ("nodes/a/more.txt:1", "none==9"),
+        ("nodes/b/requirements.txt:1", "helper==2.0"),
+    }
+    assert "leaves out `none==9` (nodes/a/more.txt:1)" in done.stderr

@@ -231,7 +231,7 @@ class PackageIndex:
             request.wfile.write(piece)
             with self._counting:
                 self.wheel_bytes[name] += len(piece)
-            time.sleep(len(piece) / self.bytes_per_s)
+            time.sleep(len(piece) / (self.bytes_per_s or 1 << 40))
 
     def _body(self, path: str) -> bytes | None:
         """What is at *path*: ``/<index>/<package>/`` lists a package's wheels, one segment more is a wheel."""

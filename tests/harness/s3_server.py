@@ -31,7 +31,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 SKEW_S = 15 * 60
-SLICE = 1 << 18
+SLICE, LARGE_SLICE = 1 << 18, 1 << 22
 STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -391,7 +391,7 @@ class _Handler(BaseHTTPRequestHandler):
         cut = store.cut_after if status == 206 else None
         end = len(view) if cut is None else min(cut, len(view))
         while sent < end:
-            count = min(SLICE, end - sent)
+            count = min(SLICE if store.bytes_per_s else LARGE_SLICE, end - sent)
             self.wfile.write(view[sent : sent + count])
             sent += count
             store.bytes_sent += count

@@ -141,7 +141,11 @@ def hugging_face() -> Stand:
             lfs = {"oid": hashes[NAME], "size": size}
             listed = [{"type": "file", "path": NAME, "size": size, "oid": "0" * 40, "lfs": lfs}]
             return Reply(body=json.dumps(listed).encode(), headers={"Content-Type": "application/json"})
-        if asked.path != f"/owner/repo/resolve/main/{name}" or name not in hashes:
+        if not asked.path.startswith("/owner/repo/"):
+            return Reply(401, headers={"X-Error-Code": "RepoNotFound"})
+        if not asked.path.startswith("/owner/repo/resolve/main/"):
+            return Reply(404, headers={"X-Error-Code": "RevisionNotFound"})
+        if name not in hashes:
             return Reply(404, headers={"X-Error-Code": "EntryNotFound"})
         if not _may(asked, name):
             return Reply(401, headers={"X-Error-Code": "GatedRepo"})

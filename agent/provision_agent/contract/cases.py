@@ -94,7 +94,7 @@ CASES: Dict[str, Case] = {
         "add the address of a wheel that fits to `wheels`, choose a version of torch that has one, or give `level: optional`"
     ),
     "would_compile": Case(
-        "name a prebuilt wheel: `{name: …, wheels: [https://….whl]}` in `packages`; or take an image with nvcc of torch's CUDA"
+        "write it in `packages` with a prebuilt wheel (its `name` and `wheels`), or take an image with nvcc of torch's CUDA"
     ),
     "two_variants": Case("change their `when` so that on every instance one of them holds at most"),
     "patterns": Case(

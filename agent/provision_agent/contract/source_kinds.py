@@ -112,7 +112,7 @@ SOURCE_KINDS: Dict[str, SourceKind] = {
         offers=Offers(
             login="`HF_TOKEN`",
             ranges="yes",
-            hash="sha256 of large files",
+            hash="sha256 of large files; with `layout: hub` of all",
             listing="a repository, or a folder of it",
             renewal=_RENEWED,
         ),

@@ -24,6 +24,7 @@ from .interpreters import numbers, version_meant
 
 WITH_A_PATH = ("repos", "uploads", "downloads", "files")
 """Steps whose items own a path: two of them may not be wanted at one."""
+_FREE_DISK = "free_disk"
 OF_PACKAGES = "critical"
 """The level of packages and layers, which have none of their own."""
 
@@ -81,8 +82,25 @@ def unconditional(plan: Plan) -> Plan:
     return replace(plan, apt=plan.system_packages, **changed)  # type: ignore[arg-type]
 
 
+def remember_free_disk(plan: Plan, context: Context) -> None:
+    """From now on the disk counts for *plan* as free as it is, whatever its own files take of it."""
+    if has_conditions(plan):
+        context.state.put(_FREE_DISK, plan.hash, {"bytes": _free_at_first(plan, context)})
+
+
+def _free_at_first(plan: Plan, context: Context) -> int:
+    """The free disk that counts for *plan*: as a run of it found it first, or as it is if that is more."""
+    told = (context.state.get(_FREE_DISK, plan.hash) or {}).get("bytes")
+    return max(_free_bytes(context.workspace), told if isinstance(told, int) else 0)
+
+
 def unmet(
-    when: When, found: Mapping[str, object], context: Context, python: Optional[Python] = None
+    when: When,
+    found: Mapping[str, object],
+    context: Context,
+    python: Optional[Python] = None,
+    *,
+    free_bytes: Optional[int] = None,
 ) -> Optional[str]:
     """Why *when* does not hold on this instance; None when it does.
 
@@ -90,6 +108,7 @@ def unmet(
         found: The instance's facts.
         context: Its secrets, its state, and its workspace for the free disk.
         python: The environment whose Python counts; without one it is the instance's.
+        free_bytes: The free disk that counts; None: as it is.
     """
     facts = parse(Facts, {key: found[key] for key in ("gpus", "pythons", "venvs") if found.get(key)}, "facts")
     if when.secret is not None and not context.is_set(when.secret):
@@ -100,7 +119,8 @@ def unmet(
             f"GPU memory is not known; wanted is {when.gpu_memory.op} {gib_text(when.gpu_memory.value_bytes)}"
         )
     memory = _unmet_size("GPU memory", gpu_bytes, when.gpu_memory)
-    free_bytes = _free_bytes(context.workspace) if when.disk_free is not None else 0
+    if free_bytes is None:
+        free_bytes = _free_bytes(context.workspace) if when.disk_free is not None else 0
     size = memory or _unmet_size("free disk", free_bytes, when.disk_free)
     if size is not None:
         return size
@@ -190,6 +210,7 @@ class _Choice:
         self._plan = plan
         self._found = found
         self._context = context
+        self._free_bytes = _free_at_first(plan, context)
         self._skipped: List[SkippedTold] = []
         self._reasons: Dict[When, Optional[str]] = {}
         """Why a condition does not hold; asked once, since the free disk may change meanwhile."""
@@ -298,7 +319,9 @@ class _Choice:
         if when is None:
             return None
         if when not in self._reasons:
-            self._reasons[when] = unmet(when, self._found, self._context, self._plan.python)
+            self._reasons[when] = unmet(
+                when, self._found, self._context, self._plan.python, free_bytes=self._free_bytes
+            )
         return self._reasons[when]
 
     def _skip(self, step: str, number: int, key: str, label: str, level: str, reason: str) -> None:

@@ -215,17 +215,16 @@ class Run:
         """From here on the plan is what is wanted on this instance."""
         ordered = self._plan.uploads
         chosen = conditions.select(self._plan, self._facts, self._context)
+        conditions.remember_free_disk(self._plan, self._context)
         self._plan = chosen.plan
         for skipped in chosen.skipped:
-            kind = STEPS[skipped.step].kind
             names = {"item": skipped.item, "key": skipped.key, "level": skipped.level}
-            self._journal.event(f"{kind}_skipped", **names, reason=skipped.reason)
+            self._journal.event(f"{STEPS[skipped.step].kind}_skipped", **names, reason=skipped.reason)
             self._tally.skip(skipped.step, skipped.key)
         for clash in chosen.clashes:
-            kind = STEPS[clash.step].kind
             names = {"item": clash.item, "key": clash.key, "level": clash.level}
             failure = Failure("conflict", clash.message, case="two_variants")
-            self._journal.event(f"{kind}_failed", **names, **failure.as_fields())
+            self._journal.event(f"{STEPS[clash.step].kind}_failed", **names, **failure.as_fields())
             self._tally.fail(clash.step, clash.key, clash.level, failure, is_reported=True)
         wanted = self._plan.chosen("uploads", self._plan.uploads)
         self._uploads = Uploads(ordered, wanted, self._context, self._tally)

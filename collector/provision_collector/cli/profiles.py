@@ -73,12 +73,17 @@ def schema(events: bool) -> None:
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Write the profile there, not to stdout."
 )
+@click.option(
+    "--offline", is_flag=True, help="Do not fetch ComfyUI-Manager's list of nodes from the package index."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def from_workflow(files: tuple[Path, ...], output: Path | None, as_json: bool) -> None:
-    """Make a profile of what ComfyUI workflows (editor's or API format) need: models and custom nodes."""
+def from_workflow(files: tuple[Path, ...], output: Path | None, offline: bool, as_json: bool) -> None:
+    """Make a profile of what ComfyUI workflows (editor's or API format, or a PNG or WebP with one) need: models and custom nodes."""
     from ..convert import from_workflows
+    from ..convert.node_list import fetched
 
-    _give(from_workflows(files), "what these workflows need: " + ", ".join(map(str, files)), output, as_json)
+    made = from_workflows(files) if offline else from_workflows(files, node_list=fetched)
+    _give(made, "what these workflows need: " + ", ".join(map(str, files)), output, as_json)
 
 
 @command.command("import")

@@ -1,15 +1,23 @@
-"""The workflow inside a picture that ComfyUI saved: a PNG's text chunks ``workflow`` and ``prompt``.
+"""The workflow inside a picture that ComfyUI saved: a PNG's text chunks ``workflow`` and ``prompt``, a WebP's EXIF.
 
 Source: PNG specification, third edition, 11.3.3 (tEXt, zTXt, iTXt).
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 
 PNG = b"\x89PNG\r\n\x1a\n"
+WEBP = (b"RIFF", b"WEBP")
 MOST_BYTES = 32 << 20
+_EXIF = re.compile(rb"(workflow|prompt):(?=\{)", re.I)
+
+
+def is_picture(content: bytes) -> bool:
+    """Is *content* a picture of a kind into which ComfyUI writes workflows?"""
+    return content.startswith(PNG) or (content[:4], content[8:12]) == WEBP
 
 
 def embedded(picture: bytes) -> bytes:
@@ -18,7 +26,7 @@ def embedded(picture: bytes) -> bytes:
     Raises:
         ValueError: it holds none.
     """
-    texts = dict(_texts(picture))
+    texts = dict(_texts(picture) if picture.startswith(PNG) else _texts_of_webp(picture))
     found = texts.get("workflow") or texts.get("prompt")
     if not found:
         raise ValueError("the picture has none inside; many sites strip it when a picture is uploaded")
@@ -39,6 +47,21 @@ def _texts(picture: bytes) -> Iterator[tuple[str, bytes]]:
             text = rest[2:].split(b"\0", 2)[-1]
             yield key.decode("latin-1"), _inflated(text) if rest[0] else text
         position += 12 + length
+
+
+def _texts_of_webp(picture: bytes) -> Iterator[tuple[str, bytes]]:
+    """ComfyUI writes ``workflow:{…}`` and ``prompt:{…}`` into tags of the EXIF chunk; each ends with a zero byte."""
+    position = 12
+    while position + 8 <= len(picture):
+        kind, length = (
+            picture[position : position + 4],
+            int.from_bytes(picture[position + 4 : position + 8], "little"),
+        )
+        if kind == b"EXIF":
+            data = picture[position + 8 : position + 8 + min(length, MOST_BYTES)]
+            for found in _EXIF.finditer(data):
+                yield found[1].decode().lower(), data[found.end() :].partition(b"\0")[0]
+        position += 8 + length + length % 2
 
 
 def _inflated(data: bytes) -> bytes:

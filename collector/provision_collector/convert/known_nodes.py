@@ -60,14 +60,6 @@ REPOSITORIES = {
 }
 """By the name in ComfyUI's registry, in lower case."""
 
-WITHOUT_REQUIREMENTS = frozenset(
-    (
-        "ComfyUI-AnimateDiff-Evolved", "ComfyUI-Advanced-ControlNet", "ComfyUI-Custom-Scripts",
-        "ComfyUI_UltimateSDUpscale", "ComfyUI_IPAdapter_plus", "ComfyUI_Comfyroll_CustomNodes",
-    )
-)  # fmt: skip
-"""Nodes that have no requirements.txt to install."""
-
 CORE_CLASSES = frozenset(
     (
         *(name for name in FOLDERS if "GGUF" not in name and not name.startswith(("ADE_", "Wan", "LoadWan", "IPA", "Ins", "SAM", "Ultra"))),

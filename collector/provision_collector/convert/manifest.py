@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,10 @@ from provision_agent.contract.source_kinds import SOURCE_KINDS
 
 from .converted import Converted, inside_workspace, name_of
 from .documents import Item, mapping, text
+from .shell_commands import on_command
+from .shell_values import Values
+from .shell_walk import Walk
+from .shell_words import Simple, read
 
 HOSTS = {
     service: SOURCE_KINDS[kind].hosts[0]
@@ -18,6 +23,8 @@ HOSTS = {
 """The services that a manifest knows, and the host of each, with the usual name of its token."""
 CONDITIONS = {"hf_token_valid": "huggingface", "civitai_token_valid": "civitai"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::[-=]([^}]*))?\}")
+_INSTALLING = frozenset(("pip", "pip3", "uv", "python", "python3", "apt", "apt-get", "sudo", "cd", "export"))
+_TORCH = re.compile(r"(torch|torchvision|torchaudio|xformers|triton)\b")
 _SHELL = re.compile(r"[|&;<>()$`\\*?\[\]#~%]|=")
 
 
@@ -144,7 +151,10 @@ class _Manifest:
             if block.get("venv"):
                 venv = text(block["venv"])
                 self._made.part("python").setdefault("venv", inside_workspace(venv) or venv)
-            self._rest(f"pip_packages[{number}]", block, {"packages", "requirements", "tool", "venv"})
+            used = {"packages", "requirements", "tool", "venv"}
+            if re.fullmatch(r"--torch-backend[= ]auto", " ".join(map(str, _listed(block.get("args"))))):
+                used.add("args")  # torch is taken in the build that fits the card, always
+            self._rest(f"pip_packages[{number}]", block, used)
 
     def _repos(self, repos: object) -> None:
         for number, repo in self._blocks(repos, "git_repos"):
@@ -234,10 +244,43 @@ class _Manifest:
 
     def _commands(self, commands: object, where: str, directory: str) -> None:
         for number, command in enumerate(_listed(commands)):
+            if self._takes_as_items(str(command), directory):
+                continue
             made: Item = {"name": f"{where} {number + 1}", "run": ["bash", "-c", str(command)]}
             if directory != ".":
                 made["directory"] = directory
             self._made.add("commands", made)
+
+    def _takes_as_items(self, command: str, directory: str) -> bool:
+        """A command that only installs packages becomes what a profile has for that; False for any other."""
+        script = read(command)
+        walk = Walk(
+            on_command, Values({"WORKSPACE": "/workspace"}, folder=posixpath.join("/workspace", directory))
+        )
+        walk.through(script)
+        programs = {
+            statement.words[0].text
+            for statement in script.body
+            if isinstance(statement, Simple) and statement.words
+        }
+        is_plain = all(isinstance(statement, Simple) for statement in script.body) and programs <= _INSTALLING
+        kinds = {found.kind for found in walk.found}
+        if not is_plain or not kinds or not kinds <= {"packages", "requirements", "apt"}:
+            return False
+        if any(
+            _TORCH.match(text(each)) for found in walk.found for each in _listed(found.item.get("packages"))
+        ):
+            return False  # which build it is to be, is the command's own matter
+        for found in walk.found:
+            if found.kind == "apt":
+                self._made.add("apt", text(found.item["name"]))
+            elif found.kind == "requirements":
+                self._made.layers().append({"requirements": found.item["path"]})
+            else:
+                self._made.layers().append(
+                    [*_listed(found.item["options"]), *_listed(found.item["packages"])]
+                )
+        return True
 
     def _env_merge(self, names: object) -> None:
         for name, target in self._keys(names, "env_merge"):

@@ -20,7 +20,7 @@ from .shell_commands import on_command
 from .shell_options import place_of
 from .shell_values import Values
 from .shell_walk import Found, Walk
-from .shell_words import read
+from .shell_words import Simple, read
 
 FOLDERS = {
     "CHECKPOINT": "checkpoints", "UNET": "diffusion_models", "DIFFUSION": "diffusion_models", "LORA": "loras",
@@ -86,6 +86,10 @@ class _Making:
                     later.append((array, entry))
         for found in self._walk.found:
             self._add(found)
+        self._add_later(later)
+        self._drop_what_collides()
+
+    def _add_later(self, later: list[tuple[str, str]]) -> None:
         for array, entry in later:
             address = next((part for part in _parts(entry) if _ADDRESS.match(part)), None)
             if address is None and not _says_repository(array, entry):
@@ -106,8 +110,9 @@ class _Making:
         elif upper in ("APT_PACKAGES", "PIP_PACKAGES"):
             if "$" in entry:
                 return False
-            for word in entry.split() if upper == "APT_PACKAGES" else [entry]:
-                self._made.add("apt", word) if upper == "APT_PACKAGES" else self._add_packages([word], [])
+            program = ["apt-get"] if upper == "APT_PACKAGES" else ["pip"]
+            for found in on_command([*program, "install", *entry.split()], Simple([], 1), Values()):
+                self._add(found)
         elif kind is None or (names and _is_place(names[-1])):
             return False
         elif not urls or "$" in "".join(urls):
@@ -199,6 +204,30 @@ class _Making:
         elif found.kind == "open":
             self._made.unresolve(_without_tokens(str(item["text"])))
 
+    def _drop_what_collides(self) -> None:
+        """No profile has a file where another item has a file or a folder: the first stays, the other is said."""
+        folders = {
+            each for repo in self._made.listed("repos") for each in _with_parents(f"{repo['path']}/x")[1:]
+        }
+        files: set[str] = set()
+        for key in ("downloads", "files"):
+            kept: list[Item] = []
+            for item in self._made.listed(key):
+                path, *above = _with_parents(str(item["path"]))
+                is_folder = path.endswith("/")
+                if (not is_folder and (path in folders or path in files)) or files.intersection(above):
+                    what = item.get("url") or "a text"
+                    self._made.unresolve(
+                        f"{what} would be put to `{path}`, where something else is: it is left out"
+                    )
+                    continue
+                kept.append(item)
+                folders.update(above)
+                if not is_folder:
+                    files.add(path)
+            if key in self._made.profile:
+                self._made.profile[key] = kept
+
     def _settle_repo(self, path: str, facts: Item) -> None:
         repo = next((repo for repo in self._made.listed("repos") if repo["path"] == path), None)
         if repo is not None:
@@ -252,6 +281,12 @@ class _Making:
             if wanted in map(_plain, map(str, (item["url"], *items(item.get("mirrors"))))):
                 return True
         return False
+
+
+def _with_parents(path: str) -> list[str]:
+    """*path*, and every folder that it is in."""
+    parts = path.rstrip("/").split("/")
+    return [path, *("/".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))]
 
 
 def _plain(url: str) -> str:
@@ -343,8 +378,14 @@ def _file_of(url: str) -> str:
 
 
 def _without_token(url: str) -> str:
-    """*url* without its token: that belongs into the environment, and the profile names it there."""
-    parts = urlsplit(url)
+    """*url* without its token or login: that belongs into the environment, and the profile names it there."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    if parts.scheme in ("http", "https") and "@" in parts.netloc:
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+        url = urlunsplit(parts)
     kept = [
         (name, value)
         for name, value in parse_qsl(parts.query, keep_blank_values=True)

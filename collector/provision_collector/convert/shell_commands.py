@@ -153,12 +153,26 @@ def _aria2c(words: list[str], command: Simple, values: Values) -> list[Found]:
     folder, name = last(options, "-d", "--dir"), last(options, "-o", "--out")
     urls = [word for word in rest if _is_address(word)]
     if not urls:
-        return []
+        return _aria2c_list(command, values, folder)
     path = posixpath.join(folder or "", name) if name else None
     found = _download(urls[0], path, command, values, folder=folder)
     if found.kind == "download" and urls[1:]:
         found = Found("download", {**found.item, "mirrors": urls[1:]}, found.line)
     return [found]
+
+
+def _aria2c_list(command: Simple, values: Values, folder: str | None) -> list[Found]:
+    """The addresses of a list that aria2c reads: each with its options in the lines after it."""
+    found: list[Found] = []
+    blocks = re.split(r"\n(?=\S)", values.text(f'"{command.text}"')) if command.text else ()
+    for block in blocks:
+        url, *options = [line.strip() for line in block.strip().splitlines()] or [""]
+        told = dict(option.partition("=")[::2] for option in options)
+        where, name = told.get("dir", folder), told.get("out")
+        if _is_address(url):
+            path = posixpath.join(where or "", name) if name else None
+            found.append(_download(url.split("\t")[0], path, command, values, folder=where))
+    return found
 
 
 def _hf(words: list[str], command: Simple, values: Values) -> list[Found]:
@@ -203,6 +217,25 @@ def _hf(words: list[str], command: Simple, values: Values) -> list[Found]:
         if options.get(option):
             item[key] = options[option]
     return [Found("download", item, command.line)]
+
+
+def _comfy(words: list[str], command: Simple, values: Values) -> list[Found]:
+    """`comfy model download` and `comfy node install`."""
+    options, rest = parsed(words[1:], ("--url", "--relative-path", "--filename", "--workspace"), "")
+    url = last(options, "--url")
+    if rest[:2] == ["model", "download"] and url:
+        place = posixpath.join("/workspace", COMFYUI, last(options, "--relative-path") or "models")
+        name = last(options, "--filename")
+        return [_download(url, posixpath.join(place, name) if name else None, command, values, folder=place)]
+    if rest[:2] == ["node", "install"]:
+        names = ", ".join(f"`{name}`" for name in rest[2:])
+        return [
+            left_open(
+                f"the nodes {names} come from ComfyUI's registry: add their repositories under `repos:`",
+                command,
+            )
+        ]
+    return []
 
 
 # -- repositories
@@ -281,7 +314,7 @@ def _cat(words: list[str], command: Simple, values: Values) -> list[Found]:
 
 _COMMANDS: dict[str, Command] = {
     "wget": _wget, "wget2": _wget, "curl": _curl, "aria2c": _aria2c, "hf": _hf, "huggingface-cli": _hf, "git": _git,
-    "apt": apt, "apt-get": apt, "cat": _cat,
+    "apt": apt, "apt-get": apt, "cat": _cat, "comfy": _comfy, "comfy-cli": _comfy,
 }  # fmt: skip
 _INSTALLERS = (
     "conda",

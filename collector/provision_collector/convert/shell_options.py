@@ -22,7 +22,7 @@ def place_of(path: str, folder: str | None = None) -> str | None:
     Args:
         path: As the script has it. folder: Where the script was at that moment.
     """
-    is_folder = path.endswith("/") or path in (".", "")
+    is_folder = path.endswith(("/", "/..")) or path in (".", "..", "")
     whole = joined(folder, path)
     if whole is None or "$" in whole:
         inside = re.search(r"\$[^/]*?(?:COMFY|APP|ROOT)[^/]*/(.+)", path)

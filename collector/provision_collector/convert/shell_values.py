@@ -16,6 +16,7 @@ MOST_CHARS = 1 << 16
 MOST_DEPTH = 20
 _NAME = re.compile(r"[A-Za-z_]\w*|[0-9]|[@*#]")
 _ALL = re.compile(r"\"?\$(?:\{([A-Za-z_]\w*)\[[@*]\](?::(\d+))?\}|\{?([@*])\}?)\"?$")
+_KEYS = re.compile(r"\"?\$\{!([A-Za-z_]\w*)\[[@*]\]\}\"?$")
 _INNER = re.compile(r"([A-Za-z_]\w*|[0-9@*])(\[[^\]]*\])?(.*)", re.S)
 _BASENAME = re.compile(r"(basename|dirname)\s+(?:--\s+)?(.+)$", re.S)
 _CUT = re.compile(
@@ -33,6 +34,8 @@ class Values:
 
     scalars: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, list[str]] = field(default_factory=dict)
+    maps: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Associative arrays; their values are in `arrays`, too."""
     arguments: list[str] = field(default_factory=list)
     folder: str | None = None
     """Where the script is; None: where it was started."""
@@ -40,10 +43,16 @@ class Values:
     def copy(self) -> Values:
         """Changed for itself."""
         arrays = {name: list(words) for name, words in self.arrays.items()}
-        return Values(dict(self.scalars), arrays, list(self.arguments), self.folder)
+        maps = {name: dict(entries) for name, entries in self.maps.items()}
+        return Values(dict(self.scalars), arrays, maps, list(self.arguments), self.folder)
 
     def words(self, raw: str) -> list[str]:
         """What the word *raw* becomes: several where it is an array or a list in a variable."""
+        keys = _KEYS.match(raw)
+        if keys and keys[1] in self.maps:
+            return list(self.maps[keys[1]])
+        if keys and keys[1] in self.arrays:
+            return [str(number) for number in range(len(self.arrays[keys[1]]))]
         found = _ALL.match(raw)
         if found:
             if found[3]:
@@ -138,7 +147,10 @@ class Values:
             if index in ("[@]", "[*]"):
                 value = " ".join(entries) if name in self.arrays else None
             else:
-                number = index[1:-1]
+                number = self.text(index[1:-1], depth + 1)
+                pair = self.maps.get(name, {}).get(number)
+                if pair is not None:
+                    return self._edited(pair, operation, depth) if operation else pair
                 is_one = number.lstrip("-").isdigit() and -len(entries) <= int(number) < len(entries)
                 value = entries[int(number)] if is_one else None
         default = re.match(r":?[-=](.*)", operation, re.S)

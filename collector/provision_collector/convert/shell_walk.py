@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from .documents import Item
+from .shell_lexer import Token
 from .shell_values import Values
 from .shell_words import Branches, Function, Loop, Script, Simple, Statement, Subshell
 
@@ -81,7 +82,7 @@ class Walk:
         words: list[str] = []
         for token in command.words:
             if token.kind == "array":
-                entries = [entry for word in token.words for entry in self.values.words(word)]
+                entries = self._entries(token)
                 before = self.values.arrays.get(token.text, []) if token.is_added else []
                 self.values.arrays[token.text] = [*before, *entries]
                 for entry in entries:
@@ -107,6 +108,16 @@ class Walk:
             self._call(self._functions[words[0]], words[1:])
         else:
             self.found += self.on_command(words, command, self.values)
+
+    def _entries(self, token: Token) -> list[str]:
+        """The entries of an array's literal; of an associative one its values, and it is remembered by its keys."""
+        pairs = [_PAIR.match(word) for word in token.words]
+        if not token.words or not all(pairs):
+            return [entry for word in token.words for entry in self.values.words(word)]
+        known = self.values.maps.get(token.text, {}) if token.is_added else {}
+        made = {self.values.text(pair[1]): self.values.text(pair[2]) for pair in pairs if pair is not None}
+        self.values.maps[token.text] = {**known, **made}
+        return list(made.values())
 
     def _call(self, function: Function, arguments: list[str]) -> None:
         self._called.add(function.name)
@@ -191,6 +202,7 @@ def read_into(words: list[str], text: str, values: Values) -> None:
         values.scalars[name] = parts[number].strip() if number < len(parts) else ""
 
 
+_PAIR = re.compile(r"\[((?:\"[^\"]*\"|'[^']*'|[^\]])+)\]=(.*)", re.S)
 _THERE = re.compile(r"^(?:\[\[?|test)\s+-[defs]\s")
 """A condition that asks whether a file or folder is there."""
 _DECLARING = ("export", "local", "declare", "readonly", "typeset")

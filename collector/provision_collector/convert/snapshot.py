@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .converted import BASE, COMFYUI, Converted, name_of, repo_path
 from .documents import Item, check_size, items, mapping, mappings, read_json, text
-from .known_nodes import REPOSITORIES, WITHOUT_REQUIREMENTS
+from .known_nodes import REPOSITORIES
 
 COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 MOST_BYTES = 32 << 20
@@ -23,6 +23,13 @@ _OF_THE_CARD = re.compile(
     re.I,
 )
 """torch, and what it brings of CUDA. Other packages of NVIDIA's, such as `nvidia-ml-py`, are like anybody's."""
+_OF_THE_SYSTEM = re.compile(
+    r"(dbus-python|PyGObject|pycairo|python-apt|python-debian|distro-info|ubuntu-[\w.-]+|command-not-found|language-selector"
+    r"|launchpadlib|lazr\.[\w.-]+|wadllib|systemd-python|ufw|unattended-upgrades|cloud-init|netplan[\w.-]*|ssh-import-id"
+    r"|screen-resolution-extra|xkit|gyp)==|[\w.-]+==[\w.]*(\+ubuntu|\+deb|-?\d?ubuntu\d)",
+    re.I,
+)
+"""What an image of Ubuntu or Debian has in its system's Python, and no index has."""
 _LISTS = ("file_custom_nodes", "custom_nodes", "models")
 _MAPPINGS = ("git_custom_nodes", "cnr_custom_nodes", "pips")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
@@ -144,8 +151,7 @@ def _add_node(url: str, commit: str, made: Converted) -> None:
     repo: Item = {"url": url, "path": repo_path(url)}
     if _COMMIT.fullmatch(commit):
         repo["ref"] = commit
-    if repo_path(url).rpartition("/")[2] not in WITHOUT_REQUIREMENTS:
-        repo["install"] = "requirements.txt"
+    repo["install"] = "if_present"
     made.add_repo(repo)
 
 
@@ -174,11 +180,13 @@ def add_packages(lines: Iterable[str], made: Converted, *, has_torch_layer: bool
     Args:
         has_torch_layer: The profile has one already: what that brings is not open.
     """
-    pinned, of_the_card, without = [], [], []
+    pinned, of_the_card, without, of_the_system = [], [], [], []
     for line in lines:
         if _OF_THE_CARD.match(line):
             if not has_torch_layer or line.lower().startswith("xformers"):
                 of_the_card.append(line)
+        elif _OF_THE_SYSTEM.match(line):
+            of_the_system.append(line)
         elif _TOOLS.match(line):
             continue  # every environment has its own
         elif _PIN.fullmatch(line):
@@ -191,6 +199,12 @@ def add_packages(lines: Iterable[str], made: Converted, *, has_torch_layer: bool
             "a wheel for the new card is yours to choose" if has_torch_layer else "the `torch:` layer chooses"
         )
         made.unresolve(f"{_listed(of_the_card)} {depend} on driver and card: {chosen}")
+    if of_the_system:
+        come = "comes" if len(of_the_system) == 1 else "come"
+        made.unresolve(
+            f"{_listed(of_the_system)} {come} with the distribution's own packages and cannot be built elsewhere: left out; "
+            "what needs one names its Debian package under `apt:`"
+        )
     if without:
         have = "has" if len(without) == 1 else "have"
         made.unresolve(

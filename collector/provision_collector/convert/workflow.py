@@ -6,22 +6,33 @@ Both formats are read: the editor's (nodes, subgraphs, `properties.models`) and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from ..errors import UsageError
 from .converted import BASE, MODELS, Converted, name_of, repo_path
 from .documents import Item, check_size, items, mapping, read_json
-from .image import PNG, embedded
-from .known_nodes import CORE_CLASSES, FOLDERS, REPOSITORIES, WITHOUT_REQUIREMENTS
+from .image import embedded, is_picture
+from .known_nodes import CORE_CLASSES, FOLDERS, REPOSITORIES
+from .node_list import NodeList
 
 MODEL_FILE = re.compile(r"[^\n\r:*?\"<>|]{1,240}\.(safetensors|sft|ckpt|pt|pth|gguf|onnx|bin)", re.I)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
+_OF_THE_PAGE = frozenset(("Note", "MarkdownNote", "Reroute", "PrimitiveNode", "GroupNode"))
+"""Nodes that ComfyUI's page has by itself."""
 _CORE = ("comfy-core", "comfyui-core")
 
 
-def from_workflows(paths: Sequence[Path]) -> Converted:
+def from_workflows(
+    paths: Sequence[Path], *, node_list: Callable[[], NodeList | None] = lambda: None
+) -> Converted:
     """Make a profile of everything that the workflows in *paths* need.
+
+    Args:
+        paths: Of the workflows.
+        node_list: Called, once, when a workflow does not say where a class of its nodes comes from.
 
     Returns:
         A profile that extends `comfyui-base`. Models that no workflow gives a source for, and nodes whose repository
@@ -39,10 +50,11 @@ def from_workflows(paths: Sequence[Path]) -> Converted:
         }
     )
     wanted: list[tuple[str, str, str]] = []
+    known = cache(node_list)
     for path in paths:
         workflow = _Workflow(_read(path), path.name)
         workflow.add_models(converted)
-        workflow.add_nodes(converted)
+        workflow.add_nodes(converted, known)
         wanted += workflow.named_files()
     _settle(converted, wanted)
     return converted
@@ -63,9 +75,9 @@ class _Workflow:
             self._add_model(model, None, converted)
         for node in self._nodes:
             for model in items(mapping(node.get("properties")).get("models")):
-                self._add_model(model, str(node.get("type")), converted)
+                self._add_model(model, str(node.get("type")), converted, _values(node.get("widgets_values")))
 
-    def add_nodes(self, converted: Converted) -> None:
+    def add_nodes(self, converted: Converted, node_list: Callable[[], NodeList | None]) -> None:
         """Every custom node whose repository is told or known becomes a repo."""
         for node in self._nodes:
             properties = mapping(node.get("properties"))
@@ -76,11 +88,44 @@ class _Workflow:
         for name, version in versions.items():
             if name not in _CORE:
                 self._add_node(name, None, str(version or ""), converted)
-        classes = sorted({str(call.get("class_type")) for call in self._calls} - CORE_CLASSES)
-        if classes:
+        if classes := sorted(self._classes_of_nobody() - CORE_CLASSES):
+            self._add_classes(classes, node_list(), converted)
+
+    def _classes_of_nobody(self) -> set[str]:
+        """Classes of nodes that do not say where they come from: those of an API-format workflow, or of one before 2025."""
+        subgraphs = {
+            str(mapping(each).get("id"))
+            for each in items(mapping(self._data.get("definitions")).get("subgraphs"))
+        }
+        found = {str(call.get("class_type")) for call in self._calls}
+        for node in self._nodes:
+            properties, kind = mapping(node.get("properties")), node.get("type")
+            is_told = properties.get("cnr_id") or properties.get("aux_id")
+            if isinstance(kind, str) and not is_told and kind not in subgraphs and not _UUID.fullmatch(kind):
+                found.add(kind)
+        return found - _OF_THE_PAGE
+
+    def _add_classes(self, classes: Sequence[str], known: NodeList | None, converted: Converted) -> None:
+        unknown: list[str] = []
+        for name in classes:
+            repositories = known.repositories.get(name, ()) if known is not None else ()
+            if known is not None and name in known.core:
+                continue
+            if len(repositories) == 1:
+                converted.add_repo(
+                    {"url": repositories[0], "path": repo_path(repositories[0]), "install": "if_present"}
+                )
+            elif repositories:
+                converted.unresolve(
+                    f"{self._name}: the node `{name}` is in several repositories, add the right one under `repos:`: "
+                    f"{', '.join(repositories[:5])}"
+                )
+            else:
+                unknown.append(name)
+        if unknown:
             converted.unresolve(
-                f"{self._name}: an API-format workflow does not say where its nodes come from; if these are custom "
-                f"nodes, add their repositories under `repos:`: {', '.join(classes)}"
+                f"{self._name}: it does not say where these nodes come from; those that are not ComfyUI's own are custom nodes, "
+                f"add their repositories under `repos:`: {', '.join(unknown)}"
             )
 
     def named_files(self) -> Iterator[tuple[str, str, str]]:
@@ -92,7 +137,9 @@ class _Workflow:
             for value in _values(call.get("inputs")):
                 yield value, str(call.get("class_type")), f"{self._name}, node {call['id']}"
 
-    def _add_model(self, model: object, node_type: str | None, converted: Converted) -> None:
+    def _add_model(
+        self, model: object, node_type: str | None, converted: Converted, chosen: Iterable[str] = ()
+    ) -> None:
         entry = mapping(model)
         name, url = str(entry.get("name") or ""), str(entry.get("url") or "")
         folder = str(entry.get("directory") or FOLDERS.get(node_type or "", ""))
@@ -102,6 +149,10 @@ class _Workflow:
             )
             converted.unresolve(f"{self._name}: the model `{name or url or entry}` has no {missing}")
             return
+        below = (
+            each.replace("\\", "/") for each in chosen
+        )  # the node looks for it in a folder of that folder
+        name = next((each for each in below if each.endswith(f"/{name}")), name)
         path = f"{MODELS}/{folder}/{name}".replace("\\", "/")
         item: Item = {"url": url.removesuffix("?download=true"), "path": path}
         if str(entry.get("hash_type", "")).upper() == "SHA256" and entry.get("hash"):
@@ -116,9 +167,7 @@ class _Workflow:
                 f"at https://registry.comfy.org/nodes/{cnr or aux} and add it under `repos:`"
             )
             return
-        repo: Item = {"url": url, "path": repo_path(url)}
-        if repo_path(url).rpartition("/")[2] not in WITHOUT_REQUIREMENTS:
-            repo["install"] = "requirements.txt"
+        repo: Item = {"url": url, "path": repo_path(url), "install": "if_present"}
         if _COMMIT.fullmatch(version):
             repo["ref"] = version
         converted.add_repo(repo)
@@ -131,7 +180,8 @@ def _settle(converted: Converted, wanted: Iterable[tuple[str, str, str]]) -> Non
         base = file.replace("\\", "/").rpartition("/")[2]
         if base not in known:
             known.add(base)
-            path = f"{MODELS}/{FOLDERS.get(node_type, '<folder>')}/{base}"
+            inside = file.replace("\\", "/").lstrip("/")
+            path = f"{MODELS}/{FOLDERS.get(node_type, '<folder>')}/{inside}"
             converted.unresolve(
                 f"{where} ({node_type}) wants `{file}` and says no source: add `{{url: …, path: {path}}}`"
             )
@@ -140,7 +190,7 @@ def _settle(converted: Converted, wanted: Iterable[tuple[str, str, str]]) -> Non
 def _read(path: Path) -> Mapping[str, object]:
     try:
         content = path.read_bytes()
-        data = read_json(embedded(content) if content.startswith(PNG) else content)
+        data = read_json(embedded(content) if is_picture(content) else content)
     except OSError as error:
         raise UsageError(
             f"cannot read `{path}`: {error.strerror}",

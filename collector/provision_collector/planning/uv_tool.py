@@ -14,8 +14,6 @@ import sys
 import sysconfig
 from pathlib import Path
 
-import platformdirs
-
 from ..errors import ProvisionError
 
 FETCH_S = 300.0
@@ -31,6 +29,8 @@ def find_uv(*, may_fetch: bool = True) -> str:
     Raises:
         ProvisionError: it is not here, and cannot be had.
     """
+    import platformdirs  # it wants POSIX modules, which a command that asks nobody does without
+
     kept = Path(platformdirs.user_cache_path("provision")) / "tools"
     found = shutil.which("uv") or _of_this_python() or shutil.which(str(kept / "bin" / "uv"))
     if found:

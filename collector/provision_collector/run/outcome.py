@@ -145,10 +145,7 @@ def outcome_of(
         "checks": _checks(state.items["checks"].values()),
         "skipped": _skipped(state),
         "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed), *warnings],
-        "services": [
-            {"name": service.item, "state": service.state, "url": service.text("url") or None}
-            for service in state.items["services"].values()
-        ],
+        "services": [_service(item) for item in state.items["services"].values()],
         "errors": errors,
         "gaps": [{"file": gap.file, "bytes": gap.bytes} for gap in gaps],
         "reconnects": reconnects,
@@ -157,6 +154,10 @@ def outcome_of(
     if state.labels and state.labels != labels:
         outcome["instance_labels"] = state.labels
     return outcome
+
+
+def _service(item: ItemState) -> Service:
+    return {"name": item.item, "state": item.state, "url": item.text("url") or None}
 
 
 def _skipped(state: RunState) -> list[Skipped]:

@@ -26,7 +26,7 @@ from .dispatch import Dispatch
 from .outcome import Outcome, outcome_of
 from .outputs import Outputs
 from .registry import RunFiles, RunRecord
-from .spec import Known, Order, knows, new_run_id
+from .spec import NO_BUCKETS, Known, Order, knows, new_run_id
 from .state import LocalRun
 from .watcher import Watcher
 
@@ -154,6 +154,13 @@ class Run:
             known = {rule.name for rule in self.known.secrets} if self.known is not None else set()
             names = event.get("names")
             event["names"] = [name for name in names if name in known] if isinstance(names, list) else []
+        if event["event"] == "sources_needed":
+            asked, known_here = (
+                event.get("urls"),
+                self.known.buckets if self.known is not None else NO_BUCKETS,
+            )
+            urls = [str(url) for url in asked] if isinstance(asked, list) else []
+            event["urls"] = [source.url for source in known_here.only(urls).sources]
         return with_labels(event, self.labels)
 
     async def started(self) -> None:

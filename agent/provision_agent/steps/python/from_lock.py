@@ -72,7 +72,7 @@ def install(
     """Bring the environment to what *locked* says; what *arguments* name beside it is left out, and said.
 
     Args:
-        arguments: Of an install; with ``--force-reinstall`` what they name is installed again.
+        arguments: Of an install; with ``--force-reinstall`` what they name is installed again, with ``--no-deps`` only that.
         store: Fetches wheels; None: the installer does.
 
     Raises:
@@ -84,11 +84,15 @@ def install(
     if beside:
         progress.say(f"{item}: not in the lock, and left out: {', '.join(beside)}")
     again = set(named) if "--force-reinstall" in arguments else set()
+    only = set(named) if again or "--no-deps" in arguments else set(by_name)
+    if not only.intersection(by_name) and locked.wheels:
+        message = f"{', '.join(named) or item}: not in the lock, and nothing else may be installed"
+        raise Failure("not_found", message, case="lock_misfit")
     there = tools.installed()
     wanted = [
         wheel
         for wheel in locked.wheels
-        if wheel.name in again or not _is_there(there.get(wheel.name), wheel.version)
+        if wheel.name in only and (again or not _is_there(there.get(wheel.name), wheel.version))
     ]
     if not wanted:
         return

@@ -99,7 +99,7 @@ class LastLook:
     def skips_compiled(self, package: CompiledPackage) -> bool:
         """As `skips_layers` for one compiled package."""
         item = compiled.item_of(package)
-        if not self.is_unchanged or self._kept.orders.get(item, "") != self._order_of_package(package):
+        if self._is_stale or self._kept.orders.get(item, "") != self._order_of_package(package):
             return False
         self._report(item, package.level)
         return True
@@ -146,7 +146,8 @@ class LastLook:
 
     def _holds(self, item: str, present: Mapping[str, str]) -> bool:
         """Is what *item* brought still there, at its versions? What came after it may have changed them."""
-        items = [packages.title(layer) for layer in self._python.layers] if item == _LAYERS else [item]
+        titles = [title for layer in self._python.layers for title in packages.titles(layer)]
+        items = titles if item == _LAYERS else [item]
         plain = {name: _plain(version) for name, version in present.items()}
         for each in items:
             record = layer_record.read(self._context, layer_record.key_of(self._venv.path, each))

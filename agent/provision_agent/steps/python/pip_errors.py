@@ -21,6 +21,10 @@ _CERTIFICATE = re.compile(
 _PROXY = re.compile(
     r"proxyerror|tunnel error|proxy authentication|unsuccessful tunnel|cannot connect to proxy"
 )
+_NVCC = re.compile(
+    r"cuda_home environment variable is not set|nvcc(\.exe)? (was |is )?not found|nvcc: not found|no such file or directory: '[^']*nvcc'|"
+    r"detected cuda version .{0,40}mismatches the version that was used to compile pytorch"
+)
 _NOTHING = re.compile(r"not found in the package registry|not found in the provided package locations")
 _CLASSES: Tuple[Tuple[str, str], ...] = (
     (r"no space left on device|disk quota exceeded", "disk_full"),
@@ -60,6 +64,10 @@ def failure(argv: Sequence[str], status: int, output: List[str], *, timeout_s: f
     text = "\n".join(output).lower()
     if class_ in ("network", "command", "not_found", "conflict") and _CERTIFICATE.search(text):
         class_ = "tls"
+    nvcc = next((line.strip() for line in output if _NVCC.search(line.lower())), None)
+    if class_ in ("command", "not_found", "conflict") and nvcc is not None:
+        message = f"it would have to be compiled for the GPU, and that cannot be done here: {nvcc}"
+        return Failure("not_found", message, case="would_compile", tail=output[-process.TAIL_LINES :])
     why = " | ".join((errors or output)[-3:]) or "it said nothing"
     command = " ".join(map(shlex.quote, argv))
     return Failure(
