@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple, TypeVar, Union
 
 from .parsing import ParseError, bounded, parse, to_json
-from .plan_files import Upload
+from .plan_files import Output, Upload
 from .plan_json import expand, map_strings, without_defaults
 from .plan_packages import CompiledPackage, LockedEnvironment, PackageIndex
 from .plan_parts import (
@@ -280,6 +280,7 @@ class Plan:
     commands: Tuple[Command, ...] = ()
     checks: Tuple[Check, ...] = ()
     services: Tuple[Service, ...] = ()
+    outputs: Tuple[Output, ...] = ()
     on_failure: Optional[Hook] = None
     default_secrets: Optional[bool] = None
     """Whether rules for secrets that no profile asked for stand where its items' hosts have one; None: it was written

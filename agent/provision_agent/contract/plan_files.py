@@ -38,6 +38,25 @@ class Upload:
         return f"{self.path} from {self.from_}" if self.path.endswith("/") else self.path
 
 
+def _wanted_folder(value: str) -> str:
+    is_fit = value and not value.startswith(("/", "~")) and "\0" not in value and "\\" not in value
+    return (
+        ""
+        if is_fit and ".." not in value.split("/")
+        else "a folder without `..`, relative to that of the outputs"
+    )
+
+
+@dataclass(frozen=True)
+class Output:
+    """Files that come home: those at `path` in the workspace, into the folder `to` of whoever watches the run."""
+
+    path: str = bounded(max_chars=4096)
+    to: str = bounded("outputs", max_chars=1024, check=_wanted_folder)
+    include: Tuple[str, ...] = bounded((), max_entries=MAX_PATTERNS, max_chars=4096)
+    exclude: Tuple[str, ...] = bounded((), max_entries=MAX_PATTERNS, max_chars=4096)
+
+
 def is_chosen(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     """Whether a file is one of those that are meant.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,10 @@ from .options import (
     variables_option,
     workspace_of,
 )
+from .output_options import outputs_options
+
+if TYPE_CHECKING:
+    from ..run.spec import OutputsHere
 
 
 @click.command("attach")
@@ -30,6 +35,7 @@ from .options import (
     help="What the run was started with, if not from this machine: the secrets that may be sent and the limit.",
 )
 @variables_option
+@outputs_options
 @gone_check_option
 @click.option("--stop-on-exit", is_flag=True, help="Ctrl-C stops the run on the instance, too.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the outcome as JSON Lines on stdout.")
@@ -43,6 +49,7 @@ def command(
     logs_dir: str,
     profile: str | None,
     variables: tuple[tuple[str, str], ...],
+    outputs: OutputsHere | None,
     gone_check: str | None,
     stop_on_exit: bool,
     as_json: bool,
@@ -65,7 +72,14 @@ def command(
     started_with = load_profile(profile, overrides=dict(variables)) if profile is not None else None
     sys.exit(
         watch(
-            lambda: attach(instance, run_id=run, workspace=folder, logs_dir=logs_dir, profile=started_with),
+            lambda: attach(
+                instance,
+                run_id=run,
+                workspace=folder,
+                logs_dir=logs_dir,
+                profile=started_with,
+                outputs=outputs,
+            ),
             host=str(instance),
             mode=mode_for(json=as_json, quiet=quiet, verbose=verbose),
             stop_on_exit=stop_on_exit,

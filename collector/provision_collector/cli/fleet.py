@@ -22,10 +22,12 @@ from .options import (
     variables_option,
 )
 from .output import say_json, say_table, tell
+from .output_options import outputs_options
 from .run_options import RunOptions, prepared, run_options
 
 if TYPE_CHECKING:
     from ..pool.fleet import Fleet, Member, Target
+    from ..run.spec import OutputsHere
 
 
 class Options(RunOptions):
@@ -38,6 +40,7 @@ class Options(RunOptions):
     canary: int
     stop_after: int | None
     per_source_host: int | None
+    outputs: OutputsHere | None
     gone_check: str | None
     on_usable: tuple[str, ...]
     on_finished: tuple[str, ...]
@@ -79,6 +82,7 @@ def command() -> None:
     help="Waves: so many instances fetch from one host (huggingface.co, say) at once; the next begin as those are done.",
 )
 @run_options
+@outputs_options
 @gone_check_option
 @click.option("--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when an instance is usable.")
 @click.option("--on-finished", multiple=True, metavar="COMMAND|URL", help="Told how a run ended.")
@@ -186,6 +190,7 @@ def _fleet(targets: list[Target], options: Options, file: Path | None, teller: _
             *(Hook.parse("finished", text) for text in options["on_finished"]),
         ),
         uploads=wanted.uploads,
+        outputs=options["outputs"],
     )
     return Fleet(
         options["name"] or (file.stem if file is not None else wanted.plan.name),

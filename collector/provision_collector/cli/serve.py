@@ -14,10 +14,12 @@ import click
 
 from .options import configure_logging
 from .output import say, say_json, tell
+from .output_options import outputs_options
 
 if TYPE_CHECKING:
     from ..pool.server.app import Door
     from ..pool.server.rules import Rules
+    from ..run.spec import OutputsHere
 
 TOKEN_VARIABLE = "PROVISION_TOKEN"  # noqa: S105 - a name
 SHORTEST_TOKEN = 16
@@ -31,6 +33,7 @@ class Options(TypedDict):
     profiles: str | None
     keys: str | None
     uploads: str | None
+    outputs: OutputsHere | None
     names: tuple[str, ...]
     uses_aws: bool
     gone_check: str | None
@@ -66,6 +69,7 @@ class Options(TypedDict):
     metavar="DIR",
     help="Files that the uploads of a client's profile may name, relative to it; no other file of this machine.",
 )
+@outputs_options
 @click.option(
     "--secret", "names", multiple=True, metavar="NAME",
     help="A secret in this server's environment that profiles may use; repeatable.",
@@ -167,6 +171,7 @@ def _rules(options: Options) -> Rules:
         logs_dir=Path(options["logs_dir"]).absolute(),
         profiles=Path(options["profiles"]).absolute() if options["profiles"] else None,
         keys=Path(os.path.abspath(os.path.expanduser(options["keys"]))) if options["keys"] else None,
+        outputs=options["outputs"],
         uploads=Path(options["uploads"]).absolute() if options["uploads"] else None,
         secrets=held,
         uses_aws=options["uses_aws"],

@@ -21,10 +21,12 @@ from .options import (
     workflow_option,
 )
 from .output import say, say_json, tell
+from .output_options import outputs_options
 from .run_options import RunOptions, prepared, run_options
 
 if TYPE_CHECKING:
     from ..run.run import Run
+    from ..run.spec import OutputsHere
 
 
 class UpOptions(RunOptions):
@@ -32,6 +34,7 @@ class UpOptions(RunOptions):
 
     run_id: str | None
     kill_holders: bool
+    outputs: OutputsHere | None
     offline: bool
 
 
@@ -67,6 +70,7 @@ Begin = Callable[[], Awaitable["Run"]]
 @click.option(
     "--forward", is_flag=True, help="Bring the services' ports to this machine once usable, until Ctrl-C."
 )
+@outputs_options
 @gone_check_option
 @click.option(
     "--detach",

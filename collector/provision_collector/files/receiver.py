@@ -70,13 +70,13 @@ class Receiver:
         self.left: dict[int, FileTold] = {}
         self.failed: dict[str, str] = {}
         """By path: why."""
-        self.looked = asyncio.Event()
-        """All that is there was named once."""
+        self.looks = 0
+        """So often all that was there was named."""
 
     @property
     def is_idle(self) -> bool:
         """All that was named is settled."""
-        return self.looked.is_set() and not self.left and not self._frames
+        return self.looks > 0 and not self.left and not self._frames
 
     async def run(self, *, until_idle: bool) -> None:
         """Take files until the session ends or, with *until_idle*, all that is there is here.
@@ -151,7 +151,7 @@ class Receiver:
                     answers.append(self._guarded(told, partial(self._wanted, told)))
             elif frame.kind == wire.ALL_LISTED:
                 read(AllTold, frame)
-                self.looked.set()
+                self.looks += 1
             elif frame.kind == wire.DATA:
                 answers += self._data(frame)
             elif frame.kind == wire.COMPLETE:

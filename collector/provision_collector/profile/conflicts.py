@@ -35,6 +35,7 @@ def conflicts(document: Node, *, is_whole: bool = True) -> Iterator[Problem]:
     python = document.get("python")
     if python is not None:
         yield from _names_given_twice(python, "layers")
+    yield from _outputs_in_one_folder(document)
     if is_whole:
         yield from _undeclared_secrets(document)
         yield from _unknown_services(document)
@@ -111,6 +112,16 @@ def _names_given_twice(owner: Node, section: str) -> Iterator[Problem]:
             yield Problem(item.mark_of("name"), message)
         else:
             others.append(item)
+
+
+def _outputs_in_one_folder(document: Node) -> Iterator[Problem]:
+    lines: dict[str, int] = {}
+    for item in document.section("outputs"):
+        folder = posixpath.normpath(item.text("to") or "outputs")
+        if folder in lines:
+            message = f"the outputs of line {lines[folder]} go to `{folder}` already: give these another `to`"
+            yield Problem(item.mark, message)
+        lines.setdefault(folder, item.mark.line)
 
 
 def _unknown_services(document: Node) -> Iterator[Problem]:

@@ -135,6 +135,14 @@ def local_path(value: str) -> str:
     return value
 
 
+def home_folder(value: str) -> str:
+    """A folder below the one that outputs go into."""
+    local_path(value)
+    if value.startswith(("/", "~")) or ".." in value.split("/") or "\\" in value:
+        raise ValueError(f"`{value}` is not below the folder of `--outputs`: write it relative, without `..`")
+    return value
+
+
 def count(value: object) -> object:
     """Digits in a string are a number too, so that a variable can stand for one."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value, re.ASCII):

@@ -275,6 +275,11 @@ LocalPath = Annotated[
     string(checks.local_path, minLength=1),
     Kind("file or folder of this machine", "./loras/"),
 ]
+HomeFolder = Annotated[
+    str,
+    string(checks.home_folder, minLength=1),
+    Kind("folder below that of the outputs", "pictures"),
+]
 ItemPath = Annotated[str, string(paths.item_path), Kind("path under the workspace", "ComfyUI/models/loras/")]
 FolderPath = Annotated[str, string(paths.folder_path), Kind("folder under the workspace", "ComfyUI")]
 FilePath = Annotated[

@@ -219,6 +219,19 @@ class Service(Item):
     """Run once when its first start failed; then it is started a second time."""
 
 
+class Output(Part):
+    """Files that come home while the run goes on, when their writers have closed them; with `--outputs DIR`."""
+
+    path: f.FolderPath
+    """A folder, or one file, under the workspace."""
+    to: f.HomeFolder = "outputs"
+    """The folder below `--outputs DIR` that they go into."""
+    include: Annotated[tuple[f.Filled, ...], Example('["*.png"]')] = ()
+    """Only files that match one of these: their whole path below `path`, or their name."""
+    exclude: Annotated[tuple[f.Filled, ...], Example('["*_temp_*"]')] = ()
+    """No file that matches one of these; with a `/` at the end a pattern names folders."""
+
+
 class Document(Part):
     """What a GPU instance must have: a provision profile."""
 
@@ -258,6 +271,8 @@ class Document(Part):
     """What must be there at the end."""
     services: tuple[Service, ...] = ()
     """Programs that outlive the run."""
+    outputs: tuple[Output, ...] = ()
+    """Files that come home."""
     on_failure: Hook | None = None
     """Run by the instance after `failed` or `timeout`, even if nobody is connected."""
     markers: Annotated[Markers, NOT_IN_PLAN, AS_WRITTEN] = Markers()

@@ -25,6 +25,7 @@ from provision_agent.contract.messages import (
     finite_remaining_s,
 )
 from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_files import Output
 from provision_agent.contract.retry import Attempts, Schedule, call_async
 
 from ..errors import (
@@ -109,6 +110,14 @@ class Dispatch:
         """Where the run is on the instance; it is there once `take_place` has returned."""
         assert self._place is not None
         return self._place
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What comes home: as this side knows, or, where it knows nothing of the run, as the instance says."""
+        if self.known is not None:
+            return self.known.outputs
+        told = self._place.plan if isinstance(self._place, RunFound) else None
+        return () if told is None else Plan.from_json(told).outputs
 
     @property
     def workspace(self) -> str:

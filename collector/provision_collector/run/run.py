@@ -24,6 +24,7 @@ from ..storage import in_thread
 from . import registry
 from .dispatch import Dispatch
 from .outcome import Outcome, outcome_of
+from .outputs import Outputs
 from .registry import RunFiles, RunRecord
 from .spec import NO_BUCKETS, Known, Order, knows, new_run_id
 from .state import LocalRun
@@ -66,6 +67,9 @@ class Run:
             accepted_unix=self._accepted_unix,
         )
         self._watcher = Watcher(self._local, self._dispatch, self._link)
+        self._outputs = Outputs(
+            order.outputs, registry.identity_of(instance), self._dispatch, self._link, self._local.emit
+        )
         self._started = asyncio.Event()
         self._leaving: tuple[str, int] | None = None
         self._local.emit("run_accepted", host=str(instance), labels=dict(order.labels))
@@ -231,6 +235,7 @@ class Run:
                 raise
             verdict, code = self._leaving
         finally:
+            await self._outputs.close()
             self._link.drop()
         outcome = await self._finish(verdict, code, error)
         if self._on_end is not None and (self._leaving is None or verdict == "instance-gone"):
@@ -250,8 +255,10 @@ class Run:
         await self._local.bind(self._dispatch.run, files)
         await self._remember(files, verdict=None)
         self._started.set()
+        await self._outputs.begin()
         async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S):
             await self._watcher.watch()
+        await self._outputs.finish()
 
     def _choose_files(self) -> RunFiles:
         """Those of an earlier watcher on this machine, wherever they lie; else new ones in the logs directory."""

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.parsing import ParseError, bounded, parse, to_json
 from provision_agent.contract.plan import Plan
+from provision_agent.contract.plan_files import Output
 from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.steps import STEP_NAMES
 
@@ -22,6 +23,15 @@ from .signing import Sign
 NO_BUCKETS = Buckets()
 LONGEST_UNKNOWN_RUN_S = 24 * 3600.0
 """How long a run is watched whose limit nobody on this side knows."""
+
+
+@dataclass(frozen=True)
+class OutputsHere:
+    """Where the outputs of a run go."""
+
+    folder: Path
+    max_bytes: int = 100 << 30
+    """Of all that is in each of its folders, together."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +48,14 @@ class Known:
     """Its buckets, and what it wants of them: addresses are signed for nothing else."""
     uploads: tuple[UploadSource, ...] = ()
     """The files of this machine that it gets."""
+    outputs: tuple[Output, ...] = ()
+    """What comes home."""
 
     @classmethod
     def of(cls, plan: Plan, buckets: Buckets = NO_BUCKETS, uploads: tuple[UploadSource, ...] = ()) -> Known:
         """What *plan*, which was made here, says, its profile of its *buckets*, and its *uploads* here."""
         return cls(
-            plan.secrets, service_ports(plan), plan.limits.run_s, buckets.of_plan(plan), uploads=uploads
+            plan.secrets, service_ports(plan), plan.limits.run_s, buckets.of_plan(plan), uploads, plan.outputs
         )
 
     @property
@@ -93,6 +105,8 @@ class Order:
     """Names that the run was begun with and this process does not hold: asked for before an agent is started."""
     uploads: tuple[UploadSource, ...] = ()
     """The files of this machine that the plan's uploads are."""
+    outputs: OutputsHere | None = None
+    """Where its outputs go; None: nowhere."""
     known: Known | None = None
     """What is known of a run that is joined; None: what the record of the run says."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -18,7 +18,7 @@ from ..profile import Profile, compile_plan, secret_values
 from . import registry
 from .run import OnEnd, Run
 from .signing import Sign
-from .spec import NO_BUCKETS, Known, Order
+from .spec import NO_BUCKETS, Known, Order, OutputsHere
 
 
 async def start(
@@ -41,19 +41,18 @@ async def start(
     buckets: Buckets | None = None,
     sign: Sign | None = None,
     uploads: tuple[UploadSource, ...] | None = None,
+    outputs: OutputsHere | None = None,
     on_end: OnEnd | None = None,
 ) -> Run:
     """Begin to bring *instance* to what *profile* says; returns at once, with the run being watched.
 
     Args:
         instance: The machine. profile: What it must have; a `Plan` is taken as it is (options that change one do nothing).
-        run_id: Up to 64 of ``A-Za-z0-9._-``; generated when left out. secrets: Values by name; None takes those that
-            the profile names from this process's environment.
+        run_id: Its name; None: a new one. secrets: Values by name; None takes those of this process's environment.
         labels: Come back in events and in the outcome. logs_dir: Where the mirrors go.
-        workspace, timeout_s, strict, skip, only: In place of what the profile says, as of `compile_plan`.
-        replace: Stop another plan's run first. kill_holders: End processes there that hold a broken environment.
-        default_secrets: Do the built-in rules stand? sign: Signs addresses in buckets. on_end: As of `Run`.
-        buckets, uploads: Where those of a `Plan` are; else as the profile says.
+        workspace, timeout_s, strict, skip, only: As of `compile_plan`. replace, kill_holders: As the options of `up`.
+        default_secrets: Do the built-in rules stand? sign: Signs addresses in buckets. on_end: As of `Run`. buckets,
+            uploads: Where those of a `Plan` are; else as the profile says. outputs: Where they go; None: nowhere.
         offline: Ask no outside host: what is on the instance's disk has to do, and what is missing is told.
 
     Returns: the `Run`: iterate `events()`, await `outcome()`, call `stop()`; leaving it does not end it.
@@ -79,6 +78,7 @@ async def start(
         buckets=buckets or own,
         sign=None if offline else sign,
         uploads=_local_files(profile, plan) if uploads is None else uploads,
+        outputs=outputs,
     )
     return Run(instance, order, on_end=on_end)
 
@@ -100,6 +100,7 @@ async def attach(
     profile: Profile | Plan | None = None,
     only_looks: bool = False,
     sign: Sign | None = None,
+    outputs: OutputsHere | None = None,
     on_end: OnEnd | None = None,
 ) -> Run:
     """Watch a run that is already on *instance*, to its end; None as *run_id* means the current one.
@@ -115,8 +116,7 @@ async def attach(
             *profile* names, else those that this machine recorded when it started the run (none for other runs).
         profile: What the run was started with, where this machine has no record of it.
         only_looks: Leave a run whose processes died as it is; then it is lost.
-        sign: As of `start`.
-        on_end: As of `Run`.
+        sign, outputs: As of `start`. on_end: As of `Run`.
 
     Returns:
         The `Run`. One whose limit neither *profile* nor a record says is watched for 24 hours.
@@ -137,6 +137,7 @@ async def attach(
         workspace=workspace,
         logs_dir=Path(logs_dir),
         only_looks=only_looks,
+        outputs=outputs,
     )
     return Run(instance, order, on_end=on_end)
 

@@ -7,10 +7,11 @@ leaves what is complete, tries the rest once more, and tells the hooks what they
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -22,7 +23,7 @@ from ...errors import ProvisionError, UsageError
 from ...files import UploadSource
 from ...files.shared import SharedSigning
 from ...run.run import Run
-from ...run.spec import NO_BUCKETS, Order, new_run_id
+from ...run.spec import NO_BUCKETS, Order, OutputsHere, new_run_id
 from ..gone import leave_when_gone
 from ..hooks import Hook, HookQueue, Kind
 from ..scorecard import key_of, record
@@ -53,6 +54,8 @@ class Rules:
     hooks: tuple[Hook, ...] = ()
     uploads: tuple[UploadSource, ...] = ()
     """The files of this machine that every instance gets."""
+    outputs: OutputsHere | None = None
+    """Where outputs go; each instance has a folder of its own there."""
 
 
 class Fleet:
@@ -177,6 +180,7 @@ class Fleet:
             logs_dir=self._logs_dir,
             profile=self._plan.name,
             uploads=self._rules.uploads,
+            outputs=_outputs_of(self._rules.outputs, target),
             resume=is_resumed,
             buckets=self._buckets,
             sign=self._sign,
@@ -253,6 +257,14 @@ class Fleet:
         for name, value in changes.items():
             setattr(member, name, value)
         await self._state.save()
+
+
+def _outputs_of(here: OutputsHere | None, target: Target) -> OutputsHere | None:
+    """The folder of one instance."""
+    instance = target.instance
+    name = instance.instance_id or f"{instance.host}_{instance.port or 22}"
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip(".") or "instance"
+    return None if here is None else replace(here, folder=here.folder / safe)
 
 
 async def _stop(run: Run) -> None:

@@ -19,9 +19,11 @@ from starlette.responses import Response, StreamingResponse
 
 from ..scorecard import scorecards
 from ..store.rows import ENDED, STATES, Row, Summary
+from . import outputs
 from .answers import Json, adapter_of, read_body
 from .logs import MirroredLog
 from .orders import RunRequest, SecretsRequest
+from .outputs import OutputFiles
 from .pool import Pool
 from .schemas import Begun, Hosts, Links, Listed, Runs, Status, Taken
 from .sse import EventStream
@@ -156,6 +158,23 @@ async def get_log(request: Request) -> Response:
         headers["content-length"] = str(max(size - offset, 0))
         body = log.read(offset, size)
     return StreamingResponse(body, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+async def list_outputs(request: Request) -> Response:
+    """What came home of a run."""
+    row, _ = await _found(request)
+    here = _context(request).pool.rules.outputs_of(row.run)
+    return Json(await asyncio.to_thread(outputs.listed, here.folder if here is not None else None))
+
+
+async def get_output(request: Request) -> Response:
+    """A file that came home."""
+    row, _ = await _found(request)
+    here, path = _context(request).pool.rules.outputs_of(row.run), request.path_params["path"]
+    descriptor = await asyncio.to_thread(outputs.opened, here.folder if here is not None else None, path)
+    if descriptor is None:
+        raise HTTPException(404, "there is no such output of this run")
+    return outputs.as_download(descriptor, path)
 
 
 async def post_secrets(request: Request) -> Response:
@@ -314,6 +333,11 @@ ENDPOINTS = (
         "GET", "/api/runs/{run}/log", get_log, "A mirror's bytes",
         {200: "the bytes", 404: "no such run", 422: "wrong"},
         parameters=(_FILE, _FROM, _FOLLOW), media_type="text/plain",
+    ),
+    Endpoint("GET", "/api/runs/{run}/outputs", list_outputs, "What came home", {200: "the files", 404: "no such run"}, OutputFiles),
+    Endpoint(
+        "GET", "/api/runs/{run}/outputs/{path:path}", get_output, "A file that came home",
+        {200: "the bytes", 404: "no such run or file"}, media_type="application/octet-stream",
     ),
     Endpoint(
         "POST", "/api/runs/{run}/secrets", post_secrets, "Give the secrets that `secrets_needed` names",

@@ -37,7 +37,9 @@ def document(endpoints: Iterable[Endpoint]) -> JsonObject:
     endpoints = tuple(endpoints)
     paths: dict[str, dict[str, JsonObject]] = {}
     for endpoint in endpoints:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+        paths.setdefault(endpoint.path.replace(":path}", "}"), {})[endpoint.method.lower()] = _operation(
+            endpoint
+        )
     paths["/healthz"] = {
         "get": {
             "operationId": "healthz",
@@ -91,6 +93,8 @@ def _operation(endpoint: Endpoint) -> JsonObject:
     if "{run}" in endpoint.path:
         schema = {"type": "string", "pattern": f"^{RUN_ID_PATTERN}$"}
         parameters.insert(0, {"name": "run", "in": "path", "required": True, "schema": schema})
+    if ":path}" in endpoint.path:
+        parameters.insert(1, {"name": "path", "in": "path", "required": True, "schema": {"type": "string"}})
     told = {**endpoint.answers, **_ALWAYS, **(_WITH_BODY if endpoint.body is not None else {})}
     operation: dict[str, object] = {
         "operationId": endpoint.handler.__name__,

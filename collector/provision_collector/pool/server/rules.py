@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ...run.spec import OutputsHere
 from ..hooks import Hook
 
 
@@ -20,6 +21,8 @@ class Rules:
     """The folder of the private keys that a request may name; None: `keys` in the state directory."""
     uploads: Path | None = None
     """The folder below which the uploads of a request's profile lie; None: it may have none."""
+    outputs: OutputsHere | None = None
+    """Where outputs go; each run has a folder of its own there, by its id."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the server itself holds for profiles that ask for it."""
     uses_aws: bool = False
@@ -31,6 +34,10 @@ class Rules:
     """So many runs fetch from one source host at once; None: as many as there are."""
     keep: int = 1000
     """So many finished runs are remembered."""
+
+    def outputs_of(self, run: str) -> OutputsHere | None:
+        """Where the outputs of the run with this id go; None: nowhere."""
+        return None if self.outputs is None else replace(self.outputs, folder=self.outputs.folder / run)
 
     @property
     def keys_dir(self) -> Path:

@@ -223,6 +223,7 @@ class Watch:
             replace=row.replaces,
             logs_dir=self._shared.rules.logs_dir,
             profile=row.profile,
+            outputs=self._shared.rules.outputs_of(row.run),
             uploads=sources_within(self._plan, self._shared.rules.uploads),
             resume=not is_new,
             owed_secrets=frozenset(row.secret_names),

@@ -1,0 +1,157 @@
+"""Bring the outputs of a run home, beside the watching of it, and name at its end what is not here.
+
+Which files are wanted says this side's own plan, or its record of the run, or, where it has neither, the instance's; they
+go into one folder here and nowhere else. Nothing is deleted, here or there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+import time
+from contextlib import suppress
+
+import structlog
+from provision_agent.contract.file_messages import SendItem, SendRequest
+from provision_agent.contract.plan_files import Output
+
+from ..errors import HostUnreachableError, ProvisionError
+from ..files.local_tree import LocalTree
+from ..files.receiver import Receiver
+from ..files.session import FileSession
+from ..instance import Emit, Link
+from ..storage import in_thread
+from .dispatch import Dispatch
+from .spec import OutputsHere
+
+AGAIN_AFTER_S = 0.5
+LOOKS_AT_THE_END = 3
+"""So many looks there after the verdict: a file that nobody announced must look the same twice."""
+STILL_FOR_S = 30.0
+"""At its end a run waits for its outputs as long as bytes come, and so long after the last one."""
+MOST_FAULTS = 5
+SHOWN = 5
+
+log = structlog.get_logger()
+
+
+class Outputs:
+    """The outputs of one run. `open`, then `work` beside the watching; `finish` when the run has its verdict."""
+
+    def __init__(
+        self, here: OutputsHere | None, owner: str, dispatch: Dispatch, link: Link, emit: Emit
+    ) -> None:
+        self._here = here
+        self._owner = owner
+        self._dispatch = dispatch
+        self._link = link
+        self._emit = emit
+        self._trees: dict[str, LocalTree] = {}
+        self._wanted: tuple[Output, ...] = ()
+        self._receiver: Receiver | None = None
+        self._failed: dict[str, str] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._moved_at = 0.0
+        self._is_told = False
+
+    async def begin(self) -> None:
+        """Take the folders, and begin to fetch.
+
+        Raises:
+            UsageError: a folder holds the files of another instance. LocalMachineError: it cannot be used.
+        """
+        if self._here is None:
+            return
+        self._wanted = self._dispatch.outputs
+        if not self._wanted:
+            self._emit(
+                "warning", message="the run has no `outputs`: nothing comes to the folder of `--outputs`"
+            )
+            return
+        for number, output in enumerate(self._wanted):
+            name = posixpath.basename(posixpath.normpath(output.path))
+            tree = LocalTree(
+                self._here.folder / output.to, owner=self._owner, max_bytes=self._here.max_bytes, single=name
+            )
+            await in_thread(tree.open)
+            self._trees[str(number)] = tree
+        self._task = asyncio.create_task(self._work(), name="outputs")
+
+    async def finish(self) -> None:
+        """Wait until what is closed there is here, as long as bytes come; name what is not."""
+        if self._task is None:
+            return
+        self._moved_at = time.monotonic()
+        began: tuple[Receiver | None, int] = (None, 0)
+        while not self._task.done() and time.monotonic() - self._moved_at < STILL_FOR_S:
+            if self._link.connection is None:
+                with suppress(ProvisionError, TimeoutError):
+                    async with asyncio.timeout(STILL_FOR_S):
+                        await self._link.connected()
+            receiver = self._receiver
+            if receiver is not None and receiver is not began[0]:
+                began = (receiver, receiver.looks)
+            if receiver is not None and receiver.looks >= began[1] + LOOKS_AT_THE_END and receiver.is_idle:
+                break
+            await asyncio.sleep(0.1)
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop, and say what is not here. Safe to repeat."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for tree in self._trees.values():
+            await in_thread(tree.close)
+        left = (
+            {told.path: "it was on its way" for told in self._receiver.left.values()}
+            if self._receiver
+            else {}
+        )
+        missing = {**left, **self._failed, **(self._receiver.failed if self._receiver else {})}
+        if missing and not self._is_told:
+            self._is_told = True
+            shown = "; ".join(f"`{path}`: {why}" for path, why in list(missing.items())[:SHOWN])
+            more = f"; and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            self._emit("warning", message=f"outputs that are not home: {shown}{more}")
+
+    async def _work(self) -> None:
+        faults = 0
+        while faults < MOST_FAULTS:
+            connection = self._link.connection
+            if connection is None or connection.lost.is_set():
+                await asyncio.sleep(AGAIN_AFTER_S)  # who follows the run opens it again
+                continue
+            try:
+                await self._session()
+            except ProvisionError as error:
+                log.info("outputs cut", why=str(error))
+                faults = 0 if isinstance(error, HostUnreachableError) else faults + 1
+                if faults >= MOST_FAULTS:
+                    self._emit("warning", message=f"the outputs are given up: {error}")
+            await asyncio.sleep(AGAIN_AFTER_S)
+
+    async def _session(self) -> None:
+        assert self._link.connection is not None
+        items = tuple(
+            SendItem(str(number), output.path, output.include, output.exclude)
+            for number, output in enumerate(self._wanted)
+        )
+        request = SendRequest("", self._dispatch.workspace, items, follow=True)
+        command = self._dispatch.agent_command("send")
+        session = await FileSession.open(self._link.connection, command, request)
+        try:
+            if self._receiver is not None:
+                self._failed.update(self._receiver.failed)
+            self._receiver = Receiver(session, self._trees, on_settled=self._settled, on_bytes=self._moved)
+            await self._receiver.run(until_idle=False)
+        finally:
+            session.close()
+
+    def _settled(self, told: object, settled: object) -> None:
+        path = getattr(told, "path", "")
+        if getattr(settled, "state", "") != "failed":
+            self._failed.pop(path, None)
+
+    def _moved(self, count: int) -> None:
+        self._moved_at = time.monotonic()

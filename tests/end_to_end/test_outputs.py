@@ -1,0 +1,120 @@
+"""Outputs through the published command: what a run makes is here when it ends, whoever is killed meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from .conftest import Here, eventually
+from .server import Server
+
+pytestmark = pytest.mark.timeout(150)
+
+MAKES = """
+import os, pathlib, sys, time
+out = pathlib.Path("made/sub"); out.mkdir(parents=True, exist_ok=True)
+(out / "first.png").write_bytes(b"1")
+(out.parent / "skipped.tmp").write_text("no")
+os.path.lexists("made/link.png") or (out.parent / "link.png").symlink_to("/etc/passwd")
+with open("made/big.bin", "wb") as big:
+    for number in range(48):
+        big.write(bytes([number]) * (1 << 20))
+        big.flush()
+go = pathlib.Path("go")
+while not go.exists():
+    time.sleep(0.05)
+(out / "last.png").write_bytes(b"last")
+"""
+PROFILE = """
+version: 1
+name: makes
+files:
+  - {path: make.py, content: %s}
+commands:
+  - {name: make, run: [python3, make.py], timeout: 2m}
+outputs:
+  - {path: made, to: pictures, exclude: ["*.tmp"]}
+"""
+
+
+def home(folder: Path) -> dict[str, int]:
+    """The files that are home, without the record, and their sizes."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+ALL = {"big.bin": 48 << 20, "sub/first.png": 1, "sub/last.png": 4}
+
+
+def test_what_was_closed_is_home_when_the_run_ends_though_both_sides_were_killed(here: Here) -> None:
+    profile = here.profile(PROFILE % json.dumps(MAKES))
+    folder = here.folder / "home" / "pictures"
+    child = here.spawn_up(profile, "--run-id", "a", "--outputs", "home")
+    eventually(lambda: (folder / "sub" / "first.png").read_bytes() == b"1", within_s=40)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    os.kill(here.lock()["agent"]["pid"], signal.SIGKILL)
+    (here.instance.workspace / "go").touch()
+    done = here.run("attach", "a", "--json", "--outputs", "home", within_s=100)
+
+    assert (done.code, done.outcome["verdict"]) == (0, "complete"), done.stdout[-2000:]
+    assert home(folder) == ALL
+    assert (folder / "big.bin").read_bytes() == (here.instance.workspace / "made/big.bin").read_bytes()
+    assert [word for word in done.outcome["warnings"] if "not home" in word] == []
+    assert (here.instance.workspace / "made" / "sub" / "first.png").exists()  # nothing is deleted there
+
+
+def test_a_cap_and_a_folder_of_another_instance_are_said_by_name(here: Here) -> None:
+    profile = here.profile(PROFILE % json.dumps(MAKES))
+    here.instance.workspace.mkdir(exist_ok=True)
+    (here.instance.workspace / "go").touch()
+    capped = here.up(profile, "--outputs", "small", "--max-outputs", "1MB", within_s=60)
+    (here.folder / "taken" / "pictures").mkdir(parents=True)
+    (here.folder / "taken" / "pictures" / ".provision-files.jsonl").write_text('{"owner": "another"}\n')
+    taken = here.up(profile, "--outputs", "taken", within_s=60)
+
+    assert capped.code == 0
+    assert home(here.folder / "small" / "pictures") == {"sub/first.png": 1, "sub/last.png": 4}
+    assert any("`big.bin`" in word and "--max-outputs" in word for word in capped.outcome["warnings"])
+    assert taken.code == 2 and "holds files of another" in taken.outcome["errors"][0]["message"]
+
+
+def test_a_server_keeps_a_folder_per_run_lists_it_and_serves_files_as_downloads_only(here: Here) -> None:
+    here.instance.workspace.mkdir(exist_ok=True)
+    (here.instance.workspace / "go").touch()
+    server = Server(here.folder.parent / "server", "--outputs", str(here.folder / "outputs"))
+    server.start()
+    try:
+        body = {
+            "host": here.instance.host, "port": here.instance.port, "user": here.instance.user, "run_id": "a",
+            "key": "instance/client_key", "workspace": str(here.instance.workspace),
+            "profile_yaml": PROFILE % json.dumps(MAKES),
+        }  # fmt: skip
+        server.post("/api/runs", body)
+        assert server.outcome("a", 60)["verdict"] == "complete"
+        found = server.get("/api/runs/a/outputs")
+        status, headers, data = server.ask("GET", "/api/runs/a/outputs/pictures/sub/last.png")
+        assert (status, data) == (200, b"last")
+        assert headers["content-disposition"].startswith("attachment")
+        assert headers["x-content-type-options"] == "nosniff"
+        for path in (
+            "nothing",
+            "pictures",
+            "pictures/.provision-files.jsonl",
+            "..%2f..%2fx",
+            "%2fetc%2fpasswd",
+        ):
+            assert server.ask("GET", f"/api/runs/a/outputs/{path}")[0] == 404
+    finally:
+        server.close()
+    assert {file["path"]: file["size_bytes"] for file in found["files"]} == {
+        f"pictures/{path}": size for path, size in ALL.items()
+    }
+    assert home(here.folder / "outputs" / "a" / "pictures") == ALL
