@@ -130,7 +130,30 @@ def test_a_wheel_that_the_engine_cannot_fetch_is_the_installers_to_fetch_and_nam
     packages.install(order(Layer(packages=("scipy",))), venv, here.context, NO_GPU, by_lock=by_lock)
 
     assert versions_in(venv, "scipy") == ["1.0"]
-    assert "scipy-1.0-py3-none-any.whl cannot be fetched" in said(here)
+    assert "the installer fetches" in said(here) and "scipy-1.0-py3-none-any.whl" in said(here)
+
+
+@pytest.mark.parametrize("is_the_systems", [True, False])
+def test_certificates_that_pip_is_told_of_are_no_reason_against_the_engine_where_the_system_has_the_same(
+    is_the_systems: bool,
+    index: PackageIndex,
+    here: Surroundings,
+    venv: Venv,
+    by_lock: LockedInstalls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle = tmp_path / "authorities.pem"
+    bundle.write_text("")
+    (tmp_path / "link.pem").symlink_to(bundle)
+    monkeypatch.setenv("PIP_CERT", str(tmp_path / "link.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle if is_the_systems else tmp_path / "other.pem"))
+
+    packages.install(order(Layer(packages=("scipy",))), venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert versions_in(venv, "scipy") == ["1.0"]
+    assert (by_lock.store.bytes_downloaded > 0) == is_the_systems
+    assert ("pip's own settings say how its index is reached" in said(here)) != is_the_systems
 
 
 def test_what_is_installed_stays_at_its_version_where_that_fits(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import time
 from dataclasses import dataclass, field, replace
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
+from ...contract.failures import Failure
 from ...contract.pylock import Lock, LockedFile, LockedPackage
 from ...run.context import Context
 from ..progress import Progress
@@ -22,7 +24,7 @@ from .tags import Target
 from .wheel_store import WheelStore
 
 _UNREACHED = ("proxy", "client-cert", "keyring-provider", "cert")
-"""Settings of pip that say how an index is reached, which the engine does not know."""
+"""Settings of pip that say how an index is reached, which the engine does not know; see `_unknown_ways`."""
 BATCH_BYTES = 64 << 20
 """When so much is here, it is put in place while the rest still comes."""
 Run = Callable[[List[str], Mapping[str, str]], None]
@@ -91,7 +93,7 @@ class LockedInstalls:
     ) -> List[LockedFile]:
         """Begin to fetch the wheels of *packages*, and say which they are."""
         wheels = list(self._wheels(packages, around).values())
-        if not any(name in around.settings for name in _UNREACHED):
+        if not _unknown_ways(around.settings):
             self.store.begin(wheels, level=level, logins=around.logins)
         return wheels
 
@@ -136,8 +138,8 @@ class LockedInstalls:
         while left:
             wheels = [by_name[package.name] for package in left]
             fetched = self.store.wait(wheels, progress, batch_bytes=BATCH_BYTES)
-            for name, failure in fetched.failures.items():
-                progress.say(f"{name} cannot be fetched ({failure.message}): the installer fetches it")
+            for why, names in _by_message(fetched.failures).items():
+                progress.say(f"the installer fetches {', '.join(names)}: {why}")
             here = [package for package in left if by_name[package.name].file_name in fetched.paths]
             left = [
                 package
@@ -217,3 +219,28 @@ def _told(packages: Sequence[LockedPackage], wheels: Sequence[LockedFile]) -> st
     return (
         f"{len(packages)} packages are wanted: {amount if known else 'of unknown size'}, each with its hash"
     )
+
+
+def _unknown_ways(settings: Mapping[str, str]) -> List[str]:
+    """What pip is told of the way to an index that the engine does not know: certificates of the system it knows."""
+    found = [name for name in _UNREACHED if name in settings]
+    if found == ["cert"] and _is_of_the_system(settings["cert"]):
+        return []
+    return found
+
+
+def _is_of_the_system(bundle: str) -> bool:
+    """Are the authorities in the file *bundle* those that this python believes anyway?"""
+    paths, wanted = ssl.get_default_verify_paths(), os.path.realpath(os.path.expanduser(bundle))
+    files = [path for path in (paths.cafile, paths.openssl_cafile) if path]
+    folders = [path for path in (paths.capath, paths.openssl_capath) if path]
+    is_file = wanted in map(os.path.realpath, files)
+    return is_file or os.path.dirname(wanted) in map(os.path.realpath, folders)
+
+
+def _by_message(failures: Mapping[str, Failure]) -> Dict[str, List[str]]:
+    """The names that failed, by why."""
+    found: Dict[str, List[str]] = {}
+    for name, failure in failures.items():
+        found.setdefault(failure.message, []).append(name)
+    return found

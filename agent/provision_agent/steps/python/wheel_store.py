@@ -156,7 +156,9 @@ class WheelStore:
                 batch = self._batch_of.get(path_of(wheel))
             result = None if batch is None else batch.results().get(path_of(wheel))
             if batch is None:
-                failures[wheel.file_name] = Failure("not_found", "nobody has begun to fetch it")
+                failures[wheel.file_name] = Failure(
+                    "not_found", "pip's own settings say how its index is reached"
+                )
             elif result is not None and result.state == "failed":
                 failures[wheel.file_name] = result.failure or Failure("not_found", "it cannot be had")
             elif result is not None:
