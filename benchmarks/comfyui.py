@@ -221,7 +221,7 @@ def of_provisioner(library: Path) -> Way:
             "PATH": f"{tools / 'bin'}:{os.environ['PATH']}",
         }
 
-    return Way("Vast's provisioner", command, told, [lambda: shutil.rmtree(tools, ignore_errors=True)])
+    return Way("Vast provisioner", command, told, [lambda: shutil.rmtree(tools, ignore_errors=True)])
 
 
 def of_us(volumes: Path | None = None) -> Way:

@@ -206,9 +206,8 @@ class _Making:
 
     def _drop_what_collides(self) -> None:
         """No profile has a file where another item has a file or a folder: the first stays, the other is said."""
-        folders = {
-            each for repo in self._made.listed("repos") for each in _with_parents(f"{repo['path']}/x")[1:]
-        }
+        repos = [*OF_THE_BASE, *(str(repo["path"]) for repo in self._made.listed("repos"))]
+        folders = {each for path in repos for each in _with_parents(f"{path}/x")[1:]}
         files: set[str] = set()
         for key in ("downloads", "files"):
             kept: list[Item] = []

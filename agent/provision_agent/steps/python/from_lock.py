@@ -114,7 +114,11 @@ def install(
         tools.install_as_told(
             [*options, "--require-hashes", "--requirement", path], progress, item=item, level=level
         )
-    there = tools.installed()
+    _look_again(wanted, tools.installed())
+
+
+def _look_again(wanted: Sequence[LockedWheel], there: Mapping[str, str]) -> None:
+    """Raise Failure where what is *there* now is not what was *wanted*."""
     other = [wheel for wheel in wanted if not _is_there(there.get(wheel.name), wheel.version)]
     if other:
         told = ", ".join(f"{each.name} {there.get(each.name, 'none')} for {each.version}" for each in other)
