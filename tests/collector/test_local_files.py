@@ -206,3 +206,20 @@ def test_the_words_of_a_copy_say_which_side_is_there() -> None:
     for words in (["a", "b"], [":a", ":b"], ["a", ":b", ":c"], [":a", "b", "c"]):
         with pytest.raises(UsageError):
             words_of(words)
+
+
+def test_every_instance_of_a_fleet_has_a_folder_of_its_own_whatever_it_is_called() -> None:
+    from provision_collector.instance import Instance
+    from provision_collector.pool.fleet import Target
+    from provision_collector.pool.fleet.up import outputs_of
+    from provision_collector.run.spec import OutputsHere
+
+    here = OutputsHere(Path("/home"))
+    names = [
+        Instance("h", port=2222), Instance("h", port=2223), Instance("::1"), Instance("h", instance_id="../../x"),
+    ]  # fmt: skip
+    folders = [outputs_of(here, Target(instance)) for instance in names]
+    assert [str(each.folder) for each in folders if each is not None] == [
+        "/home/h_2222", "/home/h_2223", "/home/__1_22", "/home/_.._x",
+    ]  # fmt: skip
+    assert outputs_of(None, Target(names[0])) is None

@@ -29,6 +29,8 @@ LOOKS_AT_THE_END = 3
 """So many looks there after the verdict: a file that nobody announced must look the same twice."""
 STILL_FOR_S = 30.0
 """At its end a run waits for its outputs as long as bytes come, and so long after the last one."""
+FINISH_WITHIN_S = 3600.0
+"""At most: a service may go on making files for ever."""
 MOST_FAULTS = 5
 SHOWN = 5
 
@@ -81,9 +83,11 @@ class Outputs:
         """Wait until what is closed there is here, as long as bytes come; name what is not."""
         if self._task is None:
             return
-        self._moved_at = time.monotonic()
+        self._moved_at = ended_at = time.monotonic()
         began: tuple[Receiver | None, int] = (None, 0)
         while not self._task.done() and time.monotonic() - self._moved_at < STILL_FOR_S:
+            if time.monotonic() - ended_at > FINISH_WITHIN_S:
+                break
             if self._link.connection is None:
                 with suppress(ProvisionError, TimeoutError):
                     async with asyncio.timeout(STILL_FOR_S):

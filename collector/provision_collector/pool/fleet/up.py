@@ -180,7 +180,7 @@ class Fleet:
             logs_dir=self._logs_dir,
             profile=self._plan.name,
             uploads=self._rules.uploads,
-            outputs=_outputs_of(self._rules.outputs, target),
+            outputs=outputs_of(self._rules.outputs, target),
             resume=is_resumed,
             buckets=self._buckets,
             sign=self._sign,
@@ -259,7 +259,7 @@ class Fleet:
         await self._state.save()
 
 
-def _outputs_of(here: OutputsHere | None, target: Target) -> OutputsHere | None:
+def outputs_of(here: OutputsHere | None, target: Target) -> OutputsHere | None:
     """The folder of one instance."""
     instance = target.instance
     name = instance.instance_id or f"{instance.host}_{instance.port or 22}"
