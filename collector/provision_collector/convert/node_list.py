@@ -17,7 +17,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
-import platformdirs
 
 from .documents import items, mapping, read_json
 
@@ -77,6 +76,8 @@ def fetched() -> NodeList | None:
 
 
 def _cache() -> Path:
+    import platformdirs  # it wants POSIX modules; a profile is made anywhere
+
     return Path(platformdirs.user_cache_path("provision"))
 
 
