@@ -17,7 +17,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
-
 from .documents import items, mapping, read_json
 
 PACKAGE = "comfyui-manager"
