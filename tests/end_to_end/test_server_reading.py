@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,24 @@ def test_large_profiles_are_read_one_at_a_time_beside_the_server(server: Server)
     assert b"PROVISION_TOKEN" not in environment
     run = json.loads(answers[0][2])["run"]
     assert server.get(f"/api/runs/{run}")["profile"] == "x"
+
+
+def test_nobody_with_a_small_profile_waits_for_large_ones_and_not_all_large_ones_wait(server: Server) -> None:
+    answers: list[Answer] = []
+
+    def post() -> None:
+        with suppress(OSError):  # the server goes before they are read
+            answers.append(asked(server, ENDLESS))
+
+    for _ in range(4):
+        threading.Thread(target=post, daemon=True).start()
+    eventually(lambda: len(answers) >= 2)
+    small = asked(server, HEAD)
+
+    assert [(status, error_of((status, head, body))["hint"]) for status, head, body in answers] == [
+        (503, "send the same request again in a few seconds")
+    ] * 2, "the two others are read, or wait"
+    assert small[0] == 202
 
 
 def test_a_server_that_ends_reads_no_further(server: Server) -> None:

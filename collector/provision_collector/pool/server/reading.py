@@ -1,7 +1,7 @@
-"""Reading the profile of a request: one at a time, a large one in a process of its own, which is ended when it takes too long.
+"""Reading the profile of a request: a large one in a process of its own, one at a time, which is ended when it takes too long.
 
 Python reads a large YAML for many seconds and holds its interpreter meanwhile: what is known to be quick is read in a
-thread, everything else beside this process.
+thread, and waits for no large one; everything else is read beside this process, and only so much of it waits.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from .orders import Planned, RunRequest, planned
 READ_WITHIN_S = 20.0
 """Of processor time: a busy machine is nobody's fault."""
 ANSWER_WITHIN_S = 180.0
+MOST_LARGE_BYTES = 2 << 20
+"""Of large profiles together, that which is being read and those that wait."""
 SMALL_BYTES = 16 << 10
 FEW_EXPANSIONS = 40
 """Aliases and variables make much of little."""
@@ -60,7 +62,7 @@ class ReadAnswer:
 
 @dataclass
 class ProfileReader:
-    """Makes plans of requests, one at a time.
+    """Makes plans of requests, one small and one large at a time.
 
     Args:
         profiles: Profiles that may be named. scratch: A folder of the server's own.
@@ -70,23 +72,37 @@ class ProfileReader:
     scratch: Path
     _process: asyncio.subprocess.Process | None = None
     _is_closed: bool = False
-    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _small_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _large_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _large_bytes: int = 0
 
     async def read(self, request: RunRequest) -> Planned:
         """Make the plan of *request*, within `READ_WITHIN_S`.
 
         Raises:
-            ProfileError, UsageError: as `planned`, or it takes too long. BusyError: the server ends.
+            ProfileError, UsageError: as `planned`, or it takes too long. BusyError: the server ends, or too much waits.
         """
         wanted = replace(request, secrets=None)
-        async with self._turn:
-            if self._is_closed:
-                raise _ending()
-            text = await asyncio.to_thread(self._line, wanted)
-            if _is_small(text):
+        text = await asyncio.to_thread(self._line, wanted)
+        if _is_small(text):
+            async with self._small_turn:
+                if self._is_closed:
+                    raise _ending()
                 return await asyncio.to_thread(planned, wanted, profiles=self.profiles, scratch=self.scratch)
-            answer = await self._asked(text)
-            return await asyncio.to_thread(_planned, answer)
+        if self._large_bytes and self._large_bytes + len(text) > MOST_LARGE_BYTES:
+            raise BusyError(
+                "this server is reading other large profiles",
+                hint="send the same request again in a few seconds",
+            )
+        self._large_bytes += len(text)
+        try:
+            async with self._large_turn:
+                if self._is_closed:
+                    raise _ending()
+                answer = await self._asked(text)
+                return await asyncio.to_thread(_planned, answer)
+        finally:
+            self._large_bytes -= len(text)
 
     async def close(self) -> None:
         """End what is being read. Safe to repeat."""
