@@ -155,20 +155,22 @@ class Pool:
         Raises:
             ProfileError, UsageError: it cannot be carried out. ConflictError: the id means another run. BusyError.
         """
+        found = await self._same_run(request)
+        if found is not None:
+            return found, False
+        instance = await asyncio.to_thread(instance_of, request, self.rules.keys_dir)
+        plan = await self._reader.read(request)  # may take long: meanwhile others are accepted
+        accepted = accepted_of(request, instance, plan, self.rules.secrets)
+        await asyncio.to_thread(sources_within, accepted.plan, self.rules.uploads)
         async with self._accepting:
-            if request.run_id is not None:
-                found = await self.store.find(request.run_id, with_plan=False)
-                if found is not None:
-                    return _same(found, request), False
+            found = await self._same_run(request)
+            if found is not None:
+                return found, False
             if len(self._watches) >= self._most_going:
                 raise BusyError(
                     f"{len(self._watches)} runs are going on this server, which is as many as it takes",
                     hint="ask again when some have ended; `ulimit -n` before `provision serve` bounds them, too",
                 )
-            instance = await asyncio.to_thread(instance_of, request, self.rules.keys_dir)
-            plan = await self._reader.read(request)
-            accepted = accepted_of(request, instance, plan, self.rules.secrets)
-            await asyncio.to_thread(sources_within, accepted.plan, self.rules.uploads)
             row = _row(request, accepted)
             known = await asyncio.to_thread(registry.find, row.run)
             if known is not None and known.is_named_here:
@@ -182,6 +184,11 @@ class Pool:
         for warning in accepted.warnings:
             await watch.warn(warning)
         return row, True
+
+    async def _same_run(self, request: RunRequest) -> Row | None:
+        """The run that *request* ordered before. Raises ConflictError: its id means another run."""
+        found = await self.store.find(request.run_id, with_plan=False) if request.run_id is not None else None
+        return None if found is None else _same(found, request)
 
     async def _over(self, watch: Watch) -> None:
         self._watches.pop(watch.row.run, None)
