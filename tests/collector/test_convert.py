@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -554,6 +555,25 @@ def test_no_document_breaks_an_import(tmp_path: Path, case: str) -> None:
     else:
         assert converted.unresolved
         converted.to_yaml(comment="")
+
+
+def test_a_picture_that_would_unpack_to_gigabytes_takes_no_more_memory_than_its_workflow(
+    tmp_path: Path,
+) -> None:
+    large = b"\0" + zlib.compress(bytes(24 << 20))
+    names = [*(f"key{number}".encode() for number in range(40)), *[b"prompt"] * 10, b"workflow"]
+    chunks = b"".join(chunk(b"zTXt", name + b"\0" + large) for name in names)
+    path = tmp_path / "bomb.png"
+    path.write_bytes(PNG + chunks + chunk(b"IEND", b""))
+
+    tracemalloc.start()
+    with pytest.raises((UsageError, ProfileError)):
+        from_workflows([path])
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert len(path.read_bytes()) < 2 << 20
+    assert peak_bytes < 300 << 20
 
 
 def test_permissions_without_quotes_are_taken_as_they_are_written(tmp_path: Path) -> None:

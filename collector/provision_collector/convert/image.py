@@ -26,7 +26,11 @@ def embedded(picture: bytes) -> bytes:
     Raises:
         ValueError: it holds none.
     """
-    texts = dict(_texts(picture) if picture.startswith(PNG) else _texts_of_webp(picture))
+    texts: dict[str, bytes] = {}
+    for name, text in _texts(picture) if picture.startswith(PNG) else _texts_of_webp(picture):
+        texts.setdefault(name, text)
+        if "workflow" in texts:
+            break
     found = texts.get("workflow") or texts.get("prompt")
     if not found:
         raise ValueError("the picture has none inside; many sites strip it when a picture is uploaded")
@@ -34,19 +38,25 @@ def embedded(picture: bytes) -> bytes:
 
 
 def _texts(picture: bytes) -> Iterator[tuple[str, bytes]]:
-    position = len(PNG)
+    """The first text under each of our names: no other is unpacked, however many there are."""
+    position, wanted = len(PNG), {b"workflow", b"prompt"}
     while position + 12 <= len(picture):
         length = int.from_bytes(picture[position : position + 4], "big")
         kind, data = picture[position + 4 : position + 8], picture[position + 8 : position + 8 + length]
         key, _, rest = data.partition(b"\0")
-        if kind == b"tEXt":
-            yield key.decode("latin-1"), rest.decode("latin-1").encode()
-        elif kind == b"zTXt":
-            yield key.decode("latin-1"), _inflated(rest[1:]).decode("latin-1").encode()
-        elif kind == b"iTXt" and len(rest) > 2:
-            text = rest[2:].split(b"\0", 2)[-1]
-            yield key.decode("latin-1"), _inflated(text) if rest[0] else text
+        if key in wanted and kind in (b"tEXt", b"zTXt", b"iTXt"):
+            wanted.remove(key)
+            yield key.decode(), _text(kind, rest)
         position += 12 + length
+
+
+def _text(kind: bytes, data: bytes) -> bytes:
+    if kind == b"tEXt":
+        return data.decode("latin-1").encode()
+    if kind == b"zTXt":
+        return _inflated(data[1:]).decode("latin-1").encode()
+    text = data[2:].split(b"\0", 2)[-1]
+    return _inflated(text) if data[:1] not in (b"", b"\0") else text
 
 
 def _texts_of_webp(picture: bytes) -> Iterator[tuple[str, bytes]]:
