@@ -24,7 +24,7 @@ demo: setup ## Provision an embedded instance from an embedded file server, end 
 	@$(BIN)/provision demo
 
 test: setup ## Run the tests
-	@$(PYTEST) -q -m 'not soak' -n $(JOBS) || { \
+	@$(PYTEST) -q -m 'not soak' -n $(JOBS) --dist loadgroup || { \
 	  echo "-- what failed beside others, once more and alone: only what fails again counts"; \
 	  $(PYTEST) -q -m 'not soak' --last-failed --last-failed-no-failures none; }
 

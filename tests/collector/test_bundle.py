@@ -18,9 +18,14 @@ from provision_agent.contract.plan import Check, Download, Plan
 from provision_agent.contract.plan_parts import ItemLimits, Stall
 from provision_collector.instance import build_bundle, bundle
 
-PYTHONS = {".".join(map(str, version)): path for version, path in interpreters().items()} or {
+PYTHONS = {".".join(map(str, version)): path for version, path in sorted(interpreters().items())} or {
     "this": sys.executable
 }
+OLDEST_AND_NEWEST = (*list(PYTHONS)[:1], *list(PYTHONS)[-1:])
+VERSIONS = [
+    pytest.param(version, marks=() if version in OLDEST_AND_NEWEST else pytest.mark.soak)
+    for version in PYTHONS
+]
 MARK = b"\x02provision-answer "
 
 
@@ -53,7 +58,7 @@ def test_the_same_sources_make_the_same_bytes() -> None:
     assert not [name for name in names if name.endswith(".pyc")]
 
 
-@pytest.mark.parametrize("version", PYTHONS)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_run_needs_only_a_bare_python(version: str, archive: Path, tmp_path: Path) -> None:
     python, content = PYTHONS[version], Content.safetensors(1 << 20)
     (tmp_path / "home").mkdir()

@@ -99,7 +99,13 @@ def test_it_ends_complete_with_the_exit_code_of_up_and_leaves_nothing_behind(tmp
     assert_no_trace(tmp_path, stderr)
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "sign",
+    [
+        signal.SIGINT,
+        *(pytest.param(sign, marks=pytest.mark.soak) for sign in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+)
 def test_a_signal_in_the_middle_leaves_nothing_behind(tmp_path, sign):
     with demo(tmp_path) as process:
         assert process.stdout is not None

@@ -161,7 +161,7 @@ def test_a_node_that_does_not_import_is_named_where_its_service_says_nothing_of_
     assert done.outcome["services"][0]["state"] == "ready", "it was tried when that had been started"
 
 
-SEEDS = [0, 1, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 22))]
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 22))]
 KILLS = 3
 """As often as a keeper starts an agent again."""
 
