@@ -201,7 +201,7 @@ class Bound:
 
     op: str = bounded(one_of=OPERATORS)
     value_bytes: int = bytes_field(MISSING)
-    also: Tuple["Bound", ...] = bounded((), max_entries=16)
+    also: Tuple[Bound, ...] = bounded((), max_entries=16)
     """Others of the same fact that must hold, too."""
 
 
