@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # the tests mostly wait, for processes and timeouts
-JOBS ?= 4
+JOBS ?= 6
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-oldest lint type check soak bench format schema docs agent build clean
 
@@ -24,7 +24,7 @@ demo: setup ## Provision an embedded instance from an embedded file server, end 
 	@$(BIN)/provision demo
 
 test: setup ## Run the tests
-	@$(PYTEST) -q -m 'not soak' -n $(JOBS) --dist loadgroup || { \
+	@$(PYTEST) -q -m 'not soak' -n $(JOBS) || { \
 	  echo "-- what failed beside others, once more and alone: only what fails again counts"; \
 	  $(PYTEST) -q -m 'not soak' --last-failed --last-failed-no-failures none; }
 

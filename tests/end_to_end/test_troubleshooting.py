@@ -26,7 +26,7 @@ from .failing import GOOD, ROWS, Row, Stage, profile
 
 Told = dict[str, dict[str, Any]]
 LONG_S = 120.0
-pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("one run for all of them")]
+pytestmark = pytest.mark.timeout(240)
 SECRETS = ("T_UNDECLARED", "T_UNSET", "T_WRONG", "T_PLAIN")
 
 
