@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # the tests mostly wait, for processes and timeouts
-JOBS ?= 6
+JOBS ?= 4
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-oldest lint type check soak bench format schema docs agent build clean
 
