@@ -77,15 +77,11 @@ def _path(story: Story) -> Iterator[str]:
 
 def _picture(story: Story) -> Iterator[str]:
     path = {id(span) for span in story.critical_path()}
-    steps = {step.name: step for step in story.steps}
-    spans = story.spans[:MAX_ROWS]
+    spans = sorted(story.spans[:MAX_ROWS], key=lambda span: span.begin_s)
     rows: list[Span | StepSpan] = []
-    for name, step in STEPS.items():
-        mine = [span for span in spans if span.kind == step.kind]
-        rows += [steps[name]] if name in steps else []
-        if name in steps or all(other.kind != step.kind for key, other in STEPS.items() if key in steps):
-            rows += sorted(mine, key=lambda span: span.begin_s)
-            spans = [span for span in spans if span.kind != step.kind]
+    for kind in dict.fromkeys(step.kind for step in STEPS.values()):
+        rows += [step for step in story.steps if step.name in STEPS and STEPS[step.name].kind == kind]
+        rows += [span for span in spans if span.kind == kind]
     height = _TOP + _ROW * len(rows) + 8
     yield f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="when each item began and ended">'
     yield from _scale(story.end_s, height)
