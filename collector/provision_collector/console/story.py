@@ -37,7 +37,7 @@ class Wait:
     why: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Span:
     """One item from its begin to its end."""
 
@@ -89,11 +89,12 @@ class Story:
         slack_s = max(SLACK_S, self.end_s / 100)
         open_ = [span for span in self.spans if span.level in ("critical", "") and span.took_s >= WORTH_S]
         path: list[Span] = []
-        while open_ := [span for span in open_ if span.end_s <= until + slack_s and span not in path]:
+        while open_ := [span for span in open_ if span.end_s <= until + slack_s]:
             end_s = max(span.end_s for span in open_)
             together = [span for span in open_ if span.end_s >= end_s - slack_s]
             last = max(together, key=lambda span: span.begin_s)
             path.append(last)
+            open_.remove(last)
             until = min(last.begin_s, until)
         return path[::-1]
 
