@@ -12,7 +12,7 @@ import click
 from ..errors import ProfileError, UsageError
 from . import completing
 from .last_word import LAST_WORD
-from .options import variables_option, workflow_option
+from .options import profile_option, variables_option, workflow_option
 from .output import say, say_json, tell
 from .run_options import default_secrets_option
 
@@ -46,9 +46,7 @@ class Counts(TypedDict):
 
 @click.command("check")
 @click.argument("name", shell_complete=completing.profiles, metavar="[PROFILE]", required=False)
-@click.option(
-    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="The same as the argument."
-)
+@profile_option("The same as the argument.")
 @variables_option
 @workflow_option
 @click.option("--online", is_flag=True, help="Ask every source about every file; ends with 0, 1 or 5.")

@@ -16,6 +16,7 @@ from .options import (
     configure_logging,
     connection_options,
     instance_of,
+    profile_option,
     variables_option,
     workflow_option,
 )
@@ -56,9 +57,7 @@ def rate(text: str) -> float:
 @click.command("plan")
 @click.argument("name", shell_complete=completing.profiles, metavar="[PROFILE]", required=False)
 @connection_options
-@click.option(
-    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="The same as the argument."
-)
+@profile_option("The same as the argument.")
 @variables_option
 @workflow_option
 @target_options
