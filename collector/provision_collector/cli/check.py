@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
 
     from ..files import Listing
+    from ..planning.prepare import Prepared
     from ..planning.sources import Row
     from ..planning.token_owner import TokenOwner
     from ..profile import Profile
@@ -65,13 +66,11 @@ def command(
 
     A lock beside it that does not fit it any more is a warning.
     """
-    import asyncio
     from dataclasses import asdict
 
     from ..planning.lock import lock_problems
     from ..planning.prepare import prepare
     from ..planning.sources import exit_code, rows_of
-    from ..planning.token_owner import token_owners
 
     wanted = one_profile("check", name, profile)
     try:
@@ -95,7 +94,7 @@ def command(
         print_warnings(prepared.warnings)
         rows = rows_of(prepared.plan, prepared.ask())
         code = exit_code(rows)
-        owners = asyncio.run(token_owners(prepared.plan.secrets, prepared.secrets))
+        owners = _owners(prepared)
     if as_json:
         more: dict[str, object] = {"unresolved": list(prepared.unresolved)} if workflows else {}
         if locked is not None:
@@ -138,10 +137,10 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 
 def _print_sources(rows: list[Row]) -> None:
-    from ..console.text import harmless
-
     if not rows:
         return
+    from ..console.text import harmless
+
     state = max(len(row.state) for row in rows)
     host = max(len(row.host) for row in rows)
     say(f"\n{'STATE':{state}}  {'LEVEL':8}  {'SOURCE':{host}}  ITEM")
@@ -154,6 +153,15 @@ def _print_sources(rows: list[Row]) -> None:
                 keep="\n",
             )
         )
+
+
+def _owners(prepared: Prepared) -> list[TokenOwner]:
+    """Whom the hub's tokens belong to, asked from this machine."""
+    import asyncio
+
+    from ..planning.token_owner import token_owners
+
+    return asyncio.run(token_owners(prepared.plan.secrets, prepared.secrets))
 
 
 def _print_tokens(owners: list[TokenOwner]) -> None:

@@ -105,7 +105,8 @@ def command(
     the machine that --python and --accelerator describe. Ends with 0, with 1 (the disk is too small, or something critical
     cannot be had) or with 5 (something required cannot be had). What nobody knows is said to be unknown.
     """
-    configure_logging(verbose)
+    if not offline:  # else there is nothing to log
+        configure_logging(verbose)
     from ..planning.estimate import estimate_of
     from ..planning.prepare import prepare
     from .check import one_profile
