@@ -76,6 +76,8 @@ class _Making:
     def __init__(self, walk: Walk, made: Converted) -> None:
         self._walk = walk
         self._made = made
+        self._known: set[str] = set()
+        self._seen = 0
 
     def make(self) -> None:
         later: list[tuple[str, str]] = []
@@ -275,11 +277,10 @@ class _Making:
             self._made.layers().append({"requirements": path})
 
     def _is_known(self, url: str) -> bool:
-        wanted = _plain(url)
-        for item in (*self._made.listed("downloads"), *self._made.listed("repos")):
-            if wanted in map(_plain, map(str, (item["url"], *items(item.get("mirrors"))))):
-                return True
-        return False
+        new = self._made.addresses[self._seen :]
+        self._seen += len(new)
+        self._known.update(map(_plain, new))
+        return _plain(url) in self._known
 
 
 def _with_parents(path: str) -> list[str]:
