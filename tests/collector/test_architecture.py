@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -280,6 +281,41 @@ def test_help_of_a_command_imports_nothing_heavy():
     )
 
     assert not HEAVY & {room_of(name) for name in done.stdout.split()}
+
+
+UNASKED = {
+    "check": (
+        ["check", "comfyui"],
+        ["asyncssh", "structlog", "provision_agent.contract.messages", "provision_collector.convert"],
+    ),
+    "plan": (
+        ["plan", "--offline", "comfyui"],
+        ["asyncssh", "structlog", "provision_agent.contract.messages", "provision_collector.convert"],
+    ),
+    "status": (["status"], ["asyncssh", "provision_collector.profile"]),
+}
+"""Commands that ask nobody, and what they begin quickly without."""
+
+
+@pytest.mark.parametrize("name", UNASKED)
+def test_a_command_that_asks_nobody_imports_nothing_to_ask_with(name, tmp_path):
+    words, needless = UNASKED[name]
+    code = (
+        "import sys, atexit, provision_collector.cli as cli\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        f"cli.main({words!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+    )
+
+    assert set(needless).intersection(done.stderr.split()) == set()
 
 
 @pytest.mark.parametrize("half", SEES, ids=lambda half: half.name)

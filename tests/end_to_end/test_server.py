@@ -130,6 +130,30 @@ def test_runs_of_one_source_host_come_in_waves_and_who_waits_can_be_released(
         server.close()
 
 
+def test_a_run_whose_upload_is_gone_before_its_turn_holds_up_nobody(
+    tmp_path: Path, instance: EmbeddedInstance, second: EmbeddedInstance, files: FileServer
+) -> None:
+    text, held = profile_of(files), slow(files)
+    lora = tmp_path / "shared" / "a.bin"
+    lora.parent.mkdir()
+    lora.write_bytes(b"lora")
+    server = Server(tmp_path / "waves", "--per-source-host", "1", "--uploads", str(lora.parent))
+    server.start()
+    try:
+        server.post("/api/runs", order(instance, text, run_id="one"))
+        eventually(lambda: server.get("/api/runs/one")["state"] == "usable")
+        sending = f"{text}\nuploads: [{{from: a.bin, path: a.bin}}]\n"
+        for run, wanted in (("two", sending), ("three", text)):
+            server.post("/api/runs", order(second, wanted, run_id=run))
+            next(event for _, event in server.events(run) if event["event"] == "warning")
+        lora.unlink()
+        held.bytes_per_s = None
+        assert server.outcome("two")["exit_code"] != 0
+        assert server.outcome("three")["verdict"] == "complete"
+    finally:
+        server.close()
+
+
 def test_stop_ends_the_run_as_cancelled(
     server: Server, instance: EmbeddedInstance, files: FileServer
 ) -> None:

@@ -14,6 +14,7 @@ from .options import (
     connection_options,
     gone_check_option,
     instance_of,
+    profile_option,
     variables_option,
     workspace_of,
 )
@@ -28,11 +29,8 @@ if TYPE_CHECKING:
 @connection_options
 @click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
 @click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where new mirrors go.")
-@click.option(
-    "--profile",
-    shell_complete=completing.profiles,
-    metavar="NAME|PATH",
-    help="What the run was started with, if not from this machine: the secrets that may be sent and the limit.",
+@profile_option(
+    "What the run was started with, if not from this machine: the secrets that may be sent and the limit."
 )
 @variables_option
 @outputs_options

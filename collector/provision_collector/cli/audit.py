@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 from . import completing
-from .options import Connection, configure_logging, connection_options, instance_of, variables_option
+from .options import (
+    Connection,
+    configure_logging,
+    connection_options,
+    instance_of,
+    profile_option,
+    variables_option,
+)
 from .output import say, say_json, tell
 from .verify import plan_for
 
@@ -24,12 +31,7 @@ if TYPE_CHECKING:
 @click.command("audit")
 @click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
-@click.option(
-    "--profile",
-    shell_complete=completing.profiles,
-    metavar="NAME|PATH",
-    help="What should be there; else the plan of the run.",
-)
+@profile_option("What should be there; else the plan of the run.")
 @variables_option
 @click.option("--locked", is_flag=True, help="Compare with the profile's lock.")
 @click.option("--workspace", metavar="PATH", help="The folder on the instance.")

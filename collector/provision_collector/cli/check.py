@@ -12,7 +12,7 @@ import click
 from ..errors import ProfileError, UsageError
 from . import completing
 from .last_word import LAST_WORD
-from .options import variables_option, workflow_option
+from .options import profile_option, variables_option, workflow_option
 from .output import say, say_json, tell
 from .run_options import default_secrets_option
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from provision_agent.contract.plan import Plan
 
     from ..files import Listing
+    from ..planning.prepare import Prepared
     from ..planning.sources import Row
     from ..planning.token_owner import TokenOwner
     from ..profile import Profile
@@ -46,9 +47,7 @@ class Counts(TypedDict):
 
 @click.command("check")
 @click.argument("name", shell_complete=completing.profiles, metavar="[PROFILE]", required=False)
-@click.option(
-    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="The same as the argument."
-)
+@profile_option("The same as the argument.")
 @variables_option
 @workflow_option
 @click.option("--online", is_flag=True, help="Ask every source about every file; ends with 0, 1 or 5.")
@@ -67,13 +66,11 @@ def command(
 
     A lock beside it that does not fit it any more is a warning.
     """
-    import asyncio
     from dataclasses import asdict
 
     from ..planning.lock import lock_problems
     from ..planning.prepare import prepare
     from ..planning.sources import exit_code, rows_of
-    from ..planning.token_owner import token_owners
 
     wanted = one_profile("check", name, profile)
     try:
@@ -97,7 +94,7 @@ def command(
         print_warnings(prepared.warnings)
         rows = rows_of(prepared.plan, prepared.ask())
         code = exit_code(rows)
-        owners = asyncio.run(token_owners(prepared.plan.secrets, prepared.secrets))
+        owners = _owners(prepared)
     if as_json:
         more: dict[str, object] = {"unresolved": list(prepared.unresolved)} if workflows else {}
         if locked is not None:
@@ -140,10 +137,10 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 
 def _print_sources(rows: list[Row]) -> None:
-    from ..console.text import harmless
-
     if not rows:
         return
+    from ..console.text import harmless
+
     state = max(len(row.state) for row in rows)
     host = max(len(row.host) for row in rows)
     say(f"\n{'STATE':{state}}  {'LEVEL':8}  {'SOURCE':{host}}  ITEM")
@@ -156,6 +153,15 @@ def _print_sources(rows: list[Row]) -> None:
                 keep="\n",
             )
         )
+
+
+def _owners(prepared: Prepared) -> list[TokenOwner]:
+    """Whom the hub's tokens belong to, asked from this machine."""
+    import asyncio
+
+    from ..planning.token_owner import token_owners
+
+    return asyncio.run(token_owners(prepared.plan.secrets, prepared.secrets))
 
 
 def _print_tokens(owners: list[TokenOwner]) -> None:

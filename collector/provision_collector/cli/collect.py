@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from . import completing
 from .last_word import LAST_WORD
-from .options import Connection, configure_logging, connection_options, duration, instance_of
+from .options import Connection, configure_logging, connection_options, duration, instance_of, profile_option
 from .output import say, tell
 
 if TYPE_CHECKING:
@@ -94,9 +93,7 @@ def size(text: str) -> int:
     metavar="TEXT",
     help="A line with it ends this with 1; repeatable, replaces the defaults.",
 )
-@click.option(
-    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="Take this profile's markers."
-)
+@profile_option("Take this profile's markers.")
 @click.option(
     "--max-mirror-size",
     "max_mirror_bytes",

@@ -8,7 +8,14 @@ from collections.abc import Mapping
 import click
 
 from . import completing
-from .options import Connection, configure_logging, connection_options, instance_of, variables_option
+from .options import (
+    Connection,
+    configure_logging,
+    connection_options,
+    instance_of,
+    profile_option,
+    variables_option,
+)
 from .output import say, say_json
 from .run_options import default_secrets_option
 
@@ -16,12 +23,7 @@ from .run_options import default_secrets_option
 @click.command("doctor")
 @click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
-@click.option(
-    "--profile",
-    shell_complete=completing.profiles,
-    metavar="NAME|PATH",
-    help="Also ask this profile's sources, from the instance.",
-)
+@profile_option("Also ask this profile's sources, from the instance.")
 @variables_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace).")
 @default_secrets_option

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from . import completing
 from .last_word import LAST_WORD
 from .options import (
     Connection,
     configure_logging,
     gone_check_option,
     login_options,
+    profile_option,
     unlock_keys,
     variables_option,
 )
@@ -55,13 +55,7 @@ def command() -> None:
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--host", "hosts", multiple=True, metavar="[USER@]HOST[:PORT]", help="An instance; repeatable.")
 @login_options
-@click.option(
-    "--profile",
-    required=True,
-    shell_complete=completing.profiles,
-    metavar="NAME|PATH",
-    help="What every instance must have.",
-)
+@profile_option("What every instance must have.", required=True)
 @variables_option
 @click.option("--name", metavar="NAME", help="The fleet's name (FILE's, else the profile's).")
 @click.option(

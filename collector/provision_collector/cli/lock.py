@@ -14,6 +14,7 @@ from .options import (
     configure_logging,
     connection_options,
     instance_of,
+    profile_option,
     variables_option,
     workflow_option,
 )
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 @click.command("lock")
 @click.argument("name", shell_complete=completing.profiles, metavar="[PROFILE]", required=False)
 @connection_options
-@click.option(
-    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="The same as the argument."
-)
+@profile_option("The same as the argument.")
 @variables_option
 @workflow_option
 @target_options

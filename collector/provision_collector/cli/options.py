@@ -128,6 +128,13 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
+def profile_option(help_: str, *, required: bool = False) -> Option:
+    """``--profile``, for which *help_* says what the command wants it for; the command gets *profile*."""
+    return click.option(
+        "--profile", required=required, shell_complete=completing.profiles, metavar="NAME|PATH", help=help_
+    )
+
+
 def variables_option(command: Callable[P, R]) -> Callable[P, R]:
     """Add ``--set``; the command gets the pairs as *variables*."""
     return click.option(

@@ -16,6 +16,7 @@ from .options import (
     configure_logging,
     connection_options,
     instance_of,
+    profile_option,
     variables_option,
     workflow_option,
 )
@@ -56,9 +57,7 @@ def rate(text: str) -> float:
 @click.command("plan")
 @click.argument("name", shell_complete=completing.profiles, metavar="[PROFILE]", required=False)
 @connection_options
-@click.option(
-    "--profile", shell_complete=completing.profiles, metavar="NAME|PATH", help="The same as the argument."
-)
+@profile_option("The same as the argument.")
 @variables_option
 @workflow_option
 @target_options
@@ -106,7 +105,8 @@ def command(
     the machine that --python and --accelerator describe. Ends with 0, with 1 (the disk is too small, or something critical
     cannot be had) or with 5 (something required cannot be had). What nobody knows is said to be unknown.
     """
-    configure_logging(verbose)
+    if not offline:  # else there is nothing to log
+        configure_logging(verbose)
     from ..planning.estimate import estimate_of
     from ..planning.prepare import prepare
     from .check import one_profile

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from .options import configure_logging
+from .options import configure_logging, gone_check_option
 from .output import say, say_json, tell
 from .output_options import outputs_options
 
@@ -80,11 +80,7 @@ class Options(TypedDict):
     is_flag=True,
     help="This server's own AWS configuration may open the buckets of profiles; else only their own secrets do.",
 )
-@click.option(
-    "--gone-check",
-    metavar="COMMAND",
-    help="Run while the instance is unreachable; exit status 0 means that it no longer exists.",
-)
+@gone_check_option
 @click.option(
     "--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when a run is usable; repeatable."
 )

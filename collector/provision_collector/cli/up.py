@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Unpack
 
 import click
 
-from . import completing
 from .last_word import LAST_WORD
 from .options import (
     Connection,
@@ -17,6 +16,7 @@ from .options import (
     connection_options,
     gone_check_option,
     instance_of,
+    profile_option,
     variables_option,
     workflow_option,
 )
@@ -43,13 +43,7 @@ Begin = Callable[[], Awaitable["Run"]]
 
 @click.command("up")
 @connection_options
-@click.option(
-    "--profile",
-    required=True,
-    shell_complete=completing.profiles,
-    metavar="NAME|PATH",
-    help="What the instance must have.",
-)
+@profile_option("What the instance must have.", required=True)
 @variables_option
 @workflow_option
 @click.option(

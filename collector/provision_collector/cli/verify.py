@@ -15,6 +15,7 @@ from .options import (
     configure_logging,
     connection_options,
     instance_of,
+    profile_option,
     variables_option,
     workspace_of,
 )
@@ -31,12 +32,7 @@ if TYPE_CHECKING:
 @click.command("verify")
 @click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
-@click.option(
-    "--profile",
-    shell_complete=completing.profiles,
-    metavar="NAME|PATH",
-    help="Whose checks; else those of the run.",
-)
+@profile_option("Whose checks; else those of the run.")
 @variables_option
 @click.option("--workspace", metavar="PATH", help="The folder on the instance.")
 @click.option(

@@ -16,7 +16,7 @@ from .last_word import LAST_WORD
 from .output import tell
 
 if TYPE_CHECKING:
-    from ..console import View
+    from ..console.view import View
     from ..run.outcome import Outcome
     from ..run.run import Run
 

@@ -7,20 +7,16 @@ lines at the same time, so that ``provision up > run.txt`` has both.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
-from provision_agent.contract.status import RunState
-
-from .json_lines import JsonView, QuietView
-from .plain import PlainView
-from .progress import Progress
 from .text import harmless, print_anything
-from .values import Object
-from .view import View
+
+if TYPE_CHECKING:
+    from .view import View
 
 Mode = Literal["live", "plain", "json", "quiet"]
 
-__all__ = ["Mode", "View", "choose_mode", "harmless", "view_for"]
+__all__ = ["Mode", "choose_mode", "harmless", "view_for"]
 
 
 def choose_mode(*, json: bool, quiet: bool, stderr_is_tty: bool, environ: Mapping[str, str]) -> Mode:
@@ -49,6 +45,11 @@ def view_for(mode: Mode, *, host: str, stdout: TextIO, stderr: TextIO) -> View:
         stdout: Gets data: JSON Lines, or plain lines.
         stderr: Gets the live picture, and what went wrong in a quiet run.
     """
+    from .json_lines import JsonView, QuietView
+    from .plain import PlainView
+    from .progress import Progress
+    from .view import Views
+
     print_anything(stdout)
     print_anything(stderr)
     if mode == "json":
@@ -63,32 +64,4 @@ def view_for(mode: Mode, *, host: str, stdout: TextIO, stderr: TextIO) -> View:
 
     console = Console(file=stderr, force_terminal=True, markup=False, emoji=False, highlight=False)
     live = LiveView(Progress(host), console)
-    return live if stdout.isatty() else _Both(live, PlainView(Progress(host), stdout))
-
-
-class _Both(View):
-    """The live view on the terminal and plain lines where stdout goes."""
-
-    def __init__(self, live: View, plain: View) -> None:
-        self._views = (live, plain)
-
-    def __enter__(self) -> _Both:
-        for view in self._views:
-            view.__enter__()
-        return self
-
-    def follow(self, state: RunState) -> None:
-        for view in self._views:
-            view.follow(state)
-
-    def event(self, event: Object) -> None:
-        for view in self._views:
-            view.event(event)
-
-    def outcome(self, outcome: Object) -> None:
-        for view in self._views:
-            view.outcome(outcome)
-
-    def close(self) -> None:
-        for view in self._views:
-            view.close()
+    return live if stdout.isatty() else Views(live, PlainView(Progress(host), stdout))

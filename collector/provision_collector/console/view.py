@@ -37,3 +37,31 @@ class View(abc.ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class Views(View):
+    """Several at once, such as the live one on the terminal and plain lines where stdout goes."""
+
+    def __init__(self, live: View, plain: View) -> None:
+        self._views = (live, plain)
+
+    def __enter__(self) -> Self:
+        for view in self._views:
+            view.__enter__()
+        return self
+
+    def follow(self, state: RunState) -> None:
+        for view in self._views:
+            view.follow(state)
+
+    def event(self, event: Object) -> None:
+        for view in self._views:
+            view.event(event)
+
+    def outcome(self, outcome: Object) -> None:
+        for view in self._views:
+            view.outcome(outcome)
+
+    def close(self) -> None:
+        for view in self._views:
+            view.close()

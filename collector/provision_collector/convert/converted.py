@@ -42,6 +42,9 @@ class Converted:
     unresolved: list[str] = field(default_factory=list)
     """One sentence each: what is missing, where it was named, and what to write."""
 
+    addresses: list[str] = field(default_factory=list)
+    """Of the downloads and repos that were added, with their mirrors, in the order in which they came."""
+
     is_foreign: bool = True
     """It was made of what somebody else wrote; not so of an instance of the user's own."""
 
@@ -88,6 +91,7 @@ class Converted:
         known = next((each for each in self.listed("downloads") if each["path"] == item["path"]), None)
         if known is None or path.endswith("/"):
             self.add("downloads", item)
+            self._note_addresses(item)
             return None
         return self._merge(known, item)
 
@@ -105,6 +109,7 @@ class Converted:
         known = next((each for each in self.listed("repos") if each["path"] == repo["path"]), None)
         if known is None:
             self.add("repos", repo)
+            self._note_addresses(repo)
         elif known != repo:
             self.unresolve(
                 f"`{repo['path']}` is wanted as {_shown(known)} and as {_shown(repo)}: the first is taken"
@@ -142,6 +147,10 @@ class Converted:
         mirrors = items(known.get("mirrors"))
         if item["url"] not in (known["url"], *mirrors):
             known["mirrors"] = [*mirrors, item["url"]]
+            self.addresses.append(str(item["url"]))
+
+    def _note_addresses(self, item: Item) -> None:
+        self.addresses += map(str, (item["url"], *items(item.get("mirrors"))))
 
 
 def require_elsewhere(url: str) -> None:

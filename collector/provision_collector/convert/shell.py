@@ -76,6 +76,8 @@ class _Making:
     def __init__(self, walk: Walk, made: Converted) -> None:
         self._walk = walk
         self._made = made
+        self._known: set[str] = set()
+        self._seen = 0
 
     def make(self) -> None:
         later: list[tuple[str, str]] = []
@@ -116,13 +118,19 @@ class _Making:
         elif kind is None or (names and _is_place(names[-1])):
             return False
         elif not urls or "$" in "".join(urls):
-            self._made.unresolve(
-                f"`{array}`: `{_shown(entry)}` is no address that can be told without running the script"
-            )
+            self._leave_out(array, entry)
         else:
-            item: Item = {"url": urls[0], "path": f"{kind}/{names[-1] if names else _file_of(urls[0])}"}
-            self._made.add_download({**item, **_mirrors(urls)})
+            self._add_model(kind, names, urls)
         return True
+
+    def _leave_out(self, array: str, entry: str) -> None:
+        self._made.unresolve(
+            f"`{array}`: `{_shown(entry)}` is no address that can be told without running the script"
+        )
+
+    def _add_model(self, folder: str, names: list[str], urls: list[str]) -> None:
+        path = f"{folder}/{names[-1] if names else _file_of(urls[0])}"
+        self._made.add_download({"url": urls[0], "path": path, **_mirrors(urls)})
 
     def _add_elsewhere(self, array: str, entry: str) -> None:
         """An entry that says itself where it goes, or that nothing of the script takes up."""
@@ -147,9 +155,7 @@ class _Making:
             url.endswith(".git") for url in urls
         )
         if not urls or "$" in urls[0]:
-            self._made.unresolve(
-                f"`{array}`: `{_shown(entry)}` is no address that can be told without running the script"
-            )
+            self._leave_out(array, entry)
         elif is_repo:
             place = places[0].rstrip("/") if places else repo_path(urls[0])
             ref = next((name for name in names if "$" not in name), None)
@@ -162,13 +168,7 @@ class _Making:
                 place = f"{place}/{names[-1] if names else _file_of(urls[0])}"
             self._made.add_download({"url": urls[0], "path": place, **_mirrors(urls)})
         elif (kind := _kind_of(array)) is not None:
-            self._made.add_download(
-                {
-                    "url": urls[0],
-                    "path": f"{kind}/{names[-1] if names else _file_of(urls[0])}",
-                    **_mirrors(urls),
-                }
-            )
+            self._add_model(kind, names, urls)
         else:
             self._made.unresolve(
                 f"`{array}` is no array whose folder is known: `{_shown(entry)}` is left out"
@@ -275,11 +275,10 @@ class _Making:
             self._made.layers().append({"requirements": path})
 
     def _is_known(self, url: str) -> bool:
-        wanted = _plain(url)
-        for item in (*self._made.listed("downloads"), *self._made.listed("repos")):
-            if wanted in map(_plain, map(str, (item["url"], *items(item.get("mirrors"))))):
-                return True
-        return False
+        new = self._made.addresses[self._seen :]
+        self._seen += len(new)
+        self._known.update(map(_plain, new))
+        return _plain(url) in self._known
 
 
 def _with_parents(path: str) -> list[str]:

@@ -96,19 +96,18 @@ def _is_address(word: str) -> bool:
     return _ADDRESS.match(word) is not None or word.startswith(("$", "www."))
 
 
+def _into_a_program(words: list[str], command: Simple, urls: list[str]) -> list[Found]:
+    what = f"what `{' '.join(words)[:120]}` brings goes into another program: do that with a command"
+    return [left_open(what, command)] if urls else []
+
+
 def _wget(words: list[str], command: Simple, values: Values) -> list[Found]:
     options, rest = parsed(words[1:], _WGET_LONG, "OPotTUeiABDlQwS")
     path = last(options, "-O", "--output-document") or command.into
     folder = last(options, "-P", "--directory-prefix")
     urls = [word for word in rest if _is_address(word)]
     if path == "-" or command.is_piped or path == "/dev/null":
-        return [
-            left_open(
-                f"what `{' '.join(words)[:120]}` brings goes into another program: do that with a command",
-                command,
-            )
-            for _ in urls[:1]
-        ]
+        return _into_a_program(words, command, urls)
     if path:
         path = values.text(path)
     return [_download(url, path if len(urls) == 1 else None, command, values, folder=folder) for url in urls]
@@ -122,13 +121,7 @@ def _curl(words: list[str], command: Simple, values: Values) -> list[Found]:
     if not paths and command.into and not command.is_piped:
         paths = [values.text(command.into)]
     if command.is_piped or paths in (["-"], ["/dev/null"]):
-        return [
-            left_open(
-                f"what `{' '.join(words)[:120]}` brings goes into another program: do that with a command",
-                command,
-            )
-            for _ in urls[:1]
-        ]
+        return _into_a_program(words, command, urls)
     has_names = "-O" in options or "--remote-name" in options or "--remote-name-all" in options
     found = []
     for number, url in enumerate(urls):

@@ -119,7 +119,7 @@ class Values:
         if name is None:
             return raw[at], at + 1
         known = self._value(name[0])
-        return name.group(0).join(("$", "")) if known is None else known, name.end()
+        return f"${name[0]}" if known is None else known, name.end()
 
     def _value(self, name: str) -> str | None:
         if name in ("@", "*"):
@@ -186,16 +186,11 @@ class Values:
             return last if found[1] == "basename" else head or "."
         found = _CUT.match(inner)
         if found is not None:
-            value, parts = self.text(found[1], depth + 1), []
-            parts = value.split(self.text(found[2]) or "|")
-            number = int(found[3])
-            return (
-                None
-                if "$(" in value or number > len(parts)
-                else parts[number - 1].strip()
-                if found[4]
-                else parts[number - 1]
-            )
+            value = self.text(found[1], depth + 1)
+            parts, number = value.split(self.text(found[2]) or "|"), int(found[3])
+            if "$(" in value or number > len(parts):
+                return None
+            return parts[number - 1].strip() if found[4] else parts[number - 1]
         found = _CLEAN.match(inner)
         if found is not None:
             value = self.text(found[1], depth + 1)

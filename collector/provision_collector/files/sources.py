@@ -13,10 +13,9 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_files import Upload
 
 from ..errors import ProfileError, UsageError
-from ..profile import Profile
-from ..profile.paths import comparable
 
 if TYPE_CHECKING:
+    from ..profile import Profile
     from .tree import Listing
 
 
@@ -108,6 +107,8 @@ def _source(plan: Plan, position: int, source: Path, where: str) -> UploadSource
 
 def _place(profile: Profile, item: Upload) -> tuple[Path, str]:
     """Where *item* lies here, and where the profile says so."""
+    from ..profile.paths import comparable  # with it come a profile's models, which a run's record needs not
+
     nodes = [each for each in profile.tree.section("uploads") if each.text("from") == item.from_]
     named = [each for each in nodes if comparable(each.text("path") or "") == item.path]
     mark = (named or nodes)[0].mark_of("from")

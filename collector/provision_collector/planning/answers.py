@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from provision_agent.contract.environment_told import EnvironmentTold
 from provision_agent.contract.failures import FAILURES, FailureClass
-from provision_agent.contract.findings import Standing
 from provision_agent.contract.plan import Plan
+
+if TYPE_CHECKING:  # a command that asks nobody needs none of them
+    from provision_agent.contract.environment_told import EnvironmentTold
+    from provision_agent.contract.findings import Standing
 
 
 @dataclass(frozen=True)

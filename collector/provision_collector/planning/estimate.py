@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from provision_agent.contract.findings import ClashTold
 from provision_agent.contract.plan import Download, Plan
 from provision_agent.contract.source_kinds import host_of
 
@@ -20,6 +20,9 @@ from .packages import Packages, packages_of
 from .secrets_wanted import Secret, Token, default_tokens, secrets_missing
 from .sources import rows_of, worst
 from .steps import Conditional, at_once, conditional_items, then
+
+if TYPE_CHECKING:
+    from provision_agent.contract.findings import ClashTold
 
 MARGIN_SHARE = 0.01
 MARGIN_BYTES = 64 << 20

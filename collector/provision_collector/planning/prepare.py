@@ -18,9 +18,7 @@ from provision_agent.contract.buckets import Buckets, SignedSource
 from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_parts import download_key
 
-from ..convert import Converted, from_workflows, literal
 from ..files import Listing, UploadSource, refuse_missing, sources_of
-from ..files.buckets import sign
 from ..profile import Profile, compile_plan, load_profile, secret_values, values_of
 from ..profile.secrets import origin_of
 from .answers import Survey
@@ -29,6 +27,7 @@ from .lock import apply_lock, lock_path, read_lock
 if TYPE_CHECKING:
     from provision_agent.contract.environment_told import EnvironmentTarget
 
+    from ..convert import Converted
     from ..instance import Instance
 
 ASKING_S = 3600.0
@@ -96,6 +95,8 @@ class Prepared:
 
     def signed(self) -> tuple[SignedSource, ...]:
         """Addresses of what the plan wants of buckets, for as long as it takes to ask. Raises as `sign`."""
+        from ..files.buckets import sign
+
         return sign(self.buckets, os.environ, lives_s=ASKING_S)
 
 
@@ -170,6 +171,8 @@ def wanted_profile(
     profile = load_profile(name_or_path, overrides=overrides)
     if not workflows:
         return profile, []
+    from ..convert import from_workflows, literal
+
     converted = from_workflows([Path(workflow) for workflow in workflows])
     added = _beyond(profile, converted)
     text = yaml.safe_dump(

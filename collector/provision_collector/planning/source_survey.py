@@ -94,7 +94,7 @@ async def _with_packages(plan: Plan, request: SourcesRequest, answer: SourcesAns
         or request.target is not None
     ):
         return answer
-    bare = replace(plan, downloads=(), repos=plan.repos, services=())
+    bare = replace(plan, downloads=(), services=())
     try:
         uv = await asyncio.to_thread(find_uv)
         target = EnvironmentTarget(told.python, told.platform, told.accelerator)

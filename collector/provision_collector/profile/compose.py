@@ -94,9 +94,14 @@ def identity(section: str, item: Node) -> str | None:
 def _laid_on(below: list[Node], above: list[Node], section: str, problems: list[Problem]) -> list[Node]:
     merged: list[Node | None] = list(below)
     present = {repr(item.data()) for item in below}
+    known: dict[tuple[str, str], list[int]] = {}
+    for place, item in enumerate(below):
+        for key in _keys(section, item):
+            known.setdefault(key, []).append(place)
     taken: set[int] = set()
     for item in above:
-        places = _replaced(item, below, taken, section)
+        free = ([place for place in known.get(key, ()) if place not in taken] for key in _keys(section, item))
+        places = _replaced(item, below, next(filter(None, free), []))
         taken.update(places)
         for place in places:
             merged[place] = None
@@ -112,19 +117,14 @@ def _laid_on(below: list[Node], above: list[Node], section: str, problems: list[
     return [item for item in merged if item is not None]
 
 
-def _replaced(item: Node, below: list[Node], taken: set[int], section: str) -> list[int]:
-    """The places in *below* of what *item* replaces, or takes away: all variants that it is known by.
+def _replaced(item: Node, below: list[Node], found: list[int]) -> list[int]:
+    """The places in *below* of what *item* replaces, or takes away: all variants at *found*, which it is known by.
 
     Of variants, which differ in their `when`, one with the same `when` alone.
     """
-    for key in _keys(section, item):
-        found = [
-            place for place, each in enumerate(below) if key in _keys(section, each) and place not in taken
-        ]
-        same = [place for place in found if _when(below[place]) == _when(item) is not None]
-        if found:
-            return same[:1] or found
-    return []
+    when = _when(item)
+    same = [place for place in found if _when(below[place]) == when is not None]
+    return same[:1] or found
 
 
 def _when(item: Node) -> object:

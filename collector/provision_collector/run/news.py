@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from provision_agent.contract.messages import Json, StatusAnswer, StatusRequest, read_answer
 
 from ..errors import ProvisionError
-from ..instance.query import ask
 from .registry import RunRecord
 
 ASK_WITHIN_S = 3.0
@@ -46,6 +45,8 @@ async def news_of(records: Sequence[RunRecord], *, within_s: float = ASK_WITHIN_
 
 
 async def _ask(record: RunRecord, turns: asyncio.Semaphore) -> News:
+    from ..instance.query import ask  # with it comes asyncssh, which is not needed where no run is open
+
     instance = replace(record.to_instance(), boot_grace_s=0.0)
     request = StatusRequest(run=record.run, workspace=record.workspace or None)
     async with turns:

@@ -19,7 +19,7 @@ from provision_agent.contract.events import JsonObject
 from provision_agent.contract.plan import Plan
 
 from ...errors import ProvisionError
-from ...files import sources_within
+from ...files import UploadSource, sources_within
 from ...files.buckets import sign, sign_without_aws
 from ...mirror import MirrorState
 from ...profile import values_of
@@ -171,8 +171,10 @@ class Watch:
 
     async def _watched(self, *, is_new: bool) -> JsonObject:
         """Follow the run to its outcome, which is told then."""
+        uploads = await asyncio.to_thread(sources_within, self._plan, self._shared.rules.uploads)
         await self._take_turn(is_new=is_new)
-        self._run = run = Run(self.row.instance, self._order(is_new=is_new), on_end=scorecard.record)
+        order = self._order(uploads, is_new=is_new)
+        self._run = run = Run(self.row.instance, order, on_end=scorecard.record)
         self.view.watch(run.state)
         if self.row.is_stopping:
             self._begin_stopping()
@@ -213,7 +215,7 @@ class Watch:
     def _files(self) -> RunFiles | None:
         return RunFiles(self.row.stem) if self.row.stem is not None else None
 
-    def _order(self, *, is_new: bool) -> Order:
+    def _order(self, uploads: tuple[UploadSource, ...], *, is_new: bool) -> Order:
         row = self.row
         return Order(
             plan=self._plan,
@@ -224,7 +226,7 @@ class Watch:
             logs_dir=self._shared.rules.logs_dir,
             profile=row.profile,
             outputs=self._shared.rules.outputs_of(row.run),
-            uploads=sources_within(self._plan, self._shared.rules.uploads),
+            uploads=uploads,
             resume=not is_new,
             owed_secrets=frozenset(row.secret_names),
             buckets=self._buckets,
