@@ -14,6 +14,7 @@ from .output import say, say_json, tell
 from .status_output import Shown
 
 if TYPE_CHECKING:
+    from ..instance import Instance
     from ..run.news import News
     from ..run.registry import RunRecord
 
@@ -37,7 +38,9 @@ def command(*, run: str | None, connection: Connection, watches: bool, as_json: 
     configure_logging(verbose)
 
     def rows() -> list[dict[str, object]]:
-        return _remote(connection, run) if connection["host"] else _local(run)
+        if connection["host"]:
+            return _remote(connection, run, with_scores=as_json)
+        return _local(run, with_scores=as_json)
 
     if watches:
         status_output.watch(rows, is_one=run is not None, as_json=as_json)
@@ -53,14 +56,13 @@ def command(*, run: str | None, connection: Connection, watches: bool, as_json: 
         _say_what_is_old(found)
 
 
-def _remote(connection: Connection, run: str | None) -> list[dict[str, object]]:
+def _remote(connection: Connection, run: str | None, *, with_scores: bool) -> list[dict[str, object]]:
     import asyncio
 
     from provision_agent.contract.messages import StatusRequest
 
     from ..errors import UsageError
     from ..instance.query import ask
-    from ..pool import scorecard
 
     instance = instance_of(connection)
     runs = asyncio.run(ask(instance, "status", StatusRequest(run=run, all=run is None), _read_runs))
@@ -68,10 +70,14 @@ def _remote(connection: Connection, run: str | None) -> list[dict[str, object]]:
         raise UsageError(
             f"there is no run `{run}` on {instance}", hint="`provision status --host …` lists its runs"
         )
-    return [
-        dict(found, host=str(instance), scorecard=scorecard.scorecard(scorecard.key_of(instance)))
-        for found in runs
-    ]
+    score = _score_of(instance) if with_scores else {}
+    return [{**found, "host": str(instance), **score} for found in runs]
+
+
+def _score_of(instance: Instance) -> dict[str, object]:
+    from ..pool import scorecard
+
+    return {"scorecard": scorecard.scorecard(scorecard.key_of(instance))}
 
 
 def _read_runs(data: Mapping[str, object]) -> list[dict[str, object]]:
@@ -99,7 +105,7 @@ def _in_own_words(found: Mapping[str, object]) -> dict[str, object]:
     return {**found, "errors": rows}
 
 
-def _local(run: str | None) -> list[dict[str, object]]:
+def _local(run: str | None, *, with_scores: bool) -> list[dict[str, object]]:
     import asyncio
 
     from ..run import registry
@@ -113,6 +119,8 @@ def _local(run: str | None) -> list[dict[str, object]]:
         row["asked"] = not why_not
         if why_not:
             row.update(not_asked_because=why_not, age_s=round(age_s(record), 1))
+    for record, row in zip(records, rows, strict=True) if with_scores else ():
+        row.update(_score_of(record.to_instance()))
     return rows
 
 
@@ -158,7 +166,6 @@ def _from_mirror(record: RunRecord) -> dict[str, object]:
     from provision_agent.contract.status import RunState
 
     from ..errors import ProvisionError
-    from ..pool import scorecard
     from ..run.events import events_of
 
     state, broken = RunState(record.run), {}
@@ -167,13 +174,7 @@ def _from_mirror(record: RunRecord) -> dict[str, object]:
             state.fold(event)
     except (ProvisionError, ParseError) as error:  # the other runs are listed all the same
         broken = {"state": state.verdict or "broken", "broken": str(error)}
-    instance = record.to_instance()
-    facts = {
-        "host": str(instance),
-        "profile": record.profile,
-        "labels": record.labels,
-        "scorecard": scorecard.scorecard(scorecard.key_of(instance)),
-    }
+    facts = {"host": str(record.to_instance()), "profile": record.profile, "labels": record.labels}
     logs = {
         "core": str(record.files.core),
         "errors": str(record.files.errors),
