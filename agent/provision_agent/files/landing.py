@@ -8,9 +8,8 @@ import stat
 from typing import Callable, Optional
 
 from ..contract.failures import Failure
-from ..contract.file_frames import Bytes
 from ..contract.file_messages import CompleteFile
-from ..contract.frames import ProtocolError
+from ..contract.frames import Bytes, ProtocolError
 from ..host.beneath import Folder, open_folder
 from ..host.file_lock import FileIsBusyError, try_lock
 

@@ -8,7 +8,8 @@ import threading
 from typing import Dict, Iterator
 
 from ..contract import file_frames as wire
-from ..contract.file_frames import Bytes, FileFrame
+from ..contract.file_frames import FileFrame
+from ..contract.frames import Bytes
 
 MAX_REQUEST_BYTES = 1 << 20
 READ_BYTES = 64 << 10
