@@ -14,6 +14,7 @@ import threading
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..contract import file_frames as wire
+from ..contract.content import part_name
 from ..contract.failures import Failure, disk_failure
 from ..contract.file_frames import FileFrame
 from ..contract.file_messages import (
@@ -40,7 +41,7 @@ from ..contract.file_messages import (
 from ..contract.frames import ProtocolError
 from ..contract.parsing import ParseError, parse, to_json
 from ..host.folders import nearest_folder
-from .landing import Landing, Reach, adopt, lstat_or_none, make_link, part_name, sha256_of
+from .landing import Landing, Reach, adopt, lstat_or_none, make_link, sha256_of
 from .progress import Account, Progress
 from .records import Arrived, Verified
 from .wire import Wire
