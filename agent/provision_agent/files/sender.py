@@ -48,7 +48,6 @@ class Sender:
         self._room = threading.Condition()
         self._wanted: "queue.Queue[Wanted]" = queue.Queue()
         self._known = -1
-        self._is_over = threading.Event()
 
     def run(self) -> None:
         """Until the other side is gone or has said that it is over. Raises ProtocolError, ParseError."""
@@ -82,7 +81,7 @@ class Sender:
             raise ProtocolError(f"a frame of kind {frame.kind!r} from who receives files")
 
     def _look(self) -> None:
-        while not self._is_over.is_set():
+        while True:
             found = self._looker.look(time.monotonic())
             self._known += len(found)
             for at in range(0, len(found), LISTED_AT_ONCE):
@@ -110,15 +109,7 @@ class Sender:
             try:
                 self._send(wanted)
             except Failure as failure:
-                told = Trouble(
-                    failure.class_,
-                    failure.message,
-                    failure.case,
-                    failure.about,
-                    wanted.n,
-                    retriable=failure.retriable,
-                )
-                self._wire.send(wire.PROBLEM, to_json(told))
+                self._wire.send(wire.PROBLEM, to_json(Trouble.of(failure, n=wanted.n)))
                 self._looker.forget(wanted.n)
 
     def _send(self, wanted: Wanted) -> None:

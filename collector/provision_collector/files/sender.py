@@ -105,7 +105,7 @@ class Sender:
         self._session.send(wire.ALL_LISTED, AllTold(tuple(listing.told() for listing in self._listings)))
         for listing in self._listings:
             if listing.failure is not None:
-                self._session.send(wire.PROBLEM, _trouble(listing.failure, item=listing.source.item))
+                self._session.send(wire.PROBLEM, Trouble.of(listing.failure, item=listing.source.item))
         self._settle_done()
 
     async def _send_listing(self, texts: list[bytes]) -> None:
@@ -159,7 +159,7 @@ class Sender:
             try:
                 await self._send_file(LocalFile(listing.path_of(told)), wanted)
             except Failure as failure:
-                self._session.send(wire.PROBLEM, _trouble(failure, n=wanted.n))
+                self._session.send(wire.PROBLEM, Trouble.of(failure, n=wanted.n))
 
     async def _send_file(self, file: LocalFile, wanted: Wanted) -> None:
         offset = wanted.offset
@@ -201,15 +201,3 @@ class Sender:
     def _complete(self, file: LocalFile, number: int, *, is_same: bool = False) -> None:
         told = CompleteFile(number, file.digest, file.size_bytes, file.mtime_ns, is_same=is_same)
         self._session.send(wire.COMPLETE, told)
-
-
-def _trouble(failure: Failure, *, n: int | None = None, item: str | None = None) -> Trouble:
-    return Trouble(
-        failure.class_,
-        failure.message,
-        failure.case,
-        failure.about,
-        n=n,
-        item=item,
-        retriable=failure.retriable,
-    )
