@@ -11,7 +11,7 @@ import os
 import queue
 import stat
 import threading
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ..contract import file_frames as wire
 from ..contract.content import part_name
@@ -75,7 +75,7 @@ class Receiver:
         self._places = places
         self._files: Dict[int, FileTold] = {}
         self._landings: Dict[int, Landing] = {}
-        self._given_up: Dict[int, bool] = {}
+        self._given_up: Set[int] = set()
         self._tried: Dict[int, int] = {}
         self._progress = Progress(account)
         self._work: "queue.Queue[Optional[FileFrame]]" = queue.Queue()
@@ -329,7 +329,7 @@ class Receiver:
             self._fail(told, disk_failure(error, told.path or told.item))
 
     def _fail(self, told: FileTold, failure: Failure) -> None:
-        self._given_up[told.n] = True
+        self._given_up.add(told.n)
         with self._lock:
             landing = self._landings.pop(told.n, None)
         if landing is not None:

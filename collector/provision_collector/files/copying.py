@@ -86,8 +86,8 @@ async def copy(instance: Instance, order: CopyOrder, copied: Copied) -> None:
     link = Link(instance, lambda event, **facts: None)
     try:
         deployment, workspace = await _asked(await link.connected(), order)
-        one = _sending(order, deployment, workspace, copied) if order.is_to_instance else None
-        one = one or _fetching(order, deployment, workspace, copied)
+        made = _sending if order.is_to_instance else _fetching
+        one = made(order, deployment, workspace, copied)
         while True:
             connection = await link.connected()
             try:
