@@ -30,7 +30,7 @@ from .receiver import Receiver
 from .sender import Sender
 from .session import FileSession
 from .sources import UploadSource
-from .tree import Listing, list_source
+from .tree import list_all
 
 ASK_WITHIN_S = 60.0
 
@@ -133,12 +133,10 @@ def _sending(order: CopyOrder, deployment: Deployment, workspace: str, copied: C
     ]
 
     async def send(connection: Connection) -> None:
-        listings: list[Listing] = []
-        for source in sources:
-            listing = await in_thread(list_source, source, first=sum(len(each.files) for each in listings))
+        listings = await in_thread(list_all, sources)
+        for listing in listings:
             if listing.failure is not None:
                 raise UsageError(listing.failure.message, hint=listing.failure.hint)
-            listings.append(listing)
         request = ReceiveRequest("", workspace, to=targets)
         session = await FileSession.open(connection, deployment.command("receive"), request)
         try:
