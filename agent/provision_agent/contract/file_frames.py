@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Dict, Mapping, NamedTuple
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple
 
+from .file_messages import MAX_IN_FRAME
 from .frames import MAX_NOISE_BYTES, Bytes, FrameCutter, Head, check_head, object_of
+from .parsing import to_json
 
 CHUNK_BYTES = 128 << 10
 """Of a file in one frame: short enough for other channels to have their turn."""
+LIST_BYTES = 256 << 10
+"""Of a list in one frame, beyond its first entry."""
 SPEAK_EVERY_S = 2.0
 DEAD_MAN_S = 15.0
 """Who hears nothing for this long takes the other side for gone."""
@@ -56,11 +60,39 @@ def pack(kind: bytes, payload: Mapping[str, object], number: int = 0) -> bytes:
         payload: What `FileFrame.json` gives back.
         number: Of the file that it is about.
     """
-    return pack_text(kind, json.dumps(payload, separators=(",", ":")).encode(), number)
+    return _pack_text(kind, _text(payload), number)
 
 
-def pack_text(kind: bytes, text: bytes, number: int = 0) -> bytes:
-    """As `pack`, of a JSON object that is written already."""
+def pack_lists(kind: bytes, name: str, entries: Iterable[object]) -> Iterator[bytes]:
+    """Frames that hold *entries*, each some of them: no frame has too many, or is too long.
+
+    Args:
+        kind: One whose payload is a list.
+        name: Of the list in the payload.
+        entries: Dataclasses of `file_messages`.
+    """
+    texts: List[bytes] = []
+    size_bytes = 0
+    for entry in entries:
+        text = _text(to_json(entry))
+        if texts and (size_bytes + len(text) > LIST_BYTES or len(texts) >= MAX_IN_FRAME):
+            yield _pack_list(kind, name, texts)
+            texts, size_bytes = [], 0
+        texts.append(text)
+        size_bytes += len(text) + 1
+    if texts:
+        yield _pack_list(kind, name, texts)
+
+
+def _pack_list(kind: bytes, name: str, texts: List[bytes]) -> bytes:
+    return _pack_text(kind, b'{"' + name.encode() + b'":[' + b",".join(texts) + b"]}")
+
+
+def _text(payload: Mapping[str, object]) -> bytes:
+    return json.dumps(payload, separators=(",", ":")).encode()
+
+
+def _pack_text(kind: bytes, text: bytes, number: int = 0) -> bytes:
     return _HEAD.pack(kind, number, len(text)) + text
 
 

@@ -24,18 +24,15 @@ from ..contract.file_messages import (
     FOLDER,
     HAVE,
     MAX_FILES,
-    MAX_IN_FRAME,
     OK,
     AllTold,
     CompleteFile,
     FilesTold,
     FileTold,
     SettledFile,
-    SettledFiles,
     TakenBytes,
     Trouble,
     Wanted,
-    WantedFiles,
     link_leads_out,
 )
 from ..contract.frames import ProtocolError
@@ -355,12 +352,8 @@ class Receiver:
         with self._lock:
             wants, self._wants = self._wants, []
             settled, self._settled = self._settled, []
-        for at in range(0, len(wants), MAX_IN_FRAME):
-            part = tuple(wants[at : at + MAX_IN_FRAME])
-            self._wire.send(wire.WANTED, to_json(WantedFiles(part)))
-        for at in range(0, len(settled), MAX_IN_FRAME):
-            some = tuple(settled[at : at + MAX_IN_FRAME])
-            self._wire.send(wire.SETTLED, to_json(SettledFiles(some)))
+        self._wire.send_list(wire.WANTED, "wanted", wants)
+        self._wire.send_list(wire.SETTLED, "settled", settled)
 
 
 def _has_size(place: Place, told: FileTold) -> bool:

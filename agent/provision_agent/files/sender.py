@@ -17,7 +17,6 @@ from ..contract.file_messages import (
     MAX_IN_FRAME,
     AllTold,
     CompleteFile,
-    FilesTold,
     SettledFiles,
     TakenBytes,
     Trouble,
@@ -33,7 +32,6 @@ from .wire import Wire
 
 FILES_AT_ONCE = 3
 LOOK_EVERY_S = 1.0
-LISTED_AT_ONCE = 200
 MOST_TRIES = 2
 
 
@@ -84,8 +82,7 @@ class Sender:
         while True:
             found = self._looker.look(time.monotonic())
             self._known += len(found)
-            for at in range(0, len(found), LISTED_AT_ONCE):
-                self._wire.send(wire.LISTED, to_json(FilesTold(tuple(found[at : at + LISTED_AT_ONCE]))))
+            self._wire.send_list(wire.LISTED, "files", found)
             self._tell_odd()
             self._wire.send(wire.ALL_LISTED, to_json(AllTold()))
             if not self._follow:
