@@ -64,18 +64,12 @@ def command(*, run: str | None, item: str | None, page: str | None) -> None:
 
 
 def _story(record: RunRecord) -> Story:
-    from provision_agent.contract.events import Event
-
     from ..console.story import story_of
     from ..errors import UsageError
-    from ..run.events import EventTail
+    from ..run.events import events_of
 
     if not record.files.events.exists():
         raise UsageError(
             f"`{record.files.events}` is not there", hint=f"`provision attach {record.run}` fetches it"
         )
-    tail = EventTail(record.files.events)
-    events: list[Event] = []
-    while found := tail.read_new():
-        events += found
-    return story_of(record.run, str(record.to_instance()), events)
+    return story_of(record.run, str(record.to_instance()), events_of(record.files.events))

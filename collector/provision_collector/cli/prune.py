@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -48,80 +48,64 @@ def command(
         raise UsageError(
             "runs are named for this machine, `--host` is for an instance", hint="give one of them"
         )
-    choice: _There | _Here | _Named
-    if runs:
-        choice = _Named(runs)
-    else:
-        choice = _There(connection, keep, older_than_s) if connection["host"] else _Here(keep, older_than_s)
+
+    def remove(*, only_tell: bool) -> dict[str, list[str]]:
+        if runs:
+            return _named(runs, only_tell=only_tell)
+        if connection["host"]:
+            return _there(connection, keep, older_than_s, only_tell=only_tell)
+        return _here(keep, older_than_s, only_tell=only_tell)
+
     asks = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not (is_agreed or as_json)
     if dry_run or asks:
-        found = choice.remove(only_tell=True)
+        found = remove(only_tell=True)
         if as_json:
             say_json({"dry_run": True, **found})
             return
         for run in found["removed"]:
             say(f"run {run}")
         say(f"{counted(len(found['removed']), 'run')} would be removed, with its records and mirrors")
-        if dry_run or not found["removed"]:
+        if dry_run or not any(found.values()):
             return
         click.confirm("Remove them?", abort=True)
-    removed = choice.remove(only_tell=False)
+    removed = remove(only_tell=False)
     if as_json:
         say_json(removed)
     else:
         say(f"{counted(len(removed['removed']), 'run')} removed")
 
 
-@dataclass(frozen=True)
-class _There:
-    """The old runs on an instance."""
+def _there(
+    connection: Connection, keep: int, older_than_s: float | None, *, only_tell: bool
+) -> dict[str, list[str]]:
+    """Remove the old runs of an instance, or *only_tell* which; their ids, and the agents that no process runs by."""
+    import asyncio
 
-    connection: Connection
-    keep: int
-    older_than_s: float | None
+    from provision_agent.contract.messages import PruneAnswer, PruneRequest
 
-    def remove(self, *, only_tell: bool) -> dict[str, list[str]]:
-        """Remove them, or *only_tell* which; their ids, and the agents that no process runs by."""
-        import asyncio
+    from ..instance import as_answer
+    from ..instance.query import ask
 
-        from provision_agent.contract.messages import PruneAnswer, PruneRequest
-
-        from ..instance import as_answer
-        from ..instance.query import ask
-
-        request = PruneRequest(keep=self.keep, older_than_s=self.older_than_s, only_tell=only_tell)
-        answer = asyncio.run(ask(instance_of(self.connection), "prune", request, as_answer(PruneAnswer)))
-        return {"removed": list(answer.removed), "agents": list(answer.agents)}
+    request = PruneRequest(keep=keep, older_than_s=older_than_s, only_tell=only_tell)
+    answer = asyncio.run(ask(instance_of(connection), "prune", request, as_answer(PruneAnswer)))
+    return {"removed": list(answer.removed), "agents": list(answer.agents)}
 
 
-@dataclass(frozen=True)
-class _Here:
-    """The old runs that this machine knows."""
+def _here(keep: int, older_than_s: float | None, *, only_tell: bool) -> dict[str, list[str]]:
+    """Remove the old runs that this machine knows with their mirrors, or *only_tell* which; their ids."""
+    from ..run import registry
 
-    keep: int
-    older_than_s: float | None
-
-    def remove(self, *, only_tell: bool) -> dict[str, list[str]]:
-        """Remove them with their mirrors, or *only_tell* which; their ids."""
-        from ..run import registry
-
-        limit = None if self.older_than_s is None else time.time() - self.older_than_s
-        over = [record for record in registry.all_runs()[self.keep :] if record.verdict is not None]
-        old = [record for record in over if limit is None or record.started_unix <= limit]
-        return _forget(old, only_tell=only_tell)
+    limit = None if older_than_s is None else time.time() - older_than_s
+    over = [record for record in registry.all_runs()[keep:] if record.verdict is not None]
+    old = [record for record in over if limit is None or record.started_unix <= limit]
+    return _forget(old, only_tell=only_tell)
 
 
-@dataclass(frozen=True)
-class _Named:
-    """The runs with these ids, of those that this machine knows."""
+def _named(runs: Sequence[str], *, only_tell: bool) -> dict[str, list[str]]:
+    """The same of the runs with these ids. Raises `UsageError` for one that is not known."""
+    from ..run import registry
 
-    runs: tuple[str, ...]
-
-    def remove(self, *, only_tell: bool) -> dict[str, list[str]]:
-        """Remove them with their mirrors, or *only_tell* which; their ids. Raises `UsageError` for one that is not known."""
-        from ..run import registry
-
-        return _forget([registry.known(run) for run in dict.fromkeys(self.runs)], only_tell=only_tell)
+    return _forget([registry.known(run) for run in dict.fromkeys(runs)], only_tell=only_tell)
 
 
 def _forget(records: list[RunRecord], *, only_tell: bool) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from . import completing
 from .options import Connection, configure_logging, connection_options, instance_of
 
 
-@click.command("ssh", context_settings={"ignore_unknown_options": False})
+@click.command("ssh")
 @click.argument(
     "words",
     nargs=-1,

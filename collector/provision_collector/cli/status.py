@@ -159,14 +159,12 @@ def _from_mirror(record: RunRecord) -> dict[str, object]:
 
     from ..errors import ProvisionError
     from ..pool import scorecard
-    from ..run.events import EventTail
+    from ..run.events import events_of
 
     state, broken = RunState(record.run), {}
-    tail = EventTail(record.files.events)
     try:
-        while events := tail.read_new():
-            for event in events:
-                state.fold(event)
+        for event in events_of(record.files.events):
+            state.fold(event)
     except (ProvisionError, ParseError) as error:  # the other runs are listed all the same
         broken = {"state": state.verdict or "broken", "broken": str(error)}
     instance = record.to_instance()

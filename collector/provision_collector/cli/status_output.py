@@ -39,17 +39,16 @@ class Shown:
     downloads: dict[str, Download] = field(default_factory=dict)
 
 
-def lines_of(rows: Rows, *, is_one: bool, width: int | None = None) -> list[str]:
-    """The lines that show *rows*; none where there is none.
+def lines_of(rows: Rows, *, is_one: bool) -> list[str]:
+    """The lines that show *rows*, as wide as the terminal, or as it takes where stdout is none; none where there is none.
 
     Args:
         is_one: Each run on a page of its own.
-        width: In columns; None: that of the terminal, and as wide as it takes where stdout is none.
     """
     from ..console.runs import runs_table
 
-    if width is None and sys.stdout is not None and sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if is_terminal else None
     if is_one:
         return [line for row in rows for line in _page(row, width)]
     return runs_table([_row(row) for row in rows], width) if rows else []

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from provision_agent.contract.failures import FAILURES
+from provision_agent.contract.steps import LEVELS
 
 from .values import Object, text
 
 SHOWN_ITEMS = 8
 _ORDER = {"run": 0, "host": 1, "item": 2}
-_LEVELS = {"critical": 0, "required": 1}
 _URL = re.compile(r"\b[a-z][a-z0-9+.-]*://([^/\s`'\",;)]*)[^\s`'\",;)]*")
 
 
@@ -50,7 +50,8 @@ def _rank(cause: Cause) -> tuple[bool, int, int]:
 
 
 def _level(error: Object) -> int:
-    return _LEVELS.get(text(error, "level"), 2)
+    level = text(error, "level")
+    return LEVELS.index(level) if level in LEVELS else len(LEVELS) - 1
 
 
 def _without_names(words: str, error: Object) -> str:

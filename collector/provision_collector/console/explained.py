@@ -21,7 +21,7 @@ def run_lines(story: Story, width: int) -> Iterator[str]:
     state = story.state
     usable = f"usable after {units.duration(story.usable_s)}" if story.usable_s is not None else "not usable"
     yield f"{harmless(state.run)}  {harmless(state.state)}, {usable}, {units.duration(story.end_s)} in all"
-    path = [span for span in story.critical_path() if span.took_s >= WORTH_S]
+    path = story.critical_path()
     if path:
         until = "`usable`" if story.usable_s is not None else "its end"
         yield from ("", f"What {until} waited for, one after the other:")

@@ -11,7 +11,7 @@ from html import escape
 from provision_agent.contract.steps import STEPS
 
 from . import units
-from .story import WORTH_S, Span, StepSpan, Story
+from .story import Span, StepSpan, Story
 from .text import harmless
 
 _WIDTH, _NAMES, _ROW, _TOP = 1200, 330, 20, 34
@@ -33,7 +33,7 @@ details { margin: .3rem 0; } summary { cursor: pointer; } pre { white-space: pre
 
 def html_page(story: Story, host: str) -> str:
     """The page, whole."""
-    state = story.state
+    state, path = story.state, story.critical_path()
     title = f"{harmless(state.run)}: {harmless(state.state)}"
     return "".join(
         [
@@ -44,9 +44,9 @@ def html_page(story: Story, host: str) -> str:
             f"<h1>{escape(title)}</h1>",
             *_facts(story, host),
             "<h2>What it waited for, one after the other</h2>",
-            *_path(story),
+            *_path(path),
             "<h2>All of it</h2>",
-            *_picture(story),
+            *_picture(story, {id(span) for span in path}),
             *_errors(story),
             "<h2>Items</h2>",
             *(_details(span) for span in story.spans[:MAX_ROWS]),
@@ -68,24 +68,18 @@ def _facts(story: Story, host: str) -> Iterator[str]:
     yield f"<table>{''.join(rows)}</table>"
 
 
-def _path(story: Story) -> Iterator[str]:
-    for span in story.critical_path():
-        if span.took_s >= WORTH_S:
-            began, took = units.clock(span.begin_s), units.duration(span.took_s)
-            yield f'<div>{began} <span class="dim">{_shown(span.kind)}</span> {_shown(span.item)}: {took}</div>'
+def _path(path: list[Span]) -> Iterator[str]:
+    for span in path:
+        began, took = units.clock(span.begin_s), units.duration(span.took_s)
+        yield f'<div>{began} <span class="dim">{_shown(span.kind)}</span> {_shown(span.item)}: {took}</div>'
 
 
-def _picture(story: Story) -> Iterator[str]:
-    path = {id(span) for span in story.critical_path()}
-    steps = {step.name: step for step in story.steps}
-    spans = story.spans[:MAX_ROWS]
+def _picture(story: Story, path: set[int]) -> Iterator[str]:
+    spans = sorted(story.spans[:MAX_ROWS], key=lambda span: span.begin_s)
     rows: list[Span | StepSpan] = []
-    for name, step in STEPS.items():
-        mine = [span for span in spans if span.kind == step.kind]
-        rows += [steps[name]] if name in steps else []
-        if name in steps or all(other.kind != step.kind for key, other in STEPS.items() if key in steps):
-            rows += sorted(mine, key=lambda span: span.begin_s)
-            spans = [span for span in spans if span.kind != step.kind]
+    for kind in dict.fromkeys(step.kind for step in STEPS.values()):
+        rows += [step for step in story.steps if step.name in STEPS and STEPS[step.name].kind == kind]
+        rows += [span for span in spans if span.kind == kind]
     height = _TOP + _ROW * len(rows) + 8
     yield f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="when each item began and ended">'
     yield from _scale(story.end_s, height)

@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from provision_agent.contract.status_parts import ItemState, StepState
-from provision_agent.contract.steps import GROUPS, STEPS
+from provision_agent.contract.steps import GROUPS
 from rich.cells import cell_len
 from rich.text import Text
 
 from . import units
-from .progress import DONE, Progress, Totals, time_left_s
+from .progress import DONE, Progress, Totals, steps_in_order, time_left_s
 from .text import harmless, shortened
 
 ACTIVE = ("running", "stalled", "retrying", "waiting")
@@ -74,9 +74,8 @@ def _head(progress: Progress, width: int) -> list[Text]:
         lines.append(link)
     else:
         lines.append(Text.assemble((run, "dim"), (" · ", "dim"), link))
-    steps = progress.state.steps
-    in_order = [*(name for name in STEPS if name in steps), *(name for name in steps if name not in STEPS)]
-    return lines + _flowed((_step(progress, name, steps[name]) for name in in_order), width)
+    steps = steps_in_order(progress.state)
+    return lines + _flowed((_step(progress, name, step) for name, step in steps), width)
 
 
 def _time(progress: Progress) -> Text:

@@ -14,8 +14,8 @@ from typing import NamedTuple
 from provision_agent.contract.events import parse_event
 from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
-from provision_agent.contract.status_parts import ItemState
-from provision_agent.contract.steps import GROUPS, THERE
+from provision_agent.contract.status_parts import ItemState, StepState
+from provision_agent.contract.steps import GROUPS, STEPS, THERE
 
 from . import units
 from .text import harmless
@@ -185,6 +185,12 @@ class Progress:
         if at and started:
             self._run_s = max((at - started).total_seconds(), 0.0)
             self._run_s_seen = self._clock()
+
+
+def steps_in_order(state: RunState) -> list[tuple[str, StepState]]:
+    """The steps that have begun, by name, in the order in which people read them; those that are not known last."""
+    known = [(name, state.steps[name]) for name in STEPS if name in state.steps]
+    return known + [(name, step) for name, step in state.steps.items() if name not in STEPS]
 
 
 def cause_text(cause: object) -> str:

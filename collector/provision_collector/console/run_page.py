@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 from provision_agent.contract.status import RunState
 from provision_agent.contract.status_parts import ItemState, StepState
-from provision_agent.contract.steps import GROUPS, STEPS
+from provision_agent.contract.steps import GROUPS
 from provision_agent.contract.verdicts import VERDICTS, next_action
 
 from . import units
 from .frame import ACTIVE
 from .lines import Tone
-from .progress import Progress, is_there, time_left_s
+from .progress import Progress, is_there, steps_in_order, time_left_s
 from .summary import Words, told_errors, told_next, told_warnings
 from .text import harmless
 from .values import Object
@@ -53,12 +53,8 @@ class Place(NamedTuple):
 def run_page(state: RunState, place: Place) -> Iterator[Words]:
     """The lines of the page, from top to bottom; wrap each with `summary.fitted`."""
     yield from _head(state, place)
-    in_order = [
-        *(name for name in STEPS if name in state.steps),
-        *(name for name in state.steps if name not in STEPS),
-    ]
-    for at, name in enumerate(in_order):
-        yield _step("steps" if not at else "", name, state.steps[name])
+    for at, (name, step) in enumerate(steps_in_order(state)):
+        yield _step("steps" if not at else "", name, step)
     progress = Progress(place.host)
     progress.follow(state)
     for group in GROUPS.values():

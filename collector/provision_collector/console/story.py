@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from provision_agent.contract.events import EVENTS, Event
+from provision_agent.contract.events import Event
 from provision_agent.contract.status import RunState
 from provision_agent.contract.status_parts import ItemState
 from provision_agent.contract.steps import GROUPS
@@ -37,7 +37,7 @@ class Wait:
     why: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Span:
     """One item from its begin to its end."""
 
@@ -60,7 +60,7 @@ class Span:
         return self.end_s - self.begin_s
 
 
-@dataclass(frozen=True)
+@dataclass
 class StepSpan:
     """One step from its begin to its end."""
 
@@ -89,11 +89,12 @@ class Story:
         slack_s = max(SLACK_S, self.end_s / 100)
         open_ = [span for span in self.spans if span.level in ("critical", "") and span.took_s >= WORTH_S]
         path: list[Span] = []
-        while open_ := [span for span in open_ if span.end_s <= until + slack_s and span not in path]:
+        while open_ := [span for span in open_ if span.end_s <= until + slack_s]:
             end_s = max(span.end_s for span in open_)
             together = [span for span in open_ if span.end_s >= end_s - slack_s]
             last = max(together, key=lambda span: span.begin_s)
             path.append(last)
+            open_.remove(last)
             until = min(last.begin_s, until)
         return path[::-1]
 
@@ -112,25 +113,23 @@ class Story:
 
 def story_of(run: str, host: str, events: Iterable[Event]) -> Story:
     """The story that *events* tell, those of the run's agent in their order."""
-    progress = Progress(host)
-    progress.state = RunState(run)
+    state, progress = RunState(run), Progress(host)
+    progress.follow(state)
     spans: dict[tuple[str, str], Span] = {}
     steps: dict[str, StepSpan] = {}
     now_s, usable_s = 0.0, None
     for event in events:
-        data = {**event.data, "event": event.name}
-        progress.take(data)
-        state = progress.state
+        state.fold(event)
+        progress.take(event.data)
         began, at = parsed_time(state.started), parsed_time(event.ts)
         if began is not None and at is not None:
             now_s = max(now_s, (at - began).total_seconds())
         if event.name in ("step_started", "step_finished", "step_failed"):
-            name = text(data, "step")
-            begun_s = steps[name].begin_s if name in steps else now_s
-            steps[name] = StepSpan(name, begun_s, now_s)
+            name = text(event.data, "step")
+            steps.setdefault(name, StepSpan(name, now_s, now_s)).end_s = now_s
         if event.name == "run_usable":
             usable_s = now_s
-        kind = EVENTS.get(event.name)
+        kind = event.type
         if kind is not None and kind.group and event.key:
             item = state.items[kind.group].get(event.key)
             if item is not None:
@@ -141,18 +140,10 @@ def story_of(run: str, host: str, events: Iterable[Event]) -> Story:
     for span in spans.values():
         if not span.is_over:
             span.end_s = now_s
-    going = {
-        name: StepSpan(step.name, step.begin_s, now_s)
-        for name, step in steps.items()
-        if progress.state.steps[name].state == "running"
-    }
-    return Story(
-        progress.state,
-        list(spans.values()),
-        list({**steps, **going}.values()),
-        now_s,
-        usable_s,
-    )
+    for name, step in steps.items():
+        if state.steps[name].state == "running":
+            step.end_s = now_s
+    return Story(state, list(spans.values()), list(steps.values()), now_s, usable_s)
 
 
 def _take(span: Span, event: Event, item: ItemState, now_s: float, progress: Progress) -> None:
@@ -164,7 +155,7 @@ def _take(span: Span, event: Event, item: ItemState, now_s: float, progress: Pro
     span.end_s, span.is_over = now_s, item.state in _OVER
     if span.waits and was in _WAITS:
         span.waits[-1].end_s = now_s
-    line = line_of({**event.data, "event": event.name}, progress)
+    line = line_of(event.data, progress)
     if item.state in _WAITS and line is not None:
         span.waits.append(Wait(now_s, now_s, line.detail or line.what))
     what = event.name.partition("_")[2]

@@ -38,6 +38,19 @@ def entry_name(instance: Instance, host: str, port: int) -> str:
     return host if port == 22 else f"[{host}]:{port}"
 
 
+def files_of(instance: Instance) -> list[Path]:
+    """The files that say which keys of *instance* are trusted, first that into which new ones are written; none with ``off``."""
+    if instance.host_key == "off":
+        return []
+    if instance.instance_id or instance.known_hosts:
+        return [_written(instance)]
+    return [_written(instance), Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")]
+
+
+def _written(instance: Instance) -> Path:
+    return Path(instance.known_hosts).expanduser() if instance.known_hosts else own_file()
+
+
 class HostKeys:
     """The policy for one connection: `read` before it, `record_new` after it; `refusal` says why a key was not taken."""
 
@@ -45,7 +58,7 @@ class HostKeys:
         self._instance = instance
         self._has_entry = False
         self._policy = instance.host_key
-        self._file = Path(instance.known_hosts).expanduser() if instance.known_hosts else own_file()
+        self._file = _written(instance)
         self.refusal: str | None = None
         self.entry = ""
         self._found: Trusted | None = None
@@ -66,10 +79,7 @@ class HostKeys:
         return self._found
 
     def _match(self) -> Trusted:
-        files = [self._file]
-        if not self._instance.instance_id and not self._instance.known_hosts:
-            files += [Path("~/.ssh/known_hosts").expanduser(), Path("/etc/ssh/ssh_known_hosts")]
-        found = known_hosts.find([] if self._policy == "off" else files, self.entry)
+        found = known_hosts.find(files_of(self._instance), self.entry)
         self._has_entry = bool(found[0] or found[1])
         return found
 

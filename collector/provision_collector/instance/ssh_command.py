@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..storage import private_folder, write_atomically
 from .address import Instance
-from .host_keys import own_file
+from .host_keys import entry_name, files_of, own_file
 
 _CHECKING = {"accept-new": "accept-new", "strict": "yes", "off": "no"}
 _LAST = "Match all\nUser root\nForwardAgent no\nForwardX11 no\nSendEnv -*\n"
@@ -46,17 +46,12 @@ def _config(instance: Instance) -> str:
 
 
 def _host_keys(instance: Instance) -> list[str]:
-    """As `host_keys.HostKeys` decides; the last word is the tool's own file's, where new keys are written."""
-    if instance.host_key == "off":
-        files = ["/dev/null"]
-    elif instance.known_hosts or instance.instance_id:
-        files = [str(Path(instance.known_hosts).expanduser()) if instance.known_hosts else str(own_file())]
-    else:
-        files = [str(own_file()), str(Path("~/.ssh/known_hosts").expanduser())]
+    """As `host_keys.HostKeys` decides; ssh writes new keys into the first file."""
+    files = [str(file) for file in files_of(instance)] or ["/dev/null"]
     options = [f"StrictHostKeyChecking={_CHECKING[instance.host_key]}"]
     options.append(f"UserKnownHostsFile={' '.join(map(_quoted, files))}")
     if instance.instance_id:
-        options.append(f"HostKeyAlias=instance-{instance.instance_id}")
+        options.append(f"HostKeyAlias={entry_name(instance, instance.host, instance.port or 22)}")
     return options
 
 

@@ -26,7 +26,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ..errors import ProvisionError
 from ..instance import Instance
 from ..run import registry
-from ..run.events import EventTail
+from ..run.events import events_of
 from ..run.registry import RunFiles
 from ..storage import FileLock, LockBusyError, write_atomically
 
@@ -210,10 +210,8 @@ def _measured(events: Iterable[Event]) -> _Measured:
 
 
 def _events_of(path: Path) -> Iterator[Event]:
-    tail = EventTail(path)
     with suppress(ProvisionError):  # what comes before an event that cannot be read still counts
-        while events := tail.read_new():
-            yield from events
+        yield from events_of(path)
 
 
 def _host_of(url: object) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -133,6 +134,13 @@ class EventTail:
             self._is_forger = True
             log.warning("event_not_ours", path=str(self._path), at=self._offset)
         return None if is_ours else _in_own_words(event)
+
+
+def events_of(path: Path) -> Iterator[Event]:
+    """All events of the file at *path* that are there now, as `EventTail.read_new` gives them. Raises as that does."""
+    tail = EventTail(path)
+    while events := tail.read_new():
+        yield from events
 
 
 def _in_own_words(event: Event) -> Event:
