@@ -148,15 +148,9 @@ def test_what_does_not_fit_fails_alone_though_others_have_begun(bench, server, m
 def test_a_look_ups_connection_carries_the_first_bytes(bench):
     with FileServer() as server:
         item = Download(url=server.add("/m", Content(MIB)), path="m")
-        engine = bench.engine(item)
-        try:
-            engine.preflight()
-            engine.start()
-            assert engine.wait()
-        finally:
-            engine.stop()
+        results = bench.fetch_as_runs_do(item)
 
-        assert engine.results()[item.key].state == "ok"
+        assert results[item.key].state == "ok"
         assert (len(server.seen("/m")), server.connections_opened) == (2, 1)
 
 

@@ -657,7 +657,6 @@ def test_a_rule_for_the_host_that_redirects_lead_to_is_kept(bench, server):
             url = server.add(f"/{number}", content, Fault(redirect=behind))
             items.append(Download(url=url, path=f"{number}.bin", limits=quick()))
         limits = Limits(hosts={"127.0.0.2": HostLimits(files=1, connections=2)})
-        engine = bench.engine(*items, limits=limits)
         busy = 0
         most = 0
 
@@ -670,13 +669,8 @@ def test_a_rule_for_the_host_that_redirects_lead_to_is_kept(bench, server):
                 most = max(most, busy)
 
         bench.on_event = count
-        try:
-            engine.preflight()
-            engine.start()
-            assert engine.wait()
-        finally:
-            engine.stop()
+        results = bench.fetch_as_runs_do(*items, limits=limits)
 
-        assert {result.state for result in engine.results().values()} == {"ok"}
+        assert {result.state for result in results.values()} == {"ok"}
         assert most == 1
         assert max(there.peak(f"/behind/{number}") for number in range(3)) <= 2

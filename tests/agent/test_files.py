@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 from provision_agent.contract import file_frames as wire
-from provision_agent.contract.file_frames import FileFrame
+from provision_agent.contract.file_frames import FileFrame, FileFrameReader
 from provision_agent.contract.file_messages import (
+    FILE,
     AllTold,
     CompleteFile,
     FilesTold,
     FileTold,
     ItemTold,
+    SendItem,
     is_safe,
     link_leads_out,
 )
@@ -26,9 +28,11 @@ from provision_agent.contract.pacing import LEAST_BYTES, LONG_S, Pacer
 from provision_agent.contract.parsing import ParseError, parse, to_json
 from provision_agent.contract.plan_files import is_chosen
 from provision_agent.files.landing import anywhere
+from provision_agent.files.looker import Looker
 from provision_agent.files.progress import Nobody
 from provision_agent.files.receiver import Place, Receiver
 from provision_agent.files.records import Arrived
+from provision_agent.files.sender import Sender
 from provision_agent.files.wire import Wire
 
 
@@ -245,6 +249,31 @@ def test_bytes_of_a_file_that_nobody_wants_end_the_session(folder: Path, number:
 
     assert isinstance(other.error, ProtocolError)
     assert os.listdir(folder) == []
+
+
+def test_a_listing_of_the_longest_names_is_sent_in_frames_that_can_be_read(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath("all", *["ü" * 100] * 15)
+    folder.mkdir(parents=True)
+    for number in range(150):
+        (folder / str(number)).touch()
+    to_agent, from_agent = os.pipe(), os.pipe()
+    looker = Looker((SendItem("0", "all"),), {"0": str(tmp_path / "all")}, follow=False)
+    sender = Sender(Wire(to_agent[0], from_agent[1]), looker, follow=False)
+    thread = threading.Thread(target=sender.run, daemon=True)
+    thread.start()
+
+    reader = FileFrameReader("")
+    frames: list[FileFrame] = []
+    assert not list(reader.feed(wire.magic("")))
+    while not frames or frames[-1].kind != wire.ALL_LISTED:
+        frames += reader.feed(os.read(from_agent[0], 1 << 16))
+    os.close(to_agent[1])
+    thread.join(timeout=10)
+
+    told = [each for frame in frames[:-1] for each in parse(FilesTold, frame.json()).files]
+    assert {Path(each.path).name for each in told if each.kind == FILE} == {str(n) for n in range(150)}
+    for descriptor in (to_agent[0], *from_agent):
+        os.close(descriptor)
 
 
 def test_the_window_shrinks_while_bytes_wait_and_grows_while_they_do_not() -> None:

@@ -32,14 +32,7 @@ def run(bench: Bench, *items: Download, offline: bool) -> dict[str, Result]:
     sources = Sources((), {}, is_offline=offline)
     files, unlisted = repositories.expand(items, sources, bench.context, remembers=True)
     assert not unlisted, unlisted
-    engine = bench.engine(*files)
-    try:
-        engine.preflight()
-        engine.start()
-        assert engine.wait()
-    finally:
-        engine.stop()
-    return engine.results()
+    return bench.fetch_as_runs_do(*files)
 
 
 def test_files_and_repositories_that_are_there_are_taken_and_nobody_is_asked(

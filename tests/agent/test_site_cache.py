@@ -64,15 +64,9 @@ def test_trouble_with_the_cache_is_none_of_the_file(
     trouble: Fault, bench: Bench, server: FileServer, cache: FileServer
 ) -> None:
     item = put(server, cache, trouble)
-    engine = bench.engine(item, limits=limits(cache))
-    try:
-        engine.preflight()
-        engine.start()
-        assert engine.wait()
-    finally:
-        engine.stop()
+    results = bench.fetch_as_runs_do(item, limits=limits(cache))
 
-    assert engine.results()["m.safetensors"].state == "ok"
+    assert results["m.safetensors"].state == "ok"
     assert bench.path("m.safetensors").read_bytes() == Content.safetensors(4 * MIB, seed=3).bytes()
     assert bench.named("waiting") == []
     assert [event["class"] for event in bench.named("retried") if event["attempt"]] == []

@@ -225,16 +225,10 @@ def test_every_question_is_put_once_for_a_file_however_many_answers_bring_it(
     with PublicHosts(stand.answer, certificate_of_all) as hosts:
         monkeypatch.setenv("https_proxy", hosts.proxy)
         trial = Trial(kind, stand, hosts, bench)
-        trial = Trial(kind, stand, hosts, bench)
-        engine = bench.engine(Download(url=stand.url, path=NAME), limits=Limits(connections=16))
-        try:
-            engine.preflight()
-            engine.start()
-            assert engine.wait()
-        finally:
-            engine.stop()
+        item = Download(url=stand.url, path=NAME)
+        results = bench.fetch_as_runs_do(item, limits=Limits(connections=16))
 
-    assert engine.results()[NAME].state == "ok"
+    assert results[NAME].state == "ok"
     questions = Counter((a.host, a.path) for a in hosts.asked if a.host != stand.storage.host)
     assert set(questions.values()) <= {1}, questions
     lookups = [asked for asked in hosts.asked if asked.headers.get("range") == f"bytes=0-{HEAD_BYTES - 1}"]

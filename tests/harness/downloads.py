@@ -62,6 +62,17 @@ class Bench:
             engine.stop()
         return engine.results()
 
+    def fetch_as_runs_do(self, *items: Download, limits: Limits | None = None) -> dict[str, Result]:
+        """As `fetch`, preflight first."""
+        engine = self.engine(*items, limits=limits)
+        try:
+            engine.preflight()
+            engine.start()
+            assert engine.wait(), f"not settled: {self.events[-5:]}"
+        finally:
+            engine.stop()
+        return engine.results()
+
     def fetch_one(self, item: Download, limits: Limits | None = None) -> Result:
         """Run one download to its end."""
         return self.fetch(item, limits=limits)[item.key]

@@ -92,8 +92,6 @@ class S3Server:
         self.denied: set[str] = set()
         """Keys that nobody may read."""
         self.clock: Callable[[], float] = time.time
-        self.signed_after = 0.0
-        """What was signed before this, by the store's own count of requests, has expired: see `expire`."""
         self.redirect_to: str | None = None
         """Another store, to which every request is sent by 307."""
         self.cut_after: int | None = None

@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 import time
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Callable, Dict, List, NamedTuple, Tuple, Type, TypeVar
 
 from ..contract import file_frames as wire
 from ..contract.failures import Failure
@@ -34,19 +34,44 @@ TURN_WITHIN_S = 30.0
 """How long another session of the same run is waited for: one whose connection died takes half of it."""
 LOOK_EVERY_S = 0.1
 
+RequestT = TypeVar("RequestT", ReceiveRequest, SendRequest)
+
 
 def receive_main(argv: List[str]) -> int:
     """``receive``: one JSON line, a `ReceiveRequest`, then frames of `contract.file_frames`."""
+    return _converse(ReceiveRequest, _receive)
+
+
+def send_main(argv: List[str]) -> int:
+    """``send``: one JSON line, a `SendRequest`, then frames of `contract.file_frames`."""
+    status = _converse(SendRequest, _send)
+    os._exit(status)  # threads may wait for files that nobody wants any more
+
+
+def _receive(line: Wire, request: ReceiveRequest) -> None:
+    places, account = _of_run(request) if request.run else _of_user(request)
+    Receiver(line, places, account).run()
+
+
+def _send(line: Wire, request: SendRequest) -> None:
+    roots = {item.item: _named(request.workspace, item.path) for item in request.items}
+    for item in request.items:
+        if not request.follow and not os.path.exists(roots[item.item]):
+            raise Failure("missing", f"there is no `{roots[item.item]}`", case="no_file_there")
+    Sender(line, Looker(request.items, roots, follow=request.follow), follow=request.follow).run()
+
+
+def _converse(kind: Type[RequestT], work: Callable[[Wire, RequestT], None]) -> int:
+    """Read the request, greet, and do what is asked; the other side hears why it cannot be done."""
     line = Wire()
     try:
-        request = read_message(ReceiveRequest, line.line())
+        request = read_message(kind, line.line())
     except Gone:
         return 1
     line.greet(request.nonce)
     threading.Thread(target=_speak, args=(line,), daemon=True).start()
     try:
-        places, account = _of_run(request) if request.run else _of_user(request)
-        Receiver(line, places, account).run()
+        work(line, request)
     except Failure as failure:
         _say(line, failure)
     except (ProtocolError, ParseError) as error:
@@ -54,30 +79,6 @@ def receive_main(argv: List[str]) -> int:
     except BrokenPipeError:
         pass
     return 0
-
-
-def send_main(argv: List[str]) -> int:
-    """``send``: one JSON line, a `SendRequest`, then frames of `contract.file_frames`."""
-    line = Wire()
-    try:
-        request = read_message(SendRequest, line.line())
-    except Gone:
-        return 1
-    line.greet(request.nonce)
-    threading.Thread(target=_speak, args=(line,), daemon=True).start()
-    try:
-        roots = {item.item: _named(request.workspace, item.path) for item in request.items}
-        for item in request.items:
-            if not request.follow and not os.path.exists(roots[item.item]):
-                raise Failure("missing", f"there is no `{roots[item.item]}`", case="no_file_there")
-        Sender(line, Looker(request.items, roots, follow=request.follow), follow=request.follow).run()
-    except Failure as failure:
-        _say(line, failure)
-    except (ProtocolError, ParseError) as error:
-        _say(line, Failure("protocol", str(error)))
-    except BrokenPipeError:
-        pass
-    os._exit(0)  # threads may wait for files that nobody wants any more
 
 
 def _named(workspace: str, path: str) -> str:
@@ -96,8 +97,7 @@ def _speak(line: Wire) -> None:
 
 
 def _say(line: Wire, failure: Failure) -> None:
-    told = Trouble(failure.class_, failure.message, failure.case, failure.about, retriable=failure.retriable)
-    line.send(wire.PROBLEM, to_json(told))
+    line.send(wire.PROBLEM, to_json(Trouble.of(failure)))
 
 
 class _Surroundings(NamedTuple):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Dict, Iterator, Mapping, NamedTuple, Union
+from typing import Dict, Iterable, Iterator, List, Mapping, NamedTuple
 
-from .frames import ProtocolError
+from .file_messages import MAX_IN_FRAME
+from .frames import MAX_NOISE_BYTES, Bytes, FrameCutter, Head, check_head, object_of
+from .parsing import to_json
 
-MAX_PAYLOAD_BYTES = 1 << 20
 CHUNK_BYTES = 128 << 10
 """Of a file in one frame: short enough for other channels to have their turn."""
-MAX_NOISE_BYTES = 1 << 20
+LIST_BYTES = 256 << 10
+"""Of a list in one frame, beyond its first entry."""
 SPEAK_EVERY_S = 2.0
 DEAD_MAN_S = 15.0
 """Who hears nothing for this long takes the other side for gone."""
@@ -24,15 +26,12 @@ DEAD_MAN_S = 15.0
 LISTED, ALL_LISTED, WANTED, DATA, COMPLETE, SETTLED, TAKEN, BEAT, PROBLEM, OVER = (
     b"F", b"L", b"W", b"D", b"C", b"S", b"T", b"B", b"P", b"O",
 )  # fmt: skip
-KINDS = frozenset((LISTED, ALL_LISTED, WANTED, DATA, COMPLETE, SETTLED, TAKEN, BEAT, PROBLEM, OVER))
+KINDS = (LISTED, ALL_LISTED, WANTED, DATA, COMPLETE, SETTLED, TAKEN, BEAT, PROBLEM, OVER)
 """`LISTED` `COMPLETE` `PROBLEM` are the sender's, with `ALL_LISTED` when it has named all; `WANTED` `SETTLED` `TAKEN` the receiver's."""
 
 _HEAD = struct.Struct(">cII")
 _OFFSET = struct.Struct(">Q")
 HEAD_BYTES = _HEAD.size
-OFFSET_BYTES = _OFFSET.size
-
-Bytes = Union[bytes, bytearray, memoryview]
 
 
 class FileFrame(NamedTuple):
@@ -44,18 +43,8 @@ class FileFrame(NamedTuple):
     offset: int = 0
 
     def json(self) -> Dict[str, object]:
-        """The payload of every kind but `DATA`.
-
-        Raises:
-            ProtocolError: it is no JSON object.
-        """
-        try:
-            value = json.loads(bytes(self.payload) or b"{}")
-        except (ValueError, RecursionError):
-            raise ProtocolError("a frame holds broken JSON") from None
-        if not isinstance(value, dict):
-            raise ProtocolError("a frame holds JSON that is no object")
-        return value
+        """The payload of every kind but `DATA`. Raises as `object_of`."""
+        return object_of(self.payload)
 
 
 def magic(nonce: str) -> bytes:
@@ -71,11 +60,39 @@ def pack(kind: bytes, payload: Mapping[str, object], number: int = 0) -> bytes:
         payload: What `FileFrame.json` gives back.
         number: Of the file that it is about.
     """
-    return pack_text(kind, json.dumps(payload, separators=(",", ":")).encode(), number)
+    return _pack_text(kind, _text(payload), number)
 
 
-def pack_text(kind: bytes, text: bytes, number: int = 0) -> bytes:
-    """As `pack`, of a JSON object that is written already."""
+def pack_lists(kind: bytes, name: str, entries: Iterable[object]) -> Iterator[bytes]:
+    """Frames that hold *entries*, each some of them: no frame has too many, or is too long.
+
+    Args:
+        kind: One whose payload is a list.
+        name: Of the list in the payload.
+        entries: Dataclasses of `file_messages`.
+    """
+    texts: List[bytes] = []
+    size_bytes = 0
+    for entry in entries:
+        text = _text(to_json(entry))
+        if texts and (size_bytes + len(text) > LIST_BYTES or len(texts) >= MAX_IN_FRAME):
+            yield _pack_list(kind, name, texts)
+            texts, size_bytes = [], 0
+        texts.append(text)
+        size_bytes += len(text) + 1
+    if texts:
+        yield _pack_list(kind, name, texts)
+
+
+def _pack_list(kind: bytes, name: str, texts: List[bytes]) -> bytes:
+    return _pack_text(kind, b'{"' + name.encode() + b'":[' + b",".join(texts) + b"]}")
+
+
+def _text(payload: Mapping[str, object]) -> bytes:
+    return json.dumps(payload, separators=(",", ":")).encode()
+
+
+def _pack_text(kind: bytes, text: bytes, number: int = 0) -> bytes:
     return _HEAD.pack(kind, number, len(text)) + text
 
 
@@ -90,72 +107,31 @@ def data_head(number: int, offset: int, length: int) -> bytes:
     return _HEAD.pack(DATA, number, _OFFSET.size + length) + _OFFSET.pack(offset)
 
 
-class HeadOf(NamedTuple):
-    """What the head of a frame says."""
-
-    kind: bytes
-    number: int
-    length: int
-
-
-def read_head(head: Bytes) -> HeadOf:
-    """The head of a frame, `HEAD_BYTES` long.
+def read_head(data: Bytes, at: int = 0) -> Head:
+    """The head of a frame, `HEAD_BYTES` long, that begins *at* this byte.
 
     Raises:
         ProtocolError: no version of this protocol has such a frame.
     """
-    kind, number, length = _HEAD.unpack_from(head)
-    if kind not in KINDS or length > MAX_PAYLOAD_BYTES or (kind == DATA and length < _OFFSET.size):
-        raise ProtocolError(f"an impossible frame head: kind {kind!r}, {length} bytes")
-    return HeadOf(kind, number, length)
+    return check_head(Head(*_HEAD.unpack_from(data, at)), KINDS, _OFFSET.size)
 
 
-def frame_of(head: HeadOf, body: Bytes) -> FileFrame:
-    """The frame of a head and the bytes after it."""
+def frame_of(head: Head, body: Bytes) -> FileFrame:
+    """The frame of a head and the bytes after it, which it takes as they are."""
     if head.kind != DATA:
         return FileFrame(head.kind, head.number, body)
     (offset,) = _OFFSET.unpack_from(body)
     return FileFrame(DATA, head.number, body[_OFFSET.size :], offset)
 
 
-class FileFrameReader:
-    """Cut a byte stream into frames, however it was chunked. Bytes before `magic` are dropped, within bounds."""
+class FileFrameReader(FrameCutter[FileFrame]):
+    """The frames of a session, as `FrameCutter`."""
 
     def __init__(self, nonce: str) -> None:
-        self._magic = magic(nonce)
-        self._buffer = bytearray()
-        self._noise_left = MAX_NOISE_BYTES
-        self.is_greeted = False
-        self.noise = b""
-        """The last bytes that came before the magic."""
-
-    def feed(self, chunk: bytes) -> Iterator[FileFrame]:
-        """Yield each frame that *chunk* completes.
-
-        Raises:
-            ProtocolError: an unknown kind, a payload over `MAX_PAYLOAD_BYTES`, or too much noise.
-        """
-        self._buffer += chunk
-        if not self.is_greeted and not self._greet():
-            return
-        at = 0
-        while len(self._buffer) - at >= _HEAD.size:
-            head = read_head(memoryview(self._buffer)[at : at + _HEAD.size].tobytes())
-            end = at + _HEAD.size + head.length
-            if len(self._buffer) < end:
-                break
-            yield frame_of(head, bytes(self._buffer[at + _HEAD.size : end]))
-            at = end
-        del self._buffer[:at]
-
-    def _greet(self) -> bool:
-        found = self._buffer.find(self._magic)
-        keep = len(self._magic) - 1
-        dropped = found if found >= 0 else max(len(self._buffer) - keep, 0)
-        self.noise = (self.noise + bytes(self._buffer[:dropped]))[-4096:]
-        self._noise_left -= dropped
-        if self._noise_left < 0:
-            raise ProtocolError("no hello, only other output")
-        self.is_greeted = found >= 0
-        del self._buffer[: dropped + (len(self._magic) if self.is_greeted else 0)]
-        return self.is_greeted
+        super().__init__(
+            magic(nonce),
+            head_bytes=HEAD_BYTES,
+            read_head=read_head,
+            frame_of=lambda head, body: frame_of(head, bytes(body)),
+            max_noise_bytes=MAX_NOISE_BYTES,
+        )

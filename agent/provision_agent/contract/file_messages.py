@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Dict, Optional, Tuple
 
 from .cases import MAX_PARTICULARS
-from .failures import FAILURES
+from .failures import FAILURES, Failure
 from .parsing import MAX_INTEGER, bounded
 from .version import FORMAT, RUN_ID_PATTERN
 
@@ -140,6 +140,11 @@ class Trouble:
     n: Optional[int] = bounded(None, low=0)
     item: Optional[str] = bounded(None, max_chars=8192)
     retriable: bool = False
+
+    @classmethod
+    def of(cls, failure: Failure, *, n: Optional[int] = None, item: Optional[str] = None) -> Trouble:
+        """What *failure* is to the other side; of the file *n*, or of the whole *item*."""
+        return cls(failure.class_, failure.message, failure.case, failure.about, n, item, failure.retriable)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Generic, Iterator, Mapping, NamedTuple, Optional, Tuple, TypeVar, Union
 
 from .version import FORMAT
 
@@ -30,6 +30,7 @@ MAX_FILES = 256
 """In one session; a frame's head has one byte for the number of its file."""
 
 MAX_SAMPLES = 256
+MAX_NOISE_BYTES = 1 << 20
 
 _HEAD = struct.Struct(">cBI")
 _POSITION = struct.Struct(">IQ")
@@ -45,6 +46,24 @@ class ProtocolError(Exception):
     """The other side sent what no version of this protocol sends."""
 
 
+Bytes = Union[bytes, bytearray, memoryview]
+
+
+def object_of(payload: Bytes) -> Dict[str, object]:
+    """What a frame's payload says in JSON.
+
+    Raises:
+        ProtocolError: it is no JSON object.
+    """
+    try:
+        value = json.loads(bytes(payload) or b"{}")
+    except (ValueError, RecursionError):
+        raise ProtocolError("a frame holds broken JSON") from None
+    if not isinstance(value, dict):
+        raise ProtocolError("a frame holds JSON that is no object")
+    return value
+
+
 class Frame(NamedTuple):
     """One message. For `DATA`, `generation` and `offset` say where `payload` stands in the remote file."""
 
@@ -55,18 +74,8 @@ class Frame(NamedTuple):
     offset: int = 0
 
     def json(self) -> Dict[str, object]:
-        """The payload of every kind but `DATA`.
-
-        Raises:
-            ProtocolError: it is no JSON object.
-        """
-        try:
-            value = json.loads(self.payload or b"{}")
-        except (ValueError, RecursionError):
-            raise ProtocolError("a frame holds broken JSON") from None
-        if not isinstance(value, dict):
-            raise ProtocolError("a frame holds JSON that is no object")
-        return value
+        """The payload of every kind but `DATA`. Raises as `object_of`."""
+        return object_of(self.payload)
 
 
 class FollowedFile(NamedTuple):
@@ -195,14 +204,63 @@ def data_head(file: int, generation: int, offset: int, length: int) -> bytes:
     return _HEAD.pack(DATA, file, _POSITION.size + length) + _POSITION.pack(generation, offset)
 
 
-class FrameReader:
+class Head(NamedTuple):
+    """What the head of a frame says."""
+
+    kind: bytes
+    number: int
+    """Of the file that the frame is about."""
+    length: int
+
+
+def check_head(head: Head, kinds: Tuple[bytes, ...], position_bytes: int) -> Head:
+    """*head*, when its wire has such a frame.
+
+    Args:
+        head: What came.
+        kinds: All that the wire has.
+        position_bytes: What stands before the bytes of a `DATA` frame.
+
+    Raises:
+        ProtocolError: no version of the protocol has such a frame.
+    """
+    kind, _, length = head
+    if kind not in kinds or length > MAX_PAYLOAD_BYTES or (kind == DATA and length < position_bytes):
+        raise ProtocolError(f"an impossible frame head: kind {kind!r}, {length} bytes")
+    return head
+
+
+FrameT = TypeVar("FrameT")
+
+
+class FrameCutter(Generic[FrameT]):
     """Cut a byte stream into frames, however it was chunked; memory stays below one frame and one chunk.
 
-    Bytes before `magic` are dropped, up to *max_noise_bytes* of them.
+    Bytes before *magic* are dropped, up to *max_noise_bytes* of them.
     """
 
-    def __init__(self, nonce: str, *, max_noise_bytes: int = 1 << 20) -> None:
-        self._magic = magic(nonce)
+    def __init__(
+        self,
+        magic: bytes,
+        *,
+        head_bytes: int,
+        read_head: Callable[[Bytes, int], Head],
+        frame_of: Callable[[Head, Bytes], FrameT],
+        max_noise_bytes: int,
+    ) -> None:
+        """Nothing has come yet.
+
+        Args:
+            magic: What stands before the first frame.
+            head_bytes: How long a head is.
+            read_head: Reads the one that begins at this position.
+            frame_of: The frame of a head and the bytes after it, which are only lent.
+            max_noise_bytes: How much may come before the magic.
+        """
+        self._magic = magic
+        self._head_bytes = head_bytes
+        self._read_head = read_head
+        self._frame_of = frame_of
         self._buffer = bytearray()
         self._noise_left = max_noise_bytes
         self.is_greeted = False
@@ -214,7 +272,7 @@ class FrameReader:
         """What has come and is no whole frame yet."""
         return bytes(self._buffer)
 
-    def feed(self, chunk: bytes) -> Iterator[Frame]:
+    def feed(self, chunk: bytes) -> Iterator[FrameT]:
         """Yield each frame that *chunk* completes.
 
         Raises:
@@ -224,22 +282,17 @@ class FrameReader:
         if not self.is_greeted and not self._greet():
             return
         at = 0
-        while len(self._buffer) - at >= _HEAD.size:
-            kind, file, length = _HEAD.unpack_from(self._buffer, at)
-            if kind not in _KINDS or length > MAX_PAYLOAD_BYTES or (kind == DATA and length < _POSITION.size):
-                raise ProtocolError(f"an impossible frame head: kind {kind!r}, {length} bytes")
-            end = at + _HEAD.size + length
+        while len(self._buffer) - at >= self._head_bytes:
+            head = self._read_head(self._buffer, at)
+            start = at + self._head_bytes
+            end = start + head.length
             if len(self._buffer) < end:
                 break
-            yield self._frame(kind, file, at + _HEAD.size, end)
+            with memoryview(self._buffer) as whole, whole[start:end] as body:
+                frame = self._frame_of(head, body)
+            yield frame
             at = end
         del self._buffer[:at]
-
-    def _frame(self, kind: bytes, file: int, start: int, end: int) -> Frame:
-        if kind != DATA:
-            return Frame(kind, file, bytes(self._buffer[start:end]))
-        generation, offset = _POSITION.unpack_from(self._buffer, start)
-        return Frame(kind, file, bytes(self._buffer[start + _POSITION.size : end]), generation, offset)
 
     def _greet(self) -> bool:
         found = self._buffer.find(self._magic)
@@ -252,3 +305,27 @@ class FrameReader:
         self.is_greeted = found >= 0
         del self._buffer[: dropped + (len(self._magic) if self.is_greeted else 0)]
         return self.is_greeted
+
+
+class FrameReader(FrameCutter[Frame]):
+    """The frames of a follow session, as `FrameCutter`."""
+
+    def __init__(self, nonce: str, *, max_noise_bytes: int = MAX_NOISE_BYTES) -> None:
+        super().__init__(
+            magic(nonce),
+            head_bytes=_HEAD.size,
+            read_head=_read_head,
+            frame_of=_frame_of,
+            max_noise_bytes=max_noise_bytes,
+        )
+
+
+def _read_head(data: Bytes, at: int) -> Head:
+    return check_head(Head(*_HEAD.unpack_from(data, at)), _KINDS, _POSITION.size)
+
+
+def _frame_of(head: Head, body: Bytes) -> Frame:
+    if head.kind != DATA:
+        return Frame(head.kind, head.number, bytes(body))
+    generation, offset = _POSITION.unpack_from(body)
+    return Frame(DATA, head.number, bytes(body[_POSITION.size :]), generation, offset)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from typing import Callable, Optional
 
+from ..contract.content import BLOCK_BYTES, Content, part_name
 from ..contract.failures import Failure
-from ..contract.file_frames import Bytes
 from ..contract.file_messages import CompleteFile
-from ..contract.frames import ProtocolError
+from ..contract.frames import Bytes, ProtocolError
 from ..host.beneath import Folder, open_folder
 from ..host.file_lock import FileIsBusyError, try_lock
 
 Reach = Callable[[str], Folder]
 """The folder of the file at this absolute path, made where it is missing and held open."""
 
-_ZEROS = memoryview(bytes(1 << 20))
-_BLOCK_BYTES = 1 << 20
 SYNCED_FROM_BYTES = 1 << 20
 """Smaller files are not waited for until they are on the disk: a power cut costs no more than sending them again."""
 
@@ -28,18 +25,10 @@ def anywhere(path: str) -> Folder:
     return open_folder("/", os.path.dirname(path), is_brought=lambda link: False)
 
 
-def part_name(name: str, path: str) -> str:
-    """The name of the part of the file *name*; *path* tells it from a neighbour's of the same beginning."""
-    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f".{os.fsdecode(os.fsencode(name)[:200])}.{digest}.part"
-
-
 def sha256_of(folder: Folder, name: str) -> str:
     """The hash of the file *name*. Raises OSError."""
-    hasher = hashlib.sha256()
     with os.fdopen(folder.open(name, os.O_RDONLY), "rb", buffering=0) as file:
-        _hash_file(hasher, file.fileno())
-    return hasher.hexdigest()
+        return _content_of(file.fileno()).sha256
 
 
 class Landing:
@@ -54,9 +43,6 @@ class Landing:
         self._folder = reach(path)
         self._name = os.path.basename(path)
         self._part = part_name(self._name, path)
-        self._hasher = hashlib.sha256()
-        self.position = 0
-        """So many bytes are there."""
         try:
             self._descriptor = self._folder.open(self._part, os.O_RDWR | os.O_CREAT, 0o600)
         except BaseException:
@@ -66,7 +52,7 @@ class Landing:
             if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 raise Failure("conflict", f"`{self._part}` beside `{path}` is no file", case="path_taken")
             try_lock(self._descriptor)
-            self.position = _hash_file(self._hasher, self._descriptor)
+            self._content = _content_of(self._descriptor)
         except FileIsBusyError:
             self.close()
             raise Failure("conflict", f"another process writes `{path}`", retriable=True) from None
@@ -75,9 +61,14 @@ class Landing:
             raise
 
     @property
+    def position(self) -> int:
+        """So many bytes are there."""
+        return self._content.position
+
+    @property
     def proof(self) -> str:
         """The sha256 of what is there."""
-        return self._hasher.hexdigest()
+        return self._content.sha256
 
     def write(self, offset: int, data: Bytes) -> None:
         """Take bytes: where the last ones ended, beyond a hole, or at 0 to begin anew. Raises OSError, ProtocolError."""
@@ -85,13 +76,12 @@ class Landing:
             if offset:
                 raise ProtocolError("bytes of a file came out of their order")
             self._begin_anew()
-        _hash_zeros(self._hasher, offset - self.position)
+        self._content.skip_to(offset)
         view, at = memoryview(data), offset
         while view:
             written = os.pwrite(self._descriptor, view, at)
             view, at = view[written:], at + written
-        self._hasher.update(data)
-        self.position = at
+        self._content.take(data)
 
     def finish(self, told: CompleteFile, mode: int) -> bool:
         """Give it its final name, if its content is what the sender says; else begin anew.
@@ -104,10 +94,9 @@ class Landing:
         """
         if told.size_bytes < self.position:
             self._begin_anew()
-        _hash_zeros(self._hasher, told.size_bytes - self.position)
+        self._content.skip_to(told.size_bytes)
         os.ftruncate(self._descriptor, told.size_bytes)
-        self.position = told.size_bytes
-        if self._hasher.hexdigest() != told.sha256:
+        if self.proof != told.sha256:
             self._begin_anew()
             return False
         os.fchmod(self._descriptor, mode & 0o777)
@@ -135,7 +124,7 @@ class Landing:
 
     def _begin_anew(self) -> None:
         os.ftruncate(self._descriptor, 0)
-        self._hasher, self.position = hashlib.sha256(), 0
+        self._content = Content()
 
 
 def adopt(folder: Folder, name: str, told: CompleteFile, mode: int) -> None:
@@ -162,21 +151,13 @@ def make_link(folder: Folder, name: str, target: str) -> bool:
     return True
 
 
-def _hash_zeros(hasher: "hashlib._Hash", count: int) -> None:
-    while count > 0:
-        some = min(count, len(_ZEROS))
-        hasher.update(_ZEROS[:some])
-        count -= some
-
-
-def _hash_file(hasher: "hashlib._Hash", descriptor: int) -> int:
-    at = 0
+def _content_of(descriptor: int) -> Content:
+    content = Content()
     while True:
-        data = os.pread(descriptor, _BLOCK_BYTES, at)
+        data = os.pread(descriptor, BLOCK_BYTES, content.position)
         if not data:
-            return at
-        hasher.update(data)
-        at += len(data)
+            return content
+        content.take(data)
 
 
 def lstat_or_none(folder: Folder, name: str) -> Optional[os.stat_result]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from typing import Optional, Tuple
 
+from ..contract.content import BLOCK_BYTES, Content
 from ..contract.failures import Failure
-
-BLOCK_BYTES = 1 << 20
-_ZEROS = bytes(BLOCK_BYTES)
 
 
 class Changed(Exception):
@@ -22,8 +19,7 @@ class LocalFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._hasher = hashlib.sha256()
-        self._at = 0
+        self._content = Content()
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
             about = os.fstat(self._descriptor)
@@ -35,37 +31,32 @@ class LocalFile:
     @property
     def sha256(self) -> str:
         """The hash of what was read or skipped so far."""
-        return self._hasher.hexdigest()
+        return self._content.sha256
 
     def rewind(self) -> None:
         """Begin anew."""
-        self._hasher, self._at = hashlib.sha256(), 0
+        self._content = Content()
 
     def skip(self, count: int) -> bool:
         """Pass over the first *count* bytes; False where there are fewer."""
-        while self._at < count:
-            data = self._pread(min(BLOCK_BYTES, count - self._at))
+        while self._content.position < count:
+            data = self._pread(count)
             if not data:
                 return False
-            self._hasher.update(data)
-            self._at += len(data)
+            self._content.take(data)
         return True
 
     def read(self) -> Optional[Tuple[int, bytes]]:
         """The next block of data with its offset, past a hole if there is one; None at the end. Raises Changed."""
-        start = self._data_after(self._at)
-        while self._at < start:
-            some = min(start - self._at, BLOCK_BYTES)
-            self._hasher.update(_ZEROS[:some])
-            self._at += some
-        if self._at >= self.size_bytes:
+        self._content.skip_to(self._data_after(self._content.position))
+        offset = self._content.position
+        if offset >= self.size_bytes:
             self._check()
             return None
-        data = self._pread(min(BLOCK_BYTES, self.size_bytes - self._at))
+        data = self._pread(self.size_bytes)
         if not data:
             raise Changed
-        offset, self._at = self._at, self._at + len(data)
-        self._hasher.update(data)
+        self._content.take(data)
         return offset, data
 
     def close(self) -> None:
@@ -86,9 +77,11 @@ class LocalFile:
         except OSError as error:
             return self.size_bytes if error.errno == errno.ENXIO else at
 
-    def _pread(self, count: int) -> bytes:
+    def _pread(self, end: int) -> bytes:
+        """The next block, which ends at *end* at the latest."""
+        at = self._content.position
         try:
-            return os.pread(self._descriptor, count, self._at)
+            return os.pread(self._descriptor, min(BLOCK_BYTES, end - at), at)
         except OSError as error:
             raise self._unreadable(error) from None
 

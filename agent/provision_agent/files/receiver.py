@@ -11,9 +11,10 @@ import os
 import queue
 import stat
 import threading
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from ..contract import file_frames as wire
+from ..contract.content import part_name
 from ..contract.failures import Failure, disk_failure
 from ..contract.file_frames import FileFrame
 from ..contract.file_messages import (
@@ -23,24 +24,21 @@ from ..contract.file_messages import (
     FOLDER,
     HAVE,
     MAX_FILES,
-    MAX_IN_FRAME,
     OK,
     AllTold,
     CompleteFile,
     FilesTold,
     FileTold,
     SettledFile,
-    SettledFiles,
     TakenBytes,
     Trouble,
     Wanted,
-    WantedFiles,
     link_leads_out,
 )
 from ..contract.frames import ProtocolError
 from ..contract.parsing import ParseError, parse, to_json
 from ..host.folders import nearest_folder
-from .landing import Landing, Reach, adopt, lstat_or_none, make_link, part_name, sha256_of
+from .landing import Landing, Reach, adopt, lstat_or_none, make_link, sha256_of
 from .progress import Account, Progress
 from .records import Arrived, Verified
 from .wire import Wire
@@ -74,7 +72,7 @@ class Receiver:
         self._places = places
         self._files: Dict[int, FileTold] = {}
         self._landings: Dict[int, Landing] = {}
-        self._given_up: Dict[int, bool] = {}
+        self._given_up: Set[int] = set()
         self._tried: Dict[int, int] = {}
         self._progress = Progress(account)
         self._work: "queue.Queue[Optional[FileFrame]]" = queue.Queue()
@@ -328,7 +326,7 @@ class Receiver:
             self._fail(told, disk_failure(error, told.path or told.item))
 
     def _fail(self, told: FileTold, failure: Failure) -> None:
-        self._given_up[told.n] = True
+        self._given_up.add(told.n)
         with self._lock:
             landing = self._landings.pop(told.n, None)
         if landing is not None:
@@ -354,12 +352,8 @@ class Receiver:
         with self._lock:
             wants, self._wants = self._wants, []
             settled, self._settled = self._settled, []
-        for at in range(0, len(wants), MAX_IN_FRAME):
-            part = tuple(wants[at : at + MAX_IN_FRAME])
-            self._wire.send(wire.WANTED, to_json(WantedFiles(part)))
-        for at in range(0, len(settled), MAX_IN_FRAME):
-            some = tuple(settled[at : at + MAX_IN_FRAME])
-            self._wire.send(wire.SETTLED, to_json(SettledFiles(some)))
+        self._wire.send_list(wire.WANTED, "wanted", wants)
+        self._wire.send_list(wire.SETTLED, "settled", settled)
 
 
 def _has_size(place: Place, told: FileTold) -> bool:

@@ -17,7 +17,6 @@ from ..contract.file_messages import (
     MAX_IN_FRAME,
     AllTold,
     CompleteFile,
-    FilesTold,
     SettledFiles,
     TakenBytes,
     Trouble,
@@ -33,7 +32,6 @@ from .wire import Wire
 
 FILES_AT_ONCE = 3
 LOOK_EVERY_S = 1.0
-LISTED_AT_ONCE = 200
 MOST_TRIES = 2
 
 
@@ -48,7 +46,6 @@ class Sender:
         self._room = threading.Condition()
         self._wanted: "queue.Queue[Wanted]" = queue.Queue()
         self._known = -1
-        self._is_over = threading.Event()
 
     def run(self) -> None:
         """Until the other side is gone or has said that it is over. Raises ProtocolError, ParseError."""
@@ -82,11 +79,10 @@ class Sender:
             raise ProtocolError(f"a frame of kind {frame.kind!r} from who receives files")
 
     def _look(self) -> None:
-        while not self._is_over.is_set():
+        while True:
             found = self._looker.look(time.monotonic())
             self._known += len(found)
-            for at in range(0, len(found), LISTED_AT_ONCE):
-                self._wire.send(wire.LISTED, to_json(FilesTold(tuple(found[at : at + LISTED_AT_ONCE]))))
+            self._wire.send_list(wire.LISTED, "files", found)
             self._tell_odd()
             self._wire.send(wire.ALL_LISTED, to_json(AllTold()))
             if not self._follow:
@@ -110,15 +106,7 @@ class Sender:
             try:
                 self._send(wanted)
             except Failure as failure:
-                told = Trouble(
-                    failure.class_,
-                    failure.message,
-                    failure.case,
-                    failure.about,
-                    wanted.n,
-                    retriable=failure.retriable,
-                )
-                self._wire.send(wire.PROBLEM, to_json(told))
+                self._wire.send(wire.PROBLEM, to_json(Trouble.of(failure, n=wanted.n)))
                 self._looker.forget(wanted.n)
 
     def _send(self, wanted: Wanted) -> None:

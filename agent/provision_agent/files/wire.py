@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import select
 import threading
-from typing import Dict, Iterator
+from typing import Dict, Iterable, Iterator
 
 from ..contract import file_frames as wire
-from ..contract.file_frames import Bytes, FileFrame
+from ..contract.file_frames import FileFrame
+from ..contract.frames import Bytes
 
 MAX_REQUEST_BYTES = 1 << 20
 READ_BYTES = 64 << 10
@@ -51,6 +52,11 @@ class Wire:
     def send(self, kind: bytes, payload: Dict[str, object], number: int = 0) -> None:
         """Write a frame with a JSON payload."""
         self._write(wire.pack(kind, payload, number))
+
+    def send_list(self, kind: bytes, name: str, entries: Iterable[object]) -> None:
+        """Write *entries*, dataclasses of `file_messages`, as the list *name* of as many frames as they need."""
+        for frame in wire.pack_lists(kind, name, entries):
+            self._write(frame)
 
     def send_data(self, number: int, offset: int, data: Bytes) -> None:
         """Write bytes of a file."""

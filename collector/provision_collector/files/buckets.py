@@ -27,7 +27,7 @@ from provision_agent.contract.failures import Failure
 from provision_agent.contract.source_kinds import means_many_files
 
 from ..profile import values_of
-from .keys import Configured, Keys, configured, needs_botocore
+from .keys import Configured, Keys, configured
 from .store import Facts, Store
 
 if TYPE_CHECKING:
@@ -68,13 +68,6 @@ def sign(
         work.open()
         signed = [each for found in pool.map(work.sign, buckets.sources) for each in found]
     return tuple(signed[:MAX_SIGNED])
-
-
-def may_need_botocore(buckets: Buckets, *, uses_aws: bool) -> None:
-    """Raises UsageError when something of *buckets* is to be signed and cannot."""
-    for found, place in _places(buckets).items():
-        if place.access_key or (uses_aws and found[0] == "s3" and not place.endpoint):
-            needs_botocore()
 
 
 @dataclass(frozen=True)

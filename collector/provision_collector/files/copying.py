@@ -30,7 +30,7 @@ from .receiver import Receiver
 from .sender import Sender
 from .session import FileSession
 from .sources import UploadSource
-from .tree import Listing, list_source
+from .tree import list_all
 
 ASK_WITHIN_S = 60.0
 
@@ -86,8 +86,8 @@ async def copy(instance: Instance, order: CopyOrder, copied: Copied) -> None:
     link = Link(instance, lambda event, **facts: None)
     try:
         deployment, workspace = await _asked(await link.connected(), order)
-        one = _sending(order, deployment, workspace, copied) if order.is_to_instance else None
-        one = one or _fetching(order, deployment, workspace, copied)
+        made = _sending if order.is_to_instance else _fetching
+        one = made(order, deployment, workspace, copied)
         while True:
             connection = await link.connected()
             try:
@@ -133,12 +133,10 @@ def _sending(order: CopyOrder, deployment: Deployment, workspace: str, copied: C
     ]
 
     async def send(connection: Connection) -> None:
-        listings: list[Listing] = []
-        for source in sources:
-            listing = await in_thread(list_source, source, first=sum(len(each.files) for each in listings))
+        listings = await in_thread(list_all, sources)
+        for listing in listings:
             if listing.failure is not None:
                 raise UsageError(listing.failure.message, hint=listing.failure.hint)
-            listings.append(listing)
         request = ReceiveRequest("", workspace, to=targets)
         session = await FileSession.open(connection, deployment.command("receive"), request)
         try:

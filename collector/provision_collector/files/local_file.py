@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 
+from provision_agent.contract.content import BLOCK_BYTES, Content
 from provision_agent.contract.failures import Failure
-
-BLOCK_BYTES = 1 << 20
-_ZEROS = bytes(BLOCK_BYTES)
 
 
 class ChangedError(Exception):
@@ -26,8 +23,7 @@ class LocalFile:
         """The sha256 of the whole content; empty before it was read to its end."""
         self._descriptor = -1
         self._identity = (0, 0, 0)
-        self._hasher = hashlib.sha256()
-        self._at = 0
+        self._content = Content()
 
     def open(self) -> None:
         """Open it, or see anew what it is."""
@@ -43,12 +39,12 @@ class LocalFile:
 
     def rewind(self) -> None:
         """Begin anew."""
-        self._hasher, self._at, self.digest = hashlib.sha256(), 0, ""
+        self._content, self.digest = Content(), ""
 
     def sha256(self) -> str:
         """The hash of all of it; then it stands at its beginning again."""
         self.skip(self.size_bytes)
-        found = self._hasher.hexdigest()
+        found = self._content.sha256
         self.rewind()
         self.digest = found
         return found
@@ -57,13 +53,12 @@ class LocalFile:
         """Pass over the first *count* bytes; their hash, or an empty text where there are fewer."""
         if count > self.size_bytes:
             return ""
-        while self._at < count:
-            data = self._pread(min(BLOCK_BYTES, count - self._at))
+        while self._content.position < count:
+            data = self._pread(count)
             if not data:
                 return ""
-            self._hasher.update(data)
-            self._at += len(data)
-        return self._hasher.hexdigest()
+            self._content.take(data)
+        return self._content.sha256
 
     def read(self) -> tuple[int, bytes] | None:
         """The next block of data with its offset, past a hole if there is one; None at the end.
@@ -71,19 +66,15 @@ class LocalFile:
         Raises:
             ChangedError: the file is another one by now.
         """
-        start = self._data_after(self._at)
-        while self._at < start:
-            some = min(start - self._at, BLOCK_BYTES)
-            self._hasher.update(_ZEROS[:some])
-            self._at += some
-        if self._at >= self.size_bytes:
+        self._content.skip_to(self._data_after(self._content.position))
+        offset = self._content.position
+        if offset >= self.size_bytes:
             self._finish()
             return None
-        data = self._pread(min(BLOCK_BYTES, self.size_bytes - self._at))
+        data = self._pread(self.size_bytes)
         if not data:
             raise ChangedError
-        offset, self._at = self._at, self._at + len(data)
-        self._hasher.update(data)
+        self._content.take(data)
         return offset, data
 
     def close(self) -> None:
@@ -99,7 +90,7 @@ class LocalFile:
             raise ChangedError from None
         if (now.st_size, now.st_mtime_ns, now.st_ino) != self._identity:
             raise ChangedError
-        self.digest = self._hasher.hexdigest()
+        self.digest = self._content.sha256
 
     def _data_after(self, at: int) -> int:
         """Where the next data begin, at *at* or after it; the end, where only a hole is left."""
@@ -110,9 +101,11 @@ class LocalFile:
         except AttributeError:
             return at  # a system that knows no holes
 
-    def _pread(self, count: int) -> bytes:
+    def _pread(self, end: int) -> bytes:
+        """The next block, which ends at *end* at the latest."""
+        at = self._content.position
         try:
-            return os.pread(self._descriptor, count, self._at)
+            return os.pread(self._descriptor, min(BLOCK_BYTES, end - at), at)
         except OSError as error:
             raise self._unreadable(error) from None
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from contextlib import suppress
 
+from provision_agent.contract.content import BLOCK_BYTES, Content, part_name
 from provision_agent.contract.file_messages import CompleteFile
 from provision_agent.contract.frames import ProtocolError
 
 from ..storage import FILE_MODE
-
-BLOCK_BYTES = 1 << 20
-_ZEROS = bytes(BLOCK_BYTES)
 
 
 class Part:
@@ -21,21 +18,22 @@ class Part:
     def __init__(self, folder: int, name: str) -> None:
         self._folder = os.dup(folder)
         self._name = name
-        digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-        self._part = f".{os.fsdecode(os.fsencode(name)[:200])}.{digest}.part"
-        self._hasher = hashlib.sha256()
-        self.position = 0
-        """So many bytes are there."""
+        self._part = part_name(name, name)
+        self._content = Content()
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(self._part, flags, FILE_MODE, dir_fd=folder)
         while data := os.pread(self._descriptor, BLOCK_BYTES, self.position):
-            self._hasher.update(data)
-            self.position += len(data)
+            self._content.take(data)
+
+    @property
+    def position(self) -> int:
+        """So many bytes are there."""
+        return self._content.position
 
     @property
     def proof(self) -> str:
         """The sha256 of what is there."""
-        return self._hasher.hexdigest()
+        return self._content.sha256
 
     def write(self, offset: int, data: bytes) -> None:
         """Take bytes: where the last ones ended, beyond a hole, or at 0 to begin anew. Raises OSError, ProtocolError."""
@@ -43,21 +41,20 @@ class Part:
             if offset:
                 raise ProtocolError("bytes of a file came out of their order")
             self._begin_anew()
-        self._skip_to(offset)
+        self._content.skip_to(offset)
         view, at = memoryview(data), offset
         while view:
             written = os.pwrite(self._descriptor, view, at)
             view, at = view[written:], at + written
-        self._hasher.update(data)
-        self.position = at
+        self._content.take(data)
 
     def is_whole(self, complete: CompleteFile) -> bool:
         """Whether its content is what the sender says; else it begins anew. Raises OSError."""
         if complete.size_bytes < self.position:
             self._begin_anew()
-        self._skip_to(complete.size_bytes)
+        self._content.skip_to(complete.size_bytes)
         os.ftruncate(self._descriptor, complete.size_bytes)
-        if self._hasher.hexdigest() == complete.sha256:
+        if self.proof == complete.sha256:
             return True
         self._begin_anew()
         return False
@@ -83,12 +80,6 @@ class Part:
                 os.close(descriptor)
         self._descriptor = self._folder = -1
 
-    def _skip_to(self, offset: int) -> None:
-        while self.position < offset:
-            some = min(offset - self.position, BLOCK_BYTES)
-            self._hasher.update(_ZEROS[:some])
-            self.position += some
-
     def _begin_anew(self) -> None:
         os.ftruncate(self._descriptor, 0)
-        self._hasher, self.position = hashlib.sha256(), 0
+        self._content = Content()

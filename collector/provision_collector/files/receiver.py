@@ -24,11 +24,9 @@ from provision_agent.contract.file_messages import (
     FilesTold,
     FileTold,
     SettledFile,
-    SettledFiles,
     TakenBytes,
     Trouble,
     Wanted,
-    WantedFiles,
 )
 from provision_agent.contract.frames import ProtocolError
 
@@ -121,10 +119,8 @@ class Receiver:
             self._session.send(wire.TAKEN, TakenBytes(self._taken))
         wanted = [each for each in answers if isinstance(each, Wanted)]
         settled = [each for each in answers if isinstance(each, SettledFile)]
-        for at in range(0, len(wanted), 500):
-            self._session.send(wire.WANTED, WantedFiles(tuple(wanted[at : at + 500])))
-        for at in range(0, len(settled), 500):
-            self._session.send(wire.SETTLED, SettledFiles(tuple(settled[at : at + 500])))
+        self._session.send_list(wire.WANTED, "wanted", wanted)
+        self._session.send_list(wire.SETTLED, "settled", settled)
         for each in settled:
             self._settle(each)
 

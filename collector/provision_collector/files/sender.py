@@ -7,7 +7,6 @@ again, it is refused by name.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Sequence
 
@@ -17,7 +16,6 @@ from provision_agent.contract.file_frames import FileFrame
 from provision_agent.contract.file_messages import (
     AGAIN,
     FILE,
-    MAX_IN_FRAME,
     AllTold,
     CompleteFile,
     FileTold,
@@ -29,7 +27,6 @@ from provision_agent.contract.file_messages import (
     WantedFiles,
 )
 from provision_agent.contract.pacing import Pacer
-from provision_agent.contract.parsing import to_json
 
 from ..errors import ProtocolFaultError
 from ..instance import any_of
@@ -39,7 +36,6 @@ from .session import FileSession, read
 from .tree import Listing
 
 FILES_AT_ONCE = 4
-LISTING_FRAME_BYTES = 256 << 10
 MOST_TRIES = 2
 
 
@@ -91,26 +87,14 @@ class Sender:
 
     async def _list(self) -> None:
         for listing in self._listings:
-            frame: list[bytes] = []
-            size = 0
-            for told in listing.files:
-                text = json.dumps(to_json(told), separators=(",", ":")).encode()
-                if size + len(text) > LISTING_FRAME_BYTES or len(frame) >= MAX_IN_FRAME:
-                    await self._send_listing(frame)
-                    frame, size = [], 0
-                frame.append(text)
-                size += len(text) + 1
-            if frame:
-                await self._send_listing(frame)
+            for frame in wire.pack_lists(wire.LISTED, "files", listing.files):
+                self._session.channel.write(frame)
+                await self._session.channel.drained()
         self._session.send(wire.ALL_LISTED, AllTold(tuple(listing.told() for listing in self._listings)))
         for listing in self._listings:
             if listing.failure is not None:
-                self._session.send(wire.PROBLEM, _trouble(listing.failure, item=listing.source.item))
+                self._session.send(wire.PROBLEM, Trouble.of(listing.failure, item=listing.source.item))
         self._settle_done()
-
-    async def _send_listing(self, texts: list[bytes]) -> None:
-        self._session.channel.write(wire.pack_text(wire.LISTED, b'{"files":[' + b",".join(texts) + b"]}"))
-        await self._session.channel.drained()
 
     async def _listen(self) -> None:
         async for frame in self._session.frames():
@@ -159,7 +143,7 @@ class Sender:
             try:
                 await self._send_file(LocalFile(listing.path_of(told)), wanted)
             except Failure as failure:
-                self._session.send(wire.PROBLEM, _trouble(failure, n=wanted.n))
+                self._session.send(wire.PROBLEM, Trouble.of(failure, n=wanted.n))
 
     async def _send_file(self, file: LocalFile, wanted: Wanted) -> None:
         offset = wanted.offset
@@ -201,15 +185,3 @@ class Sender:
     def _complete(self, file: LocalFile, number: int, *, is_same: bool = False) -> None:
         told = CompleteFile(number, file.digest, file.size_bytes, file.mtime_ns, is_same=is_same)
         self._session.send(wire.COMPLETE, told)
-
-
-def _trouble(failure: Failure, *, n: int | None = None, item: str | None = None) -> Trouble:
-    return Trouble(
-        failure.class_,
-        failure.message,
-        failure.case,
-        failure.about,
-        n=n,
-        item=item,
-        retriable=failure.retriable,
-    )

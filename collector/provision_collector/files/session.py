@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -92,6 +92,11 @@ class FileSession:
     def send(self, kind: bytes, payload: object) -> None:
         """Queue a frame; *payload* is a dataclass of `file_messages`."""
         self.channel.write(wire.pack(kind, to_json(payload)))
+
+    def send_list(self, kind: bytes, name: str, entries: Iterable[object]) -> None:
+        """Queue *entries*, dataclasses of `file_messages`, as the list *name* of as many frames as they need."""
+        for frame in wire.pack_lists(kind, name, entries):
+            self.channel.write(frame)
 
     def lost(self) -> ProvisionError:
         """Why the session is over."""

@@ -11,34 +11,30 @@ import posixpath
 import time
 from contextlib import suppress
 
-import structlog
-from provision_agent.contract.file_messages import SendItem, SendRequest
+from provision_agent.contract.file_messages import FAILED, FileTold, SendItem, SendRequest, SettledFile
 from provision_agent.contract.plan_files import Output
 
-from ..errors import HostUnreachableError, ProvisionError
+from ..errors import ProvisionError
 from ..files.local_tree import LocalTree
 from ..files.receiver import Receiver
 from ..files.session import FileSession
-from ..instance import Emit, Link
+from ..instance import Connection, Emit, Link
 from ..storage import in_thread
 from .dispatch import Dispatch
+from .sessions import in_sessions
 from .spec import OutputsHere
 
-AGAIN_AFTER_S = 0.5
 LOOKS_AT_THE_END = 3
 """So many looks there after the verdict: a file that nobody announced must look the same twice."""
 STILL_FOR_S = 30.0
 """At its end a run waits for its outputs as long as bytes come, and so long after the last one."""
 FINISH_WITHIN_S = 3600.0
 """At most: a service may go on making files for ever."""
-MOST_FAULTS = 5
 SHOWN = 5
-
-log = structlog.get_logger()
 
 
 class Outputs:
-    """The outputs of one run. `open`, then `work` beside the watching; `finish` when the run has its verdict."""
+    """The outputs of one run. `begin`, and they come beside the watching; `finish` when the run has its verdict."""
 
     def __init__(
         self, here: OutputsHere | None, owner: str, dispatch: Dispatch, link: Link, emit: Emit
@@ -77,7 +73,7 @@ class Outputs:
             )
             await in_thread(tree.open)
             self._trees[str(number)] = tree
-        self._task = asyncio.create_task(self._work(), name="outputs")
+        self._task = asyncio.create_task(self._fetch(), name="outputs")
 
     async def finish(self) -> None:
         """Wait until what is closed there is here, as long as bytes come; name what is not."""
@@ -119,31 +115,17 @@ class Outputs:
             more = f"; and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             self._emit("warning", message=f"outputs that are not home: {shown}{more}")
 
-    async def _work(self) -> None:
-        faults = 0
-        while faults < MOST_FAULTS:
-            connection = self._link.connection
-            if connection is None or connection.lost.is_set():
-                await asyncio.sleep(AGAIN_AFTER_S)  # who follows the run opens it again
-                continue
-            try:
-                await self._session()
-            except ProvisionError as error:
-                log.info("outputs cut", why=str(error))
-                faults = 0 if isinstance(error, HostUnreachableError) else faults + 1
-                if faults >= MOST_FAULTS:
-                    self._emit("warning", message=f"the outputs are given up: {error}")
-            await asyncio.sleep(AGAIN_AFTER_S)
+    async def _fetch(self) -> None:
+        await in_sessions(self._link, self._emit, self._session, what="outputs")
 
-    async def _session(self) -> None:
-        assert self._link.connection is not None
+    async def _session(self, connection: Connection) -> None:
         items = tuple(
             SendItem(str(number), output.path, output.include, output.exclude)
             for number, output in enumerate(self._wanted)
         )
         request = SendRequest("", self._dispatch.workspace, items, follow=True)
         command = self._dispatch.agent_command("send")
-        session = await FileSession.open(self._link.connection, command, request)
+        session = await FileSession.open(connection, command, request)
         try:
             if self._receiver is not None:
                 self._failed.update(self._receiver.failed)
@@ -152,10 +134,9 @@ class Outputs:
         finally:
             session.close()
 
-    def _settled(self, told: object, settled: object) -> None:
-        path = getattr(told, "path", "")
-        if getattr(settled, "state", "") != "failed":
-            self._failed.pop(path, None)
+    def _settled(self, told: FileTold, settled: SettledFile) -> None:
+        if settled.state != FAILED:
+            self._failed.pop(told.path, None)
 
     def _moved(self, count: int) -> None:
         self._moved_at = time.monotonic()

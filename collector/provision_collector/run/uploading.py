@@ -8,23 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import structlog
 from provision_agent.contract.file_messages import ReceiveRequest
 
-from ..errors import HostUnreachableError, ProtocolFaultError, ProvisionError
 from ..files import Listing, UploadSource, list_all
 from ..files.sender import Sender
 from ..files.session import FileSession
-from ..instance import Emit, Link
+from ..instance import Connection, Emit, Link
 from ..storage import in_thread
 from .dispatch import Dispatch
+from .sessions import in_sessions
 
-AGAIN_AFTER_S = 0.5
-MOST_FAULTS = 5
-"""Sessions in a row that ended by a fault and moved nothing."""
 SHOWN = 3
-
-log = structlog.get_logger()
 
 
 class Uploading:
@@ -47,34 +41,20 @@ class Uploading:
 
     async def work(self) -> None:
         """Send until all is settled, over whichever connection there is. What one session has sent stays sent."""
-        faults = 0
         self._is_done = self._is_done or not self.sources
         self.settled.clear()
-        while not self._is_done and faults < MOST_FAULTS:
-            connection = self._link.connection
-            if connection is None or connection.lost.is_set():
-                await asyncio.sleep(AGAIN_AFTER_S)  # who follows the run opens it again
-                continue
-            moved = self._moved_bytes
-            try:
-                await self._session(self._link)
-                self._is_done = True
-            except (HostUnreachableError, ProtocolFaultError, ProvisionError) as error:
-                log.info("upload cut", why=str(error))
-                is_fault = not isinstance(error, HostUnreachableError)
-                faults = faults + 1 if is_fault and moved == self._moved_bytes else 0
-                if faults >= MOST_FAULTS:
-                    self._emit("warning", message=f"the uploads are given up: {error}")
-                await asyncio.sleep(AGAIN_AFTER_S)
+        if not self._is_done:
+            self._is_done = await in_sessions(
+                self._link, self._emit, self._session, what="uploads", moved_bytes=lambda: self._moved_bytes
+            )
         self.settled.set()
 
-    async def _session(self, link: Link) -> None:
-        assert link.connection is not None
+    async def _session(self, connection: Connection) -> None:
         listings = await in_thread(list_all, self.sources)
         self._tell_of_skipped(listings)
         request = ReceiveRequest("", self._dispatch.workspace, self._dispatch.run)
         command = self._dispatch.agent_command("receive")
-        session = await FileSession.open(link.connection, command, request)
+        session = await FileSession.open(connection, command, request)
         try:
             await Sender(session, listings, on_bytes=self._count).send()
         finally:
