@@ -49,6 +49,7 @@ class Outputs:
         self._receiver: Receiver | None = None
         self._failed: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
+        self._moved_bytes = 0
         self._moved_at = 0.0
         self._is_told = False
 
@@ -116,7 +117,9 @@ class Outputs:
             self._emit("warning", message=f"outputs that are not home: {shown}{more}")
 
     async def _fetch(self) -> None:
-        await in_sessions(self._link, self._emit, self._session, what="outputs")
+        await in_sessions(
+            self._link, self._emit, self._session, what="outputs", moved_bytes=lambda: self._moved_bytes
+        )
 
     async def _session(self, connection: Connection) -> None:
         items = tuple(
@@ -139,4 +142,5 @@ class Outputs:
             self._failed.pop(told.path, None)
 
     def _moved(self, count: int) -> None:
+        self._moved_bytes += count
         self._moved_at = time.monotonic()

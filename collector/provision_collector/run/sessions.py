@@ -23,7 +23,7 @@ async def in_sessions(
     session: Callable[[Connection], Awaitable[None]],
     *,
     what: str,
-    moved_bytes: Callable[[], int] = lambda: 0,
+    moved_bytes: Callable[[], int],
 ) -> bool:
     """Hold one session after the other until one comes to its own end. Who follows the run opens a lost connection again.
 
