@@ -19,8 +19,7 @@ class Inventory:
         self.venv = venv
         self._context = context
         self._versions: Optional[Dict[str, str]] = None
-        self._folders: Sequence[str] = ()
-        self._python_version: Optional[str] = None
+        self._interpreter: Optional[answers.Interpreter] = None
         self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
 
     def installed(self) -> Dict[str, str]:
@@ -37,15 +36,7 @@ class Inventory:
 
     def site_packages(self) -> Sequence[str]:
         """The folders into which is installed."""
-        if not self._folders:
-            told = probe.ask(
-                self.venv.python,
-                answers.Interpreter,
-                timeout_s=self._context.bounded(QUICK_S),
-                cancelled=self._context.cancelled,
-            )
-            self._folders = told.site_packages
-        return self._folders
+        return self._of_interpreter().site_packages
 
     def harmed(self, *, reads_bytes: bool = False) -> Dict[str, answers.Harm]:
         """What of all that is installed is not as its install left it, by the records of the packages themselves.
@@ -66,15 +57,24 @@ class Inventory:
 
     def python_version(self) -> str:
         """Of the environment's python, such as ``3.11.7``."""
-        if self._python_version is None:
-            limit = self._context.bounded(QUICK_S)
-            told = probe.ask(
-                self.venv.python, answers.Interpreter, timeout_s=limit, cancelled=self._context.cancelled
-            )
-            self._python_version = told.version
-        return self._python_version
+        return self._of_interpreter().version
 
     def forget_versions(self) -> None:
         """Something else changed the environment: look again."""
         self._versions = None
         self._harmed = {}
+
+    def forget_all(self) -> None:
+        """The environment was made again, perhaps with another python."""
+        self.forget_versions()
+        self._interpreter = None
+
+    def _of_interpreter(self) -> answers.Interpreter:
+        if self._interpreter is None:
+            self._interpreter = probe.ask(
+                self.venv.python,
+                answers.Interpreter,
+                timeout_s=self._context.bounded(QUICK_S),
+                cancelled=self._context.cancelled,
+            )
+        return self._interpreter
