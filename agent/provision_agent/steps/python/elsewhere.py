@@ -167,7 +167,7 @@ def _torch(
     accelerator: Optional[str],
 ) -> Tuple[Optional[Candidate], List[str], List[str]]:
     """The first candidate that can be had, its requirements, and the options that name its index."""
-    wanted = next((layer.torch for layer in python.layers if layer.torch is not None), None)
+    wanted = builds.torch_of(python)
     if wanted is None:
         return None, [], []
     if accelerator is not None:

@@ -14,7 +14,7 @@ from typing import List, Mapping, NamedTuple, Optional, Sequence
 from ...contract.failures import Failure
 from ...run.context import Context
 from ..progress import Progress
-from . import resolver
+from . import requirements, resolver
 from .installer import Installer
 from .misfits import misfits
 
@@ -105,18 +105,9 @@ def _lines(path: str) -> List[_Line]:
     found: List[_Line] = []
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         text = file.read()
-    held, began = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        began = began or number
-        held += line
-        if held.endswith("\\"):
-            held = held[:-1] + " "
-            continue
-        said = re.sub(r"(^|\s)#.*$", "", held).strip()
+    for number, said in requirements.logical_lines(text):
         include = re.match(r"(-r|--requirement|-c|--constraint)([\s=]+)(\S+)", said)
         if include is not None:  # the lines that are kept lie elsewhere
             said = f"{include[1]} {os.path.join(os.path.dirname(os.path.abspath(path)), include[3])}"
-        if said:
-            found.append(_Line(began, said))
-        held, began = "", 0
+        found.append(_Line(number, said))
     return found
