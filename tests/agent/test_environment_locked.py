@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from harness.agent_runs import AgentRuns
 from harness.downloads import eventually
-from harness.environments import Surroundings, copy_of_environment
+from harness.environments import Surroundings
 from harness.git_server import Origin
 from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
@@ -45,18 +45,6 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
         index.add("numpy", "2.1.0")
         index.add("scipy", "1.0", requires=["numpy"])
         yield index
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Surroundings:
-    return Surroundings(str(tmp_path))
-
-
-@pytest.fixture
-def venv(tmp_path: Path) -> Venv:
-    path = str(tmp_path / "venv")
-    copy_of_environment(path)
-    return Venv(path, os.path.join(path, "bin", "python"), True)
 
 
 @pytest.fixture
