@@ -19,7 +19,6 @@ class Inventory:
         self.venv = venv
         self._context = context
         self._versions: Optional[Dict[str, str]] = None
-        self._interpreter: Optional[answers.Interpreter] = None
         self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
 
     def installed(self) -> Dict[str, str]:
@@ -67,14 +66,15 @@ class Inventory:
     def forget_all(self) -> None:
         """The environment was made again, perhaps with another python."""
         self.forget_versions()
-        self._interpreter = None
+        self.venv.told.clear()
 
     def _of_interpreter(self) -> answers.Interpreter:
-        if self._interpreter is None:
-            self._interpreter = probe.ask(
-                self.venv.python,
+        python, told = self.venv.python, self.venv.told
+        if python not in told:
+            told[python] = probe.ask(
+                python,
                 answers.Interpreter,
                 timeout_s=self._context.bounded(QUICK_S),
                 cancelled=self._context.cancelled,
             )
-        return self._interpreter
+        return told[python]
