@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from harness.downloads import Bench
+from harness.environments import Surroundings, copy_of_environment
 from harness.file_server import FileServer, make_certificate
+from provision_agent.steps.python.venv import Venv
 
 
 @pytest.fixture
@@ -22,6 +24,34 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     made.root.mkdir()
     yield made
     made.cancelled.set()
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Surroundings:
+    """What a step is handed; many tests have another workspace."""
+    return Surroundings(str(tmp_path))
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Venv:
+    """An environment with pip and nothing else, that a run has just made."""
+    path = str(tmp_path / "venv")
+    copy_of_environment(path)
+    return Venv(path, os.path.join(path, "bin", "python"), True)
+
+
+@pytest.fixture
+def bare_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of this machine's settings, none; a home folder without any. What failed is tried again soon."""
+    from provision_agent.steps.python import installer
+
+    told = ("PIP_", "UV_", "SSL_", "REQUESTS_", "CURL_")
+    for name in [name for name in os.environ if name.startswith(told) or name == "NETRC"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "home"))
 
 
 @pytest.fixture

@@ -57,11 +57,6 @@ def shop() -> Iterator[FileServer]:
         yield server
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Surroundings:
-    return Surroundings(str(tmp_path))
-
-
 def sage(shop: FileServer, **fields: Any) -> CompiledPackage:
     own = "/sage-2.2.0+{cuda}torch{torch}sm{capability}-{python}-{python}-{platform}.whl"
     other = "/elsewhere/sage-2.2.0+{cuda}torch{torch_version}-{python}-{python}-linux_{machine}.whl"
@@ -136,13 +131,6 @@ def test_torch_itself_says_with_what_cuda_it_was_built(tmp_path: Path) -> None:
 
 ONE_GPU = {"gpus": [{"name": "RTX 4090", "compute_capability": "8.9", "memory_bytes": 1}], "cuda": "12.8"}
 OWN = ".".join(map(str, sys.version_info[:3]))
-
-
-@pytest.fixture
-def venv(tmp_path: Path) -> Venv:
-    path = str(tmp_path / "venv")
-    copy_of_environment(path)
-    return Venv(path, os.path.join(path, "bin", "python"), True)
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.environments import Surroundings, copy_of_environment
+from harness.environments import Surroundings
 from harness.package_index import PackageIndex
 from provision_agent.contract.plan import Layer, Python
 from provision_agent.host import answers, probe
@@ -28,18 +27,6 @@ def index(bare_pip: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIn
             files = {"cv2/__init__.py": f"by = {name!r}\n", f"cv2/{name}.py": "", "cv2/same.py": ""}
             index.add(name, "4.11", files=files)
         yield index
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Surroundings:
-    return Surroundings(str(tmp_path))
-
-
-@pytest.fixture
-def venv(tmp_path: Path) -> Venv:
-    path = str(tmp_path / "venv")
-    copy_of_environment(path)
-    return Venv(path, os.path.join(path, "bin", "python"), True)
 
 
 def install(here: Surroundings, venv: Venv) -> None:

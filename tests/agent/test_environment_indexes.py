@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.environments import Surroundings, copy_of_environment
+from harness.environments import Surroundings
 from harness.file_server import issue_certificate, make_certificate
 from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
@@ -22,28 +21,14 @@ WITHIN = {"timeout_s": 5.0, "retries": 0}
 
 
 @pytest.fixture(autouse=True)
-def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of this machine's settings, none; a home folder without any."""
-    told = ("PIP_", "UV_", "SSL_", "REQUESTS_", "CURL_")
-    for name in [name for name in os.environ if name.startswith(told) or name == "NETRC"]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
+def own_settings(bare_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this machine's settings, none."""
     monkeypatch.setattr(indexes, "_OWN_AUTHORITIES", ())
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "home"))
 
 
 @pytest.fixture
 def here(tmp_path: Path) -> Surroundings:
     return Surroundings(str(tmp_path / "workspace"))
-
-
-@pytest.fixture
-def venv(tmp_path: Path) -> Venv:
-    path = str(tmp_path / "venv")
-    copy_of_environment(path)
-    return Venv(path, os.path.join(path, "bin", "python"), True)
 
 
 @pytest.fixture

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from harness.agent_runs import AgentRuns
 from harness.downloads import eventually
-from harness.environments import Surroundings, copy_of_environment
+from harness.environments import Surroundings
 from harness.git_server import Origin
 from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Layer, Plan, Python, Repo, Torch
 from provision_agent.contract.plan_parts import Limits
 from provision_agent.downloads import Downloads, Sources
+from provision_agent.host import answers, probe
 from provision_agent.steps.python import packages
 from provision_agent.steps.python.ahead import Ahead
 from provision_agent.steps.python.locked_install import LockedInstalls
@@ -45,18 +46,6 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
         index.add("numpy", "2.1.0")
         index.add("scipy", "1.0", requires=["numpy"])
         yield index
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Surroundings:
-    return Surroundings(str(tmp_path))
-
-
-@pytest.fixture
-def venv(tmp_path: Path) -> Venv:
-    path = str(tmp_path / "venv")
-    copy_of_environment(path)
-    return Venv(path, os.path.join(path, "bin", "python"), True)
 
 
 @pytest.fixture
@@ -131,6 +120,30 @@ def test_a_wheel_that_the_engine_cannot_fetch_is_the_installers_to_fetch_and_nam
 
     assert versions_in(venv, "scipy") == ["1.0"]
     assert "the installer fetches" in said(here) and "scipy-1.0-py3-none-any.whl" in said(here)
+
+
+def test_the_interpreter_says_once_in_a_run_what_it_is_however_many_files_are_installed(
+    index: PackageIndex,
+    here: Surroundings,
+    venv: Venv,
+    by_lock: LockedInstalls,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[type] = []
+
+    def heard(python: str, kind: type, *names: str, ask: Any = probe.ask, **limits: Any) -> Any:
+        asked.append(kind)
+        return ask(python, kind, *names, **limits)
+
+    monkeypatch.setattr(probe, "ask", heard)
+    packages.install(order(), venv, here.context, NO_GPU, by_lock=by_lock)
+    for name in ("numpy", "scipy"):
+        path = here.write(f"{name}/requirements.txt", f"{name}\n")
+        item = f"{name}/requirements.txt"
+        packages.install_requirements(path, venv, here.context, order(), item, "required", by_lock=by_lock)
+
+    assert versions_in(venv, "scipy") == ["1.0"]
+    assert asked.count(answers.Interpreter) == 2, "once for the installs, once for what is offered to uv"
 
 
 @pytest.mark.parametrize("is_the_systems", [True, False])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.environments import Surroundings, copy_of_environment
+from harness.environments import Surroundings
 from harness.file_server import issue_certificate
 from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
@@ -21,7 +21,7 @@ from provision_agent.contract.plan_packages import LockedEnvironment, LockedWhee
 from provision_agent.contract.plan_packages import PackageIndex as OwnIndex
 from provision_agent.contract.plan_parts import Basic
 from provision_agent.downloads import Sources
-from provision_agent.steps.python import builds, from_lock, installer, packages, torch, wheel_room
+from provision_agent.steps.python import builds, from_lock, packages, torch, wheel_room
 from provision_agent.steps.python.installer import Installer
 from provision_agent.steps.python.tags import Target
 from provision_agent.steps.python.venv import Venv
@@ -34,15 +34,8 @@ PLATFORM = f"linux-{os.uname().machine}"
 
 
 @pytest.fixture(autouse=True)
-def own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Of this machine's settings, none; a home folder without any."""
-    told = ("PIP_", "UV_", "SSL_", "REQUESTS_", "CURL_")
-    for name in [name for name in os.environ if name.startswith(told)]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(installer, "SCHEDULE", replace(installer.SCHEDULE, base_s=0.01))
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "home"))
+def own_settings(bare_home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of this machine's settings, none."""
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
 
 
@@ -51,13 +44,6 @@ def here(tmp_path: Path) -> Surroundings:
     here = Surroundings(str(tmp_path / "workspace"))
     here.context = replace(here.context, secrets={"INDEX_PASSWORD": PASSWORD})
     return here
-
-
-@pytest.fixture
-def venv(tmp_path: Path) -> Venv:
-    path = str(tmp_path / "venv")
-    copy_of_environment(path)
-    return Venv(path, os.path.join(path, "bin", "python"), True)
 
 
 @pytest.fixture

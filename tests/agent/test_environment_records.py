@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.environments import Surroundings, copy_of_environment
+from harness.environments import Surroundings
 from harness.package_index import PackageIndex
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Check, Layer, Python
@@ -40,13 +40,6 @@ def index(bare_pip: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIn
 @pytest.fixture
 def here(tmp_path: Path) -> Surroundings:
     return Surroundings(str(tmp_path), within_s=300.0)
-
-
-@pytest.fixture
-def venv(tmp_path: Path) -> Venv:
-    path = str(tmp_path / "venv")
-    copy_of_environment(path)
-    return Venv(path, os.path.join(path, "bin", "python"), True)
 
 
 def site(venv: Venv, name: str) -> Path:

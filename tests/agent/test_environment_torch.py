@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.environments import Surroundings, copy_of_environment
+from harness.environments import Surroundings
 from harness.package_index import PackageIndex
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.findings import Facts
@@ -82,18 +80,6 @@ def index(bare_pip: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIn
             index.add_torch(f"2.5.1+{tag}", index=f"whl/{tag}")
             index.add("torchvision", f"0.20.1+{tag}", requires=["torch==2.5.1"], index=f"whl/{tag}")
         yield index
-
-
-@pytest.fixture
-def here(tmp_path: Path) -> Surroundings:
-    return Surroundings(str(tmp_path))
-
-
-@pytest.fixture
-def venv(tmp_path: Path) -> Venv:
-    path = str(tmp_path / "venv")
-    copy_of_environment(path)
-    return Venv(path, os.path.join(path, "bin", "python"), True)
 
 
 def python(*versions: str, accelerator: str = "auto", **fields: Any) -> Python:

@@ -29,8 +29,8 @@ from ..host.environments import interpreter_of
 from ..host.probe import normalised
 from ..run.context import Context
 from ..run.interpreters import path_meant
-from ..steps.python import builds, compiled, elsewhere, indexes, venv, wanted, wheel_room
-from ..steps.python.tags import Target, name_of
+from ..steps.python import builds, compiled, elsewhere, from_lock, indexes, venv, wanted, wheel_room
+from ..steps.python.tags import Target
 
 CHOOSE_S = 60.0
 READ_S = 600.0
@@ -125,11 +125,10 @@ def _with_compiled(
 
 
 def _of_compiled(url: str, access: Sources, *, until: float, pin_until: Optional[float]) -> "_Wheel":
-    address, _, fragment = url.partition("#")
-    hashes = {"sha256": fragment.partition("=")[2].lower()} if fragment.startswith("sha256=") else {}
-    name, _, rest = name_of(address).partition("-")
-    sha256, room = _size(LockedFile(url=address, hashes=hashes), access, until, pin_until)
-    return _Wheel(normalised(name), rest.partition("-")[0], public_url(address), sha256, room)
+    wheel = compiled.wheel_at(url)
+    name, _, rest = wheel.file_name.partition("-")
+    sha256, room = _size(wheel, access, until, pin_until)
+    return _Wheel(normalised(name), rest.partition("-")[0], public_url(str(wheel.url)), sha256, room)
 
 
 def _without(told: EnvironmentTold, package: CompiledPackage, why: str) -> EnvironmentTold:
@@ -170,7 +169,7 @@ def _chosen(
                 python, parts, facts, compiler, settings, accelerator=accelerator, until=until
             )
 
-        locked = dict(line.split("==", 1) for line in python.versions)
+        locked = from_lock.pins(python)
         try:
             return choose({**there, **locked})
         except Failure as failure:
@@ -196,7 +195,7 @@ def _target_here(python: Python, context: Context, facts: Facts) -> Optional[Env
     except Failure:
         return None
     machine = os.uname().machine
-    layer = next((layer.torch for layer in python.layers if layer.torch is not None), None)
+    layer = builds.torch_of(python)
     try:
         tag = builds.candidates(layer, facts)[0].tag if layer is not None else "cpu"
     except Failure:
@@ -286,7 +285,7 @@ def _of_lock(locked: LockedEnvironment) -> List[_Wheel]:
 def _summed(
     told: EnvironmentTold, wheels: Sequence[_Wheel], there: Mapping[str, str], *, pin: bool
 ) -> EnvironmentTold:
-    coming = [wheel for wheel in wheels if not _is_same(there.get(wheel.name), wheel.version)]
+    coming = [wheel for wheel in wheels if not from_lock.is_there(there.get(wheel.name), wheel.version)]
     sizes = [wheel.room.size_bytes for wheel in coming if wheel.room.size_bytes is not None]
     rooms = [wheel.room.unpacked_bytes for wheel in coming if wheel.room.unpacked_bytes is not None]
     return replace(
@@ -308,7 +307,3 @@ def _summed(
 
 def _can_be_pinned(wheel: _Wheel) -> bool:
     return wheel.sha256 is not None and wheel.url.startswith(("http://", "https://"))
-
-
-def _is_same(there: Optional[str], wanted_version: str) -> bool:
-    return there is not None and wanted_version in (there, there.partition("+")[0])

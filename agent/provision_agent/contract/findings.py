@@ -10,7 +10,7 @@ from typing import Dict, Mapping, Optional, Tuple
 
 from .buckets import SignedSource, signed_field
 from .environment_told import EnvironmentTarget, EnvironmentTold
-from .failures import hint_of
+from .failures import Failure, hint_of
 from .messages import (
     MAX_SECRETS,
     Json,
@@ -225,6 +225,19 @@ class IndexTold:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hint", hint_of(self.class_, self.case, self.about))
+
+    @classmethod
+    def refused(cls, title: str, url: Optional[str], failure: Failure) -> IndexTold:
+        """That of *title* nothing can be had there, as *failure* says."""
+        return cls(
+            title=title,
+            url=url,
+            class_=failure.class_,
+            message=failure.message,
+            case=failure.case,
+            about=failure.about,
+            retriable=failure.retriable,
+        )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
-from ...contract.plan import Torch
+from ...contract.plan import Python, Torch
 
 BLACKWELL_NEEDS = (12, 8)
 """Cards of compute capability 10 and above run on no older driver."""
@@ -56,6 +56,11 @@ class Candidate(NamedTuple):
     def title(self) -> str:
         """As people write it: ``torch 2.9.1+cu128``."""
         return f"torch {self.version}" if self.is_kept else f"torch {self.version or 'newest'}+{self.tag}"
+
+
+def torch_of(python: Python) -> Optional[Torch]:
+    """Which torch the first layer that has one asks for; None: no layer does."""
+    return next((layer.torch for layer in python.layers if layer.torch is not None), None)
 
 
 def candidates(torch: Torch, facts: Facts) -> List[Candidate]:

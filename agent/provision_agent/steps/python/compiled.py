@@ -18,6 +18,7 @@ from ...contract.findings import Facts, IndexTold, PackageTold
 from ...contract.parsing import parse
 from ...contract.plan import Plan, Python
 from ...contract.plan_packages import CompiledPackage, wheel_address
+from ...contract.pylock import LockedFile
 from ...contract.redaction import public_url
 from ...contract.steps import LEVELS
 from ...downloads import Sources
@@ -201,7 +202,7 @@ def choose(package: CompiledPackage, build: Build, access: Sources, context: Con
         try:
             answer = access.ask(url.partition("#")[0], within_s=context.bounded(ASK_S))
         except Failure as failure:
-            asked.append(_told(package.name, shown, failure))
+            asked.append(IndexTold.refused(package.name, shown, failure))
             reasons.append(f"{shown}: {failure.message}")
             unreached = unreached or (failure if failure.retriable else None)
             continue
@@ -239,18 +240,6 @@ def foretold(package: CompiledPackage, build: Build, access: Sources, context: C
     if chosen is None and may_build(package, build):
         chosen, why = f"{package.name}, built with nvcc {build.cuda}", f"{why}; nvcc {build.cuda} is here"
     return PackageTold(package.name, package.level, chosen, why, found.asked, found.unreached is None)
-
-
-def _told(title: str, shown: str, failure: Failure) -> IndexTold:
-    return IndexTold(
-        title=title,
-        url=shown,
-        class_=failure.class_,
-        message=failure.message,
-        case=failure.case,
-        about=failure.about,
-        retriable=failure.retriable,
-    )
 
 
 # -- compiling
@@ -298,6 +287,13 @@ def compiled_name(line: str) -> Optional[str]:
 def is_source(line: str) -> bool:
     """Does *line* name a repository or an archive of source, which no index has as a wheel?"""
     return "://" in line and not urlsplit(line.split("@", 1)[-1].strip()).path.endswith(".whl")
+
+
+def wheel_at(url: str) -> LockedFile:
+    """The wheel that *url* leads to; what stands at its end, as ``#sha256=…``, is its hash."""
+    address, _, fragment = url.partition("#")
+    hashes = {"sha256": fragment.partition("=")[2].lower()} if fragment else {}
+    return LockedFile(url=address, name=name_of(address), hashes=hashes)
 
 
 def item_of(package: CompiledPackage) -> str:

@@ -12,14 +12,13 @@ from typing import Iterable, List, Mapping, NamedTuple, Optional, Sequence
 from ...contract.failures import Failure
 from ...contract.findings import Facts
 from ...contract.plan_packages import CompiledPackage
-from ...contract.pylock import LockedFile
 from ...downloads import Sources
 from ...run.context import Context
 from ..progress import Progress
 from . import compiled, indexes
 from .compiled import Build
 from .installer import Installer
-from .tags import Target, name_of
+from .tags import Target
 from .wheel_store import WheelStore
 from .wheels import Wheels
 
@@ -98,11 +97,9 @@ def install(
 
 def _fetched(url: str, here: Surroundings, progress: Progress, level: str) -> str:
     """Where the wheel at *url* is on this disk; *url* itself where the installer is to fetch it."""
-    address, _, fragment = url.partition("#")
-    if here.store is None or not address.startswith("http"):
+    if here.store is None or not url.startswith("http"):
         return url
-    hashes = {"sha256": fragment.partition("=")[2].lower()} if fragment else {}
-    wheel = LockedFile(url=address, name=name_of(address), hashes=hashes)
+    wheel = compiled.wheel_at(url)
     here.store.begin([wheel], level=level, logins={})
     fetched = here.store.wait([wheel], progress, batch_bytes=1)  # one is all
     if wheel.file_name in fetched.failures:

@@ -9,7 +9,7 @@ import os
 import re
 import time
 from dataclasses import replace
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ...contract.environment_told import EnvironmentTarget, LineLeftOut
 from ...contract.failures import Failure
@@ -22,6 +22,7 @@ from ...host.probe import normalised
 from ...run.context import Context
 from . import builds, companions, pip_errors, torch
 from .builds import Candidate
+from .misfits import misfits
 from .wanted import Line, Part
 
 COMPILE_S = 120.0
@@ -133,10 +134,23 @@ def choose(
     except Failure as failure:
         if failure.meaning.is_retriable or not lines:
             raise
-        compiler.compile(settled, options)  # a layer fails for its own reason
-        kept, dropped = _one_by_one(settled, lines, lambda tried: compiler.compile(tried, options), until)
-        left_out += dropped
-        found = compiler.compile([*settled, *kept], options)
+        found = compiler.compile(settled, options)  # a layer fails for its own reason
+
+        def problem(some: Sequence[Line]) -> Optional[Failure]:
+            nonlocal found
+            if time.monotonic() > until:
+                message = "the requirements of the repositories conflict in too many ways to be told in time"
+                raise Failure("timed_out", message)
+            try:
+                found = compiler.compile([*settled, *(line.text for line in some)], options)
+            except Failure as reason:
+                if reason.meaning.is_retriable:
+                    raise
+                return reason
+            return None
+
+        dropped = misfits(lines, problem, together=failure)  # what was compiled last are all the others
+        left_out += [LineLeftOut(line.file, line.number, line.text, why.message) for line, why in dropped]
     wheels = _wheels(found, compiler.python)
     for part in (part for part in parts if part.is_alone):
         alone = compiler.compile([line.text for line in part.lines], [*_of_index(part), "--no-deps"])
@@ -153,7 +167,7 @@ def _torch(
     accelerator: Optional[str],
 ) -> Tuple[Optional[Candidate], List[str], List[str]]:
     """The first candidate that can be had, its requirements, and the options that name its index."""
-    wanted = next((layer.torch for layer in python.layers if layer.torch is not None), None)
+    wanted = builds.torch_of(python)
     if wanted is None:
         return None, [], []
     if accelerator is not None:
@@ -220,41 +234,6 @@ def _why_never(part: Part, line: Line) -> Optional[str]:
 def _never(part: Part) -> List[LineLeftOut]:
     told = [(line, _why_never(part, line)) for line in part.lines]
     return [LineLeftOut(line.file, line.number, line.text, why) for line, why in told if why is not None]
-
-
-def _one_by_one(
-    settled: Sequence[str],
-    lines: Sequence[Line],
-    compile_: Callable[[List[str]], object],
-    until: float,
-) -> Tuple[List[str], List[LineLeftOut]]:
-    """Which of *lines* go with *settled* and with those before them; halves that do are tried no further."""
-    kept: List[str] = []
-    dropped: List[LineLeftOut] = []
-
-    def try_(some: Sequence[Line]) -> None:
-        if not some:
-            return
-        if time.monotonic() > until:
-            raise Failure(
-                "timed_out",
-                "the requirements of the repositories conflict in too many ways to be told in time",
-            )
-        try:
-            compile_([*settled, *kept, *(line.text for line in some)])
-            kept.extend(line.text for line in some)
-        except Failure as failure:
-            if failure.meaning.is_retriable:
-                raise
-            if len(some) == 1:
-                dropped.append(LineLeftOut(some[0].file, some[0].number, some[0].text, failure.message))
-                return
-            middle = len(some) // 2
-            try_(some[:middle])
-            try_(some[middle:])
-
-    try_(lines)
-    return kept, dropped
 
 
 def _wheels(packages: Sequence[LockedPackage], python: str) -> Dict[str, Tuple[LockedPackage, LockedFile]]:

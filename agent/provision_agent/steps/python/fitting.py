@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Callable, List, Mapping, NamedTuple, Optional, Sequence
+from typing import List, Mapping, NamedTuple, Optional, Sequence
 
 from ...contract.failures import Failure
 from ...run.context import Context
 from ..progress import Progress
-from . import resolver
+from . import requirements, resolver
 from .installer import Installer
+from .misfits import misfits
 
 CLASSES = ("conflict", "not_found")
 KIND = "left_out"
@@ -64,14 +65,13 @@ def install(
     lines = _lines(path)
     tried = [line for line in lines if resolver.is_plain(line.text)]
 
-    def problem(texts: Sequence[str]) -> Optional[Failure]:
-        return tools.trial(texts, progress, constraints=held)
+    def problem(some: Sequence[_Line]) -> Optional[Failure]:
+        return tools.trial([line.text for line in some], progress, constraints=held)
 
-    why: List["tuple[_Line, Failure]"] = []
     try:
         if tools.standing and problem([]) is not None:
             tools.standing = ()  # layers that contradict each other say nothing about a node
-        _fit([], tried, problem, why)
+        why = misfits(tried, problem)
     except Failure:
         raise refused from None  # nobody can say which line it is
     if not why:
@@ -100,45 +100,14 @@ def kept_lines(path: str, item: str, context: Context) -> List[str]:
         return []
 
 
-def _fit(
-    kept: List[_Line],
-    lines: Sequence[_Line],
-    problem: Callable[[Sequence[str]], Optional[Failure]],
-    why: List["tuple[_Line, Failure]"],
-) -> None:
-    """Add to *kept* what of *lines* goes with it, the first ones first, and to *why* the others."""
-    if not lines:
-        return
-    found = problem([line.text for line in (*kept, *lines)])
-    if found is None:
-        kept += lines
-    elif found.class_ not in CLASSES:
-        raise found
-    elif len(lines) == 1:
-        why.append((lines[0], found))
-    else:
-        half = len(lines) // 2
-        _fit(kept, lines[:half], problem, why)
-        _fit(kept, lines[half:], problem, why)
-
-
 def _lines(path: str) -> List[_Line]:
     """What the file at *path* asks for, a continued line as one."""
     found: List[_Line] = []
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         text = file.read()
-    held, began = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        began = began or number
-        held += line
-        if held.endswith("\\"):
-            held = held[:-1] + " "
-            continue
-        said = re.sub(r"(^|\s)#.*$", "", held).strip()
+    for number, said in requirements.logical_lines(text):
         include = re.match(r"(-r|--requirement|-c|--constraint)([\s=]+)(\S+)", said)
         if include is not None:  # the lines that are kept lie elsewhere
             said = f"{include[1]} {os.path.join(os.path.dirname(os.path.abspath(path)), include[3])}"
-        if said:
-            found.append(_Line(began, said))
-        held, began = "", 0
+        found.append(_Line(number, said))
     return found

@@ -44,7 +44,7 @@ def misfit(python: Python, context: Context, facts: Facts) -> Optional[Failure]:
 
 
 def _accelerator_misfit(python: Python, locked: LockedEnvironment, facts: Facts) -> str:
-    layer = next((layer.torch for layer in python.layers if layer.torch is not None), None)
+    layer = builds.torch_of(python)
     if layer is None or layer.accelerator != "auto" or locked.accelerator == "none":
         return ""  # the profile names the build itself: that is taken at its word
     versions = [wheel.version.partition("+")[0] for wheel in locked.wheels if wheel.name == "torch"]
@@ -92,7 +92,7 @@ def install(
     wanted = [
         wheel
         for wheel in locked.wheels
-        if wheel.name in only and (again or not _is_there(there.get(wheel.name), wheel.version))
+        if wheel.name in only and (again or not is_there(there.get(wheel.name), wheel.version))
     ]
     if not wanted:
         return
@@ -119,7 +119,7 @@ def install(
 
 def _look_again(wanted: Sequence[LockedWheel], there: Mapping[str, str]) -> None:
     """Raise Failure where what is *there* now is not what was *wanted*."""
-    other = [wheel for wheel in wanted if not _is_there(there.get(wheel.name), wheel.version)]
+    other = [wheel for wheel in wanted if not is_there(there.get(wheel.name), wheel.version)]
     if other:
         told = ", ".join(f"{each.name} {there.get(each.name, 'none')} for {each.version}" for each in other)
         message = f"what was installed is not what the lock says: {told}"
@@ -159,7 +159,8 @@ def _named(arguments: Sequence[str]) -> List[str]:
     return names
 
 
-def _is_there(there: Optional[str], wanted: str) -> bool:
+def is_there(there: Optional[str], wanted: str) -> bool:
+    """Is *there* the version that is *wanted*? Any build of it, where that names none."""
     return there is not None and wanted in (there, there.partition("+")[0])
 
 

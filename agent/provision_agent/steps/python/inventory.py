@@ -19,8 +19,6 @@ class Inventory:
         self.venv = venv
         self._context = context
         self._versions: Optional[Dict[str, str]] = None
-        self._folders: Sequence[str] = ()
-        self._python_version: Optional[str] = None
         self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
 
     def installed(self) -> Dict[str, str]:
@@ -37,15 +35,7 @@ class Inventory:
 
     def site_packages(self) -> Sequence[str]:
         """The folders into which is installed."""
-        if not self._folders:
-            told = probe.ask(
-                self.venv.python,
-                answers.Interpreter,
-                timeout_s=self._context.bounded(QUICK_S),
-                cancelled=self._context.cancelled,
-            )
-            self._folders = told.site_packages
-        return self._folders
+        return self._of_interpreter().site_packages
 
     def harmed(self, *, reads_bytes: bool = False) -> Dict[str, answers.Harm]:
         """What of all that is installed is not as its install left it, by the records of the packages themselves.
@@ -66,15 +56,25 @@ class Inventory:
 
     def python_version(self) -> str:
         """Of the environment's python, such as ``3.11.7``."""
-        if self._python_version is None:
-            limit = self._context.bounded(QUICK_S)
-            told = probe.ask(
-                self.venv.python, answers.Interpreter, timeout_s=limit, cancelled=self._context.cancelled
-            )
-            self._python_version = told.version
-        return self._python_version
+        return self._of_interpreter().version
 
     def forget_versions(self) -> None:
         """Something else changed the environment: look again."""
         self._versions = None
         self._harmed = {}
+
+    def forget_all(self) -> None:
+        """The environment was made again, perhaps with another python."""
+        self.forget_versions()
+        self.venv.told.clear()
+
+    def _of_interpreter(self) -> answers.Interpreter:
+        python, told = self.venv.python, self.venv.told
+        if python not in told:
+            told[python] = probe.ask(
+                python,
+                answers.Interpreter,
+                timeout_s=self._context.bounded(QUICK_S),
+                cancelled=self._context.cancelled,
+            )
+        return told[python]

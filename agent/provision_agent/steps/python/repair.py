@@ -48,7 +48,7 @@ def mend(
         Failure: `command` when even a new environment cannot be made.
     """
     names = sorted({normalised(name) for name in watched} | set(ALWAYS_WATCHED))
-    leftovers = find_leftovers(_site_packages(tools, context), names)
+    leftovers = find_leftovers(tools.site_packages(), names)
     if leftovers:
         shown = ", ".join(sorted(map(os.path.basename, leftovers))[:5])
         _warn(
@@ -67,7 +67,7 @@ def remove_interrupted(tools: Installer, context: Context) -> None:
     python = tools.venv.python
     for name in interrupted.not_whole(context, python):
         _warn(context, f"an install was interrupted and left {name} unfinished: removing it")
-        for folder in _site_packages(tools, context):
+        for folder in tools.site_packages():
             _remove(_trees_of(name, folder), context)
         tools.forget_versions()
     interrupted.end(context, python, interrupted.names_left(context, python))
@@ -102,7 +102,7 @@ def restore(
         for path in harm.dangling:
             os.unlink(path)  # pip writes through a link
         if "RECORD" in harm.missing:  # no installer can take it away
-            for folder in _site_packages(tools, context):
+            for folder in tools.site_packages():
                 _remove(_trees_of(name, folder), context)
 
     def install(requirements: List[str]) -> None:
@@ -179,7 +179,7 @@ def _reinstall(
     """Remove *name* by hand and install the same version again; False when it is still broken."""
     version = tools.installed()[name]
     _warn(context, f"{name} {version} {reason}: {'removing it' if is_later else 'installing it again'}")
-    for folder in _site_packages(tools, context):
+    for folder in tools.site_packages():
         _remove(_trees_of(name, folder), context)
     tools.forget_versions()
     if is_later:
@@ -211,7 +211,7 @@ def _recreate(name: str, tools: Installer, context: Context, facts: Facts, progr
     if left is not None:
         _warn(context, left)
     venv.make(path, context, facts, progress)
-    tools.forget_versions()
+    tools.forget_all()
 
 
 def _remove(paths: Iterable[str], context: Context) -> None:
@@ -219,12 +219,6 @@ def _remove(paths: Iterable[str], context: Context) -> None:
         left = remove_tree.remove(path, context)
         if left is not None:
             _warn(context, left)
-
-
-def _site_packages(tools: Installer, context: Context) -> List[str]:
-    limit = context.bounded(venv.PROBE_S)
-    answer = probe.ask(tools.venv.python, answers.Interpreter, timeout_s=limit, cancelled=context.cancelled)
-    return list(answer.site_packages)
 
 
 def _warn(context: Context, message: str) -> None:

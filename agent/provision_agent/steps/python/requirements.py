@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Dict, Iterable, List, NamedTuple, Optional, Set, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from ...host.probe import normalised
 
@@ -70,6 +70,21 @@ def names_of(lines: Iterable[str]) -> List[str]:
         if found is not None and normalised(found.group(1)) not in names:
             names.append(normalised(found.group(1)))
     return names
+
+
+def logical_lines(text: str) -> Iterator[Tuple[int, str]]:
+    """Number and text of each line of a file that says something: continued ones together, without comments."""
+    began, held = 0, ""
+    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
+        began = began or number
+        held += line
+        if held.endswith("\\"):
+            held = held[:-1] + " "
+            continue
+        said = re.sub(r"(^|\s)#.*$", "", held).strip()
+        if said:
+            yield began, said
+        began, held = 0, ""
 
 
 def as_constraints(lines: Iterable[str]) -> List[str]:

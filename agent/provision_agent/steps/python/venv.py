@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from ...contract.failures import Failure
@@ -37,6 +37,8 @@ class Venv:
     path: str
     python: str
     is_created: bool
+    told: Dict[str, answers.Interpreter] = field(default_factory=dict, compare=False, repr=False)
+    """What `python` said of itself, by its path: asked once in a run, and again where it is made again."""
 
 
 def prepare(python: Python, context: Context, found: Mapping[str, object]) -> Venv:

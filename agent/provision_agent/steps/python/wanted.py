@@ -17,10 +17,12 @@ from ...contract.plan import IF_PRESENT, Layer, Plan, Repo
 from ...run.context import Context
 from .. import refs
 from ..git import Git
+from . import requirements
 
 FETCH_S = 60.0
 MAX_FILE_CHARS = 1 << 20
 _INCLUDE = re.compile(r"(?:-r|--requirement)[\s=]+(\S+)")
+_HASH = re.compile(r"\s--hash[= ]\S+")
 _OPTION = re.compile(r"(--(?:extra-)?index-url|--find-links|-f|-i)[\s=]+(\S+)")
 
 
@@ -92,7 +94,8 @@ def _read(path: str, files: "_Files", seen: Set[str]) -> Tuple[List[Line], List[
     lines: List[Line] = []
     options: List[str] = []
     seen.add(path)
-    for number, text in _logical(files.text(path)):
+    for number, said in requirements.logical_lines(files.text(path)):
+        text = _HASH.sub("", said).strip()
         include, option = _INCLUDE.match(text), _OPTION.match(text)
         if include is not None:
             other = posixpath.normpath(posixpath.join(posixpath.dirname(path), include.group(1)))
@@ -105,21 +108,6 @@ def _read(path: str, files: "_Files", seen: Set[str]) -> Tuple[List[Line], List[
         elif not text.startswith(("-c", "--")):
             lines.append(Line(path, number, text))
     return lines, options
-
-
-def _logical(text: str) -> Iterator[Tuple[int, str]]:
-    """Number and text of each line that says something: continued ones together, without comments and hashes."""
-    began, held = 0, ""
-    for number, line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
-        began = began or number
-        held += line
-        if held.endswith("\\"):
-            held = held[:-1] + " "
-            continue
-        said = re.sub(r"(^|\s)#.*$", "", re.sub(r"\s--hash[= ]\S+", "", held)).strip()
-        if said:
-            yield began, said
-        began, held = 0, ""
 
 
 class _Files:

@@ -19,7 +19,6 @@ from ...contract.failures import Failure
 from ...contract.plan import Download
 from ...contract.plan_parts import Limits
 from ...contract.pylock import LockedFile
-from ...contract.redaction import public_url
 from ...downloads import Downloads, Line, Sources
 from ...run.context import Context
 from ...run.state import Record, StateFile
@@ -228,11 +227,6 @@ def path_of(wheel: LockedFile) -> str:
     """Where *wheel* lies in a store: below its hash (else its address's), under its own name, which says what it fits."""
     place = wheel.sha256 or hashlib.sha256(str(wheel.url).encode()).hexdigest()
     return os.path.join(place[:32], wheel.file_name)
-
-
-def public_name(wheel: LockedFile) -> str:
-    """The place of *wheel*, as it may be shown."""
-    return public_url(wheel.url) if wheel.url else str(wheel.path)
 
 
 def _with_login(url: str, logins: Mapping[str, str]) -> str:

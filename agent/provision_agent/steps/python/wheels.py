@@ -87,7 +87,9 @@ class Wheels:
         try:
             found = builds.candidates(wanted, facts)
         except Failure as failure:
-            return self._row(torch.ITEM, None, failure.message, [_refused(torch.ITEM, None, failure)])
+            return self._row(
+                torch.ITEM, None, failure.message, [IndexTold.refused(torch.ITEM, None, failure)]
+            )
         asked: List[IndexTold] = []
         for candidate in found:
             for source in torch.sources(wanted, candidate, self._settings):
@@ -134,7 +136,7 @@ class Wheels:
                 return IndexTold(title=title, url=shown, class_="ok")
             return IndexTold(title=title, url=shown, class_="ok", file=name_of(file), size_bytes=size)
         failure.advise("no_such_version")
-        return _refused(title, shown, failure)
+        return IndexTold.refused(title, shown, failure)
 
     def _fitting(self, name: str, version: Optional[str], files: Sequence[str]) -> str:
         """Of *files* that have *version* and fit the last listed one, a release and a wheel before others."""
@@ -187,18 +189,6 @@ class Wheels:
 
     def _deadline(self) -> float:
         return min(self._until, time.monotonic() + ASK_S)
-
-
-def _refused(title: str, url: Optional[str], failure: Failure) -> IndexTold:
-    return IndexTold(
-        title=title,
-        url=url,
-        class_=failure.class_,
-        message=failure.message,
-        case=failure.case,
-        about=failure.about,
-        retriable=failure.retriable,
-    )
 
 
 def _can_be_asked(place: str) -> bool:
