@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from harness.content import Content
+from harness.file_server import FileServer
 from provision_agent.contract.plan import Download, File, Plan
 from provision_collector.cli import main
 from provision_collector.errors import UsageError
 from provision_collector.planning.boot_file import boot_file, secrets_within
+
+pytestmark = pytest.mark.timeout(150)
 
 PROFILE = """
 version: 1
@@ -79,3 +86,40 @@ def test_an_older_python_is_told_what_to_do(tmp_path: Path) -> None:
 
     assert done.returncode == 1
     assert "it takes 3.8 or newer" in done.stderr and "next: run this file with a newer one" in done.stderr
+
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples" / "boot"
+
+
+def script_of(example: str) -> str:
+    text = (EXAMPLES / example).read_text(encoding="utf-8")
+    if not example.endswith(".yaml"):
+        return text
+    written = {each["path"]: each["content"] for each in yaml.safe_load(text)["write_files"]}
+    script = next(content for path, content in written.items() if "per-boot" in path)
+    return script.replace(". /etc/provision.env", written["/etc/provision.env"])
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the examples fetch with curl")
+@pytest.mark.parametrize("example", ["vast-onstart.sh", "runpod-start.sh", "cloud-init.yaml"])
+def test_the_example_for_a_provider_begins_the_run(example: str, tmp_path: Path) -> None:
+    """As it stands, but for the folders and the address that are of the provider's machine."""
+    plan = Plan(name="p", workspace=str(tmp_path / "w"), files=(File("x", "there"),))
+    with FileServer() as server:
+        (tmp_path / "served.py").write_bytes(boot_file(plan, labels={}))
+        url = server.add("/boot.py", Content.of((tmp_path / "served.py").read_bytes()))
+        (tmp_path / "start.sh").write_text("#!/bin/sh\necho the image goes on\n")
+        (tmp_path / "start.sh").chmod(0o755)
+        script = script_of(example).replace("https://example.org/boot.py", url)
+        script = script.replace("/root/", f"{tmp_path}/").replace("/start.sh", f"{tmp_path}/start.sh")
+        done = subprocess.run(
+            ["sh", "-c", script], capture_output=True, text=True, check=False,
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        )  # fmt: skip
+    assert "has begun in" in done.stdout, done.stdout + done.stderr
+    assert ("the image goes on" in done.stdout) == (example == "runpod-start.sh")
+    events = next((tmp_path / "w/.provision/runs").iterdir()) / "events.jsonl"
+    waited = ["timeout", "120", "sh", "-c", f"until grep -q run_finished {events}; do sleep 0.1; done"]
+    assert subprocess.run(waited, check=False).returncode == 0
+    assert (tmp_path / "w/x").read_text() == "there"

@@ -34,17 +34,21 @@ def boot(here: Here, file: Path) -> subprocess.CompletedProcess[str]:
     """What the provider does when the instance starts, on the oldest Python that an image may have."""
     environment = {**here.instance._environment, "HF_TOKEN": f'"{TOKEN}"'}
     return subprocess.run(
-        [OLDEST, str(file)], env=environment, cwd="/", capture_output=True, text=True, timeout=60, check=False
+        [OLDEST, str(file)],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
 def all_text(file: Path) -> bytes:
     """The file, and what is packed in it."""
     text = file.read_bytes()
-    packed = re.findall(rb'""" *\n(.+?)\n"""', text, re.DOTALL) or re.findall(
-        rb'"""\n(.+?)\n"""', text, re.DOTALL
-    )
-    return text + b"".join(zlib.decompress(base64.b64decode(each)) for each in packed if len(each) > 500)
+    packed = re.findall(rb'= """\n(.+?)\n"""', text, re.DOTALL)
+    return text + b"".join(zlib.decompress(base64.b64decode(each)) for each in packed)
 
 
 def test_a_run_that_began_with_nobody_there_survives_a_kill_is_joined_by_up_and_comes_home_whole(
