@@ -41,6 +41,7 @@ from .plan_parts import (
     seconds_field,
     title_of,
 )
+from .plan_require import Require
 from .redaction import public_url
 from .source_kinds import means_many_files, own_limits
 from .steps import LEVELS, STEP_NAMES
@@ -278,6 +279,7 @@ class Plan:
     """So long results that are not home yet hold a hook back."""
     on_failure: Optional[Hook] = None
     lifetime: Optional[Lifetime] = None
+    require: Optional[Require] = None
     default_secrets: Optional[bool] = None
     """Whether rules for secrets that no profile asked for stand where its items' hosts have one; None: it was written
     by a version that knew none."""

@@ -26,6 +26,7 @@ from .model_parts import (
     Limits,
     Markers,
     Ready,
+    Require,
     Secret,
     StartFailureHook,
     Substitute,
@@ -273,6 +274,8 @@ class Document(Part):
     """Stop at the first critical failure, and start no service."""
     limits: Limits = Limits()
     """What the run and its downloads may take."""
+    require: Require | None = None
+    """What the instance itself must be; measured before anything large is begun."""
     apt: Annotated[tuple[AptEntry, ...], AfterValidator(field_checks.once)] = ()
     """Debian packages; `{packages: […], when: {…}}` for those that only some instances need."""
     python: Python | None = None

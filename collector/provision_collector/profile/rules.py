@@ -12,7 +12,7 @@ from provision_agent.contract.buckets import KEYED, object_of
 from provision_agent.contract.plan_parts import repository_of
 from provision_agent.contract.source_kinds import means_many_files
 
-from .model import Check, Download, Service
+from .model import Check, Document, Download, Service
 from .model_base import Part
 from .model_parts import Bucket, Lifetime
 from .model_python import Layer
@@ -29,6 +29,15 @@ def broken_rules(document: Node) -> Iterator[Problem]:
             yield Problem(part.mark, message)
         if kind in _RULES:
             yield from _RULES[kind](part)
+
+
+def _document(document: Node) -> Iterator[Problem]:
+    require = document.get("require")
+    if require is None or require.get("line") is None or require.get("line_from") is not None:
+        return
+    if not document.section("downloads"):
+        message = "`line` is measured against a download, and there is none: name a large file in `line_from`"
+        yield Problem(_key_mark(require, "line"), message)
 
 
 def _check(check: Node) -> Iterator[Problem]:
@@ -148,6 +157,7 @@ def _lifetime(lifetime: Node) -> Iterator[Problem]:
 
 
 _RULES: dict[Model, Callable[[Node], Iterator[Problem]]] = {
+    Document: _document,
     Bucket: _bucket,
     Check: _check,
     Service: _service,
