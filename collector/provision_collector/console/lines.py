@@ -292,7 +292,7 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     ),
     "job_started": lambda event, progress: Line("job started", _item(event), f"pid {text(event, 'pid')}"),
     "job_finished": lambda event, progress: Line(
-        "job ended",
+        "job finished",
         _item(event),
         f"exit status 0 after {units.duration(number(event, 'duration_s'))}",
         "good",
