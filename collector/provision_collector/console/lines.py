@@ -290,6 +290,20 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "service_restarted": lambda event, progress: Line(
         "service started anew", _item(event), text(event, "reason")
     ),
+    "job_started": lambda event, progress: Line("job started", _item(event), f"pid {text(event, 'pid')}"),
+    "job_finished": lambda event, progress: Line(
+        "job finished",
+        _item(event),
+        f"exit status 0 after {units.duration(number(event, 'duration_s'))}",
+        "good",
+    ),
+    "lifetime_ending": lambda event, progress: Line(
+        "instance ends",
+        "",
+        f"in {units.coarse(number(event, 'in_s'))} by its `lifetime` ({text(event, 'reason')}); "
+        "`provision keep` extends it",
+        "warn",
+    ),
     "restart_pending": lambda event, progress: Line(
         "start is due",
         _item(event),

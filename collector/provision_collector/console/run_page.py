@@ -35,6 +35,7 @@ _TITLES = {
     "commands": "commands",
     "checks": "checks",
     "services": "services",
+    "jobs": "jobs",
 }
 
 
@@ -135,6 +136,9 @@ def _mark(item: ItemState) -> tuple[str, Tone]:
 def _words(item: ItemState) -> str:
     """What is known of an item, in few words."""
     done, total, speed = (item.number(name) for name in ("bytes", "total_bytes", "bytes_per_s"))
+    status = item.count("exit_status")
+    if status is not None:
+        return f"exit status {status} after {units.duration(item.number('duration_s'))}"
     if item.state == "failed":
         return harmless(item.text("class") or "failed")
     if item.state == "skipped":

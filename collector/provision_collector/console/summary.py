@@ -94,6 +94,13 @@ def _facts(outcome: Object) -> Iterator[Words]:
             continue
         parts = [text(service, key) for key in ("name", "state", "url") if service.get(key)]
         yield _fact("service", "  ".join(parts), "bad" if service.get("state") == "failed" else "plain")
+    for job in children(outcome, "jobs"):
+        if job.get("state") != "skipped":
+            status = job.get("exit_status")
+            how = f"exit status {status}" if status is not None else text(job, "state")
+            took = f" after {units.duration(number(job, 'duration_s'))}" if job.get("duration_s") else ""
+            tone: Tone = "bad" if job.get("state") == "failed" else "plain"
+            yield _fact("job", f"{text(job, 'name')}  {how}{took}", tone)
     yield from _connection(outcome)
     yield from _logs(child(outcome, "logs"))
 

@@ -45,6 +45,15 @@ class Service(TypedDict):
     url: str | None
 
 
+class Job(TypedDict):
+    """A long program on the instance, and how it ended; without an exit status nobody knows it."""
+
+    name: str
+    state: str
+    exit_status: int | None
+    duration_s: float | None
+
+
 class Skipped(TypedDict):
     """An item that was not wanted on this instance, and why."""
 
@@ -87,6 +96,7 @@ class Outcome(TypedDict):
     skipped: list[Skipped]
     warnings: list[str]
     services: list[Service]
+    jobs: list[Job]
     errors: list[Problem]
     gaps: list[Gap]
     reconnects: int
@@ -118,7 +128,7 @@ def outcome_of(
         verdict: How it ended; where this side could not follow it, what kept it from that.
         exit_code: That of the command.
         labels: Those that this side gave the run.
-        logs: The paths of the mirrors here, by ``core``, ``errors`` and ``events``.
+        logs: The paths of the mirrors here, by ``core``, ``errors``, ``events`` and ``job-NAME``.
         gaps: Bytes that no mirror has.
         reconnects: How often the connection was lost.
         error: What kept this side from following the run; None: nothing. warnings: What this side warned of.
@@ -146,6 +156,7 @@ def outcome_of(
         "skipped": _skipped(state),
         "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed), *warnings],
         "services": [_service(item) for item in state.items["services"].values()],
+        "jobs": [_job(item) for item in state.items["jobs"].values()],
         "errors": errors,
         "gaps": [{"file": gap.file, "bytes": gap.bytes} for gap in gaps],
         "reconnects": reconnects,
@@ -158,6 +169,21 @@ def outcome_of(
 
 def _service(item: ItemState) -> Service:
     return {"name": item.item, "state": item.state, "url": item.text("url") or None}
+
+
+def _job(item: ItemState) -> Job:
+    took = item.facts.get("duration_s")
+    return {
+        "name": item.item,
+        "state": item.state,
+        "exit_status": _exit_status(item),
+        "duration_s": float(took) if isinstance(took, (int, float)) else None,
+    }
+
+
+def _exit_status(item: ItemState) -> int | None:
+    found = item.facts.get("exit_status")
+    return found if isinstance(found, int) else None
 
 
 def _skipped(state: RunState) -> list[Skipped]:

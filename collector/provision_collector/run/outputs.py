@@ -61,7 +61,7 @@ class Outputs:
         """
         if self._here is None:
             return
-        self._wanted = self._dispatch.outputs
+        self._wanted = self._dispatch.told.outputs
         if not self._wanted:
             self._emit(
                 "warning", message="the run has no `outputs`: nothing comes to the folder of `--outputs`"

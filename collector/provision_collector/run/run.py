@@ -16,6 +16,7 @@ from typing import Self
 
 import structlog
 from provision_agent.contract import verdicts
+from provision_agent.contract.plan_jobs import MAX_MIRRORED_JOBS
 from provision_agent.contract.status import RunState
 
 from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 
 WORD_AFTER_DEADLINE_S = 30.0
 """How long after the run's deadline its verdict may take to get here."""
+JOBS_SPARE_S = 600.0
+"""What jobs with a timeout may take beside it: to be begun, ended, and told of."""
 
 OnEnd = Callable[[Instance, RunFiles, Outcome], None]
 """Takes the instance, the run's mirrors here, and how it ended."""
@@ -253,12 +256,25 @@ class Run:
         await self._dispatch.take_place()
         files = await asyncio.to_thread(self._choose_files)
         await self._local.bind(self._dispatch.run, files)
+        self._local.jobs = self._dispatch.told.jobs[:MAX_MIRRORED_JOBS]
         await self._remember(files, verdict=None)
         self._started.set()
         await self._outputs.begin()
-        async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S):
-            await self._watcher.watch()
+        async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S) as deadline:
+            lifting = asyncio.create_task(self._lift(deadline))
+            try:
+                await self._watcher.watch()
+            finally:
+                lifting.cancel()
         await self._outputs.finish()
+
+    async def _lift(self, deadline: asyncio.Timeout) -> None:
+        """Once a job has begun, the run may take as long as its jobs may."""
+        await self._local.job_begun.wait()
+        limit_s = self._dispatch.told.jobs_limit_s
+        if not deadline.expired():
+            now = asyncio.get_running_loop().time()
+            deadline.reschedule(None if limit_s is None else now + limit_s + JOBS_SPARE_S)
 
     def _choose_files(self) -> RunFiles:
         """Those of an earlier watcher on this machine, wherever they lie; else new ones in the logs directory."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import posixpath
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import structlog
 from provision_agent.contract.event_bodies import SourcesNeeded
+from provision_agent.contract.plan_jobs import job_file
 
 from ..errors import AgentLostError, HostUnreachableError, ProtocolFaultError, UsageError
 from ..instance import Link
@@ -119,7 +121,8 @@ class Watcher(Listener):
     def _open(self, files: RunFiles) -> None:
         """Open the mirrors; each is read once, to see whether it is as it was left."""
         self._state = MirrorState(files.state)
-        for name, path in (("core", files.core), ("errors", files.errors), ("events", files.events)):
+        logs = {"core": files.core, "errors": files.errors, "events": files.events}
+        for name, path in {**logs, **{job_file(job): files.job(job) for job in self._local.jobs}}.items():
             is_log = name != "events"
             self._mirrors.append(
                 Mirror(
@@ -181,6 +184,8 @@ class Watcher(Listener):
     def _session(self) -> FollowSession:
         paths = self._dispatch.remote_files
         remote = {"core": paths.core, "errors": paths.errors, "events": paths.events}
+        own = posixpath.dirname(paths.core)
+        remote |= {file: f"{own}/{file}.log" for file in map(job_file, self._local.jobs)}
         wanted = [mirror for mirror in self._mirrors if mirror.name == "events" or not mirror.is_full]
         return FollowSession(
             wanted,
