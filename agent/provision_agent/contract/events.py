@@ -63,6 +63,7 @@ from .event_bodies import (
 )
 from .event_head import Head
 from .job_bodies import JobFailed, JobFinished, JobStarted, LifetimeEnding
+from .output_bodies import OutputFailed, OutputsProgress, OutputsTold
 from .parsing import NotJsonError, ParseError, check_json, kind_of, parse, read_json
 from .steps import GROUPS
 from .version import FORMAT, SUPPORTED_FORMATS
@@ -170,6 +171,13 @@ EVENTS: Dict[str, EventType] = {
         AgentRestarted, COLLECTOR, "Agent and keeper were gone and were started again."
     ),
     "gap": EventType(Gap, COLLECTOR, "Bytes of a log that cannot be had any more."),
+    "outputs_progress": EventType(
+        OutputsProgress, COLLECTOR, "Files of the run came home; at most two a second, later fewer."
+    ),
+    "output_failed": EventType(OutputFailed, COLLECTOR, "A file of the run cannot come home."),
+    "outputs_finished": EventType(
+        OutputsTold, COLLECTOR, "Nothing more comes home: the run has ended, or nobody watches it any more."
+    ),
     "log_missing": EventType(LogNamed, COLLECTOR, "A log that is to be mirrored is not there yet."),
     "log_found": EventType(LogNamed, COLLECTOR, "A log that was missing is there."),
     "marker_found": EventType(MarkerFound, COLLECTOR, "A line that says how somebody else's script ended."),

@@ -87,7 +87,7 @@ def host_of(url: object) -> str:
 
 
 def _failed(kind: str, event: Object) -> Line:
-    because = f"{text(event, 'message')} ({text(event, 'class')})"
+    because = f"{text(event, 'message')} ({text(event, 'class')})".removeprefix(f"`{_item(event)}` ")
     tone: Tone = "warn" if event.get("level") == "optional" else "bad"
     return Line(f"{kind} failed", _item(event), because, tone, text(event, "hint"))
 
@@ -315,12 +315,29 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "deadline_at_risk": _deadline_at_risk,
     "secrets_needed": _secrets_needed,
     "sources_needed": _sources_needed,
+    "outputs_progress": lambda event, progress: outputs_line(event),
+    "outputs_finished": lambda event, progress: outputs_line(event),
     "run_usable": _run_usable,
     "run_finished": lambda event, progress: Line("run finished", text(event, "verdict")),
 }
 
-TICKERS = frozenset(("connecting", *(f"{kind}_progress" for kind in GROUPS)))
+TICKERS = frozenset(("connecting", "outputs_progress", *(f"{kind}_progress" for kind in GROUPS)))
 """Told often: a view shows at most one line of these every so many seconds."""
+
+
+def outputs_line(event: Object) -> Line:
+    """How far the files are that come home."""
+    files, left = int(number(event, "files")), int(number(event, "left"))
+    parts = [units.size(number(event, "bytes"))]
+    if left:
+        parts.append(f"{left} on their way")
+    if number(event, "bytes_per_s"):
+        parts.append(units.speed(number(event, "bytes_per_s")))
+    if event.get("path"):
+        parts.append(text(event, "path"))
+    is_over = event.get("event") == "outputs_finished"
+    tone: Tone = "plain" if not is_over else "warn" if left else "good"
+    return Line(f"{units.counted(files, 'output')} home", "", "  ".join(parts), tone)
 
 
 def _item(event: Object) -> str:

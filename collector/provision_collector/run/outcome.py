@@ -71,6 +71,16 @@ class Counts(TypedDict):
     skipped: int
 
 
+class OutputsHome(TypedDict):
+    """What came home, and what did not."""
+
+    files: int
+    bytes: int
+    missing_files: int
+    missing: dict[str, str]
+    """Why, by the path there; of many the first 100."""
+
+
 class Checks(TypedDict):
     """How the checks went; the failed ones by name."""
 
@@ -101,6 +111,8 @@ class Outcome(TypedDict):
     gaps: list[Gap]
     reconnects: int
     logs: dict[str, str]
+    outputs: NotRequired[OutputsHome]
+    """Of a run whose outputs come home."""
     instance_labels: NotRequired[dict[str, str]]
     """Of a run: labels that only the instance knows."""
     line: NotRequired[str | None]
@@ -119,6 +131,7 @@ def outcome_of(
     reconnects: int,
     error: ProvisionError | None = None,
     warnings: Sequence[str] = (),
+    outputs: OutputsHome | None = None,
 ) -> Outcome:
     """How the run with *state* ended. Labels that only the instance knows are its `instance_labels`.
 
@@ -132,9 +145,9 @@ def outcome_of(
         gaps: Bytes that no mirror has.
         reconnects: How often the connection was lost.
         error: What kept this side from following the run; None: nothing. warnings: What this side warned of.
+        outputs: What came home of it; None: nothing was to.
     """
-    missed = [item for item in state.errors.values() if item.level == "optional"]
-    needed = [item for item in state.errors.values() if item.level != "optional"]
+    missed, needed = _by_need(state)
     errors = [_told(item) for item in needed]
     kinds: list[Kind] = [(item.class_, item.case) for item in needed]
     if error is not None:
@@ -162,9 +175,20 @@ def outcome_of(
         "reconnects": reconnects,
         "logs": dict(logs),
     }
+    if outputs is not None:
+        outcome["outputs"] = outputs
     if state.labels and state.labels != labels:
         outcome["instance_labels"] = state.labels
     return outcome
+
+
+def _by_need(state: RunState) -> tuple[list[ItemError], list[ItemError]]:
+    """The errors of what is optional, and the others."""
+    errors = state.errors.values()
+    return (
+        [item for item in errors if item.level == "optional"],
+        [item for item in errors if item.level != "optional"],
+    )
 
 
 def _service(item: ItemState) -> Service:

@@ -306,6 +306,7 @@ class Run:
             reconnects=self._link.reconnects,
             error=error,
             warnings=self._local.own_warnings,
+            outputs=self._outputs.outcome(),
         )
         if self.is_started and self._local.is_finished:
             await self._remember(files, verdict=verdict)
