@@ -73,6 +73,8 @@ class Status:
     """The newest change when it was started last: see `changes`."""
     door: str = bounded("", max_chars=128)
     """Where it takes secrets, while it needs some."""
+    takes_restart: bool = False
+    """USR1 to its supervisor starts its program anew; older ones end by it."""
 
     @property
     def watched(self) -> Optional[detach.Identity]:

@@ -103,8 +103,26 @@ def take_down_busy(service: Service, context: Context) -> List[object]:
     return []
 
 
+def start_anew_in_place(service: Service, context: Context) -> bool:
+    """Have the supervisor of *service* start its program anew, which keeps its secrets; what it was asked is kept too.
+
+    Returns:
+        False where there is no supervisor that does so: it has ended, or is of an earlier release.
+    """
+    files = ServiceFiles(service.name, context)
+    status = files.status()
+    if not status.is_running or not status.takes_restart or status.state == ADOPTED:
+        return False
+    for _ in range(_FORCED_TRIES):
+        asked = log.count(files.log_path, comfyui.PROMPT_SAID)
+        if _take_down(service, context, asked=asked, is_forced=True, again=True) is not None:
+            return True
+    assert status.supervisor is not None
+    return status.supervisor.send(signal.SIGUSR1)
+
+
 def _take_down(
-    service: Service, context: Context, *, asked: int, is_forced: bool = False
+    service: Service, context: Context, *, asked: int, is_forced: bool = False, again: bool = False
 ) -> Optional[List[object]]:
     files = ServiceFiles(service.name, context)
     status = files.status()
@@ -119,11 +137,12 @@ def _take_down(
                 return None  # it was asked just now: what it was told then is in no list that we have
             if queue:
                 _keep(files, [*queue.running, *queue.pending])
-            status.supervisor.send(signal.SIGTERM)
+            status.supervisor.send(signal.SIGUSR1 if again else signal.SIGTERM)
             status.child.send(signal.SIGTERM, group=True)
         finally:
             status.child.send(signal.SIGCONT, group=True)
-    manager.stop(service.name, context)
+    if not again:
+        manager.stop(service.name, context)
     return [] if queue is None else [*queue.running, *queue.pending]
 
 

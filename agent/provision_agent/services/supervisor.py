@@ -51,6 +51,7 @@ class Supervisor:
         self._starts = 0
         self._short_lives = 0
         self._is_told_to_stop = False
+        self._is_told_to_restart = False
         self._wakeups, wake = os.pipe()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wakeups, selectors.EVENT_READ)
@@ -60,6 +61,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._take_stop)
+        signal.signal(signal.SIGUSR1, self._take_restart)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wakeup is written
 
     def run(self) -> int:
@@ -72,7 +74,7 @@ class Supervisor:
             if child is None:
                 return 1
             started = time.monotonic()
-            while child.poll() is None and not self._is_told_to_stop:
+            while child.poll() is None and not self._is_told:
                 self._wait(None)
             lived_s = time.monotonic() - started
             self._clear(child)
@@ -80,6 +82,9 @@ class Supervisor:
             if self._is_told_to_stop:
                 self._write("stopped", child)
                 return 0
+            if self._is_told_to_restart:
+                self._begin_again(child)
+                continue
             if child.returncode == 0 or self._order.service.restart == "never" or self._is_held():
                 self._write("exited", child)
                 return int(child.returncode != 0)
@@ -92,6 +97,19 @@ class Supervisor:
 
     def _take_stop(self, *_: object) -> None:
         self._is_told_to_stop = True
+
+    def _take_restart(self, *_: object) -> None:
+        self._is_told_to_restart = True
+
+    @property
+    def _is_told(self) -> bool:
+        return self._is_told_to_stop or self._is_told_to_restart
+
+    def _begin_again(self, child: "subprocess.Popen[bytes]") -> None:
+        """Somebody wants the program anew: what it did before says nothing of its next life."""
+        self._is_told_to_restart = False
+        self._short_lives = 0
+        self._log.write(f"{STARTED_AGAIN} {child.returncode}; starting again as it was asked for\n".encode())
 
     def _await_secrets(self) -> bool:
         """Wait until somebody gives the secrets; False when told to stop meanwhile."""
@@ -182,8 +200,10 @@ class Supervisor:
         self._log.write(f"{STARTED_AGAIN} {child.returncode}; starting again in {wait_s:.1f} s\n".encode())
         self._write("restarting", child)
         end = time.monotonic() + wait_s
-        while time.monotonic() < end and not self._is_told_to_stop:
+        while time.monotonic() < end and not self._is_told:
             self._wait(max(0.0, end - time.monotonic()))
+        if self._is_told_to_restart:
+            self._begin_again(child)
         return not self._is_told_to_stop
 
     def _write(
@@ -199,5 +219,6 @@ class Supervisor:
             message=message,
             loaded=self._loaded,
             door=door,
+            takes_restart=True,
         )
         write_atomically(self._order.status, json.dumps(to_json(status)).encode(), sync=False)
