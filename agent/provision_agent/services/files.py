@@ -80,6 +80,8 @@ class Status:
     """Where it takes secrets, while it needs some."""
     lived_s: Optional[float] = bounded(None, low=0, high=1e11)
     """How long the program ran, once it has ended."""
+    takes_restart: bool = False
+    """USR1 to its supervisor starts its program anew; older ones end by it."""
 
     @property
     def watched(self) -> Optional[detach.Identity]:
