@@ -20,7 +20,15 @@ AGENT = Path(provision_agent.__file__).parent
 COLLECTOR = Path(provision_collector.__file__).parent
 MODULES = sorted([*AGENT.rglob("*.py"), *COLLECTOR.rglob("*.py")])
 
-OF_A_RUN = {"run.run", "run.stages", "run.start", "run.keeper", "run.step_runner", "run.service_runner"}
+OF_A_RUN = {
+    "run.run",
+    "run.requirements",
+    "run.stages",
+    "run.start",
+    "run.keeper",
+    "run.step_runner",
+    "run.service_runner",
+}
 """The modules of the agent's `run/` that lead the others; the rest of `run/` is what every step works with."""
 
 SEES = {

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Dict, Mapping, NamedTuple, Optional, Tuple, Type
+from typing import Dict, Mapping, Optional, Tuple, Type
 
 from .event_bodies import (
     MAX_KEY_CHARS,
@@ -64,6 +64,8 @@ from .event_bodies import (
     UploadWaiting,
     Warned,
 )
+from .event_types import AGENT, BOTH, COLLECTOR, EventType
+from .instance_events import InstanceMeasured
 from .parsing import NotJsonError, ParseError, bounded, check_json, kind_of, parse, read_json
 from .steps import GROUPS
 from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
@@ -71,33 +73,8 @@ from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
 MAX_EVENT_BYTES = 256 * 1024
 """A longer line is no event; the agent's longest have a few kB."""
 MAX_DEPTH = 12
-AGENT, COLLECTOR, BOTH = "agent", "collector", "both"
 
 JsonObject = Mapping[str, object]
-
-
-class EventType(NamedTuple):
-    """What an event's name means."""
-
-    body: Type[Body]
-    writer: str
-    """`AGENT`, `COLLECTOR` or `BOTH`."""
-    text: str
-    """One sentence for people."""
-    group: str = ""
-    """The kind of its item: one of `GROUPS`; empty for an event of no item."""
-    state: Optional[str] = None
-    """The state that its item is in from now on; None leaves it."""
-
-    @property
-    def always(self) -> Tuple[str, ...]:
-        """The fields, by their keys, that its writer always writes."""
-        keys = (
-            str(each.metadata.get("alias", each.name))
-            for each in fields(self.body)
-            if each.metadata.get("always") or each.default is MISSING
-        )
-        return (*keys, *(("key",) if self.group in ("downloads", "uploads") else ()))
 
 
 _STATES: Dict[str, Optional[str]] = {
@@ -125,6 +102,9 @@ EVENTS: Dict[str, EventType] = {
     "run_started": EventType(RunStarted, AGENT, "The agent began, or went on with, the run."),
     "facts_found": EventType(
         FactsFound, AGENT, "What the instance is: cards, driver, memory, disks, pythons."
+    ),
+    "instance_measured": EventType(
+        InstanceMeasured, AGENT, "What was measured of the instance, for `require` of the profile."
     ),
     "preflight_passed": EventType(PreflightPassed, AGENT, "Every source was asked, and there is room."),
     "preflight_failed": EventType(
