@@ -55,7 +55,7 @@ SEES = {
         "run": {"errors", "storage", "instance", "mirror", "profile", "files"},
         "collect": {"errors", "storage", "instance", "mirror", "run"},
         "convert": {"errors", "storage", "instance", "profile"},
-        "planning": {"errors", "storage", "instance", "profile", "files", "run", "convert"},
+        "planning": {"errors", "storage", "distribution", "instance", "profile", "files", "run", "convert"},
         "pool": {
             "errors",
             "storage",

@@ -589,6 +589,15 @@ def test_row_24_without_python_it_polls_by_tail_and_is_as_exact(case: Case, with
     assert "no python3" in done.outcome["warnings"][0]
 
 
+def test_without_python_a_directory_is_said_at_once_too(case: Case, without_python: Here) -> None:
+    case.log.mkdir()
+
+    done = case.collected()
+
+    assert done.code == 2, done.stdout
+    assert "is a directory, and not a file" in done.outcome["errors"][0]["message"]
+
+
 def test_row_24_without_python_a_killed_collector_goes_on(case: Case, without_python: Here) -> None:
     case.written("lines:10")
     child = case.collect("--poll-interval", "0.1")

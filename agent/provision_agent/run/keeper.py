@@ -17,7 +17,7 @@ from typing import Dict, List, Mapping, Optional
 from ..contract.failures import Failure
 from ..contract.loading import CHANGED, CHANGED_STATUS
 from ..contract.messages import read_message
-from ..contract.plan import Hook
+from ..contract.plan_jobs import Hook
 from ..host import process
 from ..host.detach import Identity, agent_argv, own_place
 from . import secret_search

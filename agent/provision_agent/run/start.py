@@ -42,10 +42,11 @@ KEEPER_BEGINS_WITHIN_S = 10.0
 
 def start_main(argv: List[str]) -> int:
     """``start``: read a `StartRequest`, decide, answer with a `StartAnswer` and where the run is."""
-    return answer(StartRequest, _decided)
+    return answer(StartRequest, decided)
 
 
-def _decided(order: StartRequest) -> Answer:
+def decided(order: StartRequest) -> Answer:
+    """As `decide`, for whoever answers somebody: a disk that fails is a Failure, too. Raises Failure and ParseError."""
     try:
         return decide(order)
     except OSError as error:

@@ -206,12 +206,15 @@ class _Collection(Listener):
 
     async def on_bytes(self, mirror: Mirror) -> None:
         self._link.made_progress()
-        await self._take_matches(self._log_of(mirror))
+        log = self._log_of(mirror)
+        log.is_proved = True
+        await self._take_matches(log)
         self._check_drained()
 
     async def on_begin(self, mirror: Mirror, begun: Begun) -> None:
         self._was_in = True
         log = self._log_of(mirror)
+        log.is_proved = begun.resumed
         is_first = mirror.fresh_from is None
         await in_thread(mirror.first_seen, begun.unread)
         await in_thread(mirror.belongs_to, log.remote)
@@ -221,7 +224,9 @@ class _Collection(Listener):
         await self._take_matches(log)
 
     async def on_generation(self, mirror: Mirror, facts: FileFacts) -> None:
-        self._say_missing(self._log_of(mirror), facts.ino is None)
+        log = self._log_of(mirror)
+        log.forget_unproved()
+        self._say_missing(log, facts.ino is None)
 
     async def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
         await self._say_gap(self._log_of(mirror), lost_bytes)

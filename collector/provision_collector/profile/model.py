@@ -22,6 +22,7 @@ from .model_parts import (
     HeaderSecret,
     Hook,
     ItemLimits,
+    Lifetime,
     Limits,
     Markers,
     Ready,
@@ -220,6 +221,25 @@ class Service(Item):
     """Run once when its first start failed; then it is started a second time."""
 
 
+class Job(Item):
+    """A long program, such as a training: it begins when all else is there, one job after the other, and the verdict waits for its end."""
+
+    identity = "name"
+
+    name: Annotated[f.Filled, Example("train")]
+    """What it is called in events and logs."""
+    run: f.Argv
+    """Program and arguments, one word each; `python` is the environment's."""
+    directory: f.AnyPath = "."
+    """Where it runs."""
+    environment: f.Environment = {}
+    """Variables added to its environment."""
+    secrets: tuple[f.SecretUse, ...] = ()
+    """Secrets that it gets as environment variables."""
+    timeout: Annotated[f.Duration, Example("12h")] | None = None
+    """After this it is ended, with all that it started. Left out, it may take as long as it likes: `limits.run` does not count any more once the first job has begun."""
+
+
 class Output(Part):
     """Files that come home while the run goes on, when their writers have closed them; with `--outputs DIR`."""
 
@@ -274,10 +294,16 @@ class Document(Part):
     """What must be there at the end."""
     services: tuple[Service, ...] = ()
     """Programs that outlive the run."""
+    jobs: tuple[Job, ...] = ()
+    """Long programs, such as a training."""
     outputs: tuple[Output, ...] = ()
     """Files that come home."""
+    outputs_keep: Annotated[f.Duration, Example("2h")] = 3600.0
+    """How long results that are finished and not home hold back `on_failure` and `lifetime` when nobody fetches them."""
     on_failure: Hook | None = None
     """Run by the instance after `failed` or `timeout`, even if nobody is connected."""
+    lifetime: Lifetime | None = None
+    """What ends the instance, and when, even if nobody is connected."""
     markers: Annotated[Markers, NOT_IN_PLAN, AS_WRITTEN] = Markers()
     """Lines that end `provision collect`, when it watches somebody else's script."""
 

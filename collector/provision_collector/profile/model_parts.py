@@ -147,6 +147,32 @@ class Hook(Part):
     """After this it is ended."""
 
 
+class LifetimeHook(Part):
+    """A command that ends the instance. It is run again, under the same key in `PROVISION_KEY`, until it has succeeded."""
+
+    is_merged = False
+
+    run: Annotated[f.Argv, Example('[sh, -c, "runpodctl remove pod $RUNPOD_POD_ID"]')]
+    """Program and arguments, one word each; `${run_id}` says which run it was."""
+    secrets: tuple[f.SecretUse, ...] = ()
+    """Secrets that it gets as environment variables. They are in memory only: after a reboot of the instance it is run without them."""
+    timeout: f.Duration = 300.0
+    """After this it is ended, and tried again."""
+
+
+class Lifetime(Part):
+    """When the instance is ended, by itself: give `idle`, `max` or both."""
+
+    when_empty = "give `then`, and `idle`, `max` or both"
+
+    idle: Annotated[f.Duration, Example("20m")] | None = None
+    """After so long without a run, a job, a prompt in a ComfyUI's queue, a copy, a login or work on the GPU."""
+    max: Annotated[f.Duration, Example("8h")] | None = None
+    """So long after the run has begun, whatever is going on; 10 minutes before, whoever is logged in is told. `provision keep` extends it."""
+    then: LifetimeHook
+    """What is run then."""
+
+
 class StartFailureHook(Part):
     """A command that is run once, when the first start of a service failed, before it is started a second time."""
 

@@ -14,7 +14,7 @@ from provision_agent.contract.source_kinds import means_many_files
 
 from .model import Check, Document, Download, Service
 from .model_base import Part
-from .model_parts import Bucket
+from .model_parts import Bucket, Lifetime
 from .model_python import Layer
 from .paths import comparable
 from .tree import Mark, Node, Oddity, Problem, quoted
@@ -150,6 +150,12 @@ def _bucket(bucket: Node) -> Iterator[Problem]:
             )
 
 
+def _lifetime(lifetime: Node) -> Iterator[Problem]:
+    if lifetime.get("then") is not None and not any(lifetime.get(key) for key in ("idle", "max")):
+        message = "`then` is never run: say when, with `idle`, `max` or both"
+        yield Problem(_key_mark(lifetime, "then"), message)
+
+
 _RULES: dict[Model, Callable[[Node], Iterator[Problem]]] = {
     Document: _document,
     Bucket: _bucket,
@@ -157,4 +163,5 @@ _RULES: dict[Model, Callable[[Node], Iterator[Problem]]] = {
     Service: _service,
     Download: _download,
     Layer: _layer,
+    Lifetime: _lifetime,
 }

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 
 from provision_agent.contract import event_types
 from provision_agent.contract.event_bodies import Body
+from provision_agent.contract.event_head import Head
 from provision_agent.contract.event_types import EventType
-from provision_agent.contract.events import EVENTS, MAX_DEPTH, MAX_EVENT_BYTES, Head
+from provision_agent.contract.events import EVENTS, MAX_DEPTH, MAX_EVENT_BYTES
 from provision_agent.contract.parsing import MAX_ENTRIES, MAX_INTEGER, MAX_TEXT_CHARS, NO_OTHER_BOUNDS, Bounds
 from provision_agent.contract.steps import GROUPS
 

@@ -129,6 +129,7 @@ def knows(plan: Plan) -> Callable[[str], bool]:
             *(item.name for item in plan.commands),
             *(item.name for item in plan.checks),
             *(item.name for item in plan.services),
+            *(item.name for item in plan.jobs),
         )
     ).__contains__
 
