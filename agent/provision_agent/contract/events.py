@@ -63,7 +63,7 @@ from .event_bodies import (
 )
 from .event_head import Head
 from .event_types import AGENT, BOTH, COLLECTOR, EventType
-from .instance_events import InstanceMeasured
+from .instance_events import AccessLost, InstanceMeasured, ServiceReached
 from .job_bodies import JobFailed, JobFinished, JobStarted, LifetimeEnding
 from .parsing import NotJsonError, ParseError, check_json, kind_of, parse, read_json
 from .steps import GROUPS
@@ -146,6 +146,14 @@ EVENTS: Dict[str, EventType] = {
     "connecting": EventType(Connecting, COLLECTOR, "The instance does not answer yet, and why."),
     "connected": EventType(HostNamed, COLLECTOR, "The SSH session is there."),
     "connection_lost": EventType(ConnectionLost, COLLECTOR, "The connection broke; the run goes on."),
+    "access_lost": EventType(
+        AccessLost, COLLECTOR, "The key is refused by now: only the connection that is open goes on."
+    ),
+    "service_reached": EventType(
+        ServiceReached,
+        COLLECTOR,
+        "Whether the service's `public` address answers from here; it decides nothing.",
+    ),
     "agent_restarted": EventType(
         AgentRestarted, COLLECTOR, "Agent and keeper were gone and were started again."
     ),

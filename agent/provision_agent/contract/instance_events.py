@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from .event_bodies import Body
+from .event_bodies import MAX_KEY_CHARS, Body
 from .parsing import bounded
 
 _RATE_MOST = 1e15
@@ -24,3 +24,21 @@ class InstanceMeasured(Body):
     gpu_errors: Optional[Tuple[str, ...]] = bounded(None, max_entries=256)
     earlier: Optional[bool] = None
     """Line and disk were measured by an earlier run since the machine was started."""
+
+
+@dataclass(frozen=True)
+class ServiceReached(Body):
+    """Whether a service's public address answers from where the run is watched."""
+
+    item: str = bounded(max_chars=MAX_KEY_CHARS)
+    url: Optional[str] = bounded(None, always=True)
+    reachable: Optional[bool] = bounded(None, always=True)
+    reason: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class AccessLost(Body):
+    """The instance takes the key no more, though an open connection goes on."""
+
+    host: Optional[str] = bounded(None, max_chars=MAX_KEY_CHARS, always=True)
+    cause: Optional[str] = bounded(None, always=True)

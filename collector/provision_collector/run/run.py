@@ -22,9 +22,11 @@ from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError
 from ..instance import Instance, Link
 from ..storage import in_thread
 from . import registry
+from .access import keep_proving
 from .dispatch import Dispatch
 from .outcome import Outcome, outcome_of
 from .outputs import Outputs
+from .reach import Reach
 from .registry import RunFiles, RunRecord
 from .spec import NO_BUCKETS, Known, Order, knows, new_run_id
 from .state import LocalRun
@@ -66,7 +68,8 @@ class Run:
             run=self._local.run,
             accepted_unix=self._accepted_unix,
         )
-        self._watcher = Watcher(self._local, self._dispatch, self._link)
+        self._reach = Reach(instance, self._local, self._dispatch, self._link)
+        self._watcher = Watcher(self._local, self._dispatch, self._link, self._reach.look)
         self._outputs = Outputs(
             order.outputs, registry.identity_of(instance), self._dispatch, self._link, self._local.emit
         )
@@ -235,6 +238,7 @@ class Run:
                 raise
             verdict, code = self._leaving
         finally:
+            await self._reach.close()
             await self._outputs.close()
             self._link.drop()
         outcome = await self._finish(verdict, code, error)
@@ -256,8 +260,13 @@ class Run:
         await self._remember(files, verdict=None)
         self._started.set()
         await self._outputs.begin()
-        async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S):
-            await self._watcher.watch()
+        proving = asyncio.create_task(keep_proving(self.instance, self._local.emit))
+        try:
+            async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S):
+                await self._watcher.watch()
+        finally:
+            proving.cancel()
+        await self._reach.settle()
         await self._outputs.finish()
 
     def _choose_files(self) -> RunFiles:

@@ -50,13 +50,15 @@ class Known:
     """The files of this machine that it gets."""
     outputs: tuple[Output, ...] = ()
     """What comes home."""
+    public: Mapping[str, str] = bounded(factory=dict, max_chars=8192)
+    """Where its services are reached, by name; ``{host}`` stands for the instance's address."""
 
     @classmethod
     def of(cls, plan: Plan, buckets: Buckets = NO_BUCKETS, uploads: tuple[UploadSource, ...] = ()) -> Known:
         """What *plan*, which was made here, says, its profile of its *buckets*, and its *uploads* here."""
-        return cls(
-            plan.secrets, service_ports(plan), plan.limits.run_s, buckets.of_plan(plan), uploads, plan.outputs
-        )
+        public = {service.name: service.public for service in plan.services if service.public}
+        about = (plan.secrets, service_ports(plan), plan.limits.run_s, buckets.of_plan(plan))
+        return cls(*about, uploads, plan.outputs, public)
 
     @property
     def kept_secrets(self) -> frozenset[str]:
@@ -97,6 +99,8 @@ class Order:
     workspace: str | None = None
     logs_dir: Path = Path("logs")
     profile: str = ""
+    asks_own_host_only: bool = False
+    """Of the public addresses of its services none is asked that names another host than the instance's."""
     only_looks: bool = False
     """Start nothing: a run that is joined, and whose processes died, stays as it is."""
     resume: bool = False
