@@ -23,6 +23,7 @@ MODULES = sorted([*AGENT.rglob("*.py"), *COLLECTOR.rglob("*.py")])
 OF_A_RUN = {
     "run.run",
     "run.job_runner",
+    "run.requirements",
     "run.stages",
     "run.start",
     "run.keeper",

@@ -229,10 +229,7 @@ class Supervisor:
             message=message,
             loaded=self._loaded,
             door=door,
-<<<<<<< HEAD
             lived_s=self._lived_s if state != "running" else None,
-=======
             takes_restart=True,
->>>>>>> h5
         )
         write_atomically(self._order.status, json.dumps(to_json(status)).encode(), sync=False)

@@ -241,6 +241,15 @@ def _gap(event: Object, progress: Progress) -> Line:
     return Line("gap", text(event, "file"), f"{lost} cannot be recovered; the verdict stays", "warn")
 
 
+def _service_reached(event: Object, progress: Progress) -> Line:
+    name, url = text(event, "item"), text(event, "url")
+    if event.get("reachable") is True:
+        return Line("service reached", name, f"from here at {url}", "good")
+    return Line(
+        "not reached", name, f"from here at {url}: {text(event, 'reason')}; it decides nothing", "warn"
+    )
+
+
 def _to_fetch(event: Object) -> str:
     known, unknown = number(event, "bytes_to_fetch"), int(number(event, "unknown_sizes"))
     of_unknown = f"{units.counted(unknown, 'file')} of unknown size"
@@ -259,6 +268,14 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "agent_restarted": lambda event, progress: Line(
         "agent restarted", "", f"{text(event, 'restarts')} so far", "warn"
     ),
+    "access_lost": lambda event, progress: Line(
+        "access lost",
+        "",
+        f"{text(event, 'cause')}; the open connection goes on",
+        "warn",
+        "put the key back on the instance: after the next cut nobody gets in",
+    ),
+    "service_reached": _service_reached,
     "gap": _gap,
     "run_started": _run_started,
     "facts_found": _facts_found,

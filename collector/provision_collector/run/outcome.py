@@ -43,6 +43,8 @@ class Service(TypedDict):
     name: str
     state: str
     url: str | None
+    reachable: bool | None
+    """Whether its `public` address answered from here; None: it has none, or was not asked."""
 
 
 class Job(TypedDict):
@@ -192,7 +194,9 @@ def _by_need(state: RunState) -> tuple[list[ItemError], list[ItemError]]:
 
 
 def _service(item: ItemState) -> Service:
-    return {"name": item.item, "state": item.state, "url": item.text("url") or None}
+    told = item.facts.get("reachable")
+    reachable = told if isinstance(told, bool) else None
+    return {"name": item.item, "state": item.state, "url": item.text("url") or None, "reachable": reachable}
 
 
 def _job(item: ItemState) -> Job:
