@@ -18,6 +18,7 @@ from .documents import Item, items, mapping
 COMFYUI = "ComfyUI"
 NODES = f"{COMFYUI}/custom_nodes"
 MODELS = f"{COMFYUI}/models"
+COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 BASE = "comfyui-base"
 OF_THE_BASE = (COMFYUI, f"{NODES}/ComfyUI-Manager")
 """What the built-in profile `BASE` checks out itself."""
@@ -105,7 +106,7 @@ class Converted:
         if self.profile.get("extends") == BASE and repo["path"] in OF_THE_BASE:
             if "ref" not in repo:
                 return None  # the base has it, with its mirrors
-            repo["level"] = "critical"
+            repo = {"install": "requirements.txt", **repo, "level": "critical"}
         known = next((each for each in self.listed("repos") if each["path"] == repo["path"]), None)
         if known is None:
             self.add("repos", repo)
