@@ -22,6 +22,8 @@ COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 BASE = "comfyui-base"
 OF_THE_BASE = (COMFYUI, f"{NODES}/ComfyUI-Manager")
 """What the built-in profile `BASE` checks out itself."""
+HUB_CACHE = "hub/"
+"""Where the hub's own cache goes when nobody says where."""
 METADATA_HOSTS = ("metadata.google.internal", "metadata", "instance-data", "instance-data.ec2.internal")
 
 
@@ -201,6 +203,22 @@ def inside_workspace(path: str) -> str | None:
     """*path* relative to ``/workspace``, where profiles may write; None for any other place."""
     relative = path.removeprefix("/workspace").lstrip("/") if path.startswith("/workspace") else path
     return None if relative.startswith(("/", "~", "$")) or not path else relative or "."
+
+
+def hub_repository(url: str) -> str | None:
+    """The whole repository of models that *url* is on Hugging Face, in the form of a profile; None for any other address."""
+    found = re.fullmatch(r"https://huggingface\.co/([\w.-]+/[\w.-]+?)(\.git)?/?(?:tree/([\w.-]+)/?)?", url)
+    if found is None or found[1].split("/")[0] in (
+        "api",
+        "datasets",
+        "spaces",
+        "docs",
+        "collections",
+        "blog",
+        "papers",
+    ):
+        return None
+    return f"hf://{found[1]}" + (f"@{found[3]}" if found[3] not in (None, "main") else "")
 
 
 def name_of(text: str) -> str:

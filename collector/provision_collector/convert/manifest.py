@@ -5,13 +5,14 @@ from __future__ import annotations
 import posixpath
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from provision_agent.contract.source_kinds import SOURCE_KINDS
 
-from .converted import Converted, inside_workspace, name_of
+from .converted import COMFYUI, HUB_CACHE, Converted, hub_repository, inside_workspace, name_of
 from .documents import Item, mapping, text
 from .shell_commands import on_command
+from .shell_urls import URL, file_of
 from .shell_values import Values
 from .shell_walk import Walk
 from .shell_words import Simple, read
@@ -25,7 +26,23 @@ CONDITIONS = {"hf_token_valid": "huggingface", "civitai_token_valid": "civitai"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::[-=]([^}]*))?\}")
 _INSTALLING = frozenset(("pip", "pip3", "uv", "python", "python3", "apt", "apt-get", "sudo", "cd", "export"))
 _TORCH = re.compile(r"(torch|torchvision|torchaudio|xformers|triton)\b")
+_PARTS = frozenset((
+    "settings", "auth", "apt_packages", "pip_packages", "conda_packages", "git_repos", "conditional_downloads", "env_merge", "extensions",
+    "write_files", "write_files_late", "post_commands",
+))  # fmt: skip
+_SHARED = frozenset(("version", "services", "downloads", "on_failure"))
+"""Parts that profiles have as well."""
 _SHELL = re.compile(r"[|&;<>()$`\\*?\[\]#~%]|=")
+
+
+def is_manifest(data: Mapping[str, object]) -> bool:
+    """Does *data* have parts that only manifests have? Those of a profile have other names, or `path` in place of `dest`."""
+    if {"nodes", "repos"} & data.keys():
+        return False
+    downloads = [mapping(each) for each in _listed(data.get("downloads"))]
+    if _PARTS & data.keys() or any("dest" in each for each in downloads):
+        return True
+    return "version" in data and not downloads and data.keys() <= _SHARED
 
 
 def from_manifest(data: Mapping[str, object], name: str) -> Converted:
@@ -51,6 +68,8 @@ class _Manifest:
             "auth": self._auth,
             "apt_packages": self._apt,
             "pip_packages": self._pip,
+            "conda_packages": self._conda,
+            "extensions": self._extensions,
             "git_repos": self._repos,
             "downloads": self._downloads,
             "conditional_downloads": self._conditional,
@@ -150,11 +169,43 @@ class _Manifest:
                     layers.append({"requirements": path})
             if block.get("venv"):
                 venv = text(block["venv"])
-                self._made.part("python").setdefault("venv", inside_workspace(venv) or venv)
+                venv = inside_workspace(venv) or venv
+                if self._made.part("python").setdefault("venv", venv) != venv:
+                    self._made.unresolve(
+                        f"`pip_packages[{number}].venv`: a profile has one environment: what was for `{venv}` is put into that"
+                    )
             used = {"packages", "requirements", "tool", "venv"}
             if re.fullmatch(r"--torch-backend[= ]auto", " ".join(map(str, _listed(block.get("args"))))):
                 used.add("args")  # torch is taken in the build that fits the card, always
             self._rest(f"pip_packages[{number}]", block, used)
+
+    def _conda(self, blocks: object) -> None:
+        listed = [blocks] if isinstance(blocks, dict) else blocks
+        for number, block in self._blocks(listed, "conda_packages"):
+            names = ", ".join(f"`{package}`" for package in _listed(block.get("packages")))
+            self._made.unresolve(
+                f"`conda_packages[{number}]`: {names} would come from conda: add to `python.layers` or `apt` what you need of them"
+            )
+            self._rest(f"conda_packages[{number}]", block, {"packages"})
+
+    def _extensions(self, blocks: object) -> None:
+        for number, block in self._blocks(blocks, "extensions"):
+            if block.get("enabled") is False:
+                continue
+            config = mapping(block.get("config"))
+            home = inside_workspace(text(config.get("comfyui_dir")) or COMFYUI) or COMFYUI
+            for workflow in map(str, _listed(config.get("workflows"))):
+                name = file_of(workflow)
+                if "://" in workflow and name:
+                    self._made.add_download(
+                        {"url": workflow, "path": f"{home}/user/default/workflows/{name}"}
+                    )
+                self._made.unresolve(
+                    f"`extensions[{number}]`: models and nodes of the workflow {workflow} are found out by the extension: get the file, and give "
+                    "it to `provision profiles from-workflow`"
+                )
+            if not config.get("workflows"):
+                self._open(f"`extensions[{number}]`", block)
 
     def _repos(self, repos: object) -> None:
         for number, repo in self._blocks(repos, "git_repos"):
@@ -165,7 +216,7 @@ class _Manifest:
             made: Item = {"url": str(repo["url"]), "path": path}
             if repo.get("ref"):
                 made["ref"] = str(repo["ref"])
-            if repo.get("recursive"):
+            if repo.get("recursive", True):
                 made["submodules"] = True
             self._made.add_repo(made)
             self._commands(_listed(repo.get("post_commands")), f"git_repos[{number}].post_commands", path)
@@ -178,11 +229,18 @@ class _Manifest:
 
     def _download(self, item: object, where: str, **more: object) -> None:
         wanted = mapping(item)
-        path = inside_workspace(str(wanted.get("dest", "")))
-        if path is None or not wanted.get("url"):
+        url, dest = str(wanted.get("url") or ""), str(wanted.get("dest") or "")
+        path = inside_workspace(dest)
+        if (
+            repository := hub_repository(url)
+        ) is not None:  # a whole one: into a folder, or into the hub's own cache
+            url, path = repository, f"{path.rstrip('/')}/" if path is not None else None
+            if not dest:
+                path, more = HUB_CACHE, {**more, "layout": "hub"}
+        if path is None or not url:
             self._open(f"`{where}`", item)
             return
-        self._made.add_download({"url": str(wanted["url"]), "path": path, **more})
+        self._made.add_download({"url": url, "path": path, **more})
         self._rest(where, wanted, {"url", "dest"})
 
     def _conditional(self, blocks: object) -> None:
@@ -218,16 +276,16 @@ class _Manifest:
             directory = inside_workspace(str(service.get("workdir") or "/workspace"))
             made: Item = {
                 "name": str(service["name"]),
-                "run": _argv(str(service["command"])),
+                "run": _argv(str(service["command"]), _listed(service.get("pre_commands"))),
                 "directory": directory or str(service["workdir"]),
                 "restart": "on_failure",
-                "start": "complete" if service.get("wait_for_provisioning") else "usable",
+                "start": "complete" if service.get("wait_for_provisioning", True) else "usable",
             }
             if service.get("environment"):
                 pairs = self._keys(service["environment"], f"{where}.environment")
                 made["environment"] = {key: str(value) for key, value in pairs}
             self._made.add("services", made)
-            used = {"name", "command", "workdir", "environment", "wait_for_provisioning"}
+            used = {"name", "command", "workdir", "environment", "wait_for_provisioning", "pre_commands"}
             self._rest(where, service, used)
 
     def _files(self, files: object) -> None:
@@ -319,6 +377,8 @@ class _Manifest:
     def _open(self, what: str, value: object) -> None:
         told = str(value)
         shown = told if len(told) <= 120 else told[:117] + "…"
+        lost = [url for url in URL.findall(told) if url not in shown]
+        shown += f" (it names {', '.join(dict.fromkeys(lost))})" if lost else ""
         self._made.unresolve(f"{what} has no counterpart: {shown}")
 
 
@@ -326,8 +386,10 @@ def _listed(value: object) -> list[object]:
     return value if isinstance(value, list) else [value] if value else []
 
 
-def _argv(command: str) -> list[str]:
-    """A plain command as its words; one that needs a shell, with a shell."""
+def _argv(command: str, before: Sequence[object] = ()) -> list[str]:
+    """A plain command as its words; one that needs a shell, or others *before* it, with a shell."""
+    if before:
+        return ["bash", "-c", "\n".join(("set -e", *map(str, before), f"exec {command}"))]
     if _SHELL.search(command):
         return ["bash", "-c", command]
     try:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from .converted import COMFYUI, repo_path
+from .converted import COMFYUI, HUB_CACHE, hub_repository, repo_path
 from .documents import Item
 from .shell_files import bucket, gdown, mv, python, tar, unzip
 from .shell_options import joined, last, left_open, parsed, place_of
@@ -210,7 +210,7 @@ def _hf(words: list[str], command: Simple, values: Values) -> list[Found]:
             Found("download", {"url": f"{base}/{file}", "path": f"{folder}{file}"}, command.line)
             for file in files
         ]
-    item: Item = {"url": base, "path": folder if wanted else "hub/"}
+    item: Item = {"url": base, "path": folder if wanted else HUB_CACHE}
     if not wanted:
         item["layout"] = "hub"
     for option, key in (("--include", "include"), ("--exclude", "exclude")):
@@ -283,6 +283,9 @@ def _clone(words: list[str], command: Simple, folder: str | None) -> Found:
             f"the clone of {url} goes to `{target}`, which is outside of the workspace or not known: add it under `repos:`",
             command,
         )
+    repository = hub_repository(url)
+    if repository is not None:  # a checkout would hold pointers in place of the models
+        return Found("download", {"url": repository, "path": f"{path.rstrip('/')}/"}, command.line)
     item: Item = {"url": url, "path": path.rstrip("/")}
     ref = last(options, "-b", "--branch", "--revision")
     if ref and "$" not in ref:
