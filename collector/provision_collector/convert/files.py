@@ -8,7 +8,8 @@ from pathlib import Path
 from ..errors import ProfileError, UsageError
 from .converted import Converted
 from .documents import check_size, mapping, read_document
-from .manifest import from_manifest, is_manifest
+from .manifest import from_manifest
+from .manifest_parts import is_manifest
 from .shell import from_script
 from .snapshot import from_cpack, from_snapshot
 

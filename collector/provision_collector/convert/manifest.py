@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from provision_agent.contract.source_kinds import SOURCE_KINDS
 
 from .converted import COMFYUI, HUB_CACHE, Converted, hub_repository, inside_workspace, name_of
 from .documents import Item, mapping, text
+from .manifest_parts import argv, listed
 from .shell_commands import on_command
 from .shell_urls import URL, file_of
 from .shell_values import Values
@@ -26,23 +26,6 @@ CONDITIONS = {"hf_token_valid": "huggingface", "civitai_token_valid": "civitai"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::[-=]([^}]*))?\}")
 _INSTALLING = frozenset(("pip", "pip3", "uv", "python", "python3", "apt", "apt-get", "sudo", "cd", "export"))
 _TORCH = re.compile(r"(torch|torchvision|torchaudio|xformers|triton)\b")
-_PARTS = frozenset((
-    "settings", "auth", "apt_packages", "pip_packages", "conda_packages", "git_repos", "conditional_downloads", "env_merge", "extensions",
-    "write_files", "write_files_late", "post_commands",
-))  # fmt: skip
-_SHARED = frozenset(("version", "services", "downloads", "on_failure"))
-"""Parts that profiles have as well."""
-_SHELL = re.compile(r"[|&;<>()$`\\*?\[\]#~%]|=")
-
-
-def is_manifest(data: Mapping[str, object]) -> bool:
-    """Does *data* have parts that only manifests have? Those of a profile have other names, or `path` in place of `dest`."""
-    if {"nodes", "repos"} & data.keys():
-        return False
-    downloads = [mapping(each) for each in _listed(data.get("downloads"))]
-    if _PARTS & data.keys() or any("dest" in each for each in downloads):
-        return True
-    return "version" in data and not downloads and data.keys() <= _SHARED
 
 
 def from_manifest(data: Mapping[str, object], name: str) -> Converted:
@@ -152,16 +135,16 @@ class _Manifest:
             self._rest(f"auth.{service}", mapping(about), {"token_env"})
 
     def _apt(self, packages: object) -> None:
-        for package in _listed(packages):
+        for package in listed(packages):
             self._made.add("apt", str(package))
 
     def _pip(self, blocks: object) -> None:
-        single = ({"packages": [block]} if isinstance(block, str) else block for block in _listed(blocks))
+        single = ({"packages": [block]} if isinstance(block, str) else block for block in listed(blocks))
         for number, block in self._blocks(list(single), "pip_packages"):
             layers = self._made.layers()
             if block.get("packages"):
-                layers.append([str(package) for package in _listed(block["packages"])])
-            for file in _listed(block.get("requirements")):
+                layers.append([str(package) for package in listed(block["packages"])])
+            for file in listed(block.get("requirements")):
                 path = inside_workspace(str(file))
                 if path is None:
                     self._open(f"`pip_packages[{number}].requirements`", file)
@@ -175,14 +158,14 @@ class _Manifest:
                         f"`pip_packages[{number}].venv`: a profile has one environment: what was for `{venv}` is put into that"
                     )
             used = {"packages", "requirements", "tool", "venv"}
-            if re.fullmatch(r"--torch-backend[= ]auto", " ".join(map(str, _listed(block.get("args"))))):
+            if re.fullmatch(r"--torch-backend[= ]auto", " ".join(map(str, listed(block.get("args"))))):
                 used.add("args")  # torch is taken in the build that fits the card, always
             self._rest(f"pip_packages[{number}]", block, used)
 
     def _conda(self, blocks: object) -> None:
-        listed = [blocks] if isinstance(blocks, dict) else blocks
-        for number, block in self._blocks(listed, "conda_packages"):
-            names = ", ".join(f"`{package}`" for package in _listed(block.get("packages")))
+        several = [blocks] if isinstance(blocks, dict) else blocks
+        for number, block in self._blocks(several, "conda_packages"):
+            names = ", ".join(f"`{package}`" for package in listed(block.get("packages")))
             self._made.unresolve(
                 f"`conda_packages[{number}]`: {names} would come from conda: add to `python.layers` or `apt` what you need of them"
             )
@@ -194,7 +177,7 @@ class _Manifest:
                 continue
             config = mapping(block.get("config"))
             home = inside_workspace(text(config.get("comfyui_dir")) or COMFYUI) or COMFYUI
-            for workflow in map(str, _listed(config.get("workflows"))):
+            for workflow in map(str, listed(config.get("workflows"))):
                 name = file_of(workflow)
                 if "://" in workflow and name:
                     self._made.add_download(
@@ -219,12 +202,12 @@ class _Manifest:
             if repo.get("recursive", True):
                 made["submodules"] = True
             self._made.add_repo(made)
-            self._commands(_listed(repo.get("post_commands")), f"git_repos[{number}].post_commands", path)
+            self._commands(listed(repo.get("post_commands")), f"git_repos[{number}].post_commands", path)
             used = {"url", "dest", "ref", "recursive", "post_commands", "pull_if_exists"}
             self._rest(f"git_repos[{number}]", repo, used)
 
     def _downloads(self, items: object) -> None:
-        for number, item in enumerate(_listed(items)):
+        for number, item in enumerate(listed(items)):
             self._download(item, f"downloads[{number}]")
 
     def _download(self, item: object, where: str, **more: object) -> None:
@@ -247,7 +230,7 @@ class _Manifest:
         for number, block in self._blocks(blocks, "conditional_downloads"):
             where = f"conditional_downloads[{number}]"
             service = CONDITIONS.get(str(block.get("when")))
-            wanted, instead = _listed(block.get("downloads")), _listed(block.get("else_downloads"))
+            wanted, instead = listed(block.get("downloads")), listed(block.get("else_downloads"))
             if service is None:
                 self._open(f"`{where}`", block)
                 continue
@@ -276,7 +259,7 @@ class _Manifest:
             directory = inside_workspace(str(service.get("workdir") or "/workspace"))
             made: Item = {
                 "name": str(service["name"]),
-                "run": _argv(str(service["command"]), _listed(service.get("pre_commands"))),
+                "run": argv(str(service["command"]), listed(service.get("pre_commands"))),
                 "directory": directory or str(service["workdir"]),
                 "restart": "on_failure",
                 "start": "complete" if service.get("wait_for_provisioning", True) else "usable",
@@ -301,7 +284,7 @@ class _Manifest:
             self._rest("write_files", file, {"path", "content", "permissions"})
 
     def _commands(self, commands: object, where: str, directory: str) -> None:
-        for number, command in enumerate(_listed(commands)):
+        for number, command in enumerate(listed(commands)):
             if self._takes_as_items(str(command), directory):
                 continue
             made: Item = {"name": f"{where} {number + 1}", "run": ["bash", "-c", str(command)]}
@@ -326,7 +309,7 @@ class _Manifest:
         if not is_plain or not kinds or not kinds <= {"packages", "requirements", "apt"}:
             return False
         if any(
-            _TORCH.match(text(each)) for found in walk.found for each in _listed(found.item.get("packages"))
+            _TORCH.match(text(each)) for found in walk.found for each in listed(found.item.get("packages"))
         ):
             return False  # which build it is to be, is the command's own matter
         for found in walk.found:
@@ -335,9 +318,7 @@ class _Manifest:
             elif found.kind == "requirements":
                 self._made.layers().append({"requirements": found.item["path"]})
             else:
-                self._made.layers().append(
-                    [*_listed(found.item["options"]), *_listed(found.item["packages"])]
-                )
+                self._made.layers().append([*listed(found.item["options"]), *listed(found.item["packages"])])
         return True
 
     def _env_merge(self, names: object) -> None:
@@ -350,7 +331,7 @@ class _Manifest:
 
     def _blocks(self, value: object, where: str) -> Iterator[tuple[int, Mapping[str, object]]]:
         """The mappings of a list, numbered; what is none is reported."""
-        for number, block in enumerate(_listed(value)):
+        for number, block in enumerate(listed(value)):
             if isinstance(block, dict):
                 yield number, block
             else:
@@ -380,23 +361,3 @@ class _Manifest:
         lost = [url for url in URL.findall(told) if url not in shown]
         shown += f" (it names {', '.join(dict.fromkeys(lost))})" if lost else ""
         self._made.unresolve(f"{what} has no counterpart: {shown}")
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value] if value else []
-
-
-def _argv(command: str, before: Sequence[object] = ()) -> list[str]:
-    """A plain command as its words; one that needs a shell, or others *before* it, with a shell."""
-    if before:
-        return ["bash", "-c", "\n".join(("set -e", *map(str, before), f"exec {command}"))]
-    if _SHELL.search(command):
-        return ["bash", "-c", command]
-    try:
-        return list(_words(command))
-    except ValueError:
-        return ["bash", "-c", command]
-
-
-def _words(command: str) -> Iterator[str]:
-    yield from shlex.split(command)

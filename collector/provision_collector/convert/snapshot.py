@@ -13,7 +13,8 @@ from .documents import Item, check_size, items, mapping, mappings, read_json, te
 from .known_nodes import REPOSITORIES
 
 MOST_BYTES = 32 << 20
-_PIN = re.compile(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?==[\w.!-]+")
+_PIN = re.compile(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?(==[\w.!-]+| @ (git\+)?https://[\w.~:/?=&%@#+-]+)")
+"""An exact version, or the address that a package was installed from."""
 _TOOLS = re.compile(r"(pip|setuptools|wheel|uv)==", re.I)
 _OF_THE_CARD = re.compile(
     r"(torch|torchvision|torchaudio|triton|xformers|pytorch-triton[\w.-]*"
