@@ -34,6 +34,7 @@ from ..store.store import Store
 from ..store.writer import FencedError
 from .answers import BusyError
 from .feed import Feed, Feeds
+from .figures import Figures
 from .kept import taken_up
 from .logs import Log, MirroredLog, SharedLog
 from .membership import Duties, Membership
@@ -62,6 +63,8 @@ class Pool:
         """By name, since this process began."""
         self.runs_ended: Counter[str] = Counter()
         """By verdict, since this process began."""
+        self.figures = Figures()
+        """What the runs that ended took, since this process began."""
         self._watches: dict[str, Watch] = {}
         self._broken: dict[str, tuple[Row, str]] = {}
         """Unfinished runs that could not be taken up, and why."""
@@ -335,7 +338,11 @@ class Pool:
         self._watches.pop(watch.row.run, None)
         watch.log.feed.is_own = False
         self.feeds.drop(watch.log.feed)
-        self.runs_ended[str(watch.row.verdict)] += 1
+        row, view = watch.row, watch.view
+        self.runs_ended[str(row.verdict)] += 1
+        billed_s = time.time() - row.created_unix
+        facts = view.run_state.facts
+        self.figures.count(view.outcome or {}, facts, profile=row.profile, billed_s=billed_s)
         await self._forget_old()
 
     async def _forget_now_and_then(self) -> None:

@@ -257,6 +257,7 @@ class Watch:
             owed_secrets=frozenset(row.secret_names),
             buckets=self._buckets,
             so_far=self._read_before,
+            asks_own_host_only=True,
             sign=sign if self._shared.rules.uses_aws else sign_without_aws,
         )
 
