@@ -29,6 +29,9 @@ _COMMANDS = {
     "audit": "commands.audit",
     "capture": "commands.capture",
     "supervise": "services.manager",
+    "lifetime": "lifetime.meter",
+    "lifetime_again": "lifetime.begin",
+    "extend": "commands.extend",
 }
 
 
