@@ -24,6 +24,7 @@ OF_A_RUN = {
     "run.run",
     "run.job_runner",
     "run.ending",
+    "run.requirements",
     "run.stages",
     "run.start",
     "run.keeper",

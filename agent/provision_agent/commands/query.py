@@ -104,9 +104,9 @@ def _facts(request: FactsRequest) -> FactsAnswer:
 
 
 def _prune(request: PruneRequest) -> PruneAnswer:
-    workspaces = _workspaces(request.workspace)
-    removed = [run for workspace in workspaces for run in _prune_runs(workspace, request)]
-    tools = [*(workspace.tool for workspace in workspaces), os.path.expanduser("~/.provision")]
+    asked = workspaces(request.workspace)
+    removed = [run for workspace in asked for run in _prune_runs(workspace, request)]
+    tools = [*(workspace.tool for workspace in asked), os.path.expanduser("~/.provision")]
     return PruneAnswer(tuple(removed), tuple(_prune_agents(tools, only_tell=request.only_tell)))
 
 
@@ -189,7 +189,8 @@ def standing_workspace(plan: Plan) -> Workspace:
     return next(in_use, None) or next(usable, candidates[0])
 
 
-def _workspaces(root: Optional[str]) -> List[Workspace]:
+def workspaces(root: Optional[str]) -> List[Workspace]:
+    """The one at *root*, or every one that is known here."""
     roots = [os.path.abspath(os.path.expanduser(root))] if root else known_workspaces()
     return [Workspace(path) for path in roots]
 
@@ -198,7 +199,7 @@ def _chosen(
     wanted: Optional[str], root: Optional[str], *, is_all: bool = False
 ) -> Iterator[Tuple[Workspace, str]]:
     """The asked run wherever it is; without a run id, the current run of each workspace."""
-    for workspace in _workspaces(root):
+    for workspace in workspaces(root):
         current = workspace.current_run()
         runs = workspace.run_ids() if wanted or is_all else ([current] if current else [])
         yield from ((workspace, run) for run in runs if not wanted or run == wanted)

@@ -35,7 +35,7 @@ from ..steps import apt
 from ..steps.python import disk_estimate, from_lock, venv
 from ..steps.python.venv import Venv
 from ..steps.uploads import Uploads
-from . import conditions, late_secrets, late_sources, log_lines, secret_search
+from . import conditions, late_secrets, late_sources, log_lines, requirements, secret_search
 from .context import Context
 from .ending import Ending
 from .job_runner import Jobs
@@ -112,7 +112,10 @@ class Run:
         """Those of the context: others may come while it goes on."""
         self._take_signed(handed.signed)
         late = LateSources(
-            late_sources.pipe_of(workspace, run_id), journal.event, self._take_signed, self._is_ending
+            late_sources.pipe_of(workspace, run_id),
+            journal.event,
+            self._take_signed,
+            lambda: self._context.is_over(),
         )
         self._changes = Changes(workspace.root, journal.event)
         self._context = Context(
@@ -152,11 +155,7 @@ class Run:
         SIGNED.take(sources)
         self._journal.hide(SIGNED.hidden)
 
-    def _is_ending(self) -> bool:
-        return self._context.is_over()
-
     def warn_once(self, message: str) -> None:
-        """Report a warning, unless that was done."""
         self._context.warn_once(message)
 
     def execute(self) -> str:
@@ -242,12 +241,13 @@ class Run:
             self._tally.fail(clash.step, clash.key, clash.level, failure, is_reported=True)
         wanted = self._plan.chosen("uploads", self._plan.uploads)
         self._uploads = Uploads(ordered, wanted, self._context, self._tally)
-        self._uploads.start()
 
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
-        if not self._fits_lock():
+        asked = (self._plan, self._facts, self._context, self._tally, self._secrets)
+        if self._uploads is None or not (self._fits_lock() and requirements.hold(*asked)):
             return False
+        self._uploads.start()
         wanted = self._plan.chosen("downloads", self._plan.downloads)
         files, unlisted, found = self._ask_sources(wanted)
         for item, failure in unlisted:

@@ -88,9 +88,8 @@ class Stages:
         is_settled = not self._plan.chosen("files", self._plan.files, levels)
         if self._environment is not None:
             self._await(self._environment)
-        for repo, checkout in self._checkouts:
-            if self._is_early(repo) == ("critical" in levels) and self._await(checkout):
-                self._items.install_requirements(repo)
+        early = "critical" in levels
+        self._install_requirements([each for each in self._checkouts if self._is_early(each[0]) == early])
         if is_last and not self._is_over():
             self._items.install_compiled(levels, self._facts)
         self._items.environment_is_settled()
@@ -111,6 +110,15 @@ class Stages:
             if is_last and not STEPS[step].only_looks:
                 self._tally.finish(step)
         return not self._is_over()
+
+    def _install_requirements(self, checkouts: Checkouts) -> None:
+        """Of repositories in their order: of those together that are there when it is the turn of the first."""
+        left = list(checkouts)
+        while left and not self._is_over():
+            self._await(left[0][1])
+            count = next((n for n, (_, checkout) in enumerate(left) if not checkout.done()), len(left))
+            ready, left = left[:count], left[count:]
+            self._items.install_requirements([repo for repo, checkout in ready if checkout.result()])
 
     def _finish_repos(self) -> None:
         wait([checkout for _, checkout in self._checkouts])

@@ -84,6 +84,8 @@ class Status:
     """How long the program ran, once it has ended."""
     lacks_secrets: bool = False
     """It was started without the secrets that it was to have."""
+    takes_restart: bool = False
+    """USR1 to its supervisor starts its program anew; older ones end by it."""
 
     @property
     def watched(self) -> Optional[detach.Identity]:

@@ -53,6 +53,7 @@ class Supervisor:
         self._lacks_secrets = False
         self._short_lives = 0
         self._is_told_to_stop = False
+        self._is_told_to_restart = False
         self._wakeups, wake = os.pipe()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wakeups, selectors.EVENT_READ)
@@ -62,6 +63,7 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._take_stop)
+        signal.signal(signal.SIGUSR1, self._take_restart)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wakeup is written
 
     def run(self) -> int:
@@ -78,18 +80,21 @@ class Supervisor:
             started = time.monotonic()
             limit_s = self._order.timeout_s
             ends_at = None if limit_s is None else started + limit_s
-            while child.poll() is None and not self._is_told_to_stop:
+            while child.poll() is None and not self._is_told:
                 left_s = None if ends_at is None else ends_at - time.monotonic()
                 if left_s is not None and left_s <= 0:
                     break
                 self._wait(left_s)
-            is_late = child.returncode is None and not self._is_told_to_stop
+            is_late = child.returncode is None and not self._is_told
             self._lived_s = lived_s = time.monotonic() - started
             self._clear(child)
             self._short_lives = self._short_lives + 1 if lived_s < SHORT_LIFE_S else 1
             if self._is_told_to_stop:
                 self._write("stopped", child)
                 return 0
+            if self._is_told_to_restart:
+                self._begin_again(child)
+                continue
             if is_late:
                 self._write(TIMED_OUT, child)
                 return 1
@@ -105,6 +110,19 @@ class Supervisor:
 
     def _take_stop(self, *_: object) -> None:
         self._is_told_to_stop = True
+
+    def _take_restart(self, *_: object) -> None:
+        self._is_told_to_restart = True
+
+    @property
+    def _is_told(self) -> bool:
+        return self._is_told_to_stop or self._is_told_to_restart
+
+    def _begin_again(self, child: "subprocess.Popen[bytes]") -> None:
+        """Somebody wants the program anew: what it did before says nothing of its next life."""
+        self._is_told_to_restart = False
+        self._short_lives = 0
+        self._log.write(f"{STARTED_AGAIN} {child.returncode}; starting again as it was asked for\n".encode())
 
     def _await_secrets(self) -> bool:
         """Wait until somebody gives the secrets; False when told to stop meanwhile, or when it may wait no longer."""
@@ -200,8 +218,10 @@ class Supervisor:
         self._log.write(f"{STARTED_AGAIN} {child.returncode}; starting again in {wait_s:.1f} s\n".encode())
         self._write("restarting", child)
         end = time.monotonic() + wait_s
-        while time.monotonic() < end and not self._is_told_to_stop:
+        while time.monotonic() < end and not self._is_told:
             self._wait(max(0.0, end - time.monotonic()))
+        if self._is_told_to_restart:
+            self._begin_again(child)
         return not self._is_told_to_stop
 
     def _write(
@@ -219,5 +239,6 @@ class Supervisor:
             door=door,
             lived_s=self._lived_s if state != "running" else None,
             lacks_secrets=self._lacks_secrets,
+            takes_restart=True,
         )
         write_atomically(self._order.status, json.dumps(to_json(status)).encode(), sync=False)

@@ -35,6 +35,7 @@ SECTIONS = {
         "status": "one run or all runs known here; --host asks the instance itself",
         "explain": "where the time of a run went, or the story of one item; --html draws it",
         "logs": "print a local mirror; -f follows it",
+        "services": "list | restart NAME | stop NAME | logs NAME: the programs that outlive a run",
         "stop": "stop a run; partial downloads stay for the next one",
         "ssh": "a shell on a run's instance, by the system's ssh with the same key and host keys",
         "copy": "files to an instance or from it, by hand; a path there begins with `:`",

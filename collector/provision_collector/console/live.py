@@ -46,6 +46,8 @@ _TOLD = frozenset(
         "secrets_needed",
         "sources_needed",
         "agent_restarted",
+        "access_lost",
+        "service_reached",
         "gap",
     )
 )

@@ -47,6 +47,8 @@ class Place(NamedTuple):
     workspace: str = ""
     started: str = ""
     log: str = ""
+    outputs: str = ""
+    """What came home."""
     age: str = ""
     """How old what is shown is; empty where its instance was asked just now, or it has ended."""
 
@@ -76,7 +78,11 @@ def _head(state: RunState, place: Place) -> Iterator[Words]:
     facts = {"on": on, "profile": place.profile or state.name, "started": place.started}
     if state.usable_after_s is not None:
         facts["usable"] = f"after {units.duration(state.usable_after_s)}"
-    facts |= {"log": place.log, "as it was": f"{place.age} ago" if place.age else ""}
+    facts |= {
+        "outputs": place.outputs,
+        "log": place.log,
+        "as it was": f"{place.age} ago" if place.age else "",
+    }
     for label, text in facts.items():
         if text:
             yield _labelled(label, harmless(text))

@@ -79,6 +79,12 @@ def _facts(outcome: Object) -> Iterator[Words]:
     if any(uploads.values()):
         counts = ", ".join(f"{uploads[key]} {key}" for key in ("ok", "failed", "skipped") if uploads.get(key))
         yield _fact("uploads", counts, "bad" if uploads.get("failed") else "plain")
+    if "outputs" in outcome:
+        outputs = child(outcome, "outputs")
+        words = f"{units.counted(int(number(outputs, 'files')), 'file')} home, {units.size(number(outputs, 'bytes'))}"
+        missing = int(number(outputs, "missing_files"))
+        more = f"; {missing} not home" if missing else ""
+        yield _fact("outputs", words + more, "warn" if missing else "plain")
     checks = child(outcome, "checks")
     passed, failed = int(number(checks, "passed")), listed(checks, "failed")
     if passed or failed:

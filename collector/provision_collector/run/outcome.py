@@ -43,6 +43,8 @@ class Service(TypedDict):
     name: str
     state: str
     url: str | None
+    reachable: bool | None
+    """Whether its `public` address answered from here; None: it has none, or was not asked."""
 
 
 class Job(TypedDict):
@@ -69,6 +71,16 @@ class Counts(TypedDict):
     ok: int
     failed: int
     skipped: int
+
+
+class OutputsHome(TypedDict):
+    """What came home, and what did not."""
+
+    files: int
+    bytes: int
+    missing_files: int
+    missing: dict[str, str]
+    """Why, by the path there; of many the first 100."""
 
 
 class Checks(TypedDict):
@@ -101,6 +113,8 @@ class Outcome(TypedDict):
     gaps: list[Gap]
     reconnects: int
     logs: dict[str, str]
+    outputs: NotRequired[OutputsHome]
+    """Of a run whose outputs come home."""
     instance_labels: NotRequired[dict[str, str]]
     """Of a run: labels that only the instance knows."""
     line: NotRequired[str | None]
@@ -119,6 +133,7 @@ def outcome_of(
     reconnects: int,
     error: ProvisionError | None = None,
     warnings: Sequence[str] = (),
+    outputs: OutputsHome | None = None,
 ) -> Outcome:
     """How the run with *state* ended. Labels that only the instance knows are its `instance_labels`.
 
@@ -131,10 +146,9 @@ def outcome_of(
         logs: The paths of the mirrors here, by ``core``, ``errors``, ``events`` and ``job-NAME``.
         gaps: Bytes that no mirror has.
         reconnects: How often the connection was lost.
-        error: What kept this side from following the run; None: nothing. warnings: What this side warned of.
+        error: What kept this side from following the run. warnings: What it warned of. outputs: What came home.
     """
-    missed = [item for item in state.errors.values() if item.level == "optional"]
-    needed = [item for item in state.errors.values() if item.level != "optional"]
+    missed, needed = _by_need(state)
     errors = [_told(item) for item in needed]
     kinds: list[Kind] = [(item.class_, item.case) for item in needed]
     if error is not None:
@@ -162,13 +176,26 @@ def outcome_of(
         "reconnects": reconnects,
         "logs": dict(logs),
     }
+    if outputs is not None:
+        outcome["outputs"] = outputs
     if state.labels and state.labels != labels:
         outcome["instance_labels"] = state.labels
     return outcome
 
 
+def _by_need(state: RunState) -> tuple[list[ItemError], list[ItemError]]:
+    """The errors of what is optional, and the others."""
+    errors = state.errors.values()
+    return (
+        [item for item in errors if item.level == "optional"],
+        [item for item in errors if item.level != "optional"],
+    )
+
+
 def _service(item: ItemState) -> Service:
-    return {"name": item.item, "state": item.state, "url": item.text("url") or None}
+    told = item.facts.get("reachable")
+    reachable = told if isinstance(told, bool) else None
+    return {"name": item.item, "state": item.state, "url": item.text("url") or None, "reachable": reachable}
 
 
 def _job(item: ItemState) -> Job:

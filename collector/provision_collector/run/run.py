@@ -23,9 +23,11 @@ from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError
 from ..instance import Instance, Link
 from ..storage import in_thread
 from . import registry
+from .access import keep_proving
 from .dispatch import Dispatch
 from .outcome import Outcome, outcome_of
 from .outputs import Outputs
+from .reach import Reach
 from .registry import RunFiles, RunRecord
 from .spec import NO_BUCKETS, Known, Order, knows, new_run_id
 from .state import LocalRun
@@ -69,7 +71,8 @@ class Run:
             run=self._local.run,
             accepted_unix=self._accepted_unix,
         )
-        self._watcher = Watcher(self._local, self._dispatch, self._link)
+        self._reach = Reach(instance, self._local, self._dispatch, self._link)
+        self._watcher = Watcher(self._local, self._dispatch, self._link, self._reach.look)
         self._outputs = Outputs(
             order.outputs, registry.identity_of(instance), self._dispatch, self._link, self._local.emit
         )
@@ -238,6 +241,7 @@ class Run:
                 raise
             verdict, code = self._leaving
         finally:
+            await self._reach.close()
             await self._outputs.close()
             self._link.drop()
         outcome = await self._finish(verdict, code, error)
@@ -260,12 +264,17 @@ class Run:
         await self._remember(files, verdict=None)
         self._started.set()
         await self._outputs.begin()
-        async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S) as deadline:
-            lifting = asyncio.create_task(self._lift(deadline))
-            try:
-                await self._watcher.watch()
-            finally:
-                lifting.cancel()
+        proving = asyncio.create_task(keep_proving(self.instance, self._local.emit))
+        try:
+            async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S) as deadline:
+                lifting = asyncio.create_task(self._lift(deadline))
+                try:
+                    await self._watcher.watch()
+                finally:
+                    lifting.cancel()
+        finally:
+            proving.cancel()
+        await self._reach.settle()
         await self._outputs.finish()
 
     async def _lift(self, deadline: asyncio.Timeout) -> None:
@@ -306,6 +315,7 @@ class Run:
             reconnects=self._link.reconnects,
             error=error,
             warnings=self._local.own_warnings,
+            outputs=self._outputs.outcome(),
         )
         if self.is_started and self._local.is_finished:
             await self._remember(files, verdict=verdict)

@@ -57,10 +57,13 @@ class Known:
     """How long all its jobs together may take; None: one of them has no limit."""
     has_lifetime: bool = False
     """Something on the instance ends it, by itself."""
+    public: Mapping[str, str] = bounded(factory=dict, max_chars=8192)
+    """Where its services are reached, by name; ``{host}`` stands for the instance's address."""
 
     @classmethod
     def of(cls, plan: Plan, buckets: Buckets = NO_BUCKETS, uploads: tuple[UploadSource, ...] = ()) -> Known:
         """What *plan*, which was made here, says, its profile of its *buckets*, and its *uploads* here."""
+        public = {service.name: service.public for service in plan.services if service.public}
         return cls(
             plan.secrets,
             service_ports(plan),
@@ -71,6 +74,7 @@ class Known:
             tuple(job.name for job in plan.jobs),
             jobs_limit_s(plan.jobs),
             plan.lifetime is not None,
+            public,
         )
 
     @property
@@ -112,6 +116,8 @@ class Order:
     workspace: str | None = None
     logs_dir: Path = Path("logs")
     profile: str = ""
+    asks_own_host_only: bool = False
+    """Of the public addresses of its services none is asked that names another host than the instance's."""
     only_looks: bool = False
     """Start nothing: a run that is joined, and whose processes died, stays as it is."""
     resume: bool = False

@@ -9,7 +9,7 @@ import asyncio
 import os
 import posixpath
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,9 +57,12 @@ log = structlog.get_logger()
 
 
 class Watcher(Listener):
-    """Watches one run; `gaps` are the bytes that could not be had."""
+    """Watches one run; `gaps` are the bytes that could not be had. *on_news* is called when more of its events is known."""
 
-    def __init__(self, local: LocalRun, dispatch: Dispatch, link: Link) -> None:
+    def __init__(
+        self, local: LocalRun, dispatch: Dispatch, link: Link, on_news: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_news = on_news
         self._local = local
         self._dispatch = dispatch
         self._link = link
@@ -155,6 +158,7 @@ class Watcher(Listener):
 
     async def _feed(self) -> None:
         await self._local.absorb()
+        self._on_news()
         guardian = asyncio.create_task(self._guard_agent())
         uploading = asyncio.create_task(self.uploading.work())
         following: asyncio.Task[None] | None = None
@@ -288,6 +292,7 @@ class Watcher(Listener):
         if mirror.name == "events":
             check_events(mirror.length, age_s=time.time() - self._dispatch.started_unix)
             await self._local.absorb()
+            self._on_news()
             self._give_what_is_needed()
         self._end_when_fed()
 
