@@ -225,7 +225,9 @@ def _run_found(workspace: Workspace, run: str, *, with_plan: bool) -> Optional[D
         plan=plan.to_json() if with_plan else None,
         lifetime=told_of(workspace.root),
     )
-    told = joined(state.to_json(), found)
+    items = state.to_json()
+    told = joined(items, found)
+    told["text_files"] = items["files"]  # `files` are those of the run itself
     if not with_plan:
         del told["plan"]
     return told

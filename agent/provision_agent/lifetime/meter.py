@@ -30,7 +30,7 @@ DUE_TICK_S = 1.0
 """While something is due, or may be at once."""
 SHORTEST_TICK_S = 0.25
 SYNC_EVERY_S = 60.0
-GRACE_S = 3.0
+GRACE_S = 6.0
 """So long after its end is due whoever watches may still read the last lines."""
 FAILED = ("failed", "timeout")
 """The verdicts after which `on_failure` is run."""
