@@ -27,6 +27,8 @@ from .record import Handed, plan_of, read_plan, read_record
 from .workspace import RENEW_EVERY_S, LockRecord, Workspace, WorkspaceLock
 
 MAX_RESTARTS = 3
+"""In a row, of an agent that lived for less than `SHORT_LIFE_S`: a run with a job may go on for days."""
+SHORT_LIFE_S = 600.0
 DEADLINE_GRACE_S = 20.0
 """The agent ends itself at the deadline; when it has not after this, it hangs and is killed."""
 STOP_GRACE_S = 15.0
@@ -65,11 +67,15 @@ class Keeper:
 
     def keep(self) -> None:
         """Start the agent, again when it dies, until the run has a verdict; then clean up after it."""
-        for restarts in range(MAX_RESTARTS + 1):
+        restarts = short_lives = 0
+        while short_lives <= MAX_RESTARTS:
             if self._is_stopping and self._verdict() is None:
                 self._close("cancelled")
                 break
+            began = time.monotonic()
             status = self._run_agent(restarts)
+            restarts += 1
+            short_lives = short_lives + 1 if time.monotonic() - began < SHORT_LIFE_S else 1
             if self._lock.is_deleted:
                 return  # with the folder, the run is gone: there is nowhere to say how it ended
             if self._verdict() is not None:
