@@ -111,8 +111,9 @@ def test_whatever_is_killed_meanwhile_all_is_home_before_the_hook_and_its_end_is
             eventually(lambda step=step: len(log.read_text().splitlines()) > step, within_s=60)
             what = chosen.choice(("agent", "keeper", "this side", "connection"))
             if what in ("agent", "keeper"):
+                pid = eventually(lambda what=what: (here.lock().get(what) or {}).get("pid"), within_s=60)
                 with suppress(ProcessLookupError):
-                    os.kill(here.lock()[what]["pid"], signal.SIGKILL)
+                    os.kill(pid, signal.SIGKILL)
             elif what == "connection":
                 proxy.cut()
             else:
