@@ -16,7 +16,7 @@ from harness.tcp_proxy import TcpProxy
 
 from .conftest import Here, eventually
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 TRAIN = """
 import pathlib, sys, time
