@@ -18,6 +18,7 @@ from .known_nodes import CORE_CLASSES, FOLDERS
 from .node_list import NodeList, repository_of
 
 MODEL_FILE = re.compile(r"[^\n\r:*?\"<>|]{1,240}\.(safetensors|sft|ckpt|pt|pth|gguf|onnx|bin)", re.I)
+_OWNED = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 _OF_THE_PAGE = frozenset(("Note", "MarkdownNote", "Reroute", "PrimitiveNode", "GroupNode"))
@@ -195,9 +196,11 @@ class _Workflow:
 
 def _origin(properties: Mapping[str, object]) -> tuple[str, str]:
     """Registry's name and `owner/repository` of the node with *properties*; some editors write the node's own class there."""
-    cnr, aux = properties.get("cnr_id"), properties.get("aux_id")
-    is_class = isinstance(aux, str) and "/" not in aux and aux == properties.get("Node name for S&R")
-    return str(cnr or ""), "" if is_class else str(aux or "")
+    cnr, aux = str(properties.get("cnr_id") or ""), str(properties.get("aux_id") or "")
+    if aux and not _OWNED.fullmatch(aux):
+        is_class = "/" not in aux and aux == properties.get("Node name for S&R")
+        return cnr or ("" if is_class else aux.strip("/")), ""
+    return cnr, aux
 
 
 def _settle(converted: Converted, wanted: Iterable[tuple[str, str, str]]) -> None:
