@@ -213,7 +213,8 @@ class Making:
                 item["path"] = posixpath.join(folder.rstrip("/"), posixpath.basename(archive))
 
     def _add_packages(self, packages: list[str], options: list[str]) -> None:
-        of_torch = [package for package in packages if _TORCH.match(package)]
+        has_torch = self._made.profile.get("extends") == BASE
+        of_torch = [package for package in packages if has_torch and _TORCH.match(package)]
         if of_torch:
             self._made.unresolve(
                 f"{', '.join(f'`{each}`' for each in of_torch)} {'comes' if len(of_torch) == 1 else 'come'} with the `torch:` layer of "
