@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from .converted import COMFYUI, HUB_CACHE
+from .converted import COMFYUI, HUB_CACHE, repo_path
 from .documents import Item
+from .node_list import repository_of
 from .shell_files import bucket, gdown, mv, python, tar, unzip
 from .shell_git import git
 from .shell_lists import FILTERS, for_each, said
@@ -58,7 +59,12 @@ def on_command(words: list[str], command: Simple, values: Values) -> list[Found]
     if name in FILTERS and command.is_piped:
         values.piped = lines
         return []
+    if name == "popd" and values.left:
+        values.folder = values.left.pop()
+        return []
     if name in ("cd", "pushd") and len(words) > 1:
+        if name == "pushd":
+            values.left.append(values.folder)
         values.folder = joined(values.folder, words[-1])
         return []
     if name == "set" and "--" in words:
@@ -256,12 +262,17 @@ def _comfy(words: list[str], command: Simple, values: Values) -> list[Found]:
         name = last(options, "--filename")
         return [_download(url, posixpath.join(place, name) if name else None, command, values, folder=place)]
     if rest[:2] == ["node", "install"]:
-        names = ", ".join(f"`{name}`" for name in rest[2:])
+        known = [url for name in rest[2:] if (url := repository_of(name, None))]
+        found = [Found("repo", {"url": url, "path": repo_path(url)}, command.line) for url in known]
+        names = ", ".join(f"`{name}`" for name in rest[2:] if repository_of(name, None) is None)
+        if not names:
+            return found
         return [
+            *found,
             left_open(
                 f"the nodes {names} come from ComfyUI's registry: add their repositories under `repos:`",
                 command,
-            )
+            ),
         ]
     return []
 

@@ -56,7 +56,7 @@ class Making:
             address = next((part for part in parts_of(entry) if ADDRESS.match(part)), None)
             if address is None and not _says_repository(array, entry):
                 continue
-            if address is None or not self._is_known(address):
+            if not self._is_known(address or f"hf://{'/'.join(parts_of(entry)[:2])}"):
                 self._add_elsewhere(array, entry)
 
     def _add_entry(self, array: str, entry: str) -> bool:

@@ -39,6 +39,8 @@ class Values:
     arguments: list[str] = field(default_factory=list)
     folder: str | None = None
     """Where the script is; None: where it was started."""
+    left: list[str | None] = field(default_factory=list)
+    """Folders that `popd` goes back to."""
     piped: list[str] = field(default_factory=list)
     """Lines that the command before gives to the next one."""
     written: dict[str, str] = field(default_factory=dict)
@@ -54,6 +56,7 @@ class Values:
             maps,
             list(self.arguments),
             self.folder,
+            list(self.left),
             list(self.piped),
             dict(self.written),
         )
