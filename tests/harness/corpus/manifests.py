@@ -14,7 +14,10 @@ Data = dict[str, object]
 
 def _files(pick: Pick, count: int, *folders: str) -> list[Data]:
     models = pick.models(count, *folders)
-    return [{"url": each.url, "dest": f"${{WORKSPACE:-/workspace}}/ComfyUI/models/{each.place}"} for each in models]
+    return [
+        {"url": each.url, "dest": f"${{WORKSPACE:-/workspace}}/ComfyUI/models/{each.place}"}
+        for each in models
+    ]
 
 
 def _nodes(pick: Pick, count: int) -> list[Data]:
@@ -40,7 +43,10 @@ def packages(pick: Pick) -> Data:
     return {
         "version": 1,
         "apt_packages": pick.apt(3),
-        "pip_packages": [{"tool": "uv", "packages": pick.pip(3)}, {"packages": pick.pip(2), "args": "--no-deps"}],
+        "pip_packages": [
+            {"tool": "uv", "packages": pick.pip(3)},
+            {"packages": pick.pip(2), "args": "--no-deps"},
+        ],
     }
 
 
@@ -57,7 +63,9 @@ def program(pick: Pick) -> Data:
     return {
         "version": 1,
         "settings": {"retry": {"max_attempts": 4}, "concurrency": {"hf_downloads": 2, "wget_downloads": 4}},
-        "git_repos": [{"url": url, "dest": "/workspace/app", "ref": "v1.2", "post_commands": ["touch ready.txt"]}],
+        "git_repos": [
+            {"url": url, "dest": "/workspace/app", "ref": "v1.2", "post_commands": ["touch ready.txt"]}
+        ],
         "pip_packages": [{"packages": pick.pip(2), "requirements": ["/workspace/app/requirements.txt"]}],
     }
 
@@ -67,14 +75,21 @@ def gated(pick: Pick) -> Data:
     return {
         "version": 1,
         "auth": {"huggingface": {"token_env": "HF_TOKEN"}},
-        "conditional_downloads": [{"when": "hf_token_valid", "downloads": [wanted], "else_downloads": [instead]}],
+        "conditional_downloads": [
+            {"when": "hf_token_valid", "downloads": [wanted], "else_downloads": [instead]}
+        ],
     }
 
 
 def gated_alone(pick: Pick) -> Data:
     return {
         "version": 1,
-        "conditional_downloads": [{"when": "civitai_token_valid", "downloads": [{"url": pick.civitai(), "dest": "/workspace/loras/"}]}],
+        "conditional_downloads": [
+            {
+                "when": "civitai_token_valid",
+                "downloads": [{"url": pick.civitai(), "dest": "/workspace/loras/"}],
+            }
+        ],
         "downloads": _files(pick, 1),
     }
 
@@ -88,7 +103,13 @@ def service(pick: Pick) -> Data:
     return {
         "version": 1,
         "downloads": _files(pick, 1),
-        "write_files": [{"path": "/workspace/app/serve.py", "content": "import time\ntime.sleep(600)\n", "permissions": "0755"}],
+        "write_files": [
+            {
+                "path": "/workspace/app/serve.py",
+                "content": "import time\ntime.sleep(600)\n",
+                "permissions": "0755",
+            }
+        ],
         "services": [
             {
                 "name": "app",
@@ -127,7 +148,12 @@ def environment(pick: Pick) -> Data:
     return {
         "version": 1,
         "env_merge": {"HF_MODELS": "downloads"},
-        "downloads": [{"url": f"${{HF_MIRROR:-{HUB}}}{model.url.removeprefix(HUB)}", "dest": f"/workspace/models/{model.name}"}],
+        "downloads": [
+            {
+                "url": f"${{HF_MIRROR:-{HUB}}}{model.url.removeprefix(HUB)}",
+                "dest": f"/workspace/models/{model.name}",
+            }
+        ],
     }
 
 
@@ -144,7 +170,9 @@ def late_files(pick: Pick) -> Data:
     return {
         "version": 1,
         "downloads": _files(pick, 1),
-        "write_files_late": [{"path": "/workspace/.env.app", "content": "PORT=7860\n", "permissions": "0600"}],
+        "write_files_late": [
+            {"path": "/workspace/.env.app", "content": "PORT=7860\n", "permissions": "0600"}
+        ],
         "on_failure": {"action": "continue", "max_retries": 3},
     }
 
@@ -187,7 +215,10 @@ def everything(pick: Pick) -> Data:
 def two_environments(pick: Pick) -> Data:
     return {
         "version": 1,
-        "pip_packages": [{"venv": "/workspace/venv", "packages": pick.pip(2)}, {"venv": "/workspace/other", "packages": pick.pip(1)}],
+        "pip_packages": [
+            {"venv": "/workspace/venv", "packages": pick.pip(2)},
+            {"venv": "/workspace/other", "packages": pick.pip(1)},
+        ],
     }
 
 
@@ -208,14 +239,22 @@ def snapshot(number: int, pick: Pick) -> Data:
     by_name: list[str] = [] if number in (1, 5) else pick.nodes(2)
     plain = pick.packages(*pick.chance.sample([each for each in PIP if not set(each) & set("<>=[")], 3))
     versions = {f"{name}==1.0": "" for name in plain}
-    of_the_image = {"torch==2.7.1+cu128": "", "nvidia-cudnn-cu12==9.7.1": "", "dbus-python==1.2.18": "", "pip==24.0": ""}
+    of_the_image = {
+        "torch==2.7.1+cu128": "",
+        "nvidia-cudnn-cu12==9.7.1": "",
+        "dbus-python==1.2.18": "",
+        "pip==24.0": "",
+    }
     pips: Data = {**versions, **of_the_image} if number % 2 else dict(versions)
     if number == 4:
-        pips[f"{pick.packages('color-matcher')[0]} @ https://wheels.example.org/color_matcher-1.0-py3-none-any.whl"] = ""
+        pips[
+            f"{pick.packages('color-matcher')[0]} @ https://wheels.example.org/color_matcher-1.0-py3-none-any.whl"
+        ] = ""
     return {
         "comfyui": COMMIT,
         "git_custom_nodes": {
-            (f"{url}.git" if number % 3 == 0 else url): {"hash": COMMIT, "disabled": False} for url in by_address
+            (f"{url}.git" if number % 3 == 0 else url): {"hash": COMMIT, "disabled": False}
+            for url in by_address
         },
         "cnr_custom_nodes": {repository_name(url).lower(): "1.0.3" for url in by_name},
         "file_custom_nodes": [{"filename": "my_node.py", "disabled": False}] if number == 6 else [],
@@ -224,7 +263,10 @@ def snapshot(number: int, pick: Pick) -> Data:
 
 
 NODE_MAP: dict[str, list[object]] = {
-    "https://github.com/comfyanonymous/ComfyUI": [["KSampler", "CLIPTextEncode", "VAEDecode", "SomeCoreNode"], {}],
+    "https://github.com/comfyanonymous/ComfyUI": [
+        ["KSampler", "CLIPTextEncode", "VAEDecode", "SomeCoreNode"],
+        {},
+    ],
     **{f"https://github.com/{name}": [list(classes), {}] for name, classes in NODES.items()},
 }
 """The list of ComfyUI-Manager, as far as the corpus needs it."""

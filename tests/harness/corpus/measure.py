@@ -82,7 +82,9 @@ def _key(kind: str, what: str) -> str:
     """The same for every way to write the same thing."""
     if kind == "pip":
         return f"pip:{re.split(r'[=<>~!@ ;[]', what)[0].lower().replace('_', '-')}"
-    what = re.sub(r"^hf://([^/]+/[^/@]+)(?:@([^/]+))?/(.+)$", r"https://huggingface.co/\1/resolve/main/\3", what)
+    what = re.sub(
+        r"^hf://([^/]+/[^/@]+)(?:@([^/]+))?/(.+)$", r"https://huggingface.co/\1/resolve/main/\3", what
+    )
     what = re.sub(r"^hf://", "https://huggingface.co/", what)
     return f"{kind}:{what.split('?download')[0].rstrip('/').removesuffix('.git')}"
 
@@ -120,7 +122,9 @@ def table(results: Iterable[Result]) -> str:
 def _row(name: str, count: Counter[str]) -> str:
     def both(*kinds: str) -> str:
         items = sum(count[f"items {kind}"] for kind in kinds)
-        return f"{items} of {items + sum(count[f'{how} {kind}'] for how in ('open', 'lost') for kind in kinds)}"
+        return (
+            f"{items} of {items + sum(count[f'{how} {kind}'] for how in ('open', 'lost') for kind in kinds)}"
+        )
 
     held = count["items"] + count["open"] + count["lost"]
     share = f"{count['items'] / held:.1%}" if held else "-"
@@ -135,7 +139,11 @@ def main() -> None:
     results = [measured(entry) for entry in entries()]
     print(table(results))
     for result in results:
-        for how, held in (("lost", result.lost), ("open", result.opened), ("says no place", result.without_place)):
+        for how, held in (
+            ("lost", result.lost),
+            ("open", result.opened),
+            ("says no place", result.without_place),
+        ):
             for each in held:
                 if how == "lost" or not each.startswith("named:"):
                     print(f"{how}: {result.entry.name}: {each}")

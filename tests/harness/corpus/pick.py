@@ -55,12 +55,20 @@ MODELS = [
     for number, name in enumerate(names)
 ]
 GGUF = [
-    Model(f"{HUB}/quantizers/{name}-gguf/resolve/main/{name}-Q5_K_M.gguf", "diffusion_models", f"{name}-Q5_K_M.gguf")
+    Model(
+        f"{HUB}/quantizers/{name}-gguf/resolve/main/{name}-Q5_K_M.gguf",
+        "diffusion_models",
+        f"{name}-Q5_K_M.gguf",
+    )
     for name in ("flux1-dev", "wan2.2-i2v", "qwen-image")
 ]
 ELSEWHERE = [
     Model(f"https://models.example.org/files/{folder}/{name}", folder, name)
-    for folder, name in (("loras", "own_style.safetensors"), ("embeddings", "negative_hand.pt"), ("upscale_models", "4xPurePhoto.pth"))
+    for folder, name in (
+        ("loras", "own_style.safetensors"),
+        ("embeddings", "negative_hand.pt"),
+        ("upscale_models", "4xPurePhoto.pth"),
+    )
 ]
 NODES = {
     "kijai/ComfyUI-KJNodes": ("ImageResizeKJ", "GetImageSizeAndCount"),
@@ -83,7 +91,18 @@ PIP = (
     "accelerate", "einops", "opencv-python-headless", "insightface==0.7.3", "onnxruntime-gpu", "transformers>=4.45", "sageattention",
     "huggingface-hub", "gguf", "ftfy", "imageio[ffmpeg]", "scipy<2", "peft", "spandrel", "color-matcher", "nvidia-ml-py",
 )  # fmt: skip
-APT = ("ffmpeg", "aria2", "git-lfs", "libgl1", "libglib2.0-0", "build-essential", "tmux", "rsync", "unzip", "libsndfile1")
+APT = (
+    "ffmpeg",
+    "aria2",
+    "git-lfs",
+    "libgl1",
+    "libglib2.0-0",
+    "build-essential",
+    "tmux",
+    "rsync",
+    "unzip",
+    "libsndfile1",
+)
 
 
 @dataclass

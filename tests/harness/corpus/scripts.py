@@ -55,7 +55,7 @@ def template(pick: Pick) -> str:
         "#!/bin/bash\nsource /venv/main/bin/activate\nCOMFYUI_DIR=${WORKSPACE}/ComfyUI\n"
         f"APT_PACKAGES=(\n{quoted(pick.apt(2))})\nPIP_PACKAGES=(\n{quoted(pick.pip(3))})\nNODES=(\n{quoted(pick.nodes(3))})\n"
         f"CHECKPOINT_MODELS=(\n{quoted([pick.model('checkpoints').url, pick.civitai()])})\nLORA_MODELS=(\n    # none yet\n)\n"
-        f"VAE_MODELS=( \"{pick.model('vae').url}\" )\nDIFFUSION_MODELS=(\n{quoted([each.url for each in pick.models(2, 'diffusion_models')])})\n"
+        f'VAE_MODELS=( "{pick.model("vae").url}" )\nDIFFUSION_MODELS=(\n{quoted([each.url for each in pick.models(2, "diffusion_models")])})\n'
         + _TEMPLATE
     )
 
@@ -63,7 +63,8 @@ def template(pick: Pick) -> str:
 def template_with_empty_arrays(pick: Pick) -> str:
     return (
         "#!/bin/bash\nCOMFYUI_DIR=${WORKSPACE}/ComfyUI\nAPT_PACKAGES=()\nPIP_PACKAGES=()\nNODES=()\n"
-        f"CHECKPOINT_MODELS=(\n{quoted([pick.model('checkpoints').url])})\nLORA_MODELS=()\nVAE_MODELS=()\nDIFFUSION_MODELS=()\n" + _TEMPLATE
+        f"CHECKPOINT_MODELS=(\n{quoted([pick.model('checkpoints').url])})\nLORA_MODELS=()\nVAE_MODELS=()\nDIFFUSION_MODELS=()\n"
+        + _TEMPLATE
     )
 
 
@@ -105,8 +106,8 @@ set -euo pipefail
 WORKSPACE_DIR="${{WORKSPACE:-/workspace}}"
 COMFYUI_DIR="${{WORKSPACE_DIR}}/ComfyUI"
 MODELS_DIR="${{COMFYUI_DIR}}/models"
-APT_PACKAGES=({' '.join(pick.apt(2))})
-PIP_PACKAGES=({' '.join(f'"{each}"' for each in pick.pip(2))})
+APT_PACKAGES=({" ".join(pick.apt(2))})
+PIP_PACKAGES=({" ".join(f'"{each}"' for each in pick.pip(2))})
 HF_MODELS_DEFAULT=(
 {hub})
 CIVITAI_MODELS_DEFAULT=(
@@ -150,8 +151,8 @@ def token_decides(pick: Pick) -> str:
     return f"""#!/bin/bash
 COMFYUI_DIR=${{WORKSPACE}}/ComfyUI
 UNET_MODELS=()
-VAE_MODELS=( "{pick.model('vae').url}" )
-CLIP_MODELS=( "{pick.model('text_encoders').url}" )
+VAE_MODELS=( "{pick.model("vae").url}" )
+CLIP_MODELS=( "{pick.model("text_encoders").url}" )
 if provisioning_has_valid_hf_token; then
     UNET_MODELS+=("{gated.url}")
 else
@@ -179,14 +180,14 @@ def pod_start(pick: Pick) -> str:
     first, second = pick.models(2)
     return f"""#!/bin/bash
 set -e
-apt-get update && apt-get install -y {' '.join(pick.apt(3))}
+apt-get update && apt-get install -y {" ".join(pick.apt(3))}
 cd /workspace
 if [ ! -d "ComfyUI" ]; then
     git clone https://github.com/comfyanonymous/ComfyUI.git
 fi
 cd ComfyUI
 pip install -r requirements.txt
-pip install {' '.join(f'"{each}"' for each in pick.pip(2))}
+pip install {" ".join(f'"{each}"' for each in pick.pip(2))}
 cd custom_nodes
 [ -d {repository_name(node)} ] || git clone {node}.git
 git clone --depth 1 {other} && cd {repository_name(other)} && pip install -r requirements.txt && cd ..
@@ -200,7 +201,7 @@ cd /workspace/ComfyUI && python main.py --listen 0.0.0.0 --port 8188
 def pushed_folders(pick: Pick) -> str:
     node, model = pick.nodes(1)[0], pick.model("diffusion_models")
     return f"""
-pip install -U "{pick.packages('huggingface-hub')[0]}"
+pip install -U "{pick.packages("huggingface-hub")[0]}"
 huggingface-cli login --token $HF_TOKEN --add-to-git-credential
 model="{model.url}"
 pushd /workspace
@@ -250,7 +251,9 @@ curl -X POST "$WEBHOOK_URL" -d '{{"state": "done"}}'
 
 def aria_with_a_list(pick: Pick) -> str:
     one, *others = pick.models(4)
-    listed = "".join(f"{each.url}\n  dir=/workspace/ComfyUI/models/{each.folder}\n  out={each.name}\n" for each in others)
+    listed = "".join(
+        f"{each.url}\n  dir=/workspace/ComfyUI/models/{each.folder}\n  out={each.name}\n" for each in others
+    )
     return f"""#!/bin/bash
 apt-get -y install {pick.apt(1)[0]}
 aria2c -x16 -s16 -k1M -c -d /workspace/ComfyUI/models/{one.folder} -o {one.name} "{one.url}"
@@ -282,13 +285,13 @@ def hub_client(pick: Pick) -> str:
     one, two, three = pick.models(3)
     whole = pick.url(f"{HUB}/studio-north/portrait-kit")
     return f"""#!/bin/bash
-pip install -q {pick.packages('huggingface-hub')[0]}
+pip install -q {pick.packages("huggingface-hub")[0]}
 export HF_HUB_ENABLE_HF_TRANSFER=1
 M=/workspace/ComfyUI/models
 hf download {one.repository} {one.inside} --local-dir $M/{one.folder}
 huggingface-cli download {two.repository} {two.inside} --local-dir "$M/{two.folder}" --local-dir-use-symlinks False
-hf download {three.url.replace(HUB + '/', 'hf://').replace('/resolve/main', '')} --local-dir $M/{three.folder}
-hf download {whole.removeprefix(HUB + '/')} --include "*.safetensors" --local-dir $M/loras/kit
+hf download {three.url.replace(HUB + "/", "hf://").replace("/resolve/main", "")} --local-dir $M/{three.folder}
+hf download {whole.removeprefix(HUB + "/")} --include "*.safetensors" --local-dir $M/loras/kit
 """
 
 
@@ -296,13 +299,13 @@ def program_in_python(pick: Pick) -> str:
     one, two = pick.models(2)
     whole = pick.url(f"{HUB}/open-diffusers/tiny-pipeline")
     return f"""#!/bin/bash
-pip install {' '.join(pick.packages('huggingface-hub', 'accelerate'))}
+pip install {" ".join(pick.packages("huggingface-hub", "accelerate"))}
 python3 - <<'PY'
 from huggingface_hub import hf_hub_download, snapshot_download
 hf_hub_download(repo_id="{one.repository}", filename="{one.inside}", local_dir="/workspace/ComfyUI/models/{one.folder}")
 hf_hub_download("{two.repository}", "{two.inside}",
                 local_dir="/workspace/ComfyUI/models/{two.folder}")
-snapshot_download(repo_id="{whole.removeprefix(HUB + '/')}", local_dir="/workspace/pipeline", ignore_patterns=["*.bin"])
+snapshot_download(repo_id="{whole.removeprefix(HUB + "/")}", local_dir="/workspace/pipeline", ignore_patterns=["*.bin"])
 PY
 """
 
@@ -340,7 +343,7 @@ def words_in_a_variable(pick: Pick) -> str:
     nodes = " ".join(pick.nodes(3))
     return f"""#!/bin/sh
 NODES="{nodes}"
-PKGS="{' '.join(pick.pip(2))}"
+PKGS="{" ".join(pick.pip(2))}"
 cd /workspace/ComfyUI/custom_nodes
 for n in $NODES; do
   git clone $n || echo "no $n"

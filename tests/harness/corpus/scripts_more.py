@@ -77,7 +77,7 @@ sudo DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     {pick.apt(1)[0]} \\
     {pick.apt(1)[0]}
 apt -qq -y install {pick.apt(1)[0]} > /dev/null
-conda install -y -c conda-forge {pick.packages('nodejs')[0]}
+conda install -y -c conda-forge {pick.packages("nodejs")[0]}
 pip install "{one}" "{two}"
 npm install -g pm2
 """
@@ -89,7 +89,7 @@ def jobs_in_the_background(pick: Pick) -> str:
     return f"""#!/bin/bash
 C=/workspace/ComfyUI; M=$C/models
 PIDS=()
-{nodes}{lines}nohup wget -q -P $M/loras "{pick.model('loras', among=ELSEWHERE).url}" >/tmp/w.log 2>&1 &
+{nodes}{lines}nohup wget -q -P $M/loras "{pick.model("loras", among=ELSEWHERE).url}" >/tmp/w.log 2>&1 &
 for pid in "${{PIDS[@]}}"; do wait "$pid"; done
 """
 
@@ -116,13 +116,13 @@ def older_template(pick: Pick) -> str:
 # sourced by the image's init
 DISK_GB_REQUIRED=30
 MAMBA_PACKAGES=( )
-PIP_PACKAGES=( {' '.join(f'"{each}"' for each in pick.pip(2))} )
+PIP_PACKAGES=( {" ".join(f'"{each}"' for each in pick.pip(2))} )
 NODES=(
 {quoted(pick.nodes(2))})
 CHECKPOINT_MODELS=(
 {entries})
-ESRGAN_MODELS=( "{pick.model('upscale_models').url}" )
-CONTROLNET_MODELS=( "{pick.model('controlnet').url}" )
+ESRGAN_MODELS=( "{pick.model("upscale_models").url}" )
+CONTROLNET_MODELS=( "{pick.model("controlnet").url}" )
 function provisioning_start() {{
     source /opt/ai-dock/etc/environment.sh
     provisioning_get_nodes
@@ -148,10 +148,10 @@ def other_interface(pick: Pick) -> str:
     return f"""#!/bin/bash
 UI=/workspace/webui
 EXTENSIONS=(
-{quoted([pick.repo('lab42/sd-tile-extension'), pick.repo('ellie-makes/sd-prompt-book')])})
+{quoted([pick.repo("lab42/sd-tile-extension"), pick.repo("ellie-makes/sd-prompt-book")])})
 git clone {program} $UI
 for e in "${{EXTENSIONS[@]}}"; do git clone "$e" "$UI/extensions/${{e##*/}}"; done
-wget -q -P "$UI/models/Stable-diffusion" "{pick.model('checkpoints').url}"
+wget -q -P "$UI/models/Stable-diffusion" "{pick.model("checkpoints").url}"
 wget -q --content-disposition -P "$UI/models/Lora" "{pick.civitai()}"
 """
 
@@ -161,12 +161,12 @@ def chained_lines(pick: Pick) -> str:
     model = pick.model()
     return f"""#!/bin/sh
 apt-get update && \\
-  apt-get install -y {' '.join(pick.apt(2))} && \\
+  apt-get install -y {" ".join(pick.apt(2))} && \\
   cd /workspace/ComfyUI/custom_nodes && \\
   git clone {one} && \\
   git clone --recursive {two}.git && \\
   pip install -r {repository_name(one)}/requirements.txt -r {repository_name(two)}/requirements.txt && \\
-  pip install {pick.pip(1)[0].replace('<', ' ').split()[0]} && \\
+  pip install {pick.pip(1)[0].replace("<", " ").split()[0]} && \\
   cd ../models && wget --progress=dot:giga {model.url} --output-document={model.place}
 """
 
@@ -174,7 +174,7 @@ apt-get update && \\
 def addresses_through_a_pipe(pick: Pick) -> str:
     return f"""#!/bin/bash
 URLS=(
-{quoted([each.url for each in pick.models(3, 'loras')])})
+{quoted([each.url for each in pick.models(3, "loras")])})
 printf '%s\\n' "${{URLS[@]}}" | xargs -n 1 -P 4 wget -q -P /workspace/ComfyUI/models/loras
 """
 
@@ -182,7 +182,7 @@ printf '%s\\n' "${{URLS[@]}}" | xargs -n 1 -P 4 wget -q -P /workspace/ComfyUI/mo
 def own_command_of_comfyui(pick: Pick) -> str:
     model = pick.model("checkpoints")
     return f"""#!/bin/bash
-pip install {pick.packages('comfy-cli')[0]}
+pip install {pick.packages("comfy-cli")[0]}
 comfy --skip-prompt install --nvidia
 comfy model download --url "{model.url}" --relative-path models/checkpoints --filename {model.name}
 comfy node install comfyui-kjnodes
@@ -208,9 +208,9 @@ def torch_from_its_index(pick: Pick) -> str:
     pick.packages("torch==2.7.1", "torchvision")
     return f"""#!/bin/bash
 pip install torch==2.7.1 torchvision --index-url https://download.pytorch.org/whl/cu128
-pip install --no-build-isolation "{pick.packages('sageattention')[0]}"
-pip install --extra-index-url https://wheels.example.org/simple "{pick.packages('gguf')[0]}"
-wget -P /workspace/ComfyUI/models/vae {pick.model('vae').url}
+pip install --no-build-isolation "{pick.packages("sageattention")[0]}"
+pip install --extra-index-url https://wheels.example.org/simple "{pick.packages("gguf")[0]}"
+wget -P /workspace/ComfyUI/models/vae {pick.model("vae").url}
 """
 
 
@@ -218,10 +218,10 @@ def buckets_and_drives(pick: Pick) -> str:
     stored = pick.url("s3://studio-models/loras/house.safetensors")
     drive = pick.url("https://drive.google.com/uc?id=1AbCdEfGhIjKlMnOpQrStUvWxYz0123456")
     return f"""#!/bin/bash
-pip install {' '.join(pick.packages('awscli', 'gdown'))}
+pip install {" ".join(pick.packages("awscli", "gdown"))}
 aws s3 cp {stored} /workspace/ComfyUI/models/loras/
 gdown 1AbCdEfGhIjKlMnOpQrStUvWxYz0123456 -O /workspace/ComfyUI/models/loras/from_drive.safetensors
-wget -P /workspace/ComfyUI/models/vae "{pick.model('vae').url}"
+wget -P /workspace/ComfyUI/models/vae "{pick.model("vae").url}"
 """
 
 
@@ -233,7 +233,7 @@ set -e
 cd /workspace
 git clone --recursive {program}
 cd {repository_name(program)}
-pip install {' '.join(f'"{each}"' for each in pick.packages('accelerate', 'peft'))}
+pip install {" ".join(f'"{each}"' for each in pick.packages("accelerate", "peft"))}
 pip install -r requirements.txt
 git lfs install
 git clone {base} models/base
@@ -244,19 +244,19 @@ def server_of_a_language_model(pick: Pick) -> str:
     whole = pick.url(f"{HUB}/open-diffusers/chat-7b")
     return f"""#!/bin/bash
 apt-get install -y {pick.apt(1)[0]}
-pip install -U "{pick.packages('transformers>=4.45')[0]}" {pick.packages('huggingface-hub')[0]}
-huggingface-cli download {whole.removeprefix(HUB + '/')} --exclude "*.pth"
+pip install -U "{pick.packages("transformers>=4.45")[0]}" {pick.packages("huggingface-hub")[0]}
+huggingface-cli download {whole.removeprefix(HUB + "/")} --exclude "*.pth"
 curl -fsSL https://get.example.org/server.sh | sh
-vllm serve {whole.removeprefix(HUB + '/')} --port 8000
+vllm serve {whole.removeprefix(HUB + "/")} --port 8000
 """
 
 
 def array_by_its_name(pick: Pick) -> str:
     return f"""#!/bin/bash
 LORAS=(
-{quoted([each.url for each in pick.models(2, 'loras')])})
+{quoted([each.url for each in pick.models(2, "loras")])})
 ENCODERS=(
-{quoted([each.url for each in pick.models(2, 'text_encoders')])})
+{quoted([each.url for each in pick.models(2, "text_encoders")])})
 fetch_all() {{
   local -n list=$1
   local dir="/workspace/ComfyUI/models/$2"
