@@ -11,6 +11,7 @@ from typing import List, Optional
 
 _COMMANDS = {
     "start": "run.start",
+    "boot": "commands.boot",
     "keep": "run.keeper",
     "run": "run.run",
     "follow": "tail.server",

@@ -302,7 +302,8 @@ def test_a_layer_may_begin_with_options_of_the_installer(
 
 
 def test_a_step_whose_child_is_silent_says_how_much_has_landed(here: Surroundings) -> None:
-    here.write("landing/before", "x" * 5_000_000)
+    an_hour_ago = time.time() - 3600
+    os.utime(here.write("landing/before", "x" * 5_000_000), (an_hour_ago, an_hour_ago))
     with Progress(
         here.context, "torch", "critical", watched=f"{here.workspace}/landing", every_s=0.1
     ) as progress:

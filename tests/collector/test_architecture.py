@@ -20,7 +20,16 @@ AGENT = Path(provision_agent.__file__).parent
 COLLECTOR = Path(provision_collector.__file__).parent
 MODULES = sorted([*AGENT.rglob("*.py"), *COLLECTOR.rglob("*.py")])
 
-OF_A_RUN = {"run.run", "run.stages", "run.start", "run.keeper", "run.step_runner", "run.service_runner"}
+OF_A_RUN = {
+    "run.run",
+    "run.job_runner",
+    "run.requirements",
+    "run.stages",
+    "run.start",
+    "run.keeper",
+    "run.step_runner",
+    "run.service_runner",
+}
 """The modules of the agent's `run/` that lead the others; the rest of `run/` is what every step works with."""
 
 SEES = {
@@ -32,8 +41,9 @@ SEES = {
         "files": {"contract", "host", "run"},
         "steps": {"contract", "host", "run", "downloads", "files"},
         "services": {"contract", "host", "run", "steps"},
+        "jobs": {"contract", "host", "run", "steps", "services"},
         "tail": {"contract"},
-        "commands": {"contract", "host", "run", "downloads", "files", "steps", "services"},
+        "commands": {"contract", "host", "run", "downloads", "files", "steps", "services", "jobs"},
     },
     COLLECTOR: {
         "errors": set(),
@@ -47,7 +57,7 @@ SEES = {
         "run": {"errors", "storage", "instance", "mirror", "profile", "files"},
         "collect": {"errors", "storage", "instance", "mirror", "run"},
         "convert": {"errors", "storage", "instance", "profile"},
-        "planning": {"errors", "storage", "instance", "profile", "files", "run", "convert"},
+        "planning": {"errors", "storage", "distribution", "instance", "profile", "files", "run", "convert"},
         "pool": {
             "errors",
             "storage",

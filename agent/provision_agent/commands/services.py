@@ -28,7 +28,7 @@ from ..run.answering import answer
 from ..run.context import Context
 from ..run.record import plan_of
 from ..run.workspace import Workspace
-from ..services import log, manager, readiness, restarting
+from ..services import launch, log, manager, readiness, restarting
 from ..services.files import ADOPTED, NEEDS_SECRETS, ServiceFiles, Status, read_order
 from ..services.wait_ready import address_of
 from ..steps.python.venv import Venv, find
@@ -170,7 +170,7 @@ def _venv(one: _Known) -> Optional[Venv]:
 
 def _await_start(one: _Known, before: Status) -> None:
     """Wait until its supervisor has started it once more. Raises Failure where that does not happen."""
-    end = time.monotonic() + manager.STOP_S + manager.START_S
+    end = time.monotonic() + launch.STOP_S + launch.START_S
     while time.monotonic() < end:
         status = one.files.status()
         if status.starts > before.starts or not status.is_running:

@@ -97,8 +97,10 @@ class Sender:
     def _tell_odd(self) -> None:
         odd, self._looker.odd = self._looker.odd, []
         for path in odd[:MAX_IN_FRAME]:
-            message = f"`{path!a}` is no file, or its name is no text"
-            self._wire.send(wire.PROBLEM, to_json(Trouble("unsafe_path", message, "odd_name", item="")))
+            name = ascii(path)[1:-1]
+            message = f"`{name}` is no file, or its name is no text"
+            trouble = Trouble("unsafe_path", message, "odd_name", {"path": name}, item="")
+            self._wire.send(wire.PROBLEM, to_json(trouble))
 
     def _work(self) -> None:
         while True:

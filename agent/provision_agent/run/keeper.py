@@ -17,12 +17,12 @@ from typing import Dict, List, Mapping, Optional
 from ..contract.failures import Failure
 from ..contract.loading import CHANGED, CHANGED_STATUS
 from ..contract.messages import read_message
-from ..contract.plan import Hook
+from ..contract.plan_jobs import Hook
 from ..host import process
 from ..host.detach import Identity, agent_argv, own_place
 from . import secret_search
 from .journal import Journal, read_state
-from .record import Handed, read_plan, read_record
+from .record import Handed, plan_of, read_plan, read_record
 from .workspace import RENEW_EVERY_S, LockRecord, Workspace, WorkspaceLock
 
 MAX_RESTARTS = 3
@@ -76,14 +76,23 @@ class Keeper:
             if status == CHANGED_STATUS:
                 self._close("failed", "agent_changed", f"the agent's file `{own_place()}` {CHANGED}")
                 break
-            if self._is_stopping or self._clock.remaining_s() < -DEADLINE_GRACE_S:
+            if self._is_stopping or self.is_late():
                 self._close("cancelled" if self._is_stopping else "timeout")
                 break
             print(f"keeper: the agent died with status {status}", flush=True)
         else:
             self._close("failed", "bug", f"the agent died {MAX_RESTARTS + 1} times (last status {status})")
+        if self._verdict() == "cancelled":
+            end_jobs(self._workspace, self._run)
         close_run(self._workspace, self._run, self._secrets, self._verdict())
         self._lock.release()
+
+    def is_late(self) -> bool:
+        """The deadline is over, and an agent that lived would have ended the run; its first job takes the deadline away."""
+        if self._clock.remaining_s() >= -DEADLINE_GRACE_S:
+            return False
+        self._clock = read_record(self._workspace, self._run).clock
+        return self._clock.remaining_s() < -DEADLINE_GRACE_S
 
     def _run_agent(self, restarts: int) -> int:
         agent = subprocess.Popen(
@@ -122,7 +131,7 @@ class Keeper:
                 is_told, kill_at = True, now + STOP_GRACE_S
             if self._lock.is_deleted:
                 os.killpg(agent.pid, signal.SIGKILL)
-            if (is_told and now >= kill_at) or self._clock.remaining_s() < -DEADLINE_GRACE_S:
+            if (is_told and now >= kill_at) or self.is_late():
                 process.end_group(agent, kill_after_s=1.0)
 
     def _verdict(self) -> Optional[str]:
@@ -136,6 +145,16 @@ class Keeper:
         secret_search.tell(self._workspace, self._run, journal, self._secrets)
         journal.event("run_finished", verdict=verdict, duration_s=self._clock.elapsed_s())
         journal.close()
+
+
+def end_jobs(workspace: Workspace, run_id: str) -> None:
+    """End the jobs of a run that was stopped, where its agent could not."""
+    from ..jobs import job  # what comes with it is not needed for a run without jobs
+
+    plan = plan_of(workspace, run_id)
+    if plan is not None and plan.jobs:
+        folders = job.RunFolders(workspace.root, workspace.run_directory(run_id))
+        job.end_all(folders, [each.name for each in plan.jobs])
 
 
 def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], verdict: Optional[str]) -> None:

@@ -19,7 +19,7 @@ from ..contract.parsing import ParseError, to_json
 from ..host import detach, process
 from ..run.state import write_atomically
 from . import changes
-from .files import NEEDS_SECRETS, Order, Status, read_order
+from .files import NEEDS_SECRETS, TIMED_OUT, Order, Status, read_order
 from .handover import Door
 from .log import STARTED_AGAIN, BoundedLog
 
@@ -49,6 +49,7 @@ class Supervisor:
         self._loaded: Optional[int] = None
         self._log = BoundedLog(order.log, order.max_log_bytes)
         self._starts = 0
+        self._lived_s: Optional[float] = None
         self._short_lives = 0
         self._is_told_to_stop = False
         self._is_told_to_restart = False
@@ -74,9 +75,15 @@ class Supervisor:
             if child is None:
                 return 1
             started = time.monotonic()
+            limit_s = self._order.timeout_s
+            ends_at = None if limit_s is None else started + limit_s
             while child.poll() is None and not self._is_told:
-                self._wait(None)
-            lived_s = time.monotonic() - started
+                left_s = None if ends_at is None else ends_at - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    break
+                self._wait(left_s)
+            is_late = child.returncode is None and not self._is_told
+            self._lived_s = lived_s = time.monotonic() - started
             self._clear(child)
             self._short_lives = self._short_lives + 1 if lived_s < SHORT_LIFE_S else 1
             if self._is_told_to_stop:
@@ -85,6 +92,9 @@ class Supervisor:
             if self._is_told_to_restart:
                 self._begin_again(child)
                 continue
+            if is_late:
+                self._write(TIMED_OUT, child)
+                return 1
             if child.returncode == 0 or self._order.service.restart == "never" or self._is_held():
                 self._write("exited", child)
                 return int(child.returncode != 0)
@@ -219,6 +229,7 @@ class Supervisor:
             message=message,
             loaded=self._loaded,
             door=door,
+            lived_s=self._lived_s if state != "running" else None,
             takes_restart=True,
         )
         write_atomically(self._order.status, json.dumps(to_json(status)).encode(), sync=False)

@@ -46,6 +46,7 @@ SECTIONS = {
         "check": "is this profile valid?  --online asks every source about every file",
         "plan": "what `up` would do, with bytes, disk and time; changes nothing",
         "lock": "pin a profile: exact URLs, sizes, hashes, commits",
+        "bundle": "one file that a provider's start command runs: a run with nobody there",
         "profiles": "list | show NAME | schema | from-workflow FILE… | import FILE | capture --host …",
     },
     "Instances": {

@@ -40,6 +40,7 @@ CHUNK_BYTES = 1 << 16
 @click.option("--follow", "-f", is_flag=True, help="Go on as the mirror grows, until the run ends.")
 @click.option("--errors", "wants_errors", is_flag=True, help="The error log instead of the core log.")
 @click.option("--events", "wants_events", is_flag=True, help="The events instead of the core log.")
+@click.option("--job", metavar="NAME", help="The log of this job instead of the core log.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --events.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
@@ -53,6 +54,7 @@ def command(
     follow: bool,
     wants_errors: bool,
     wants_events: bool,
+    job: str | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -69,6 +71,8 @@ def command(
     begin = _begin(last, since)
 
     def wanted(files: RunFiles) -> Path:
+        if job is not None:
+            return files.job(job)
         return files.errors if wants_errors else files.events if wants_events or as_json else files.core
 
     if connection["host"]:

@@ -166,7 +166,7 @@ def _from_mirror(record: RunRecord) -> dict[str, object]:
     from provision_agent.contract.status import RunState
 
     from ..errors import ProvisionError
-    from ..run.events import events_of
+    from ..run.events import events_of, last_of
 
     state, broken = RunState(record.run), {}
     try:
@@ -174,12 +174,19 @@ def _from_mirror(record: RunRecord) -> dict[str, object]:
             state.fold(event)
     except (ProvisionError, ParseError) as error:  # the other runs are listed all the same
         broken = {"state": state.verdict or "broken", "broken": str(error)}
-    facts = {"host": str(record.to_instance()), "profile": record.profile, "labels": record.labels}
+    facts: dict[str, object] = {
+        "host": str(record.to_instance()),
+        "profile": record.profile,
+        "labels": record.labels,
+    }
     logs = {
         "core": str(record.files.core),
         "errors": str(record.files.errors),
         "events": str(record.files.events),
     }
+    home = last_of(record.files.collector, ("outputs_progress", "outputs_finished"))
+    if home is not None:
+        facts["outputs"] = {name: home[name] for name in ("files", "bytes", "left", "path") if name in home}
     return dict(
         state.to_json(),
         **broken,

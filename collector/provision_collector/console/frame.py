@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from . import units
+from .lines import outputs_line
 from .progress import DONE, Progress, Totals, steps_in_order, time_left_s
 from .text import harmless, shortened
 
@@ -217,6 +218,8 @@ def _foot(progress: Progress, width: int) -> list[Text]:
         row = Text("total".ljust(columns.name + 2 + _GAP), style="bold")
         known = float(totals.total_bytes) if totals.is_whole else 0.0
         lines.append(row.append(_movement(totals.bytes, known, totals.bytes_per_s, totals.left_s, columns)))
+    if progress.outputs:
+        lines.append(Text.assemble(("⇣ ", "cyan"), outputs_line(progress.outputs).text))
     for name, service in progress.items("service", "ready"):
         url = harmless(service.text("url") or "")
         lines.append(Text.assemble(("✓ ", "green"), f"service {harmless(name)} ready  {url}"))

@@ -38,12 +38,17 @@ _TOLD = frozenset(
         "unchanged",
         "service_ready",
         "service_restarted",
+        "job_started",
+        "job_finished",
+        "lifetime_ending",
         "restart_pending",
         "warning",
         "deadline_at_risk",
         "secrets_needed",
         "sources_needed",
         "agent_restarted",
+        "access_lost",
+        "service_reached",
         "gap",
     )
 )

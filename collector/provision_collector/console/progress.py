@@ -67,6 +67,8 @@ class Progress:
         self.host = harmless(host)
         self.state = RunState("")
         self.is_connected = False
+        self.outputs: Object = {}
+        """What was told last of the files that come home; empty where none do."""
         self._folds = True
         self._has_begun = False
         self._link: Object = {"event": "connecting"}
@@ -197,6 +199,8 @@ class Progress:
         if event.get("event") in ("connecting", "connected", "connection_lost"):
             self._link, self._link_since = event, self._clock()
             self.is_connected = event["event"] == "connected"
+        if event.get("event") in ("outputs_progress", "outputs_finished"):
+            self.outputs = event
 
     def _take_time(self, event: Object) -> None:
         if self.state.started and not self._has_begun:

@@ -79,6 +79,12 @@ def _facts(outcome: Object) -> Iterator[Words]:
     if any(uploads.values()):
         counts = ", ".join(f"{uploads[key]} {key}" for key in ("ok", "failed", "skipped") if uploads.get(key))
         yield _fact("uploads", counts, "bad" if uploads.get("failed") else "plain")
+    if "outputs" in outcome:
+        outputs = child(outcome, "outputs")
+        words = f"{units.counted(int(number(outputs, 'files')), 'file')} home, {units.size(number(outputs, 'bytes'))}"
+        missing = int(number(outputs, "missing_files"))
+        more = f"; {missing} not home" if missing else ""
+        yield _fact("outputs", words + more, "warn" if missing else "plain")
     checks = child(outcome, "checks")
     passed, failed = int(number(checks, "passed")), listed(checks, "failed")
     if passed or failed:
@@ -94,6 +100,13 @@ def _facts(outcome: Object) -> Iterator[Words]:
             continue
         parts = [text(service, key) for key in ("name", "state", "url") if service.get(key)]
         yield _fact("service", "  ".join(parts), "bad" if service.get("state") == "failed" else "plain")
+    for job in children(outcome, "jobs"):
+        if job.get("state") != "skipped":
+            status = job.get("exit_status")
+            how = f"exit status {status}" if status is not None else text(job, "state")
+            took = f" after {units.duration(number(job, 'duration_s'))}" if job.get("duration_s") else ""
+            tone: Tone = "bad" if job.get("state") == "failed" else "plain"
+            yield _fact("job", f"{text(job, 'name')}  {how}{took}", tone)
     yield from _connection(outcome)
     yield from _logs(child(outcome, "logs"))
 

@@ -9,6 +9,7 @@ from ..errors import ProfileError, UsageError
 from .converted import Converted
 from .documents import check_size, mapping, read_document
 from .manifest import from_manifest
+from .manifest_parts import is_manifest
 from .shell import from_script
 from .snapshot import from_cpack, from_snapshot
 
@@ -43,7 +44,7 @@ def from_file(path: Path) -> Converted:
     check_size(data, str(path))
     if {"git_custom_nodes", "cnr_custom_nodes"} & data.keys():
         return from_snapshot(data, path.stem)
-    if data.get("version") == 1 and not {"nodes", "repos"} & data.keys():
+    if str(data.get("version", 1)) == "1" and is_manifest(data):
         return from_manifest(data, path.stem)
     raise _unknown(path)
 

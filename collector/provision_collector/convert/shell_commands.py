@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from .converted import COMFYUI, repo_path
+from .converted import COMFYUI, HUB_CACHE, hub_repository, repo_path
 from .documents import Item
+from .shell_files import bucket, gdown, mv, python, tar, unzip
 from .shell_options import joined, last, left_open, parsed, place_of
 from .shell_packages import apt, pip
 from .shell_values import Values
@@ -53,6 +54,8 @@ def on_command(words: list[str], command: Simple, values: Values) -> list[Found]
         return []
     if re.match(r"python[\d.]*$|\$\{?PY", name) and words[1:3] == ["-m", "pip"]:
         return pip(["pip", *words[3:]], command, values)
+    if re.match(r"python[\d.]*$|\$\{?PY", name):
+        return python(words, command, values, _hf)
     if name == "uv" and words[1:2] == ["pip"]:
         return pip(["pip", *words[2:]], command, values)
     if re.fullmatch(r"pip[\d.]*", name) or re.match(r"\$\{?\w*PIP\w*\}?$", name):
@@ -60,7 +63,7 @@ def on_command(words: list[str], command: Simple, values: Values) -> list[Found]
     known = _COMMANDS.get(name)
     if known is not None:
         return known(words, command, values)
-    if name in _INSTALLERS and "install" in words[1:4]:
+    if (name in _INSTALLERS and _INSTALLING.intersection(words[1:4])) or tuple(words[:2]) in _BRINGING:
         return [
             left_open(
                 f"`{' '.join(words)[:160]}` installs what no step of a profile does: write it as a command",
@@ -172,6 +175,10 @@ def _hf(words: list[str], command: Simple, values: Values) -> list[Found]:
     if "download" not in words[1:3]:
         return []
     options, rest = parsed(words[words.index("download") + 1 :], _HF_LONG, "")
+    if rest and rest[0].startswith(("hf://", "https://huggingface.co/")):
+        owner, _, inside = re.sub(r"^(hf:/|https://huggingface\.co)/", "", rest[0]).partition("/")
+        name, _, file = inside.partition("/")
+        rest = [f"{owner}/{name}", *([re.sub(r"^(resolve|blob)/[^/]+/", "", file)] if file else rest[1:])]
     if not rest or "$" in rest[0] or not re.fullmatch(r"[\w.-]+/[\w.-]+", rest[0]):
         return [
             left_open(
@@ -203,7 +210,7 @@ def _hf(words: list[str], command: Simple, values: Values) -> list[Found]:
             Found("download", {"url": f"{base}/{file}", "path": f"{folder}{file}"}, command.line)
             for file in files
         ]
-    item: Item = {"url": base, "path": folder if wanted else "hub/"}
+    item: Item = {"url": base, "path": folder if wanted else HUB_CACHE}
     if not wanted:
         item["layout"] = "hub"
     for option, key in (("--include", "include"), ("--exclude", "exclude")):
@@ -276,6 +283,9 @@ def _clone(words: list[str], command: Simple, folder: str | None) -> Found:
             f"the clone of {url} goes to `{target}`, which is outside of the workspace or not known: add it under `repos:`",
             command,
         )
+    repository = hub_repository(url)
+    if repository is not None:  # a checkout would hold pointers in place of the models
+        return Found("download", {"url": repository, "path": f"{path.rstrip('/')}/"}, command.line)
     item: Item = {"url": url, "path": path.rstrip("/")}
     ref = last(options, "-b", "--branch", "--revision")
     if ref and "$" not in ref:
@@ -308,6 +318,7 @@ def _cat(words: list[str], command: Simple, values: Values) -> list[Found]:
 _COMMANDS: dict[str, Command] = {
     "wget": _wget, "wget2": _wget, "curl": _curl, "aria2c": _aria2c, "hf": _hf, "huggingface-cli": _hf, "git": _git,
     "apt": apt, "apt-get": apt, "cat": _cat, "comfy": _comfy, "comfy-cli": _comfy,
+    "mv": mv, "unzip": unzip, "tar": tar, "aws": bucket, "gsutil": bucket, "gcloud": bucket, "gdown": gdown,
 }  # fmt: skip
 _INSTALLERS = (
     "conda",
@@ -327,6 +338,16 @@ _INSTALLERS = (
     "pipx",
     "poetry",
 )
+_INSTALLING = frozenset(("install", "create", "add", "ci", "sync", "env"))
+_BRINGING = (
+    ("uv", "sync"),
+    ("uv", "add"),
+    ("ollama", "pull"),
+    ("add-apt-repository", "-y"),
+    ("dpkg", "-i"),
+    ("gh", "repo"),
+)
+"""Commands that bring something for which a profile has no items."""
 _WGET_LONG = (
     "--output-document", "--directory-prefix", "--header", "--tries", "--timeout", "--user-agent", "--output-file", "--post-data",
     "--user", "--password", "--limit-rate", "--wait", "--waitretry", "--read-timeout", "--progress", "--input-file", "--execute",

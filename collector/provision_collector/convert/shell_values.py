@@ -65,6 +65,14 @@ class Values:
             return text.split()
         return _braced(raw) if "{" in raw and "," in raw and not re.search(r"[\"'$]", raw) else [text]
 
+    def is_empty_list(self, raw: str, *, has_words: bool) -> bool:
+        """Is *raw* an array, known to be empty; or, where a function `has_words`, their empty list?"""
+        found, keys = _ALL.match(raw), _KEYS.match(raw)
+        if found and found[3]:
+            return has_words and not self.arguments
+        name = found[1] if found else keys[1] if keys else ""
+        return name in self.arrays and not self.words(raw)
+
     def text(self, raw: str, depth: int = 0) -> str:
         """*raw* without its quotes, and with what is known in place of its variables."""
         out: list[str] = []
@@ -156,6 +164,9 @@ class Values:
         default = re.match(r":?[-=](.*)", operation, re.S)
         if default is not None:
             return value if value else self.text(default[1], depth + 1)
+        instead = re.match(r":?\+(.*)", operation, re.S)
+        if instead is not None:
+            return self.text(instead[1], depth + 1) if value else ""
         if value is None or not operation or operation.startswith((":?", "?")):
             return value
         return self._edited(value, operation, depth)

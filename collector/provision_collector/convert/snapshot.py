@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import UsageError
-from .converted import BASE, COMFYUI, Converted, name_of, repo_path
+from .converted import BASE, COMFYUI, COMFYUI_URL, Converted, name_of, repo_path
 from .documents import Item, check_size, items, mapping, mappings, read_json, text
 from .known_nodes import REPOSITORIES
 
-COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 MOST_BYTES = 32 << 20
-_PIN = re.compile(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?==[\w.!-]+")
+_PIN = re.compile(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?(==[\w.!-]+| @ (git\+)?https://[\w.~:/?=&%@#+-]+)")
+"""An exact version, or the address that a package was installed from."""
 _TOOLS = re.compile(r"(pip|setuptools|wheel|uv)==", re.I)
 _OF_THE_CARD = re.compile(
     r"(torch|torchvision|torchaudio|triton|xformers|pytorch-triton[\w.-]*"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +21,7 @@ from provision_agent.contract.events import (
     COLLECTOR_NAMES,
     MAX_EVENT_BYTES,
     Event,
+    JsonObject,
     UnknownFormatError,
     last_sequence,
     parse_event,
@@ -157,6 +158,22 @@ def not_of_an_agent(misfit: object) -> AgentLostError:
         hint="do not trust this instance: end the run with `provision stop`, or replace the instance",
         cause="protocol",
     )
+
+
+def last_of(path: Path, names: Collection[str]) -> JsonObject | None:
+    """The last event of this side, in the file *path*, that has one of *names*; None where the end of it has none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - MAX_EVENT_BYTES, 0))
+            lines = file.read(MAX_EVENT_BYTES).split(b"\n")
+    except OSError:
+        return None
+    for line in reversed(lines):
+        with suppress(ParseError):
+            found = read_event(line)
+            if found is not None and found.get("event") in names:
+                return found
+    return None
 
 
 class LocalEvents:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from provision_agent.contract.event_bodies import RunFinished, SecretsNeeded, SourcesGiven, SourcesNeeded
 from provision_agent.contract.events import Event
+from provision_agent.contract.job_bodies import JobStarted
 from provision_agent.contract.parsing import ParseError
+from provision_agent.contract.plan_jobs import job_file
 from provision_agent.contract.status import RunState
 
 from ..errors import LocalMachineError, ProvisionError
@@ -40,6 +42,10 @@ class LocalRun:
         """Names of secrets that the instance asked for so far."""
         self.needed_sources: SourcesNeeded | None = None
         """The signed addresses that the instance asked for last, while it has got none."""
+        self.jobs: tuple[str, ...] = ()
+        """The names of those of its jobs whose logs are mirrored."""
+        self.job_begun = asyncio.Event()
+        """Set once one of these jobs was begun: the run's own limit does not count any more."""
         self.own_warnings: list[str] = []
         """What this side warned of."""
         self._local = LocalEvents(run)
@@ -101,6 +107,8 @@ class LocalRun:
             self.state.fold(event)
         except ParseError as error:
             raise not_of_an_agent(error) from None
+        if isinstance(event.body, JobStarted) and event.body.item in self.jobs:
+            self.job_begun.set()
         if isinstance(event.body, SecretsNeeded):
             self.needed.update(event.body.names)
         if isinstance(event.body, SourcesNeeded):
@@ -123,7 +131,9 @@ class LocalRun:
             return False
         files = {"core": self.files.core, "errors": self.files.errors}
         present = {name: path for name, path in files.items() if path.exists()}
-        return all(os.path.getsize(path) >= self._final_sizes.get(name, 0) for name, path in present.items())
+        present |= {job_file(name): self.files.job(name) for name in self.jobs}
+        sizes = self._final_sizes
+        return all(_size(path) >= sizes.get(name, 0) for name, path in present.items())
 
     def end(self, outcome: Outcome) -> None:
         """The last word: *outcome*, as the outcome event."""
@@ -168,6 +178,10 @@ class LocalRun:
             if is_abandoned() and self.outcome is None:
                 return
             await change.wait()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 async def _readable(tail: EventTail | None) -> list[Event]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import posixpath
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 from provision_agent.contract.event_bodies import SourcesNeeded
+from provision_agent.contract.plan_jobs import job_file
 
 from ..errors import AgentLostError, HostUnreachableError, ProtocolFaultError, UsageError
 from ..instance import Link
@@ -55,9 +57,12 @@ log = structlog.get_logger()
 
 
 class Watcher(Listener):
-    """Watches one run; `gaps` are the bytes that could not be had."""
+    """Watches one run; `gaps` are the bytes that could not be had. *on_news* is called when more of its events is known."""
 
-    def __init__(self, local: LocalRun, dispatch: Dispatch, link: Link) -> None:
+    def __init__(
+        self, local: LocalRun, dispatch: Dispatch, link: Link, on_news: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_news = on_news
         self._local = local
         self._dispatch = dispatch
         self._link = link
@@ -119,7 +124,8 @@ class Watcher(Listener):
     def _open(self, files: RunFiles) -> None:
         """Open the mirrors; each is read once, to see whether it is as it was left."""
         self._state = MirrorState(files.state)
-        for name, path in (("core", files.core), ("errors", files.errors), ("events", files.events)):
+        logs = {"core": files.core, "errors": files.errors, "events": files.events}
+        for name, path in {**logs, **{job_file(job): files.job(job) for job in self._local.jobs}}.items():
             is_log = name != "events"
             self._mirrors.append(
                 Mirror(
@@ -152,6 +158,7 @@ class Watcher(Listener):
 
     async def _feed(self) -> None:
         await self._local.absorb()
+        self._on_news()
         guardian = asyncio.create_task(self._guard_agent())
         uploading = asyncio.create_task(self.uploading.work())
         following: asyncio.Task[None] | None = None
@@ -181,6 +188,8 @@ class Watcher(Listener):
     def _session(self) -> FollowSession:
         paths = self._dispatch.remote_files
         remote = {"core": paths.core, "errors": paths.errors, "events": paths.events}
+        own = posixpath.dirname(paths.core)
+        remote |= {file: f"{own}/{file}.log" for file in map(job_file, self._local.jobs)}
         wanted = [mirror for mirror in self._mirrors if mirror.name == "events" or not mirror.is_full]
         return FollowSession(
             wanted,
@@ -283,6 +292,7 @@ class Watcher(Listener):
         if mirror.name == "events":
             check_events(mirror.length, age_s=time.time() - self._dispatch.started_unix)
             await self._local.absorb()
+            self._on_news()
             self._give_what_is_needed()
         self._end_when_fed()
 

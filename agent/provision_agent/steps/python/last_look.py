@@ -91,10 +91,14 @@ class LastLook:
 
     def skips(self, item: str, path: str, level: str) -> bool:
         """As `skips_layers` for the requirements file at *path*, which is called *item*."""
-        if self._is_stale or self._kept.orders.get(item, "") != self._order_of(path):
+        if not self.knows(item, path):
             return False
         self._report(item, level)
         return True
+
+    def knows(self, item: str, path: str) -> bool:
+        """Is the requirements file at *path* what was installed as *item*, and nothing has changed since?"""
+        return not self._is_stale and self._kept.orders.get(item, "") == self._order_of(path)
 
     def skips_compiled(self, package: CompiledPackage) -> bool:
         """As `skips_layers` for one compiled package."""

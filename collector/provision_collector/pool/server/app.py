@@ -127,6 +127,7 @@ async def metrics(request: Request) -> Response:
         events=dict(pool.events_told),
         clients=context.clients,
         loop=request.app.state.loop_watch,
+        figures=pool.figures,
     )
     return Response(body, media_type=CONTENT_TYPE)
 

@@ -6,6 +6,7 @@ What clients see of a run is its stream; a step counts when it is written there.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ from ..source_turns import SourceTurns
 from ..store.rows import Row
 from ..store.store import Store
 from .answers import BusyError
+from .figures import Figures
 from .orders import Accepted, RunRequest, accepted_of, instance_of, rules_of
 from .reading import ProfileReader
 from .rules import Rules
@@ -57,6 +59,8 @@ class Pool:
         """By name, since this process began."""
         self.runs_ended: Counter[str] = Counter()
         """By verdict, since this process began."""
+        self.figures = Figures()
+        """What the runs that ended took, since this process began."""
         self._watches: dict[str, Watch] = {}
         self._broken: dict[str, tuple[Row, str]] = {}
         """Unfinished runs that could not be taken up, and why."""
@@ -192,7 +196,11 @@ class Pool:
 
     async def _over(self, watch: Watch) -> None:
         self._watches.pop(watch.row.run, None)
-        self.runs_ended[str(watch.row.verdict)] += 1
+        row, view = watch.row, watch.view
+        self.runs_ended[str(row.verdict)] += 1
+        billed_s = time.time() - row.created_unix
+        facts = view.run_state.facts
+        self.figures.count(view.outcome or {}, facts, profile=row.profile, billed_s=billed_s)
         await self._forget_old()
 
     async def _forget_old(self) -> None:

@@ -230,6 +230,7 @@ class Watch:
             resume=not is_new,
             owed_secrets=frozenset(row.secret_names),
             buckets=self._buckets,
+            asks_own_host_only=True,
             sign=sign if self._shared.rules.uses_aws else sign_without_aws,
         )
 
