@@ -89,7 +89,7 @@ class Server:
         os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
 
-    def end(self, within_s: float = 15) -> int:
+    def end(self, within_s: float = 60.0) -> int:
         """SIGTERM, as an operator; the exit status."""
         assert self._child is not None
         self._child.terminate()
@@ -134,7 +134,7 @@ class Server:
         assert found == status, (found, answer)
         return dict(json.loads(answer))
 
-    def outcome(self, run: str, within_s: float = 25) -> dict[str, Any]:
+    def outcome(self, run: str, within_s: float = 60.0) -> dict[str, Any]:
         """The outcome by polling."""
         return dict(eventually(lambda: self.get(f"/api/runs/{run}")["outcome"], within_s))
 
@@ -179,7 +179,7 @@ class Follower(threading.Thread):
                 pass
             time.sleep(0.02)
 
-    def assert_whole(self, within_s: float = 25) -> None:
+    def assert_whole(self, within_s: float = 60.0) -> None:
         """Every id once, every writer's sequence whole, and the outcome last."""
         self.join(within_s)
         assert not self.is_alive(), [event["event"] for _, event in self.seen[-5:]]

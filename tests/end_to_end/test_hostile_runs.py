@@ -78,7 +78,7 @@ def assert_served(server: Server) -> None:
         assert server.ask("GET", path)[0] == 200, path
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 async def test_runs_of_strangers_end_by_their_own_fault_beside_an_honest_one(
     server: Server, tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from .conftest import Here, eventually
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 TRAIN = """
 import pathlib, sys, time
