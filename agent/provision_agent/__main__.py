@@ -11,6 +11,7 @@ from typing import List, Optional
 
 _COMMANDS = {
     "start": "run.start",
+    "boot": "commands.boot",
     "keep": "run.keeper",
     "run": "run.run",
     "follow": "tail.server",
@@ -27,7 +28,11 @@ _COMMANDS = {
     "whoami": "commands.whoami",
     "audit": "commands.audit",
     "capture": "commands.capture",
+    "services": "commands.services",
     "supervise": "services.manager",
+    "lifetime": "lifetime.meter",
+    "lifetime_again": "lifetime.begin",
+    "extend": "commands.extend",
 }
 
 

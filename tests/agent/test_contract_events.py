@@ -155,7 +155,7 @@ def test_every_event_of_the_protocol_fits_with_the_values_that_the_agent_writes(
     }  # fmt: skip
     whole = {
         "bytes", "total_bytes", "bytes_to_fetch", "sent_bytes", "attempt", "pid", "ok", "failed", "skipped", "files",
-        "count", "packages", "package_files", "repositories", "services",
+        "count", "packages", "package_files", "repositories", "services", "exit_status",
     }  # fmt: skip
     for name, fields in events.AGENT_EVENTS.items():
         told = {

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from provision_agent.services.log import BoundedLog, last_lines, set_previous_aside
+from provision_agent.services.log import BoundedLog, last_lines, said, set_previous_aside
 
 
 def kept(path: Path) -> bytes:
@@ -67,3 +67,31 @@ def test_what_was_written_before_a_new_start_is_no_last_line_of_it(tmp_path: Pat
 
 def test_a_full_disk_costs_lines_and_raises_nothing() -> None:
     BoundedLog("/dev/full", 1 << 20).write(b"lost\n")
+
+
+def test_what_was_said_is_counted_on_from_the_last_look(tmp_path: Path) -> None:
+    path = tmp_path / "ui.log"
+    log = BoundedLog(str(path), 60)
+    first = said(str(path), "prompt")
+    log.write(b"got prompt\nanother line\ngot pro")
+    second = said(str(path), "prompt", first)
+    log.write(b"mpt\n" + b"x" * 20 + b"\ngot prompt\n")  # the last line is in the next file
+
+    assert Path(f"{path}.1").exists()
+    assert [said(str(path), "prompt", since).times for since in (None, first, second)] == [3, 3, 3]
+    assert (
+        first.times,
+        second.times,
+        said(str(path), "prompt", said(str(path), "prompt", second)).times,
+    ) == (0, 1, 3)
+
+
+def test_a_log_that_left_the_last_look_behind_says_another_number(tmp_path: Path) -> None:
+    path = tmp_path / "ui.log"
+    log = BoundedLog(str(path), 20)
+    log.write(b"got prompt\n")
+    first = said(str(path), "prompt")
+    log.write(b"0123456789\n" * 5)
+
+    assert said(str(path), "prompt").times == 0
+    assert said(str(path), "prompt", first).times != first.times

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,10 +26,11 @@ from harness.file_server import Content, Fault, FileServer
 from harness.git_server import Origin
 from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Service
+from provision_agent.run.context import Context
 from provision_agent.services import handover, manager, restarting
 from provision_agent.services.wait_ready import wait_ready
 
-pytestmark = pytest.mark.timeout(120)  # whole runs, several of them a test
+pytestmark = pytest.mark.timeout(240)  # whole runs, several of them a test
 
 NODES = "ComfyUI/custom_nodes"
 GOOD = "class Face: pass\nNODE_CLASS_MAPPINGS = {'FaceSwap': Face}\n"
@@ -279,10 +281,11 @@ def test_a_file_that_changes_after_the_start_starts_the_service_anew_and_an_equa
 class Traffic:
     """Somebody who sends prompts, one after the other, until told to stop, and counts those that were taken."""
 
-    def __init__(self, port: int, *, seconds: float, most: int = 10**6) -> None:
+    def __init__(self, port: int, *, seconds: float, most: int = 10**6, pause_s: float = 0.0) -> None:
         self._url = f"http://127.0.0.1:{port}/prompt"
         self._body = json.dumps({"prompt": {"seconds": seconds}, "client_id": "test"}).encode()
         self._most = most
+        self._pause_s = pause_s
         self._is_told = threading.Event()
         self.taken: list[str] = []
         self._thread = threading.Thread(target=self._send, daemon=True)
@@ -294,6 +297,7 @@ class Traffic:
             try:
                 with urllib.request.urlopen(request, timeout=10) as answer:
                     self.taken.append(json.loads(answer.read())["prompt_id"])
+                time.sleep(self._pause_s * random.random())
             except (http.client.HTTPException, OSError, ValueError):
                 time.sleep(
                     0.02
@@ -407,21 +411,30 @@ def test_prompts_of_a_service_that_a_killed_agent_took_down_are_queued_again_by_
 def test_no_prompt_slips_into_the_moment_between_the_look_and_the_end(
     runs: AgentRuns, tmp_path: Path, port: int
 ) -> None:
-    """Ended again and again under traffic that leaves the queue empty every few milliseconds."""
+    """Ended again and again under traffic that leaves the queue empty many times a second."""
     here, service = in_process(runs, port)
-    traffic = Traffic(port, seconds=0.001)
+    traffic = Traffic(port, seconds=0.001, pause_s=0.3)
     for asked_starts in (1, 2, 3):
         until(lambda wanted=asked_starts: starts(runs) == wanted)
-        while not (load := restarting.load_of(service, here.context)).is_idle or not restarting.take_down(
-            service, here.context, asked=load.asked
-        ):
-            pass
+        taken = len(traffic.taken)
+        until(lambda before=taken: len(traffic.taken) > before)
+        until(lambda: is_taken_down(service, here.context))
         restarting.start_again(service, here.context, None, "a test")
         wait_ready(service, here.context)
     until(lambda: starts(runs) == 4)
     traffic.stop()
 
     assert lost(runs, traffic) == set()
+
+
+def is_taken_down(service: Service, context: Context) -> bool:
+    """As a run does it: what it was asked a moment ago has its place in the queue by now."""
+    first = restarting.load_of(service, context)
+    time.sleep(0.05)
+    load = restarting.load_of(service, context, first.asked)
+    if not load.is_idle or load.asked.times != first.asked.times:
+        return False
+    return restarting.take_down(service, context, asked=load.asked)
 
 
 def in_process(runs: AgentRuns, port: int) -> tuple[Surroundings, Service]:

@@ -23,7 +23,7 @@ def begin(folder: Path, *, before: Callable[[], None] = lambda: None) -> tuple[d
     """One start as the collector does it; *before* is done between the hello and the archive. Hello, rest, exit code."""
     bundle = build_bundle()
     child = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", deploy._BOOTSTRAP],
+        [sys.executable, "-I", "-S", "-c", deploy.BOOTSTRAP],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={"HOME": str(folder), "PATH": "/usr/bin:/bin"},
@@ -97,7 +97,7 @@ def test_what_runs_is_what_was_checked_whatever_becomes_of_its_name(tmp_path: Pa
     other = folder / "other"
     other.write_text(f"open({str(flag)!r}, 'w')\n")
     swap = f"import os; os.replace({str(other)!r}, {str(archive)!r})\n"
-    program = deploy._BOOTSTRAP.replace("os.execv(", swap + "os.execv(")
+    program = deploy.BOOTSTRAP.replace("os.execv(", swap + "os.execv(")
     head = {"sha256": build_bundle().sha256, "size": 0, "folders": [str(folder)], "arguments": ["status"]}
 
     done = subprocess.run(

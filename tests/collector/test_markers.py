@@ -26,6 +26,7 @@ COUNTS = {
     "in colour": f"\x1b[1;32m{GOOD}\x1b[0m",
     "after spaces": f"   {GOOD}!",
     "after a carriage return": f"downloading 99 %\r{GOOD}",
+    "after a container runtime's prefix": f"2026-01-02T03:04:05.123456Z stdout F {GOOD}",
     "with the line end of another system": f"{GOOD}\r",
 }
 DOES_NOT_COUNT = {

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from provision_collector.collect.collect import CollectOrder, LogToCollect, coll
 from provision_collector.demo.instance import EmbeddedInstance
 from provision_collector.instance import Instance
 
-from .collecting import END, Case, case_of, cases_of, kill
+from .collecting import END, Case, case_of, cases_of, collected_here, kill, reached
 from .conftest import Here, eventually
 
 
@@ -98,6 +99,19 @@ async def test_a_marker_that_was_already_there_counts_only_when_the_log_stays_un
     assert timed_out["verdict"] == "timeout", "what came after it says that it was of an earlier run"
 
 
+async def test_a_marker_without_a_newline_counts_when_nothing_follows_it(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(marker_log, "STALE_AFTER_S", 0.5)
+    case.append(f"a line\n{END}".encode())
+
+    outcome = await collected_here(case, reached(case.here), timeout_s=25)
+
+    assert (outcome["verdict"], outcome["line"]) == ("complete", END)
+    case.assert_exact()
+
+
 def test_a_log_that_never_comes_is_named_at_the_timeout(case: Case) -> None:
     done = case.collected("--timeout", "2")
 
@@ -111,6 +125,7 @@ EDITS = {
     "a byte changed after it was left": (signal.SIGTERM, lambda data: data[:10] + b"?" + data[11:]),
     "cut after it was left": (signal.SIGTERM, lambda data: data[:-5]),
     "a line added after it was killed": (signal.SIGKILL, lambda data: data + b"mine\n"),
+    "the end added after it was killed": (signal.SIGKILL, lambda data: data + f"{END}\n".encode()),
     "a byte changed after it was killed": (signal.SIGKILL, lambda data: data[:10] + b"?" + data[11:]),
 }
 
@@ -130,6 +145,24 @@ def test_a_mirror_that_was_edited_is_refused(case: Case, name: str) -> None:
 
     assert (done.code, done.outcome["verdict"]) == (2, "usage"), done.stdout
     assert case.mirror.read_bytes() == before
+
+
+IN_THE_WAY: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a directory": (Path.mkdir, "is a directory, and not a file"),
+    "a pipe": (os.mkfifo, "is a pipe, a socket or a device, and not a file"),
+}
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY)
+def test_what_is_no_file_is_said_at_once(case: Case, name: str) -> None:
+    make, said = IN_THE_WAY[name]
+    make(case.log)
+
+    done = case.collected()
+
+    assert done.code == 2, done.stdout
+    assert said in done.outcome["errors"][0]["message"]
+    assert "ls -ld" in done.outcome["errors"][0]["hint"]
 
 
 def test_a_file_that_is_no_mirror_is_never_appended_to(case: Case) -> None:

@@ -7,13 +7,10 @@
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import MISSING, dataclass, fields
-from datetime import datetime
-from typing import Dict, Mapping, NamedTuple, Optional, Tuple, Type
+from dataclasses import dataclass
+from typing import Dict, Mapping, Optional, Tuple, Type
 
 from .event_bodies import (
-    MAX_KEY_CHARS,
     AgentRestarted,
     Body,
     CheckFailed,
@@ -64,40 +61,20 @@ from .event_bodies import (
     UploadWaiting,
     Warned,
 )
-from .parsing import NotJsonError, ParseError, bounded, check_json, kind_of, parse, read_json
+from .event_head import Head
+from .event_types import AGENT, BOTH, COLLECTOR, EventType
+from .instance_events import AccessLost, InstanceMeasured, ServiceReached
+from .job_bodies import JobFailed, JobFinished, JobStarted, LifetimeEnding
+from .output_bodies import OutputFailed, OutputsProgress, OutputsTold
+from .parsing import NotJsonError, ParseError, check_json, kind_of, parse, read_json
 from .steps import GROUPS
-from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
+from .version import FORMAT, SUPPORTED_FORMATS
 
 MAX_EVENT_BYTES = 256 * 1024
 """A longer line is no event; the agent's longest have a few kB."""
 MAX_DEPTH = 12
-AGENT, COLLECTOR, BOTH = "agent", "collector", "both"
 
 JsonObject = Mapping[str, object]
-
-
-class EventType(NamedTuple):
-    """What an event's name means."""
-
-    body: Type[Body]
-    writer: str
-    """`AGENT`, `COLLECTOR` or `BOTH`."""
-    text: str
-    """One sentence for people."""
-    group: str = ""
-    """The kind of its item: one of `GROUPS`; empty for an event of no item."""
-    state: Optional[str] = None
-    """The state that its item is in from now on; None leaves it."""
-
-    @property
-    def always(self) -> Tuple[str, ...]:
-        """The fields, by their keys, that its writer always writes."""
-        keys = (
-            str(each.metadata.get("alias", each.name))
-            for each in fields(self.body)
-            if each.metadata.get("always") or each.default is MISSING
-        )
-        return (*keys, *(("key",) if self.group in ("downloads", "uploads") else ()))
 
 
 _STATES: Dict[str, Optional[str]] = {
@@ -125,6 +102,9 @@ EVENTS: Dict[str, EventType] = {
     "run_started": EventType(RunStarted, AGENT, "The agent began, or went on with, the run."),
     "facts_found": EventType(
         FactsFound, AGENT, "What the instance is: cards, driver, memory, disks, pythons."
+    ),
+    "instance_measured": EventType(
+        InstanceMeasured, AGENT, "What was measured of the instance, for `require` of the profile."
     ),
     "preflight_passed": EventType(PreflightPassed, AGENT, "Every source was asked, and there is room."),
     "preflight_failed": EventType(
@@ -154,6 +134,11 @@ EVENTS: Dict[str, EventType] = {
         AGENT,
         "The environment is what it was when all of it was last looked at in full; what else was found as it was, and how.",
     ),
+    "lifetime_ending": EventType(
+        LifetimeEnding,
+        AGENT,
+        "The instance is ended soon, as the profile's `lifetime` says; `provision keep` extends it.",
+    ),
     "run_usable": EventType(
         RunUsable, AGENT, "All that is critical is there and checked, and critical services are ready."
     ),
@@ -162,10 +147,25 @@ EVENTS: Dict[str, EventType] = {
     "connecting": EventType(Connecting, COLLECTOR, "The instance does not answer yet, and why."),
     "connected": EventType(HostNamed, COLLECTOR, "The SSH session is there."),
     "connection_lost": EventType(ConnectionLost, COLLECTOR, "The connection broke; the run goes on."),
+    "access_lost": EventType(
+        AccessLost, COLLECTOR, "The key is refused by now: only the connection that is open goes on."
+    ),
+    "service_reached": EventType(
+        ServiceReached,
+        COLLECTOR,
+        "Whether the service's `public` address answers from here; it decides nothing.",
+    ),
     "agent_restarted": EventType(
         AgentRestarted, COLLECTOR, "Agent and keeper were gone and were started again."
     ),
     "gap": EventType(Gap, COLLECTOR, "Bytes of a log that cannot be had any more."),
+    "outputs_progress": EventType(
+        OutputsProgress, COLLECTOR, "Files of the run came home; at most two a second, later fewer."
+    ),
+    "output_failed": EventType(OutputFailed, COLLECTOR, "A file of the run cannot come home."),
+    "outputs_finished": EventType(
+        OutputsTold, COLLECTOR, "Nothing more comes home: the run has ended, or nobody watches it any more."
+    ),
     "log_missing": EventType(LogNamed, COLLECTOR, "A log that is to be mirrored is not there yet."),
     "log_found": EventType(LogNamed, COLLECTOR, "A log that was missing is there."),
     "marker_found": EventType(MarkerFound, COLLECTOR, "A line that says how somebody else's script ended."),
@@ -245,6 +245,14 @@ _of_items(
     failed=(ItemFailed, "The service does not run or does not answer."),
     skipped=(ItemSkipped, "The service was not to be started."),
 )
+_of_items(
+    "job",
+    started=(JobStarted, "The job runs, or ran already when its agent was started again."),
+    progress=(ItemProgress, "What the job waits for."),
+    finished=(JobFinished, "The job ended with exit status 0."),
+    failed=(JobFailed, "The job ended with another exit status, took too long, or was not begun."),
+    skipped=(ItemSkipped, "The job is not wanted here."),
+)
 
 
 EVENTS["restart_pending"] = EventType(
@@ -266,35 +274,6 @@ for _kind in GROUPS:
         )
     elif f"{_kind}_skipped" not in EVENTS:
         _of_items(_kind, skipped=(ItemSkipped, f"A {_kind} of the profile is not wanted here."))
-
-
-def _wanted_time(value: str) -> str:
-    wanted = "a time as 2026-01-31T23:59:59.000Z"
-    try:  # a day and an hour that exist, and an offset that leaves the year as it is
-        year = datetime(*(int(part) for part in re.split("[-T:]", value[:19]))).year  # type: ignore[arg-type]
-    except ValueError:
-        return wanted
-    is_fit = 1970 <= year < 9999 and (value[-1] == "Z" or (value[-5:-3] < "24" and value[-2:] < "60"))
-    return "" if is_fit else wanted
-
-
-_TIME_PATTERN = (
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})"
-)
-_NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_.-]{0,63}"
-
-
-@dataclass(frozen=True)
-class Head:
-    """The fields that every event has; `key` and `labels` where they apply."""
-
-    format: int = bounded(low=0)
-    ts: str = bounded(max_chars=40, pattern=_TIME_PATTERN, check=_wanted_time)
-    run: str = bounded(pattern=RUN_ID_PATTERN)
-    seq: int = bounded(low=1)
-    event: str = bounded(pattern=_NAME_PATTERN)
-    key: Optional[str] = bounded(None, max_chars=MAX_KEY_CHARS)
-    labels: Optional[Dict[str, str]] = bounded(None, max_entries=256, max_chars=8192)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ _KINDS = (DATA, GENERATION, RESUMED, STATUS, BEAT, ERROR)
 
 FOLDER_GONE = "folder-gone"
 """The `cause` in an `ERROR` frame: the folder of the run that is followed was deleted on the instance."""
+IS_FOLDER, IS_SPECIAL, IS_DENIED = OBSTACLES = ("folder", "special", "denied")
+"""The `obstacle` in a `RESUMED` frame: what is at the path is no file, or this user may not read it."""
 
 
 class ProtocolError(Exception):

@@ -15,6 +15,7 @@ from typing import Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Sequenc
 
 from .parsing import ParseError, bounded, parse, to_json
 from .plan_files import Output, Upload
+from .plan_jobs import Hook, Job, Lifetime
 from .plan_json import expand, map_strings, without_defaults
 from .plan_packages import CompiledPackage, LockedEnvironment, PackageIndex
 from .plan_parts import (
@@ -40,6 +41,7 @@ from .plan_parts import (
     seconds_field,
     title_of,
 )
+from .plan_require import Require
 from .redaction import public_url
 from .source_kinds import means_many_files, own_limits
 from .steps import LEVELS, STEP_NAMES
@@ -205,15 +207,6 @@ class Check(Named):
 
 
 @dataclass(frozen=True)
-class Hook:
-    """A command that is run when something failed: the keeper's after `failed` or `timeout`, or a service's."""
-
-    run: Tuple[str, ...] = argv_field()
-    secrets: Tuple[str, ...] = ()
-    timeout_s: float = seconds_field(300.0)
-
-
-@dataclass(frozen=True)
 class Ready:
     """When a service counts as up: `successes` answers in a row from `url`, fitting `json`.
 
@@ -238,6 +231,8 @@ class Service(Named):
     restart: str = bounded("never", one_of=("never", "on_failure"))
     start: str = bounded("usable", one_of=("usable", "complete"))
     secrets: Tuple[str, ...] = ()
+    public: Optional[str] = None
+    """Where others reach it: asked by whoever watches; ``{host}`` is the address that it uses."""
     log_failures: Tuple[str, ...] = ()
     """Regular expressions: a line of its log since its start that one of them finds is its failure."""
     on_start_failure: Optional[Hook] = None
@@ -280,8 +275,13 @@ class Plan:
     commands: Tuple[Command, ...] = ()
     checks: Tuple[Check, ...] = ()
     services: Tuple[Service, ...] = ()
+    jobs: Tuple[Job, ...] = ()
     outputs: Tuple[Output, ...] = ()
+    outputs_keep_s: float = seconds_field(3600.0)
+    """So long results that are not home yet hold a hook back."""
     on_failure: Optional[Hook] = None
+    lifetime: Optional[Lifetime] = None
+    require: Optional[Require] = None
     default_secrets: Optional[bool] = None
     """Whether rules for secrets that no profile asked for stand where its items' hosts have one; None: it was written
     by a version that knew none."""

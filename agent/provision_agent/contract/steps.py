@@ -39,8 +39,9 @@ STEPS: Dict[str, Step] = {
     "commands": Step("command", "commands", "single programs, run to their end", is_sequential=True),
     "checks": Step("check", "checks", "what must be there at the end", is_sequential=True, only_looks=True),
     "services": Step("service", "services", "programs that outlive the run"),
+    "jobs": Step("job", "jobs", "long programs that the verdict waits for, such as a training"),
 }
-"""In the order in which people read them; `usable` waits for the critical items of all of them."""
+"""In the order in which people read them; `usable` waits for the critical items of all but the jobs."""
 
 SEQUENTIAL: Tuple[str, ...] = tuple(name for name, step in STEPS.items() if step.is_sequential)
 

@@ -15,6 +15,7 @@ from ..contract.failures import Failure
 from ..contract.plan import Check, Command, Plan, Repo, Service
 from ..services import judge, manager, restarting
 from ..services.changes import Change, Changes
+from ..services.log import Said
 from ..services.wait_ready import wait_ready
 from ..steps import commands
 from .context import Context
@@ -42,7 +43,7 @@ class _Served:
     is_given_up: bool = False
     """Nothing more can be done about it in this run."""
     quiet_since: float = 0.0
-    asked: int = -1
+    asked: Optional[Said] = None
     waits_since: float = 0.0
     said: float = 0.0
     running: Optional[Tuple[str, ...]] = None
@@ -213,10 +214,12 @@ class Services:
     def _restart_if_idle(self, served: _Served, reason: str) -> bool:
         """Start it anew if nobody asks anything of it; True when that was done, or cannot be done at all."""
         service = served.service
-        load = restarting.load_of(service, self._context)
+        load = restarting.load_of(service, self._context, served.asked)
         now = time.monotonic()
-        if not load.is_idle or load.asked != served.asked:
-            served.quiet_since, served.asked = now, load.asked
+        is_quiet = served.asked is not None and load.asked.times == served.asked.times
+        served.asked = load.asked
+        if not load.is_idle or not is_quiet:
+            served.quiet_since = now
             if not load.is_idle:
                 self._say_pending(served, reason, load.prompts)
             return False
@@ -225,7 +228,7 @@ class Services:
         if restarting.is_foreign(service, self._context):
             return self._restart_foreign(served, reason)
         if not restarting.take_down(service, self._context, asked=load.asked):
-            served.asked = -1
+            served.asked = None
             return False
         self._again(served, reason)
         return True
@@ -253,7 +256,7 @@ class Services:
         After `QUEUE_S` that is when a prompt has ended, so that no more than the beginning of one is done twice.
         """
         now = time.monotonic()
-        load = restarting.load_of(served.service, self._context)
+        load = restarting.load_of(served.service, self._context, served.asked)
         served.waits_since = served.waits_since or now
         waited_s = now - served.waits_since
         if waited_s > QUEUE_S:

@@ -14,7 +14,10 @@ from ..contract.plan_parts import Item
 from ..contract.steps import LEVELS, SEQUENTIAL, STEPS
 from ..downloads import Downloads
 from ..steps import nodes
+from ..steps.python.last_look import LastLook
 from ..steps.uploads import Uploads
+from . import unchanged
+from .journal import Journal
 from .step_runner import LOOK_AGAIN_S, Checkouts, Items
 from .tally import Tally
 
@@ -149,3 +152,27 @@ def settle(downloads: Downloads, tally: Tally) -> None:
             tally.fail("downloads", key, result.level, result.failure, is_reported=True)
         elif result.state in ("ok", "skipped"):
             tally.succeed("downloads", key)
+
+
+def has_critical(plan: Plan) -> bool:
+    """Whether *plan* asks for anything critical; then `usable` is said before `complete`."""
+    has_python = plan.python is not None and "python" in plan.steps
+    has_apt = bool(plan.system_packages) and "apt" in plan.steps
+    return (
+        has_apt
+        or has_python
+        or any(plan.chosen(step, plan.items(step), ("critical",)) for step in plan.steps)
+    )
+
+
+def say_unchanged(known: Optional[LastLook], journal: Journal, services: int) -> None:
+    """Report what was looked at in place of being done again; nothing where the environment was another one.
+
+    Args:
+        known: What is known of the environment.
+        services: How many ran before and went on.
+    """
+    if known is not None and known.print is not None and known.is_unchanged:
+        found = journal.look(lambda state: unchanged.counted(state, services))
+        packages, files = len(known.print.packages), known.print.files
+        journal.event("unchanged", **unchanged.told(found, packages=packages, package_files=files))

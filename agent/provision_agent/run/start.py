@@ -23,6 +23,7 @@ from ..host.detach import agent_argv, spawn_detached
 from .answering import Answer, answer
 from .deadline import RunClock
 from .journal import Journal, read_state
+from .keeper import end_jobs
 from .record import (
     Handed,
     RunRecord,
@@ -42,10 +43,11 @@ KEEPER_BEGINS_WITHIN_S = 10.0
 
 def start_main(argv: List[str]) -> int:
     """``start``: read a `StartRequest`, decide, answer with a `StartAnswer` and where the run is."""
-    return answer(StartRequest, _decided)
+    return answer(StartRequest, decided)
 
 
-def _decided(order: StartRequest) -> Answer:
+def decided(order: StartRequest) -> Answer:
+    """As `decide`, for whoever answers somebody: a disk that fails is a Failure, too. Raises Failure and ParseError."""
     try:
         return decide(order)
     except OSError as error:
@@ -263,7 +265,8 @@ def _is_locked(workspace: Workspace) -> bool:
 
 
 def _close_dead_run(workspace: Workspace, run_id: str) -> None:
-    """Give a run whose processes are gone its verdict, so that whoever watches it learns the end."""
+    """Give a run whose processes are gone its verdict, so that whoever watches it learns the end; its jobs end with it."""
+    end_jobs(workspace, run_id)
     journal = Journal(workspace, run_id, secrets={})
     journal.event("warning", message="the run's processes are gone; it is closed as cancelled")
     journal.event(

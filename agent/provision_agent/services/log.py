@@ -7,7 +7,8 @@ One after the other they are the end of what the program has written since it wa
 from __future__ import annotations
 
 import os
-from typing import Iterator, List
+from contextlib import ExitStack
+from typing import BinaryIO, Iterator, List, NamedTuple, Optional
 
 MAX_BYTES = 16 << 20
 _TAIL_BYTES = 64 << 10
@@ -74,9 +75,59 @@ def since_start(path: str) -> Iterator[str]:
     return (line for number, line in enumerate(_lines(path)) if number >= begin)
 
 
-def count(path: str, text: str) -> int:
-    """How many lines with *text* the bounds of the log have kept."""
-    return sum(text in line for line in _lines(path))
+class Said(NamedTuple):
+    """How often something was said in a log, up to a place in it."""
+
+    times: int
+    inode: int = 0
+    offset: int = 0
+    """In bytes."""
+    line: bytes = b""
+    """The one before that place: an inode may be another file's by now."""
+
+
+def said(path: str, text: str, since: Optional[Said] = None) -> Said:
+    """How often the log at *path* has *text*, which is within one line. Only what came after *since* is read.
+
+    Where the log has left that place behind, it is another number than that of *since*, whatever was said.
+    """
+    needle = text.encode()
+    with ExitStack() as opened:
+        files = [
+            opened.enter_context(file) for file in (_opened(each) for each in (_older(path), path)) if file
+        ]
+        place = Said(0) if since is None else Said(since.times + 1)
+        found = [number for number, file in enumerate(files) if since is not None and _is_at(file, since)]
+        if since is not None and found:
+            place = since
+            del files[: found[0]]
+        for file in files:
+            inode = os.fstat(file.fileno()).st_ino
+            place = _read_on(file, needle, place if inode == place.inode else Said(place.times, inode))
+    return place
+
+
+def _is_at(file: BinaryIO, place: Said) -> bool:
+    if os.fstat(file.fileno()).st_ino != place.inode:
+        return False
+    file.seek(place.offset - len(place.line))
+    return file.read(len(place.line)) == place.line
+
+
+def _read_on(file: BinaryIO, needle: bytes, place: Said) -> Said:
+    file.seek(place.offset)
+    while True:
+        line = file.readline(_MAX_LINE_BYTES)
+        if not line.endswith(b"\n") and len(line) < _MAX_LINE_BYTES:
+            return place  # the rest of the line is still to come
+        place = Said(place.times + line.count(needle), place.inode, place.offset + len(line), line)
+
+
+def _opened(path: str) -> "Optional[BinaryIO]":
+    try:
+        return open(path, "rb")
+    except OSError:
+        return None
 
 
 def _lines(path: str) -> Iterator[str]:

@@ -16,6 +16,8 @@ from typing import List, NamedTuple, Optional, Tuple
 
 from ..contract.failures import Failure
 from ..contract.plan import Service
+from ..host import halted
+from ..host.detach import Identity
 from ..run.context import Context
 from ..run.state import write_atomically
 from ..steps import commands, nodes
@@ -26,8 +28,10 @@ from .wait_ready import address_of
 
 QUIET_S = 1.0
 """For so long nobody may have asked anything, before it counts as idle."""
-SETTLE_S = 0.2
-"""Until its supervisor has written down what it said before it was stopped in its tracks."""
+ANSWER_S = 0.2
+"""For one that is ended although it is busy: what it was asked before that stands in its queue."""
+SETTLE_S = 5.0
+"""At most so long until it stands still, and its supervisor has written down what it said before."""
 RETURN_S = 60.0
 """For an init system to bring a program back."""
 _FORCED_TRIES = 20
@@ -39,7 +43,7 @@ class Load(NamedTuple):
     """What a service has to do: `prompts` is None when it does not say."""
 
     prompts: Optional[int]
-    asked: int = 0
+    asked: log.Said
     """How often it was asked so far, as its log says."""
     running: Tuple[object, ...] = ()
 
@@ -73,58 +77,109 @@ def queued(service: Service, context: Context) -> List[object]:
     return [] if queue is None else [*queue.running, *queue.pending]
 
 
-def load_of(service: Service, context: Context) -> Load:
-    """What *service* has to do now."""
+def load_of(service: Service, context: Context, since: Optional[log.Said] = None) -> Load:
+    """What *service* has to do now. *since*: `Load.asked` of a look before, after which its log is read on."""
     files = ServiceFiles(service.name, context)
-    asked = log.count(files.log_path, comfyui.PROMPT_SAID)
+    asked = log.said(files.log_path, comfyui.PROMPT_SAID, since)
     queue = _queue(service, files)
     if queue is None:
         return Load(None, asked)
     return Load(len(queue.running) + len(queue.pending), asked, queue.running)
 
 
-def take_down(service: Service, context: Context, *, asked: int) -> bool:
+def take_down(service: Service, context: Context, *, asked: log.Said) -> bool:
     """End *service*, one of ours, if it has nothing to do; False when it has, and goes on.
 
     Args:
-        asked: As `load_of` said a while ago: nobody has asked since.
+        asked: As `load_of` said `QUIET_S` ago and since: a prompt that it was sent before that has its place by now.
     """
-    return _take_down(service, context, asked=asked) is not None
+    files = ServiceFiles(service.name, context)
+    queue = _queue(service, files)
+    return queue is not None and not queue and _end(service, context, queue, asked)
 
 
 def take_down_busy(service: Service, context: Context) -> List[object]:
     """End *service*, one of ours, whatever it does; the prompts that it had and has not finished."""
-    for _ in range(_FORCED_TRIES):
-        asked = log.count(ServiceFiles(service.name, context).log_path, comfyui.PROMPT_SAID)
-        prompts = _take_down(service, context, asked=asked, is_forced=True)
-        if prompts is not None:
-            return prompts
-    manager.stop(service.name, context)
-    return []
+    queue = _end_busy(service, context)
+    return [*queue.running, *queue.pending]
 
 
-def _take_down(
-    service: Service, context: Context, *, asked: int, is_forced: bool = False
-) -> Optional[List[object]]:
+def _end_busy(service: Service, context: Context, *, again: bool = False) -> comfyui.Queue:
+    files = ServiceFiles(service.name, context)
+    for left in reversed(range(_FORCED_TRIES)):
+        asked = log.said(files.log_path, comfyui.PROMPT_SAID)
+        time.sleep(ANSWER_S)
+        queue = _queue(service, files) or comfyui.Queue((), ())
+        if _end(service, context, queue, asked if left else None, again=again):
+            break
+    return queue
+
+
+def start_anew_in_place(service: Service, context: Context) -> bool:
+    """Have the supervisor of *service* start its program anew, which keeps its secrets; what it was asked is kept too.
+
+    Returns:
+        False where there is no supervisor that does so: it has ended, or is of an earlier release.
+    """
     files = ServiceFiles(service.name, context)
     status = files.status()
-    queue = _queue(service, files)
-    if not is_forced and (queue is None or queue):
-        return None
+    if not status.is_running or not status.takes_restart or status.state == ADOPTED:
+        return False
+    _end_busy(service, context, again=True)
+    return True
+
+
+def _end(
+    service: Service,
+    context: Context,
+    queue: comfyui.Queue,
+    asked: Optional[log.Said],
+    *,
+    again: bool = False,
+) -> bool:
+    """End it, and keep what stands in *queue*; False, and it goes on, if it was asked since it had been *asked*.
+
+    Args:
+        again: Its supervisor starts it anew.
+    """
+    files = ServiceFiles(service.name, context)
+    status = files.status()
     if status.child is not None and status.supervisor is not None:
         status.child.send(signal.SIGSTOP, group=True)
         try:
-            time.sleep(SETTLE_S)
-            if log.count(files.log_path, comfyui.PROMPT_SAID) != asked:
-                return None  # it was asked just now: what it was told then is in no list that we have
+            # what it was told just now is in no list that we have
+            if asked is not None and not _has_said_no_more(status.child, files.log_path, asked):
+                return False
             if queue:
                 _keep(files, [*queue.running, *queue.pending])
-            status.supervisor.send(signal.SIGTERM)
+            status.supervisor.send(signal.SIGUSR1 if again else signal.SIGTERM)
             status.child.send(signal.SIGTERM, group=True)
         finally:
             status.child.send(signal.SIGCONT, group=True)
-    manager.stop(service.name, context)
-    return [] if queue is None else [*queue.running, *queue.pending]
+    elif again and status.supervisor is not None:
+        status.supervisor.send(signal.SIGUSR1)
+    if not again:
+        manager.stop(service.name, context)
+    return True
+
+
+def _has_said_no_more(child: Identity, log_path: str, asked: log.Said) -> bool:
+    """Was *child*, which was told to stand still, asked no more than it had been *asked*?
+
+    What it said last may be on its way to the log. So a line is sent after it, which comes when all before it is there.
+    """
+    end = time.monotonic() + SETTLE_S
+    while not halted.is_halted(child.pid):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    mark = f"[provision] is there nothing to do? {os.urandom(8).hex()}"
+    is_on_its_way = halted.say_for(child.pid, f"{mark}\n".encode())
+    while is_on_its_way and log.said(log_path, mark, asked).times == asked.times:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return log.said(log_path, comfyui.PROMPT_SAID, asked).times == asked.times
 
 
 def start_again(service: Service, context: Context, venv: Optional[Venv], reason: str) -> None:

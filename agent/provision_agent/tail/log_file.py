@@ -193,6 +193,22 @@ class Compressed(Source):
                 self._tick()
 
 
+def obstacle_at(path: str) -> str:
+    """Why what stands at *path* can never be read as a log: one of `frames.OBSTACLES`; empty where nothing is in the way."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            return frames.IS_FOLDER
+        if not stat.S_ISREG(mode):
+            return frames.IS_SPECIAL
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except PermissionError:
+        return frames.IS_DENIED
+    except OSError:
+        pass  # not there, or not any more
+    return ""
+
+
 def _opened(path: str) -> Optional[int]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -12,7 +12,7 @@ from typing import Callable, Dict, List, Optional
 
 from ..contract import frames
 from .inotify import Inotify
-from .log_file import Compressed, Source
+from .log_file import Compressed, Source, obstacle_at
 from .rotation import Claim, beginning, copy_of, is_edited, later, locate
 
 GONE_AFTER_S = 5.0
@@ -64,6 +64,7 @@ class Followed:
             "unread": self.unread(),
             "offset": self._claim.offset,
             "before_bytes": foreign_bytes,
+            "obstacle": "" if self._current is not None else obstacle_at(self._path),
             "at": time.time(),
             **({} if self._current is None else self._current.facts()),
         }
@@ -127,6 +128,8 @@ class Followed:
             if source is not None:
                 self._enter([source])
                 self._announce("born", 0)
+            elif is_born and obstacle_at(self._path):
+                return self._refuse(obstacle_at(self._path))
             return source is not None
         self._resume()
         if self._current is not None:
@@ -149,9 +152,15 @@ class Followed:
         self._announce("gone", lost_bytes)
         return True
 
-    def _refuse(self) -> bool:
+    def _refuse(self, obstacle: str = "") -> bool:
         self._is_refused = True
-        facts = {"resumed": False, "edited": True, "size": 0, "offset": self._claim.offset}
+        facts = {
+            "resumed": False,
+            "edited": not obstacle,
+            "size": 0,
+            "offset": self._claim.offset,
+            "obstacle": obstacle,
+        }
         self._write(frames.pack(frames.RESUMED, self._number, facts))
         return False
 

@@ -35,7 +35,9 @@ SECTIONS = {
         "status": "one run or all runs known here; --host asks the instance itself",
         "explain": "where the time of a run went, or the story of one item; --html draws it",
         "logs": "print a local mirror; -f follows it",
+        "services": "list | restart NAME | stop NAME | logs NAME: the programs that outlive a run",
         "stop": "stop a run; partial downloads stay for the next one",
+        "keep": "put off the end of an instance that its profile's `lifetime` says: keep RUN --for 2h",
         "ssh": "a shell on a run's instance, by the system's ssh with the same key and host keys",
         "copy": "files to an instance or from it, by hand; a path there begins with `:`",
         "forward": "bring a service's port to this machine",
@@ -45,6 +47,7 @@ SECTIONS = {
         "check": "is this profile valid?  --online asks every source about every file",
         "plan": "what `up` would do, with bytes, disk and time; changes nothing",
         "lock": "pin a profile: exact URLs, sizes, hashes, commits",
+        "bundle": "one file that a provider's start command runs: a run with nobody there",
         "profiles": "list | show NAME | schema | from-workflow FILE… | import FILE | capture --host …",
     },
     "Instances": {

@@ -14,17 +14,22 @@ if TYPE_CHECKING:
     from ..planning.prepare import Prepared
 
 
-class RunOptions(TypedDict):
-    """Their values, which mean what `provision_collector.start` says."""
+class PlanOptions(TypedDict):
+    """The values of `plan_options`, which mean what `provision_collector.start` says."""
 
     workspace: str | None
-    logs_dir: str
     timeout_s: float | None
     strict: bool | None
     replace: bool
     skip: tuple[str, ...]
     only: tuple[str, ...]
     default_secrets: bool
+
+
+class RunOptions(PlanOptions):
+    """The values of `run_options`."""
+
+    logs_dir: str
 
 
 default_secrets_option: Option = click.option(
@@ -36,14 +41,16 @@ default_secrets_option: Option = click.option(
     help="Use only the secrets that the profile names, not HF_TOKEN, CIVITAI_TOKEN and GITHUB_TOKEN by themselves.",
 )
 
-_OPTIONS: tuple[Option, ...] = (
+_BEFORE: tuple[Option, ...] = (
     click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace)."),
     click.option(
         "--label", "labels", type=pair, multiple=True, metavar="K=V", help="Echoed in events and the outcome."
     ),
-    click.option(
-        "--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go."
-    ),
+)
+_LOGS: Option = click.option(
+    "--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where the mirrors go."
+)
+_AFTER: tuple[Option, ...] = (
     click.option(
         "--timeout", "timeout_s", type=duration, help="A run's deadline; else the profile's `limits.run`."
     ),
@@ -61,7 +68,16 @@ _OPTIONS: tuple[Option, ...] = (
 
 def run_options(command: Callable[P, R]) -> Callable[P, R]:
     """Add these options; the command gets `RunOptions`, and *labels* as pairs."""
-    for option in reversed(_OPTIONS):
+    return _with(command, *_BEFORE, _LOGS, *_AFTER)
+
+
+def plan_options(command: Callable[P, R]) -> Callable[P, R]:
+    """As `run_options`, for a command that watches no run: without `--logs-dir`."""
+    return _with(command, *_BEFORE, *_AFTER)
+
+
+def _with(command: Callable[P, R], *options: Option) -> Callable[P, R]:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -69,10 +85,11 @@ def run_options(command: Callable[P, R]) -> Callable[P, R]:
 def prepared(
     name: str,
     variables: Mapping[str, str],
-    options: RunOptions,
+    options: PlanOptions,
     *,
     workflows: Sequence[str] = (),
     is_locked: bool = False,
+    lists_files: bool = True,
 ) -> Prepared:
     """The profile *name* with the plan that *options* shape. Raises what `prepare` does."""
     from ..planning.prepare import prepare
@@ -88,5 +105,5 @@ def prepared(
         skip=options["skip"],
         only=options["only"],
         default_secrets=options["default_secrets"],
-        lists_files=True,
+        lists_files=lists_files,
     )

@@ -66,6 +66,8 @@ class CollectOrder:
     max_mirror_bytes: int | None = 10 << 30
     poll_interval_s: float = 2.0
     probe_every_s: float = PROBE_EVERY_S
+    ends_when_read: bool = False
+    """End as `complete` once everything that is there now has come, whatever it says."""
 
 
 async def collect(
@@ -206,12 +208,15 @@ class _Collection(Listener):
 
     async def on_bytes(self, mirror: Mirror) -> None:
         self._link.made_progress()
-        await self._take_matches(self._log_of(mirror))
+        log = self._log_of(mirror)
+        log.is_proved = True
+        await self._take_matches(log)
         self._check_drained()
 
     async def on_begin(self, mirror: Mirror, begun: Begun) -> None:
         self._was_in = True
         log = self._log_of(mirror)
+        log.is_proved = begun.resumed
         is_first = mirror.fresh_from is None
         await in_thread(mirror.first_seen, begun.unread)
         await in_thread(mirror.belongs_to, log.remote)
@@ -221,7 +226,9 @@ class _Collection(Listener):
         await self._take_matches(log)
 
     async def on_generation(self, mirror: Mirror, facts: FileFacts) -> None:
-        self._say_missing(self._log_of(mirror), facts.ino is None)
+        log = self._log_of(mirror)
+        log.forget_unproved()
+        self._say_missing(log, facts.ino is None)
 
     async def on_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
         await self._say_gap(self._log_of(mirror), lost_bytes)
@@ -233,6 +240,8 @@ class _Collection(Listener):
             settled = log.settled(is_read_to_end=count == 0)
             if settled is not None and self._match is None:
                 self._end_by(log, settled)
+        if self._order.ends_when_read and not any(unread):
+            self._done.set()
         self._check_drained()
 
     async def _take_matches(self, log: MarkedLog) -> bool:
@@ -303,6 +312,8 @@ class _Collection(Listener):
         verdict, code = "cancelled", verdicts.exit_code("cancelled")
         if error is not None:
             verdict, code = error.verdict, error.exit_code
+        elif self._order.ends_when_read and self._done.is_set():
+            verdict, code = "complete", 0
         elif self._match is not None:
             verdict = "complete" if self._match[1].kind == "success" else "failed"
             code = verdicts.exit_code(verdict)

@@ -21,10 +21,12 @@ Kind = Literal["success", "failure"]
 _COLOUR = rb"(?:\x1b\[[0-9;]{0,16}m|[ \t])"
 _TIME = rb"(?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?"
 _LEVEL = rb"(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRITICAL|FATAL|SUCCESS)"
-_PREFIX = rb"%b{0,64}(?:[\[(]?%b[\])]?%b{0,64})?(?:[\[(]?%b[\])]?%b{0,8}[:|-]?%b{0,64})?" % (
+_STREAM = rb"(?:std(?:out|err) [FP] )?"  # as container runtimes write before each line
+_PREFIX = rb"%b{0,64}(?:[\[(]?%b[\])]?%b{0,64})?%b(?:[\[(]?%b[\])]?%b{0,8}[:|-]?%b{0,64})?" % (
     _COLOUR,
     _TIME,
     _COLOUR,
+    _STREAM,
     _LEVEL,
     _COLOUR,
     _COLOUR,
@@ -103,6 +105,11 @@ class MarkerFinder:
                 yield from self._end_line(at)
         self._keep(data[last + 1 :])
 
+    def unfinished(self) -> Match | None:
+        """The marker in the line that has not ended: a script's last word may lack its newline."""
+        found = self._early or self._found()
+        return None if found is None else _match(*found, self._position)
+
     def break_line(self) -> None:
         """The log began anew: what comes next is no part of the line so far."""
         self._line.clear()
@@ -121,8 +128,7 @@ class MarkerFinder:
         found = self._early or self._found()
         self.break_line()
         if found is not None:
-            rule, line = found
-            yield Match(rule.kind, line.rstrip(b"\r\n")[:MAX_LINE_BYTES], end)
+            yield _match(*found, end)
 
     def _found(self) -> tuple[_Rule, bytes] | None:
         for rule in self._rules:
@@ -147,6 +153,10 @@ class _Rule:
             return True
         match = self._anchored.search(line)
         return match is not None and (is_start or match.start() > 0)
+
+
+def _match(rule: _Rule, line: bytes, end: int) -> Match:
+    return Match(rule.kind, line.rstrip(b"\r\n")[:MAX_LINE_BYTES], end)
 
 
 def _lines(data: bytes) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from provision_agent.contract import log_names
 
 from ..instance import Connection, any_of
 from ..mirror.mirror import FileFacts, Mirror
-from ..mirror.session import Listener, edited
+from ..mirror.session import Listener, edited, unreadable
 from ..mirror.wire import Begun
 from ..storage import in_thread
 from .shell_session import Answer, RemoteShell
@@ -92,13 +92,15 @@ class _Polled:
     async def poll(self) -> bool:
         """Append at most one chunk, or take one step towards the next file; True when there was something to do."""
         answer = await self._read(self._reading)
+        if self._shell.obstacle and self._reading == self._path:
+            raise unreadable(self._path, self._shell.obstacle)
         fresh = None if answer is None else self._new_bytes(answer)
         if answer is None or fresh is None:
             await self._begin(Begun(missing=answer is None))
             return await self._search(answer)
         self._missing_since = None
         self.unread = max(answer.size - self.mirror.offset - len(fresh), 0)
-        await self._begin(Begun(unread=max(answer.size - self.mirror.offset, 0)))
+        await self._begin(Begun(resumed=True, unread=max(answer.size - self.mirror.offset, 0)))
         self.mirror.remote_bytes = answer.size
         if self.mirror.offset == 0 and answer.identity is not None:
             await in_thread(self.mirror.identify, answer.facts())

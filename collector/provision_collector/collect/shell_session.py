@@ -24,6 +24,9 @@ _SCRIPT = r"""
 n=$0
 printf '\n\002%s hello\n' "$n"
 facts() { stat -L -c '%d %i %s %Y' -- "$1" 2>/dev/null || { [ -f "$1" ] && echo "0 0 $(wc -c < "$1") 0"; }; }
+obstacle() {
+  if [ -d "$1" ]; then echo folder; elif [ -f "$1" ]; then [ -r "$1" ] || echo denied; elif [ -e "$1" ]; then echo special; fi
+}
 part() {  # of what is open now: its name may be another file's before this is over
   printf '\n\002%s %s\n' "$n" "$(facts /proc/self/fd/3)"
   tail -c "+$start" <&3 2>/dev/null | head -c "$count"
@@ -32,7 +35,7 @@ part() {  # of what is open now: its name may be another file's before this is o
 while read -r verb start count path; do
   case $verb in
   read)
-    [ -f "$path" ] && part 3< "$path" || printf '\n\002%s none\n' "$n" ;;
+    [ -f "$path" ] && part 3< "$path" || printf '\n\002%s none %s\n' "$n" "$(obstacle "$path")" ;;
   list)
     printf '\n\002%s list\n' "$n"
     for f in "$path"/*; do [ -f "$f" ] && printf '%s %s\n' "$(facts "$f")" "$f"; done ;;
@@ -64,6 +67,8 @@ class RemoteShell:
         self._buffer = bytearray()
         self._arrived = asyncio.Event()
         self._channel: Channel | None = None
+        self.obstacle = ""
+        """Why what was last asked for can never be read: one of `frames.OBSTACLES`."""
         self.ended = asyncio.Event()
         self.heard_at: float | None = None
 
@@ -89,7 +94,9 @@ class RemoteShell:
             LinkLostError: the connection is gone.
         """
         head, body = await self._ask(f"read {start + 1} {count} {path}")
-        return None if head == "none" else _answer(head, body)
+        is_there = not head.startswith("none")
+        self.obstacle = "" if is_there else head.partition(" ")[2]
+        return _answer(head, body) if is_there else None
 
     async def list(self, folder: str) -> list[tuple[str, Answer]]:
         """The files in *folder*."""

@@ -39,7 +39,7 @@ SPOKEN_OVER = "see what its login shell runs: something there may speak in the a
 T = TypeVar("T")
 Json = Mapping[str, object]
 
-_PYTHONS = (
+PYTHONS = (
     "python3",
     *(f"python3.{minor}" for minor in range(14, 7, -1)),
     "/venv/main/bin/python",
@@ -47,7 +47,7 @@ _PYTHONS = (
     "python",
 )
 
-_BOOTSTRAP = r"""
+BOOTSTRAP = r"""
 import hashlib, json, os, stat, sys
 def line():
     got = b""
@@ -188,7 +188,7 @@ async def call(
     talk = _Talk()
     from .channel import Channel
 
-    channel = await Channel.open(connection, python_command(_BOOTSTRAP), on_bytes=talk.take)
+    channel = await Channel.open(connection, python_command(BOOTSTRAP), on_bytes=talk.take)
     talk.channel = channel
     try:
         channel.write(_head(bundle, folders, arguments))
@@ -234,14 +234,23 @@ def _understood(read: Callable[[bytes], T], line: bytes) -> T:
 
 
 def _head(bundle: Bundle, folders: Sequence[str], arguments: Sequence[str]) -> bytes:
-    head = {
+    return json.dumps(head_of(bundle, folders, arguments)).encode() + b"\n"
+
+
+def head_of(bundle: Bundle, folders: Sequence[str], arguments: Sequence[str]) -> dict[str, object]:
+    """What `BOOTSTRAP` reads first.
+
+    Args:
+        folders: Where the agent may be stored, the best first.
+        arguments: What it is started with.
+    """
+    return {
         "sha256": bundle.sha256,
         "size": len(bundle.data),
         "folders": list(folders),
         "arguments": list(arguments),
         "loader": loader(),
     }
-    return json.dumps(head).encode() + b"\n"
 
 
 def _read_hello(line: bytes) -> _Hello:
@@ -360,7 +369,7 @@ def python_command(program: str, *, oldest: tuple[int, int] = (3, 8)) -> str:
     start = f'import base64; exec(base64.b64decode("{code}"))'
     test = f"import sys; sys.exit(sys.version_info < {oldest})"
     script = (
-        f'for p in {" ".join(_PYTHONS)}; do if "$p" -I -S -c "{test}" 2>/dev/null; then exec "$p" -I -S -c "$0"; fi; done; '
+        f'for p in {" ".join(PYTHONS)}; do if "$p" -I -S -c "{test}" 2>/dev/null; then exec "$p" -I -S -c "$0"; fi; done; '
         'printf "\\n\\002provision-no-python\\n"; exit 127'
     )
     return f"exec sh -c {shlex.quote(script)} {shlex.quote(start)}"

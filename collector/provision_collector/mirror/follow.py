@@ -31,6 +31,7 @@ from .session import (
     LinkLostError,
     Listener,
     edited,
+    unreadable,
 )
 from .wire import Beat, Begins, Begun, Failed, Holders, check_beat, read_frame
 
@@ -318,6 +319,8 @@ class FollowSession:
         await self._listener.on_gap(mirror, lost_bytes)
 
     async def _check_resumed(self, mirror: Mirror, begun: Begun) -> None:
+        if begun.obstacle:
+            raise unreadable(self._paths[self._mirrors.index(mirror)], begun.obstacle)
         if not begun.resumed and begun.edited:
             raise edited(mirror)
         if begun.resumed:

@@ -124,6 +124,11 @@ class Mirror:
         return self._position.fresh_from
 
     @property
+    def sealed_bytes(self) -> int:
+        """So much of it is known to be as it was written; what follows may have been added by anyone."""
+        return self._position.length
+
+    @property
     def must_match(self) -> bool:
         """Nobody knows which remote file it mirrors: it has to be a beginning of the one that is there."""
         return not self._is_known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from provision_agent.contract import frames
@@ -106,4 +107,18 @@ def edited(mirror: Mirror) -> UsageError:
     return UsageError(
         f"the mirror `{mirror.path}` is not a beginning of the remote file: one of the two was edited or replaced",
         hint="move the mirror away (with its `.state.json`) and run the same command again: it is fetched anew",
+    )
+
+
+def unreadable(path: str, obstacle: str) -> UsageError:
+    """The error for a log at *path* that can never be read, because of *obstacle*, one of `frames.OBSTACLES`."""
+    if obstacle == frames.IS_DENIED:
+        return UsageError(
+            f"`{path}` on the instance may not be read by this user",
+            hint="log in as a user who may (`--user root`), or give this one the right to read it",
+        )
+    what = "a directory" if obstacle == frames.IS_FOLDER else "a pipe, a socket or a device"
+    return UsageError(
+        f"`{path}` on the instance is {what}, and not a file",
+        hint=f"give the log file itself; `provision ssh --host … -- ls -ld {shlex.quote(path)}` shows what is there",
     )

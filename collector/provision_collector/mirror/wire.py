@@ -29,6 +29,8 @@ class Begun(FileFacts):
     """Bytes that are still to come."""
     before_bytes: int = bounded(0, low=0, high=MAX_LOG_BYTES)
     """In older files, which cannot be had."""
+    obstacle: str = bounded("", max_chars=64)
+    """Why it can never be read: one of `frames.OBSTACLES`."""
 
 
 @dataclass(frozen=True)

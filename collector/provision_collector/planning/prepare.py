@@ -52,6 +52,8 @@ class Prepared:
     """Where the plan's uploads lie on this machine."""
     listings: tuple[Listing, ...] = ()
     """What they are made of, where that was asked."""
+    lasting: tuple[str, ...] = ()
+    """Those of the warnings that are of the profile and its lock, and not of this process's environment."""
 
     def ask(
         self,
@@ -141,11 +143,12 @@ def prepare(
     secrets, warnings = secret_values(profile, os.environ)
     sent = {rule.name for rule in plan.secrets}
     warnings += values_of((rule for rule in profile.buckets.secrets if rule.name not in sent), os.environ)[1]
+    lasting: list[str] = []
     if locked:
         path = lock_path(name_or_path)
         lock = read_lock(path)
         plan = apply_lock(plan, lock, where=path)
-        warnings = [*warnings, *lock.warnings]
+        lasting += lock.warnings
     taken_from = {
         rule.name: where
         for rule in plan.secrets
@@ -153,8 +156,11 @@ def prepare(
     }
     uploads = sources_of(profile, plan)
     listings = refuse_missing(uploads) if lists_files else ()
-    warnings = [*warnings, *(each.failure.message for each in listings if each.failure is not None)]
-    return Prepared(profile, plan, secrets, taken_from, tuple(warnings), tuple(unresolved), uploads, listings)
+    lasting += [each.failure.message for each in listings if each.failure is not None]
+    told = (*warnings, *lasting)
+    return Prepared(
+        profile, plan, secrets, taken_from, told, tuple(unresolved), uploads, listings, tuple(lasting)
+    )
 
 
 def wanted_profile(

@@ -208,6 +208,12 @@ def index_pattern(value: str) -> str:
     return value
 
 
+def public_url(value: str) -> str:
+    """A web address, in which ``{host}`` may stand for that of the instance."""
+    urls.web_url(value.replace("{host}", "h"))
+    return value
+
+
 def cache_pattern(value: str) -> str:
     """A web address in which ``{host}`` and ``{path}`` stand for those of a source."""
     if not {"{host}", "{path}"} <= set(re.findall(r"\{[^{}]*\}", value)):
@@ -245,15 +251,24 @@ def ref(value: str) -> str:
 
 def bound(value: object) -> Bound:
     """One condition on a size, or a list of them, which all must hold."""
+    return _bound(value, plain="")
+
+
+def least(value: object) -> Bound:
+    """As `bound`, but a size alone means at least that."""
+    return _bound(value, plain=">=")
+
+
+def _bound(value: object, plain: str) -> Bound:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise wrong_type("a condition such as `>=24GiB`, or a list of them")
-    first, *others = (Bound(*units.bound(text)) for text in texts)
+    first, *others = (Bound(*units.bound(text, plain)) for text in texts)
     return replace(first, also=tuple(others))
 
 
-def compared(pattern: str, example: str) -> Callable[[object], tuple[Compared, ...]]:
-    """One condition on a number or a version, which matches *pattern*, or a list of them; without an operator: equal."""
+def compared(pattern: str, example: str, plain: str = "==") -> Callable[[object], tuple[Compared, ...]]:
+    """One condition on a number or a version, which matches *pattern*, or a list of them; without an operator: *plain*."""
 
     def read(value: object) -> tuple[Compared, ...]:
         given = value if isinstance(value, list) else [value]
@@ -267,7 +282,7 @@ def compared(pattern: str, example: str) -> Callable[[object], tuple[Compared, .
                 raise ValueError(
                     f"`{text}` is no condition: write an operator and a value, such as `{example}`"
                 )
-            found.append(Compared(operator or "==", number))
+            found.append(Compared(operator or plain, number))
         return tuple(found)
 
     return read

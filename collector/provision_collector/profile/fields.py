@@ -106,6 +106,31 @@ PythonCondition = Annotated[
     Form(checks.compared(_A_PYTHON, ">=3.11"), _conditions(rf"^\s*{_OPERATOR}?\s*{_A_PYTHON}\s*$")),
     Kind("condition with a version, or a list of them", '">=3.11"'),
 ]
+LeastMemory = Annotated[
+    PlanBound,
+    Form(checks.least, _conditions(rf"^\s*{_OPERATOR}?\s*({units.SIZE_PATTERN}|[0-9]+)\s*$")),
+    Kind("size, which means at least that, or a condition as in `when`", '"24GiB"'),
+]
+LeastCapability = Annotated[
+    tuple[PlanCompared, ...],
+    Form(
+        checks.compared(_A_CAPABILITY, ">=8.9", ">="), _conditions(rf"^\s*{_OPERATOR}?\s*{_A_CAPABILITY}\s*$")
+    ),
+    Kind("compute capability, which means at least that, or a condition as in `when`", '"8.9"'),
+]
+LeastCount = Annotated[
+    tuple[PlanCompared, ...],
+    Form(
+        checks.compared(_A_NUMBER, ">=2", ">="),
+        {"anyOf": [{"type": "integer", "minimum": 0}, _conditions(rf"^\s*{_OPERATOR}?\s*{_A_NUMBER}\s*$")]},
+    ),
+    Kind("number, which means at least that, or a condition as in `when`", "2"),
+]
+LineRate = Annotated[
+    int,
+    measure(units.line_bytes_per_s, units.LINE_PATTERN, "a rate such as `200Mbit`", suffix="/s"),
+    Kind("rate in bits or bytes", "200Mbit", "_bytes_per_s"),
+]
 GpuName = Annotated[
     tuple[str, ...],
     Form(checks.gpu_names, _ONE_OR_MORE),
@@ -208,6 +233,11 @@ WebUrl = Annotated[
     str,
     string(urls.web_url, pattern="^https?://"),
     Kind("http or https URL", "http://127.0.0.1:8188/system_stats"),
+]
+PublicUrl = Annotated[
+    str,
+    string(checks.public_url, pattern="^https?://"),
+    Kind("http or https URL, perhaps with `${host}`", '"http://${host}:8188/"'),
 ]
 IndexPattern = Annotated[
     str,

@@ -22,9 +22,11 @@ from .model_parts import (
     HeaderSecret,
     Hook,
     ItemLimits,
+    Lifetime,
     Limits,
     Markers,
     Ready,
+    Require,
     Secret,
     StartFailureHook,
     Substitute,
@@ -213,10 +215,31 @@ class Service(Item):
     """Started as soon as everything critical is there, or when everything is. The nodes of a ComfyUI that are critical or required are there before it starts."""
     secrets: tuple[f.SecretUse, ...] = ()
     """Secrets that it gets as environment variables. They are on no disk: after a reboot it waits for the next `provision up`."""
+    public: f.PublicUrl | None = None
+    """Where others reach it. It is asked from here when it is ready: `${host}` is the instance's address. The outcome says whether it answered; nothing else depends on it. Where ports are mapped, `--set` fills in a variable for the port."""
     log_failures: Annotated[tuple[f.LogPattern, ...], Example('["CUDA error", "no kernel image"]')] = ()
     """Regular expressions: it has failed when its log since its start has a line with one of them."""
     on_start_failure: StartFailureHook | None = None
     """Run once when its first start failed; then it is started a second time."""
+
+
+class Job(Item):
+    """A long program, such as a training: it begins when all else is there, one job after the other, and the verdict waits for its end."""
+
+    identity = "name"
+
+    name: Annotated[f.Filled, Example("train")]
+    """What it is called in events and logs."""
+    run: f.Argv
+    """Program and arguments, one word each; `python` is the environment's."""
+    directory: f.AnyPath = "."
+    """Where it runs."""
+    environment: f.Environment = {}
+    """Variables added to its environment."""
+    secrets: tuple[f.SecretUse, ...] = ()
+    """Secrets that it gets as environment variables."""
+    timeout: Annotated[f.Duration, Example("12h")] | None = None
+    """After this it is ended, with all that it started. Left out, it may take as long as it likes: `limits.run` does not count any more once the first job has begun."""
 
 
 class Output(Part):
@@ -253,6 +276,8 @@ class Document(Part):
     """Stop at the first critical failure, and start no service."""
     limits: Limits = Limits()
     """What the run and its downloads may take."""
+    require: Require | None = None
+    """What the instance itself must be; measured before anything large is begun."""
     apt: Annotated[tuple[AptEntry, ...], AfterValidator(field_checks.once)] = ()
     """Debian packages; `{packages: […], when: {…}}` for those that only some instances need."""
     python: Python | None = None
@@ -271,10 +296,16 @@ class Document(Part):
     """What must be there at the end."""
     services: tuple[Service, ...] = ()
     """Programs that outlive the run."""
+    jobs: tuple[Job, ...] = ()
+    """Long programs, such as a training."""
     outputs: tuple[Output, ...] = ()
     """Files that come home."""
+    outputs_keep: Annotated[f.Duration, Example("2h")] = 3600.0
+    """How long results that are finished and not home hold back `on_failure` and `lifetime` when nobody fetches them."""
     on_failure: Hook | None = None
     """Run by the instance after `failed` or `timeout`, even if nobody is connected."""
+    lifetime: Lifetime | None = None
+    """What ends the instance, and when, even if nobody is connected."""
     markers: Annotated[Markers, NOT_IN_PLAN, AS_WRITTEN] = Markers()
     """Lines that end `provision collect`, when it watches somebody else's script."""
 

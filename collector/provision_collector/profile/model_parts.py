@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool
 
 from . import fields as f
 from .model_base import Part
@@ -147,6 +147,33 @@ class Hook(Part):
     """After this it is ended."""
 
 
+class LifetimeHook(Part):
+    """A command that ends the instance. It is run again, under the same key in `PROVISION_KEY`, until it has succeeded."""
+
+    is_merged = False
+
+    run: Annotated[f.Argv, Example('[sh, -c, "runpodctl remove pod $RUNPOD_POD_ID"]')]
+    """Program and arguments, one word each; `${run_id}` says which run it was."""
+    secrets: tuple[f.SecretUse, ...] = ()
+    """Secrets that it gets as environment variables. They are in memory only: after a reboot of the instance it is run without them."""
+    timeout: f.Duration = 300.0
+    """After this it is ended, and tried again."""
+
+
+class Lifetime(Part):
+    """When the instance is ended, by itself: give `idle`, `max` or both."""
+
+    is_merged = False
+    when_empty = "give `then`, and `idle`, `max` or both"
+
+    idle: Annotated[f.Duration, Example("20m")] | None = None
+    """After so long without a run, a job, a prompt in a ComfyUI's queue, a copy, a login or work on the GPU."""
+    max: Annotated[f.Duration, Example("8h")] | None = None
+    """So long after the run has begun, whatever is going on; 10 minutes before, whoever is logged in is told. `provision keep` extends it."""
+    then: LifetimeHook
+    """What is run then."""
+
+
 class StartFailureHook(Part):
     """A command that is run once, when the first start of a service failed, before it is started a second time."""
 
@@ -158,6 +185,35 @@ class StartFailureHook(Part):
     """Secrets that it gets as environment variables."""
     timeout: f.Duration = 300.0
     """After this it is ended."""
+
+
+class Require(Part):
+    """What the instance itself must be. It is measured first: one that falls short costs no large byte."""
+
+    when_empty = "give a requirement, such as `line: 200Mbit`, or remove `require`"
+
+    gpu_name: f.GpuName = ()
+    """What the driver calls the cards: as in `when`."""
+    gpu_memory: f.LeastMemory | None = None
+    """Memory of the largest GPU, as it is sold."""
+    gpu_count: f.LeastCount = ()
+    """How many GPUs there are."""
+    gpu_capability: f.LeastCapability = ()
+    """Compute capability of the GPU; of several the lowest."""
+    line: f.LineRate | None = None
+    """What the line brings. It is measured for a few seconds against a source of the profile's own downloads, and before another instance is asked for against others of them, too: what one slow source does is no fault of the instance."""
+    line_from: Annotated[f.WebUrl, Example("https://example.org/100MB.bin")] | None = None
+    """A file to measure the line against in place of the downloads: a large one, on a server that is fast enough."""
+    disk_write: Annotated[f.Rate, Example("500MB/s")] | None = None
+    """What the disk of the workspace takes, past the memory of the machine."""
+    gpu_free: StrictBool = False
+    """There is a GPU, and nobody else's program has more than a small part of its memory. Services of an earlier run of the same workspace may have it."""
+    gpu_errors: Annotated[Literal["any", "none"], Example("none")] = "any"
+    """`none`: neither nvidia-smi nor the log of the kernel (where it may be read) tells of a card that is broken: memory errors that could not be corrected, memory that is to be taken out of use, a card that fell off the bus."""
+    memory: Annotated[f.Size, Example("32GiB")] | None = None
+    """Memory of the machine, or of its container's share, as it is sold: the kernel keeps a part of it."""
+    within: Annotated[f.Duration, Example("90s")] = 60.0
+    """All of it is measured within this."""
 
 
 class Markers(Part):

@@ -12,9 +12,9 @@ from provision_agent.contract.buckets import KEYED, object_of
 from provision_agent.contract.plan_parts import repository_of
 from provision_agent.contract.source_kinds import means_many_files
 
-from .model import Check, Download, Service
+from .model import Check, Document, Download, Service
 from .model_base import Part
-from .model_parts import Bucket
+from .model_parts import Bucket, Lifetime
 from .model_python import Layer
 from .paths import comparable
 from .tree import Mark, Node, Oddity, Problem, quoted
@@ -29,6 +29,15 @@ def broken_rules(document: Node) -> Iterator[Problem]:
             yield Problem(part.mark, message)
         if kind in _RULES:
             yield from _RULES[kind](part)
+
+
+def _document(document: Node) -> Iterator[Problem]:
+    require = document.get("require")
+    if require is None or require.get("line") is None or require.get("line_from") is not None:
+        return
+    if not document.section("downloads"):
+        message = "`line` is measured against a download, and there is none: name a large file in `line_from`"
+        yield Problem(_key_mark(require, "line"), message)
 
 
 def _check(check: Node) -> Iterator[Problem]:
@@ -141,10 +150,18 @@ def _bucket(bucket: Node) -> Iterator[Problem]:
             )
 
 
+def _lifetime(lifetime: Node) -> Iterator[Problem]:
+    if lifetime.get("then") is not None and not any(lifetime.get(key) for key in ("idle", "max")):
+        message = "`then` is never run: say when, with `idle`, `max` or both"
+        yield Problem(_key_mark(lifetime, "then"), message)
+
+
 _RULES: dict[Model, Callable[[Node], Iterator[Problem]]] = {
+    Document: _document,
     Bucket: _bucket,
     Check: _check,
     Service: _service,
     Download: _download,
     Layer: _layer,
+    Lifetime: _lifetime,
 }

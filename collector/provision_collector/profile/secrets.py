@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from provision_agent.contract.plan_parts import SecretRule
+from provision_agent.contract.secret_values import unset, value_told, variable_of
 from provision_agent.contract.source_kinds import DEFAULT_SECRETS, host_of
 
 if TYPE_CHECKING:
@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from .model import Document
 
 MAX_TOKEN_BYTES = 64 * 1024
-
-_QUOTES = "\"'`“”‘’"
-_PLACEHOLDER = re.compile(
-    r"(hf_)?(x{3,}|\*{3,}|\.{3,})"
-    r"|<.*>|\[.*\]|\{.*\}"
-    r"|(hf_|sk-)?(your|my|insert|enter|paste|put|add|replace)[-_ ].*"
-    r"|.*[-_ ]here"
-    r"|changeme|change[-_ ]me|placeholder|todo|token|secret|none|null|undefined|example|dummy",
-    re.IGNORECASE,
-)
 
 
 def secret_values(profile: Profile, environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -49,16 +39,12 @@ def values_of(rules: Iterable[SecretRule], environ: Mapping[str, str]) -> tuple[
     for rule in rules:
         found = _found(rule, environ)
         if found is None:
-            warnings += [] if rule.is_default else [_unset(rule)]
+            warnings += [] if rule.is_default else [unset(rule)]
             continue
         source, told = found
-        value = _stripped(told)
-        if value != told and source in environ:
-            warnings.append(f"`{source}` has quotes, spaces or line ends around its value; they are left out")
-        wrong = _why_unusable(value, rule)
-        if wrong:
-            warnings.append(f"`{source}` {wrong}; it counts as not set")
-        else:
+        value, said = value_told(rule, source, told, is_variable=source in environ)
+        warnings += said
+        if value is not None:
             values[rule.name] = value
     return values, warnings
 
@@ -97,9 +83,9 @@ def _urls(document: Document) -> Iterator[str]:
 
 def _found(rule: SecretRule, environ: Mapping[str, str]) -> tuple[str, str] | None:
     """Where the value of *rule* is, and the value as it stands there; None when it is nowhere."""
-    for name in (rule.name, *rule.aliases):
-        if environ.get(name, "").strip():
-            return name, environ[name]
+    name = variable_of(rule, environ)
+    if name is not None:
+        return name, environ[name]
     path = hub_token_path(environ) if rule.is_default and rule.name == "HF_TOKEN" else None
     if path is None:
         return None
@@ -120,25 +106,3 @@ def hub_token_path(environ: Mapping[str, str]) -> str | None:
     home = environ.get("HOME")
     cache = environ.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if home else None)
     return os.path.join(cache, "huggingface", "token") if cache else None
-
-
-def _unset(rule: SecretRule) -> str:
-    aliases = f" (nor {', '.join(f'`{alias}`' for alias in rule.aliases)})" if rule.aliases else ""
-    return f"`{rule.name}` is not set{aliases}; items that need it will fail as `unauthorized`"
-
-
-def _stripped(value: str) -> str:
-    value = value.strip()
-    while len(value) > 1 and value[0] in _QUOTES and value[-1] in _QUOTES:
-        value = value[1:-1].strip()
-    return value
-
-
-def _why_unusable(value: str, rule: SecretRule) -> str | None:
-    if not value.strip(_QUOTES):
-        return "is empty"
-    if _PLACEHOLDER.fullmatch(value):
-        return "looks like a placeholder, not like a secret"
-    if rule.hosts and not re.fullmatch(r"[\x21-\x7e]+", value):
-        return "has characters that no HTTP header can carry"
-    return None

@@ -11,6 +11,7 @@ from decimal import Decimal
 NUMBER_PATTERN = r"[0-9]{1,18}(\.[0-9]{1,18})?"
 DURATION_PATTERN = rf"({NUMBER_PATTERN}(ms|s|m|h|d))+"
 SIZE_PATTERN = rf"{NUMBER_PATTERN} ?(B|[kKMGT]B|[KMGT]iB)"
+LINE_PATTERN = rf"{NUMBER_PATTERN} ?([kKMG]bit|B|[kKMGT]B|[KMGT]iB)"
 
 LONGEST_S = 365 * 86400.0
 LARGEST_BYTES = 999 * 10**15
@@ -69,6 +70,29 @@ def size_bytes(value: object) -> int:
     return size
 
 
+def line_bytes_per_s(value: object) -> int:
+    """Read the rate of a line.
+
+    Args:
+        value: Bytes per second as an int or as digits, or text such as ``200Mbit`` (10^6 bits) or ``25MB``.
+
+    Returns:
+        Bytes per second.
+
+    Raises:
+        ValueError: anything else; the message says what is expected.
+    """
+    bits = (
+        re.fullmatch(rf"({NUMBER_PATTERN}) ?([kKMG])bit", value, re.ASCII) if isinstance(value, str) else None
+    )
+    try:
+        return size_bytes(value if bits is None else f"{Decimal(bits[1]) / 8:f}{bits[3]}B")
+    except ValueError:
+        raise ValueError(
+            f"{_shown(value)} is no rate of a line: write `200Mbit`, `1Gbit` or `25MB/s`"
+        ) from None
+
+
 def condition(value: object, example: str) -> tuple[str, str]:
     """Read the operator of a condition such as ``>=24GiB``.
 
@@ -89,8 +113,11 @@ def condition(value: object, example: str) -> tuple[str, str]:
     return "==" if match[1] == "=" else match[1], match[2]
 
 
-def bound(value: object) -> tuple[str, int]:
+def bound(value: object, plain: str = "") -> tuple[str, int]:
     """Read a condition such as ``>=24GiB``.
+
+    Args:
+        plain: The operator that a size alone means; empty: a size alone is no condition.
 
     Returns:
         The operator, one of ``>= > <= < == !=``, and bytes.
@@ -99,6 +126,7 @@ def bound(value: object) -> tuple[str, int]:
         ValueError: no operator, or no size after it.
     """
     operator, size = condition(value, ">=24GiB")
+    operator = operator or plain
     if not operator:
         raise ValueError(f"{_shown(value)} is no condition: write an operator and a size, such as `>=24GiB`")
     return operator, size_bytes(size)

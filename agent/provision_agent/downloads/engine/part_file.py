@@ -19,6 +19,8 @@ from ...run.state import write_in
 from . import room
 from .ranges import Span, merged
 
+PART = ".part"
+"""What the name of a file on its way ends with."""
 _SYNCED = b"synced\n"
 
 
@@ -227,9 +229,20 @@ class PartFile:
 
 
 def landed_bytes(final_path: str) -> int:
-    """About how many bytes of *final_path* an earlier run left behind, for the preflight's sum."""
+    """How many bytes of *final_path* an earlier run left behind, as its journal tells: they need not be fetched again."""
     try:
-        return os.stat(final_path + ".part").st_blocks * 512
+        size = os.stat(final_path + ".part").st_size
+        with open(final_path + ".part.journal", "rb") as file:
+            _head, *lines, _torn = file.read().split(b"\n")
+    except (OSError, ValueError):
+        return 0
+    return sum(min(end, size) - begin for begin, end in merged(_spans(lines)) if begin < size)
+
+
+def reserved_bytes(final_path: str) -> int:
+    """How much of the disk the part of *final_path* takes already: its bytes, and the room that waits for the others."""
+    try:
+        return os.stat(final_path + ".part").st_blocks * room.BLOCK_BYTES
     except OSError:
         return 0
 
