@@ -44,6 +44,11 @@ def logins() -> List[Login]:
     return found + [login for login in _sessions() if login.terminal is None or login.terminal not in known]
 
 
+def is_watched() -> bool:
+    """Whether this tool's own agent sends logs to somebody now."""
+    return any(argv_of(pid)[-1:] == ["follow"] for pid in processes())
+
+
 def _recorded() -> Iterator[Login]:
     for path in _RECORDS:
         try:
