@@ -228,10 +228,12 @@ def test_keep_puts_the_end_off_and_status_says_when(runs: AgentRuns) -> None:
     before = runs.ask("status", {})["runs"][0]["lifetime"]
     after = runs.ask("extend", {"for_s": 7200, "run": "r1"})["lifetime"]
     nobody = runs.ask("extend", {"for_s": 7200, "run": "r2"})
+    [warned] = runs.run({"name": "y"}).of("warning")
 
     assert 4000 < before["max_in_s"] <= 5000 < 11000 < after["max_in_s"] <= 12200
     assert (after["idle_in_s"] or 7000) > 6000
     assert nobody["class"] == "missing"
+    assert "run `r1` before this one has a `lifetime`, which still holds" in warned["message"]
     assert not [
         each
         for each in told_so_far(runs.workspace / ".provision/runs/r1/events.jsonl")

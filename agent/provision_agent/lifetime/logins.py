@@ -29,6 +29,8 @@ class Login(NamedTuple):
     """Who, or what he runs, for people."""
     terminal: Optional[str]
     """Its device; None where it has none."""
+    server: Optional[int] = None
+    """The process of the SSH server that holds the session, where it is known by that."""
 
 
 class _Process(NamedTuple):
@@ -76,7 +78,7 @@ def _sessions() -> Iterator[Login]:
         if server is not None and server not in told and not is_ours:
             told.add(server)
             words = " ".join(argv_of(pid))
-            yield Login((words or process.name)[:MAX_CHARS], process.terminal)
+            yield Login((words or process.name)[:MAX_CHARS], process.terminal, server)
 
 
 def _server_of(pid: int, table: Dict[int, _Process]) -> Tuple[Optional[int], bool]:

@@ -10,7 +10,7 @@ from ..contract.plan import Plan
 from ..lifetime.begin import Starter, begin, told_of
 from .context import Context
 
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = 2.0
 BEGINS_WITHIN_S = 60.0
 
 
