@@ -22,7 +22,7 @@ from provision_agent.contract.plan import Ready, Service
 from provision_agent.contract.plan_jobs import Hook, Lifetime
 from provision_agent.files.home import HomeLog
 from provision_agent.files.moved import Moved, moved_ago_s
-from provision_agent.lifetime import activity, deciding
+from provision_agent.lifetime import activity, deciding, logins
 from provision_agent.lifetime.records import LifetimeOrder, LifetimeState
 from provision_agent.lifetime.uptime import Moment
 
@@ -255,6 +255,30 @@ def test_after_a_reboot_it_goes_on_where_the_instance_s_init_starts_it(runs: Age
     ).wait(timeout=60)
 
     assert fired(runs) == ["r1:lifetime max -"]
+
+
+def test_what_measures_is_begun_again_by_a_run_that_goes_on_when_all_of_it_was_killed(
+    runs: AgentRuns,
+) -> None:
+    plan = {
+        "lifetime": {"max_s": FOREVER, "then": hook()},
+        "jobs": [{"name": "train", "run": [sys.executable, "-c", WAITS]}],
+    }
+    events = runs.start(plan)
+    first = until(lambda: state(runs).get("moment") and process_of(runs))
+    for name in ("supervisor", "child"):
+        os.kill(first[name]["pid"], signal.SIGKILL)
+    until(lambda: process_of(runs)["supervisor"]["pid"] != first["supervisor"]["pid"], within_s=60)
+    runs.write("go", "0")
+
+    assert finished(events).verdict == "complete"
+
+
+def test_whoever_is_at_a_terminal_reads_that_the_end_is_near() -> None:
+    here, there = os.openpty()
+    logins.say("it ends", [os.ttyname(there), "/dev/pts/99999", "/etc/passwd"])
+
+    assert os.read(here, 100).strip() == b"it ends"
 
 
 def test_a_card_that_works_and_prompts_in_a_queue_are_work(
