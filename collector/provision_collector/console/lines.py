@@ -54,7 +54,7 @@ def totals_line(progress: Progress) -> Line:
     )
     parts.append(units.speed(totals.bytes_per_s))
     if totals.left_s is not None:
-        parts.append(f"{units.waiting(totals.left_s)} left")
+        parts.append(f"all there {progress.arrival(totals.left_s)}")
     return Line("downloading", "", "  ".join(parts))
 
 
@@ -241,12 +241,20 @@ def _gap(event: Object, progress: Progress) -> Line:
     return Line("gap", text(event, "file"), f"{lost} cannot be recovered; the verdict stays", "warn")
 
 
+def _service_reached(event: Object, progress: Progress) -> Line:
+    name, url = text(event, "item"), text(event, "url")
+    if event.get("reachable") is True:
+        return Line("service reached", name, f"from here at {url}", "good")
+    return Line(
+        "not reached", name, f"from here at {url}: {text(event, 'reason')}; it decides nothing", "warn"
+    )
+
+
 def _to_fetch(event: Object) -> str:
     known, unknown = number(event, "bytes_to_fetch"), int(number(event, "unknown_sizes"))
-    of_unknown = f"{units.counted(unknown, 'file')} of unknown size"
-    return " and ".join(
-        [*([units.size(known)] if known or not unknown else []), *([of_unknown] if unknown else [])]
-    )
+    parts = [units.size(known)] if known else []
+    parts += [f"{units.counted(unknown, 'file')} of unknown size"] if unknown else []
+    return f"{' and '.join(parts) or 'nothing'} to fetch"
 
 
 _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
@@ -259,12 +267,18 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "agent_restarted": lambda event, progress: Line(
         "agent restarted", "", f"{text(event, 'restarts')} so far", "warn"
     ),
+    "access_lost": lambda event, progress: Line(
+        "access lost",
+        "",
+        f"{text(event, 'cause')}; the open connection goes on",
+        "warn",
+        "put the key back on the instance: after the next cut nobody gets in",
+    ),
+    "service_reached": _service_reached,
     "gap": _gap,
     "run_started": _run_started,
     "facts_found": _facts_found,
-    "preflight_passed": lambda event, progress: Line(
-        "preflight passed", "", f"{_to_fetch(event)} to fetch", "good"
-    ),
+    "preflight_passed": lambda event, progress: Line("preflight passed", "", _to_fetch(event), "good"),
     "step_started": _step_started,
     "step_finished": _step_finished,
     "step_failed": _step_failed,
@@ -284,11 +298,27 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "command_started": lambda event, progress: Line("command started", _item(event)),
     "check_passed": _check_passed,
     "service_started": lambda event, progress: Line(
-        "service started", _item(event), f"pid {text(event, 'pid')}"
+        "service runs already" if event.get("adopted") is True else "service started",
+        _item(event),
+        f"pid {text(event, 'pid')}",
     ),
     "service_ready": lambda event, progress: Line("service ready", _item(event), text(event, "url"), "good"),
     "service_restarted": lambda event, progress: Line(
         "service started anew", _item(event), text(event, "reason")
+    ),
+    "job_started": lambda event, progress: Line("job started", _item(event), f"pid {text(event, 'pid')}"),
+    "job_finished": lambda event, progress: Line(
+        "job finished",
+        _item(event),
+        f"exit status 0 after {units.duration(number(event, 'duration_s'))}",
+        "good",
+    ),
+    "lifetime_ending": lambda event, progress: Line(
+        "instance ends",
+        "",
+        f"in {units.coarse(number(event, 'in_s'))} by its `lifetime` ({text(event, 'reason')}); "
+        "`provision keep` extends it",
+        "warn",
     ),
     "restart_pending": lambda event, progress: Line(
         "start is due",

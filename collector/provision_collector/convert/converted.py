@@ -18,9 +18,12 @@ from .documents import Item, items, mapping
 COMFYUI = "ComfyUI"
 NODES = f"{COMFYUI}/custom_nodes"
 MODELS = f"{COMFYUI}/models"
+COMFYUI_URL = "https://github.com/comfyanonymous/ComfyUI"
 BASE = "comfyui-base"
 OF_THE_BASE = (COMFYUI, f"{NODES}/ComfyUI-Manager")
 """What the built-in profile `BASE` checks out itself."""
+HUB_CACHE = "hub/"
+"""Where the hub's own cache goes when nobody says where."""
 METADATA_HOSTS = ("metadata.google.internal", "metadata", "instance-data", "instance-data.ec2.internal")
 
 
@@ -105,7 +108,7 @@ class Converted:
         if self.profile.get("extends") == BASE and repo["path"] in OF_THE_BASE:
             if "ref" not in repo:
                 return None  # the base has it, with its mirrors
-            repo["level"] = "critical"
+            repo = {**repo, "install": repo.get("install", "requirements.txt"), "level": "critical"}
         known = next((each for each in self.listed("repos") if each["path"] == repo["path"]), None)
         if known is None:
             self.add("repos", repo)
@@ -200,6 +203,22 @@ def inside_workspace(path: str) -> str | None:
     """*path* relative to ``/workspace``, where profiles may write; None for any other place."""
     relative = path.removeprefix("/workspace").lstrip("/") if path.startswith("/workspace") else path
     return None if relative.startswith(("/", "~", "$")) or not path else relative or "."
+
+
+def hub_repository(url: str) -> str | None:
+    """The whole repository of models that *url* is on Hugging Face, in the form of a profile; None for any other address."""
+    found = re.fullmatch(r"https://huggingface\.co/([\w.-]+/[\w.-]+?)(\.git)?/?(?:tree/([\w.-]+)/?)?", url)
+    if found is None or found[1].split("/")[0] in (
+        "api",
+        "datasets",
+        "spaces",
+        "docs",
+        "collections",
+        "blog",
+        "papers",
+    ):
+        return None
+    return f"hf://{found[1]}" + (f"@{found[3]}" if found[3] not in (None, "main") else "")
 
 
 def name_of(text: str) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import posixpath
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 
 from provision_agent.contract.source_kinds import SOURCE_KINDS
 
-from .converted import Converted, inside_workspace, name_of
+from .converted import COMFYUI, HUB_CACHE, Converted, hub_repository, inside_workspace, name_of
 from .documents import Item, mapping, text
+from .manifest_parts import argv, listed
 from .shell_commands import on_command
+from .shell_urls import URL, file_of
 from .shell_values import Values
 from .shell_walk import Walk
 from .shell_words import Simple, read
@@ -25,7 +26,6 @@ CONDITIONS = {"hf_token_valid": "huggingface", "civitai_token_valid": "civitai"}
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)(?::[-=]([^}]*))?\}")
 _INSTALLING = frozenset(("pip", "pip3", "uv", "python", "python3", "apt", "apt-get", "sudo", "cd", "export"))
 _TORCH = re.compile(r"(torch|torchvision|torchaudio|xformers|triton)\b")
-_SHELL = re.compile(r"[|&;<>()$`\\*?\[\]#~%]|=")
 
 
 def from_manifest(data: Mapping[str, object], name: str) -> Converted:
@@ -51,6 +51,8 @@ class _Manifest:
             "auth": self._auth,
             "apt_packages": self._apt,
             "pip_packages": self._pip,
+            "conda_packages": self._conda,
+            "extensions": self._extensions,
             "git_repos": self._repos,
             "downloads": self._downloads,
             "conditional_downloads": self._conditional,
@@ -133,16 +135,16 @@ class _Manifest:
             self._rest(f"auth.{service}", mapping(about), {"token_env"})
 
     def _apt(self, packages: object) -> None:
-        for package in _listed(packages):
+        for package in listed(packages):
             self._made.add("apt", str(package))
 
     def _pip(self, blocks: object) -> None:
-        single = ({"packages": [block]} if isinstance(block, str) else block for block in _listed(blocks))
+        single = ({"packages": [block]} if isinstance(block, str) else block for block in listed(blocks))
         for number, block in self._blocks(list(single), "pip_packages"):
             layers = self._made.layers()
             if block.get("packages"):
-                layers.append([str(package) for package in _listed(block["packages"])])
-            for file in _listed(block.get("requirements")):
+                layers.append([str(package) for package in listed(block["packages"])])
+            for file in listed(block.get("requirements")):
                 path = inside_workspace(str(file))
                 if path is None:
                     self._open(f"`pip_packages[{number}].requirements`", file)
@@ -150,11 +152,43 @@ class _Manifest:
                     layers.append({"requirements": path})
             if block.get("venv"):
                 venv = text(block["venv"])
-                self._made.part("python").setdefault("venv", inside_workspace(venv) or venv)
+                venv = inside_workspace(venv) or venv
+                if self._made.part("python").setdefault("venv", venv) != venv:
+                    self._made.unresolve(
+                        f"`pip_packages[{number}].venv`: a profile has one environment: what was for `{venv}` is put into that"
+                    )
             used = {"packages", "requirements", "tool", "venv"}
-            if re.fullmatch(r"--torch-backend[= ]auto", " ".join(map(str, _listed(block.get("args"))))):
+            if re.fullmatch(r"--torch-backend[= ]auto", " ".join(map(str, listed(block.get("args"))))):
                 used.add("args")  # torch is taken in the build that fits the card, always
             self._rest(f"pip_packages[{number}]", block, used)
+
+    def _conda(self, blocks: object) -> None:
+        several = [blocks] if isinstance(blocks, dict) else blocks
+        for number, block in self._blocks(several, "conda_packages"):
+            names = ", ".join(f"`{package}`" for package in listed(block.get("packages")))
+            self._made.unresolve(
+                f"`conda_packages[{number}]`: {names} would come from conda: add to `python.layers` or `apt` what you need of them"
+            )
+            self._rest(f"conda_packages[{number}]", block, {"packages"})
+
+    def _extensions(self, blocks: object) -> None:
+        for number, block in self._blocks(blocks, "extensions"):
+            if block.get("enabled") is False:
+                continue
+            config = mapping(block.get("config"))
+            home = inside_workspace(text(config.get("comfyui_dir")) or COMFYUI) or COMFYUI
+            for workflow in map(str, listed(config.get("workflows"))):
+                name = file_of(workflow)
+                if "://" in workflow and name:
+                    self._made.add_download(
+                        {"url": workflow, "path": f"{home}/user/default/workflows/{name}"}
+                    )
+                self._made.unresolve(
+                    f"`extensions[{number}]`: models and nodes of the workflow {workflow} are found out by the extension: get the file, and give "
+                    "it to `provision profiles from-workflow`"
+                )
+            if not config.get("workflows"):
+                self._open(f"`extensions[{number}]`", block)
 
     def _repos(self, repos: object) -> None:
         for number, repo in self._blocks(repos, "git_repos"):
@@ -165,31 +199,38 @@ class _Manifest:
             made: Item = {"url": str(repo["url"]), "path": path}
             if repo.get("ref"):
                 made["ref"] = str(repo["ref"])
-            if repo.get("recursive"):
+            if repo.get("recursive", True):
                 made["submodules"] = True
             self._made.add_repo(made)
-            self._commands(_listed(repo.get("post_commands")), f"git_repos[{number}].post_commands", path)
+            self._commands(listed(repo.get("post_commands")), f"git_repos[{number}].post_commands", path)
             used = {"url", "dest", "ref", "recursive", "post_commands", "pull_if_exists"}
             self._rest(f"git_repos[{number}]", repo, used)
 
     def _downloads(self, items: object) -> None:
-        for number, item in enumerate(_listed(items)):
+        for number, item in enumerate(listed(items)):
             self._download(item, f"downloads[{number}]")
 
     def _download(self, item: object, where: str, **more: object) -> None:
         wanted = mapping(item)
-        path = inside_workspace(str(wanted.get("dest", "")))
-        if path is None or not wanted.get("url"):
+        url, dest = str(wanted.get("url") or ""), str(wanted.get("dest") or "")
+        path = inside_workspace(dest)
+        if (
+            repository := hub_repository(url)
+        ) is not None:  # a whole one: into a folder, or into the hub's own cache
+            url, path = repository, f"{path.rstrip('/')}/" if path is not None else None
+            if not dest:
+                path, more = HUB_CACHE, {**more, "layout": "hub"}
+        if path is None or not url:
             self._open(f"`{where}`", item)
             return
-        self._made.add_download({"url": str(wanted["url"]), "path": path, **more})
+        self._made.add_download({"url": url, "path": path, **more})
         self._rest(where, wanted, {"url", "dest"})
 
     def _conditional(self, blocks: object) -> None:
         for number, block in self._blocks(blocks, "conditional_downloads"):
             where = f"conditional_downloads[{number}]"
             service = CONDITIONS.get(str(block.get("when")))
-            wanted, instead = _listed(block.get("downloads")), _listed(block.get("else_downloads"))
+            wanted, instead = listed(block.get("downloads")), listed(block.get("else_downloads"))
             if service is None:
                 self._open(f"`{where}`", block)
                 continue
@@ -218,16 +259,16 @@ class _Manifest:
             directory = inside_workspace(str(service.get("workdir") or "/workspace"))
             made: Item = {
                 "name": str(service["name"]),
-                "run": _argv(str(service["command"])),
+                "run": argv(str(service["command"]), listed(service.get("pre_commands"))),
                 "directory": directory or str(service["workdir"]),
                 "restart": "on_failure",
-                "start": "complete" if service.get("wait_for_provisioning") else "usable",
+                "start": "complete" if service.get("wait_for_provisioning", True) else "usable",
             }
             if service.get("environment"):
                 pairs = self._keys(service["environment"], f"{where}.environment")
                 made["environment"] = {key: str(value) for key, value in pairs}
             self._made.add("services", made)
-            used = {"name", "command", "workdir", "environment", "wait_for_provisioning"}
+            used = {"name", "command", "workdir", "environment", "wait_for_provisioning", "pre_commands"}
             self._rest(where, service, used)
 
     def _files(self, files: object) -> None:
@@ -243,7 +284,7 @@ class _Manifest:
             self._rest("write_files", file, {"path", "content", "permissions"})
 
     def _commands(self, commands: object, where: str, directory: str) -> None:
-        for number, command in enumerate(_listed(commands)):
+        for number, command in enumerate(listed(commands)):
             if self._takes_as_items(str(command), directory):
                 continue
             made: Item = {"name": f"{where} {number + 1}", "run": ["bash", "-c", str(command)]}
@@ -268,7 +309,7 @@ class _Manifest:
         if not is_plain or not kinds or not kinds <= {"packages", "requirements", "apt"}:
             return False
         if any(
-            _TORCH.match(text(each)) for found in walk.found for each in _listed(found.item.get("packages"))
+            _TORCH.match(text(each)) for found in walk.found for each in listed(found.item.get("packages"))
         ):
             return False  # which build it is to be, is the command's own matter
         for found in walk.found:
@@ -277,9 +318,7 @@ class _Manifest:
             elif found.kind == "requirements":
                 self._made.layers().append({"requirements": found.item["path"]})
             else:
-                self._made.layers().append(
-                    [*_listed(found.item["options"]), *_listed(found.item["packages"])]
-                )
+                self._made.layers().append([*listed(found.item["options"]), *listed(found.item["packages"])])
         return True
 
     def _env_merge(self, names: object) -> None:
@@ -292,7 +331,7 @@ class _Manifest:
 
     def _blocks(self, value: object, where: str) -> Iterator[tuple[int, Mapping[str, object]]]:
         """The mappings of a list, numbered; what is none is reported."""
-        for number, block in enumerate(_listed(value)):
+        for number, block in enumerate(listed(value)):
             if isinstance(block, dict):
                 yield number, block
             else:
@@ -319,22 +358,6 @@ class _Manifest:
     def _open(self, what: str, value: object) -> None:
         told = str(value)
         shown = told if len(told) <= 120 else told[:117] + "…"
+        lost = [url for url in URL.findall(told) if url not in shown]
+        shown += f" (it names {', '.join(dict.fromkeys(lost))})" if lost else ""
         self._made.unresolve(f"{what} has no counterpart: {shown}")
-
-
-def _listed(value: object) -> list[object]:
-    return value if isinstance(value, list) else [value] if value else []
-
-
-def _argv(command: str) -> list[str]:
-    """A plain command as its words; one that needs a shell, with a shell."""
-    if _SHELL.search(command):
-        return ["bash", "-c", command]
-    try:
-        return list(_words(command))
-    except ValueError:
-        return ["bash", "-c", command]
-
-
-def _words(command: str) -> Iterator[str]:
-    yield from shlex.split(command)

@@ -57,14 +57,8 @@ def pip(words: list[str], command: Simple, values: Values) -> list[Found]:
             )
         else:
             found.append(Found("requirements", {"path": where}, command.line))
-    kept: list[str] = [
-        option for option in ("--no-deps", "--pre", "--no-build-isolation") if option in options
-    ]
-    for option in ("-i", "--index-url", "--extra-index-url", "--find-links", "-f"):
-        long = {"-i": "--extra-index-url", "--index-url": "--extra-index-url", "-f": "--find-links"}.get(
-            option, option
-        )
-        kept += [f"{long}={url}" for url in options.get(option, []) if url.startswith("http")]
+    kept, unknown = _options(options, command)
+    found += unknown
     packages = []
     for package in rest:
         if (
@@ -92,6 +86,26 @@ def pip(words: list[str], command: Simple, values: Values) -> list[Found]:
             )
         )
     return found
+
+
+def _options(options: dict[str, list[str]], command: Simple) -> tuple[list[str], list[Found]]:
+    """Those that a layer may have; and what is open."""
+    found: list[Found] = []
+    kept: list[str] = [
+        option for option in ("--no-deps", "--pre", "--no-build-isolation") if option in options
+    ]
+    for option in ("-i", "--index-url", "--extra-index-url", "--find-links", "-f"):
+        long = {"-i": "--extra-index-url", "--index-url": "--extra-index-url", "-f": "--find-links"}.get(
+            option, option
+        )
+        for url in options.get(option, []):
+            if url.startswith("http") and not re.search(r"[$`\s]", url):
+                kept.append(f"{long}={url}")
+            else:
+                found.append(
+                    left_open(f"the index `{long}={url}` cannot be told: add it to `python.indexes`", command)
+                )
+    return kept, found
 
 
 def _distribution(url: str) -> str:

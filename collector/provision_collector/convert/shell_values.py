@@ -39,12 +39,40 @@ class Values:
     arguments: list[str] = field(default_factory=list)
     folder: str | None = None
     """Where the script is; None: where it was started."""
+    left: list[str | None] = field(default_factory=list)
+    """Folders that `popd` goes back to."""
+    piped: list[str] = field(default_factory=list)
+    """Lines that the command before gives to the next one."""
+    written: dict[str, str] = field(default_factory=dict)
+    """Texts that the script writes into files, by how it calls them."""
 
     def copy(self) -> Values:
         """Changed for itself."""
         arrays = {name: list(words) for name, words in self.arrays.items()}
         maps = {name: dict(entries) for name, entries in self.maps.items()}
-        return Values(dict(self.scalars), arrays, maps, list(self.arguments), self.folder)
+        return Values(
+            dict(self.scalars),
+            arrays,
+            maps,
+            list(self.arguments),
+            self.folder,
+            list(self.left),
+            list(self.piped),
+            dict(self.written),
+        )
+
+    def rename(self, known: str, name: str) -> None:
+        """Let *name* be what *known* is."""
+        if known in self.arrays:
+            self.arrays[name] = list(self.arrays[known])
+        if known in self.maps:
+            self.maps[name] = dict(self.maps[known])
+        if known in self.scalars:
+            self.scalars[name] = self.scalars[known]
+
+    def write(self, file: str, text: str) -> None:
+        """Remember that *text* is put at the end of *file*."""
+        self.written[file] = (self.written.get(file, "") + text)[:MOST_CHARS]
 
     def words(self, raw: str) -> list[str]:
         """What the word *raw* becomes: several where it is an array or a list in a variable."""
@@ -64,6 +92,14 @@ class Values:
         if raw.startswith("$") and "$" not in text:
             return text.split()
         return _braced(raw) if "{" in raw and "," in raw and not re.search(r"[\"'$]", raw) else [text]
+
+    def is_empty_list(self, raw: str, *, has_words: bool) -> bool:
+        """Is *raw* an array, known to be empty; or, where a function `has_words`, their empty list?"""
+        found, keys = _ALL.match(raw), _KEYS.match(raw)
+        if found and found[3]:
+            return has_words and not self.arguments
+        name = found[1] if found else keys[1] if keys else ""
+        return name in self.arrays and not self.words(raw)
 
     def text(self, raw: str, depth: int = 0) -> str:
         """*raw* without its quotes, and with what is known in place of its variables."""
@@ -148,6 +184,7 @@ class Values:
                 value = " ".join(entries) if name in self.arrays else None
             else:
                 number = self.text(index[1:-1], depth + 1)
+                number = self.scalars.get(number, number) if name not in self.maps else number
                 pair = self.maps.get(name, {}).get(number)
                 if pair is not None:
                     return self._edited(pair, operation, depth) if operation else pair
@@ -156,6 +193,9 @@ class Values:
         default = re.match(r":?[-=](.*)", operation, re.S)
         if default is not None:
             return value if value else self.text(default[1], depth + 1)
+        instead = re.match(r":?\+(.*)", operation, re.S)
+        if instead is not None:
+            return self.text(instead[1], depth + 1) if value else ""
         if value is None or not operation or operation.startswith((":?", "?")):
             return value
         return self._edited(value, operation, depth)

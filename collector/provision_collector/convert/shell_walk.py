@@ -31,6 +31,8 @@ class Found(NamedTuple):
     @property
     def shown(self) -> str:
         """In a sentence."""
+        if self.kind == "entry":
+            return str(self.item["text"])
         words = (self.item.get(key) for key in ("url", "name", "path", "text"))
         return str(next((word for word in words if word), self.kind))
 
@@ -50,13 +52,24 @@ class Walk:
     _called: set[str] = field(default_factory=set)
     _steps: int = 0
     _calls: int = 0
+    _is_uncalled: bool = False
+    """In a function that no line calls: its words are not known, so an empty list of them means nothing."""
 
     def through(self, script: Script) -> None:
         """Go through all of *script*; what no line calls is looked at last, with no arguments."""
         self.statements(script.body)
         for name, function in list(self._functions.items()):
             if name not in self._called:
+                before = len(self.found)
+                self._is_uncalled = True
                 self._call(function, [])
+                self._is_uncalled = False
+                # what hangs on words that nobody gives it, it does not bring
+                self.found[before:] = [
+                    each
+                    for each in self.found[before:]
+                    if each.kind != "open" or "$" not in str(each.item["text"])
+                ]
 
     def statements(self, body: list[Statement]) -> None:
         """One after the other."""
@@ -91,14 +104,22 @@ class Walk:
             name, equals, value = token.text.partition("=")
             if equals and name.rstrip("+").isidentifier() and (not words or words[0] in _DECLARING):
                 text = self.values.text(value)
+                if "-n" in words[1:2]:
+                    self.values.rename(text, name)
+                    continue
                 before_ = self.values.scalars.get(name.rstrip("+"), "") if name.endswith("+") else ""
                 self.values.scalars[name.rstrip("+")] = (before_ + text)[: 1 << 16]
                 self.values.arrays.pop(name, None)
                 continue
             words += self.values.words(token.text)
+        if words and words[0] in _DECLARING and "-n" in words[1:2]:  # another name of what is there
+            return
         words = [word for word in words if word]
         if not words:
             return
+        if words[0] in ("mapfile", "readarray") or (words[0] == "read" and command.string is None):
+            for name in words[1:]:  # what it reads is not known
+                self.values.arrays.pop(name, None)
         if words[0] == "read" and command.string is not None:
             read_into(words[1:], self.values.text(command.string), self.values)
         elif words[0] == "shift":
@@ -130,6 +151,9 @@ class Walk:
         self.values.arguments = before
 
     def _loop(self, loop: Loop) -> None:
+        if loop.text is None and loop.condition:
+            loop.text = self.values.written.get(self.values.text(loop.file)) if loop.file else None
+            loop.text = loop.text or "\n".join(self.values.piped) or None
         names = re.search(r"\bread\b((?: -\w+)*(?: [A-Za-z_]\w*)+)", loop.condition)
         if loop.text is not None and names is not None:
             separator = re.search(r"IFS=(\S*)", loop.condition)
@@ -138,9 +162,11 @@ class Walk:
                 read_into(names[1].split(), self.values.text(f'"{line}"'), self.values)
                 self.statements(loop.body)
             return
+        self.statements(loop.asked)
         words = [each for word in loop.words for each in self.values.words(word)]
         if not loop.name or not words:
-            self.statements(loop.body)
+            if not (loop.name and self._are_empty(loop.words)):
+                self.statements(loop.body)
             return
         for word in words:
             if self.is_cut:
@@ -149,7 +175,13 @@ class Walk:
             self.statements(loop.body)
         self.values.scalars.pop(loop.name, None)
 
+    def _are_empty(self, words: list[str]) -> bool:
+        """Are *words* lists that are known to hold nothing, so that a loop over them does nothing?"""
+        has_words = not self._is_uncalled and self._calls > 0
+        return bool(words) and all(self.values.is_empty_list(word, has_words=has_words) for word in words)
+
     def _branches(self, branches: Branches) -> None:
+        self.statements(branches.asked)
         begun, kept = self.values, self.found
         ways: list[tuple[str, list[Found], Values]] = []
         for condition, body in branches.branches:
