@@ -6,16 +6,19 @@ import http.client
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .conftest import PROVISION, eventually
 
 TOKEN = "a-token-of-the-tests-0123456789"
+OF_RUN = "rid = (SELECT rid FROM runs WHERE run = ?)"
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -98,6 +101,37 @@ class Server:
     def close(self) -> None:
         if self._child is not None and self._child.poll() is None:
             self.kill()
+
+    # -- what it keeps
+
+    def kept(self, run: str) -> list[bytes]:
+        """The run's events as they stand in the server's file."""
+        with self._database() as database:
+            rows = database.execute(f"SELECT body FROM events WHERE {OF_RUN} ORDER BY id", [run]).fetchall()
+        return [bytes(body) for (body,) in rows]
+
+    def keep(self, run: str, *lines: bytes, anew: bool = False) -> None:
+        """Write events into the file, as an earlier release or a bad disk left them.
+
+        Args:
+            anew: They are all that there is.
+        """
+        with self._database() as database:
+            if anew:
+                database.execute(f"DELETE FROM events WHERE {OF_RUN}", [run])
+                database.execute(f"DELETE FROM snapshots WHERE {OF_RUN}", [run])
+            add = "INSERT INTO events SELECT day, rid, 1 + (SELECT coalesce(max(id), 0) FROM events e WHERE e.rid = r.rid), ?"
+            for line in lines:
+                database.execute(f"{add} FROM runs r WHERE run = ?", [line, run])
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        database = sqlite3.connect(next(self.folder.rglob("server.sqlite")), timeout=20)
+        try:
+            with database:
+                yield database
+        finally:
+            database.close()
 
     # -- asking
 

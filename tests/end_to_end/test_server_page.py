@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from harness.file_server import Fault, FileServer
@@ -223,7 +222,7 @@ def test_a_flood_of_events_does_not_freeze_the_page(browser: Browser, server: Se
     }
     server.post("/api/runs", body)
     server.outcome("flood")
-    write_flood(next(server.folder.rglob("streams/flood.jsonl")))
+    write_flood(server)
     page = page_of(browser, server)
     page.evaluate(
         "() => { window.gap = 0; let last = performance.now();"
@@ -238,7 +237,7 @@ def test_a_flood_of_events_does_not_freeze_the_page(browser: Browser, server: Se
     shoot(page, "flood")
 
 
-def write_flood(stream: Path) -> None:
+def write_flood(server: Server) -> None:
     """The story of a run with forty files and a thousand progress events of each."""
     common = {"format": 1, "run": "flood"}
     lines = [
@@ -263,9 +262,9 @@ def write_flood(stream: Path) -> None:
         }
         event |= {"bytes": (number // 40) * 1_000_000, "total_bytes": 1_000_000_000, "bytes_per_s": 2_000_000}  # type: ignore[dict-item]
         lines.append(json.dumps({**common, "ts": stamp(number / 100), "seq": number + 2, **event}))
-    last = json.loads(stream.read_text().splitlines()[-1])
+    last = json.loads(server.kept("flood")[-1])
     last |= {"verdict": "complete", "exit_code": 0, "next": "none", "errors": [], "ts": stamp(EVENTS / 100)}
-    stream.write_text("\n".join([*lines, json.dumps(last)]) + "\n")
+    server.keep("flood", *(line.encode() for line in (*lines, json.dumps(last))), anew=True)
 
 
 def stamp(seconds: float) -> str:
@@ -288,8 +287,8 @@ def test_events_of_a_stranger_bring_no_element_no_dialog_and_no_request_elsewher
     server.post("/api/runs", {**body, "run_id": "stranger"})
     server.outcome("stranger")
     texts = [text.format(host="elsewhere.localhost:9") for text in MARKUP]
-    stream = next(server.folder.rglob("streams/stranger.jsonl"))
-    stream.write_text("\n".join([*hostile_lines(texts), stream.read_text().splitlines()[-1]]) + "\n")
+    last = server.kept("stranger")[-1]
+    server.keep("stranger", *(line.encode() for line in hostile_lines(texts)), last, anew=True)
     page = page_of(browser, server)
     asked: list[str] = []
     dialogs: list[str] = []

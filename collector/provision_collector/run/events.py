@@ -51,14 +51,22 @@ class EventTail:
 
     Events that only this side tells are passed over, and who an event says it is `from` is not believed. The events
     before one that cannot be read are given first; then every call raises.
+
+    Args:
+        path: The file. offset: Where the first line begins that is read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, offset: int = 0) -> None:
         self._path = path
-        self._offset = 0
+        self._offset = offset
         self._error: ProvisionError | None = None
         self._is_forger = False
         self._torn_lines = 0
+
+    @property
+    def offset(self) -> int:
+        """The byte after the last event that was given."""
+        return self._offset
 
     def read_new(self) -> list[Event]:
         """The events that were completed since the last call, at most one chunk of them; empty when there are none.

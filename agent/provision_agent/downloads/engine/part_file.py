@@ -135,20 +135,25 @@ class PartFile:
         except OSError as error:
             raise disk_failure(error, self.path) from None
 
-    def finish(self, final_path: str, size_bytes: int) -> None:
+    def finish(self, final_path: str, size_bytes: int, *, sync: bool = True) -> None:
         """Give the file its final name: it is whole, it is right, and it is on the disk.
+
+        Args:
+            sync: It outlives a crash of the machine; else whoever finds it later reads it before it is believed.
 
         Raises:
             Failure: `disk_full` or `read_only`.
         """
         try:
             os.ftruncate(self.descriptor, size_bytes)
-            os.fsync(self.descriptor)
+            if sync:
+                os.fsync(self.descriptor)
             if not self._is_still_there():
                 raise Failure("read_only", f"somebody took `{self.path}` away", case="part_taken")
             self._forget_journal()  # before the name is free: it might be the next process's journal then
             self._folder.replace(self._name, os.path.basename(final_path))
-            self._folder.sync()
+            if sync:
+                self._folder.sync()
         except OSError as error:
             raise disk_failure(error, final_path) from None
 
