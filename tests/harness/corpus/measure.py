@@ -43,10 +43,9 @@ def convert(entry: Entry, folder: Path) -> Converted:
     return from_file(path, node_list=lambda: known)
 
 
-def measured(entry: Entry) -> Result:
-    """Convert *entry*, and look for everything that it holds."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = convert(entry, Path(folder))
+def measured(entry: Entry, folder: Path) -> Result:
+    """Convert *entry*, whose file goes into *folder*, and look for everything that it holds."""
+    made = convert(entry, folder)
     plan = compile_plan(Profile.from_text(made.to_yaml(comment="corpus"), name=entry.name))
     has = brought(plan)
     found: dict[str, list[str]] = {"item": [], "open": [], "lost": [], "no place": []}
@@ -136,7 +135,8 @@ def _row(name: str, count: Counter[str]) -> str:
 
 def main() -> None:
     """Print the table, and what is not an item."""
-    results = [measured(entry) for entry in entries()]
+    with tempfile.TemporaryDirectory() as folder:
+        results = [measured(entry, Path(folder)) for entry in entries()]
     print(table(results))
     for result in results:
         for how, held in (

@@ -216,7 +216,7 @@ wget -P /workspace/ComfyUI/models/vae {pick.model("vae").url}
 
 def buckets_and_drives(pick: Pick) -> str:
     stored = pick.url("s3://studio-models/loras/house.safetensors")
-    drive = pick.url("https://drive.google.com/uc?id=1AbCdEfGhIjKlMnOpQrStUvWxYz0123456")
+    pick.url("https://drive.google.com/uc?id=1AbCdEfGhIjKlMnOpQrStUvWxYz0123456")
     return f"""#!/bin/bash
 pip install {" ".join(pick.packages("awscli", "gdown"))}
 aws s3 cp {stored} /workspace/ComfyUI/models/loras/

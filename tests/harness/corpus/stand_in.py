@@ -17,7 +17,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -200,10 +200,10 @@ class StandIn:
             git(node.path, "branch", name)
         named = {repo.url for result in self._results for repo in result.plan.repos} | {_MANAGER}
         for url in (*named, *_COMFYUI):
-            place = self._folder / "origins" / re.sub(r"^https?://github\.com/", "", url).removesuffix(".git")
+            place = self._folder / "origins" / re.sub(r"^https?://github\.com/", "", url)
             place.parent.mkdir(parents=True, exist_ok=True)
             if not place.exists():
-                place.symlink_to(comfyui if url in _COMFYUI else node.path)
+                place.symlink_to(comfyui if url.removesuffix(".git") in _COMFYUI else node.path)
         return commit
 
     # -- files
@@ -240,21 +240,18 @@ class StandIn:
             return Reply(error.code)
 
 
-FILES: Mapping[str, bytes] = {
-    "config.json": b"{}\n",
-    "model.safetensors": b"m" * 3000,
-    "weights/part.bin": b"w" * 2000,
-}
-"""Of every whole repository of the hub."""
+NAMES = ("config.json", "model.safetensors", "weights/part.safetensors")
+"""Of the files of every whole repository of the hub."""
 
 
 def _hub(path: str) -> Reply:
     found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
     if found is None:
         return Reply(404)
-    about = {"id": found[1], "sha": "1" * 40, "siblings": [{"rfilename": name} for name in FILES]}
+    about = {"id": found[1], "sha": "1" * 40, "siblings": [{"rfilename": name} for name in NAMES]}
+    place = f"/{found[1]}/resolve/main/"
     tree = [
-        {"type": "file", "path": name, "size": len(body), "oid": "0" * 40} for name, body in FILES.items()
+        {"type": "file", "path": name, "size": len(_content(place + name)), "oid": "0" * 40} for name in NAMES
     ]
     body = json.dumps(tree if found[2] == "tree" else about).encode()
     return Reply(body=body, headers={"Content-Type": "application/json"})
@@ -262,10 +259,8 @@ def _hub(path: str) -> Reply:
 
 def _content(path: str) -> bytes:
     """What is at *path*: the same bytes each time; an archive where the name says so."""
-    inside = path.partition("/resolve/")[2].partition("/")[2]
-    if inside in FILES:
-        return FILES[inside]
     out = io.BytesIO()
+    path = re.sub(r"/resolve/[^/]+/", "/resolve/main/", path)
     if path.endswith(".zip"):
         with zipfile.ZipFile(out, "w") as archive:
             archive.writestr("inside.txt", "a")
