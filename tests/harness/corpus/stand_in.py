@@ -22,9 +22,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from provision_collector.demo.instance import EmbeddedInstance
+from provision_collector.demo.instance import EmbeddedInstance, free_port
 
-from ..file_server import make_certificate
+from ..file_server import issue_certificate
 from ..git_server import Origin, git
 from ..package_index import PackageIndex
 from ..public_hosts import Asked, PublicHosts, Reply
@@ -65,11 +65,11 @@ class StandIn:
         self._stack = ExitStack()
 
     def __enter__(self) -> StandIn:
-        self._certificate = make_certificate(str(self._folder), *HOSTS)
+        self._authority, certificate = issue_certificate(str(self._folder), *HOSTS)
         self._index = self._stack.enter_context(PackageIndex())
         self._offer_packages()
         self._commit = self._make_repositories()
-        self._hosts = self._stack.enter_context(PublicHosts(self._answer, self._certificate))
+        self._hosts = self._stack.enter_context(PublicHosts(self._answer, certificate, has_heads=True))
         self._fake = self._folder / "fake"
         self._fake.mkdir()
         for name, text in _APT.items():
@@ -84,12 +84,8 @@ class StandIn:
     ) -> None:
         self._stack.close()
 
-    def up(self, result: Result, port: int) -> dict[str, object]:
-        """`provision up` of the profile of *result* on a fresh instance; its outcome.
-
-        Args:
-            port: That ComfyUI may use.
-        """
+    def up(self, result: Result) -> dict[str, object]:
+        """`provision up` of the profile of *result* on a fresh instance; its outcome."""
         folder = self._folder / f"run-{result.entry.name}"
         folder.mkdir()
         text = result.made.to_yaml(comment="corpus").replace(COMMIT, self._commit)
@@ -106,7 +102,7 @@ class StandIn:
                 str(instance.key_path),
             ]
             words += ["--profile", "./profile.yaml", "--workspace", str(instance.workspace), "--json"]
-            words += ["--set", f"port={port}"] if "extends" in result.made.profile else []
+            words += ["--set", f"port={free_port()}"] if "extends" in result.made.profile else []
             done = subprocess.run(
                 [str(self._programs / "provision"), *words],
                 cwd=folder,
@@ -139,8 +135,8 @@ class StandIn:
             "PATH": f"{self._fake}:{system}",
             "https_proxy": self._hosts.proxy,
             "no_proxy": "127.0.0.1,localhost",
-            "SSL_CERT_FILE": self._certificate,
-            "PIP_CERT": self._certificate,
+            "SSL_CERT_FILE": self._authority,
+            "PIP_CERT": self._authority,
             "CUDA_VISIBLE_DEVICES": "",
         }
 
