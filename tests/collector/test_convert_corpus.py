@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from harness.corpus import KINDS, entries
 from harness.corpus.measure import Result, measured, table
-from provision_collector.convert.files import from_file
+from provision_collector.convert.files import MOST_SCRIPT_BYTES, from_file
+from provision_collector.convert.shell_walk import MOST_ENTRIES
+from provision_collector.errors import ProfileError
 
 pytestmark = pytest.mark.timeout(120)  # of a busy disk; nothing waits for it
 
@@ -98,6 +100,36 @@ def test_an_array_that_is_empty_and_a_function_that_nobody_calls_leave_nothing_o
     (tmp_path / "x.sh").write_text(script)
 
     assert len(from_file(tmp_path / "x.sh").unresolved) == 1  # the sentence that every script has
+
+
+def test_a_script_beyond_all_bounds_is_refused_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "x.sh").write_text("#!/bin/bash\nwget https://e.org/" + "a" * MOST_SCRIPT_BYTES)
+
+    with pytest.raises(ProfileError, match=r"x\.sh:1:1: more than 2 MiB of a script"):
+        from_file(tmp_path / "x.sh")
+
+
+def test_an_array_without_measure_is_cut_and_that_is_said(tmp_path: Path) -> None:
+    entries_ = " ".join(f"https://e.org/{number}.pt" for number in range(MOST_ENTRIES + 1))
+    (tmp_path / "x.sh").write_text(f"VAE_MODELS=( {entries_} )\n")
+    made = from_file(tmp_path / "x.sh")
+
+    assert len(made.listed("downloads")) == MOST_ENTRIES
+    assert any("longer than anybody follows" in sentence for sentence in made.unresolved)
+
+
+def test_programs_in_a_script_are_read_and_never_run(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    script = (
+        f'A=$(touch {mark})\n`touch {mark}`\nwget "https://e.org/$(touch {mark})"\n'
+        f"python3 -c \"from huggingface_hub import x; __import__('os').system('touch {mark}')\"\n"
+        f'python3 - <<X\nfrom huggingface_hub import snapshot_download\n{"(" * 5000}\nX\npip install "$(touch {mark})"\n'
+    )
+    (tmp_path / "x.sh").write_text(script)
+    made = from_file(tmp_path / "x.sh")
+
+    assert not mark.exists()
+    assert made.listed("downloads") == [] and len(made.unresolved) == 4
 
 
 def test_the_other_branch_of_an_if_over_arrays_is_said(tmp_path: Path) -> None:

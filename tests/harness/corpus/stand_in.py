@@ -43,6 +43,8 @@ _APT = {
     "sudo": '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\nexec "$@"\n',
 }
 """apt, as far as the agent asks it; this machine's own packages are left alone."""
+_UNNAMED = ("civitai.com", "drive.google.com", "drive.usercontent.google.com")
+"""Addresses there do not say the file's name."""
 _TORCH = {"torchvision": "0.24.1", "torchaudio": "2.9.1"}
 _MANAGER = "https://github.com/ltdrdata/ComfyUI-Manager"
 _COMFYUI = ("https://github.com/comfyanonymous/ComfyUI", "https://github.com/Comfy-Org/ComfyUI")
@@ -217,7 +219,7 @@ class StandIn:
             return _hub(asked.path)
         if asked.host == "civitai.com" and not asked.path.startswith("/api/download/"):
             return Reply(404)
-        body = _content(f"{asked.path}.safetensors" if asked.host == "civitai.com" else asked.path)
+        body = _content(f"{asked.path}.safetensors" if asked.host in _UNNAMED else asked.path)
         headers: dict[str, str] = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
         if asked.host == "civitai.com":
             name = f"model_{asked.path.rpartition('/')[2]}.safetensors"
