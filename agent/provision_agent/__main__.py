@@ -28,7 +28,11 @@ _COMMANDS = {
     "whoami": "commands.whoami",
     "audit": "commands.audit",
     "capture": "commands.capture",
+    "services": "commands.services",
     "supervise": "services.manager",
+    "lifetime": "lifetime.meter",
+    "lifetime_again": "lifetime.begin",
+    "extend": "commands.extend",
 }
 
 

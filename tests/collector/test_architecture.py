@@ -20,7 +20,17 @@ AGENT = Path(provision_agent.__file__).parent
 COLLECTOR = Path(provision_collector.__file__).parent
 MODULES = sorted([*AGENT.rglob("*.py"), *COLLECTOR.rglob("*.py")])
 
-OF_A_RUN = {"run.run", "run.stages", "run.start", "run.keeper", "run.step_runner", "run.service_runner"}
+OF_A_RUN = {
+    "run.run",
+    "run.job_runner",
+    "run.ending",
+    "run.requirements",
+    "run.stages",
+    "run.start",
+    "run.keeper",
+    "run.step_runner",
+    "run.service_runner",
+}
 """The modules of the agent's `run/` that lead the others; the rest of `run/` is what every step works with."""
 
 SEES = {
@@ -32,8 +42,20 @@ SEES = {
         "files": {"contract", "host", "run"},
         "steps": {"contract", "host", "run", "downloads", "files"},
         "services": {"contract", "host", "run", "steps"},
+        "jobs": {"contract", "host", "run", "steps", "services"},
+        "lifetime": {"contract", "host", "run", "files", "services", "jobs"},
         "tail": {"contract"},
-        "commands": {"contract", "host", "run", "downloads", "files", "steps", "services"},
+        "commands": {
+            "contract",
+            "host",
+            "run",
+            "downloads",
+            "files",
+            "steps",
+            "services",
+            "jobs",
+            "lifetime",
+        },
     },
     COLLECTOR: {
         "errors": set(),
@@ -316,6 +338,31 @@ def test_a_command_that_asks_nobody_imports_nothing_to_ask_with(name, tmp_path):
     )
 
     assert set(needless).intersection(done.stderr.split()) == set()
+
+
+@pytest.mark.parametrize("words", [["up", "--profile", "p.yaml"], ["collect"]], ids=["up", "collect"])
+def test_a_run_and_a_log_of_one_instance_need_no_database(words, tmp_path):
+    (tmp_path / "p.yaml").write_text("version: 1\nname: p\nfiles: [{path: a, content: a}]\n")
+    where = ["--host", "root@127.0.0.1:9", "--boot-grace", "1ms"]
+    if words == ["collect"]:
+        where += ["--remote-log", "/x.log", "--output", "x.log"]
+    code = (
+        "import sys, atexit, provision_collector.cli as cli\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        f"cli.main({[*words, *where]!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+    )
+
+    assert "asyncssh" in done.stderr.split(), done.stderr[:500]
+    assert {"sqlite3", "sqlalchemy", "alembic", "psycopg"}.intersection(done.stderr.split()) == set()
 
 
 @pytest.mark.parametrize("half", SEES, ids=lambda half: half.name)

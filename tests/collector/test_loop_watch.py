@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 
+from provision_collector.pool.server.figures import Figures
 from provision_collector.pool.server.loop_watch import LoopWatch
 from provision_collector.pool.server.metrics import exposition
 
 
 def told(loop: LoopWatch) -> list[str]:
-    text = exposition(going=(), ended={}, events={}, clients=0, loop=loop).decode()
+    text = exposition(going=(), ended={}, events={}, clients=0, loop=loop, figures=Figures()).decode()
     return [line for line in text.splitlines() if line.startswith("provision_event_loop_late")]
 
 

@@ -334,3 +334,11 @@ def test_an_unknown_step_and_a_relative_workspace_are_usage_errors() -> None:
         compile_plan(profile, skip=["download"])
     with pytest.raises(UsageError, match="must be an absolute path"):
         compile_plan(profile, workspace="work")
+
+
+def test_the_host_of_a_public_address_is_left_to_whoever_watches() -> None:
+    service = '{name: s, run: [a], public: "http://${host}:${port}/"}'
+
+    [planned] = plan_of(f'variables: {{port: "8188"}}\nservices: [{service}]', port="40188").services
+
+    assert planned.public == "http://{host}:40188/"

@@ -75,6 +75,25 @@ def test_a_run_counts_once_and_only_if_it_says_something_about_the_machine(tmp_p
     assert scorecard.scorecards()[0].verdicts == {"complete": 1, "timeout": 1}
 
 
+def test_what_was_measured_for_require_is_kept_of_each_figure_the_newest(tmp_path: Path) -> None:
+    for run, figures in (
+        (
+            "r1",
+            {"line_bytes_per_s": 9_000_000, "line_host": "one.example", "disk_write_bytes_per_s": 70_000_000},
+        ),
+        ("r2", {"line_bytes_per_s": 2_000_000, "line_host": "two.example", "gpu_errors": ["Xid 79"]}),
+    ):
+        told = events(tmp_path, {"event": "instance_measured", "at": 1, "duration_s": 2.5, **figures})
+        scorecard.record(MACHINE, told, outcome(run, "failed", None))
+
+    assert scorecard.scorecards()[0].measured == {
+        "line_bytes_per_s": 2_000_000,
+        "line_host": "two.example",
+        "disk_write_bytes_per_s": 70_000_000,
+        "gpu_errors": ["Xid 79"],
+    }
+
+
 def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
     told = events(tmp_path)
     for number in range(scorecard.KEPT_RUNS + 5):

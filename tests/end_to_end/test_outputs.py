@@ -8,11 +8,12 @@ import signal
 from pathlib import Path
 
 import pytest
+from provision_collector.demo.instance import EmbeddedInstance
 
 from .conftest import Here, eventually
 from .server import Server
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 MAKES = """
 import os, pathlib, sys, time
@@ -68,6 +69,16 @@ def test_what_was_closed_is_home_when_the_run_ends_though_both_sides_were_killed
     assert home(folder) == ALL
     assert (folder / "big.bin").read_bytes() == (here.instance.workspace / "made/big.bin").read_bytes()
     assert [word for word in done.outcome["warnings"] if "not home" in word] == []
+    size = sum(ALL.values())
+    assert done.outcome["outputs"] == {"files": 3, "bytes": size, "missing_files": 0, "missing": {}}
+    told = done.named("outputs_progress")[-1]
+    assert (told["files"], told["bytes"], told["left"]) == (3, size, 0)
+    assert told["path"].startswith("pictures/")
+    [last] = done.named("outputs_finished")
+    assert (last["files"], last["left"]) == (3, 0)
+    [row] = here.run("status", "a", "--json").lines
+    assert (row["outputs"]["files"], row["outputs"]["bytes"], row["outputs"]["left"]) == (3, size, 0)
+    assert "outputs     3 outputs home" in here.run("status", "a").stdout
     assert (here.instance.workspace / "made" / "sub" / "first.png").exists()  # nothing is deleted there
 
 
@@ -83,7 +94,55 @@ def test_a_cap_and_a_folder_of_another_instance_are_said_by_name(here: Here) -> 
     assert capped.code == 0
     assert home(here.folder / "small" / "pictures") == {"sub/first.png": 1, "sub/last.png": 4}
     assert any("`big.bin`" in word and "--max-outputs" in word for word in capped.outcome["warnings"])
+    [failed] = capped.named("output_failed")
+    assert (failed["item"], failed["class"]) == ("big.bin", "disk_full")
+    assert failed["message"].startswith("more than `--max-outputs`") and failed["hint"]
+    assert (
+        capped.outcome["outputs"]["missing_files"] == 1 and "big.bin" in capped.outcome["outputs"]["missing"]
+    )
     assert taken.code == 2 and "holds files of another" in taken.outcome["errors"][0]["message"]
+
+
+def test_a_fleet_keeps_a_folder_per_instance_and_goes_on_with_them_after_a_kill(
+    here: Here, second: EmbeddedInstance
+) -> None:
+    both = {"i-1": here.instance, "i-2": second}
+    lines = [
+        f"- {{host: '{i.user}@{i.host}:{i.port}', key: {i.key_path}, instance_id: {name}}}\n"
+        for name, i in both.items()
+    ]
+    file = here.profile("".join(lines), "pool.yaml")
+    profile = here.profile(PROFILE % json.dumps(MAKES))
+    words = [
+        "fleet",
+        "up",
+        file,
+        "--profile",
+        profile,
+        "--workspace",
+        "~/work",
+        "--outputs",
+        "home",
+        "--json",
+    ]
+    child = here.spawn(*words)
+    for name in both:
+        first = here.folder / "home" / name / "pictures" / "sub" / "first.png"
+        eventually(lambda first=first: first.read_bytes() == b"1", within_s=60)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+    for instance in both.values():
+        (instance.home / "work" / "go").touch()
+    done = here.run(*words, within_s=100)
+
+    assert done.code == 0, done.stdout[-2000:] + done.stderr
+    for name, instance in both.items():
+        folder = here.folder / "home" / name / "pictures"
+        assert home(folder) == ALL
+        made = instance.home / "work" / "made"
+        assert all((folder / path).read_bytes() == (made / path).read_bytes() for path in ALL)
+    outcomes = [line["outcome"] for line in done.lines if "outcome" in line] or done.named("outcome")
+    assert {outcome["outputs"]["files"] for outcome in outcomes} == {3}
 
 
 def test_a_server_keeps_a_folder_per_run_lists_it_and_serves_files_as_downloads_only(here: Here) -> None:

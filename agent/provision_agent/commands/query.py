@@ -34,6 +34,7 @@ from ..contract.plan import Plan
 from ..host import facts
 from ..host.detach import argv_of, processes
 from ..host.folders import nearest_folder
+from ..lifetime.begin import told_of
 from ..run import conditions
 from ..run.answering import answer
 from ..run.context import Context
@@ -103,9 +104,9 @@ def _facts(request: FactsRequest) -> FactsAnswer:
 
 
 def _prune(request: PruneRequest) -> PruneAnswer:
-    workspaces = _workspaces(request.workspace)
-    removed = [run for workspace in workspaces for run in _prune_runs(workspace, request)]
-    tools = [*(workspace.tool for workspace in workspaces), os.path.expanduser("~/.provision")]
+    asked = workspaces(request.workspace)
+    removed = [run for workspace in asked for run in _prune_runs(workspace, request)]
+    tools = [*(workspace.tool for workspace in asked), os.path.expanduser("~/.provision")]
     return PruneAnswer(tuple(removed), tuple(_prune_agents(tools, only_tell=request.only_tell)))
 
 
@@ -188,7 +189,8 @@ def standing_workspace(plan: Plan) -> Workspace:
     return next(in_use, None) or next(usable, candidates[0])
 
 
-def _workspaces(root: Optional[str]) -> List[Workspace]:
+def workspaces(root: Optional[str]) -> List[Workspace]:
+    """The one at *root*, or every one that is known here."""
     roots = [os.path.abspath(os.path.expanduser(root))] if root else known_workspaces()
     return [Workspace(path) for path in roots]
 
@@ -197,7 +199,7 @@ def _chosen(
     wanted: Optional[str], root: Optional[str], *, is_all: bool = False
 ) -> Iterator[Tuple[Workspace, str]]:
     """The asked run wherever it is; without a run id, the current run of each workspace."""
-    for workspace in _workspaces(root):
+    for workspace in workspaces(root):
         current = workspace.current_run()
         runs = workspace.run_ids() if wanted or is_all else ([current] if current else [])
         yield from ((workspace, run) for run in runs if not wanted or run == wanted)
@@ -221,8 +223,11 @@ def _run_found(workspace: Workspace, run: str, *, with_plan: bool) -> Optional[D
         is_current=workspace.current_run() == run,
         labels=state.labels,
         plan=plan.to_json() if with_plan else None,
+        lifetime=told_of(workspace.root),
     )
-    told = joined(state.to_json(), found)
+    items = state.to_json()
+    told = joined(items, found)
+    told["text_files"] = items["files"]  # `files` are those of the run itself
     if not with_plan:
         del told["plan"]
     return told

@@ -7,8 +7,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, dataclass, fields
-from typing import Dict, Mapping, NamedTuple, Optional, Tuple, Type
+from dataclasses import dataclass
+from typing import Dict, Mapping, Optional, Tuple, Type
 
 from .event_bodies import (
     AgentRestarted,
@@ -62,7 +62,10 @@ from .event_bodies import (
     Warned,
 )
 from .event_head import Head
+from .event_types import AGENT, BOTH, COLLECTOR, EventType
+from .instance_events import AccessLost, InstanceMeasured, ServiceReached
 from .job_bodies import JobFailed, JobFinished, JobStarted, LifetimeEnding
+from .output_bodies import OutputFailed, OutputsProgress, OutputsTold
 from .parsing import NotJsonError, ParseError, check_json, kind_of, parse, read_json
 from .steps import GROUPS
 from .version import FORMAT, SUPPORTED_FORMATS
@@ -70,33 +73,8 @@ from .version import FORMAT, SUPPORTED_FORMATS
 MAX_EVENT_BYTES = 256 * 1024
 """A longer line is no event; the agent's longest have a few kB."""
 MAX_DEPTH = 12
-AGENT, COLLECTOR, BOTH = "agent", "collector", "both"
 
 JsonObject = Mapping[str, object]
-
-
-class EventType(NamedTuple):
-    """What an event's name means."""
-
-    body: Type[Body]
-    writer: str
-    """`AGENT`, `COLLECTOR` or `BOTH`."""
-    text: str
-    """One sentence for people."""
-    group: str = ""
-    """The kind of its item: one of `GROUPS`; empty for an event of no item."""
-    state: Optional[str] = None
-    """The state that its item is in from now on; None leaves it."""
-
-    @property
-    def always(self) -> Tuple[str, ...]:
-        """The fields, by their keys, that its writer always writes."""
-        keys = (
-            str(each.metadata.get("alias", each.name))
-            for each in fields(self.body)
-            if each.metadata.get("always") or each.default is MISSING
-        )
-        return (*keys, *(("key",) if self.group in ("downloads", "uploads") else ()))
 
 
 _STATES: Dict[str, Optional[str]] = {
@@ -124,6 +102,9 @@ EVENTS: Dict[str, EventType] = {
     "run_started": EventType(RunStarted, AGENT, "The agent began, or went on with, the run."),
     "facts_found": EventType(
         FactsFound, AGENT, "What the instance is: cards, driver, memory, disks, pythons."
+    ),
+    "instance_measured": EventType(
+        InstanceMeasured, AGENT, "What was measured of the instance, for `require` of the profile."
     ),
     "preflight_passed": EventType(PreflightPassed, AGENT, "Every source was asked, and there is room."),
     "preflight_failed": EventType(
@@ -166,10 +147,25 @@ EVENTS: Dict[str, EventType] = {
     "connecting": EventType(Connecting, COLLECTOR, "The instance does not answer yet, and why."),
     "connected": EventType(HostNamed, COLLECTOR, "The SSH session is there."),
     "connection_lost": EventType(ConnectionLost, COLLECTOR, "The connection broke; the run goes on."),
+    "access_lost": EventType(
+        AccessLost, COLLECTOR, "The key is refused by now: only the connection that is open goes on."
+    ),
+    "service_reached": EventType(
+        ServiceReached,
+        COLLECTOR,
+        "Whether the service's `public` address answers from here; it decides nothing.",
+    ),
     "agent_restarted": EventType(
         AgentRestarted, COLLECTOR, "Agent and keeper were gone and were started again."
     ),
     "gap": EventType(Gap, COLLECTOR, "Bytes of a log that cannot be had any more."),
+    "outputs_progress": EventType(
+        OutputsProgress, COLLECTOR, "Files of the run came home; at most two a second, later fewer."
+    ),
+    "output_failed": EventType(OutputFailed, COLLECTOR, "A file of the run cannot come home."),
+    "outputs_finished": EventType(
+        OutputsTold, COLLECTOR, "Nothing more comes home: the run has ended, or nobody watches it any more."
+    ),
     "log_missing": EventType(LogNamed, COLLECTOR, "A log that is to be mirrored is not there yet."),
     "log_found": EventType(LogNamed, COLLECTOR, "A log that was missing is there."),
     "marker_found": EventType(MarkerFound, COLLECTOR, "A line that says how somebody else's script ended."),

@@ -146,6 +146,12 @@ FAILURES: Dict[str, FailureClass] = {
         "run",
         helps_elsewhere=False,
     ),
+    "unfit": FailureClass(
+        "this instance is not what `require:` of the profile asks for: take another one, or ask for less",
+        "replace_instance",
+        "run",
+        helps_elsewhere=False,
+    ),
     "network": FailureClass(
         "the instance cannot get out: check its network and `https_proxy`, then the same command again",
         "retry",

@@ -231,6 +231,8 @@ class Service(Named):
     restart: str = bounded("never", one_of=("never", "on_failure"))
     start: str = bounded("usable", one_of=("usable", "complete"))
     secrets: Tuple[str, ...] = ()
+    public: Optional[str] = None
+    """Where others reach it: asked by whoever watches; ``{host}`` is the address that it uses."""
     log_failures: Tuple[str, ...] = ()
     """Regular expressions: a line of its log since its start that one of them finds is its failure."""
     on_start_failure: Optional[Hook] = None

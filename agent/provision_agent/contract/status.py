@@ -13,7 +13,8 @@ from typing import Callable, Dict, List, Mapping, Optional, Tuple, Type, Union
 
 from . import event_bodies as bodies
 from .event_bodies import Body
-from .events import ITEM_STATES, Event, EventType
+from .event_types import EventType
+from .events import ITEM_STATES, Event
 from .parsing import Bounds, ParseError, check_text, kind_of, parse
 from .status_json import MAX_ITEMS, MAX_STEPS, ErrorTold, StateTold, type_of_items
 from .status_parts import ItemError, ItemState, StepState, Totals

@@ -60,6 +60,17 @@ class Damage(Answer):
 
 
 @dataclass(frozen=True)
+class Inventory(Answer):
+    """What is installed there, and what has been done to it since."""
+
+    question: ClassVar[str] = "inventory"
+    versions: Dict[str, str]
+    """As `Installed`."""
+    harmed: Dict[str, Harm]
+    """As `Damage`, of all that is there."""
+
+
+@dataclass(frozen=True)
 class Imports(Answer):
     """Whether modules can be imported."""
 

@@ -60,7 +60,7 @@ def ask(
     done = process.run(
         agent_argv(kind.question, *arguments, python=python, main=asks, flags=("-I",)),
         timeout_s=timeout_s,
-        environment=process.child_environment(dict(environment or {}, PYTHONDONTWRITEBYTECODE="1")),
+        environment=process.child_environment({"PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}),
         on_line=keep,
         cancelled=cancelled,
     )
@@ -317,13 +317,8 @@ def torch() -> Dict[str, object]:
         ``version``, ``cuda`` (None for a CPU build), ``is_available``, ``ran_on`` (``cuda``, ``cpu`` or
         None) and ``error``, empty when all went well.
     """
-    answer: Dict[str, object] = {
-        "version": None,
-        "cuda": None,
-        "is_available": False,
-        "ran_on": None,
-        "error": "",
-    }
+    answer: Dict[str, object] = dict.fromkeys(("version", "cuda", "ran_on"))
+    answer.update(is_available=False, error="")
     try:
         import torch as module  # type: ignore[import-not-found,unused-ignore]
 
@@ -392,6 +387,7 @@ QUESTIONS: Dict[str, Callable[[List[str]], object]] = {
     "interpreter": lambda _: interpreter(),
     "installed": lambda _: installed(),
     "damage": lambda names: damage(*names),
+    "inventory": lambda _: {**installed(), **damage()},
     "imports": lambda modules: imports(*modules),
     "nodes": lambda words: nodes(*words),
     "torch": lambda _: torch(),

@@ -66,7 +66,9 @@ class Journal:
             record["event"] = event
             self._write_lines(log_lines.lines_of(record), now)
             if event == "run_finished":
-                record["sizes"] = {"core": self._core.size(), "errors": self._errors.size()}
+                others = fields.get("sizes")
+                own = {"core": self._core.size(), "errors": self._errors.size()}
+                record["sizes"] = {**(others if isinstance(others, dict) else {}), **own}
             self._sequence += 1
             self._events.append(json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
             self._state.fold(parse_event(record))

@@ -100,6 +100,23 @@ def _facts(event: Fields) -> str:
     return f"🔎 Instance {facts.get('hostname', '')}: {gpus}; driver {facts.get('driver') or 'none'}; {disks}"
 
 
+def _measured(event: Fields) -> str:
+    parts = []
+    if event.get("line_bytes_per_s") is not None:
+        line = _number(event, "line_bytes_per_s") * 8 / 1e6
+        parts.append(f"line {line:.4g} Mbit/s from {event.get('line_host')}")
+    if event.get("disk_write_bytes_per_s") is not None:
+        parts.append(f"disk takes {size_text(_number(event, 'disk_write_bytes_per_s'))}/s")
+    if event.get("memory_bytes") is not None:
+        parts.append(f"memory {size_text(_number(event, 'memory_bytes'))}")
+    if event.get("gpu_used_bytes") is not None:
+        parts.append(f"{size_text(_number(event, 'gpu_used_bytes'))} of the GPU in use")
+    if event.get("gpu_errors") is not None:
+        parts.append(f"{len(_texts(event['gpu_errors'])) or 'no'} GPU errors")
+    when = "by an earlier run" if event.get("earlier") else f"in {_number(event, 'duration_s'):.1f}s"
+    return f"🔎 Measured {when}: {'; '.join(parts) or 'the cards'}"
+
+
 def _preflight(event: Fields) -> str:
     known, unknown = (
         _number(event, "bytes_to_fetch"),
@@ -144,6 +161,7 @@ def _prompts(event: Fields) -> str:
 _RENDERERS: Dict[str, Callable[[Fields], str]] = {
     "run_started": _started_run,
     "facts_found": _facts,
+    "instance_measured": _measured,
     "preflight_passed": _preflight,
     "step_started": lambda event: f"▶ {event['step']}",
     "step_finished": _step_finished,

@@ -33,6 +33,8 @@ class RunRecord:
     boot_id: str = bounded(max_chars=64)
     accepted_unix: Optional[float] = _moment(None)
     """When it was accepted, by the clock of whoever started it."""
+    stopped_after_s: Optional[float] = bounded(None, low=0, high=1e12)
+    """When its first job began: since then the deadline does not count."""
     run: str = bounded("", max_chars=64)
     labels: Dict[str, str] = bounded(factory=dict, max_entries=256)
     kill_holders: bool = False
@@ -47,6 +49,7 @@ class RunRecord:
             started_unix=self.started_unix,
             started_boot_s=self.started_boot_s,
             boot=self.boot_id,
+            stopped_after_s=self.stopped_after_s,
         )
 
 

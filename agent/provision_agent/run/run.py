@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+from dataclasses import replace
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ..contract.buckets import SignedSource
@@ -28,19 +29,23 @@ from ..downloads.sources import repositories
 from ..downloads.sources.signed import SIGNED
 from ..host import facts
 from ..host.file_lock import lockless_warning, try_lock
+from ..jobs.job import log_sizes
 from ..services.changes import Changes
 from ..steps import apt
-from ..steps.python import disk_estimate, from_lock
+from ..steps.python import disk_estimate, from_lock, venv
+from ..steps.python.venv import Venv
 from ..steps.uploads import Uploads
-from . import conditions, late_secrets, late_sources, log_lines, secret_search, unchanged
+from . import conditions, late_secrets, late_sources, log_lines, requirements, secret_search
 from .context import Context
+from .ending import Ending
+from .job_runner import Jobs
 from .journal import Journal
 from .keeper import Orphanage, close_run
 from .late_sources import LateSources
 from .outages import Outages
-from .record import Handed, RunRecord, read_plan, read_record
+from .record import Handed, RunRecord, read_plan, read_record, write_record
 from .service_runner import Services
-from .stages import Stages, settle
+from .stages import Stages, has_critical, say_unchanged, settle
 from .state import StateFile
 from .step_runner import Items
 from .tally import Tally
@@ -97,6 +102,7 @@ class Run:
         self._plan = plan
         self._workspace = workspace
         self._journal = journal
+        self._record = record
         self._clock = clock = record.clock
         self._early_verdict: Optional[str] = None
         self._ending = threading.RLock()
@@ -106,7 +112,10 @@ class Run:
         """Those of the context: others may come while it goes on."""
         self._take_signed(handed.signed)
         late = LateSources(
-            late_sources.pipe_of(workspace, run_id), journal.event, self._take_signed, self._is_ending
+            late_sources.pipe_of(workspace, run_id),
+            journal.event,
+            self._take_signed,
+            lambda: self._context.is_over(),
         )
         self._changes = Changes(workspace.root, journal.event)
         self._context = Context(
@@ -146,21 +155,23 @@ class Run:
         SIGNED.take(sources)
         self._journal.hide(SIGNED.hidden)
 
-    def _is_ending(self) -> bool:
-        return self._context.is_over()
-
     def warn_once(self, message: str) -> None:
-        """Report a warning, unless that was done."""
         self._context.warn_once(message)
 
     def execute(self) -> str:
         """Do the work and write the verdict; returns it."""
         pulse = Pulse(self._journal, self._clock, self._is_over)
+        ending = Ending(self._plan, self._context)
         try:
             self._report_state()
-            self._select()
-            if self._preflight():
-                self._work()
+            if self._clock.stopped_after_s is not None:  # its jobs have begun: all else is done
+                self._plan = conditions.select(self._plan, self._facts, self._context).plan
+                python = self._plan.python
+                self._do_jobs(None if python is None else venv.find(python, self._context))
+            else:
+                self._select()
+                if self._preflight():
+                    self._work()
         except Exception as error:
             self._journal.output(traceback.format_exc())
             self._tally.fail("run", "run", "critical", Failure("bug", f"{type(error).__name__}: {error}"))
@@ -172,8 +183,9 @@ class Run:
                 self._downloads.stop()
                 self._settle_downloads()
             self._tally.finish(*STEP_NAMES)
+            ending.stop()
         self._is_over()
-        verdict = self._early_verdict or self._tally.verdict(self._has_critical())
+        verdict = self._early_verdict or self._tally.verdict(has_critical(self._plan))
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):
             self._say_usable()
         hidden = {**self._context.secrets, **SIGNED.hidden}
@@ -184,6 +196,7 @@ class Run:
             duration_s=round(self._clock.elapsed_s(), 3),
             bytes_downloaded=self._bytes_downloaded(),
             errors_log=os.path.join(self._context.workspace, "provision_errors.log"),
+            sizes=log_sizes(self._plan.jobs, self._context),
         )
         return verdict
 
@@ -228,12 +241,13 @@ class Run:
             self._tally.fail(clash.step, clash.key, clash.level, failure, is_reported=True)
         wanted = self._plan.chosen("uploads", self._plan.uploads)
         self._uploads = Uploads(ordered, wanted, self._context, self._tally)
-        self._uploads.start()
 
     def _preflight(self) -> bool:
         """Ask every source and look at the disk; False when nothing large may be begun."""
-        if not self._fits_lock():
+        asked = (self._plan, self._facts, self._context, self._tally, self._secrets)
+        if self._uploads is None or not (self._fits_lock() and requirements.hold(*asked)):
             return False
+        self._uploads.start()
         wanted = self._plan.chosen("downloads", self._plan.downloads)
         files, unlisted, found = self._ask_sources(wanted)
         for item, failure in unlisted:
@@ -320,13 +334,10 @@ class Run:
 
     def _apt_preflight(self) -> Dict[str, Failure]:
         try:
-            apt.preflight(self._selected_apt(), self._context)
+            apt.preflight(self._plan.system_packages if "apt" in self._plan.steps else (), self._context)
         except Failure as failure:
             return {"apt": failure}
         return {}
-
-    def _selected_apt(self) -> Tuple[str, ...]:
-        return self._plan.system_packages if "apt" in self._plan.steps else ()
 
     # -- the rest
 
@@ -353,7 +364,16 @@ class Run:
             services.finish()
             stages.look_again()
             self._say_if_usable()
-            self._say_what_is_unchanged(items, services.went_on)
+            say_unchanged(items.last_look, self._journal, services.went_on)
+            self._do_jobs(items.venv)
+
+    def _do_jobs(self, made: Optional[Venv]) -> None:
+        def begins() -> None:
+            self._clock.stop()
+            write_record(self._workspace, replace(self._record, stopped_after_s=self._clock.stopped_after_s))
+
+        about = (self._plan, self._context, self._tally, self._journal)
+        Jobs(*about, begins=begins, is_over=self._is_over).work(made)
 
     def _say_validation(self) -> None:
         if self._plan.chosen("checks", self._plan.checks, ("critical",)):
@@ -362,37 +382,16 @@ class Run:
     def _say_if_usable(self) -> None:
         """Once, when all that is critical holds."""
         is_said = self._journal.look(lambda state: state.usable_after_s) is not None
-        is_usable = self._has_critical() and not self._tally.has_failed("critical")
+        is_usable = has_critical(self._plan) and not self._tally.has_failed("critical")
         if is_usable and not is_said and not self._is_over():
             self._say_usable()
 
     def _say_usable(self) -> None:
         self._journal.event("run_usable", after_s=round(self._clock.elapsed_s(), 3))
 
-    def _say_what_is_unchanged(self, items: Items, services: int) -> None:
-        """What was looked at in place of being done again; nothing where the environment was another one."""
-        known = items.last_look
-        if known is not None and known.print is not None and known.is_unchanged:
-            found = self._journal.look(lambda state: unchanged.counted(state, services))
-            self._journal.event(
-                "unchanged",
-                **unchanged.told(found, packages=len(known.print.packages), package_files=known.print.files),
-            )
-
     def _settle_downloads(self) -> None:
         if self._downloads is not None:
             settle(self._downloads, self._tally)
-
-    # -- facts about the plan
-
-    def _has_critical(self) -> bool:
-        plan = self._plan
-        has_python = bool(plan.python is not None and "python" in plan.steps)
-        return (
-            bool(self._selected_apt())
-            or has_python
-            or any(self._plan.chosen(step, plan.items(step), ("critical",)) for step in STEP_NAMES)
-        )
 
     def _bytes_downloaded(self) -> int:
         results = self._downloads.results() if self._downloads is not None else {}

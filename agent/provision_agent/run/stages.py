@@ -14,7 +14,10 @@ from ..contract.plan_parts import Item
 from ..contract.steps import LEVELS, SEQUENTIAL, STEPS
 from ..downloads import Downloads
 from ..steps import nodes
+from ..steps.python.last_look import LastLook
 from ..steps.uploads import Uploads
+from . import unchanged
+from .journal import Journal
 from .step_runner import LOOK_AGAIN_S, Checkouts, Items
 from .tally import Tally
 
@@ -85,9 +88,8 @@ class Stages:
         is_settled = not self._plan.chosen("files", self._plan.files, levels)
         if self._environment is not None:
             self._await(self._environment)
-        for repo, checkout in self._checkouts:
-            if self._is_early(repo) == ("critical" in levels) and self._await(checkout):
-                self._items.install_requirements(repo)
+        early = "critical" in levels
+        self._install_requirements([each for each in self._checkouts if self._is_early(each[0]) == early])
         if is_last and not self._is_over():
             self._items.install_compiled(levels, self._facts)
         self._items.environment_is_settled()
@@ -108,6 +110,15 @@ class Stages:
             if is_last and not STEPS[step].only_looks:
                 self._tally.finish(step)
         return not self._is_over()
+
+    def _install_requirements(self, checkouts: Checkouts) -> None:
+        """Of repositories in their order: of those together that are there when it is the turn of the first."""
+        left = list(checkouts)
+        while left and not self._is_over():
+            self._await(left[0][1])
+            count = next((n for n, (_, checkout) in enumerate(left) if not checkout.done()), len(left))
+            ready, left = left[:count], left[count:]
+            self._items.install_requirements([repo for repo, checkout in ready if checkout.result()])
 
     def _finish_repos(self) -> None:
         wait([checkout for _, checkout in self._checkouts])
@@ -141,3 +152,27 @@ def settle(downloads: Downloads, tally: Tally) -> None:
             tally.fail("downloads", key, result.level, result.failure, is_reported=True)
         elif result.state in ("ok", "skipped"):
             tally.succeed("downloads", key)
+
+
+def has_critical(plan: Plan) -> bool:
+    """Whether *plan* asks for anything critical; then `usable` is said before `complete`."""
+    has_python = plan.python is not None and "python" in plan.steps
+    has_apt = bool(plan.system_packages) and "apt" in plan.steps
+    return (
+        has_apt
+        or has_python
+        or any(plan.chosen(step, plan.items(step), ("critical",)) for step in plan.steps)
+    )
+
+
+def say_unchanged(known: Optional[LastLook], journal: Journal, services: int) -> None:
+    """Report what was looked at in place of being done again; nothing where the environment was another one.
+
+    Args:
+        known: What is known of the environment.
+        services: How many ran before and went on.
+    """
+    if known is not None and known.print is not None and known.is_unchanged:
+        found = journal.look(lambda state: unchanged.counted(state, services))
+        packages, files = len(known.print.packages), known.print.files
+        journal.event("unchanged", **unchanged.told(found, packages=packages, package_files=files))

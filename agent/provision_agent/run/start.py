@@ -23,6 +23,7 @@ from ..host.detach import agent_argv, spawn_detached
 from .answering import Answer, answer
 from .deadline import RunClock
 from .journal import Journal, read_state
+from .keeper import end_jobs
 from .record import (
     Handed,
     RunRecord,
@@ -264,7 +265,8 @@ def _is_locked(workspace: Workspace) -> bool:
 
 
 def _close_dead_run(workspace: Workspace, run_id: str) -> None:
-    """Give a run whose processes are gone its verdict, so that whoever watches it learns the end."""
+    """Give a run whose processes are gone its verdict, so that whoever watches it learns the end; its jobs end with it."""
+    end_jobs(workspace, run_id)
     journal = Journal(workspace, run_id, secrets={})
     journal.event("warning", message="the run's processes are gone; it is closed as cancelled")
     journal.event(

@@ -12,7 +12,7 @@ import time
 from concurrent.futures import Future, wait
 from dataclasses import replace
 from importlib import import_module
-from typing import Callable, Dict, List, Mapping, Optional, Set, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ..contract.events import EVENTS
 from ..contract.failures import Failure
@@ -29,6 +29,8 @@ from ..steps.python import compiled, for_run, later, packages, venv
 from ..steps.python.imports import Ladder, Look
 from ..steps.python.last_look import LastLook
 from ..steps.python.locked_install import LockedInstalls
+from ..steps.python.node_installs import NodeInstalls
+from ..steps.python.together import File
 from ..steps.python.venv import Venv
 from .context import Context
 from .tally import Tally
@@ -142,40 +144,32 @@ class Items:
         self.checked_out.add(repo.path)
         return is_there
 
-    def install_requirements(self, repo: Repo) -> None:
-        """What the repository says that it needs, into the environment; a node must import after that."""
-        if "python" not in self._plan.steps:
+    def install_requirements(self, repos: Sequence[Repo]) -> None:
+        """What the repositories say that they need, into the environment; a node must import after that."""
+        if "python" not in self._plan.steps or not repos:
             return
-        if not nodes.has_requirements(repo, self._context) or self._install(repo, str(repo.requirements)):
-            self._unchecked.append(repo)
-        self._prepared.add(self._folder(repo))
-
-    def _install(self, repo: Repo, requirements: str) -> bool:
-        python, made = self._plan.python, self.venv
-        item = f"{repo.path}/{requirements}"
-
-        def install() -> None:
-            if python is None or made is None:
-                raise Failure("missing", "there is no environment to install into", case="no_environment")
-            path = os.path.join(self._context.workspace, item)
-            known = self.last_look
+        installs = NodeInstalls(
+            self._plan, self.venv, self._context, by_lock=self._by_lock, known=self.last_look
+        )
+        files = {repo.path: self._file(repo) for repo in repos if nodes.has_requirements(repo, self._context)}
+        if not self._is_over():
             with self._installs:
-                if known is not None and not self._plan.repair and known.skips(item, path, repo.level):
-                    return
-                packages.install_requirements(
-                    path,
-                    made,
-                    self._context,
-                    python,
-                    item,
-                    repo.level,
-                    reads_bytes=self._plan.repair,
-                    by_lock=self._by_lock,
-                )
-                if known is not None:
-                    known.did(item, path)
+                installs.install_together(list(files.values()))
+        for repo in repos:
+            if repo.path not in files or self._install(files[repo.path], installs):
+                self._unchecked.append(repo)
+            self._prepared.add(self._folder(repo))
 
-        return self.attempt("repos", item, repo.level, "package", install)
+    def _file(self, repo: Repo) -> File:
+        item = f"{repo.path}/{repo.requirements}"
+        return File(item, os.path.join(self._context.workspace, item), repo.level)
+
+    def _install(self, file: File, installs: NodeInstalls) -> bool:
+        def install() -> None:
+            with self._installs:
+                installs.install(file)
+
+        return self.attempt("repos", file.item, file.level, "package", install)
 
     def install_compiled(self, levels: Tuple[str, ...], found: Mapping[str, object]) -> None:
         """The compiled packages of *levels*, which nothing that is usable waits for."""

@@ -99,6 +99,10 @@ class Tally:
         """True when anything of *level* is missing."""
         return any(found == level for _, _, found, _ in self._failures())
 
+    def needed(self) -> List[str]:
+        """What is missing of all that is critical or required."""
+        return [item for _, item, level, _ in self._failures() if level != "optional"]
+
     def missing_checks(self, level: str) -> Dict[str, object]:
         """The checks of *level* that failed, with what each found."""
         return {

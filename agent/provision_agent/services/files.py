@@ -7,14 +7,13 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Protocol, Tuple
 
 from ..contract.failures import disk_failure
 from ..contract.parsing import ParseError, bounded, parse, read_object
 from ..contract.plan import Service
 from ..host import detach
 from ..host.folders import make_private
-from ..run.context import Context
 from .log import MAX_BYTES, last_lines
 
 TAIL_LINES = 20
@@ -22,7 +21,11 @@ ADOPTED = "adopted"
 """The state of a service that somebody else started: it has no supervisor of ours."""
 NEEDS_SECRETS = "secrets_needed"
 """The state of a service that waits for the values of its secrets, which are on no disk."""
-_ENDED = ("exited", "gave_up", "not_started", "stopped")
+STARTING = "starting"
+"""The state before its supervisor has written its first."""
+TIMED_OUT = "timed_out"
+"""The state of a program that was ended since it took too long."""
+_ENDED = ("exited", "gave_up", "not_started", "stopped", TIMED_OUT)
 _STATUS = ".status.json"
 
 
@@ -56,6 +59,10 @@ class Order:
     """Its first end is its last: what is to be done before a second start comes from outside."""
     changes: str = ""
     """The file of the changes that it loads with a start."""
+    timeout_s: Optional[float] = bounded(None, low=0, high=1e9)
+    """After this the program is ended, and not started again."""
+    secrets_within_s: Optional[float] = bounded(None, low=0, high=1e9)
+    """So long it waits for its secrets, and then goes on without them; None: until they come."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,12 @@ class Status:
     """The newest change when it was started last: see `changes`."""
     door: str = bounded("", max_chars=128)
     """Where it takes secrets, while it needs some."""
+    lived_s: Optional[float] = bounded(None, low=0, high=1e11)
+    """How long the program ran, once it has ended."""
+    lacks_secrets: bool = False
+    """It was started without the secrets that it was to have."""
+    takes_restart: bool = False
+    """USR1 to its supervisor starts its program anew; older ones end by it."""
 
     @property
     def watched(self) -> Optional[detach.Identity]:
@@ -80,19 +93,39 @@ class Status:
         return self.child if self.state == ADOPTED else self.supervisor
 
     @property
+    def has_ended(self) -> bool:
+        """It has ended for good, and this says how."""
+        return self.state in _ENDED
+
+    @property
     def is_running(self) -> bool:
         """It has not ended for good."""
         return self.watched is not None and self.watched.is_alive() and self.state not in _ENDED
 
 
-class ServiceFiles:
-    """Where a service's log and status are: beside the runs, since it outlives them."""
+class InWorkspace(Protocol):
+    """Whatever knows its workspace, as a run's context does."""
 
-    def __init__(self, name: str, context: Context) -> None:
-        folder = os.path.join(context.workspace, ".provision", "services")
+    @property
+    def workspace(self) -> str:
+        """Its folder."""
+
+
+class ServiceFiles:
+    """Where a service's log and status are: beside the runs, since it outlives them. Others have folders of their own.
+
+    Args:
+        folder: Where they are; None: with the services of the context's workspace.
+        stem: What they are called there; empty: as the service.
+    """
+
+    def __init__(
+        self, name: str, context: InWorkspace, *, folder: Optional[str] = None, stem: str = ""
+    ) -> None:
+        folder = folder or os.path.join(context.workspace, ".provision", "services")
         self._folder = folder
         self.name = name
-        safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+        safe = stem or re.sub(r"[^A-Za-z0-9._-]", "_", name)
         self.log_path = os.path.join(folder, f"{safe}.log")
         self.prompts_path = os.path.join(folder, f"{safe}.prompts.json")
         """What its queue held when it was taken down, until that is queued again."""
@@ -112,7 +145,7 @@ class ServiceFiles:
 
     def status(self) -> Status:
         """What its supervisor last wrote; empty when there never was one."""
-        return _read(self.status_path)
+        return read_status(self.status_path)
 
     def lasting_argv(self) -> List[str]:
         """The command of its supervisor for a time when this run and its agent's file may be gone."""
@@ -127,7 +160,7 @@ class ServiceFiles:
         """Of every service of this workspace that runs, this one or another."""
         found = []
         for name in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
-            status = _read(os.path.join(self._folder, name)) if name.endswith(_STATUS) else Status()
+            status = read_status(os.path.join(self._folder, name)) if name.endswith(_STATUS) else Status()
             if status.is_running and status.child is not None:
                 found.append(status.child.pid)
         return found
@@ -145,7 +178,8 @@ def read_order(path: str) -> Order:
         return parse(Order, read_object(file.read(), max_bytes=MAX_FILE_BYTES, what="the order"), "order")
 
 
-def _read(path: str) -> Status:
+def read_status(path: str) -> Status:
+    """The status in the file at *path*; empty when there is none that can be read."""
     try:
         with open(path, "rb") as file:
             return parse(Status, read_object(file.read(), max_bytes=MAX_FILE_BYTES), "status")

@@ -12,31 +12,25 @@ import hashlib
 import json
 import os
 import signal
-import tempfile
-import time
 from dataclasses import replace
-from typing import Dict, Iterator, List, NamedTuple, Optional, Union
+from typing import List, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 from ..contract.failures import Failure
 from ..contract.parsing import ParseError, to_json
 from ..contract.plan import Service
-from ..host import detach, process, sockets
+from ..host import detach, sockets
 from ..run.context import Context
 from ..run.state import write_atomically
 from ..steps import commands
 from ..steps.python.venv import Venv
-from . import adoption, changes, handover, log, supervisor, supervisord, systemd, web
+from . import adoption, changes, launch, log, supervisor, web
 from .files import ADOPTED, NEEDS_SECRETS, Note, Order, ServiceFiles, Status, read_order
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
-START_S = 15.0
-STOP_S = 30.0
 _ALWAYS_IN_HASH = ("directory", "environment", "restart")
 _NOT_IN_HASH = ("name", "run", "ready", "start", "log_failures", "on_start_failure", "level")
 """How it is judged makes no difference to how it runs; `run` is the argv."""
-_OF_LOGIN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME")
-"""systemd and supervisord hand their programs another environment than a login has."""
 
 
 class Started(NamedTuple):
@@ -74,7 +68,7 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
             )  # an agent may have been killed while it held it still
         if running.state == NEEDS_SECRETS and running.supervisor is not None:
             _hand_over(service, running, context)
-            running = _first_status(files, running.supervisor, context, has_given=True)
+            running = launch.first_status(files, running.supervisor, has_given=True)
         return _report_started(service, context, running, adopted=True)
     stop(service.name, context)
     directory = os.path.join(context.workspace, service.directory)
@@ -90,7 +84,7 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
         service=service,
         argv=tuple(argv),
         directory=directory,
-        environment=_environment(service, venv),
+        environment=launch.environment(service.environment, venv),
         log=files.log_path,
         status=files.status_path,
         backoff_s=supervisor.BACKOFF_S,
@@ -99,13 +93,13 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
         holds=holds,
         changes=changes.path_of(context.workspace),
     )
-    _write(files, order)
+    launch.write_order(files, order)
     log.set_previous_aside(files.log_path)
-    watcher = _supervised(files, context)
-    status = _first_status(files, watcher, context)
+    watcher = launch.supervised(files, context)
+    status = launch.first_status(files, watcher)
     if status.state == NEEDS_SECRETS:
         _hand_over(service, status, context)
-        status = _first_status(files, watcher, context, has_given=True)
+        status = launch.first_status(files, watcher, has_given=True)
     return _report_started(service, context, status, adopted=False)
 
 
@@ -117,22 +111,13 @@ def release(name: str, context: Context) -> None:
     except (OSError, ParseError):
         return
     if order.holds:
-        _write(files, replace(order, holds=False))
-
-
-def _write(files: ServiceFiles, order: Order) -> None:
-    write_atomically(files.order_path, json.dumps(to_json(order)).encode(), sync=False)
+        launch.write_order(files, replace(order, holds=False))
 
 
 def _hand_over(service: Service, status: Status, context: Context) -> None:
     """Give the supervisor, which waits for them, the values of the service's secrets."""
     commands.require_secrets(service.secrets, context)
-    values = {name: context.secrets[name] for name in service.secrets}
-    assert status.supervisor is not None
-    if not handover.give(status.door, status.supervisor.pid, values):
-        raise Failure(
-            "crashed", f"the supervisor of `{service.name}` does not take its secrets", retriable=True
-        )
+    launch.hand_over(service.name, status, {name: context.secrets[name] for name in service.secrets})
 
 
 def stop(name: str, context: Context) -> None:
@@ -144,11 +129,7 @@ def stop(name: str, context: Context) -> None:
     status = files.status()
     if status.state == ADOPTED:
         return
-    for manager in _managers():
-        manager.stop(files.program)
-    for identity in (status.supervisor, status.child):
-        if identity is not None:
-            identity.end(within_s=STOP_S)
+    launch.end_supervised(files)
 
 
 def _hash(service: Service, argv: List[str]) -> str:
@@ -167,16 +148,6 @@ def _hash(service: Service, argv: List[str]) -> str:
     return hashlib.sha256(json.dumps(how, sort_keys=True).encode()).hexdigest()
 
 
-def _environment(service: Service, venv: Optional[Venv]) -> Dict[str, str]:
-    """What the program has besides its supervisor's own: of this login only what is surely no secret."""
-    login = {name: os.environ[name] for name in _OF_LOGIN if name in os.environ}
-    login.setdefault("PATH", os.defpath)
-    if venv is not None:
-        path = os.path.dirname(venv.python) + os.pathsep + login["PATH"]
-        login.update(PATH=path, VIRTUAL_ENV=venv.path)
-    return dict(login, **service.environment)
-
-
 def _adopt(service: Service, pid: int, files: ServiceFiles, note: Note, context: Context) -> Started:
     """Take the running process *pid* as *service*."""
     process_ = detach.Identity.of(pid)
@@ -189,54 +160,6 @@ def _adopt(service: Service, pid: int, files: ServiceFiles, note: Note, context:
     )
     context.report("warning", message=message)
     return _report_started(service, context, status, adopted=True)
-
-
-def _supervised(files: ServiceFiles, context: Context) -> detach.Identity:
-    """Start the supervisor: below the instance's own where there is one, else detached."""
-    for manager in _managers() if _lasts(context.workspace) else ():
-        try:
-            return detach.Identity.of(manager.start(files.program, files.lasting_argv()))
-        except Failure as failure:
-            context.report("warning", message=f"{failure.message}; it is started without")
-    return detach.spawn_detached(
-        detach.agent_argv("supervise", files.name, files.order_path),
-        log_path=files.log_path,
-        environment=process.child_environment(),
-        directory=context.workspace,
-    )
-
-
-def _managers() -> Iterator[Union[systemd.Systemd, supervisord.Supervisord]]:
-    """What starts programs again on this instance, the better first."""
-    for found in (systemd.find(), supervisord.find()):
-        if found is not None:
-            yield found
-
-
-def _lasts(workspace: str) -> bool:
-    """False in a folder for temporary files: after a boot nothing should be started from there."""
-    temporary = {os.path.realpath(path) + os.sep for path in ("/tmp", tempfile.gettempdir())}  # noqa: S108
-    return not os.path.realpath(workspace).startswith(tuple(temporary))
-
-
-def _first_status(
-    files: ServiceFiles, watcher: detach.Identity, context: Context, *, has_given: bool = False
-) -> Status:
-    """What the supervisor says once it has tried to start the program, or needs secrets that it was not given yet."""
-    end = time.monotonic() + START_S
-    while time.monotonic() < end:
-        status = files.status()
-        is_its = status.supervisor is not None and status.supervisor.pid == watcher.pid
-        if is_its and (status.state != NEEDS_SECRETS or not has_given):
-            if status.state == "not_started":
-                raise Failure("crashed", status.message, case="service_command")
-            return status
-        if not watcher.is_alive():
-            break
-        time.sleep(0.02)
-    watcher.end(within_s=STOP_S)
-    stop(files.name, context)
-    raise Failure("crashed", f"its supervisor did not start: {' | '.join(files.tail()[-3:])}")
 
 
 def _report_started(service: Service, context: Context, status: Status, *, adopted: bool) -> Started:

@@ -100,18 +100,48 @@ def take_down(service: Service, context: Context, *, asked: log.Said) -> bool:
 
 def take_down_busy(service: Service, context: Context) -> List[object]:
     """End *service*, one of ours, whatever it does; the prompts that it had and has not finished."""
+    queue = _end_busy(service, context)
+    return [*queue.running, *queue.pending]
+
+
+def _end_busy(service: Service, context: Context, *, again: bool = False) -> comfyui.Queue:
     files = ServiceFiles(service.name, context)
     for left in reversed(range(_FORCED_TRIES)):
         asked = log.said(files.log_path, comfyui.PROMPT_SAID)
         time.sleep(ANSWER_S)
         queue = _queue(service, files) or comfyui.Queue((), ())
-        if _end(service, context, queue, asked if left else None):
-            return [*queue.running, *queue.pending]
-    return []
+        if _end(service, context, queue, asked if left else None, again=again):
+            break
+    return queue
 
 
-def _end(service: Service, context: Context, queue: comfyui.Queue, asked: Optional[log.Said]) -> bool:
-    """End it, and keep what stands in *queue*; False, and it goes on, if it was asked since it had been *asked*."""
+def start_anew_in_place(service: Service, context: Context) -> bool:
+    """Have the supervisor of *service* start its program anew, which keeps its secrets; what it was asked is kept too.
+
+    Returns:
+        False where there is no supervisor that does so: it has ended, or is of an earlier release.
+    """
+    files = ServiceFiles(service.name, context)
+    status = files.status()
+    if not status.is_running or not status.takes_restart or status.state == ADOPTED:
+        return False
+    _end_busy(service, context, again=True)
+    return True
+
+
+def _end(
+    service: Service,
+    context: Context,
+    queue: comfyui.Queue,
+    asked: Optional[log.Said],
+    *,
+    again: bool = False,
+) -> bool:
+    """End it, and keep what stands in *queue*; False, and it goes on, if it was asked since it had been *asked*.
+
+    Args:
+        again: Its supervisor starts it anew.
+    """
     files = ServiceFiles(service.name, context)
     status = files.status()
     if status.child is not None and status.supervisor is not None:
@@ -122,11 +152,14 @@ def _end(service: Service, context: Context, queue: comfyui.Queue, asked: Option
                 return False
             if queue:
                 _keep(files, [*queue.running, *queue.pending])
-            status.supervisor.send(signal.SIGTERM)
+            status.supervisor.send(signal.SIGUSR1 if again else signal.SIGTERM)
             status.child.send(signal.SIGTERM, group=True)
         finally:
             status.child.send(signal.SIGCONT, group=True)
-    manager.stop(service.name, context)
+    elif again and status.supervisor is not None:
+        status.supervisor.send(signal.SIGUSR1)
+    if not again:
+        manager.stop(service.name, context)
     return True
 
 

@@ -19,7 +19,7 @@ from ..contract.parsing import ParseError, to_json
 from ..host import detach, process
 from ..run.state import write_atomically
 from . import changes
-from .files import NEEDS_SECRETS, Order, Status, read_order
+from .files import NEEDS_SECRETS, TIMED_OUT, Order, Status, read_order
 from .handover import Door
 from .log import STARTED_AGAIN, BoundedLog
 
@@ -49,8 +49,11 @@ class Supervisor:
         self._loaded: Optional[int] = None
         self._log = BoundedLog(order.log, order.max_log_bytes)
         self._starts = 0
+        self._lived_s: Optional[float] = None
+        self._lacks_secrets = False
         self._short_lives = 0
         self._is_told_to_stop = False
+        self._is_told_to_restart = False
         self._wakeups, wake = os.pipe()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wakeups, selectors.EVENT_READ)
@@ -60,26 +63,41 @@ class Supervisor:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for sign in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sign, self._take_stop)
+        signal.signal(signal.SIGUSR1, self._take_restart)
         signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, so that the wakeup is written
 
     def run(self) -> int:
         """Watch until the end; 0 when the program ended well or was stopped."""
         if self._order.service.secrets and not self._await_secrets():
-            self._write("stopped", None)
-            return 0
+            if self._is_told_to_stop:
+                self._write("stopped", None)
+                return 0
+            self._lacks_secrets = True
         while True:
             child = self._start()
             if child is None:
                 return 1
             started = time.monotonic()
-            while child.poll() is None and not self._is_told_to_stop:
-                self._wait(None)
-            lived_s = time.monotonic() - started
+            limit_s = self._order.timeout_s
+            ends_at = None if limit_s is None else started + limit_s
+            while child.poll() is None and not self._is_told:
+                left_s = None if ends_at is None else ends_at - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    break
+                self._wait(left_s)
+            is_late = child.returncode is None and not self._is_told
+            self._lived_s = lived_s = time.monotonic() - started
             self._clear(child)
             self._short_lives = self._short_lives + 1 if lived_s < SHORT_LIFE_S else 1
             if self._is_told_to_stop:
                 self._write("stopped", child)
                 return 0
+            if self._is_told_to_restart:
+                self._begin_again(child)
+                continue
+            if is_late:
+                self._write(TIMED_OUT, child)
+                return 1
             if child.returncode == 0 or self._order.service.restart == "never" or self._is_held():
                 self._write("exited", child)
                 return int(child.returncode != 0)
@@ -93,16 +111,34 @@ class Supervisor:
     def _take_stop(self, *_: object) -> None:
         self._is_told_to_stop = True
 
+    def _take_restart(self, *_: object) -> None:
+        self._is_told_to_restart = True
+
+    @property
+    def _is_told(self) -> bool:
+        return self._is_told_to_stop or self._is_told_to_restart
+
+    def _begin_again(self, child: "subprocess.Popen[bytes]") -> None:
+        """Somebody wants the program anew: what it did before says nothing of its next life."""
+        self._is_told_to_restart = False
+        self._short_lives = 0
+        self._log.write(f"{STARTED_AGAIN} {child.returncode}; starting again as it was asked for\n".encode())
+
     def _await_secrets(self) -> bool:
-        """Wait until somebody gives the secrets; False when told to stop meanwhile."""
+        """Wait until somebody gives the secrets; False when told to stop meanwhile, or when it may wait no longer."""
         door = Door()
+        limit_s = self._order.secrets_within_s
+        ends_at = None if limit_s is None else time.monotonic() + limit_s
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(door, selectors.EVENT_READ)
                 selector.register(self._wakeups, selectors.EVENT_READ)
                 self._write(NEEDS_SECRETS, None, door=door.name)
                 while not self._is_told_to_stop:
-                    for key, _ in selector.select():
+                    left_s = None if ends_at is None else ends_at - time.monotonic()
+                    if left_s is not None and left_s <= 0:
+                        return False
+                    for key, _ in selector.select(left_s):
                         if key.fd == self._wakeups:
                             os.read(key.fd, _PIECE_BYTES)
                             continue
@@ -182,8 +218,10 @@ class Supervisor:
         self._log.write(f"{STARTED_AGAIN} {child.returncode}; starting again in {wait_s:.1f} s\n".encode())
         self._write("restarting", child)
         end = time.monotonic() + wait_s
-        while time.monotonic() < end and not self._is_told_to_stop:
+        while time.monotonic() < end and not self._is_told:
             self._wait(max(0.0, end - time.monotonic()))
+        if self._is_told_to_restart:
+            self._begin_again(child)
         return not self._is_told_to_stop
 
     def _write(
@@ -199,5 +237,8 @@ class Supervisor:
             message=message,
             loaded=self._loaded,
             door=door,
+            lived_s=self._lived_s if state != "running" else None,
+            lacks_secrets=self._lacks_secrets,
+            takes_restart=True,
         )
         write_atomically(self._order.status, json.dumps(to_json(status)).encode(), sync=False)

@@ -36,7 +36,7 @@ class Progress:
         self._fields = {"item": item, "level": level}
         self._event = f"{kind}_progress"
         self._watched = watched
-        self._before_bytes = _size_bytes(watched) if watched else 0
+        self._since = time.time() - 1.0  # file systems have coarse clocks
         self._every_s = every_s
         self._started = time.monotonic()
         self._last_line = ""
@@ -78,7 +78,7 @@ class Progress:
         return self._context.redact(self._last_line)[:_LINE_CHARS]
 
     def _summary(self) -> str:
-        landed = _size_bytes(self._watched) - self._before_bytes if self._watched else 0
+        landed = _new_bytes(self._watched, self._since) if self._watched else 0
         parts = [
             self._shown() or "working",
             f"{landed / 1e6:.1f} MB on the disk so far" if landed > 0 else "",
@@ -87,12 +87,14 @@ class Progress:
         return " · ".join(filter(None, parts))
 
 
-def _size_bytes(folder: str) -> int:
+def _new_bytes(folder: str, since: float) -> int:
+    """What was written below *folder* since then, by the wall clock: it is not walked through before there is a need."""
     total = 0
     for directory, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.lstat(os.path.join(directory, name)).st_size
+                status = os.lstat(os.path.join(directory, name))
+                total += status.st_size if status.st_mtime >= since else 0
             except OSError:
                 continue  # it went away between the two calls
     return total

@@ -40,6 +40,7 @@ class Counts(TypedDict):
     repos: int
     checks: int
     services: int
+    jobs: int
     critical: int
     secrets: list[str]
     plan_hash: str
@@ -197,6 +198,7 @@ def counts(profile: Profile, plan: Plan, listings: Sequence[Listing] | None = No
         "repos": len(plan.repos),
         "checks": len(plan.checks),
         "services": len(plan.services),
+        "jobs": len(plan.jobs),
         "critical": levels.count("critical"),
         "secrets": [rule.name for rule in plan.secrets],
         "plan_hash": plan.hash,
@@ -213,7 +215,8 @@ def sentence(facts: Counts) -> str:
     return (
         f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} ({sizes}), "
         f"{_uploads(facts)}{_some(facts['repos'], 'repo')}, "
-        f"{_some(facts['checks'], 'check')}, {_some(facts['services'], 'service')}; "
+        f"{_some(facts['checks'], 'check')}, {_some(facts['services'], 'service')}"
+        f"{', ' + _some(facts['jobs'], 'job') if facts['jobs'] else ''}; "
         f"{_some(facts['critical'], 'critical item')}"
     )
 

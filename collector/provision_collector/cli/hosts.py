@@ -58,6 +58,9 @@ def _in_words(card: Scorecard) -> str:
         words.append(f"usable after {duration(card.usable_after_s)}")
     rates = {host: source.bytes_per_s for host, source in card.sources.items()}
     words += [f"{host} {speed(rate)}" for host, rate in rates.items() if rate]
+    for name, what in (("line_bytes_per_s", "line"), ("disk_write_bytes_per_s", "disk")):
+        figure = card.measured.get(name)
+        words += [f"{what} {speed(figure)}"] if isinstance(figure, int | float) else []
     counts = {"stalls": card.stalls, "reconnects": card.reconnects}
     words += [f"{count} {what}" for what, count in counts.items() if count]
     name = card.instance if card.instance == card.host else f"{card.instance} ({card.host})"

@@ -40,6 +40,7 @@ CHUNK_BYTES = 1 << 16
 @click.option("--follow", "-f", is_flag=True, help="Go on as the mirror grows, until the run ends.")
 @click.option("--errors", "wants_errors", is_flag=True, help="The error log instead of the core log.")
 @click.option("--events", "wants_events", is_flag=True, help="The events instead of the core log.")
+@click.option("--job", metavar="NAME", help="The log of this job instead of the core log.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --events.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(
@@ -53,6 +54,7 @@ def command(
     follow: bool,
     wants_errors: bool,
     wants_events: bool,
+    job: str | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -69,6 +71,8 @@ def command(
     begin = _begin(last, since)
 
     def wanted(files: RunFiles) -> Path:
+        if job is not None:
+            return files.job(job)
         return files.errors if wants_errors else files.events if wants_events or as_json else files.core
 
     if connection["host"]:
@@ -86,7 +90,7 @@ def command(
             sys.exit(code)
     if not path.exists():
         raise UsageError(f"`{path}` is not there", hint=f"`provision attach {name}` fetches it")
-    _print(path, begin, is_over=lambda: not follow or _is_over(record))
+    print_file(path, begin, is_over=lambda: not follow or _is_over(record))
 
 
 async def _print_from(
@@ -117,7 +121,7 @@ async def _print_from(
         for warning in run.warnings:
             tell(f"provision: warning: {warning}")
         path, end = wanted(run.files), asyncio.create_task(run.outcome())
-        await asyncio.to_thread(_print, path, begin, is_over=lambda: not follow or end.done())
+        await asyncio.to_thread(print_file, path, begin, is_over=lambda: not follow or end.done())
         end.cancel()
 
 
@@ -144,7 +148,7 @@ async def _print_going(record: RunRecord, path: Path, begin: Begin, *, follow: b
         is_new = await _within(run.started if follow else run.caught_up, ASK_WITHIN_S)
         if not is_new or not run.is_started:
             _say_age(record, is_tried_on=follow and not end.done())
-        await asyncio.to_thread(_print, path, begin, is_over=lambda: not follow or end.done())
+        await asyncio.to_thread(print_file, path, begin, is_over=lambda: not follow or end.done())
         if not follow:
             end.cancel()
             return 0
@@ -203,7 +207,8 @@ def _begin(last: int | None, since: str | None) -> Begin:
     return begin
 
 
-def _print(path: Path, begin: Begin, *, is_over: Callable[[], bool]) -> None:
+def print_file(path: Path, begin: Begin, *, is_over: Callable[[], bool]) -> None:
+    """Print the file at *path* from where *begin* says, and what is written to it until *is_over*."""
     is_terminal = sys.stdout.isatty()
     carry = b""
     while not path.exists():

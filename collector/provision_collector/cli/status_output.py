@@ -104,17 +104,21 @@ def _row(row: Mapping[str, object]) -> Row:
 def _page(row: Mapping[str, object], width: int | None) -> list[str]:
     from provision_agent.contract.status import RunState
 
+    from ..console.lifetime import ends_text
+    from ..console.lines import outputs_line
     from ..console.run_page import Place, run_page
     from ..console.summary import fitted
     from ..console.units import coarse
 
-    age, logs = row.get("age_s"), row.get("logs")
+    age, logs, outputs = row.get("age_s"), row.get("logs"), row.get("outputs")
     place = Place(
         host=str(row["host"]),
         profile=str(row.get("profile") or ""),
         workspace=str(row.get("workspace") or ""),
         started=_started(row),
         log=str(logs["core"]) if isinstance(logs, dict) else "",
+        outputs=outputs_line(outputs).text if isinstance(outputs, dict) else "",
+        ends=ends_text(row.get("lifetime")),
         age=coarse(float(age)) if row.get("asked") is False and isinstance(age, (int, float)) else "",
     )
     words = run_page(RunState.from_json(row), place)

@@ -66,6 +66,8 @@ class CollectOrder:
     max_mirror_bytes: int | None = 10 << 30
     poll_interval_s: float = 2.0
     probe_every_s: float = PROBE_EVERY_S
+    ends_when_read: bool = False
+    """End as `complete` once everything that is there now has come, whatever it says."""
 
 
 async def collect(
@@ -238,6 +240,8 @@ class _Collection(Listener):
             settled = log.settled(is_read_to_end=count == 0)
             if settled is not None and self._match is None:
                 self._end_by(log, settled)
+        if self._order.ends_when_read and not any(unread):
+            self._done.set()
         self._check_drained()
 
     async def _take_matches(self, log: MarkedLog) -> bool:
@@ -308,6 +312,8 @@ class _Collection(Listener):
         verdict, code = "cancelled", verdicts.exit_code("cancelled")
         if error is not None:
             verdict, code = error.verdict, error.exit_code
+        elif self._order.ends_when_read and self._done.is_set():
+            verdict, code = "complete", 0
         elif self._match is not None:
             verdict = "complete" if self._match[1].kind == "success" else "failed"
             code = verdicts.exit_code(verdict)

@@ -54,7 +54,7 @@ def totals_line(progress: Progress) -> Line:
     )
     parts.append(units.speed(totals.bytes_per_s))
     if totals.left_s is not None:
-        parts.append(f"{units.waiting(totals.left_s)} left")
+        parts.append(f"all there {progress.arrival(totals.left_s)}")
     return Line("downloading", "", "  ".join(parts))
 
 
@@ -87,7 +87,7 @@ def host_of(url: object) -> str:
 
 
 def _failed(kind: str, event: Object) -> Line:
-    because = f"{text(event, 'message')} ({text(event, 'class')})"
+    because = f"{text(event, 'message')} ({text(event, 'class')})".removeprefix(f"`{_item(event)}` ")
     tone: Tone = "warn" if event.get("level") == "optional" else "bad"
     return Line(f"{kind} failed", _item(event), because, tone, text(event, "hint"))
 
@@ -241,12 +241,20 @@ def _gap(event: Object, progress: Progress) -> Line:
     return Line("gap", text(event, "file"), f"{lost} cannot be recovered; the verdict stays", "warn")
 
 
+def _service_reached(event: Object, progress: Progress) -> Line:
+    name, url = text(event, "item"), text(event, "url")
+    if event.get("reachable") is True:
+        return Line("service reached", name, f"from here at {url}", "good")
+    return Line(
+        "not reached", name, f"from here at {url}: {text(event, 'reason')}; it decides nothing", "warn"
+    )
+
+
 def _to_fetch(event: Object) -> str:
     known, unknown = number(event, "bytes_to_fetch"), int(number(event, "unknown_sizes"))
-    of_unknown = f"{units.counted(unknown, 'file')} of unknown size"
-    return " and ".join(
-        [*([units.size(known)] if known or not unknown else []), *([of_unknown] if unknown else [])]
-    )
+    parts = [units.size(known)] if known else []
+    parts += [f"{units.counted(unknown, 'file')} of unknown size"] if unknown else []
+    return f"{' and '.join(parts) or 'nothing'} to fetch"
 
 
 _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
@@ -259,12 +267,18 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "agent_restarted": lambda event, progress: Line(
         "agent restarted", "", f"{text(event, 'restarts')} so far", "warn"
     ),
+    "access_lost": lambda event, progress: Line(
+        "access lost",
+        "",
+        f"{text(event, 'cause')}; the open connection goes on",
+        "warn",
+        "put the key back on the instance: after the next cut nobody gets in",
+    ),
+    "service_reached": _service_reached,
     "gap": _gap,
     "run_started": _run_started,
     "facts_found": _facts_found,
-    "preflight_passed": lambda event, progress: Line(
-        "preflight passed", "", f"{_to_fetch(event)} to fetch", "good"
-    ),
+    "preflight_passed": lambda event, progress: Line("preflight passed", "", _to_fetch(event), "good"),
     "step_started": _step_started,
     "step_finished": _step_finished,
     "step_failed": _step_failed,
@@ -284,11 +298,27 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "command_started": lambda event, progress: Line("command started", _item(event)),
     "check_passed": _check_passed,
     "service_started": lambda event, progress: Line(
-        "service started", _item(event), f"pid {text(event, 'pid')}"
+        "service runs already" if event.get("adopted") is True else "service started",
+        _item(event),
+        f"pid {text(event, 'pid')}",
     ),
     "service_ready": lambda event, progress: Line("service ready", _item(event), text(event, "url"), "good"),
     "service_restarted": lambda event, progress: Line(
         "service started anew", _item(event), text(event, "reason")
+    ),
+    "job_started": lambda event, progress: Line("job started", _item(event), f"pid {text(event, 'pid')}"),
+    "job_finished": lambda event, progress: Line(
+        "job finished",
+        _item(event),
+        f"exit status 0 after {units.duration(number(event, 'duration_s'))}",
+        "good",
+    ),
+    "lifetime_ending": lambda event, progress: Line(
+        "instance ends",
+        "",
+        f"in {units.coarse(number(event, 'in_s'))} by its `lifetime` ({text(event, 'reason')}); "
+        "`provision keep` extends it",
+        "warn",
     ),
     "restart_pending": lambda event, progress: Line(
         "start is due",
@@ -301,12 +331,29 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "deadline_at_risk": _deadline_at_risk,
     "secrets_needed": _secrets_needed,
     "sources_needed": _sources_needed,
+    "outputs_progress": lambda event, progress: outputs_line(event),
+    "outputs_finished": lambda event, progress: outputs_line(event),
     "run_usable": _run_usable,
     "run_finished": lambda event, progress: Line("run finished", text(event, "verdict")),
 }
 
-TICKERS = frozenset(("connecting", *(f"{kind}_progress" for kind in GROUPS)))
+TICKERS = frozenset(("connecting", "outputs_progress", *(f"{kind}_progress" for kind in GROUPS)))
 """Told often: a view shows at most one line of these every so many seconds."""
+
+
+def outputs_line(event: Object) -> Line:
+    """How far the files are that come home."""
+    files, left = int(number(event, "files")), int(number(event, "left"))
+    parts = [units.size(number(event, "bytes"))]
+    if left:
+        parts.append(f"{left} on their way")
+    if number(event, "bytes_per_s"):
+        parts.append(units.speed(number(event, "bytes_per_s")))
+    if event.get("path"):
+        parts.append(text(event, "path"))
+    is_over = event.get("event") == "outputs_finished"
+    tone: Tone = "plain" if not is_over else "warn" if left else "good"
+    return Line(f"{units.counted(files, 'output')} home", "", "  ".join(parts), tone)
 
 
 def _item(event: Object) -> str:

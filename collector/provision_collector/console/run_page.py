@@ -35,6 +35,7 @@ _TITLES = {
     "commands": "commands",
     "checks": "checks",
     "services": "services",
+    "jobs": "jobs",
 }
 
 
@@ -46,6 +47,10 @@ class Place(NamedTuple):
     workspace: str = ""
     started: str = ""
     log: str = ""
+    outputs: str = ""
+    """What came home."""
+    ends: str = ""
+    """When its instance is ended by itself."""
     age: str = ""
     """How old what is shown is; empty where its instance was asked just now, or it has ended."""
 
@@ -75,7 +80,12 @@ def _head(state: RunState, place: Place) -> Iterator[Words]:
     facts = {"on": on, "profile": place.profile or state.name, "started": place.started}
     if state.usable_after_s is not None:
         facts["usable"] = f"after {units.duration(state.usable_after_s)}"
-    facts |= {"log": place.log, "as it was": f"{place.age} ago" if place.age else ""}
+    facts |= {
+        "outputs": place.outputs,
+        "ends": place.ends,
+        "log": place.log,
+        "as it was": f"{place.age} ago" if place.age else "",
+    }
     for label, text in facts.items():
         if text:
             yield _labelled(label, harmless(text))
@@ -135,6 +145,9 @@ def _mark(item: ItemState) -> tuple[str, Tone]:
 def _words(item: ItemState) -> str:
     """What is known of an item, in few words."""
     done, total, speed = (item.number(name) for name in ("bytes", "total_bytes", "bytes_per_s"))
+    status = item.count("exit_status")
+    if status is not None:
+        return f"exit status {status} after {units.duration(item.number('duration_s'))}"
     if item.state == "failed":
         return harmless(item.text("class") or "failed")
     if item.state == "skipped":

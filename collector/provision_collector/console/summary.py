@@ -69,16 +69,22 @@ def _facts(outcome: Object) -> Iterator[Words]:
     if outcome.get("usable_after_s") is not None:
         yield _fact("usable", f"after {units.duration(number(outcome, 'usable_after_s'))}")
     downloads = child(outcome, "downloads")
-    if any(downloads.values()):
-        counts = ", ".join(
-            f"{downloads[key]} {key}" for key in ("ok", "failed", "skipped") if downloads.get(key)
-        )
-        fetched = f"{units.size(number(outcome, 'bytes_downloaded'))} fetched"
-        yield _fact("downloads", f"{counts}; {fetched}", "bad" if downloads.get("failed") else "plain")
+    counts = ", ".join(f"{downloads[key]} {key}" for key in ("ok", "failed", "skipped") if downloads.get(key))
+    fetched_bytes = outcome.get("bytes_downloaded")  # only the run's own end tells it
+    fetched = "" if fetched_bytes is None else f"{units.size(number(outcome, 'bytes_downloaded'))} fetched"
+    if counts or number(outcome, "bytes_downloaded"):
+        words = "; ".join(part for part in (counts, fetched) if part)
+        yield _fact("downloads", words, "bad" if downloads.get("failed") else "plain")
     uploads = child(outcome, "uploads")
     if any(uploads.values()):
         counts = ", ".join(f"{uploads[key]} {key}" for key in ("ok", "failed", "skipped") if uploads.get(key))
         yield _fact("uploads", counts, "bad" if uploads.get("failed") else "plain")
+    if "outputs" in outcome:
+        outputs = child(outcome, "outputs")
+        words = f"{units.counted(int(number(outputs, 'files')), 'file')} home, {units.size(number(outputs, 'bytes'))}"
+        missing = int(number(outputs, "missing_files"))
+        more = f"; {missing} not home" if missing else ""
+        yield _fact("outputs", words + more, "warn" if missing else "plain")
     checks = child(outcome, "checks")
     passed, failed = int(number(checks, "passed")), listed(checks, "failed")
     if passed or failed:
@@ -94,6 +100,13 @@ def _facts(outcome: Object) -> Iterator[Words]:
             continue
         parts = [text(service, key) for key in ("name", "state", "url") if service.get(key)]
         yield _fact("service", "  ".join(parts), "bad" if service.get("state") == "failed" else "plain")
+    for job in children(outcome, "jobs"):
+        if job.get("state") != "skipped":
+            status = job.get("exit_status")
+            how = f"exit status {status}" if status is not None else text(job, "state")
+            took = f" after {units.duration(number(job, 'duration_s'))}" if job.get("duration_s") else ""
+            tone: Tone = "bad" if job.get("state") == "failed" else "plain"
+            yield _fact("job", f"{text(job, 'name')}  {how}{took}", tone)
     yield from _connection(outcome)
     yield from _logs(child(outcome, "logs"))
 

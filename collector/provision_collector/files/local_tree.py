@@ -211,6 +211,11 @@ class LocalTree:
                 os.unlink(name, dir_fd=folder)
             os.symlink(told.target, name, dir_fd=folder)
 
+    def name_here(self, remote: str) -> str:
+        """The path of a file below `root`; its own where it has not come."""
+        known = self._arrived.get(remote)
+        return known.local if known is not None else remote or self._single
+
     # -- names
 
     def _name_of(self, remote: str) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeVar
 
 from provision_agent.contract import file_frames as wire
-from provision_agent.contract.failures import FAILURES
+from provision_agent.contract.failures import FAILURES, Failure
 from provision_agent.contract.file_frames import FileFrame
 from provision_agent.contract.file_messages import (
     AGAIN,
@@ -56,11 +56,15 @@ class Receiver:
         *,
         on_settled: OnSettled = lambda told, settled: None,
         on_bytes: Callable[[int], None] = lambda count: None,
+        on_problem: Callable[[str, Failure], None] = lambda path, failure: None,
     ) -> None:
         self._session = session
         self._trees = trees
         self._on_settled = on_settled
         self._on_bytes = on_bytes
+        self._on_problem = on_problem
+        self._troubles: list[Trouble] = []
+        """What was said of no file that was named, and is not told yet."""
         self._frames: deque[FileFrame] = deque()
         self._arrived = asyncio.Event()
         self._taken = 0
@@ -123,6 +127,10 @@ class Receiver:
         self._session.send_list(wire.SETTLED, "settled", settled)
         for each in settled:
             self._settle(each)
+        troubles, self._troubles = self._troubles, []
+        for trouble in troubles:
+            failure = Failure(trouble.class_, trouble.message, case=trouble.case, about=trouble.about)
+            self._on_problem(_subject(trouble), failure)
 
     def _settle(self, settled: SettledFile) -> None:
         if settled.state == AGAIN:
@@ -202,13 +210,14 @@ class Receiver:
 
     def _problem(self, trouble: Trouble) -> list[Wanted | SettledFile]:
         if trouble.n is None:
-            self.failed[trouble.message[:200]] = trouble.message
+            self.failed[_subject(trouble)] = trouble.message
+            self._troubles.append(trouble)
             return []
         told = self.left.get(trouble.n)
         if told is None:
             return []
         self._trees[told.item].discard(told)
-        return [SettledFile(told.n, FAILED, trouble.class_, trouble.message)]
+        return [SettledFile(told.n, FAILED, trouble.class_, trouble.message, trouble.case, trouble.about)]
 
     def _guarded(self, told: FileTold, work: Callable[[], T]) -> T | SettledFile:
         try:
@@ -220,3 +229,8 @@ class Receiver:
             why = (error.strerror or str(error)).lower()
             class_ = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "read_only"
             return SettledFile(told.n, FAILED, class_, f"`{told.path}` cannot be written here: {why}")
+
+
+def _subject(trouble: Trouble) -> str:
+    """What *trouble*, which is of no file that was named, is about."""
+    return trouble.about.get("path") or trouble.message[:200]

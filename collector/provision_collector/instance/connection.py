@@ -59,6 +59,12 @@ class Connection:
         self.lost = lost
         self._jump = jump
 
+    @property
+    def peer(self) -> str | None:
+        """The address that it leads to; None where others are on the way."""
+        peer = self.ssh.get_extra_info("peername") if self._jump is None else None
+        return str(peer[0]) if isinstance(peer, tuple) and peer else None
+
     def abort(self) -> None:
         """Drop it at once, with the jump hosts on its way: on a dead link a polite end would wait for the peer."""
         self.ssh.abort()

@@ -12,7 +12,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +42,18 @@ def key_of(instance: Instance) -> str:
     return instance.instance_id or str(instance)
 
 
+Figure = float | str | list[str]
+"""What was measured of an instance before a run: a rate, a size, the name of a source, errors of its cards."""
+_FIGURES = (
+    "line_bytes_per_s",
+    "line_host",
+    "disk_write_bytes_per_s",
+    "memory_bytes",
+    "gpu_used_bytes",
+    "gpu_errors",
+)
+
+
 @dataclass(frozen=True)
 class _Line:
     """What came from one host in one run."""
@@ -56,6 +68,8 @@ class _Measured:
 
     sources: dict[str, _Line]
     stalls: int
+    figures: dict[str, Figure] = field(default_factory=dict)
+    """What `require` of its profile had measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +116,7 @@ class Scorecard:
     sources: dict[str, Source]
     stalls: int
     reconnects: int
+    measured: Annotated[dict[str, Figure], Field(description="for `require`; of each the newest")]
     last: str
 
 
@@ -171,6 +186,7 @@ def _card(path: Path) -> Scorecard | None:
         sources=_sources(known.runs),
         stalls=sum(run.stalls for run in known.runs),
         reconnects=sum(run.reconnects for run in known.runs),
+        measured={name: figure for run in known.runs for name, figure in run.figures.items()},
         last=known.runs[-1].ended,
     )
 
@@ -193,12 +209,15 @@ def _measured(events: Iterable[Event]) -> _Measured:
     begun: dict[str, tuple[float, str]] = {}
     spans: dict[str, list[tuple[float, float]]] = {}
     landed: dict[str, int] = {}
+    figures: dict[str, Figure] = {}
     stalls = 0
     for event in events:
         name, item = event.name, event.key
         if name in ("download_started", "download_switched"):
             since = _unix(event.ts) if name == "download_started" or item not in begun else begun[item][0]
             begun[item] = (since, _host_of(event.data.get("url")))
+        elif name == "instance_measured":
+            figures = {key: figure for key in _FIGURES if (figure := getattr(event.body, key)) is not None}
         elif name == "download_stalled":
             stalls += 1
         elif name == "download_finished" and item in begun:
@@ -206,7 +225,7 @@ def _measured(events: Iterable[Event]) -> _Measured:
             spans.setdefault(host, []).append((since, _unix(event.ts)))
             landed[host] = landed.get(host, 0) + int(str(event.data.get("bytes") or 0))
     sources = {host: _Line(count, round(_union_s(spans[host]), 3)) for host, count in landed.items()}
-    return _Measured(sources, stalls)
+    return _Measured(sources, stalls, figures)
 
 
 def _events_of(path: Path) -> Iterator[Event]:

@@ -208,6 +208,12 @@ def index_pattern(value: str) -> str:
     return value
 
 
+def public_url(value: str) -> str:
+    """A web address, in which ``{host}`` may stand for that of the instance."""
+    urls.web_url(value.replace("{host}", "h"))
+    return value
+
+
 def cache_pattern(value: str) -> str:
     """A web address in which ``{host}`` and ``{path}`` stand for those of a source."""
     if not {"{host}", "{path}"} <= set(re.findall(r"\{[^{}]*\}", value)):

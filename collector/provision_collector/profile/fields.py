@@ -234,6 +234,11 @@ WebUrl = Annotated[
     string(urls.web_url, pattern="^https?://"),
     Kind("http or https URL", "http://127.0.0.1:8188/system_stats"),
 ]
+PublicUrl = Annotated[
+    str,
+    string(checks.public_url, pattern="^https?://"),
+    Kind("http or https URL, perhaps with `${host}`", '"http://${host}:8188/"'),
+]
 IndexPattern = Annotated[
     str,
     string(checks.index_pattern, pattern="^https?://"),

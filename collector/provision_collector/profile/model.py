@@ -215,6 +215,8 @@ class Service(Item):
     """Started as soon as everything critical is there, or when everything is. The nodes of a ComfyUI that are critical or required are there before it starts."""
     secrets: tuple[f.SecretUse, ...] = ()
     """Secrets that it gets as environment variables. They are on no disk: after a reboot it waits for the next `provision up`."""
+    public: f.PublicUrl | None = None
+    """Where others reach it. It is asked from here when it is ready: `${host}` is the instance's address. The outcome says whether it answered; nothing else depends on it. Where ports are mapped, `--set` fills in a variable for the port."""
     log_failures: Annotated[tuple[f.LogPattern, ...], Example('["CUDA error", "no kernel image"]')] = ()
     """Regular expressions: it has failed when its log since its start has a line with one of them."""
     on_start_failure: StartFailureHook | None = None

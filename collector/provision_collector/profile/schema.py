@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from provision_agent.contract.events import COLLECTOR, EVENTS, EventType
+from provision_agent.contract.event_types import COLLECTOR, EventType
+from provision_agent.contract.events import EVENTS
 from provision_agent.contract.parsing import NO_OTHER_BOUNDS, Bounds
 from provision_agent.contract.version import FORMAT, RUN_ID_PATTERN
 from pydantic import BaseModel

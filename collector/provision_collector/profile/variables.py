@@ -20,6 +20,8 @@ from .tree import MAX_BYTES, Mark, Node, Problem
 
 MAX_KNOWN = 500
 MAX_WORD = 200
+PUBLIC = "public"
+"""The one key in which ``${host}`` means something."""
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _AS_WRITTEN = frozenset(field.key for field in fields_of(Document) if field.has(AS_WRITTEN))
 
@@ -136,7 +138,7 @@ class Variables:
 
     def _expand_node(self, node: Node, using: tuple[str, ...] = ()) -> Node:
         if isinstance(node.value, dict):
-            values = {key: self._expand_node(item) for key, item in node.value.items()}
+            values = {key: self._expand_node(_by_host(key, item)) for key, item in node.value.items()}
             return replace(node, value=values)
         if isinstance(node.value, list):
             return replace(node, value=[self._expand_node(item) for item in node.value])
@@ -184,6 +186,13 @@ class Variables:
         known = {*self.declared, *BUILT_IN_VARIABLES}
         near = suggestion(name, known)
         return f"unknown variable `{name}`{near or '; declare it under `variables`, or write `$${` for a literal `${`'}"
+
+
+def _by_host(key: str, node: Node) -> Node:
+    """`public` of a service names the host of its instance, which only whoever watches knows: the plan has ``{host}``."""
+    if key != PUBLIC or not isinstance(node.value, str):
+        return node
+    return replace(node, value=node.value.replace("${host}", "{host}"))
 
 
 def suggestion(word: str, known: set[str] | frozenset[str]) -> str:

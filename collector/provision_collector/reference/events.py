@@ -6,10 +6,11 @@ import dataclasses
 import typing
 from collections.abc import Iterable, Iterator
 
-from provision_agent.contract import events
+from provision_agent.contract import event_types
 from provision_agent.contract.event_bodies import Body
 from provision_agent.contract.event_head import Head
-from provision_agent.contract.events import EVENTS, MAX_DEPTH, MAX_EVENT_BYTES, EventType
+from provision_agent.contract.event_types import EventType
+from provision_agent.contract.events import EVENTS, MAX_DEPTH, MAX_EVENT_BYTES
 from provision_agent.contract.parsing import MAX_ENTRIES, MAX_INTEGER, MAX_TEXT_CHARS, NO_OTHER_BOUNDS, Bounds
 from provision_agent.contract.steps import GROUPS
 
@@ -21,9 +22,9 @@ _TEXT = (
     "`provision profiles schema --events`."
 )
 _WRITERS = {
-    events.AGENT: "the instance",
-    events.COLLECTOR: "this side",
-    events.BOTH: "both",
+    event_types.AGENT: "the instance",
+    event_types.COLLECTOR: "this side",
+    event_types.BOTH: "both",
 }
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 

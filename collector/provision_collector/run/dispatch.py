@@ -25,7 +25,6 @@ from provision_agent.contract.messages import (
     finite_remaining_s,
 )
 from provision_agent.contract.plan import Plan
-from provision_agent.contract.plan_files import Output
 from provision_agent.contract.retry import Attempts, Schedule, call_async
 
 from ..errors import (
@@ -112,12 +111,12 @@ class Dispatch:
         return self._place
 
     @property
-    def outputs(self) -> tuple[Output, ...]:
-        """What comes home: as this side knows, or, where it knows nothing of the run, as the instance says."""
+    def told(self) -> Known:
+        """The run as this side knows it, or, where it knows nothing of it, as the instance says: nothing is sent by that."""
         if self.known is not None:
-            return self.known.outputs
+            return self.known
         told = self._place.plan if isinstance(self._place, RunFound) else None
-        return () if told is None else Plan.from_json(told).outputs
+        return Known() if told is None else Known.of(Plan.from_json(told))
 
     @property
     def workspace(self) -> str:

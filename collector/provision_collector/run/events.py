@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -21,6 +21,7 @@ from provision_agent.contract.events import (
     COLLECTOR_NAMES,
     MAX_EVENT_BYTES,
     Event,
+    JsonObject,
     UnknownFormatError,
     last_sequence,
     parse_event,
@@ -50,14 +51,22 @@ class EventTail:
 
     Events that only this side tells are passed over, and who an event says it is `from` is not believed. The events
     before one that cannot be read are given first; then every call raises.
+
+    Args:
+        path: The file. offset: Where the first line begins that is read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, offset: int = 0) -> None:
         self._path = path
-        self._offset = 0
+        self._offset = offset
         self._error: ProvisionError | None = None
         self._is_forger = False
         self._torn_lines = 0
+
+    @property
+    def offset(self) -> int:
+        """The byte after the last event that was given."""
+        return self._offset
 
     def read_new(self) -> list[Event]:
         """The events that were completed since the last call, at most one chunk of them; empty when there are none.
@@ -157,6 +166,22 @@ def not_of_an_agent(misfit: object) -> AgentLostError:
         hint="do not trust this instance: end the run with `provision stop`, or replace the instance",
         cause="protocol",
     )
+
+
+def last_of(path: Path, names: Collection[str]) -> JsonObject | None:
+    """The last event of this side, in the file *path*, that has one of *names*; None where the end of it has none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - MAX_EVENT_BYTES, 0))
+            lines = file.read(MAX_EVENT_BYTES).split(b"\n")
+    except OSError:
+        return None
+    for line in reversed(lines):
+        with suppress(ParseError):
+            found = read_event(line)
+            if found is not None and found.get("event") in names:
+                return found
+    return None
 
 
 class LocalEvents:

@@ -43,6 +43,17 @@ class Service(TypedDict):
     name: str
     state: str
     url: str | None
+    reachable: bool | None
+    """Whether its `public` address answered from here; None: it has none, or was not asked."""
+
+
+class Job(TypedDict):
+    """A long program on the instance, and how it ended; without an exit status nobody knows it."""
+
+    name: str
+    state: str
+    exit_status: int | None
+    duration_s: float | None
 
 
 class Skipped(TypedDict):
@@ -60,6 +71,16 @@ class Counts(TypedDict):
     ok: int
     failed: int
     skipped: int
+
+
+class OutputsHome(TypedDict):
+    """What came home, and what did not."""
+
+    files: int
+    bytes: int
+    missing_files: int
+    missing: dict[str, str]
+    """Why, by the path there; of many the first 100."""
 
 
 class Checks(TypedDict):
@@ -87,10 +108,13 @@ class Outcome(TypedDict):
     skipped: list[Skipped]
     warnings: list[str]
     services: list[Service]
+    jobs: list[Job]
     errors: list[Problem]
     gaps: list[Gap]
     reconnects: int
     logs: dict[str, str]
+    outputs: NotRequired[OutputsHome]
+    """Of a run whose outputs come home."""
     instance_labels: NotRequired[dict[str, str]]
     """Of a run: labels that only the instance knows."""
     line: NotRequired[str | None]
@@ -109,6 +133,7 @@ def outcome_of(
     reconnects: int,
     error: ProvisionError | None = None,
     warnings: Sequence[str] = (),
+    outputs: OutputsHome | None = None,
 ) -> Outcome:
     """How the run with *state* ended. Labels that only the instance knows are its `instance_labels`.
 
@@ -118,13 +143,12 @@ def outcome_of(
         verdict: How it ended; where this side could not follow it, what kept it from that.
         exit_code: That of the command.
         labels: Those that this side gave the run.
-        logs: The paths of the mirrors here, by ``core``, ``errors`` and ``events``.
+        logs: The paths of the mirrors here, by ``core``, ``errors``, ``events`` and ``job-NAME``.
         gaps: Bytes that no mirror has.
         reconnects: How often the connection was lost.
-        error: What kept this side from following the run; None: nothing. warnings: What this side warned of.
+        error: What kept this side from following the run. warnings: What it warned of. outputs: What came home.
     """
-    missed = [item for item in state.errors.values() if item.level == "optional"]
-    needed = [item for item in state.errors.values() if item.level != "optional"]
+    missed, needed = _by_need(state)
     errors = [_told(item) for item in needed]
     kinds: list[Kind] = [(item.class_, item.case) for item in needed]
     if error is not None:
@@ -146,18 +170,47 @@ def outcome_of(
         "skipped": _skipped(state),
         "warnings": [*state.warnings, *(f"{item.item}: {item.message}" for item in missed), *warnings],
         "services": [_service(item) for item in state.items["services"].values()],
+        "jobs": [_job(item) for item in state.items["jobs"].values()],
         "errors": errors,
         "gaps": [{"file": gap.file, "bytes": gap.bytes} for gap in gaps],
         "reconnects": reconnects,
         "logs": dict(logs),
     }
+    if outputs is not None:
+        outcome["outputs"] = outputs
     if state.labels and state.labels != labels:
         outcome["instance_labels"] = state.labels
     return outcome
 
 
+def _by_need(state: RunState) -> tuple[list[ItemError], list[ItemError]]:
+    """The errors of what is optional, and the others."""
+    errors = state.errors.values()
+    return (
+        [item for item in errors if item.level == "optional"],
+        [item for item in errors if item.level != "optional"],
+    )
+
+
 def _service(item: ItemState) -> Service:
-    return {"name": item.item, "state": item.state, "url": item.text("url") or None}
+    told = item.facts.get("reachable")
+    reachable = told if isinstance(told, bool) else None
+    return {"name": item.item, "state": item.state, "url": item.text("url") or None, "reachable": reachable}
+
+
+def _job(item: ItemState) -> Job:
+    took = item.facts.get("duration_s")
+    return {
+        "name": item.item,
+        "state": item.state,
+        "exit_status": _exit_status(item),
+        "duration_s": float(took) if isinstance(took, (int, float)) else None,
+    }
+
+
+def _exit_status(item: ItemState) -> int | None:
+    found = item.facts.get("exit_status")
+    return found if isinstance(found, int) else None
 
 
 def _skipped(state: RunState) -> list[Skipped]:

@@ -11,7 +11,8 @@ import posixpath
 import time
 from contextlib import suppress
 
-from provision_agent.contract.file_messages import FAILED, FileTold, SendItem, SendRequest, SettledFile
+from provision_agent.contract.failures import Failure
+from provision_agent.contract.file_messages import FAILED, FILE, FileTold, SendItem, SendRequest, SettledFile
 from provision_agent.contract.plan_files import Output
 
 from ..errors import ProvisionError
@@ -21,6 +22,8 @@ from ..files.session import FileSession
 from ..instance import Connection, Emit, Link
 from ..storage import in_thread
 from .dispatch import Dispatch
+from .outcome import OutputsHome
+from .outputs_told import OutputsTold
 from .sessions import in_sessions
 from .spec import OutputsHere
 
@@ -31,6 +34,7 @@ STILL_FOR_S = 30.0
 FINISH_WITHIN_S = 3600.0
 """At most: a service may go on making files for ever."""
 SHOWN = 5
+MOST_NAMED = 100
 
 
 class Outputs:
@@ -48,10 +52,13 @@ class Outputs:
         self._wanted: tuple[Output, ...] = ()
         self._receiver: Receiver | None = None
         self._failed: dict[str, str] = {}
+        self._missing: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._moved_bytes = 0
         self._moved_at = 0.0
-        self._is_told = False
+        self._told = OutputsTold(emit, self._count_left)
+        self._telling: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     async def begin(self) -> None:
         """Take the folders, and begin to fetch.
@@ -61,7 +68,7 @@ class Outputs:
         """
         if self._here is None:
             return
-        self._wanted = self._dispatch.outputs
+        self._wanted = self._dispatch.told.outputs
         if not self._wanted:
             self._emit(
                 "warning", message="the run has no `outputs`: nothing comes to the folder of `--outputs`"
@@ -75,6 +82,7 @@ class Outputs:
             await in_thread(tree.open)
             self._trees[str(number)] = tree
         self._task = asyncio.create_task(self._fetch(), name="outputs")
+        self._telling = asyncio.create_task(self._told.tell(), name="outputs told")
 
     async def finish(self) -> None:
         """Wait until what is closed there is here, as long as bytes come; name what is not."""
@@ -85,23 +93,32 @@ class Outputs:
         while not self._task.done() and time.monotonic() - self._moved_at < STILL_FOR_S:
             if time.monotonic() - ended_at > FINISH_WITHIN_S:
                 break
-            if self._link.connection is None:
-                with suppress(ProvisionError, TimeoutError):
-                    async with asyncio.timeout(STILL_FOR_S):
-                        await self._link.connected()
             receiver = self._receiver
             if receiver is not None and receiver is not began[0]:
                 began = (receiver, receiver.looks)
+            if self._link.connection is None and not await self._is_reached_again(receiver, began[1]):
+                break
             if receiver is not None and receiver.looks >= began[1] + LOOKS_AT_THE_END and receiver.is_idle:
                 break
             await asyncio.sleep(0.1)
         await self.close()
 
+    async def _is_reached_again(self, receiver: Receiver | None, looks: int) -> bool:
+        """Whether there is a connection again. What is known to be there is waited for as long as contact may be lost."""
+        has_more = receiver is None or not receiver.is_idle or receiver.looks <= looks
+        with suppress(ProvisionError, TimeoutError):
+            async with asyncio.timeout(FINISH_WITHIN_S if has_more else STILL_FOR_S):
+                await self._link.connected()
+            self._moved_at = time.monotonic()
+            return True
+        return False
+
     async def close(self) -> None:
         """Stop, and say what is not here. Safe to repeat."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._task, self._telling):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         for tree in self._trees.values():
             await in_thread(tree.close)
         left = (
@@ -109,10 +126,20 @@ class Outputs:
             if self._receiver
             else {}
         )
-        missing = {**left, **self._failed, **(self._receiver.failed if self._receiver else {})}
-        if missing and not self._is_told:
-            self._is_told = True
-            shown = "; ".join(f"`{path}`: {why}" for path, why in list(missing.items())[:SHOWN])
+        missing = self._missing = {
+            **left,
+            **self._failed,
+            **(self._receiver.failed if self._receiver else {}),
+        }
+        if self._task is None or self._is_closed:
+            return
+        self._is_closed = True
+        self._told.flush()
+        self._told.finish()
+        if missing:
+            shown = "; ".join(
+                why if path in why else f"`{path}`: {why}" for path, why in list(missing.items())[:SHOWN]
+            )
             more = f"; and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
             self._emit("warning", message=f"outputs that are not home: {shown}{more}")
 
@@ -126,21 +153,50 @@ class Outputs:
             SendItem(str(number), output.path, output.include, output.exclude)
             for number, output in enumerate(self._wanted)
         )
-        request = SendRequest("", self._dispatch.workspace, items, follow=True)
+        request = SendRequest("", self._dispatch.workspace, items, follow=True, results=True)
         command = self._dispatch.agent_command("send")
         session = await FileSession.open(connection, command, request)
         try:
             if self._receiver is not None:
                 self._failed.update(self._receiver.failed)
-            self._receiver = Receiver(session, self._trees, on_settled=self._settled, on_bytes=self._moved)
+            self._receiver = Receiver(
+                session,
+                self._trees,
+                on_settled=self._settled,
+                on_bytes=self._moved,
+                on_problem=self._told.failed,
+            )
             await self._receiver.run(until_idle=False)
         finally:
             session.close()
 
     def _settled(self, told: FileTold, settled: SettledFile) -> None:
-        if settled.state != FAILED:
-            self._failed.pop(told.path, None)
+        if settled.state == FAILED:
+            failure = Failure(settled.class_, settled.message, case=settled.case, about=settled.about)
+            self._told.failed(told.path, failure)
+            return
+        self._failed.pop(told.path, None)
+        if told.kind == FILE:
+            tree = self._trees[told.item]
+            path = posixpath.join(self._wanted[int(told.item)].to, tree.name_here(told.path))
+            self._told.home((told.item, told.path), path, told.size_bytes)
+
+    def _count_left(self) -> int:
+        return len(self._receiver.left) if self._receiver is not None else 0
+
+    def outcome(self) -> OutputsHome | None:
+        """What came, and what did not; None where nothing was to."""
+        if self._task is None:
+            return None
+        missing = self._missing
+        return {
+            "files": self._told.files,
+            "bytes": self._told.bytes,
+            "missing_files": len(missing),
+            "missing": dict(list(missing.items())[:MOST_NAMED]),
+        }
 
     def _moved(self, count: int) -> None:
         self._moved_bytes += count
+        self._told.moved(count)
         self._moved_at = time.monotonic()

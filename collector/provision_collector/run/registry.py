@@ -5,6 +5,7 @@ It only finds runs. What a run is doing, the instance knows; what has arrived, t
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 import platformdirs
 from provision_agent.contract import version
 from provision_agent.contract.parsing import ParseError, parse, read_object
+from provision_agent.contract.plan_jobs import job_file
 
 from ..errors import UsageError
 from ..instance import Instance
@@ -69,14 +71,23 @@ class RunFiles:
     def state(self) -> Path:
         return Path(self.stem + ".state.json")
 
+    def job(self, name: str) -> Path:
+        """The mirror of the log of the job *name*."""
+        return Path(f"{self.stem}.{job_file(name)}.log")
+
+    def _jobs(self) -> dict[str, Path]:
+        stem = Path(self.stem)
+        found = sorted(stem.parent.glob(f"{glob.escape(stem.name)}.job-*.log"))
+        return {path.name[len(stem.name) + 1 : -len(".log")]: path for path in found}
+
     def logs(self) -> dict[str, str]:
-        """The mirrors that are there, by ``core``, ``errors`` and ``events``."""
-        paths = {"core": self.core, "errors": self.errors, "events": self.events}
+        """The mirrors that are there, by ``core``, ``errors``, ``events`` and, of a job's log, ``job-NAME``."""
+        paths = {"core": self.core, "errors": self.errors, "events": self.events, **self._jobs()}
         return {name: str(path) for name, path in paths.items() if path.exists()}
 
     def all(self) -> list[Path]:
         """Every file that may exist."""
-        return [self.core, self.errors, self.events, self.collector, self.state]
+        return [self.core, self.errors, self.events, self.collector, self.state, *self._jobs().values()]
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,20 @@ from typing import Self
 
 import structlog
 from provision_agent.contract import verdicts
+from provision_agent.contract.plan_jobs import MAX_MIRRORED_JOBS
 from provision_agent.contract.status import RunState
 
 from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
 from ..instance import Instance, Link
 from ..storage import in_thread
 from . import registry
+from .access import keep_proving
 from .dispatch import Dispatch
 from .outcome import Outcome, outcome_of
 from .outputs import Outputs
+from .reach import Reach
 from .registry import RunFiles, RunRecord
-from .spec import NO_BUCKETS, Known, Order, knows, new_run_id
+from .spec import NO_BUCKETS, Known, Order, ReadSoFar, knows, new_run_id
 from .state import LocalRun
 from .watcher import Watcher
 
@@ -34,6 +37,8 @@ log = structlog.get_logger()
 
 WORD_AFTER_DEADLINE_S = 30.0
 """How long after the run's deadline its verdict may take to get here."""
+JOBS_SPARE_S = 600.0
+"""What jobs with a timeout may take beside it: to be begun, ended, and told of."""
 
 OnEnd = Callable[[Instance, RunFiles, Outcome], None]
 """Takes the instance, the run's mirrors here, and how it ended."""
@@ -55,7 +60,9 @@ class Run:
         self._order = order
         self._accepted_unix = int(time.time())
         self._local = LocalRun(
-            order.run_id or new_run_id(), planned=None if order.plan is None else knows(order.plan)
+            order.run_id or new_run_id(),
+            planned=None if order.plan is None else knows(order.plan),
+            so_far=order.so_far,
         )
         self._link = Link(instance, self._local.emit)
         self._dispatch = Dispatch(
@@ -66,7 +73,8 @@ class Run:
             run=self._local.run,
             accepted_unix=self._accepted_unix,
         )
-        self._watcher = Watcher(self._local, self._dispatch, self._link)
+        self._reach = Reach(instance, self._local, self._dispatch, self._link)
+        self._watcher = Watcher(self._local, self._dispatch, self._link, self._reach.look)
         self._outputs = Outputs(
             order.outputs, registry.identity_of(instance), self._dispatch, self._link, self._local.emit
         )
@@ -103,6 +111,11 @@ class Run:
     def state(self) -> RunState:
         """The state of the run, folded from its events: once in this process, here."""
         return self._local.state
+
+    @property
+    def so_far(self) -> ReadSoFar | None:
+        """What a later process need not read again, once all is told that `events` gave; None while that cannot be said."""
+        return self._local.so_far()
 
     @property
     def is_started(self) -> bool:
@@ -235,6 +248,7 @@ class Run:
                 raise
             verdict, code = self._leaving
         finally:
+            await self._reach.close()
             await self._outputs.close()
             self._link.drop()
         outcome = await self._finish(verdict, code, error)
@@ -253,12 +267,30 @@ class Run:
         await self._dispatch.take_place()
         files = await asyncio.to_thread(self._choose_files)
         await self._local.bind(self._dispatch.run, files)
+        self._local.mirror_jobs(self._dispatch.told.jobs[:MAX_MIRRORED_JOBS])
         await self._remember(files, verdict=None)
         self._started.set()
         await self._outputs.begin()
-        async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S):
-            await self._watcher.watch()
+        proving = asyncio.create_task(keep_proving(self.instance, self._local.emit))
+        try:
+            async with asyncio.timeout(self._dispatch.limit_s + WORD_AFTER_DEADLINE_S) as deadline:
+                lifting = asyncio.create_task(self._lift(deadline))
+                try:
+                    await self._watcher.watch()
+                finally:
+                    lifting.cancel()
+        finally:
+            proving.cancel()
+        await self._reach.settle()
         await self._outputs.finish()
+
+    async def _lift(self, deadline: asyncio.Timeout) -> None:
+        """Once a job has begun, the run may take as long as its jobs may."""
+        await self._local.job_begun.wait()
+        limit_s = self._dispatch.told.jobs_limit_s
+        if not deadline.expired():
+            now = asyncio.get_running_loop().time()
+            deadline.reschedule(None if limit_s is None else now + limit_s + JOBS_SPARE_S)
 
     def _choose_files(self) -> RunFiles:
         """Those of an earlier watcher on this machine, wherever they lie; else new ones in the logs directory."""
@@ -290,6 +322,7 @@ class Run:
             reconnects=self._link.reconnects,
             error=error,
             warnings=self._local.own_warnings,
+            outputs=self._outputs.outcome(),
         )
         if self.is_started and self._local.is_finished:
             await self._remember(files, verdict=verdict)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets as random_secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.parsing import ParseError, bounded, parse, to_json
 from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_files import Output
+from provision_agent.contract.plan_jobs import Job
 from provision_agent.contract.plan_parts import SecretRule
 from provision_agent.contract.steps import STEP_NAMES
 
@@ -50,12 +51,30 @@ class Known:
     """The files of this machine that it gets."""
     outputs: tuple[Output, ...] = ()
     """What comes home."""
+    jobs: tuple[str, ...] = ()
+    """The names of its jobs."""
+    jobs_limit_s: float | None = bounded(None, low=0)
+    """How long all its jobs together may take; None: one of them has no limit."""
+    has_lifetime: bool = False
+    """Something on the instance ends it, by itself."""
+    public: Mapping[str, str] = bounded(factory=dict, max_chars=8192)
+    """Where its services are reached, by name; ``{host}`` stands for the instance's address."""
 
     @classmethod
     def of(cls, plan: Plan, buckets: Buckets = NO_BUCKETS, uploads: tuple[UploadSource, ...] = ()) -> Known:
         """What *plan*, which was made here, says, its profile of its *buckets*, and its *uploads* here."""
+        public = {service.name: service.public for service in plan.services if service.public}
         return cls(
-            plan.secrets, service_ports(plan), plan.limits.run_s, buckets.of_plan(plan), uploads, plan.outputs
+            plan.secrets,
+            service_ports(plan),
+            plan.limits.run_s,
+            buckets.of_plan(plan),
+            uploads,
+            plan.outputs,
+            tuple(job.name for job in plan.jobs),
+            jobs_limit_s(plan.jobs),
+            plan.lifetime is not None,
+            public,
         )
 
     @property
@@ -79,6 +98,18 @@ class Known:
 
 
 @dataclass(frozen=True)
+class ReadSoFar:
+    """How far an earlier process had read the events of a run, and what followed from them."""
+
+    read_to: int
+    """Bytes of the mirror of its events."""
+    state: Mapping[str, object]
+    """As `RunState.to_json` gives it."""
+    needed: tuple[str, ...] = ()
+    sizes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
 class Order:
     """What the instance is asked to do. A *plan* of None joins the run that is there instead of starting one.
 
@@ -97,6 +128,8 @@ class Order:
     workspace: str | None = None
     logs_dir: Path = Path("logs")
     profile: str = ""
+    asks_own_host_only: bool = False
+    """Of the public addresses of its services none is asked that names another host than the instance's."""
     only_looks: bool = False
     """Start nothing: a run that is joined, and whose processes died, stays as it is."""
     resume: bool = False
@@ -112,6 +145,8 @@ class Order:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     buckets: Buckets = NO_BUCKETS
     """Where the buckets of its sources are."""
+    so_far: ReadSoFar | None = None
+    """What an earlier process had read of it."""
     sign: Sign | None = None
     """Signs addresses in buckets; None: nobody does here."""
 
@@ -132,6 +167,12 @@ def knows(plan: Plan) -> Callable[[str], bool]:
             *(item.name for item in plan.jobs),
         )
     ).__contains__
+
+
+def jobs_limit_s(jobs: Sequence[Job]) -> float | None:
+    """How long *jobs* may take, one after the other; None: as long as they like."""
+    timeouts = [job.timeout_s for job in jobs if job.timeout_s is not None]
+    return sum(timeouts) if len(timeouts) == len(jobs) else None
 
 
 def new_run_id() -> str:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import posixpath
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 from provision_agent.contract.event_bodies import SourcesNeeded
+from provision_agent.contract.plan_jobs import job_file
 
 from ..errors import AgentLostError, HostUnreachableError, ProtocolFaultError, UsageError
 from ..instance import Link
@@ -41,6 +43,8 @@ from .state import LocalRun
 from .uploading import Uploading
 
 AGENT_RESTARTS = 3
+RESTARTS_COUNT_FOR_S = 600.0
+"""A restart longer ago than this does not count: a run with a job may go on for days."""
 AGENT_DEAD_AFTER_S = 3.0
 """How long neither keeper nor agent may be seen before they are started again."""
 GUARD_EVERY_S = 0.25
@@ -55,9 +59,12 @@ log = structlog.get_logger()
 
 
 class Watcher(Listener):
-    """Watches one run; `gaps` are the bytes that could not be had."""
+    """Watches one run; `gaps` are the bytes that could not be had. *on_news* is called when more of its events is known."""
 
-    def __init__(self, local: LocalRun, dispatch: Dispatch, link: Link) -> None:
+    def __init__(
+        self, local: LocalRun, dispatch: Dispatch, link: Link, on_news: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_news = on_news
         self._local = local
         self._dispatch = dispatch
         self._link = link
@@ -69,6 +76,7 @@ class Watcher(Listener):
         """Set once all that the instance had written when it was asked is here, or another process feeds the mirrors."""
         self._is_agent_alive = True
         self._restarts = 0
+        self._restarted_at = float("-inf")
         self._answered: set[str] = set()
         """Names of secrets that were asked for, and of which those that may be given were given."""
         self._signed: set[str] = set()
@@ -119,7 +127,8 @@ class Watcher(Listener):
     def _open(self, files: RunFiles) -> None:
         """Open the mirrors; each is read once, to see whether it is as it was left."""
         self._state = MirrorState(files.state)
-        for name, path in (("core", files.core), ("errors", files.errors), ("events", files.events)):
+        logs = {"core": files.core, "errors": files.errors, "events": files.events}
+        for name, path in {**logs, **{job_file(job): files.job(job) for job in self._local.jobs}}.items():
             is_log = name != "events"
             self._mirrors.append(
                 Mirror(
@@ -152,6 +161,7 @@ class Watcher(Listener):
 
     async def _feed(self) -> None:
         await self._local.absorb()
+        self._on_news()
         guardian = asyncio.create_task(self._guard_agent())
         uploading = asyncio.create_task(self.uploading.work())
         following: asyncio.Task[None] | None = None
@@ -181,6 +191,8 @@ class Watcher(Listener):
     def _session(self) -> FollowSession:
         paths = self._dispatch.remote_files
         remote = {"core": paths.core, "errors": paths.errors, "events": paths.events}
+        own = posixpath.dirname(paths.core)
+        remote |= {file: f"{own}/{file}.log" for file in map(job_file, self._local.jobs)}
         wanted = [mirror for mirror in self._mirrors if mirror.name == "events" or not mirror.is_full]
         return FollowSession(
             wanted,
@@ -254,7 +266,9 @@ class Watcher(Listener):
         except UsageError:  # it ended in the meantime, and its last events are on their way
             self._is_agent_alive = True
             return
-        self._restarts += 1
+        now = time.monotonic()
+        self._restarts = self._restarts + 1 if now - self._restarted_at < RESTARTS_COUNT_FOR_S else 1
+        self._restarted_at = now
         self._is_agent_alive = True
         self._local.emit("agent_restarted", restarts=self._restarts)
 
@@ -283,6 +297,7 @@ class Watcher(Listener):
         if mirror.name == "events":
             check_events(mirror.length, age_s=time.time() - self._dispatch.started_unix)
             await self._local.absorb()
+            self._on_news()
             self._give_what_is_needed()
         self._end_when_fed()
 

@@ -22,7 +22,7 @@ from .. import orphans
 from ..progress import Progress
 from . import from_lock, indexes, pip_errors, requirements, resolver
 from .inventory import QUICK_S, Inventory
-from .locked_install import LockedInstalls, Surroundings
+from .locked_install import LockedInstalls, Run, Surroundings
 from .venv import Venv
 
 SCHEDULE = retry.Schedule(attempts=3, base_s=5.0, cap_s=30.0, within_s=900.0)
@@ -46,6 +46,8 @@ _NOBODY = {
     "NO_PROXY": "",
 }
 """What keeps pip, uv, git and builds that they start from asking anybody."""
+_ROOM_OF_UV = ("_RJEM_MALLOC_CONF", "thp:always")
+"""Else the allocator of uv gives the buffer of each unpacked file back to the kernel: a third of its system time."""
 _ASTRAY = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
 """They would bring another interpreter's packages into this environment, or install beside it."""
 
@@ -171,7 +173,7 @@ class Installer(Inventory):
                 order,
                 self.surroundings(constraints),
                 progress,
-                lambda argv, environment: self._run(argv, progress, INSTALL_S, environment),
+                self.runner(progress),
                 level=level,
             )
         except Failure as failure:
@@ -181,6 +183,10 @@ class Installer(Inventory):
             if failure.class_ not in ("conflict", "not_found"):  # else the installer says it in a moment
                 progress.say(f"{item}: as ever, without a lock: {failure.message}")
             return False
+
+    def runner(self, progress: Progress) -> Run:
+        """Runs commands of uv, and tells *progress*."""
+        return lambda argv, environment: self._run(argv, progress, INSTALL_S, environment)
 
     def surroundings(self, constraints: Mapping[str, str]) -> Surroundings:
         """What an install under *constraints* has to do with."""
@@ -379,6 +385,7 @@ class Installer(Inventory):
         environment.setdefault("PIP_CACHE_DIR", os.path.join(self._cache, "pip"))
         environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
         if self._uv:
+            environment.setdefault(*_ROOM_OF_UV)
             environment.update(indexes.for_uv(self._settings()))
         own = indexes.of_profile(
             self._python.indexes, self._context.secrets, environment, is_for_uv=bool(self._uv)

@@ -19,10 +19,14 @@ class Inventory:
         self.venv = venv
         self._context = context
         self._versions: Optional[Dict[str, str]] = None
+        self._was_changed = False
+        """Something was installed: whoever asks what is there asks whether it is whole, too."""
         self._harmed: Dict[bool, Dict[str, answers.Harm]] = {}
 
     def installed(self) -> Dict[str, str]:
         """Version of every installed distribution by its normalised name."""
+        if self._versions is None and self._was_changed:
+            self._look()
         if self._versions is None:
             told = probe.ask(
                 self.venv.python,
@@ -32,6 +36,16 @@ class Inventory:
             )
             self._versions = told.versions
         return self._versions
+
+    def _look(self) -> None:
+        """Versions and harm in one child: to start another costs as much as to ask."""
+        told = probe.ask(
+            self.venv.python,
+            answers.Inventory,
+            timeout_s=self._context.bounded(QUICK_S),
+            cancelled=self._context.cancelled,
+        )
+        self._versions, self._harmed[False] = told.versions, told.harmed
 
     def site_packages(self) -> Sequence[str]:
         """The folders into which is installed."""
@@ -62,6 +76,7 @@ class Inventory:
         """Something else changed the environment: look again."""
         self._versions = None
         self._harmed = {}
+        self._was_changed = True
 
     def forget_all(self) -> None:
         """The environment was made again, perhaps with another python."""

@@ -91,10 +91,14 @@ class LastLook:
 
     def skips(self, item: str, path: str, level: str) -> bool:
         """As `skips_layers` for the requirements file at *path*, which is called *item*."""
-        if self._is_stale or self._kept.orders.get(item, "") != self._order_of(path):
+        if not self.knows(item, path):
             return False
         self._report(item, level)
         return True
+
+    def knows(self, item: str, path: str) -> bool:
+        """Is the requirements file at *path* what was installed as *item*, and nothing has changed since?"""
+        return not self._is_stale and self._kept.orders.get(item, "") == self._order_of(path)
 
     def skips_compiled(self, package: CompiledPackage) -> bool:
         """As `skips_layers` for one compiled package."""
@@ -171,7 +175,7 @@ class LastLook:
             return _Kept()
 
     def _write(self) -> None:
-        self._context.state.put(_KIND, self._venv.path, asdict(self._kept))
+        self._context.state.put(_KIND, self._venv.path, asdict(self._kept), sync=False)
 
     def _order_of_layers(self) -> str:
         return _digest([asdict(self._python), [self._texts(layer) for layer in self._python.layers]])

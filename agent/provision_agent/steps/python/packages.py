@@ -6,32 +6,26 @@ One install at a time per environment: two would corrupt each other.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Set
+from typing import Dict, Iterator, List, Mapping, Optional, Set
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
 from ...contract.parsing import parse
 from ...contract.plan import Layer, Python
 from ...contract.plan_packages import CompiledPackage
-from ...contract.steps import VERIFIED
-from ...host.answers import Harm
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import compiled, compiled_install, fitting, flavours, layer_record, repair, requirements, torch
-from . import venv as environments
+from . import compiled, compiled_install, fitting, one_step, repair, requirements, torch
 from .guard import Guard
 from .installer import Installer
-from .layer_record import LayerRecord
 from .locked_install import LockedInstalls
+from .one_step import Step, digest_of
 from .venv import Venv
 
 LEVEL = "critical"
@@ -73,11 +67,13 @@ def install(
         for layer in python.layers:
             if _is_step(layer):
                 step = _step_of(layer, here)  # now, not before: it may read a file that was just made
-                _run(step, tools, guard, context, level=LEVEL, reports_failure=True, reads_bytes=reads_bytes)
+                one_step.run(
+                    step, tools, guard, context, level=LEVEL, reports_failure=True, reads_bytes=reads_bytes
+                )
             for package in layer.compiled:
                 if package.level == LEVEL:
                     step = _compiled_step(package, here)
-                    _run(
+                    one_step.run(
                         step,
                         tools,
                         guard,
@@ -111,7 +107,9 @@ def install_compiled(
         store = by_lock.store if by_lock else None
         here = compiled_install.Surroundings(tools, context, parse(Facts, found, "facts"), store)
         guard, step = Guard(python, tools, context), _compiled_step(package, here)
-        _run(step, tools, guard, context, level=package.level, reports_failure=False, reads_bytes=False)
+        one_step.run(
+            step, tools, guard, context, level=package.level, reports_failure=False, reads_bytes=False
+        )
 
 
 def install_requirements(
@@ -124,11 +122,13 @@ def install_requirements(
     *,
     reads_bytes: bool = False,
     by_lock: Optional[LockedInstalls] = None,
+    is_started: bool = False,
 ) -> None:
     """Install the requirements file at *path*, under the same protection as the layers.
 
     Args:
         by_lock: As for `install`.
+        is_started: That it has started was reported already.
 
     Raises:
         Failure: it is not there, or cannot be installed.
@@ -136,19 +136,33 @@ def install_requirements(
     with one_at_a_time(context):
         tools = Installer(python, venv, context, by_lock=by_lock)
         here = compiled_install.Surroundings(tools, context, Facts(), by_lock.store if by_lock else None)
-        step = _requirements_step(item, path, here, of_node=True)
+        step = requirements_step(item, path, here, of_node=True)
         guard = Guard(python, tools, context)
-        tools.kept_out = guard.missing()
-        if by_lock is not None:
-            layers = by_lock.look_ahead.layer_lines() if by_lock.look_ahead is not None else []
-            tools.standing = [*layers, *by_lock.standing]
-            tools.stays = requirements.names_of(layers)
+        stand_beside(tools, guard, by_lock)
         try:
-            _run(step, tools, guard, context, level=level, reports_failure=False, reads_bytes=reads_bytes)
+            one_step.run(
+                step,
+                tools,
+                guard,
+                context,
+                level=level,
+                reports_failure=False,
+                reads_bytes=reads_bytes,
+                is_started=is_started,
+            )
             if by_lock is not None:
                 by_lock.standing += fitting.kept_lines(path, item, context)
         except Failure as failure:
             raise _kept_out(failure, item, tools.kept_out) from None
+
+
+def stand_beside(tools: Installer, guard: Guard, by_lock: Optional[LockedInstalls]) -> None:
+    """Have what *tools* installs for a node go with the layers, and with the nodes before it."""
+    tools.kept_out = guard.missing()
+    if by_lock is not None:
+        layers = by_lock.look_ahead.layer_lines() if by_lock.look_ahead is not None else []
+        tools.standing = [*layers, *by_lock.standing]
+        tools.stays = requirements.names_of(layers)
 
 
 def _kept_out(failure: Failure, item: str, names: Set[str]) -> Failure:
@@ -161,93 +175,6 @@ def _kept_out(failure: Failure, item: str, names: Set[str]) -> Failure:
         "missing",
         f"{item} needs {', '.join(named)}, which the torch layer was to bring and did not; nothing else may bring it",
     )
-
-
-class _Step(NamedTuple):
-    """One install. `names`: distributions whose version it chooses; `digest`: changes when the order does."""
-
-    item: str
-    names: List[str]
-    digest: str
-    checked: List[str]
-    install: Callable[[Progress, Dict[str, str], str], None]
-    is_there: Callable[[], bool]
-
-
-def _run(
-    step: _Step,
-    tools: Installer,
-    guard: Guard,
-    context: Context,
-    *,
-    level: str,
-    reports_failure: bool,
-    reads_bytes: bool,
-) -> None:
-    fields = {"item": step.item, "level": level}
-    context.report("package_started", **fields)
-    started = time.monotonic()
-    try:
-        key = _key(step, tools)
-        record = layer_record.read(context, key)
-        is_recorded = record.digest == step.digest and not record.lost(tools.installed(), tools.unwanted)
-        harm = _harm(record, tools, reads_bytes=reads_bytes) if is_recorded else {}
-        if is_recorded and not harm and step.is_there():
-            guard.chose(step.names)
-            context.report("package_skipped", reason=VERIFIED, **fields)
-            return
-        with Progress(context, step.item, level, watched=tools.landing) as progress:
-            held, before = guard.constraints(step.names), dict(tools.installed())
-            if harm:
-                repair.restore(harm, tools, context, progress, item=step.item, level=level)
-            if not is_recorded or record.lost(tools.installed(), tools.unwanted) or not step.is_there():
-                step.install(progress, held, level)
-            flavours.settle(before, tools, context, progress, item=step.item, level=level)
-            new = _made(step, record, before, tools)
-            found = _found_harmed(new, before, tools, context)
-            if found:
-                repair.restore(found, tools, context, progress, item=step.item, level=level)
-                new = _made(step, record, before, tools)
-            guard.check(held, step.item, progress, level=level)
-    except Failure as failure:
-        if reports_failure and not context.cancelled.is_set():
-            context.report("package_failed", **fields, **failure.as_fields())
-            failure.is_reported = True
-        raise
-    guard.chose(step.names)
-    layer_record.keep(context, key, new)
-    context.report("package_finished", duration_s=round(time.monotonic() - started, 3), **fields)
-
-
-def _harm(record: LayerRecord, tools: Installer, *, reads_bytes: bool) -> Dict[str, Harm]:
-    """What of a step's packages is not as it was installed. Bytes are read of what the step itself brought only."""
-    sizes = tools.harmed()
-    found = {name: sizes[name] for name in record.names if name in sizes}
-    if reads_bytes:
-        contents = tools.harmed(reads_bytes=True)
-        found.update((name, contents[name]) for name in record.brought if name in contents)
-    return found
-
-
-def _made(step: _Step, record: LayerRecord, before: Mapping[str, str], tools: Installer) -> LayerRecord:
-    return layer_record.made(
-        before,
-        tools.installed(),
-        tools.harmed(),
-        digest=step.digest,
-        checked=step.checked,
-        earlier=record if record.digest == step.digest else None,
-    )
-
-
-def _found_harmed(
-    made: LayerRecord, before: Mapping[str, str], tools: Installer, context: Context
-) -> Dict[str, Harm]:
-    """What a step needs and found damaged: an installer calls it satisfied. An image's own environment stays as it is."""
-    if not environments.is_ours(tools.venv.path, context):
-        return {}
-    installed, harmed = tools.installed(), tools.harmed()
-    return {name: harmed[name] for name in made.harmed if before.get(name) == installed.get(name)}
 
 
 def title(layer: Layer) -> str:
@@ -271,13 +198,13 @@ def _is_step(layer: Layer) -> bool:
     return bool(layer.packages or layer.torch or layer.requirements or not layer.compiled)
 
 
-def _step_of(layer: Layer, here: compiled_install.Surroundings) -> _Step:
+def _step_of(layer: Layer, here: compiled_install.Surroundings) -> Step:
     tools = here.tools
     if layer.torch is not None:
         return _torch_step(layer, tools, here.context, here.facts)
     if layer.requirements is not None:
         path = os.path.join(here.context.workspace, layer.requirements)
-        return _requirements_step(layer.requirements, path, here)
+        return requirements_step(layer.requirements, path, here)
     names, item = requirements.names_of(layer.packages), title(layer)
 
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
@@ -285,21 +212,23 @@ def _step_of(layer: Layer, here: compiled_install.Surroundings) -> _Step:
         lines = [*compiled_install.wheels_only(names, here), *layer.packages]
         tools.install(lines, progress, item=item, level=level, constraints=held)
 
-    return _Step(item, names, _digest([asdict(layer), tools.locked]), names, install, lambda: True)
+    return Step(item, names, digest_of([asdict(layer), tools.locked]), names, install, lambda: True)
 
 
-def _compiled_step(package: CompiledPackage, here: compiled_install.Surroundings) -> _Step:
+def _compiled_step(package: CompiledPackage, here: compiled_install.Surroundings) -> Step:
     item, build = compiled.item_of(package), here.build()
 
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
         compiled_install.install(package, here, progress, held, item=item)
 
-    return _Step(item, [item], _digest([asdict(package), list(build)]), [item], install, lambda: True)
+    return Step(item, [item], digest_of([asdict(package), list(build)]), [item], install, lambda: True)
 
 
-def _requirements_step(
+def requirements_step(
     item: str, path: str, here: compiled_install.Surroundings, *, of_node: bool = False
-) -> _Step:
+) -> Step:
+    """The install of the requirements file at *path*, which is called *item*."""
+
     def install(progress: Progress, held: Dict[str, str], level: str) -> None:
         told, wanted = _read(path), path
         left = compiled_install.left_out(path, here)
@@ -320,17 +249,17 @@ def _requirements_step(
         found = _read(path)
     except Failure:
         found = requirements.Requirements([], "")
-    return _Step(
+    return Step(
         item,
         [],
-        _digest([item, found.digest, here.tools.locked]),
+        digest_of([item, found.digest, here.tools.locked]),
         found.names,
         install,
         lambda: bool(found.digest),
     )
 
 
-def _torch_step(layer: Layer, tools: Installer, context: Context, facts: Facts) -> _Step:
+def _torch_step(layer: Layer, tools: Installer, context: Context, facts: Facts) -> Step:
     wanted = layer.torch
     assert wanted is not None
     names = torch.names(wanted)
@@ -342,7 +271,9 @@ def _torch_step(layer: Layer, tools: Installer, context: Context, facts: Facts) 
         else:
             work.install(progress, held)
 
-    return _Step(torch.ITEM, names, _digest([asdict(layer), tools.locked]), names, install, work.is_satisfied)
+    return Step(
+        torch.ITEM, names, digest_of([asdict(layer), tools.locked]), names, install, work.is_satisfied
+    )
 
 
 def _read(path: str) -> requirements.Requirements:
@@ -361,14 +292,6 @@ def _remove_unwanted(python: Python, tools: Installer, progress: Progress) -> No
     if present:
         progress.say(f"removing {', '.join(present)}")
         tools.uninstall(present, progress)
-
-
-def _key(step: _Step, tools: Installer) -> str:
-    return layer_record.key_of(tools.venv.path, step.item)
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager

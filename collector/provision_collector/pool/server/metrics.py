@@ -19,6 +19,7 @@ from provision_agent.contract.status_parts import Totals
 
 from ...distribution import version
 from ..store.rows import ENDED, STATES
+from .figures import Figures
 from .loop_watch import BOUNDS_S, LoopWatch
 from .view import View
 
@@ -32,6 +33,7 @@ def exposition(
     events: Mapping[str, int],
     clients: int,
     loop: LoopWatch,
+    figures: Figures,
 ) -> bytes:
     """The metrics in Prometheus' text format: of the runs, and of this process. It adds up every file: not for the event loop.
 
@@ -41,10 +43,12 @@ def exposition(
         events: How many events were told since then, by name.
         clients: How many clients follow a stream now.
         loop: How late the event loop was.
+        figures: What the runs that ended took.
     """
     registry = CollectorRegistry()
     registry.register(_Now(list(going), ended, events, clients))
     registry.register(_Loop(loop))
+    registry.register(figures)
     ProcessCollector(registry=registry)
     return generate_latest(registry)
 

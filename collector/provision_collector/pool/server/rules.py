@@ -34,6 +34,14 @@ class Rules:
     """So many runs fetch from one source host at once; None: as many as there are."""
     keep: int = 1000
     """So many finished runs are remembered."""
+    keep_days: float | None = None
+    """Those that ended longer ago are not; None: however long."""
+    database: str | None = field(default=None, repr=False)
+    """The address of the PostgreSQL database that several servers share; None: a file in the state directory."""
+    watches: bool = True
+    """This process watches runs; else it only answers, and others do."""
+    dead_after_s: float = 10.0
+    """A server that is not heard of for so long loses its runs to the others."""
 
     def outputs_of(self, run: str) -> OutputsHere | None:
         """Where the outputs of the run with this id go; None: nowhere."""

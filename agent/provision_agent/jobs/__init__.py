@@ -1,0 +1,1 @@
+"""Long programs of a run, such as a training: each below a supervisor of its own, which needs neither agent nor keeper."""
