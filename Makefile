@@ -49,6 +49,7 @@ bench: setup ## Measure against the peers that are installed
 	$(BIN)/python benchmarks/overlap.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/copying.py
+	$(BIN)/python benchmarks/conversions.py
 
 format: setup ## Format the code
 	$(BIN)/ruff check --fix --quiet . || true
