@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import click
 
-from .options import configure_logging, gone_check_option
+from .options import configure_logging, duration, gone_check_option
 from .output import say, say_json, tell
 from .output_options import outputs_options
 
@@ -41,6 +41,8 @@ class Options(TypedDict):
     on_finished: tuple[str, ...]
     allow_host: tuple[str, ...]
     cors_origin: tuple[str, ...]
+    on_health: tuple[str, ...]
+    watch_instances_s: float | None
     keep: int
     per_source_host: int | None
 
@@ -85,6 +87,19 @@ class Options(TypedDict):
     "--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when a run is usable; repeatable."
 )
 @click.option("--on-finished", multiple=True, metavar="COMMAND|URL", help="Told how a run ended; repeatable.")
+@click.option(
+    "--watch-instances",
+    "watch_instances_s",
+    type=duration,
+    metavar="DURATION",
+    help="Ask each instance so often how it is, from its run's end until it is released or gone (`30s`).",
+)
+@click.option(
+    "--on-health",
+    multiple=True,
+    metavar="COMMAND|URL",
+    help="Told when an instance becomes healthy, degraded or gone; repeatable.",
+)
 @click.option(
     "--allow-host", multiple=True, metavar="NAME", help="Another name of this server, as browsers send it."
 )
@@ -175,7 +190,9 @@ def _rules(options: Options) -> Rules:
         hooks=(
             *(Hook.parse("usable", text) for text in options["on_usable"]),
             *(Hook.parse("finished", text) for text in options["on_finished"]),
+            *(Hook.parse("health", text) for text in options["on_health"]),
         ),
+        watch_instances_s=options["watch_instances_s"],
         keep=options["keep"],
         per_source_host=options["per_source_host"],
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from ...run import registry
 from ...run.spec import new_run_id
 from ..descriptors import room_here
 from ..hooks import HookQueue
+from ..instances import Instances, Kept
 from ..source_turns import SourceTurns
 from ..store.rows import Row
 from ..store.store import Store
@@ -61,6 +62,13 @@ class Pool:
         """By verdict, since this process began."""
         self.figures = Figures()
         """What the runs that ended took, since this process began."""
+        self.instances = Instances(
+            rules.state_dir / "instances.json",
+            every_s=rules.watch_instances_s,
+            gone_check=rules.gone_check,
+            tell=self._tell_health,
+        )
+        """Those of the runs that are usable, and how they are."""
         self._watches: dict[str, Watch] = {}
         self._broken: dict[str, tuple[Row, str]] = {}
         """Unfinished runs that could not be taken up, and why."""
@@ -83,12 +91,14 @@ class Pool:
                 log.exception("run_not_taken_up", run=row.run)
                 self._broken[row.run] = row, f"{type(error).__name__}: {error}"[:500]
         await self._hooks.resume()
+        await self.instances.open()
         await self._forget_old()
 
     async def close(self) -> None:
         """Stop watching; the runs go on, and the next server takes them up."""
         await self._reader.close()
         await asyncio.gather(*(watch.close() for watch in self._watches.values()))
+        await self.instances.close()
         await self._hooks.close()
         await self.store.close()
 
@@ -183,11 +193,16 @@ class Pool:
                 )
             is_added = await self.store.add(row)
             assert is_added, "its id was free, and one request is accepted at a time"
+            if request.watch is not None:
+                await self.instances.want(row.run)
             watch = await Watch.open(row, accepted.plan, accepted.secrets, self._shared, is_new=True)
             self._watches[row.run] = watch
         for warning in accepted.warnings:
             await watch.warn(warning)
         return row, True
+
+    async def _tell_health(self, run: str, facts: Mapping[str, object]) -> None:
+        await self._hooks.tell("health", run, facts, about=f"@{time.time():.3f}")
 
     async def _same_run(self, request: RunRequest) -> Row | None:
         """The run that *request* ordered before. Raises ConflictError: its id means another run."""
@@ -199,8 +214,18 @@ class Pool:
         row, view = watch.row, watch.view
         self.runs_ended[str(row.verdict)] += 1
         billed_s = time.time() - row.created_unix
-        facts = view.run_state.facts
-        self.figures.count(view.outcome or {}, facts, profile=row.profile, billed_s=billed_s)
+        facts, outcome = view.run_state.facts, view.outcome or {}
+        gpus = facts.get("gpus")
+        kept = Kept(
+            row.instance,
+            row.run,
+            view.run_state.workspace,
+            row.profile,
+            row.labels,
+            len(gpus) if isinstance(gpus, list) else 0,
+        )
+        await self.instances.run_ended(kept, is_usable=row.verdict in ("complete", "incomplete"))
+        self.figures.count(outcome, facts, profile=row.profile, billed_s=billed_s)
         await self._forget_old()
 
     async def _forget_old(self) -> None:
