@@ -146,8 +146,7 @@ def outcome_of(
         logs: The paths of the mirrors here, by ``core``, ``errors``, ``events`` and ``job-NAME``.
         gaps: Bytes that no mirror has.
         reconnects: How often the connection was lost.
-        error: What kept this side from following the run; None: nothing. warnings: What this side warned of.
-        outputs: What came home of it; None: nothing was to.
+        error: What kept this side from following the run. warnings: What it warned of. outputs: What came home.
     """
     missed, needed = _by_need(state)
     errors = [_told(item) for item in needed]
