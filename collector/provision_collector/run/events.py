@@ -51,14 +51,44 @@ class EventTail:
 
     Events that only this side tells are passed over, and who an event says it is `from` is not believed. The events
     before one that cannot be read are given first; then every call raises.
+
+    Args:
+        path: The file. offset: Where the first line begins that is read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, offset: int = 0) -> None:
         self._path = path
-        self._offset = 0
+        self._offset = offset
         self._error: ProvisionError | None = None
         self._is_forger = False
         self._torn_lines = 0
+        self._rest = b""
+        """What `feed` was given of a line that is not whole yet."""
+
+    @property
+    def offset(self) -> int:
+        """The byte after the last event that was given."""
+        return self._offset
+
+    def skip_to(self, offset: int) -> None:
+        """Somebody else has read the events up to the byte *offset*."""
+        self._offset, self._rest = offset, b""
+
+    def feed(self, at: int, data: bytes) -> list[Event] | None:
+        """The events that *data*, which was written to the file at byte *at* just now, makes whole.
+
+        Returns:
+            None where they have to be read from the file: something before them was not read, or it is too much at once.
+
+        Raises:
+            AgentLostError, UsageError: as `read_new`.
+        """
+        begin, chunk = self._offset, self._rest + data
+        if self._error is not None or at != begin + len(self._rest) or len(chunk) > LIVE_BYTES:
+            return None
+        events = self._cut(chunk)
+        self._rest = chunk[self._offset - begin :]
+        return events or []
 
     def read_new(self) -> list[Event]:
         """The events that were completed since the last call, at most one chunk of them; empty when there are none.
@@ -66,6 +96,7 @@ class EventTail:
         Raises:
             AgentLostError: the instance wrote what is no event. UsageError: events of a format that is not known.
         """
+        self._rest = b""
         if self._error is not None:
             raise self._error
         while True:
