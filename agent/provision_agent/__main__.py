@@ -31,6 +31,9 @@ _COMMANDS = {
     "capture": "commands.capture",
     "services": "commands.services",
     "supervise": "services.manager",
+    "lifetime": "lifetime.meter",
+    "lifetime_again": "lifetime.begin",
+    "extend": "commands.extend",
 }
 
 

@@ -94,7 +94,7 @@ def killed_until_it_is_done(
             assert (site / f"big{number}" / f"data{part}.txt").stat().st_size == PART_BYTES
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_wheels_that_were_coming_when_the_agent_was_killed_go_on_where_they_were(
     index: PackageIndex, tmp_path: Path, uv: str
 ) -> None:

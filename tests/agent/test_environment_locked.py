@@ -346,7 +346,7 @@ def test_what_layers_and_nodes_want_is_resolved_together_and_fetched_before_it_i
     assert "numpy-2.1.0-py3-none-any.whl" not in index.wheel_bytes
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_a_run_brings_layers_and_nodes_by_the_engine_and_keeps_wheels_where_the_plan_says(
     index: PackageIndex, tmp_path: Path
 ) -> None:

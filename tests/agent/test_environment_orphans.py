@@ -45,7 +45,7 @@ def test_what_a_killed_agent_was_installing_is_ended_and_its_services_live_on(he
         assert not install.is_alive()
         assert service.is_alive()
     finally:
-        service.end(within_s=5.0)
+        service.end(within_s=60.0)
 
 
 def test_ones_own_children_and_those_of_other_workspaces_are_left_alone(
@@ -68,6 +68,6 @@ def test_ones_own_children_and_those_of_other_workspaces_are_left_alone(
         assert mine.poll() is None
         assert theirs.is_alive()
     finally:
-        theirs.end(within_s=5.0)
+        theirs.end(within_s=60.0)
         mine.kill()
         mine.wait(timeout=10)

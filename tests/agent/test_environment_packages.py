@@ -203,7 +203,7 @@ def test_a_protected_package_with_a_missing_file_is_healed_though_no_layer_names
     assert version_in(venv, "numpy") == "1.26.4"
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_an_environment_that_cannot_be_mended_is_made_again_when_it_is_ours(
     index: PackageIndex, here: Surroundings, venv: Venv
 ) -> None:

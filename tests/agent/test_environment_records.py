@@ -74,7 +74,7 @@ DAMAGES = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_what_a_layer_brought_is_missed_and_brought_again_in_the_same_run(
     index: PackageIndex, here: Surroundings, venv: Venv
 ) -> None:

@@ -126,7 +126,7 @@ def test_an_index_out_of_reach_is_asked_for_one_candidate_only(
     assert len(here.of("package_retried")) == 2
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_cpu_build_on_a_machine_with_a_gpu_is_repaired(
     index: PackageIndex, here: Surroundings, venv: Venv
 ) -> None:

@@ -46,7 +46,7 @@ def with_users(tmp_path: Path) -> Path:
     return root
 
 
-def finished(events: Path, *, within_s: float = 20.0) -> list[dict[str, Any]]:
+def finished(events: Path, *, within_s: float = 60.0) -> list[dict[str, Any]]:
     """The events of a run, when it has ended."""
     end = time.monotonic() + within_s
     while True:

@@ -69,7 +69,7 @@ def test_a_detached_process_is_known_by_more_than_its_pid(tmp_path: Path) -> Non
     assert parse(Identity, to_json(sleeper)) == sleeper
     assert sleeper.end(within_s=5)
     assert not sleeper.is_alive()
-    assert identity.wait(within_s=10)
+    assert identity.wait(within_s=60.0)
 
 
 def test_a_secret_is_never_cut_in_two_by_a_line_that_is_too_long() -> None:

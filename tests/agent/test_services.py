@@ -111,7 +111,7 @@ def log_of(here: Surroundings) -> str:
     return Path(here.workspace, ".provision", "services", "ui.log").read_text()
 
 
-def until(holds: Callable[[], Any], *, within_s: float = 10.0) -> Any:
+def until(holds: Callable[[], Any], *, within_s: float = 60.0) -> Any:
     """The first true value of *holds*."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:

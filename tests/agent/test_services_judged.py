@@ -30,7 +30,7 @@ from provision_agent.run.context import Context
 from provision_agent.services import handover, manager, restarting
 from provision_agent.services.wait_ready import wait_ready
 
-pytestmark = pytest.mark.timeout(120)  # whole runs, several of them a test
+pytestmark = pytest.mark.timeout(240)  # whole runs, several of them a test
 
 NODES = "ComfyUI/custom_nodes"
 GOOD = "class Face: pass\nNODE_CLASS_MAPPINGS = {'FaceSwap': Face}\n"

@@ -104,7 +104,7 @@ def here(lasting_path: Path, image: Image) -> Iterator[Surroundings]:
     manager.stop("ui", here.context)
 
 
-def until(holds: Callable[[], Any], *, within_s: float = 15.0) -> Any:
+def until(holds: Callable[[], Any], *, within_s: float = 60.0) -> Any:
     """The first true value of *holds*."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:

@@ -23,6 +23,7 @@ MODULES = sorted([*AGENT.rglob("*.py"), *COLLECTOR.rglob("*.py")])
 OF_A_RUN = {
     "run.run",
     "run.job_runner",
+    "run.ending",
     "run.requirements",
     "run.stages",
     "run.start",
@@ -42,8 +43,19 @@ SEES = {
         "steps": {"contract", "host", "run", "downloads", "files"},
         "services": {"contract", "host", "run", "steps"},
         "jobs": {"contract", "host", "run", "steps", "services"},
+        "lifetime": {"contract", "host", "run", "files", "services", "jobs"},
         "tail": {"contract"},
-        "commands": {"contract", "host", "run", "downloads", "files", "steps", "services", "jobs"},
+        "commands": {
+            "contract",
+            "host",
+            "run",
+            "downloads",
+            "files",
+            "steps",
+            "services",
+            "jobs",
+            "lifetime",
+        },
     },
     COLLECTOR: {
         "errors": set(),
@@ -326,6 +338,31 @@ def test_a_command_that_asks_nobody_imports_nothing_to_ask_with(name, tmp_path):
     )
 
     assert set(needless).intersection(done.stderr.split()) == set()
+
+
+@pytest.mark.parametrize("words", [["up", "--profile", "p.yaml"], ["collect"]], ids=["up", "collect"])
+def test_a_run_and_a_log_of_one_instance_need_no_database(words, tmp_path):
+    (tmp_path / "p.yaml").write_text("version: 1\nname: p\nfiles: [{path: a, content: a}]\n")
+    where = ["--host", "root@127.0.0.1:9", "--boot-grace", "1ms"]
+    if words == ["collect"]:
+        where += ["--remote-log", "/x.log", "--output", "x.log"]
+    code = (
+        "import sys, atexit, provision_collector.cli as cli\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        f"cli.main({[*words, *where]!r})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+    )
+
+    assert "asyncssh" in done.stderr.split(), done.stderr[:500]
+    assert {"sqlite3", "sqlalchemy", "alembic", "psycopg"}.intersection(done.stderr.split()) == set()
 
 
 @pytest.mark.parametrize("half", SEES, ids=lambda half: half.name)

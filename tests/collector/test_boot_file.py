@@ -17,7 +17,7 @@ from provision_collector.cli import main
 from provision_collector.errors import UsageError
 from provision_collector.planning.boot_file import boot_file, secrets_within
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 PROFILE = """
 version: 1

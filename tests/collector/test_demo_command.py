@@ -86,7 +86,7 @@ def assert_no_trace(tmp_path: Path, stderr: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_it_ends_complete_with_the_exit_code_of_up_and_leaves_nothing_behind(tmp_path):
     with demo(tmp_path) as process:
         stdout, stderr = process.communicate(timeout=100)

@@ -14,7 +14,7 @@ from provision_agent.contract.parsing import to_json
 from provision_collector.errors import AgentLostError, UsageError
 from provision_collector.instance import Instance
 from provision_collector.pool import scorecard
-from provision_collector.pool.server.stream import read_events
+from provision_collector.pool.server.kept import event_of
 from provision_collector.pool.server.view import view_of
 from provision_collector.run.events import CHUNK_BYTES, EventTail
 from provision_collector.run.registry import RunFiles
@@ -153,7 +153,7 @@ def test_a_stream_of_an_earlier_release_breaks_its_own_view_and_raises_nothing(t
         b'{"a": NaN}\n',
         line(9, "run_usable", after_s=2.5),
     )
-    view = view_of("r", read_events(path))
+    view = view_of("r", map(event_of, path.read_bytes().splitlines()))
     summary = to_json(view.summary(1_800_000_000.0))
     assert (view.last_event_id, view.run_state.usable_after_s, view.outcome) == (12, 2.5, None)
     assert (view.word, summary["state"]) == ("broken", "broken")

@@ -20,13 +20,17 @@ from provision_collector.instance import Instance
 from provision_collector.pool.fleet.fleet_state import FleetState, read_members
 from provision_collector.pool.fleet.targets import Target
 from provision_collector.pool.server.answers import InvalidBodyError, read_body
-from provision_collector.pool.server.disk import DiskThread
+from provision_collector.pool.server.feed import Feed
+from provision_collector.pool.server.kept import taken_up
 from provision_collector.pool.server.orders import RunRequest, planned
 from provision_collector.pool.server.page_words import page_words
 from provision_collector.pool.server.run_log import RunLog
 from provision_collector.pool.server.schemas import Status
-from provision_collector.pool.server.stream import StreamWriter
 from provision_collector.pool.server.view import View
+from provision_collector.pool.store import writer
+from provision_collector.pool.store.rows import Row
+from provision_collector.pool.store.store import Store
+from provision_collector.pool.store.writer import insert_events
 
 BODY = {
     "host": "root@203.0.113.7:14842",
@@ -109,28 +113,44 @@ async def test_a_slow_disk_keeps_one_run_waiting_and_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_ready, pieces = threading.Event(), []
-    write = StreamWriter.write
 
-    def slowly(self: StreamWriter, events: Any) -> None:
+    def slowly(connection: Any, rows: Any) -> None:
         assert is_ready.wait(20)
-        pieces.append(len(events))
-        write(self, events)
+        pieces.append(len(rows))
+        insert_events(connection, rows)
 
-    monkeypatch.setattr(StreamWriter, "write", slowly)
-    log = RunLog("r", tmp_path / "streams/r.jsonl", labels={"pool": "a"}, told=Counter(), disk=DiskThread())
+    store = await Store.open(tmp_path)
+    row = Row(
+        run="r",
+        request_hash="",
+        instance=Instance("h"),
+        plan={},
+        profile="p",
+        labels={"pool": "a"},
+        secret_names=[],
+    )
+    assert await store.add(row)
+    monkeypatch.setattr(writer, "insert_events", slowly)
+    feed = Feed(row.day, row.rid)
+    log = RunLog(row, store, view=View("r"), feed=feed, told=Counter())
     for seq in range(1, 101):
         await log.tell(event(seq))
     saying = asyncio.create_task(log.say("warning", message="m"))
     done, _ = await asyncio.wait({saying}, timeout=0.1)
     assert not done
-    assert log.view.last_event_id == 0, "nothing counts before it is written"
+    assert log.view.last_event_id == feed.last_id == 0, "nothing counts before it is written"
     is_ready.set()
     await saying
     await log.end()
     assert (log.view.last_event_id, log.view.collector_seq, log.view.warnings) == (101, 1, ["m"])
     assert sum(pieces) == 101
     assert len(pieces) < 5, "what comes together is written in one piece"
-    assert '"labels":{"pool":"a"}' in (tmp_path / "streams/r.jsonl").read_text()
+    told = await store.streams.all_of(row)
+    assert [number for number, _ in told] == list(range(1, 102))
+    assert all(b'"labels":{"pool":"a"}' in body for _, body in told)
+    taken = await taken_up(store, row)
+    assert taken.view.to_json() == log.view.to_json(), "the fold that was kept is what the events say"
+    await store.close()
 
 
 async def test_changes_of_a_fleet_that_come_together_are_written_at_once_and_all_of_them(

@@ -1,27 +1,52 @@
-"""The server's database: what was answered for is in it, a full disk is waited for, and old runs are let go."""
+"""What a server keeps, in SQLite and in PostgreSQL alike: told events stay, a full disk is waited for, old runs go."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from harness.postgres import Postgres
 from provision_collector.errors import LocalMachineError, UsageError
 from provision_collector.instance import Instance
-from provision_collector.pool.store import store as module
+from provision_collector.pool.store import schema
+from provision_collector.pool.store import writer as writer_module
+from provision_collector.pool.store.database import Database
 from provision_collector.pool.store.rows import Row
-from provision_collector.pool.store.store import Store
+from provision_collector.pool.store.store import Store, Wanted
+from provision_collector.pool.store.streams import MirrorPlace, Place, Snapshot, put_mirror, put_snapshot
+from provision_collector.pool.store.writer import EventRow, FencedError
 
 AMPLE = 1 << 20
+Open = Callable[[], Any]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request: pytest.FixtureRequest) -> str | None:
+    """Where the tables are; None: a file."""
+    if request.param == "sqlite":
+        return None
+    cluster: Postgres = request.getfixturevalue("postgres")
+    return cluster.database()
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    store = await Store.open(tmp_path)
+async def store(tmp_path: Path, address: str | None) -> AsyncIterator[Store]:
+    store = await opened(tmp_path, address)
     yield store
     await store.close()
+
+
+async def opened(folder: Path, address: str | None) -> Store:
+    store = await Store.open(folder, address)
+    await store.leases.join(b"key", takes_runs=True)
+    return store
 
 
 def row(run: str, **more: Any) -> Row:
@@ -35,29 +60,112 @@ def row(run: str, **more: Any) -> Row:
     return Row(run=run, **{**facts, "secret_names": ["A"], **more})
 
 
-async def limit_pages(store: Store, count: int) -> None:
-    """Let the database grow to so many pages; it never falls below what it has."""
-    await store._database.execute_fetchall(f"PRAGMA max_page_count = {count}")
+async def added(store: Store, run: str, **more: Any) -> Row:
+    new = row(run, owner=store.leases.me, **more)
+    assert await store.add(new)
+    return new
 
 
-async def test_a_full_disk_refuses_new_runs_and_keeps_the_others_waiting(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "RETRY_S", 0.01)
-    known = row("known")
-    await store.add(known)
-    await limit_pages(store, 1)
-    with pytest.raises(LocalMachineError):
-        await store.add(row("new", plan={"name": "x" * 100_000}))
-    change = asyncio.create_task(store.update(known, labels={"text": "x" * 100_000}))
-    assert not (await asyncio.wait({change}, timeout=0.2))[0]
+def told(row: Row, *numbers: int) -> list[EventRow]:
+    return [EventRow(row.day, row.rid, number, json.dumps({"n": number}).encode()) for number in numbers]
 
-    await limit_pages(store, AMPLE)
-    async with asyncio.timeout(5):
-        await change
-    found = await store.find("known")
-    assert found == known
-    assert await store.find("new") is None
+
+async def test_the_migrations_make_the_tables_that_the_program_works_with(store: Store) -> None:
+    def differences(connection: sa.Connection) -> list[Any]:
+        skipped = ("alembic_version", "events_rest", "chunks_rest")
+        context = MigrationContext.configure(
+            connection,
+            opts={"include_name": lambda name, kind, _: not (kind == "table" and name in skipped)},
+        )
+        return list(compare_metadata(context, schema.metadata))
+
+    assert await store.database.ask(differences) == []
+
+
+async def test_a_run_is_kept_once_and_comes_back_as_it_was(store: Store) -> None:
+    first = await added(store, "one", labels={"zone": "a\0\u2028"}, instance=Instance("h", port=7))
+    assert not await store.add(row("one", request_hash="other"))
+    assert await store.find("one") == first
+    assert (await store.find("one", with_plan=False) or first).plan == {}
+    await store.update(first, is_stopping=True, state="usable", joined="two")
+    assert await store.find("one") == first
+    assert await store.find("none") is None
+
+
+async def test_an_event_is_kept_under_its_first_id_however_often_it_is_written(store: Store) -> None:
+    one, two = await added(store, "one"), await added(store, "two")
+    await asyncio.gather(
+        store.streams.append(told(one, 1, 2)),
+        store.streams.append(told(two, 1)),
+        store.streams.append(told(one, 3)),
+    )
+    again = EventRow(one.day, one.rid, 3, b"another word")
+    await store.streams.append([again, *told(one, 4)])
+
+    assert await store.streams.after(Place(one.day, one.rid, 1)) == [
+        (number, b'{"n": %d}' % number) for number in (2, 3, 4)
+    ]
+    assert [await store.streams.last_id(each) for each in (one, two)] == [4, 1]
+    news = await store.streams.news([Place(one.day, one.rid, 3), Place(two.day, two.rid, 0)])
+    assert [(found.rid, found.id) for found in news] == [(one.rid, 4), (two.rid, 1)]
+
+
+async def test_a_fold_is_kept_with_the_events_that_came_after_it(store: Store) -> None:
+    one = await added(store, "one")
+    await store.streams.append(
+        told(one, *range(1, 1201)),
+        lambda line: put_snapshot(line, one.rid, Snapshot(600, "first", None)),
+    )
+    await store.writer.write(work=lambda line: put_snapshot(line, one.rid, Snapshot(700, "{}", "watched")))
+
+    kept, since = await store.streams.snapshot(one)
+    assert kept == Snapshot(700, "{}", "watched")
+    assert [number for number, _ in since] == list(range(701, 1201))
+
+
+async def test_a_log_is_read_in_pieces_and_its_end_is_known(store: Store) -> None:
+    one = await added(store, "one")
+    pieces = {0: b"a" * 10, 10: b"b" * 5, 15: b"c" * 20}
+    at = MirrorPlace("core", 35, "{}")
+    await store.writer.write(work=lambda line: put_mirror(line, one, at, pieces))
+    events = MirrorPlace("events", 9000, "{}", b"tail")
+    await store.writer.write(work=lambda line: put_mirror(line, one, events, {}))
+
+    assert await store.streams.log_size(one, "core") == 35
+    assert await store.streams.log_bytes(one, "core", 12, 100) == b"bbb"
+    assert await store.streams.log_bytes(one, "core", 35, 100) == b""
+    places = await store.streams.mirror_places(one, 8)
+    assert {file: (place.length, place.tail) for file, place in places.items()} == {
+        "core": (35, b"c" * 8),
+        "events": (9000, b"tail"),
+    }
+
+
+async def test_runs_are_listed_in_pages_by_state_label_and_host(store: Store) -> None:
+    for number in range(7):
+        facts: dict[str, Any] = {
+            "labels": {"pool": "a" if number % 2 else "b"},
+            "created_unix": float(number // 2),
+        }
+        facts["instance"] = Instance("h1" if number < 4 else "::1", port=7, instance_id=f"i-{number}")
+        if number in (1, 2):
+            facts |= {"verdict": "failed", "state": "failed"}
+        await added(store, f"run{number}", **facts)
+
+    async def names(**wanted: Any) -> list[str]:
+        return [found.run for found in await store.listed(Wanted(**wanted))]
+
+    pages, before = [], None
+    while page := await store.listed(Wanted(before=before, limit=3)):
+        pages += [found.run for found in page]
+        before = (page[-1].created_unix, page[-1].rid)
+    assert pages == [f"run{number}" for number in range(6, -1, -1)]
+    assert await names(state="failed") == ["run2", "run1"]
+    assert await names(state="going", labels={"pool": "a"}) == ["run5", "run3"]
+    assert await names(host="h1", state="accepted") == ["run3", "run0"]
+    assert await names(host="[::1]:7") == ["run6", "run5", "run4"]
+    assert await names(host="i-6") == ["run6"]
+    assert await store.counts(Wanted(labels={"pool": "a"})) == {"failed": 1, "accepted": 2}
 
 
 async def test_a_delivery_is_owed_once_and_until_it_is_settled(store: Store) -> None:
@@ -72,13 +180,194 @@ async def test_a_delivery_is_owed_once_and_until_it_is_settled(store: Store) -> 
 async def test_only_the_newest_finished_runs_are_kept_and_every_unfinished_one(store: Store) -> None:
     for number in range(6):
         verdict = "complete" if number % 2 else None
-        await store.add(row(f"run{number}", created_unix=float(number), verdict=verdict))
+        new = await added(
+            store, f"run{number}", created_unix=float(number), verdict=verdict, ended_unix=float(number)
+        )
+        await store.streams.append(told(new, 1))
 
     assert await store.forget(keep=2) == ["run1"]
-    assert [found.run for found in await store.finished(verdict=None, limit=10)] == ["run5", "run3"]
+    assert [found.run for found in await store.listed(Wanted(state="finished"))] == ["run5", "run3"]
     assert [found.run for found in await store.unfinished()] == ["run0", "run2", "run4"]
+    assert sorted(await store.forget(keep=10, keep_days=1.0)) == ["run3", "run5"], "they ended long ago"
+    count = sa.select(sa.func.count()).select_from(schema.events)
+    assert await store.database.ask(lambda line: line.execute(count).scalar()) == 3
 
 
+async def test_what_one_run_cannot_have_written_keeps_no_other_from_being_written(store: Store) -> None:
+    one = await added(store, "one")
+
+    def bad(line: sa.Connection) -> None:
+        line.execute(sa.text("SELECT * FROM no_such_table"))
+
+    results = await asyncio.gather(
+        store.streams.append(told(one, 1)),
+        store.writer.write(work=bad),
+        store.streams.append(told(one, 2)),
+        return_exceptions=True,
+    )
+    assert [isinstance(result, Exception) for result in results] == [False, True, False]
+    assert await store.streams.last_id(one) == 2
+
+
+async def test_tables_of_a_newer_release_are_refused_and_left_alone(
+    store: Store, tmp_path: Path, address: str | None
+) -> None:
+    newer = sa.update(schema.meta).values(value="99")
+    await store.database.change(lambda line: line.execute(newer))
+    await store.close()
+    with pytest.raises(UsageError, match="of version 99, and this provision knows 1"):
+        await Store.open(tmp_path, address)
+
+
+async def test_tables_of_the_next_release_that_this_one_can_work_with_are_taken(
+    store: Store, tmp_path: Path, address: str | None
+) -> None:
+    newer = sa.update(schema.meta).where(schema.meta.c.name == "version").values(value="2")
+    await store.database.change(lambda line: line.execute(newer))
+    await store.close()
+    again = await opened(tmp_path, address)
+    assert await again.unfinished() == []
+    await again.close()
+
+
+@pytest.mark.parametrize("address", [None], ids=["sqlite"])
+async def test_a_full_disk_refuses_new_runs_and_keeps_the_others_waiting(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "RETRY_S", 0.01)
+    known = await added(store, "known")
+    pages = {"limit": 1}
+
+    def limit(connection: sa.Connection) -> None:
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages['limit']}")
+
+    sa.event.listen(store.database.engine, "begin", limit)
+    with pytest.raises(LocalMachineError, match="cannot be written down"):
+        await store.add(row("new", plan={"name": "x" * 200_000}))
+    change = asyncio.create_task(store.update(known, labels={"text": "x" * 200_000}))
+    assert not (await asyncio.wait({change}, timeout=0.2))[0]
+
+    pages["limit"] = AMPLE
+    async with asyncio.timeout(20):
+        await change
+    assert await store.find("known") == known
+    assert await store.find("new") is None
+
+
+@pytest.mark.parametrize("address", [None], ids=["sqlite"])
 async def test_a_folder_that_another_server_uses_is_refused(store: Store, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="another `provision serve`"):
         await Store.open(tmp_path)
+
+
+# -- several servers on one database
+
+
+@pytest.fixture
+async def pair(tmp_path: Path, postgres: Postgres) -> AsyncIterator[tuple[Store, Store]]:
+    """Two servers on one database."""
+    address = postgres.database()
+    pair = await opened(tmp_path / "a", address), await opened(tmp_path / "b", address)
+    yield pair
+    for store in pair:
+        await store.close()
+
+
+async def test_a_server_that_is_not_heard_of_loses_its_runs_and_cannot_write_any_more(
+    pair: tuple[Store, Store],
+) -> None:
+    first, second = pair
+    one = await added(first, "one")
+    await first.owe("one:usable:0", "{}")
+    await first.streams.append(told(one, 1))
+    assert await second.leases.claim(10) == [], "its owner lives"
+    second.leases.dead_after_s = 0.0
+    assert await second.leases.beat()
+    await second.database.change(
+        lambda line: line.execute(
+            sa.update(schema.workers)
+            .where(schema.workers.c.id == second.leases.me)
+            .values(seen=sa.text("now() + interval '1 hour'"))
+        )
+    )
+    assert await second.leases.reap() == [first.leases.me]
+
+    assert await second.leases.claim(10) == [one.rid]
+    assert await second.owed() == [("one:usable:0", "{}")]
+    assert not await first.leases.beat()
+    for attempt in (
+        first.streams.append(told(one, 2)),
+        first.update(one, verdict="failed"),
+        first.leases.claim(1),
+    ):
+        with pytest.raises(FencedError):
+            await attempt
+    await second.streams.append([EventRow(one.day, one.rid, 2, b"mine")])
+    assert await first.streams.after(Place(one.day, one.rid, 1)) == [(2, b"mine")]
+    assert (await second.find("one") or one).epoch == 1
+
+
+async def test_runs_that_nobody_watches_are_shared_fairly_and_given_back(pair: tuple[Store, Store]) -> None:
+    first, second = pair
+    rids = {(await added(first, f"run{number}")).rid for number in range(10)}
+    await first.leases.give_back(sorted(rids))
+
+    theirs = [await store.leases.claim(100) for store in (first, second, first, second, first, second)]
+    assert [len(taken) for taken in theirs[:2]] == [5, 3]
+    assert sorted(rid for taken in theirs for rid in taken) == sorted(rids)
+    await first.leases.give_back()
+    taken = await second.leases.claim(100)
+    assert sorted(await second.leases.mine()) == sorted(rids)
+    assert taken
+
+
+async def test_notices_and_orders_come_to_the_server_that_watches(pair: tuple[Store, Store]) -> None:
+    first, second = pair
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+    second.notices.hear(heard.put_nowait)
+    assert (await asyncio.wait_for(heard.get(), 20)).what == "everything"
+    one = await added(first, "one")
+    await first.streams.append(told(one, 1))
+    await second.leases.order(one.rid, is_stopping=True)
+    await second.leases.give_secrets(one.rid, str(first.leases.me), b"sealed")
+    notices = [await asyncio.wait_for(heard.get(), 20) for _ in range(3)]
+    assert [notice.what for notice in notices[:2]] == ["free", "news"]
+    assert notices[1].runs == {one.rid}
+
+    orders = await first.leases.orders()
+    assert (orders.stopping, orders.secrets) == ({one.rid}, ((one.rid, b"sealed"),))
+    assert (await first.leases.orders()).secrets == (), "given once"
+    assert (await second.leases.watcher_of(one.rid)) is not None
+
+
+async def test_a_database_that_restarts_is_waited_for_and_nothing_is_doubled(
+    pair: tuple[Store, Store], postgres: Postgres
+) -> None:
+    first, second = pair
+    one = await added(first, "one")
+
+    async def tell(numbers: range) -> None:
+        for number in numbers:
+            await first.streams.append(told(one, number))
+
+    telling = asyncio.create_task(tell(range(1, 40)))
+    await asyncio.to_thread(postgres.restart)
+    async with asyncio.timeout(25):
+        await telling
+    assert [number for number, _ in await second.streams.after(Place(one.day, one.rid, 0))] == list(
+        range(1, 40)
+    )
+
+
+def test_a_database_that_cannot_be_had_is_said_in_one_sentence(tmp_path: Path, postgres: Postgres) -> None:
+    for address, said in (
+        ("mysql://x/y", "takes PostgreSQL, not `mysql`"),
+        ("nonsense", "is no address of a database"),
+        (f"postgresql://postgres@127.0.0.1:{postgres.port}/missing", 'database "missing" does not exist'),
+        ("postgresql://u:secret@127.0.0.1:9/x", "Connection refused"),
+    ):
+        with pytest.raises(UsageError, match=said) as refused:
+            Database.open(address, tmp_path)
+        assert "secret" not in f"{refused.value}{refused.value.hint}"
+        assert "\n" not in str(refused.value)
+        assert refused.value.hint

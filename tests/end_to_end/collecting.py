@@ -62,7 +62,7 @@ class Case:
         self._writers.append(child)
         return child
 
-    def written(self, *steps: str, seed: int = 1, within_s: float = 20.0) -> None:
+    def written(self, *steps: str, seed: int = 1, within_s: float = 60.0) -> None:
         """Run a writer to its end."""
         assert self.write(*steps, seed=seed).wait(timeout=within_s) == 0
 
@@ -87,7 +87,7 @@ class Case:
             "--timeout", timeout, "--json", *words,
         )  # fmt: skip
 
-    def collected(self, *words: str, within_s: float = 28.0, **kwargs: object) -> Finished:
+    def collected(self, *words: str, within_s: float = 60.0, **kwargs: object) -> Finished:
         return self.here.finish(self.collect(*words, **kwargs), within_s)  # type: ignore[arg-type]
 
     def watch(self, *words: str, **kwargs: object) -> Child:
@@ -102,10 +102,10 @@ class Case:
         """Every byte that was written is in the mirror."""
         return self.mirror.exists() and self.mirror.stat().st_size == self.record.stat().st_size
 
-    def await_all(self, within_s: float = 20.0) -> None:
+    def await_all(self, within_s: float = 60.0) -> None:
         eventually(self.has_arrived, within_s)
 
-    def await_progress(self, child: Child, before: int, within_s: float = 25.0) -> None:
+    def await_progress(self, child: Child, before: int, within_s: float = 60.0) -> None:
         """The mirror is no more as long as *before*, or everything is in it."""
         try:
             eventually(lambda: self.mirror.stat().st_size != before or self.has_arrived(), within_s)
@@ -113,7 +113,7 @@ class Case:
             sizes = [path.stat().st_size if path.exists() else None for path in (self.mirror, self.record)]
             raise AssertionError(f"mirror and record {sizes}; it said: {self.here.said(child)}") from None
 
-    def took_ms(self, within_s: float = 20.0) -> float:
+    def took_ms(self, within_s: float = 60.0) -> float:
         """How long it takes, from now, until everything has arrived."""
         began = time.monotonic()
         while not self.has_arrived() and time.monotonic() < began + within_s:
@@ -121,7 +121,7 @@ class Case:
         assert self.has_arrived()
         return (time.monotonic() - began) * 1000
 
-    def await_written(self, within_s: float = 25.0) -> None:
+    def await_written(self, within_s: float = 60.0) -> None:
         """Every writer has done its steps."""
         assert [child.wait(timeout=within_s) for child in self._writers] == [0] * len(self._writers)
 
@@ -227,7 +227,7 @@ async def collected_here(case: Case, instance: Instance, **limits: Any) -> dict[
     return await collect(instance, order, on_event=lambda _: None)
 
 
-async def until(condition: Callable[[], Any], within_s: float = 20.0) -> None:
+async def until(condition: Callable[[], Any], within_s: float = 60.0) -> None:
     """Wait for *condition* while a collector in this process goes on."""
     async with asyncio.timeout(within_s):
         while not condition():

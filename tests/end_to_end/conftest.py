@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .server import Server
 
 PROVISION = str(Path(sys.executable).with_name("provision"))
-WITHIN_S = 25.0
+WITHIN_S = 60.0
 
 Child = subprocess.Popen[bytes]
 
@@ -245,7 +245,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.close()
 
 
-def eventually(condition: Callable[[], Any], within_s: float = 15.0) -> Any:
+def eventually(condition: Callable[[], Any], within_s: float = 60.0) -> Any:
     """Wait for *condition* to be true; its value."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:

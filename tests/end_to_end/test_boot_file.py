@@ -18,7 +18,7 @@ from interpreters import interpreters
 from .conftest import Here, eventually
 from .test_survival import big_profile, landed, lift
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 TOKEN = "hf_SeCrEtTokenOfTheInstance0123456789abc"
 OLDEST = dict(sorted(interpreters().items())).get((3, 8), sys.executable)

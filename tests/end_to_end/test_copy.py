@@ -12,7 +12,7 @@ import pytest
 
 from .conftest import Here, eventually
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 
 def there(here: Here) -> Path:

@@ -19,7 +19,7 @@ from provision_collector.run.news import ASK_WITHIN_S, news_of
 from .conftest import Here, eventually
 from .test_survival import big_profile, landed, lift
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 
 def test_a_detached_run_is_shown_as_its_instance_has_it_and_its_log_goes_on_to_the_end(

@@ -87,7 +87,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 @pytest.mark.slow
 def test_everything_that_a_service_needs_is_installed_and_it_answers(
     here: Here, files: FileServer, tmp_path: Path
@@ -148,7 +148,7 @@ def node_profile(files: FileServer, origins: GitServer, *, head: str = "") -> st
     return profile_with(files, node, application, head=head)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_node_that_does_not_import_is_named_where_its_service_says_nothing_of_it(
     here: Here, files: FileServer, origins: GitServer
 ) -> None:
@@ -166,7 +166,7 @@ KILLS = 3
 """As often as a keeper starts an agent again."""
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_an_agent_killed_at_any_moments_is_started_again_and_completes(
@@ -218,7 +218,7 @@ signal.pause()
 """
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_who_holds_a_broken_environment_is_ended_when_the_caller_asked_for_it(here: Here) -> None:
     venv = here.instance.workspace / "venv"
     venv.mkdir(parents=True)

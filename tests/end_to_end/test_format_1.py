@@ -61,7 +61,7 @@ def case(here: Here, files: FileServer) -> Iterator[Case]:
     lift()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_whatever_breaks_under_way_its_verdict_comes_with_every_byte(case: Case, seed: int) -> None:
     rng = random.Random(seed)
@@ -89,7 +89,7 @@ def test_whatever_breaks_under_way_its_verdict_comes_with_every_byte(case: Case,
     assert (first["event"], first["format"]) == ("run_started", 1)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_it_is_listed_and_ended_and_its_watcher_learns_it(case: Case) -> None:
     here = case.here
     child = case.attach()
@@ -111,7 +111,7 @@ def test_it_is_listed_and_ended_and_its_watcher_learns_it(case: Case) -> None:
     assert (ended.code, ended.outcome["verdict"]) == (130, "cancelled")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_its_log_is_followed_to_its_end(case: Case) -> None:
     child = case.here.spawn("logs", "old", *case.here.connection(), "--follow")
     eventually(lambda: "big.safetensors" in case.here.said(child), LONG_S)
@@ -123,7 +123,7 @@ def test_its_log_is_followed_to_its_end(case: Case) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_the_profile_that_it_was_started_with_joins_it_and_another_is_refused_for_what_differs(
     case: Case,
 ) -> None:
@@ -142,7 +142,7 @@ def test_the_profile_that_it_was_started_with_joins_it_and_another_is_refused_fo
     case.assert_complete(here.finish(child, LONG_S))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("killed", [(), ("keeper", "agent")], ids=["alive", "dead"])
 def test_a_server_that_is_started_again_over_it_follows_it_to_its_end(
     case: Case, tmp_path: Path, killed: tuple[str, ...]

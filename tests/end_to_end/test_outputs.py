@@ -13,7 +13,7 @@ from provision_collector.demo.instance import EmbeddedInstance
 from .conftest import Here, eventually
 from .server import Server
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 MAKES = """
 import os, pathlib, sys, time

@@ -25,7 +25,7 @@ def instance_environment(index: PackageIndex) -> dict[str, str]:
     return index.environment
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 @pytest.mark.slow
 def test_a_locked_run_brings_the_versions_that_stood_when_the_lock_was_made(
     here: Here, second: EmbeddedInstance, index: PackageIndex

@@ -79,7 +79,7 @@ def test_plan_ends_as_a_run_would_where_packages_or_files_cannot_be_had(
     assert ends(PROFILE.replace("einops", "no-such-package"), "--python", HERE) == 1
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 @pytest.mark.slow
 def test_a_lock_made_without_an_instance_is_all_that_a_locked_run_installs(
     here: Here, index: PackageIndex

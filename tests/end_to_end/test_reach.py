@@ -40,7 +40,7 @@ def instance_of(embedded: EmbeddedInstance, folder: Path) -> Instance:
     )
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_the_outcome_says_whether_a_service_is_reached_from_here(here: Here) -> None:
     done = here.up(here.profile(profile()))
 
@@ -52,7 +52,7 @@ def test_the_outcome_says_whether_a_service_is_reached_from_here(here: Here) -> 
 
 
 @pytest.mark.usefixtures("own_state")
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_port_that_is_not_open_outside_changes_no_verdict(
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +69,7 @@ async def test_a_port_that_is_not_open_outside_changes_no_verdict(
 
 
 @pytest.mark.usefixtures("own_state")
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 async def test_a_key_that_was_removed_is_told_while_the_open_connection_goes_on(
     here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

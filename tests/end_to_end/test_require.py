@@ -18,7 +18,7 @@ downloads:
 """
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_the_outcome_of_an_unfit_instance_says_to_replace_it_and_why(here: Here, files: FileServer) -> None:
     files.add("/model.bin", Content(5_000_000))
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from harness.file_server import Fault, FileServer
@@ -82,7 +81,10 @@ def test_a_run_is_shown_from_the_list_to_its_verdict(
     expect(row.locator("td").nth(5)).to_contain_text("s")
     expect(page.locator("#counts")).to_contain_text("1 usable")
     shoot(page, "list-light")
-    page.get_by_role("link", name="first").press("Enter")
+    assert page.evaluate("fetch(document.querySelector('link[rel=icon]').href).then((answer) => answer.ok)")
+    page.keyboard.press("j")
+    expect(page.get_by_role("link", name="first")).to_be_focused()
+    page.keyboard.press("Enter")
     expect(page.locator("#state")).to_have_text("usable")
     required = page.locator("#files li", has_text="required.safetensors")
     expect(required.locator(".told")).to_contain_text("/s")
@@ -90,6 +92,15 @@ def test_a_run_is_shown_from_the_list_to_its_verdict(
     expect(page.locator("#errors")).to_contain_text("not_found")
     expect(page.locator("#errors .hint")).not_to_be_empty()
     expect(page.locator("#steps li", has_text="downloads")).to_be_visible()
+    expect(page.locator("#total-amount")).to_contain_text(" of ")
+    expect(page.locator("#total-arrival")).to_contain_text("all there in")
+    expect(page.locator("#total-limit")).to_contain_text("limit in")
+    page.keyboard.press("i")
+    expect(page.locator("#steps .item", has_text="required.safetensors")).to_be_visible()
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#run")).to_be_visible()
     expect(page.locator("#checks")).to_contain_text("Checkpoints: passed")
     expect(page.locator("#checks")).to_contain_text("web: ready")
     expect(page.locator("#log")).to_contain_text("critical.safetensors")
@@ -211,7 +222,7 @@ def test_a_flood_of_events_does_not_freeze_the_page(browser: Browser, server: Se
     }
     server.post("/api/runs", body)
     server.outcome("flood")
-    write_flood(next(server.folder.rglob("streams/flood.jsonl")))
+    write_flood(server)
     page = page_of(browser, server)
     page.evaluate(
         "() => { window.gap = 0; let last = performance.now();"
@@ -226,7 +237,7 @@ def test_a_flood_of_events_does_not_freeze_the_page(browser: Browser, server: Se
     shoot(page, "flood")
 
 
-def write_flood(stream: Path) -> None:
+def write_flood(server: Server) -> None:
     """The story of a run with forty files and a thousand progress events of each."""
     common = {"format": 1, "run": "flood"}
     lines = [
@@ -251,9 +262,9 @@ def write_flood(stream: Path) -> None:
         }
         event |= {"bytes": (number // 40) * 1_000_000, "total_bytes": 1_000_000_000, "bytes_per_s": 2_000_000}  # type: ignore[dict-item]
         lines.append(json.dumps({**common, "ts": stamp(number / 100), "seq": number + 2, **event}))
-    last = json.loads(stream.read_text().splitlines()[-1])
+    last = json.loads(server.kept("flood")[-1])
     last |= {"verdict": "complete", "exit_code": 0, "next": "none", "errors": [], "ts": stamp(EVENTS / 100)}
-    stream.write_text("\n".join([*lines, json.dumps(last)]) + "\n")
+    server.keep("flood", *(line.encode() for line in (*lines, json.dumps(last))), anew=True)
 
 
 def stamp(seconds: float) -> str:
@@ -276,8 +287,8 @@ def test_events_of_a_stranger_bring_no_element_no_dialog_and_no_request_elsewher
     server.post("/api/runs", {**body, "run_id": "stranger"})
     server.outcome("stranger")
     texts = [text.format(host="elsewhere.localhost:9") for text in MARKUP]
-    stream = next(server.folder.rglob("streams/stranger.jsonl"))
-    stream.write_text("\n".join([*hostile_lines(texts), stream.read_text().splitlines()[-1]]) + "\n")
+    last = server.kept("stranger")[-1]
+    server.keep("stranger", *(line.encode() for line in hostile_lines(texts)), last, anew=True)
     page = page_of(browser, server)
     asked: list[str] = []
     dialogs: list[str] = []

@@ -25,7 +25,7 @@ from provision_collector.pool.server.sessions import Sessions
 
 from .test_up import free_port, profile_of
 
-pytestmark = [pytest.mark.usefixtures("own_state"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.usefixtures("own_state"), pytest.mark.timeout(240)]
 
 SYNC_S = 0.2
 TICK_S = 0.005

@@ -26,7 +26,7 @@ def environment(index: PackageIndex) -> dict[str, str]:
     return {**index.environment, "PATH": f"{os.path.dirname(uv)}:/usr/bin:/bin:/usr/sbin:/sbin"}
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.slow
 def test_after_a_stop_and_a_start_nothing_is_fetched_that_the_volume_has(
     here: Here, files: FileServer, tmp_path: Path

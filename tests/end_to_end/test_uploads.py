@@ -14,7 +14,7 @@ import pytest
 from .conftest import Here, eventually
 from .server import Server
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(240)
 
 PROFILE = """
 version: 1

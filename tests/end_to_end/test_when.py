@@ -27,7 +27,7 @@ services:
 """
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_an_instance_gets_what_it_is_for_and_each_command_says_what_it_does_not_get(
     here: Here, files: FileServer
 ) -> None:

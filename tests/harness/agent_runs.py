@@ -118,7 +118,7 @@ def finished(events: Path, *, within_s: float = 100) -> Told:
     return Told(told_so_far(events))
 
 
-def until(holds: Callable[[], Any], *, within_s: float = 30.0) -> Any:
+def until(holds: Callable[[], Any], *, within_s: float = 60.0) -> Any:
     """The first true value of *holds*."""
     end = time.monotonic() + within_s
     while True:

@@ -115,7 +115,7 @@ def quick(**changes: Any) -> ItemLimits:
     return ItemLimits(**values)
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> None:
     """Wait until *condition* holds."""
     end = time.monotonic() + within_s
     while not condition():

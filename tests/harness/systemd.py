@@ -121,7 +121,7 @@ class Systemd:
             if mounted.returncode != 0:
                 return  # then it has never had any
             mine = Path(groups, self._name)
-            until(lambda: not _processes(mine), lambda: "processes that do not end", within_s=10)
+            until(lambda: not _processes(mine), lambda: "processes that do not end", within_s=60.0)
             for folder, _, _ in os.walk(mine, topdown=False):
                 os.rmdir(folder)
             subprocess.run(["umount", groups], check=True, timeout=10)

@@ -67,8 +67,16 @@ class Place(NamedTuple):
 class Receiver:
     """One session. *places* are the items that are wanted, by what the sender calls them; of others no file is taken."""
 
-    def __init__(self, line: Wire, places: Dict[str, Place], account: Account) -> None:
+    def __init__(
+        self,
+        line: Wire,
+        places: Dict[str, Place],
+        account: Account,
+        *,
+        on_bytes: Callable[[], None] = lambda: None,
+    ) -> None:
         self._wire = line
+        self._on_bytes = on_bytes
         self._places = places
         self._files: Dict[int, FileTold] = {}
         self._landings: Dict[int, Landing] = {}
@@ -115,6 +123,7 @@ class Receiver:
             self._checker.start()
             self._writer.start()
         elif frame.kind in (wire.DATA, wire.COMPLETE, wire.PROBLEM):
+            self._on_bytes()
             self._work.put(frame)
         elif frame.kind == wire.BEAT:
             self._progress.touch()

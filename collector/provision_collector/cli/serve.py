@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "PROVISION_TOKEN"  # noqa: S105 - a name
 SHORTEST_TOKEN = 16
+SHORTEST_LEASE_S = 1.0
 
 
 class Options(TypedDict):
@@ -44,7 +45,12 @@ class Options(TypedDict):
     on_health: tuple[str, ...]
     watch_instances_s: float | None
     keep: int
+    keep_days: float | None
     per_source_host: int | None
+    database: str | None
+    no_watch: bool
+    lease: float
+    import_state: bool
 
 
 @click.command("serve")
@@ -115,6 +121,34 @@ class Options(TypedDict):
 @click.option(
     "--keep", type=click.IntRange(1), default=1000, show_default=True, help="Finished runs to remember."
 )
+@click.option(
+    "--keep-days",
+    type=click.FloatRange(0, min_open=True),
+    metavar="DAYS",
+    help="Forget runs that ended longer ago, too.",
+)
+@click.option(
+    "--database",
+    metavar="URL",
+    envvar="PROVISION_DATABASE",
+    help="postgresql://…, which several servers may share (else a file in the state directory; $PROVISION_DATABASE).",
+)
+@click.option(
+    "--no-watch", is_flag=True, help="Only answer; other servers of the same --database watch the runs."
+)
+@click.option(
+    "--lease",
+    type=duration,
+    default="10s",
+    show_default=True,
+    metavar="DURATION",
+    help="A server of the same --database that is silent for so long loses its runs to the others.",
+)
+@click.option(
+    "--import-state",
+    is_flag=True,
+    help="First bring the runs of this --state-dir into the --database; once is enough, and again does nothing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Address and token as a JSON line on stdout.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what the server does, to stderr.")
 def command(
@@ -136,7 +170,7 @@ def command(
     from ..pool.descriptors import allow_many_files
 
     allow_many_files()
-    rules = _rules(options)
+    rules, imports = _rules(options), options["import_state"]
     listener = _listener(listen)
     name, port = listener.getsockname()[:2]
     shown = f"[{name}]" if ":" in name else name
@@ -156,7 +190,10 @@ def command(
         else:
             say(page)
 
-    asyncio.run(serve(rules, door, listener, on_open))
+    def on_import(runs: int) -> None:
+        tell(f"provision: {runs} runs of `{rules.state_dir}` came into the database")
+
+    asyncio.run(serve(rules, door, listener, on_open, on_import=on_import if imports else None))
 
 
 def _rules(options: Options) -> Rules:
@@ -177,6 +214,7 @@ def _rules(options: Options) -> Rules:
         raise UsageError(f"`--keys {options['keys']}` is no folder")
     if options["uploads"] and not Path(options["uploads"]).is_dir():
         raise UsageError(f"`--uploads {options['uploads']}` is no folder")
+    _check_database(options)
     return Rules(
         state_dir=Path(options["state_dir"] or registry.state_directory() / "server").absolute(),
         logs_dir=Path(options["logs_dir"]).absolute(),
@@ -194,8 +232,27 @@ def _rules(options: Options) -> Rules:
         ),
         watch_instances_s=options["watch_instances_s"],
         keep=options["keep"],
+        keep_days=options["keep_days"],
+        database=options["database"],
+        watches=not options["no_watch"],
+        dead_after_s=options["lease"],
         per_source_host=options["per_source_host"],
     )
+
+
+def _check_database(options: Options) -> None:
+    from ..errors import UsageError
+
+    if options["database"] is None and (options["no_watch"] or options["import_state"]):
+        word = "--no-watch" if options["no_watch"] else "--import-state"
+        raise UsageError(
+            f"`{word}` means nothing without `--database`",
+            hint=f"give `--database postgresql://…` with it, or leave `{word}` out",
+        )
+    if options["lease"] < SHORTEST_LEASE_S:
+        raise UsageError(
+            f"`--lease` is at least {SHORTEST_LEASE_S:g}s", hint="10s is well above what a busy machine needs"
+        )
 
 
 def _door(shown: str, token: str, options: Options) -> Door:

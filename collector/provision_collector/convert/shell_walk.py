@@ -104,11 +104,16 @@ class Walk:
             name, equals, value = token.text.partition("=")
             if equals and name.rstrip("+").isidentifier() and (not words or words[0] in _DECLARING):
                 text = self.values.text(value)
+                if "-n" in words[1:2]:
+                    self.values.rename(text, name)
+                    continue
                 before_ = self.values.scalars.get(name.rstrip("+"), "") if name.endswith("+") else ""
                 self.values.scalars[name.rstrip("+")] = (before_ + text)[: 1 << 16]
                 self.values.arrays.pop(name, None)
                 continue
             words += self.values.words(token.text)
+        if words and words[0] in _DECLARING and "-n" in words[1:2]:  # another name of what is there
+            return
         words = [word for word in words if word]
         if not words:
             return
@@ -146,6 +151,9 @@ class Walk:
         self.values.arguments = before
 
     def _loop(self, loop: Loop) -> None:
+        if loop.text is None and loop.condition:
+            loop.text = self.values.written.get(self.values.text(loop.file)) if loop.file else None
+            loop.text = loop.text or "\n".join(self.values.piped) or None
         names = re.search(r"\bread\b((?: -\w+)*(?: [A-Za-z_]\w*)+)", loop.condition)
         if loop.text is not None and names is not None:
             separator = re.search(r"IFS=(\S*)", loop.condition)
@@ -154,6 +162,7 @@ class Walk:
                 read_into(names[1].split(), self.values.text(f'"{line}"'), self.values)
                 self.statements(loop.body)
             return
+        self.statements(loop.asked)
         words = [each for word in loop.words for each in self.values.words(word)]
         if not loop.name or not words:
             if not (loop.name and self._are_empty(loop.words)):
@@ -172,6 +181,7 @@ class Walk:
         return bool(words) and all(self.values.is_empty_list(word, has_words=has_words) for word in words)
 
     def _branches(self, branches: Branches) -> None:
+        self.statements(branches.asked)
         begun, kept = self.values, self.found
         ways: list[tuple[str, list[Found], Values]] = []
         for condition, body in branches.branches:

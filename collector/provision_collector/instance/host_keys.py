@@ -121,6 +121,25 @@ def record(file: Path, entry: str, key: asyncssh.SSHKey) -> None:
         known_hosts.added(file, line)
 
 
+def name_of(instance: Instance) -> str:
+    """The name under which the key of *instance* is kept, where no configuration says another host or port."""
+    return entry_name(instance, instance.host, instance.port or 22)
+
+
+def kept_of(instance: Instance) -> list[tuple[str, str]]:
+    """``(name, key)`` of every key in this tool's own file that is trusted for *instance*. May block."""
+    if instance.host_key == "off":
+        return []
+    lines = [line.partition(" ") for line in _lines(_written(instance))]
+    return [(name, key) for name, _, key in lines if name == name_of(instance)]
+
+
+def take_over(instance: Instance, key: str) -> None:
+    """Trust *key*, which another machine of the same owner has seen, where none is known here. May block."""
+    if instance.host_key != "off" and not any(known_hosts.find(files_of(instance), name_of(instance))[:2]):
+        record(_written(instance), name_of(instance), asyncssh.import_public_key(key))
+
+
 def _changing(file: Path) -> FileLock:
     """Held by who changes *file*: one that appends to a file that another replaces would write into the old one."""
     return FileLock(file.with_name(f"{file.name}.lock"))

@@ -99,6 +99,8 @@ class HookQueue:
         self._hooks = hooks
         self._store = store
         self._tasks: set[asyncio.Task[None]] = set()
+        self._telling: set[str] = set()
+        """The keys of what is being delivered, or was."""
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def resume(self) -> None:
@@ -132,9 +134,20 @@ class HookQueue:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _begin(self, key: str, body: str) -> None:
+        if key in self._telling:
+            return
+        self._telling.add(key)
         task = asyncio.create_task(self._deliver(key, body), name=f"hook {key}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: self._ended(task, key))
+
+    def _ended(self, task: asyncio.Task[None], key: str) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            self._telling.discard(key)
+        elif (error := task.exception()) is not None:
+            self._telling.discard(key)
+            log.warning("hook_not_settled", key=key, why=str(error))  # whoever resumes it tells it again
 
     async def _deliver(self, key: str, body: str) -> None:
         _, kind, number = key.rsplit(":", 2)

@@ -54,9 +54,11 @@ class EventTail:
 
     Args:
         path: The file. offset: Where the first line begins that is read.
+        names: Of other events nothing is read; None: all are.
     """
 
-    def __init__(self, path: Path, *, offset: int = 0) -> None:
+    def __init__(self, path: Path, *, offset: int = 0, names: Collection[str] | None = None) -> None:
+        self._marks = None if names is None else tuple(f'"{name}"'.encode() for name in names)
         self._path = path
         self._offset = offset
         self._error: ProvisionError | None = None
@@ -153,6 +155,8 @@ class EventTail:
         return events if events or not whole else None
 
     def _event(self, line: bytes) -> Event | None:
+        if self._marks is not None and not any(mark in line for mark in self._marks):
+            return None
         found = read_event(line)
         if found is None:  # torn by a killed agent, which ended it with a newline and went on
             self._torn_lines += 1
@@ -168,9 +172,14 @@ class EventTail:
         return None if is_ours else _in_own_words(event)
 
 
-def events_of(path: Path) -> Iterator[Event]:
-    """All events of the file at *path* that are there now, as `EventTail.read_new` gives them. Raises as that does."""
-    tail = EventTail(path)
+def events_of(path: Path, names: Collection[str] | None = None) -> Iterator[Event]:
+    """The events of the file at *path* that are there now, as `EventTail.read_new` gives them. Raises as that does.
+
+    Args:
+        path: The file.
+        names: Those that are wanted: a line without such a name is not even parsed. None: all are.
+    """
+    tail = EventTail(path, names=names)
     while events := tail.read_new():
         yield from events
 

@@ -29,7 +29,7 @@ from .outcome import Outcome, outcome_of
 from .outputs import Outputs
 from .reach import Reach
 from .registry import RunFiles, RunRecord
-from .spec import NO_BUCKETS, Known, Order, knows, new_run_id
+from .spec import NO_BUCKETS, Known, Order, ReadSoFar, knows, new_run_id
 from .state import LocalRun
 from .watcher import Watcher
 
@@ -60,7 +60,9 @@ class Run:
         self._order = order
         self._accepted_unix = int(time.time())
         self._local = LocalRun(
-            order.run_id or new_run_id(), planned=None if order.plan is None else knows(order.plan)
+            order.run_id or new_run_id(),
+            planned=None if order.plan is None else knows(order.plan),
+            so_far=order.so_far,
         )
         self._link = Link(instance, self._local.emit)
         self._dispatch = Dispatch(
@@ -109,6 +111,11 @@ class Run:
     def state(self) -> RunState:
         """The state of the run, folded from its events: once in this process, here."""
         return self._local.state
+
+    @property
+    def so_far(self) -> ReadSoFar | None:
+        """What a later process need not read again, once all is told that `events` gave; None while that cannot be said."""
+        return self._local.so_far()
 
     @property
     def is_started(self) -> bool:
@@ -260,7 +267,7 @@ class Run:
         await self._dispatch.take_place()
         files = await asyncio.to_thread(self._choose_files)
         await self._local.bind(self._dispatch.run, files)
-        self._local.jobs = self._dispatch.told.jobs[:MAX_MIRRORED_JOBS]
+        self._local.mirror_jobs(self._dispatch.told.jobs[:MAX_MIRRORED_JOBS])
         await self._remember(files, verdict=None)
         self._started.set()
         await self._outputs.begin()

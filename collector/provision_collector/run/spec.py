@@ -98,6 +98,18 @@ class Known:
 
 
 @dataclass(frozen=True)
+class ReadSoFar:
+    """How far an earlier process had read the events of a run, and what followed from them."""
+
+    read_to: int
+    """Bytes of the mirror of its events."""
+    state: Mapping[str, object]
+    """As `RunState.to_json` gives it."""
+    needed: tuple[str, ...] = ()
+    sizes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
 class Order:
     """What the instance is asked to do. A *plan* of None joins the run that is there instead of starting one.
 
@@ -133,6 +145,8 @@ class Order:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     buckets: Buckets = NO_BUCKETS
     """Where the buckets of its sources are."""
+    so_far: ReadSoFar | None = None
+    """What an earlier process had read of it."""
     sign: Sign | None = None
     """Signs addresses in buckets; None: nobody does here."""
 

@@ -20,6 +20,7 @@ from ..mirror import Mirror
 from .events import EventTail, LocalEvents, not_of_an_agent
 from .outcome import Outcome
 from .registry import RunFiles
+from .spec import ReadSoFar
 
 FOLDS_IN_A_ROW = 200
 """So many events are folded before others have their turn on the event loop: about a millisecond."""
@@ -42,15 +43,24 @@ class LocalRun:
     Args:
         run: Its id, as far as it is known.
         planned: Knows the keys of the plan's items, where this side has the plan.
+        so_far: What an earlier process had read of it: neither read nor told again.
     """
 
-    def __init__(self, run: str, *, planned: Callable[[str], bool] | None = None) -> None:
+    def __init__(
+        self,
+        run: str,
+        *,
+        planned: Callable[[str], bool] | None = None,
+        so_far: ReadSoFar | None = None,
+    ) -> None:
         self.run = run
         self.files: RunFiles | None = None
         self.state = RunState(run, planned=planned)
+        if so_far is not None:
+            self.state = RunState.from_json(so_far.state, planned=planned)
         """The one fold of the agent's events in this process: who shows or counts reads it."""
         self.outcome: Outcome | None = None
-        self.needed: set[str] = set()
+        self.needed: set[str] = set(so_far.needed if so_far is not None else ())
         """Names of secrets that the instance asked for so far."""
         self.needed_sources: SourcesNeeded | None = None
         """The signed addresses that the instance asked for last, while it has got none."""
@@ -65,6 +75,10 @@ class LocalRun:
         self._final_sizes: dict[str, int] | None = None
         self._live = NOTHING_LIVE
         """What arrived last, if it was little."""
+        if so_far is not None and so_far.sizes is not None:
+            self._final_sizes = dict(so_far.sizes)
+        self._begin = self._told_to = so_far.read_to if so_far is not None else 0
+        self._known_seq = self.state.seq
         self._absorbing = asyncio.Lock()
         self._change = asyncio.Event()
 
@@ -90,13 +104,19 @@ class LocalRun:
         self.files = files
         self.run = self._local.run = run
         self.state.run = run
-        self._tail = EventTail(files.events)
+        self._tail = EventTail(files.events, offset=self._begin)
         self.changed()
 
     def write_own_events(self) -> None:
         """Write this side's events to their file from now on: whoever holds the mirrors is its one writer, too."""
         assert self.files is not None
         self._local.bind(self.files.collector)
+
+    def mirror_jobs(self, names: tuple[str, ...]) -> None:
+        """The logs of the jobs with these *names* are mirrored; one may have begun before this process read of it."""
+        self.jobs = names
+        if any(item.item in names for item in self.state.items["jobs"].values()):
+            self.job_begun.set()
 
     def emit(self, event: str, **fields: object) -> None:
         """Tell an event of this side."""
@@ -131,7 +151,17 @@ class LocalRun:
                         await asyncio.sleep(0)
             self.changed()
 
+    def so_far(self) -> ReadSoFar | None:
+        """What a later process need not read again, once all is told that `events` gave; None while that cannot be said."""
+        if self.needed_sources is not None or self._tail is None:
+            return None
+        with self.state.lock:
+            state = self.state.to_json()
+        return ReadSoFar(self._told_to, state, tuple(sorted(self.needed)), self._final_sizes)
+
     def _take(self, event: Event) -> None:
+        if event.seq <= self._known_seq:
+            return  # an earlier process folded it
         try:
             self.state.fold(event)
         except ParseError as error:
@@ -192,9 +222,10 @@ class LocalRun:
             change = self._change
             is_over = self.outcome is not None
             if tail is None and self.files is not None:
-                tail = EventTail(self.files.events)
+                tail = EventTail(self.files.events, offset=self._begin)
             is_moving = True
             while is_moving:
+                self._told_to = tail.offset if tail is not None else self._told_to
                 ours = [event for event in self._local.all[seen:] if event["event"] != "outcome"]
                 theirs = await self._readable(tail)
                 seen += len(ours)

@@ -43,6 +43,8 @@ from .state import LocalRun
 from .uploading import Uploading
 
 AGENT_RESTARTS = 3
+RESTARTS_COUNT_FOR_S = 600.0
+"""A restart longer ago than this does not count: a run with a job may go on for days."""
 AGENT_DEAD_AFTER_S = 3.0
 """How long neither keeper nor agent may be seen before they are started again."""
 GUARD_EVERY_S = 0.25
@@ -76,6 +78,7 @@ class Watcher(Listener):
         self._is_suspect = asyncio.Event()
         """Neither agent nor keeper was seen alive: whoever guards them looks closer."""
         self._restarts = 0
+        self._restarted_at = float("-inf")
         self._answered: set[str] = set()
         """Names of secrets that were asked for, and of which those that may be given were given."""
         self._signed: set[str] = set()
@@ -268,7 +271,9 @@ class Watcher(Listener):
         except UsageError:  # it ended in the meantime, and its last events are on their way
             self._is_agent_alive = True
             return
-        self._restarts += 1
+        now = time.monotonic()
+        self._restarts = self._restarts + 1 if now - self._restarted_at < RESTARTS_COUNT_FOR_S else 1
+        self._restarted_at = now
         self._is_agent_alive = True
         self._local.emit("agent_restarted", restarts=self._restarts)
 

@@ -248,11 +248,13 @@ def origin_of(url: str) -> str:
 class _Unwritten(StateFile):
     """Records of files whose hash is known anyway: kept in memory, so that 200 wheels do not write a file 200 times."""
 
+    is_lasting = False
+
     def __init__(self) -> None:
         super().__init__("")
 
     def _load(self) -> Dict[str, Record]:
         return {}
 
-    def _save(self) -> None:
+    def _save(self, *, sync: bool = True) -> None:
         return None

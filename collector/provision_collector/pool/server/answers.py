@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...errors import ProfileError, ProvisionError
+from ..store.database import is_passing
+from ..store.writer import FencedError
 from .schemas import Error, Trouble, WithProblems
 
 STATUS = {"conflict": 409, "busy": 503, "local": 507}
@@ -114,6 +116,15 @@ async def on_provision_error(request: Request, problem: Exception) -> Response:
     problems = problem.problems if isinstance(problem, ProfileError) else None
     return error(
         STATUS.get(problem.verdict, 422), problem.cause, str(problem), problem.hint, problems=problems
+    )
+
+
+async def on_database_error(request: Request, problem: Exception) -> Response:
+    """The database is away, or says no; the client comes again, here or elsewhere."""
+    if not (isinstance(problem, FencedError) or is_passing(problem)):
+        return await on_bug(request, problem)
+    return error(
+        503, "busy", "the server's database does not answer now", "send the request again in a moment"
     )
 
 

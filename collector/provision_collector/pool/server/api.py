@@ -8,7 +8,6 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import chain, islice
 from typing import NamedTuple, TypeVar, cast
 
 from provision_agent.contract.events import JsonObject
@@ -20,19 +19,19 @@ from starlette.responses import Response, StreamingResponse
 from ..instances import as_json
 from ..scorecard import scorecards
 from ..store.rows import ENDED, STATES, Row, Summary
+from ..store.store import Wanted, host_of
 from . import outputs
 from .answers import Json, adapter_of, read_body
-from .logs import MirroredLog
 from .orders import RunRequest, SecretsRequest
 from .outputs import OutputFiles
 from .pool import Pool
 from .schemas import Begun, Hosts, Links, Listed, Runs, Status, Taken, WatchedInstances
 from .sse import EventStream
-from .stream import last_id_of
 from .view import View
 from .watch import Watch
 
 MOST_RUNS = 1000
+MOST_LABELS = 16
 LARGEST = 1 << 53
 
 T = TypeVar("T")
@@ -48,9 +47,14 @@ class Context:
     clients: int = 0
     """How many follow a stream right now."""
 
-    def is_over(self, run: str) -> bool:
+    async def is_over(self, run: str) -> bool:
         """Whether nothing more comes of *run* from this process."""
-        return self.pool.going(run) is None or self.closing.is_set()
+        if self.closing.is_set():
+            return True
+        if self.pool.going(run) is not None:
+            return False
+        row = await self.pool.store.find(run, with_plan=False)
+        return row is None or self.pool.is_over(row)
 
     def count(self, by: int) -> None:
         """A client came (1) or went (-1)."""
@@ -91,33 +95,56 @@ async def post_run(request: Request) -> Response:
 async def list_runs(request: Request) -> Response:
     """The runs, newest first."""
     pool = _context(request).pool
-    state = request.query_params.get("state")
-    limit = _integer(request, "limit", 100, least=1, most=MOST_RUNS)
+    wanted = _wanted(request)
+    rows, counts = await asyncio.gather(pool.store.listed(wanted), pool.store.counts(wanted))
+    return await asyncio.to_thread(_list, pool, rows, counts, wanted.limit)
+
+
+def _list(pool: Pool, rows: Sequence[Row], counts: dict[str, int], limit: int) -> Json:
+    now = time.time()
+    runs = [_listed(row, _summary(pool, row, now)) for row in rows]
+    last = rows[-1] if len(rows) >= limit else None
+    return Json(Runs(runs, counts, None if last is None else f"{last.created_unix!r}-{last.rid}"))
+
+
+def _summary(pool: Pool, row: Row, now: float) -> Summary:
+    """The numbers of a run: of one that is watched here as they are now, of any other as they were last kept."""
+    if row.verdict is None:
+        watch = pool.going(row.run)
+        view = watch.view if watch is not None else pool.broken_view(row.run)
+        if view is not None:
+            return view.summary(now)
+    kept = row.summary or _unread(row)
+    return kept if row.verdict is not None else replace(kept, state=row.state)
+
+
+def _wanted(request: Request) -> Wanted:
+    asked = request.query_params
+    state = asked.get("state")
     if state not in (None, "going", "finished", *STATES, *ENDED):
         raise _unfit(f"`state` is one of going, finished, {', '.join((*STATES, *ENDED))}")
-    going: list[tuple[Row, View]] = []
-    finished: Sequence[Row] = ()
-    if state is None or state == "going" or state in STATES:
-        views = chain(((watch.row, watch.view) for watch in pool.all_going()), pool.all_broken())
-        going = list(islice((each for each in views if state in (None, "going", each[1].word)), limit))
-    if state is None or state == "finished" or state in ENDED:
-        verdict = state if state in ENDED else None
-        finished = await pool.store.finished(verdict=verdict, limit=limit)
-    return await asyncio.to_thread(_list, going, finished, limit)
-
-
-def _list(going: Sequence[tuple[Row, View]], finished: Sequence[Row], limit: int) -> Json:
-    now = time.time()
-    runs = [_listed(row, view.summary(now)) for row, view in going]
-    runs += [_listed(row, row.summary or _unread(row)) for row in finished]
-    runs.sort(key=lambda run: run.created_unix, reverse=True)
-    return Json(Runs(runs[:limit]))
+    labels: dict[str, str] = {}
+    for text in asked.getlist("label"):
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise _unfit("`label` is NAME=VALUE")
+        labels[name] = value
+    if len(labels) > MOST_LABELS:
+        raise _unfit(f"there are at most {MOST_LABELS} of `label`")
+    before = None
+    if (cursor := asked.get("before")) is not None:
+        if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?-[0-9]{1,15}", cursor):
+            raise _unfit("`before` is the `next` of the page before")
+        created, _, rid = cursor.rpartition("-")
+        before = float(created), int(rid)
+    limit = _integer(request, "limit", 100, least=1, most=MOST_RUNS)
+    return Wanted(state, labels, asked.get("host") or None, before, limit)
 
 
 async def get_run(request: Request) -> Response:
     """One run as it is now."""
     row, _ = await _found(request)
-    view = await _context(request).pool.view_of(row.run)
+    view = await _context(request).pool.view_of(row)
     return await asyncio.to_thread(_status, row, view)
 
 
@@ -133,13 +160,22 @@ async def stream_events(request: Request) -> Response:
     """The events of a run as server-sent events."""
     row, watch = await _found(request)
     context = _context(request)
+    pool = context.pool
     header = request.headers.get("last-event-id")
     after = _whole(header, "Last-Event-ID") if header else _integer(request, "after", 0)
-    path = context.pool.stream_of(row.run)
-    if watch is None and after >= await asyncio.to_thread(last_id_of, path):
+    if pool.is_over(row) and after >= await pool.store.streams.last_id(row):
         return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
-    writer = watch.log.stream if watch is not None else None
-    return EventStream(path, writer, after=after, closing=context.closing, count=context.count)
+    feed = pool.feed_of(row)
+    if watch is None and not feed.listeners:
+        feed.last_id = max(feed.last_id, await pool.store.streams.last_id(row))
+    return EventStream(
+        feed,
+        pool.store.streams,
+        after=after,
+        closing=context.closing,
+        count=context.count,
+        on_leave=pool.feeds.drop,
+    )
 
 
 async def get_log(request: Request) -> Response:
@@ -150,11 +186,12 @@ async def get_log(request: Request) -> Response:
     if kind not in ("core", "errors") or follow not in ("0", "1"):
         raise _unfit("`file` is `core` or `errors`, `follow` is `0` or `1`")
     offset = _integer(request, "from", 0)
-    log = MirroredLog(row, kind)
+    context = _context(request)
+    log = context.pool.log_of(row, kind)
     size = await log.size_bytes()
     headers = {"x-log-size": str(size)}
     if follow == "1":
-        body = log.follow(offset, is_over=lambda: _context(request).is_over(row.run))
+        body = log.follow(offset, is_over=lambda: context.is_over(row.run))
     else:
         headers["content-length"] = str(max(size - offset, 0))
         body = log.read(offset, size)
@@ -181,31 +218,23 @@ async def get_output(request: Request) -> Response:
 async def post_secrets(request: Request) -> Response:
     """Secrets for a run that asks for them; they are kept in memory only."""
     given = await _body(request, SecretsRequest)
-    row, watch = await _found(request)
-    if watch is not None:
-        watch.give_secrets(given.secrets)
-    return Json(Taken(row.run, sorted(given.secrets) if watch is not None else []), 202)
+    row, _ = await _found(request)
+    is_taken = await _context(request).pool.give_secrets(row, given.secrets)
+    return Json(Taken(row.run, sorted(given.secrets) if is_taken else []), 202)
 
 
 async def stop_run(request: Request) -> Response:
     """End a run on its instance."""
-    row, watch = await _found(request)
-    pool = _context(request).pool
-    if watch is not None:
-        await watch.stop()
-    else:
-        await pool.stop_broken(row.run)
+    row, _ = await _found(request)
+    await _context(request).pool.stop(row)
     return Json(_begun(row), 202)
 
 
 async def release_run(request: Request) -> Response:
     """The instance is gone."""
-    row, watch = await _found(request)
+    row, _ = await _found(request)
     pool = _context(request).pool
-    if watch is not None:
-        await watch.release()
-    else:
-        await pool.end_broken(row.run, "instance-gone")
+    await pool.release(row)
     await pool.instances.release(row.run)
     return Json(_begun(row), 202)
 
@@ -266,14 +295,12 @@ def _begun(row: Row) -> Begun:
 
 
 def _listed(row: Row, summary: Summary) -> Listed:
-    instance = row.instance
-    host = f"[{instance.host}]" if ":" in instance.host else instance.host
     return Listed(
         **vars(summary),
         run=row.run,
         joined=row.joined if row.joined != row.run else None,
-        host=f"{host}:{instance.port}" if instance.port else host,
-        instance_id=instance.instance_id,
+        host=host_of(row),
+        instance_id=row.instance.instance_id,
         profile=row.profile,
         labels=row.labels,
         created_unix=round(row.created_unix, 3),
@@ -282,8 +309,10 @@ def _listed(row: Row, summary: Summary) -> Listed:
 
 
 def _unread(row: Row) -> Summary:
-    """For a finished run of which an earlier release kept what are no numbers: those of a broken one."""
+    """For a run that nobody has counted yet; and for a finished one of which no numbers were kept: those of a broken one."""
     view = View(row.run)
+    if row.verdict is None:
+        return replace(view.summary(0.0), state=row.state)
     view.break_("its numbers were not kept as numbers")
     return replace(view.summary(0.0), state=str(row.verdict), verdict=row.verdict)
 
@@ -310,6 +339,17 @@ def _unfit(message: str) -> HTTPException:
 
 _STATE = Parameter("state", {"type": "string", "enum": ["going", "finished", *STATES, *ENDED]}, "only these")
 _LIMIT = Parameter("limit", {"type": "integer", "minimum": 1, "maximum": MOST_RUNS}, "at most so many")
+_LABEL = Parameter(
+    "label", {"type": "string", "pattern": "^[^=]+="}, "only with this label, NAME=VALUE; repeatable"
+)
+_HOST = Parameter(
+    "host", {"type": "string"}, "only on this address, with or without its port, or instance id"
+)
+_BEFORE = Parameter(
+    "before",
+    {"type": "string", "pattern": "^[0-9]{1,12}(\\.[0-9]{1,9})?-[0-9]{1,15}$"},
+    "the page after the one whose `next` this is",
+)
 _AFTER = Parameter(
     "after",
     {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
@@ -332,7 +372,7 @@ ENDPOINTS = (
          503: "too many runs", 507: "the server's disk is full"},
         Begun, RunRequest,
     ),
-    Endpoint("GET", "/api/runs", list_runs, "The runs, newest first", {200: "the runs", 422: "wrong"}, Runs, parameters=(_STATE, _LIMIT)),
+    Endpoint("GET", "/api/runs", list_runs, "The runs, newest first", {200: "the runs", 422: "wrong"}, Runs, parameters=(_STATE, _LABEL, _HOST, _BEFORE, _LIMIT)),
     Endpoint("GET", "/api/runs/{run}", get_run, "One run now", {200: "its status", 404: "no such run"}, Status),
     Endpoint(
         "GET", "/api/runs/{run}/events", stream_events, "The events of both sides, as they come",

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -23,7 +24,9 @@ from starlette.routing import Route
 
 from ...errors import ProvisionError
 from ..descriptors import SpareFiles, room_here
+from ..store.imported import copy_into
 from ..store.store import Store
+from ..store.writer import FencedError
 from . import answers, web_page
 from .access import Access, Key
 from .api import ENDPOINTS, Context
@@ -55,7 +58,9 @@ class Door:
     origins: tuple[str, ...] = ()
 
 
-def application(rules: Rules, door: Door, sessions: Sessions, closing: asyncio.Event) -> Starlette:
+def application(
+    rules: Rules, door: Door, sessions: Sessions, closing: asyncio.Event, store: Store | None = None
+) -> Starlette:
     """The server's routes; its runs are taken up when it starts and left when it ends.
 
     Args:
@@ -63,11 +68,13 @@ def application(rules: Rules, door: Door, sessions: Sessions, closing: asyncio.E
         door: Who may ask.
         sessions: Who is logged in to the page.
         closing: Set when the server ends, so that streams end before it.
+        store: What it keeps them in; None: as *rules* say.
     """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        pool = Pool(rules, await Store.open(rules.state_dir))
+        pool = Pool(rules, store or await Store.open(rules.state_dir, rules.database))
+        pool.store.leases.dead_after_s = rules.dead_after_s
         await pool.open()
         app.state.context = Context(pool, closing)
         app.state.loop_watch = watch = LoopWatch()
@@ -99,6 +106,8 @@ def application(rules: Rules, door: Door, sessions: Sessions, closing: asyncio.E
             HTTPException: answers.on_http_error,
             ProvisionError: answers.on_provision_error,
             answers.InvalidBodyError: answers.on_invalid_body,
+            SQLAlchemyError: answers.on_database_error,
+            FencedError: answers.on_database_error,
             Exception: answers.on_bug,
         },
     )
@@ -113,8 +122,10 @@ async def _end_reading(pool: Pool, closing: asyncio.Event) -> None:
 
 
 async def healthz(request: Request) -> Response:
-    """The server answers."""
-    return answers.Json(Health())
+    """The server answers; 503 while it cannot write down what it does."""
+    context: Context = request.app.state.context
+    is_well = context.pool.trouble is None
+    return answers.Json(Health()) if is_well else answers.Json(Health("trouble"), 503)
 
 
 async def metrics(request: Request) -> Response:
@@ -193,22 +204,36 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(rules: Rules, door: Door, listener: socket.socket, on_open: Callable[[str], None]) -> None:
-    """Serve on *listener* until SIGINT or SIGTERM; *on_open* is told the page's own host name when requests are answered.
+async def serve(
+    rules: Rules,
+    door: Door,
+    listener: socket.socket,
+    on_open: Callable[[str], None],
+    *,
+    on_import: Callable[[int], None] | None = None,
+) -> None:
+    """Serve on *listener* until SIGINT or SIGTERM.
+
+    Args:
+        rules: How this server treats its runs.
+        door: Who may ask.
+        listener: Where they ask; it is bound.
+        on_open: Is told the page's own host name when requests are answered.
+        on_import: Before that, the runs of the state directory come into the database; is told how many. None: they do not.
 
     Raises:
-        UsageError: another server has the state directory.
+        UsageError: another server has the state directory, or the database is not to be used.
     """
     sys.setswitchinterval(SWITCH_S)
     closing = asyncio.Event()
-    await (
-        await Store.open(rules.state_dir)
-    ).close()  # what is wrong with it is raised here, not in the lifespan's log
+    store = await Store.open(rules.state_dir, rules.database)  # what is wrong with it is raised here
+    if on_import is not None:
+        on_import(await asyncio.to_thread(copy_into, store.database, rules.state_dir))
     sessions = await asyncio.to_thread(Sessions, rules.state_dir / SESSIONS_FILE)
     room = room_here()
     connections = Connections(room.connections)
     config = uvicorn.Config(
-        application(rules, door, sessions, closing),
+        application(rules, door, sessions, closing, store),
         http=protocol_for(connections),
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         backlog=min(room.connections, MOST_AT_ONCE),

@@ -36,6 +36,14 @@ class Rules:
     """Every so many seconds each instance is asked how it is, once its run is usable; None: only where an order wants it."""
     keep: int = 1000
     """So many finished runs are remembered."""
+    keep_days: float | None = None
+    """Those that ended longer ago are not; None: however long."""
+    database: str | None = field(default=None, repr=False)
+    """The address of the PostgreSQL database that several servers share; None: a file in the state directory."""
+    watches: bool = True
+    """This process watches runs; else it only answers, and others do."""
+    dead_after_s: float = 10.0
+    """A server that is not heard of for so long loses its runs to the others."""
 
     def outputs_of(self, run: str) -> OutputsHere | None:
         """Where the outputs of the run with this id go; None: nowhere."""

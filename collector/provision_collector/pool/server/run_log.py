@@ -1,60 +1,73 @@
 """What was told of one run, by this server and those before it: its stream, and the view that follows from it.
 
-An event counts when it stands in the stream; clients and the view see it then and not before. Events are written off
-the event loop, those that come together in one piece; a full disk is waited for.
+An event counts when it stands in the database; clients and the view see it then and not before. Events that come
+together are written in one piece; a full disk and a lost database are waited for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import structlog
 from provision_agent.contract.events import EVENTS, JsonObject
 from provision_agent.contract.version import FORMAT
+from sqlalchemy import Connection
 
-from .disk import DiskThread
-from .stream import StreamWriter, read_events
-from .view import view_of
+from ...run.spec import ReadSoFar
+from ..store.database import Work
+from ..store.rows import ENDED, Row
+from ..store.store import Store
+from ..store.streams import put_snapshot
+from ..store.writer import EventRow, FencedError
+from .feed import Feed
+from .kept import snapshot_of
+from .view import View, state_after
 
-RETRY_S = 2.0
 MOST_WAITING = 500
 """So many events may wait for the disk before whoever brings more waits, too."""
+MANY = 20
+"""So many are made into JSON beside the event loop."""
+KEEP_EVERY_BYTES = 1 << 16
+"""The fold is kept whenever so much was told since it was kept last."""
 
 log = structlog.get_logger()
 
 
 class RunLog:
-    """The log of *run* in the file at *path*, new or taken up. Making one reads all of it: do that in a thread.
+    """The log of the run in *row*, new or taken up.
 
     Args:
-        labels: Those of the order; every event carries them, whatever labels it brings.
+        view: What was told so far.
+        feed: Told of each event.
         told: Counts the events by name; names that are not of `EVENTS` count as `other`.
-        disk: Writes the stream.
     """
 
-    def __init__(
-        self, run: str, path: Path, *, labels: Mapping[str, str], told: Counter[str], disk: DiskThread
-    ) -> None:
-        self.run = run
-        self._labels = {"labels": dict(labels)} if labels else {}
-        self.stream = StreamWriter(path)
-        self.view = view_of(run, read_events(path))
+    def __init__(self, row: Row, store: Store, *, view: View, feed: Feed, told: Counter[str]) -> None:
+        self.run = row.run
+        self.view = view
+        self.feed = feed
+        self.so_far: Callable[[], ReadSoFar | None] = _nothing
+        """What whoever watches the run has read, for the next server."""
+        self.with_fold: Callable[[ReadSoFar | None], Awaitable[Work[None] | None]] = _nothing_more
+        """What is kept in one transaction with the fold."""
+        self._row = row
+        self._store = store
+        self._labels = {"labels": dict(row.labels)} if row.labels else {}
         self._told = told
-        self._disk = disk
         self._waiting: list[JsonObject] = []
         self._writing: asyncio.Task[None] | None = None
-        self._is_ending = False
+        self._not_kept_bytes = 0
+        feed.last_id = max(feed.last_id, view.last_event_id)
 
     @property
     def is_begun(self) -> bool:
         """Whether anything was told yet."""
-        return self.stream.last_id > 0
+        return self.view.last_event_id > 0
 
     def knows(self, event: JsonObject) -> bool:
         """Whether *event*, which its run tells again from the beginning, was told already."""
@@ -71,52 +84,113 @@ class RunLog:
         await self.flush()
 
     async def tell(self, event: JsonObject) -> None:
-        """Tell an event of the run. It is written soon; `flush` waits for that."""
+        """Tell an event of the run. It is written soon; `flush` waits for that.
+
+        Raises:
+            FencedError: another server watches the run now.
+        """
         self._waiting.append(event)
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(), name=f"log {self.run}")
+            self._writing.add_done_callback(_seen)
         if len(self._waiting) >= MOST_WAITING:
             await self.flush()
 
     async def flush(self) -> None:
-        """Wait until everything that was told is written."""
+        """Wait until everything that was told is written. Raises FencedError: another server watches the run now."""
         if self._writing is not None:
             await asyncio.shield(self._writing)
 
     async def end(self) -> None:
-        """Nothing more is told by this process. Safe to repeat."""
-        self._is_ending = True
+        """Nothing more is told by this process: what was told is written, and the fold is kept. Safe to repeat."""
         await self.flush()
-        self.stream.end()
+        if self._not_kept_bytes:
+            await (self._keep(None) if self.view.is_over else self._keep_if_even())
 
     async def _write(self) -> None:
         try:
             while self._waiting:
                 events = self._numbered(self._waiting)
-                try:
-                    await self._disk.run(partial(self.stream.write, events))
-                except OSError as error:  # nobody has seen these events, so they can wait
-                    log.warning("stream_not_written", run=self.run, why=error.strerror)
-                    if self._is_ending:
-                        return
-                    await asyncio.sleep(RETRY_S)
-                    continue
+                lines = await _lines(events)
+                first = self.view.last_event_id + 1
+                ids = range(first, first + len(lines))
+                state = state_after(self.view.state, events)
+                if self.view.broken is not None and state not in ENDED:
+                    state = "broken"
+                rows = [
+                    EventRow(self._row.day, self._row.rid, number, line)
+                    for number, line in zip(ids, lines, strict=True)
+                ]
+                changes = [self._store.change_of(self._row, state=state)] if state != self._row.state else []
+                await self._store.streams.append(rows, *changes)
+                self._row.state = state
                 del self._waiting[: len(events)]
                 for event in events:
                     name = str(event["event"])
                     self._told[name if name in EVENTS else "other"] += 1
                     self.view.tell(event)
-                self.stream.wake()
+                if self.view.word != state:
+                    await self._store.update(self._row, state=self.view.word)
+                self.feed.tell(list(zip(ids, lines, strict=True)))
+                self._not_kept_bytes += sum(map(len, lines))
+                if self._not_kept_bytes >= KEEP_EVERY_BYTES and not self._waiting:
+                    await self._keep_if_even()
+        except FencedError:
+            self._waiting.clear()
+            raise
         finally:
             self._writing = None
+
+    async def _keep_if_even(self) -> None:
+        """Keep the fold, when all that its watcher has folded is told and the other way round."""
+        so_far = self.so_far()
+        seq = so_far.state.get("seq") if so_far is not None else None
+        if isinstance(seq, int) and seq >= self.view.agent_seq:
+            await self._keep(so_far)
+
+    async def _keep(self, so_far: ReadSoFar | None) -> None:
+        self._not_kept_bytes = 0
+        kept = await asyncio.to_thread(snapshot_of, self.view, so_far)
+        more = await self.with_fold(so_far)
+
+        def work(connection: Connection) -> None:
+            put_snapshot(connection, self._row.rid, kept)
+            if more is not None:
+                more(connection)
+
+        await self._store.writer.write(work=work)
 
     def _numbered(self, events: list[JsonObject]) -> list[JsonObject]:
         """*events* as they are written; this side's have one sequence over all servers that told this run."""
         seq = self.view.collector_seq
         found: list[JsonObject] = []
         for event in islice(events, MOST_WAITING):
-            own = {}
+            own: Mapping[str, object] = {}
             if event.get("from") == "collector":
-                own["seq"] = seq = seq + 1
+                seq += 1
+                own = {"seq": seq}
             found.append({**event, **own, **self._labels})
         return found
+
+
+def _nothing() -> ReadSoFar | None:
+    return None
+
+
+async def _nothing_more(_: ReadSoFar | None) -> Work[None] | None:
+    return None
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever flushes gets it; nobody may
+
+
+async def _lines(events: list[JsonObject]) -> list[bytes]:
+    if len(events) > MANY:
+        return await asyncio.to_thread(lambda: [_line(event) for event in events])
+    return [_line(event) for event in events]
+
+
+def _line(event: JsonObject) -> bytes:
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")

@@ -69,6 +69,10 @@ class Runs:
     """Runs, newest first."""
 
     runs: list[Listed]
+    counts: Annotated[
+        dict[str, int], Field(description="how many runs of each state there are, on whatever page")
+    ]
+    next: Annotated[str | None, Field(description="`before` of the next page; null when there is none")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,19 @@ class View:
         self.own_warnings: list[str] = []
         """What this side warned of."""
         self._watched: RunState | None = None
+        self._folded_to = 0
+        """The `seq` up to which `run_state` was folded when it was restored."""
+
+    def restore(self, state: RunState, *, agent_seq: int, last_event_id: int) -> None:
+        """Go on where a view was kept.
+
+        Args:
+            state: The agent's events, folded; it may be ahead of the stream.
+            agent_seq: The `seq` of the agent's last event that was told.
+            last_event_id: The id of the last event.
+        """
+        self.run_state, self._folded_to = state, state.seq
+        self.agent_seq, self.last_event_id = agent_seq, last_event_id
 
     @property
     def is_over(self) -> bool:
@@ -144,7 +157,8 @@ class View:
         seq, name = event.get("seq"), event.get("event")
         if self.run_state is not self._watched:
             known = parse_event(event)
-            self.run_state.fold(known)
+            if known.seq > self._folded_to:
+                self.run_state.fold(known)
         self.agent_seq = seq if isinstance(seq, int) else self.agent_seq
         self.state = _STATES.get(str(name), self.state)  # the end is the outcome, here as in the stream
         if name in ("run_started", "secrets_needed"):
@@ -215,6 +229,19 @@ _TAKEN: dict[str, Callable[[View, JsonObject], None]] = {
     "warning": View._warning,
     "outcome": View._outcome,
 }
+
+
+def state_after(state: str, events: Iterable[JsonObject]) -> str:
+    """The word for a run whose word is *state* now, once *events* are told."""
+    for event in events:
+        name = str(event.get("event"))
+        if event.get("from") != "collector":
+            state = _STATES.get(name, state)
+        elif name == "outcome" and event.get("verdict") in ENDED:
+            state = str(event["verdict"])
+        elif name in ("connecting", "connected") and state == "accepted":
+            state = "connecting"
+    return state
 
 
 def view_of(run: str, events: Iterable[JsonObject]) -> View:

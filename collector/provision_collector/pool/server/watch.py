@@ -9,14 +9,15 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Self
 
 import structlog
 from provision_agent.contract import verdicts
 from provision_agent.contract.events import JsonObject
 from provision_agent.contract.plan import Plan
+from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import ProvisionError
 from ...files import UploadSource, sources_within
@@ -35,7 +36,10 @@ from ..hooks import HookQueue, Kind
 from ..source_turns import SourceTurns
 from ..store.rows import Row
 from ..store.store import Store
-from .disk import DiskThread
+from ..store.writer import FencedError
+from .feed import Feeds
+from .keeping import Keeping, found_here
+from .kept import Taken, taken_up
 from .orders import rules_of
 from .rules import Rules
 from .run_log import RunLog
@@ -60,21 +64,21 @@ class Shared:
     on_end: Callable[[Watch], Awaitable[None]]
     """Called when an outcome is told and remembered."""
     source_turns: SourceTurns
-    disk: DiskThread = field(default_factory=DiskThread)
-
-    def stream_of(self, run: str) -> Path:
-        """Where the stream of *run* lies."""
-        return self.rules.state_dir / "streams" / f"{run}.jsonl"
+    feeds: Feeds
 
 
 class Watch:
     """The way of one run to its outcome. `open` begins it."""
 
-    def __init__(
-        self, row: Row, plan: Plan, secrets: dict[str, str], run_log: RunLog, shared: Shared
-    ) -> None:
+    def __init__(self, row: Row, plan: Plan, secrets: dict[str, str], taken: Taken, shared: Shared) -> None:
         self.row = row
-        self.log = run_log
+        feed = shared.feeds.of(row.day, row.rid)
+        feed.is_own = True
+        self.log = RunLog(row, shared.store, view=taken.view, feed=feed, told=shared.told)
+        self._read_before = taken.so_far
+        self._keeping = Keeping(row, shared.store, taken.view) if shared.store.is_shared else None
+        if self._keeping is not None:
+            self.log.with_fold = self._keeping.with_fold
         self._plan = plan
         self._buckets = row.buckets
         self._secrets = secrets
@@ -83,7 +87,7 @@ class Watch:
         self._is_closing = False
         self._turn = shared.source_turns.turn(plan)
         self._hurry = asyncio.Event()
-        self._is_released = False
+        self._is_released = row.is_released
         self._stopping: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -98,18 +102,14 @@ class Watch:
             secrets: Values by the names that its profile uses.
             is_new: No server has ordered it yet.
         """
-        run_log = await asyncio.to_thread(
-            RunLog,
-            row.run,
-            shared.stream_of(row.run),
-            labels=row.labels,
-            told=shared.told,
-            disk=shared.disk,
-        )
-        watch = cls(row, plan, secrets, run_log, shared)
+        taken = Taken(View(row.run), None) if is_new else await taken_up(shared.store, row)
+        taken = await found_here(row, taken, shared.store, shared.rules)
+        watch = cls(row, plan, secrets, taken, shared)
         if not watch.log.is_begun:
             first = watch.log.say("run_accepted", host=str(row.instance), labels=row.labels)
             await asyncio.wait({asyncio.create_task(first)}, timeout=FIRST_EVENT_WITHIN_S)
+        elif watch.view.word != row.state:
+            await shared.store.update(row, state=watch.view.word)
         watch._task = asyncio.create_task(watch._course(is_new=is_new), name=f"watch {row.run}")
         return watch
 
@@ -125,19 +125,33 @@ class Watch:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        with suppress(FencedError, SQLAlchemyError):  # what was not written, nobody has seen
+            if self._keeping is not None:
+                await self._keeping.once(self._files)
+            await self.log.end()
         if self._run is not None:
             await self._run.leave()
-        await self.log.end()
 
     async def stop(self) -> None:
         """End the run on the instance; tried until it is over, by the next server too."""
+        self.begin_to_stop()
+        await self._shared.store.update(self.row, is_stopping=True)
+
+    def begin_to_stop(self) -> None:
+        """As `stop`, when it is written down already."""
+        self.row.is_stopping = True
         self._begin_stopping()
         self._hurry.set()
-        await self._shared.store.update(self.row, is_stopping=True)
 
     async def release(self) -> None:
         """The instance is gone: end the run here."""
-        self._is_released = True
+        if not self.row.is_released:
+            await self._shared.store.update(self.row, is_released=True)
+        await self.leave_released()
+
+    async def leave_released(self) -> None:
+        """As `release`, when it is written down already."""
+        self._is_released = self.row.is_released = True
         self._hurry.set()
         if self._run is not None:
             await self._run.leave("instance-gone", verdicts.exit_code("instance-gone"))
@@ -155,12 +169,20 @@ class Watch:
     # -- the way to the outcome
 
     async def _course(self, *, is_new: bool) -> None:
+        try:
+            await self._to_the_end(is_new=is_new)
+        except FencedError:
+            log.warning("run_is_anothers", run=self.row.run)
+
+    async def _to_the_end(self, *, is_new: bool) -> None:
         outcome = self.view.outcome
         try:
             if outcome is None and not is_new:
                 outcome = await self._ended_while_away()
             if outcome is None:
                 outcome = await self._watched(is_new=is_new)
+        except FencedError:
+            raise
         except ProvisionError as problem:  # what the instance left in the mirrors cannot be read
             outcome = await self._tell_outcome(problem.verdict, problem.exit_code, self._files, problem)
         except Exception as bug:  # one run's bug is not the end of the others
@@ -176,22 +198,26 @@ class Watch:
         order = self._order(uploads, is_new=is_new)
         self._run = run = Run(self.row.instance, order, on_end=scorecard.record)
         self.view.watch(run.state)
+        self.log.so_far = lambda: run.so_far
         if self.row.is_stopping:
             self._begin_stopping()
         if self._is_released:
-            await self.release()
+            await self.leave_released()
         gone_check = asyncio.create_task(self._leave_when_gone(run))
         pump = asyncio.create_task(self._pump(run))
         ended = asyncio.create_task(run.outcome())
+        beside = [gone_check]
+        if self._keeping is not None:
+            beside.append(asyncio.create_task(self._keeping.keep(lambda: run.files)))
         try:
             await asyncio.wait((pump, ended), return_when=asyncio.FIRST_EXCEPTION)
             if not pump.done():
                 ended.result()  # a bug in the run: its traceback
             pump.result()
         finally:
-            for task in (gone_check, pump, ended):
+            for task in (*beside, pump, ended):
                 task.cancel()
-            await asyncio.gather(gone_check, pump, ended, return_exceptions=True)
+            await asyncio.gather(*beside, pump, ended, return_exceptions=True)
             self._turn.end()
         return self.view.outcome or {}
 
@@ -230,6 +256,7 @@ class Watch:
             resume=not is_new,
             owed_secrets=frozenset(row.secret_names),
             buckets=self._buckets,
+            so_far=self._read_before,
             asks_own_host_only=True,
             sign=sign if self._shared.rules.uses_aws else sign_without_aws,
         )
@@ -240,7 +267,8 @@ class Watch:
                 return
             self._turn.note(event)
             if run.files is not None and self.row.stem != run.files.stem:
-                await self._shared.store.update(self.row, joined=run.id, stem=run.files.stem)
+                home = self._shared.store.leases.home
+                await self._shared.store.update(self.row, joined=run.id, stem=run.files.stem, home=home)
             if not self.log.knows(event):
                 await self._tell(event)
         await self.log.flush()
@@ -270,10 +298,16 @@ class Watch:
         facts = {"outcome": outcome, "verdict": outcome["verdict"], "next": outcome["next"]}
         await self._tell_hooks("finished", facts)
         await asyncio.to_thread(self._remember_gone, outcome)
-        summary = await asyncio.to_thread(self.view.summary, time.time())
-        await self._shared.store.update(self.row, verdict=outcome["verdict"], summary=summary)
-        self._end_stopping()
+        if self._keeping is not None:
+            await self._keeping.once(self._files)
         await self.log.end()
+        summary = await asyncio.to_thread(self.view.summary, time.time())
+        verdict = outcome["verdict"]
+        await self._shared.store.update(
+            self.row, verdict=verdict, state=verdict, summary=summary, ended_unix=time.time()
+        )
+        self._end_stopping()
+        self.log.feed.end()
         await self._shared.on_end(self)
 
     def _remember_gone(self, outcome: JsonObject) -> None:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field
 
 from ...instance import Instance
 
+DAY_S = 86_400
 STATES = ("accepted", "connecting", "running", "usable", "broken")
 """Those of a run that is going; a finished one's is its verdict."""
 ENDED = tuple(VERDICTS)
@@ -70,9 +71,28 @@ class Row:
     stem: str | None = None
     """Where its mirrors lie, once that is known."""
     is_stopping: bool = False
+    is_released: bool = False
     verdict: str | None = None
     summary: Summary | None = None
-    """Of a finished run; None where an earlier release kept what are no numbers."""
+    """As it was when it was last kept; None where an earlier release kept what are no numbers."""
+    state: str = "accepted"
+    """One of `STATES`, or the verdict."""
+    rid: int = 0
+    """Its number in the database."""
+    home: str | None = None
+    """The server's folder below which its mirrors lie."""
+    record: str | None = None
+    """What this side remembers of it, for a server that takes it over: a `RunRecord` as JSON."""
+    owner: str | None = None
+    """The server process that watches it."""
+    epoch: int = 0
+    """How often it was taken up."""
+    ended_unix: float | None = None
+
+    @property
+    def day(self) -> int:
+        """The day on which it began, counted from 1970."""
+        return int(self.created_unix // DAY_S)
 
     @property
     def buckets(self) -> Buckets:

@@ -1,4 +1,4 @@
-"""What the server knows of its runs, in SQLite: every order, how far it came, and which hooks are still owed.
+"""What a server keeps of its runs: every order, how far it came, and which hooks are still owed.
 
 A run that was answered for is here before the answer leaves; no secret is, only the names of those that were given.
 """
@@ -7,58 +7,81 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Self
 
-import aiosqlite
-import structlog
+import sqlalchemy as sa
 from provision_agent.contract.parsing import to_json
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import LocalMachineError, UsageError
-from ...storage import FileLock, LockBusyError, open_private
-from .rows import Row, Summary
-
-VERSION = 1
-RETRY_S = 2.0
-_SCHEMA = """
-CREATE TABLE runs (
-    run TEXT PRIMARY KEY, created_unix REAL NOT NULL, request_hash TEXT NOT NULL, instance TEXT NOT NULL,
-    plan TEXT NOT NULL, profile TEXT NOT NULL, labels TEXT NOT NULL, secret_names TEXT NOT NULL,
-    replaces INTEGER NOT NULL, joined TEXT, stem TEXT, is_stopping INTEGER NOT NULL DEFAULT 0,
-    verdict TEXT, summary TEXT
-);
-CREATE INDEX runs_by_time ON runs (created_unix DESC);
-CREATE TABLE deliveries (
-    key TEXT PRIMARY KEY, body TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, is_settled INTEGER NOT NULL DEFAULT 0
-);
-"""
-
-log = structlog.get_logger()
-
+from ...storage import FileLock, LockBusyError
+from .database import Database, is_passing, why
+from .home import name_of
+from .leases import Leases
+from .notices import Notices
+from .rows import DAY_S, ENDED, Row, Summary
+from .schema import chunks, commands, deliveries, events, host_keys, mirrors, run_labels, runs, snapshots
+from .streams import Streams
+from .writer import Writer, insert_once
 
 _COLUMNS = tuple(f.name for f in fields(Row))
 _JSON = frozenset(("instance", "plan", "labels", "secret_names", "summary"))
 _ROW = TypeAdapter(Row)
 _SUMMARY = TypeAdapter(Summary)
-Value = str | int | float | None
-"""What SQLite keeps in a column."""
+_OF_A_RUN = (run_labels, snapshots, mirrors, commands)
+_OF_A_DAY = (events, chunks)
+AT_ONCE = 500
+"""So many old runs are let go in one transaction."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which runs are listed, newest first."""
+
+    state: str | None = None
+    """`going`, `finished`, or the word for one; None: any."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    host: str | None = None
+    """The address, with or without its port, or the instance's id."""
+    before: tuple[float, int] | None = None
+    """Only those after this place of the list: the time and number of the run before it."""
+    limit: int = 100
 
 
 class Store:
     """The database of one server; `open` refuses a folder that another server uses."""
 
-    def __init__(self, database: aiosqlite.Connection, lock: FileLock) -> None:
-        self._database = database
+    def __init__(self, database: Database, lock: FileLock, home: str) -> None:
+        self.database = database
+        self.notices = Notices(database)
+        self.writer = Writer(database, self.notices.announce)
+        self.streams = Streams(database, self.writer)
+        self.leases = Leases(database, self.writer, self.notices, home=home)
         self._lock = lock
 
+    @property
+    def is_shared(self) -> bool:
+        """Other servers may work on it."""
+        return self.database.is_shared
+
     @classmethod
-    async def open(cls, folder: Path) -> Self:
-        """Open or make the database in *folder*. Raises UsageError when another server or a newer version has it."""
+    async def open(cls, folder: Path, url: str | None = None) -> Self:
+        """Open or make the database.
+
+        Args:
+            folder: The server's own state; no two servers have one.
+            url: Of a PostgreSQL database; None: an SQLite file in *folder*.
+
+        Raises:
+            UsageError: another server has the folder, or the database is not to be used by this one.
+            LocalMachineError: this disk does not take it.
+        """
         lock = FileLock(folder / "lock", wait_s=0)
         try:
             await lock.acquire_async()
@@ -67,56 +90,68 @@ class Store:
                 f"another `provision serve` uses `{folder}`",
                 hint="stop it, or give this one its own `--state-dir`",
             ) from None
-        path = folder / "server.sqlite"
-        await asyncio.to_thread(lambda: os.close(open_private(path, os.O_RDWR)))
-        database = await aiosqlite.connect(path, isolation_level=None)
-        await database.execute("PRAGMA journal_mode = WAL")
-        await database.execute("PRAGMA synchronous = NORMAL")
-        store = cls(database, lock)
-        await store._migrate(folder)
-        return store
-
-    async def _migrate(self, folder: Path) -> None:
-        rows = list(await self._database.execute_fetchall("PRAGMA user_version"))
-        version = int(rows[0][0])
-        if version == 0:
-            await self._database.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version = {VERSION};COMMIT;")
-        elif version > VERSION:
-            await self.close()
-            raise UsageError(
-                f"`{folder}/server.sqlite` is of version {version}, and this provision reads {VERSION}",
-                hint="use the provision that wrote it, or another `--state-dir`",
-            )
+        try:
+            database = await asyncio.to_thread(_opened, folder, url)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(database, lock, await asyncio.to_thread(name_of, folder))
 
     async def close(self) -> None:
         """Close the database and let another server have it."""
-        await self._database.close()
+        await self.notices.close()
+        await self.writer.close()
+        await asyncio.to_thread(self.database.close)
         self._lock.release()
 
-    async def add(self, row: Row) -> bool:
-        """Record a new run; False when its id is taken. Raises LocalMachineError when it cannot be written."""
-        values = await asyncio.to_thread(lambda: [_to_sql(name, getattr(row, name)) for name in _COLUMNS])
-        marks = ", ".join("?" * len(_COLUMNS))
+    # -- runs
+
+    async def add(self, row: Row, *, sealed: bytes | None = None) -> bool:
+        """Record a new run; False when its id is taken.
+
+        Args:
+            row: The run; it learns its number.
+            sealed: Its secrets, for the server that owns it and for no other.
+
+        Raises:
+            LocalMachineError: it cannot be written.
+        """
+
+        def insert(connection: Connection) -> int | None:
+            self.writer.fence(connection)
+            rid = add_row(connection, row)
+            if not rid:
+                return None
+            if sealed is not None:
+                connection.execute(sa.insert(commands).values(rid=rid, worker=row.owner, sealed=sealed))
+            self.notices.announce_free(connection)
+            return rid
+
         try:
-            await self._database.execute(
-                f"INSERT INTO runs ({', '.join(_COLUMNS)}) VALUES ({marks})",  # noqa: S608
-                values,
+            rid = await self.database.change(insert)
+        except SQLAlchemyError as error:
+            if not is_passing(error):
+                raise
+            hint = (
+                "ask again when the database answers"
+                if self.is_shared
+                else "make room for the server's state directory"
             )
-        except sqlite3.IntegrityError:
-            return False
-        except sqlite3.OperationalError as error:
-            raise LocalMachineError(
-                f"the run cannot be written down: {error}", hint="make room for the server's state directory"
-            ) from None
-        return True
+            raise LocalMachineError(f"the run cannot be written down: {why(error)}", hint=hint) from None
+        row.rid = rid or row.rid
+        return rid is not None
 
     async def update(self, row: Row, **changes: object) -> None:
         """Change *row*, in memory and on the disk."""
         for name, value in changes.items():
             setattr(row, name, value)
-        sets = ", ".join(f"{name} = ?" for name in changes)
-        values = [_to_sql(name, value) for name, value in changes.items()]
-        await self._surely(f"UPDATE runs SET {sets} WHERE run = ?", [*values, row.run])  # noqa: S608
+        await self.writer.write(
+            work=self.change_of(row, **changes), rid=row.rid if "verdict" in changes else None
+        )
+
+    def change_of(self, row: Row, **changes: object) -> _Updated:
+        """What `update` does in the database, for a transaction of the caller's."""
+        return _Updated(row.rid, {name: _to_sql(name, value) for name, value in changes.items()})
 
     async def find(self, run: str, *, with_plan: bool = True) -> Row | None:
         """The run with this id; None when there is none.
@@ -125,77 +160,204 @@ class Store:
             run: Its id.
             with_plan: Read its plan, too, which may be large; else that is empty.
         """
-        found = await self._select("WHERE run = ?", [run], with_plan=with_plan)
+        found = await self.database.ask(
+            lambda line: _select(line, sa.select(*_columns(with_plan=with_plan)).where(runs.c.run == run))
+        )
         return found[0] if found else None
+
+    async def name_of(self, rid: int) -> str | None:
+        """The id of the run with this number."""
+        query = sa.select(runs.c.run).where(runs.c.rid == rid)
+        return await self.database.ask(lambda line: line.execute(query).scalar())
+
+    async def of_numbers(self, rids: Sequence[int]) -> list[Row]:
+        """The runs with these numbers, with their plans."""
+        query = sa.select(*_columns()).where(runs.c.rid.in_(rids)).order_by(runs.c.created_unix)
+        return await self.database.ask(lambda line: _select(line, query))
 
     async def unfinished(self) -> list[Row]:
         """Every run without a verdict, oldest first."""
-        return await self._select("WHERE verdict IS NULL ORDER BY created_unix", [])
+        query = sa.select(*_columns()).where(runs.c.verdict.is_(None)).order_by(runs.c.created_unix)
+        return await self.database.ask(lambda line: _select(line, query))
 
-    async def finished(self, *, verdict: str | None, limit: int) -> list[Row]:
-        """The newest runs that ended; without their plans, which no list shows.
+    async def ended(self, rids: Sequence[int]) -> list[int]:
+        """Those of the runs with these numbers that have their verdict."""
+        query = sa.select(runs.c.rid).where(runs.c.rid.in_(rids), runs.c.verdict.is_not(None))
+        return await self.database.ask(lambda line: list(line.execute(query).scalars())) if rids else []
+
+    async def listed(self, wanted: Wanted) -> list[Row]:
+        """The runs that are wanted, newest first; without their plans, which no list shows."""
+        query = sa.select(*_columns(with_plan=False)).where(*_conditions(wanted))
+        query = query.order_by(runs.c.created_unix.desc(), runs.c.rid.desc()).limit(wanted.limit)
+        return await self.database.ask(lambda line: _select(line, query))
+
+    async def counts(self, wanted: Wanted) -> dict[str, int]:
+        """How many runs of each state there are among those that are wanted, on whatever page."""
+        everything = Wanted(None, wanted.labels, wanted.host)
+        query = (
+            sa.select(runs.c.state, sa.func.count()).where(*_conditions(everything)).group_by(runs.c.state)
+        )
+        return await self.database.ask(lambda line: dict(line.execute(query).all()))
+
+    async def forget(self, *, keep: int, keep_days: float | None = None) -> list[str]:
+        """Remove finished runs that are too many or too old; returns the ids of those that went.
 
         Args:
-            verdict: Only those with this one; None: any.
-            limit: At most so many.
+            keep: So many of the newest stay.
+            keep_days: Those that ended longer ago go, too.
         """
-        where, values = ("= ?", [verdict]) if verdict is not None else ("IS NOT NULL", [])
-        rest = f"WHERE verdict {where} ORDER BY created_unix DESC LIMIT ?"
-        return await self._select(rest, [*values, limit], with_plan=False)
+        newest = sa.select(runs.c.rid).where(runs.c.verdict.is_not(None))
+        newest = newest.order_by(runs.c.created_unix.desc(), runs.c.rid.desc())
 
-    async def forget(self, *, keep: int) -> list[str]:
-        """Remove all but the newest *keep* finished runs; returns the ids of those that went."""
-        rows = await self._database.execute_fetchall(
-            "DELETE FROM runs WHERE run IN (SELECT run FROM runs WHERE verdict IS NOT NULL "
-            "ORDER BY created_unix DESC LIMIT -1 OFFSET ?) RETURNING run",
-            [keep],
-        )
-        gone = [str(row[0]) for row in rows]
-        for run in gone:
-            await self._database.execute(
-                "DELETE FROM deliveries WHERE key LIKE ? AND is_settled", [f"{run}:%"]
-            )
+        def remove(connection: Connection) -> list[str]:
+            old = connection.execute(newest.offset(keep).limit(AT_ONCE)).scalars().all()
+            if keep_days is not None:
+                too_old = runs.c.ended_unix < time.time() - keep_days * DAY_S
+                query = sa.select(runs.c.rid).where(runs.c.verdict.is_not(None), too_old).limit(AT_ONCE)
+                old = [*old, *connection.execute(query).scalars().all()]
+            return _remove(connection, old) if old else []
+
+        gone: list[str] = []
+        while more := await self.writer.write(work=remove):
+            gone += more
         return gone
-
-    async def _surely(self, change: str, values: Sequence[Value]) -> int:
-        """Carry out *change*, waiting for a full disk to get room; returns how many rows it touched."""
-        while True:
-            try:
-                return (await self._database.execute(change, values)).rowcount
-            except sqlite3.OperationalError as error:
-                log.warning("store_not_written", why=str(error))
-                await asyncio.sleep(RETRY_S)
-
-    async def _select(self, rest: str, values: Sequence[Value], *, with_plan: bool = True) -> list[Row]:
-        columns = [name if with_plan or name != "plan" else "'{}'" for name in _COLUMNS]
-        rows = await self._database.execute_fetchall(f"SELECT {', '.join(columns)} FROM runs {rest}", values)  # noqa: S608
-        return await asyncio.to_thread(lambda: [_row_of(row) for row in rows])
 
     # -- hooks that are owed
 
     async def owe(self, key: str, body: str) -> bool:
         """Record a delivery before its first attempt; False when its key is known."""
-        return (
-            await self._surely("INSERT OR IGNORE INTO deliveries (key, body) VALUES (?, ?)", [key, body]) == 1
-        )
+        values = {"key": key, "run": key.rsplit(":", 2)[0], "body": body, "owner": self.writer.worker}
+        return bool(await self.writer.write(work=lambda line: insert_once(line, "deliveries", dict(values))))
 
     async def settle(self, key: str, *, attempts: int) -> None:
         """The delivery arrived, or was given up."""
-        await self._surely(
-            "UPDATE deliveries SET is_settled = 1, attempts = ? WHERE key = ?", [attempts, key]
+        settled = (
+            sa.update(deliveries).where(deliveries.c.key == key).values(is_settled=True, attempts=attempts)
         )
+        await self.writer.write(work=lambda line: line.execute(settled))
 
     async def owed(self) -> list[tuple[str, str]]:
-        """``(key, body)`` of every delivery that is not settled."""
-        rows = await self._database.execute_fetchall("SELECT key, body FROM deliveries WHERE is_settled = 0")
-        return [(str(key), str(body)) for key, body in rows]
+        """``(key, body)`` of every delivery that is not settled, and is this server's to make."""
+        mine = sa.select(deliveries.c.key, deliveries.c.body).where(~deliveries.c.is_settled)
+        mine = mine.where(deliveries.c.owner.is_not_distinct_from(self.writer.worker))
+        return await self.database.ask(lambda line: [(key, body) for key, body in line.execute(mine)])
+
+    # -- what servers tell each other of machines
+
+    async def trust(self, keys: Sequence[tuple[str, str]]) -> None:
+        """Keep host keys, as ``(name, key)``, for every server."""
+
+        def work(connection: Connection) -> None:
+            for entry, key in keys:
+                insert_once(connection, "host_keys", {"entry": entry, "key": key})
+
+        await self.writer.write(work=work)
+
+    async def trusted(self, entry: str) -> list[str]:
+        """The host keys that servers have seen under a name."""
+        query = sa.select(host_keys.c.key).where(host_keys.c.entry == entry)
+        return await self.database.ask(lambda line: list(line.execute(query).scalars()))
 
 
-def _to_sql(name: str, value: object) -> Value:
+class _Updated:
+    """A change of one run, to be carried out in a transaction."""
+
+    def __init__(self, rid: int, values: dict[str, object]) -> None:
+        self._statement = sa.update(runs).where(runs.c.rid == rid).values(values)
+
+    def __call__(self, connection: Connection) -> None:
+        connection.execute(self._statement)
+
+
+def _opened(folder: Path, url: str | None) -> Database:
+    from .imported import take_over_first_version  # it reads what this module's tables came from
+
+    if url is None:
+        take_over_first_version(folder)
+    return Database.open(url, folder)
+
+
+def host_of(row: Row) -> str:
+    """The address of a run's instance, as lists show it."""
+    instance = row.instance
+    host = f"[{instance.host}]" if ":" in instance.host else instance.host
+    return f"{host}:{instance.port}" if instance.port else host
+
+
+def add_row(connection: Connection, row: Row) -> int:
+    """Add a run that was kept elsewhere; returns its number here, and 0 where its id is known already."""
+    values = {name: _to_sql(name, getattr(row, name)) for name in _COLUMNS if name != "rid"}
+    if not insert_once(connection, "runs", {**values, "day": row.day, "host": host_of(row)}):
+        return 0
+    rid = int(connection.execute(sa.select(runs.c.rid).where(runs.c.run == row.run)).scalar_one())
+    if row.labels:
+        connection.execute(sa.insert(run_labels), _labels_of(rid, row.labels))
+    return rid
+
+
+def _columns(*, with_plan: bool = True) -> list[sa.ColumnElement[str]]:
+    plain: sa.ColumnElement[str] = sa.literal("{}").label("plan")
+    return [plain if name == "plan" and not with_plan else runs.c[name] for name in _COLUMNS]
+
+
+def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+    state = wanted.state
+    found: list[sa.ColumnElement[bool]] = []
+    if state in ("going", "finished"):
+        found.append(runs.c.verdict.is_(None) if state == "going" else runs.c.verdict.is_not(None))
+    elif state is not None:
+        found.append(runs.c.state == state)
+        found.append(runs.c.verdict == state if state in ENDED else runs.c.verdict.is_(None))
+    if wanted.host is not None:
+        named = sa.or_(runs.c.host == wanted.host, runs.c.host.startswith(f"{wanted.host}:", autoescape=True))
+        found.append(sa.or_(named, runs.c.instance.contains(_id_in_json(wanted.host), autoescape=True)))
+    for name, value in wanted.labels.items():
+        label = sa.and_(run_labels.c.name == json.dumps(name), run_labels.c.value == json.dumps(value))
+        found.append(runs.c.rid.in_(sa.select(run_labels.c.rid).where(label)))
+    if wanted.before is not None:
+        created, rid = wanted.before
+        same = sa.and_(runs.c.created_unix == created, runs.c.rid < rid)
+        found.append(sa.or_(runs.c.created_unix < created, same))
+    return found
+
+
+def _id_in_json(instance_id: str) -> str:
+    return f'"instance_id":{json.dumps(instance_id)}'
+
+
+def _labels_of(rid: int, labels: Mapping[str, str]) -> list[dict[str, object]]:
+    return [
+        {"rid": rid, "name": json.dumps(name), "value": json.dumps(value)} for name, value in labels.items()
+    ]
+
+
+def _remove(connection: Connection, old: Sequence[int]) -> list[str]:
+    going = connection.execute(sa.select(runs.c.run, runs.c.day).where(runs.c.rid.in_(old))).all()
+    names, days = [run for run, _ in going], {day for _, day in going}
+    for table in _OF_A_RUN:
+        connection.execute(sa.delete(table).where(table.c.rid.in_(old)))
+    for table in _OF_A_DAY:
+        connection.execute(sa.delete(table).where(table.c.day.in_(days), table.c.rid.in_(old)))
+    settled = sa.and_(deliveries.c.run.in_(names), deliveries.c.is_settled)
+    connection.execute(sa.delete(deliveries).where(settled))
+    connection.execute(sa.delete(runs).where(runs.c.rid.in_(old)))
+    return names
+
+
+def select_rows(connection: Connection, numbers: sa.Select[tuple[int]]) -> list[Row]:
+    """The runs with *numbers*, with their plans, oldest first."""
+    query = sa.select(*_columns()).where(runs.c.rid.in_(numbers)).order_by(runs.c.created_unix)
+    return _select(connection, query)
+
+
+def _select(connection: Connection, query: sa.Executable) -> list[Row]:
+    return [_row_of(found) for found in connection.execute(query)]
+
+
+def _to_sql(name: str, value: object) -> object:
     if name in _JSON:
         return None if value is None else json.dumps(to_json(value), separators=(",", ":"))
-    assert isinstance(value, Value)
-    return value
+    return value.replace("\0", "") if isinstance(value, str) else value
 
 
 def _row_of(values: Iterable[object]) -> Row:

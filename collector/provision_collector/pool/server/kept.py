@@ -1,0 +1,136 @@
+"""The fold of a run's stream as it is kept in the database: a server that takes the run up reads that, not every event."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import structlog
+from provision_agent.contract.events import JsonObject, read_event
+from provision_agent.contract.parsing import ParseError, parse, read_object
+from provision_agent.contract.status import RunState
+
+from ...run.spec import ReadSoFar
+from ..store.rows import Row
+from ..store.store import Store
+from ..store.streams import Snapshot
+from .view import View
+
+FORMAT = 1
+MAX_BYTES = 64 << 20
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a view is beside the state of its agent."""
+
+    format: int
+    state: str
+    agent_seq: int
+    collector_seq: int
+    contact: str | None
+    reconnects: int
+    secrets_needed: list[str]
+    gaps: list[dict[str, object]]
+    outcome: dict[str, object] | None
+    broken: str | None
+    own_warnings: list[str]
+    folded: dict[str, object]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """How far a watcher had read."""
+
+    read_to: int
+    needed: list[str]
+    sizes: dict[str, int] | None
+
+
+def snapshot_of(view: View, so_far: ReadSoFar | None) -> Snapshot:
+    """What is kept of *view*; *so_far* is what its watcher has read."""
+    if so_far is not None:
+        folded = so_far.state
+    else:
+        with view.run_state.lock:
+            folded = view.run_state.to_json()
+    kept = _Kept(
+        format=FORMAT,
+        state=view.state,
+        agent_seq=view.agent_seq,
+        collector_seq=view.collector_seq,
+        contact=view.contact,
+        reconnects=view.reconnects,
+        secrets_needed=view.secrets_needed,
+        gaps=[dict(gap) for gap in view.gaps],
+        outcome=None if view.outcome is None else dict(view.outcome),
+        broken=view.broken,
+        own_warnings=view.own_warnings,
+        folded=dict(folded),
+    )
+    watched = None
+    if so_far is not None:
+        sizes = None if so_far.sizes is None else dict(so_far.sizes)
+        watched = json.dumps(vars(_Read(so_far.read_to, list(so_far.needed), sizes)))
+    return Snapshot(view.last_event_id, json.dumps(vars(kept)), watched)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A run's stream as it was found."""
+
+    view: View
+    so_far: ReadSoFar | None
+
+
+async def taken_up(store: Store, row: Row) -> Taken:
+    """The view of a run after all that was told of it, from what was kept and the events since then."""
+    kept, since = await store.streams.snapshot(row)
+    if kept is not None:
+        try:
+            return await asyncio.to_thread(_restored, row, kept, since)
+        except ParseError as error:  # another release kept it: the events are there
+            log.warning("fold_not_read", run=row.run, why=str(error))
+    return await asyncio.to_thread(_folded, row, await store.streams.all_of(row))
+
+
+def _restored(row: Row, kept: Snapshot, since: list[tuple[int, bytes]]) -> Taken:
+    data = read_object(kept.view.encode(), max_bytes=MAX_BYTES, what="the fold of a run")
+    found = parse(_Kept, data, "the fold of a run")
+    if found.format != FORMAT:
+        raise ParseError(f"format {found.format} of the fold of a run")
+    view = View(row.run)
+    view.restore(RunState.from_json(found.folded), agent_seq=found.agent_seq, last_event_id=kept.last_id)
+    view.state, view.collector_seq, view.contact = found.state, found.collector_seq, found.contact
+    view.reconnects, view.secrets_needed, view.gaps = found.reconnects, found.secrets_needed, list(found.gaps)
+    view.outcome, view.broken, view.own_warnings = found.outcome, found.broken, found.own_warnings
+    for _, body in since:
+        view.tell(event_of(body))
+    return Taken(view, _so_far(kept, found.folded))
+
+
+def _so_far(kept: Snapshot, folded: Mapping[str, object]) -> ReadSoFar | None:
+    if kept.watched is None:
+        return None
+    read = parse(
+        _Read, read_object(kept.watched.encode(), max_bytes=MAX_BYTES, what="what was read"), "what was read"
+    )
+    return ReadSoFar(read.read_to, folded, tuple(read.needed), read.sizes)
+
+
+def _folded(row: Row, told: list[tuple[int, bytes]]) -> Taken:
+    view = View(row.run)
+    for _, body in told:
+        view.tell(event_of(body))
+    return Taken(view, None)
+
+
+def event_of(line: bytes) -> JsonObject:
+    """The event in *line*, an empty one for a line that is none."""
+    try:
+        return read_event(line) or {}
+    except ParseError:
+        return {}
