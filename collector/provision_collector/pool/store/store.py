@@ -21,14 +21,26 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import LocalMachineError, UsageError
 from ...storage import FileLock, LockBusyError
+from ..scorecard import KEPT_RUNS, Entry
 from .database import Database, is_passing, why
 from .home import name_of
 from .leases import Leases
 from .notices import Notices
 from .rows import DAY_S, ENDED, Row, Summary
-from .schema import chunks, commands, deliveries, events, host_keys, mirrors, run_labels, runs, snapshots
+from .schema import (
+    chunks,
+    commands,
+    deliveries,
+    events,
+    host_keys,
+    mirrors,
+    run_labels,
+    runs,
+    scorecards,
+    snapshots,
+)
 from .streams import Streams
-from .writer import Writer, insert_once
+from .writer import Writer, insert_once, put
 
 _COLUMNS = tuple(f.name for f in fields(Row))
 _JSON = frozenset(("instance", "plan", "labels", "secret_names", "summary"))
@@ -257,6 +269,27 @@ class Store:
         """The host keys that servers have seen under a name."""
         query = sa.select(host_keys.c.key).where(host_keys.c.entry == entry)
         return await self.database.ask(lambda line: list(line.execute(query).scalars()))
+
+    async def score(self, entry: Entry) -> None:
+        """Keep what a run says about its machine; of each the newest `KEPT_RUNS`."""
+        mine = scorecards.c.instance == entry.instance
+        newest = sa.select(scorecards.c.run).where(mine).order_by(scorecards.c.ended.desc()).limit(KEPT_RUNS)
+        values = {
+            "instance": entry.instance, "run": entry.run, "host": entry.host, "ended": entry.ended, "entry": entry.text
+        }  # fmt: skip
+
+        def work(connection: Connection) -> None:
+            put(connection, "scorecards", values)
+            connection.execute(sa.delete(scorecards).where(mine, scorecards.c.run.not_in(newest)))
+
+        await self.writer.write(work=work)
+
+    async def scores(self) -> list[Entry]:
+        """What all runs said about their machines, by instance, the oldest first."""
+        table = scorecards.c
+        query = sa.select(table.instance, table.host, table.run, table.ended, table.entry)
+        query = query.order_by(table.instance, table.ended)
+        return await self.database.ask(lambda line: [Entry(*found) for found in line.execute(query)])
 
 
 class _Updated:
