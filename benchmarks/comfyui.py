@@ -113,7 +113,7 @@ def script(served: World, folder: Path, port: int) -> list[str]:
     start = (
         f"setsid nohup {python} {shlex.join(serve_words(folder, port))} > comfyui.log 2>&1 & echo $! > ../pid"
     )
-    lines += [f"{asks} || (cd ComfyUI && {start})", f"until {asks}; do sleep 0.2; done"]
+    lines += [f"{asks} || (cd ComfyUI; {start})", f"until {asks}; do sleep 0.2; done"]
     return ["bash", "-c", "\n".join(lines)]
 
 
@@ -145,7 +145,7 @@ def manifest(served: World, folder: Path, port: int) -> dict[str, object]:
             for name in served.hashes
         ],
         "post_commands": [
-            f"{asks} || (cd {folder}/ComfyUI && {start})",
+            f"{asks} || (cd {folder}/ComfyUI; {start})",
             f"until {asks}; do sleep 0.2; done",
         ],
         "on_failure": {"max_retries": 0},

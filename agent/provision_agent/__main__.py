@@ -30,6 +30,9 @@ _COMMANDS = {
     "capture": "commands.capture",
     "services": "commands.services",
     "supervise": "services.manager",
+    "lifetime": "lifetime.meter",
+    "lifetime_again": "lifetime.begin",
+    "extend": "commands.extend",
 }
 
 

@@ -308,6 +308,17 @@ def test_room_is_reserved_without_making_the_file_longer(tmp_path):
     made.close(sync=False)
 
 
+def test_room_that_is_reserved_is_still_to_be_fetched(tmp_path):
+    final = str(tmp_path / "m.bin")
+    made = PartFile(final)
+    made.begin(IDENTITY._replace(size_bytes=8 * MIB))
+    made.write(memoryview(b"a" * MIB), 2 * MIB)
+    made.close(sync=False)
+
+    assert partfile.landed_bytes(final) == MIB
+    assert partfile.reserved_bytes(final) >= 8 * MIB
+
+
 def test_a_part_that_is_a_link_is_not_followed(tmp_path):
     (tmp_path / "m.bin.part").symlink_to(tmp_path / "elsewhere")
 

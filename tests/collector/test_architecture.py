@@ -23,6 +23,7 @@ MODULES = sorted([*AGENT.rglob("*.py"), *COLLECTOR.rglob("*.py")])
 OF_A_RUN = {
     "run.run",
     "run.job_runner",
+    "run.ending",
     "run.requirements",
     "run.stages",
     "run.start",
@@ -42,8 +43,19 @@ SEES = {
         "steps": {"contract", "host", "run", "downloads", "files"},
         "services": {"contract", "host", "run", "steps"},
         "jobs": {"contract", "host", "run", "steps", "services"},
+        "lifetime": {"contract", "host", "run", "files", "services", "jobs"},
         "tail": {"contract"},
-        "commands": {"contract", "host", "run", "downloads", "files", "steps", "services", "jobs"},
+        "commands": {
+            "contract",
+            "host",
+            "run",
+            "downloads",
+            "files",
+            "steps",
+            "services",
+            "jobs",
+            "lifetime",
+        },
     },
     COLLECTOR: {
         "errors": set(),

@@ -66,6 +66,34 @@ def test_a_moving_file_says_how_far_how_fast_and_how_long_yet():
     assert 0.2 < row.count("━") / (row.count("━") + row.count("─") + 1) < 0.4
 
 
+def test_the_sum_says_when_all_is_there_and_the_limit_is_another_figure():
+    story = Story()
+    story.progress = Progress("host", clock=lambda: story.at, now=lambda: datetime(2026, 1, 1, 8, 8))
+    story.started().moving("a.pth", 100_000_000, 340_000_000, 1e6)
+
+    shown = story.shown()
+
+    assert "all there in 4 m 00 s, at 08:12" in shown
+    assert "limit in 1 h 00 m" in shown
+
+
+def test_while_the_connection_is_lost_no_speed_is_shown():
+    story = Story().started().moving("a.pth", 100_000_000, 340_000_000, 1e6)
+    assert "MB/s" in story.shown()
+
+    story.own("connection_lost", cause="reset", retry_in_s=4)
+
+    assert "MB/s" not in story.shown()
+    assert "all there" not in story.shown()
+
+
+def test_a_step_whose_items_all_wait_says_for_what():
+    story = Story().started().agent("step_started", step="downloads")
+    story.agent("download_waiting", item="a.pth", host="huggingface.co", wait_s=60)
+
+    assert "· downloads 0 s, waiting 1 m 00 s (huggingface.co limit)" in story.shown()
+
+
 @pytest.mark.parametrize(
     ("event", "words"),
     [

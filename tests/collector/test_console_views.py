@@ -137,7 +137,7 @@ def test_plain_shows_progress_at_most_every_ten_seconds():
 
     assert told == [10, 20, 30, 40]
     assert plain.tell(55, "download_progress", item="a", bytes=50, total_bytes=100, bytes_per_s=2) == [
-        "00:55    downloading  0 of 1 file  50/100 B  2 B/s  25 s left"
+        "00:55    downloading  0 of 1 file  50/100 B  2 B/s  all there in 25 s"
     ]
 
 

@@ -454,6 +454,7 @@ def test_a_snapshot_pins_comfyui_its_nodes_and_packages(tmp_path: Path) -> None:
             "einops==0.8.0": "",
             "torch==2.7.1+cu128": "",
             "x @ git+https://e.org/x": "",
+            "y @ file:///build/y": "",
             "pip==24.0": "",
         },
         "new_key": {"a": 1},
@@ -472,11 +473,14 @@ def test_a_snapshot_pins_comfyui_its_nodes_and_packages(tmp_path: Path) -> None:
     assert repos["ComfyUI/custom_nodes/node"].ref == COMMIT
     assert repos["ComfyUI/custom_nodes/ComfyUI-KJNodes"].ref is None
     assert "ComfyUI/custom_nodes/off" not in repos
-    assert plan.python is not None and plan.python.layers[-1].packages == ("einops==0.8.0",)
+    assert plan.python is not None and plan.python.layers[-1].packages == (
+        "einops==0.8.0",
+        "x @ git+https://e.org/x",
+    )
     named = "\n".join(converted.unresolved)
     assert all(
         word in named
-        for word in ("a/off", "1.0.5", "unheard", "mine.py", "torch==2.7.1", "x @ git", "new_key")
+        for word in ("a/off", "1.0.5", "unheard", "mine.py", "torch==2.7.1", "y @ file", "new_key")
     )
 
 

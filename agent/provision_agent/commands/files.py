@@ -15,8 +15,10 @@ from ..contract.frames import ProtocolError
 from ..contract.messages import read_message
 from ..contract.parsing import ParseError, to_json
 from ..contract.plan import Plan
+from ..files.home import HomeLog
 from ..files.landing import anywhere
 from ..files.looker import Looker
+from ..files.moved import Moved
 from ..files.progress import Account, Nobody
 from ..files.receiver import Place, Receiver
 from ..files.records import Arrived, UploadLog, WantedItems
@@ -50,7 +52,7 @@ def send_main(argv: List[str]) -> int:
 
 def _receive(line: Wire, request: ReceiveRequest) -> None:
     places, account = _of_run(request) if request.run else _of_user(request)
-    Receiver(line, places, account).run()
+    Receiver(line, places, account, on_bytes=Moved(request.workspace)).run()
 
 
 def _send(line: Wire, request: SendRequest) -> None:
@@ -58,7 +60,9 @@ def _send(line: Wire, request: SendRequest) -> None:
     for item in request.items:
         if not request.follow and not os.path.exists(roots[item.item]):
             raise Failure("missing", f"there is no `{roots[item.item]}`", case="no_file_there")
-    Sender(line, Looker(request.items, roots, follow=request.follow), follow=request.follow).run()
+    looker = Looker(request.items, roots, follow=request.follow)
+    home = HomeLog(request.workspace) if request.results else None
+    Sender(line, looker, follow=request.follow, on_bytes=Moved(request.workspace), home=home).run()
 
 
 def _converse(kind: Type[RequestT], work: Callable[[Wire, RequestT], None]) -> int:

@@ -34,6 +34,7 @@ from ..contract.plan import Plan
 from ..host import facts
 from ..host.detach import argv_of, processes
 from ..host.folders import nearest_folder
+from ..lifetime.begin import told_of
 from ..run import conditions
 from ..run.answering import answer
 from ..run.context import Context
@@ -222,8 +223,11 @@ def _run_found(workspace: Workspace, run: str, *, with_plan: bool) -> Optional[D
         is_current=workspace.current_run() == run,
         labels=state.labels,
         plan=plan.to_json() if with_plan else None,
+        lifetime=told_of(workspace.root),
     )
-    told = joined(state.to_json(), found)
+    items = state.to_json()
+    told = joined(items, found)
+    told["text_files"] = items["files"]  # `files` are those of the run itself
     if not with_plan:
         del told["plan"]
     return told

@@ -299,6 +299,13 @@ CASES: Dict[str, Case] = {
     ),
     "node_log": Case("read {path} on the instance; correct the node's `install:`, or choose another `ref`"),
     "service_folder": Case("correct `directory` of the service, or let a repo make the folder"),
+    "ending_already": Case(
+        "what is still needed must be fetched now: `provision copy`, or `provision attach`"
+    ),
+    "not_measured": Case("`provision up` with the same profile measures it again", "retry"),
+    "no_lifetime": Case(
+        "give the profile a `lifetime`, or leave the instance as it is: nothing here ends it"
+    ),
     "job_log": Case(
         "read its log: `provision logs {run} --job {job}`; correct what it says, then `provision up` again"
     ),

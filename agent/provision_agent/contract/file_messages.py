@@ -204,4 +204,6 @@ class SendRequest:
     workspace: str = bounded("", max_chars=MAX_PATH_CHARS)
     items: Tuple[SendItem, ...] = bounded((), max_entries=1000)
     follow: bool = False
+    results: bool = False
+    """They are the outputs of a run: what has arrived holds the end of the instance back no longer."""
     format: int = FORMAT

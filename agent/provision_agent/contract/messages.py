@@ -15,6 +15,7 @@ from .buckets import SignedSource, signed_field
 from .cases import MAX_PARTICULARS
 from .events import UnknownFormatError
 from .failures import hint_of
+from .lifetime_told import LifetimeTold
 from .parsing import ParseError, bounded, parse, read_object, to_json
 from .steps import LEVELS
 from .version import FORMAT, RUN_ID_PATTERN, SUPPORTED_FORMATS
@@ -212,6 +213,8 @@ class RunFound(RunPlace):
     is_current: bool = False
     labels: Dict[str, str] = bounded(factory=dict, max_entries=100, max_chars=4096)
     plan: Optional[Json] = _plan(None)
+    lifetime: Optional[LifetimeTold] = None
+    """When its instance is ended by itself."""
 
 
 @dataclass(frozen=True)

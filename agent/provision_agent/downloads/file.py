@@ -319,7 +319,7 @@ class Fetch:
         final = os.path.join(self._context.workspace, self._wanted_path)
         rival = self._rival
         if rival is None:
-            self._part.finish(final, size)
+            self._part.finish(final, size, sync=self._context.state.is_lasting or not self.item.sha256)
         self._withdraw()
         if rival is not None:
             self._part.remove()

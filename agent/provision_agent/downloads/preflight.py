@@ -7,6 +7,7 @@ is free on the disk is looked at before the first of them does.
 
 from __future__ import annotations
 
+import glob
 import os
 import threading
 import time
@@ -19,7 +20,7 @@ from ..host.folders import nearest_folder
 from ..run.context import Context
 from ..run.log_lines import size_text
 from . import existing, landing
-from .engine.part_file import landed_bytes
+from .engine.part_file import PART, landed_bytes, reserved_bytes
 from .file import Fetch
 from .hosts import Hosts
 from .source_selector import Source
@@ -212,10 +213,16 @@ class _Place(NamedTuple):
 
     disk: _Disk
     final_bytes: Optional[int]
-    part_bytes: int
+    reserved_bytes: int
+    landed_bytes: int
 
     def missing_bytes(self, size: int) -> int:
-        return 0 if self.final_bytes == size else max(0, size - self.part_bytes)
+        """What it will take of the disk besides what it has."""
+        return 0 if self.final_bytes == size else max(0, size - self.reserved_bytes)
+
+    def bytes_to_fetch(self, size: int) -> int:
+        """What has to come over the network."""
+        return 0 if self.final_bytes == size else max(0, size - self.landed_bytes)
 
 
 class _Ground:
@@ -224,13 +231,25 @@ class _Ground:
     def __init__(self, absent: Sequence[Fetch], context: Context, also_bytes: int) -> None:
         self._by_device: Dict[int, _Disk] = {}
         self.workspace = self._disk(context.workspace) if also_bytes else None
-        self.places: Dict[str, _Place] = {}
+        self._places: Dict[str, _Place] = {}
+        self._in_folders: Dict[str, _Place] = {}
+        """By path, what lies as a part in the folder of an item whose name only a server knows."""
         for fetch in absent:
             final = os.path.join(context.workspace, fetch.item.path)
             disk = self._disk(os.path.dirname(final))
-            self.places[fetch.key] = _Place(disk, _size_at(final), landed_bytes(final))
+            self._places[fetch.key] = _place_at(final, disk)
+            if fetch.item.path.endswith("/"):
+                found = (path[: -len(PART)] for path in glob.glob(f"{glob.escape(final)}*{PART}"))
+                self._in_folders.update((path, _place_at(path, disk)) for path in found)
+        self._root = context.workspace
         if self.workspace is not None:
             self.workspace.begun_bytes = also_bytes
+
+    def place(self, fetch: Fetch) -> _Place:
+        """What was there of *fetch*, by the name that is known of it now."""
+        named = fetch.foreseen_path() if fetch.item.path.endswith("/") else None
+        here = self._places[fetch.key]
+        return here if named is None else self._in_folders.get(os.path.join(self._root, named), here)
 
     @property
     def disks(self) -> List[_Disk]:
@@ -242,6 +261,10 @@ class _Ground:
         if device not in self._by_device:
             self._by_device[device] = _Disk(folder)
         return self._by_device[device]
+
+
+def _place_at(final: str, disk: _Disk) -> _Place:
+    return _Place(disk, _size_at(final), reserved_bytes(final), landed_bytes(final))
 
 
 def _size_at(final: str) -> Optional[int]:
@@ -273,7 +296,7 @@ class _Early:
         has_answer = any(source.answer is not None for source in fetch.selector.sources)
         if self._begin is None or not has_answer or LEVELS.index(fetch.item.level) != self._level:
             return
-        place = self._ground.places[fetch.key]
+        place = self._ground.place(fetch)
         with self._lock:
             wanted = place.disk.begun_bytes + place.missing_bytes(size)
             if self._is_over or _with_margin(wanted) > place.disk.free_bytes:
@@ -301,9 +324,10 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], ground: _Ground, also_byt
     for fetch in sorted(absent, key=lambda each: LEVELS.index(each.item.level)):
         if fetch.item.url in counted:
             continue  # what has one URL is fetched once
-        place = ground.places[fetch.key]
+        place = ground.place(fetch)
         disk, missing = place.disk, place.missing_bytes(size_of(fetch) or 0)
         found.unknown_sizes += size_of(fetch) is None
+        to_fetch = place.bytes_to_fetch(size_of(fetch) or 0)
         if fetch.item.level == "critical":
             disk.bytes += missing
         elif _with_margin(missing) > disk.free_bytes:
@@ -311,8 +335,10 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], ground: _Ground, also_byt
             continue
         elif fetch.item.level == "optional":
             optional.append((missing, fetch, disk))
+            to_fetch = 0
         else:
             disk.bytes += missing
+        found.bytes_to_fetch += to_fetch
         counted.add(fetch.item.url)
     for disk in ground.disks:
         if disk.bytes and not disk.has_room(0) and found.too_big is None:
@@ -323,10 +349,9 @@ def _add_up(found: Preflight, absent: Sequence[Fetch], ground: _Ground, also_byt
                 _leave_out(found, fetch, disk, missing, beside=" beside what is more important")
         else:
             disk.bytes += missing
+            found.bytes_to_fetch += ground.place(fetch).bytes_to_fetch(size_of(fetch) or 0)
     for disk in ground.disks:
-        found.bytes_to_fetch += disk.bytes
         found.disks.append(Room(disk.folder, disk.needed_bytes(), disk.free_bytes))
-    found.bytes_to_fetch -= also_bytes
 
 
 def _leave_out(found: Preflight, fetch: Fetch, disk: _Disk, missing: int, *, beside: str) -> None:

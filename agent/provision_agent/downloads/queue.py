@@ -38,7 +38,7 @@ STOP_WITHIN_S = 10.0
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one item: ``ok``, ``skipped`` (it was there already) or ``failed``."""
+    """What became of one item: ``ok``, ``skipped`` (it was there already), ``failed``, or ``unfinished`` when all was stopped."""
 
     state: str
     failure: Optional[Failure]
@@ -173,7 +173,7 @@ class Downloads:
                 failure = Failure(
                     "timed_out", "the run ended before it was finished; what has landed is kept"
                 )
-                found[key] = Result("failed", failure, fetch.bytes_downloaded, fetch.item.level)
+                found[key] = Result("unfinished", failure, fetch.bytes_downloaded, fetch.item.level)
         return found
 
     @property

@@ -40,6 +40,8 @@ class Looker:
         self.closings = Closings()
         self.paths: Dict[int, str] = {}
         """Where the files that were told lie, by number."""
+        self.told: Dict[int, FileTold] = {}
+        """As they were told."""
         self.odd: List[str] = []
         """What cannot be sent: devices, pipes, names that are no text."""
 
@@ -110,7 +112,9 @@ class Looker:
         target = os.readlink(seen.here) if kind == LINK else ""
         size = about.st_size if kind == FILE else 0
         mode = stat.S_IMODE(about.st_mode)
-        return FileTold(number, item.item, seen.path, kind, size, about.st_mtime_ns, mode, target)
+        told = FileTold(number, item.item, seen.path, kind, size, about.st_mtime_ns, mode, target)
+        self.told[number] = told
+        return told
 
     def _below(self, item: SendItem) -> Iterator[Seen]:
         root = self._roots[item.item]

@@ -6,7 +6,7 @@ import queue
 import select
 import threading
 import time
-from typing import Callable, List
+from typing import Callable, List, Optional
 
 from ..contract import file_frames as wire
 from ..contract.failures import Failure
@@ -14,7 +14,9 @@ from ..contract.file_frames import FileFrame
 from ..contract.file_messages import (
     AGAIN,
     FAILED,
+    HAVE,
     MAX_IN_FRAME,
+    OK,
     AllTold,
     CompleteFile,
     SettledFiles,
@@ -26,6 +28,7 @@ from ..contract.file_messages import (
 from ..contract.frames import ProtocolError
 from ..contract.pacing import Pacer
 from ..contract.parsing import parse, to_json
+from .home import HomeLog
 from .local_file import Changed, LocalFile
 from .looker import Looker
 from .wire import Wire
@@ -36,12 +39,27 @@ MOST_TRIES = 2
 
 
 class Sender:
-    """One session. A followed one goes on until the other side leaves."""
+    """One session. A followed one goes on until the other side leaves.
 
-    def __init__(self, line: Wire, looker: Looker, *, follow: bool) -> None:
+    Args:
+        on_bytes: Called when some were sent.
+        home: Is told what the other side has.
+    """
+
+    def __init__(
+        self,
+        line: Wire,
+        looker: Looker,
+        *,
+        follow: bool,
+        on_bytes: Callable[[], None] = lambda: None,
+        home: Optional[HomeLog] = None,
+    ) -> None:
         self._wire = line
         self._looker = looker
         self._follow = follow
+        self._on_bytes = on_bytes
+        self._home = home
         self._pacer = Pacer()
         self._room = threading.Condition()
         self._wanted: "queue.Queue[Wanted]" = queue.Queue()
@@ -71,6 +89,9 @@ class Sender:
             for settled in parse(SettledFiles, frame.json()).settled:
                 if settled.n > self._known:
                     raise ProtocolError("a file that was never named is settled")
+                if settled.state in (OK, HAVE) and self._home is not None:
+                    told = self._looker.told[settled.n]
+                    self._home.say(self._looker.paths[settled.n], told.size_bytes, told.mtime_ns)
                 if settled.state == AGAIN:
                     self._wanted.put(Wanted(settled.n))
                 elif settled.state == FAILED and self._follow and settled.class_ == "conflict":
@@ -150,6 +171,7 @@ class Sender:
                 chunk = view[at : at + wire.CHUNK_BYTES]
                 self._await_room(len(chunk))
                 self._wire.send_data(number, offset + at, chunk)
+                self._on_bytes()
         self._complete(CompleteFile(number, file.sha256, file.size_bytes, file.mtime_ns))
 
     def _await_room(self, size: int) -> None:

@@ -60,7 +60,7 @@ def ask(
     done = process.run(
         agent_argv(kind.question, *arguments, python=python, main=asks, flags=("-I",)),
         timeout_s=timeout_s,
-        environment=process.child_environment(dict(environment or {}, PYTHONDONTWRITEBYTECODE="1")),
+        environment=process.child_environment({"PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}),
         on_line=keep,
         cancelled=cancelled,
     )

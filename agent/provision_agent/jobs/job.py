@@ -6,6 +6,7 @@ next agent of the run begins it anew.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from ..contract.plan_jobs import MAX_MIRRORED_JOBS, Job, job_file
 from ..run.context import Context
 from ..run.state import write_atomically
 from ..services import launch
-from ..services.files import NEEDS_SECRETS, STARTING, TIMED_OUT, Order, ServiceFiles, Status
+from ..services.files import NEEDS_SECRETS, STARTING, TIMED_OUT, Order, ServiceFiles, Status, read_status
 from ..steps import commands
 from ..steps.python.venv import Venv
 
@@ -184,3 +185,9 @@ def log_sizes(jobs: Iterable[Job], run: OfRun) -> Dict[str, int]:
         except OSError:
             continue  # it was never begun
     return sizes
+
+
+def any_going(run: OfRun) -> bool:
+    """Whether any job of *run* goes on."""
+    pattern = os.path.join(glob.escape(run.run_directory), "job-*.status.json")
+    return any(read_status(path).is_running for path in glob.iglob(pattern))

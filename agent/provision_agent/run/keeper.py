@@ -17,15 +17,18 @@ from typing import Dict, List, Mapping, Optional
 from ..contract.failures import Failure
 from ..contract.loading import CHANGED, CHANGED_STATUS
 from ..contract.messages import read_message
-from ..contract.plan_jobs import Hook
+from ..contract.plan import Plan
 from ..host import process
 from ..host.detach import Identity, agent_argv, own_place
 from . import secret_search
+from .hooks import facts_of, run_hook
 from .journal import Journal, read_state
 from .record import Handed, plan_of, read_plan, read_record
 from .workspace import RENEW_EVERY_S, LockRecord, Workspace, WorkspaceLock
 
 MAX_RESTARTS = 3
+"""In a row, of an agent that lived for less than `SHORT_LIFE_S`: a run with a job may go on for days."""
+SHORT_LIFE_S = 600.0
 DEADLINE_GRACE_S = 20.0
 """The agent ends itself at the deadline; when it has not after this, it hangs and is killed."""
 STOP_GRACE_S = 15.0
@@ -64,11 +67,15 @@ class Keeper:
 
     def keep(self) -> None:
         """Start the agent, again when it dies, until the run has a verdict; then clean up after it."""
-        for restarts in range(MAX_RESTARTS + 1):
+        restarts = short_lives = 0
+        while short_lives <= MAX_RESTARTS:
             if self._is_stopping and self._verdict() is None:
                 self._close("cancelled")
                 break
+            began = time.monotonic()
             status = self._run_agent(restarts)
+            restarts += 1
+            short_lives = short_lives + 1 if time.monotonic() - began < SHORT_LIFE_S else 1
             if self._lock.is_deleted:
                 return  # with the folder, the run is gone: there is nowhere to say how it ended
             if self._verdict() is not None:
@@ -157,6 +164,13 @@ def end_jobs(workspace: Workspace, run_id: str) -> None:
         job.end_all(folders, [each.name for each in plan.jobs])
 
 
+def jobs_going(workspace: Workspace, run_id: str) -> bool:
+    """Whether a job of a run goes on, though nothing else of the run may live."""
+    from ..jobs import job
+
+    return job.any_going(job.RunFolders(workspace.root, workspace.run_directory(run_id)))
+
+
 def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], verdict: Optional[str]) -> None:
     """What is owed after the verdict: the profile's `on_failure`, even if nobody listens any more.
 
@@ -169,25 +183,20 @@ def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], ver
     """
     home = os.path.expanduser("~")
     plan = read_plan(workspace, run_id).bind(workspace=workspace.root, home=home, run_id=run_id)
-    if plan.on_failure is not None and verdict in ("failed", "timeout"):
-        _run_hook(plan.on_failure, workspace, secrets)
+    hook = plan.on_failure
+    if hook is None or verdict not in ("failed", "timeout") or _waits_for_results(plan, workspace, run_id):
+        return
+    end = run_hook(hook, facts_of("on_failure", run_id, str(verdict)), secrets, workspace.root)
+    print(f"keeper: on_failure: {end.said}", flush=True)
 
 
-def _run_hook(hook: Hook, workspace: Workspace, secrets: Mapping[str, str]) -> None:
-    chosen = {name: secrets[name] for name in hook.secrets if name in secrets}
-    missing = [name for name in hook.secrets if name not in secrets]
-    if missing:
-        print(f"keeper: on_failure misses {', '.join(missing)}", flush=True)
-    try:
-        finished = process.run(
-            hook.run,
-            timeout_s=hook.timeout_s,
-            directory=workspace.root,
-            environment=process.child_environment(chosen),
-        )
-        print(f"keeper: on_failure ended with {finished.status}", flush=True)
-    except Failure as failure:
-        print(f"keeper: on_failure: {failure.message}", flush=True)
+def _waits_for_results(plan: Plan, workspace: Workspace, run_id: str) -> bool:
+    """Whether another process, which lives on, runs `on_failure` once the results are home."""
+    if not (plan.outputs or plan.jobs):
+        return False
+    from ..lifetime.begin import is_measured  # what comes with it is not needed for a run without results
+
+    return is_measured(workspace.root, run_id)
 
 
 class Orphanage:

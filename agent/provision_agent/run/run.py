@@ -37,6 +37,7 @@ from ..steps.python.venv import Venv
 from ..steps.uploads import Uploads
 from . import conditions, late_secrets, late_sources, log_lines, requirements, secret_search
 from .context import Context
+from .ending import Ending
 from .job_runner import Jobs
 from .journal import Journal
 from .keeper import Orphanage, close_run
@@ -160,6 +161,7 @@ class Run:
     def execute(self) -> str:
         """Do the work and write the verdict; returns it."""
         pulse = Pulse(self._journal, self._clock, self._is_over)
+        ending = Ending(self._plan, self._context)
         try:
             self._report_state()
             if self._clock.stopped_after_s is not None:  # its jobs have begun: all else is done
@@ -181,6 +183,7 @@ class Run:
                 self._downloads.stop()
                 self._settle_downloads()
             self._tally.finish(*STEP_NAMES)
+            ending.stop()
         self._is_over()
         verdict = self._early_verdict or self._tally.verdict(has_critical(self._plan))
         if verdict == "complete" and not self._journal.look(lambda state: state.usable_after_s):

@@ -29,6 +29,9 @@ class StateFile:
         """Where an unreadable file went, to be reported; None when all was well."""
         self._records: Dict[str, Record] = self._load()
 
+    is_lasting = True
+    """What is remembered outlives the run: then what it is about has to, too."""
+
     def get(self, kind: str, item: str) -> Optional[Record]:
         """The record of *item* (``download``, ``repo``, …), a copy; None when there is none."""
         with self._lock:
@@ -57,13 +60,17 @@ class StateFile:
         names = sorted(os.listdir(folder)) if self._path and os.path.isdir(folder) else []
         return [os.path.join(folder, name) for name in names if name.endswith(".jsonl")]
 
-    def put(self, kind: str, item: str, record: Record) -> None:
-        """Remember *record* for *item*; on the disk when this returns."""
+    def put(self, kind: str, item: str, record: Record, *, sync: bool = True) -> None:
+        """Remember *record* for *item*; on the disk when this returns.
+
+        Args:
+            sync: It outlives a power cut. To have that waits for all that was written just before, by whomever.
+        """
         with self._lock:
             if self._records.get(f"{kind}:{item}") == record:
                 return
             self._records[f"{kind}:{item}"] = dict(record)
-            self._save()
+            self._save(sync=sync)
 
     def forget(self, kind: str, item: str) -> None:
         """Drop the record of *item*, if there is one."""
@@ -85,10 +92,9 @@ class StateFile:
             os.replace(self._path, self.set_aside)
             return {}
 
-    def _save(self) -> None:
-        write_atomically(
-            self._path, json.dumps({"format": version.FORMAT, "items": self._records}, indent=1).encode()
-        )
+    def _save(self, *, sync: bool = True) -> None:
+        data = json.dumps({"format": version.FORMAT, "items": self._records}, indent=1).encode()
+        write_atomically(self._path, data, sync=sync)
 
 
 def write_atomically(path: str, data: bytes, *, mode: int = 0o600, sync: bool = True) -> None:

@@ -61,6 +61,8 @@ class Order:
     """The file of the changes that it loads with a start."""
     timeout_s: Optional[float] = bounded(None, low=0, high=1e9)
     """After this the program is ended, and not started again."""
+    secrets_within_s: Optional[float] = bounded(None, low=0, high=1e9)
+    """So long it waits for its secrets, and then goes on without them; None: until they come."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Status:
     """Where it takes secrets, while it needs some."""
     lived_s: Optional[float] = bounded(None, low=0, high=1e11)
     """How long the program ran, once it has ended."""
+    lacks_secrets: bool = False
+    """It was started without the secrets that it was to have."""
     takes_restart: bool = False
     """USR1 to its supervisor starts its program anew; older ones end by it."""
 
@@ -141,7 +145,7 @@ class ServiceFiles:
 
     def status(self) -> Status:
         """What its supervisor last wrote; empty when there never was one."""
-        return _read(self.status_path)
+        return read_status(self.status_path)
 
     def lasting_argv(self) -> List[str]:
         """The command of its supervisor for a time when this run and its agent's file may be gone."""
@@ -156,7 +160,7 @@ class ServiceFiles:
         """Of every service of this workspace that runs, this one or another."""
         found = []
         for name in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
-            status = _read(os.path.join(self._folder, name)) if name.endswith(_STATUS) else Status()
+            status = read_status(os.path.join(self._folder, name)) if name.endswith(_STATUS) else Status()
             if status.is_running and status.child is not None:
                 found.append(status.child.pid)
         return found
@@ -174,7 +178,8 @@ def read_order(path: str) -> Order:
         return parse(Order, read_object(file.read(), max_bytes=MAX_FILE_BYTES, what="the order"), "order")
 
 
-def _read(path: str) -> Status:
+def read_status(path: str) -> Status:
+    """The status in the file at *path*; empty when there is none that can be read."""
     try:
         with open(path, "rb") as file:
             return parse(Status, read_object(file.read(), max_bytes=MAX_FILE_BYTES), "status")

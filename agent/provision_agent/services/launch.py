@@ -6,12 +6,12 @@ import json
 import os
 import tempfile
 import time
-from typing import Dict, Iterator, Mapping, Optional, Union
+from typing import Dict, Iterator, Mapping, Optional, Protocol, Union
 
 from ..contract.failures import Failure
 from ..contract.parsing import to_json
 from ..host import detach, process
-from ..run.context import Context
+from ..run.context import Report
 from ..run.state import write_atomically
 from ..steps.python.venv import Venv
 from . import handover, supervisord, systemd
@@ -43,7 +43,19 @@ def environment(own: Mapping[str, str], venv: Optional[Venv]) -> Dict[str, str]:
     return dict(login, **own)
 
 
-def supervised(files: ServiceFiles, context: Context, *, lasts: bool = True) -> detach.Identity:
+class Starter(Protocol):
+    """Whoever starts a program, as a run's context does."""
+
+    @property
+    def workspace(self) -> str:
+        """The folder that it works in."""
+
+    @property
+    def report(self) -> Report:
+        """Tells what goes wrong on the way."""
+
+
+def supervised(files: ServiceFiles, context: Starter, *, lasts: bool = True) -> detach.Identity:
     """Start the supervisor: below the instance's own where there is one, else detached.
 
     Args:

@@ -50,6 +50,7 @@ class Supervisor:
         self._log = BoundedLog(order.log, order.max_log_bytes)
         self._starts = 0
         self._lived_s: Optional[float] = None
+        self._lacks_secrets = False
         self._short_lives = 0
         self._is_told_to_stop = False
         self._is_told_to_restart = False
@@ -68,8 +69,10 @@ class Supervisor:
     def run(self) -> int:
         """Watch until the end; 0 when the program ended well or was stopped."""
         if self._order.service.secrets and not self._await_secrets():
-            self._write("stopped", None)
-            return 0
+            if self._is_told_to_stop:
+                self._write("stopped", None)
+                return 0
+            self._lacks_secrets = True
         while True:
             child = self._start()
             if child is None:
@@ -122,15 +125,20 @@ class Supervisor:
         self._log.write(f"{STARTED_AGAIN} {child.returncode}; starting again as it was asked for\n".encode())
 
     def _await_secrets(self) -> bool:
-        """Wait until somebody gives the secrets; False when told to stop meanwhile."""
+        """Wait until somebody gives the secrets; False when told to stop meanwhile, or when it may wait no longer."""
         door = Door()
+        limit_s = self._order.secrets_within_s
+        ends_at = None if limit_s is None else time.monotonic() + limit_s
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(door, selectors.EVENT_READ)
                 selector.register(self._wakeups, selectors.EVENT_READ)
                 self._write(NEEDS_SECRETS, None, door=door.name)
                 while not self._is_told_to_stop:
-                    for key, _ in selector.select():
+                    left_s = None if ends_at is None else ends_at - time.monotonic()
+                    if left_s is not None and left_s <= 0:
+                        return False
+                    for key, _ in selector.select(left_s):
                         if key.fd == self._wakeups:
                             os.read(key.fd, _PIECE_BYTES)
                             continue
@@ -230,6 +238,7 @@ class Supervisor:
             loaded=self._loaded,
             door=door,
             lived_s=self._lived_s if state != "running" else None,
+            lacks_secrets=self._lacks_secrets,
             takes_restart=True,
         )
         write_atomically(self._order.status, json.dumps(to_json(status)).encode(), sync=False)

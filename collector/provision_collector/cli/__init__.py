@@ -37,6 +37,7 @@ SECTIONS = {
         "logs": "print a local mirror; -f follows it",
         "services": "list | restart NAME | stop NAME | logs NAME: the programs that outlive a run",
         "stop": "stop a run; partial downloads stay for the next one",
+        "keep": "put off the end of an instance that its profile's `lifetime` says: keep RUN --for 2h",
         "ssh": "a shell on a run's instance, by the system's ssh with the same key and host keys",
         "copy": "files to an instance or from it, by hand; a path there begins with `:`",
         "forward": "bring a service's port to this machine",

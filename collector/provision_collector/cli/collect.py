@@ -15,12 +15,13 @@ import click
 
 from .last_word import LAST_WORD
 from .options import Connection, configure_logging, connection_options, duration, instance_of, profile_option
-from .output import say, tell
+from .output import say, tell, ticker
 
 if TYPE_CHECKING:
     from ..collect.collect import CollectOrder, LogToCollect
     from ..collect.markers import Markers
     from ..instance import Instance
+    from ..run.outcome import Outcome
 
 
 class Limits(TypedDict):
@@ -220,9 +221,31 @@ async def _collect(instance: Instance, order: CollectOrder, *, as_json: bool) ->
             view.outcome(outcome)
             LAST_WORD.is_said = True
     else:
-        outcome = await collect(instance, order, on_event=_say, leave=leave)
+        outcome = await _collected_on_terminal(instance, order, leave)
         _say_outcome(outcome, order)
     return codes[0] if codes and outcome["verdict"] == "cancelled" else int(outcome["exit_code"])
+
+
+async def _collected_on_terminal(instance: Instance, order: CollectOrder, leave: asyncio.Event) -> Outcome:
+    """Collect with words for people; on a terminal with a line that says how far it is."""
+    from ..collect.collect import collect
+
+    if not sys.stderr.isatty():
+        return await collect(instance, order, on_event=_say, leave=leave)
+    from .collect_ticker import keep_ticking
+
+    mirrors = [log.output for log in order.logs]
+    ticking = asyncio.create_task(keep_ticking(mirrors, timeout_s=order.timeout_s))
+
+    def say(event: Mapping[str, object]) -> None:
+        ticker("")
+        _say(event)
+
+    try:
+        return await collect(instance, order, on_event=say, leave=leave)
+    finally:
+        ticking.cancel()
+        await asyncio.gather(ticking, return_exceptions=True)
 
 
 def _say(event: Mapping[str, object]) -> None:
@@ -252,4 +275,11 @@ def _say_outcome(outcome: Mapping[str, object], order: CollectOrder) -> None:
         if error.get("hint"):
             tell(f"  next: {text(error, 'hint')}")
     for log in order.logs:
-        say(f"{outcome['verdict']}: {log.output}")
+        say(f"{outcome['verdict']}: {log.output}{_amount(log.output) if sys.stdout.isatty() else ''}")
+
+
+def _amount(mirror: Path) -> str:
+    """How much is in *mirror*, in brackets; empty where it was never made."""
+    from ..console.units import size as shown
+
+    return f" ({shown(mirror.stat().st_size)})" if mirror.exists() else ""

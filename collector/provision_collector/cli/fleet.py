@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -21,11 +22,12 @@ from .options import (
     unlock_keys,
     variables_option,
 )
-from .output import say_json, say_table, tell
+from .output import say, say_json, tell, terminal_width
 from .output_options import outputs_options
 from .run_options import RunOptions, prepared, run_options
 
 if TYPE_CHECKING:
+    from ..console.fleet_live import FleetProgress, FleetView, Instance
     from ..pool.fleet import Fleet, Member, Target
     from ..run.spec import OutputsHere
 
@@ -108,8 +110,10 @@ def up(
     targets = _targets(file, hosts, connection, dict(labels))
     if not targets:
         raise UsageError("which instances?", hint="give FILE, or `--host` once per instance")
-    fleet = _fleet(targets, options, file, _Teller(as_json=as_json, quiet=quiet))
-    code = asyncio.run(_up(fleet))
+    teller = _Teller(as_json=as_json, quiet=quiet, verbose=verbose)
+    fleet = _fleet(targets, options, file, teller)
+    with teller.watching(fleet):
+        code = asyncio.run(_up(fleet))
     if as_json:
         facts = {
             "event": "fleet_finished",
@@ -219,19 +223,56 @@ async def _up(fleet: Fleet) -> int:
 
 
 class _Teller:
-    """Says what happens: every event as JSON, or a line for what a person waits for."""
+    """Says what happens: every event as JSON; a table on a terminal; else a line for what a person waits for."""
 
-    def __init__(self, *, as_json: bool, quiet: bool) -> None:
+    def __init__(self, *, as_json: bool, quiet: bool, verbose: bool) -> None:
         self._as_json = as_json
         self.is_quiet = quiet
+        self._is_verbose = verbose
+        self._progress: FleetProgress | None = None
+        self._view: FleetView | None = None
+
+    @contextmanager
+    def watching(self, fleet: Fleet) -> Iterator[None]:
+        """Show how far *fleet* is, until this ends."""
+        from .watch import mode_for
+
+        mode = mode_for(json=self._as_json, quiet=self.is_quiet, verbose=self._is_verbose)
+        if mode not in ("live", "plain"):
+            yield
+            return
+        from ..console.fleet_live import FleetProgress, FleetView
+
+        self._progress = FleetProgress(lambda: map(_shown, fleet.members))
+        if mode == "plain":
+            yield
+            return
+        with FleetView(self._progress, sys.stderr) as self._view:
+            yield
+        self._view = None
 
     def __call__(self, member: Member, event: Mapping[str, object]) -> None:
         if self._as_json:
             say_json({**event, "host": member.host})
-        elif not self.is_quiet and (line := _line(event)):
-            from ..console import harmless
+            return
+        if self._progress is None:
+            return
+        self._progress.take(member.key, member.host, event)
+        line = _line(event)
+        if self._view is not None:
+            if line and event["event"] == "outcome" and event["exit_code"] != 0:
+                self._view.tell(f"{member.host}: {line}")
+        elif line:
+            tell(f"{member.host}: {line}")
+        elif total := self._progress.line_if_due():
+            tell(total)
 
-            tell(harmless(f"{member.host}: {line}"))
+
+def _shown(member: Member) -> Instance:
+    from ..console.fleet_live import Instance
+
+    why = (member.fingerprint or "").partition(": ")[2] or member.message
+    return Instance(member.key, member.host, member.state, why)
 
 
 def _line(event: Mapping[str, object]) -> str | None:
@@ -253,25 +294,27 @@ def _line(event: Mapping[str, object]) -> str | None:
 
 
 def _print_table(members: list[Member]) -> None:
-    from rich.table import Table
-
     from ..console import harmless
-    from ..console.units import duration as shown_duration
+    from ..console.fleet_table import Ended, ended_lines
+    from ..console.units import duration as shown
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("INSTANCE", "STATE", "CODE", "USABLE AFTER", "TOOK", "NEXT", "RUN", "WHY"):
-        table.add_column(heading, no_wrap=heading in ("INSTANCE", "STATE", "RUN"), overflow="fold")
-    for member in members:
-        cells = (
-            member.host if member.key == member.host else f"{member.key} ({member.host})",
-            member.state,
-            "" if member.exit_code is None else str(member.exit_code),
-            "" if member.usable_after_s is None else shown_duration(member.usable_after_s),
-            "" if member.duration_s is None else shown_duration(member.duration_s),
-            member.next or "",
-            member.run or "",
-            member.fingerprint or member.message,
+    rows = [
+        Ended(
+            *map(
+                harmless,
+                (
+                    member.host if member.key == member.host else f"{member.key} ({member.host})",
+                    member.state,
+                    "" if member.exit_code is None else member.exit_code,
+                    "" if member.usable_after_s is None else shown(member.usable_after_s),
+                    "" if member.duration_s is None else shown(member.duration_s),
+                    "" if member.next in (None, "none") else member.next,
+                    member.run or "",
+                    member.message or (member.fingerprint or "").partition(": ")[2],
+                ),
+            )
         )
-        table.add_row(*(harmless(cell) for cell in cells))
-    width = None if sys.stdout.isatty() else 200
-    say_table(table, width=width)
+        for member in members
+    ]
+    for line in ended_lines(rows, terminal_width()):
+        say(line)

@@ -11,10 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from typing import TextIO
 
 MAX_LINE_CHARS = 10_000
 """A line of text that is longer is cut, and says so: no path, URL or message of ours comes near."""
@@ -26,8 +23,8 @@ def say(text: object = "", *, end: str = "\n") -> None:
 
 
 def tell(text: object, *, end: str = "\n") -> None:
-    """Print *text* beside what was asked for (warnings, errors, progress), to stderr."""
-    _print(sys.stderr, text, end)
+    """Print *text* beside what was asked for (warnings, errors, progress), to stderr; on a terminal no word is cut."""
+    _print(sys.stderr, _fitted(str(text)) if sys.stderr is not None and sys.stderr.isatty() else text, end)
 
 
 def say_json(value: object) -> None:
@@ -49,15 +46,10 @@ def say_bytes(data: bytes) -> None:
         data = data[os.write(sys.stdout.fileno(), data) :]
 
 
-def say_table(table: Table, *, width: int | None = None) -> None:
-    """Print *table*, whose cells are harmless, to stdout.
-
-    Args:
-        width: In columns; None: that of the terminal.
-    """
-    from rich.console import Console
-
-    Console(markup=False, emoji=False, highlight=False, width=width).print(table)
+def terminal_width() -> int | None:
+    """The columns of the terminal on stdout; None where it is a pipe or a file."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if is_terminal else None
 
 
 def draw(lines: Sequence[str]) -> None:
@@ -86,6 +78,18 @@ def shown(text: object) -> str:
     from ..console import harmless
 
     return "\n".join(map(_bounded, harmless(text, keep="\n\t").split("\n")))
+
+
+def _fitted(text: str) -> str:
+    """*text* with its lines broken between words; what is wrapped stays below the first word of its line."""
+    from ..console.text import wrapped
+
+    width = shutil.get_terminal_size().columns
+    lines = []
+    for line in text.split("\n"):
+        indent = " " * (len(line) - len(line.lstrip(" ")))
+        lines += [indent + part for part in wrapped(line.lstrip(" "), max(width - len(indent), 20))]
+    return "\n".join(lines)
 
 
 def _bounded(line: str) -> str:

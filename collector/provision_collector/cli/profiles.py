@@ -91,12 +91,17 @@ def from_workflow(files: tuple[Path, ...], output: Path | None, offline: bool, a
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path), help="Write the profile there, not to stdout."
 )
+@click.option(
+    "--offline", is_flag=True, help="Do not fetch ComfyUI-Manager's list of nodes from the package index."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def import_(file: Path, output: Path | None, as_json: bool) -> None:
+def import_(file: Path, output: Path | None, offline: bool, as_json: bool) -> None:
     """Make a profile of a provisioning manifest or script, a ComfyUI-Manager snapshot.json, or a .cpack.zip."""
     from ..convert import from_file
+    from ..convert.node_list import fetched
 
-    _give(from_file(file), f"imported from {file}", output, as_json)
+    made = from_file(file) if offline else from_file(file, node_list=fetched)
+    _give(made, f"imported from {file}", output, as_json)
 
 
 @command.command("capture")

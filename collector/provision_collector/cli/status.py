@@ -102,7 +102,7 @@ def _in_own_words(found: Mapping[str, object]) -> dict[str, object]:
     for row in rows:
         told = parse(ErrorTold, row, "errors")
         row["hint"] = hint_of(told.class_ or "bug", told.case, told.about)
-    return {**found, "errors": rows}
+    return {**found, "errors": rows, "files": found.get("text_files") or {}}
 
 
 def _local(run: str | None, *, with_scores: bool) -> list[dict[str, object]]:
@@ -113,8 +113,13 @@ def _local(run: str | None, *, with_scores: bool) -> list[dict[str, object]]:
 
     records = [registry.known(run)] if run else registry.all_runs()
     rows = [_from_mirror(record) for record in records]
-    open_ = [(record, row) for record, row in zip(records, rows, strict=True) if row.get("verdict") is None]
-    for (record, row), news in zip(open_, asyncio.run(news_of([record for record, _ in open_])), strict=True):
+    both = list(zip(records, rows, strict=True))
+    open_ = [pair for pair in both if pair[1].get("verdict") is None]
+    ended = [pair for pair in both if pair not in open_ and run is not None and _ends_itself(pair[0])]
+    asked = asyncio.run(news_of([record for record, _ in (*open_, *ended)]))
+    for (_, row), news in zip(ended, asked[len(open_) :], strict=True):
+        row["lifetime"] = None if news.found is None else news.found.get("lifetime")
+    for (record, row), news in zip(open_, asked[: len(open_)], strict=True):
         why_not = _update(row, news)
         row["asked"] = not why_not
         if why_not:
@@ -122,6 +127,12 @@ def _local(run: str | None, *, with_scores: bool) -> list[dict[str, object]]:
     for record, row in zip(records, rows, strict=True) if with_scores else ():
         row.update(_score_of(record.to_instance()))
     return rows
+
+
+def _ends_itself(record: RunRecord) -> bool:
+    """Whether its instance knows more of an ended run than this machine: when it is ended by itself."""
+    known = record.what_is_known()
+    return known is not None and known.has_lifetime
 
 
 def _update(row: dict[str, object], news: News) -> str:
@@ -136,7 +147,7 @@ def _update(row: dict[str, object], news: News) -> str:
     except ParseError as error:
         return f"the instance says what cannot be understood: {error}"
     ours = {"run", "labels", "workspace", "name", *(("state",) if "broken" in row else ())}
-    told = (set(RunState("").to_json()) | {"is_alive"}) - ours
+    told = (set(RunState("").to_json()) | {"is_alive", "lifetime"}) - ours
     row.update({name: found[name] for name in told if name in found})
     return ""
 

@@ -104,6 +104,7 @@ def _row(row: Mapping[str, object]) -> Row:
 def _page(row: Mapping[str, object], width: int | None) -> list[str]:
     from provision_agent.contract.status import RunState
 
+    from ..console.lifetime import ends_text
     from ..console.lines import outputs_line
     from ..console.run_page import Place, run_page
     from ..console.summary import fitted
@@ -117,6 +118,7 @@ def _page(row: Mapping[str, object], width: int | None) -> list[str]:
         started=_started(row),
         log=str(logs["core"]) if isinstance(logs, dict) else "",
         outputs=outputs_line(outputs).text if isinstance(outputs, dict) else "",
+        ends=ends_text(row.get("lifetime")),
         age=coarse(float(age)) if row.get("asked") is False and isinstance(age, (int, float)) else "",
     )
     words = run_page(RunState.from_json(row), place)

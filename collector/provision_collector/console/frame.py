@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from provision_agent.contract.status_parts import ItemState, StepState
-from provision_agent.contract.steps import GROUPS
+from provision_agent.contract.steps import GROUPS, STEPS
 from rich.cells import cell_len
 from rich.text import Text
 
@@ -88,12 +88,27 @@ def _time(progress: Progress) -> Text:
 
 
 def _step(progress: Progress, name: str, step: StepState) -> Text:
-    mark, style = _STEP_MARKS.get(step.state, ("·", "dim"))
+    waits_for = _waits_for(progress, name) if step.state == "running" else ""
+    mark, style = ("·", "yellow") if waits_for else _STEP_MARKS.get(step.state, ("·", "dim"))
     if step.counts.get("failed"):
         mark, style = _failure_mark(progress)
     took_s = step.duration_s
     took = units.duration(took_s) if took_s is not None else units.waiting(progress.age_s(step.started))
-    return Text.assemble((f"{mark} ", style), harmless(name), (f" {took}", "dim"))
+    return Text.assemble((f"{mark} ", style), harmless(name), (f" {took}{waits_for}", "dim"))
+
+
+def _waits_for(progress: Progress, name: str) -> str:
+    """What the step *name* waits for, where none of its items moves; empty where one does, or nobody knows."""
+    known = STEPS.get(name)
+    items = progress.items(known.kind, *ACTIVE) if known is not None and known.kind in GROUPS else []
+    if not items or any(item.state not in ("waiting", "retrying") for _, item in items):
+        return ""
+    key, item = items[0]
+    if name == "uploads":
+        why = harmless(item.text("reason"))
+    else:
+        why = _trouble(progress, key, item) if name == "downloads" else "trying again"
+    return f", {why}" if why else ""
 
 
 # -- rows: what is going on, one line each
@@ -131,7 +146,7 @@ def _file(progress: Progress, key: str, item: ItemState, columns: _Columns) -> T
         percent = f"{_percent(done, total)}  " if done and total and not columns.is_narrow else ""
         words = trouble.partition(" (")[0] if columns.is_narrow else trouble
         return row.append(percent).append(words, style="cyan" if item.state == "running" else "yellow")
-    bytes_per_s = item.number("bytes_per_s")
+    bytes_per_s = 0.0 if progress.is_lost else item.number("bytes_per_s")
     left_s = time_left_s(done, total, bytes_per_s)
     return row.append(_movement(done, total, bytes_per_s, left_s, columns))
 
@@ -194,7 +209,10 @@ def _sent(upload: ItemState) -> str:
 
 def _foot(progress: Progress, width: int) -> list[Text]:
     totals = progress.totals()
-    lines = _flowed(_counts(progress, totals), width)
+    counts = [*_counts(progress, totals)]
+    if totals.left_s and totals.left_s >= 1:
+        counts.append(Text(f"all there {progress.arrival(totals.left_s)}", style="cyan"))
+    lines = _flowed(counts, width)
     if totals.files and totals.done + totals.failed + totals.skipped < totals.files:
         columns = _columns(progress, width)
         row = Text("total".ljust(columns.name + 2 + _GAP), style="bold")

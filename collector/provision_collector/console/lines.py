@@ -54,7 +54,7 @@ def totals_line(progress: Progress) -> Line:
     )
     parts.append(units.speed(totals.bytes_per_s))
     if totals.left_s is not None:
-        parts.append(f"{units.waiting(totals.left_s)} left")
+        parts.append(f"all there {progress.arrival(totals.left_s)}")
     return Line("downloading", "", "  ".join(parts))
 
 
@@ -252,10 +252,9 @@ def _service_reached(event: Object, progress: Progress) -> Line:
 
 def _to_fetch(event: Object) -> str:
     known, unknown = number(event, "bytes_to_fetch"), int(number(event, "unknown_sizes"))
-    of_unknown = f"{units.counted(unknown, 'file')} of unknown size"
-    return " and ".join(
-        [*([units.size(known)] if known or not unknown else []), *([of_unknown] if unknown else [])]
-    )
+    parts = [units.size(known)] if known else []
+    parts += [f"{units.counted(unknown, 'file')} of unknown size"] if unknown else []
+    return f"{' and '.join(parts) or 'nothing'} to fetch"
 
 
 _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
@@ -279,9 +278,7 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "gap": _gap,
     "run_started": _run_started,
     "facts_found": _facts_found,
-    "preflight_passed": lambda event, progress: Line(
-        "preflight passed", "", f"{_to_fetch(event)} to fetch", "good"
-    ),
+    "preflight_passed": lambda event, progress: Line("preflight passed", "", _to_fetch(event), "good"),
     "step_started": _step_started,
     "step_finished": _step_finished,
     "step_failed": _step_failed,
@@ -301,7 +298,9 @@ _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
     "command_started": lambda event, progress: Line("command started", _item(event)),
     "check_passed": _check_passed,
     "service_started": lambda event, progress: Line(
-        "service started", _item(event), f"pid {text(event, 'pid')}"
+        "service runs already" if event.get("adopted") is True else "service started",
+        _item(event),
+        f"pid {text(event, 'pid')}",
     ),
     "service_ready": lambda event, progress: Line("service ready", _item(event), text(event, "url"), "good"),
     "service_restarted": lambda event, progress: Line(

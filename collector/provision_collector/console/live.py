@@ -7,6 +7,7 @@ holds up the run. `close` leaves the terminal as it was.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from math import ceil
 
 from provision_agent.contract.status import RunState
@@ -52,6 +53,13 @@ _TOLD = frozenset(
     )
 )
 """Told above the picture, besides every failure; the picture itself says the rest."""
+
+
+def erase_wrapped(console: Console, drawn: Sequence[Text], width: int) -> None:
+    """A terminal that got narrower has wrapped what was *drawn*: it is taller now, and has to be erased as such."""
+    extra = sum(max(ceil(line.cell_len / width) - 1, 0) for line in drawn)
+    erase = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * extra
+    console.control(Control(ControlType.CARRIAGE_RETURN, *erase))
 
 
 class LiveView(View):
@@ -112,19 +120,13 @@ class LiveView(View):
         if lines == self._drawn and width == self._drawn_width:
             return
         if width < self._drawn_width:
-            self._erase_wrapped(width)
+            erase_wrapped(self._console, self._drawn, width)
         self._live.update(Group(*lines), refresh=True)
         self._drawn, self._drawn_width = lines, width
 
     def _keep_drawing(self) -> None:
         while not self._is_closing.wait(1 / DRAWS_PER_S):
             self.draw()
-
-    def _erase_wrapped(self, width: int) -> None:
-        """A terminal that got narrower has wrapped the old picture: it is taller now than was drawn."""
-        extra = sum(max(ceil(line.cell_len / width) - 1, 0) for line in self._drawn)
-        erase = [(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * extra
-        self._console.control(Control(ControlType.CARRIAGE_RETURN, *erase))
 
     def _tell(self, at: str, line: Line) -> None:
         before = f"{at} {MARKS[line.tone]} "

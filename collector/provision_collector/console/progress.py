@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from provision_agent.contract.events import parse_event
@@ -27,6 +27,9 @@ DONE = ("done", "passed", "ready")
 GUESS_S = 600.0
 """What the first bytes of a file say of its end is believed only below this."""
 
+CLOCK_FROM_S = 60.0
+"""What comes sooner needs no time of day."""
+DAY_S = 86400.0
 _CAUSES = {
     "refused": "connection refused",
     "timed-out": "no answer",
@@ -54,7 +57,13 @@ class Totals(NamedTuple):
 class Progress:
     """Take every event of both sides, in order; ask for what to show."""
 
-    def __init__(self, host: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        host: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
         self.host = harmless(host)
         self.state = RunState("")
         self.is_connected = False
@@ -65,6 +74,7 @@ class Progress:
         self._link: Object = {"event": "connecting"}
         self._link_since = clock()
         self._clock = clock
+        self._now = now
         self._began = clock()
         self._before_run_s = 0.0
         self._run_s = 0.0
@@ -141,6 +151,17 @@ class Progress:
         """Seconds since the state of *item* was last told, progress aside."""
         return self._clock() - self._changed.get(f"{kind}:{item}", self._clock())
 
+    @property
+    def is_lost(self) -> bool:
+        """The connection is away: the speeds that were told last are nobody's."""
+        return self._link.get("event") == "connection_lost"
+
+    def arrival(self, left_s: float) -> str:
+        """When what takes *left_s* seconds more will be there: ``in 42 s``, ``in 4 m 10 s, at 08:12`` by this clock."""
+        at = self._now() + timedelta(seconds=left_s)
+        day = f"{at:%a} " if left_s >= DAY_S else ""
+        return f"in {units.waiting(left_s)}" + (f", at {day}{at:%H:%M}" if left_s >= CLOCK_FROM_S else "")
+
     def items(self, kind: str, *states: str) -> list[tuple[str, ItemState]]:
         """The items of *kind* (``download``, ``check``, …) in one of *states*, by key, in the order they appeared."""
         items = self.state.items[GROUPS[kind]]
@@ -158,7 +179,7 @@ class Progress:
         is_whole = None not in sizes or self._to_fetch_bytes > known_bytes
         total_bytes = known_bytes if None not in sizes else max(known_bytes, self._to_fetch_bytes)
         landed_bytes = sum(int(item.number("bytes")) for item in moving)
-        running = [_movement(item) for item in moving if item.state == "running"]
+        running = [_movement(item) for item in moving if item.state == "running" and not self.is_lost]
         bytes_per_s = sum(speed for _, _, speed in running)
         left_s = time_left_s(landed_bytes, total_bytes, bytes_per_s) if is_whole else None
         slowest_s = max((time_left_s(*movement) or 0.0 for movement in running), default=0.0)

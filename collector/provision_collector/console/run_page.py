@@ -49,6 +49,8 @@ class Place(NamedTuple):
     log: str = ""
     outputs: str = ""
     """What came home."""
+    ends: str = ""
+    """When its instance is ended by itself."""
     age: str = ""
     """How old what is shown is; empty where its instance was asked just now, or it has ended."""
 
@@ -80,6 +82,7 @@ def _head(state: RunState, place: Place) -> Iterator[Words]:
         facts["usable"] = f"after {units.duration(state.usable_after_s)}"
     facts |= {
         "outputs": place.outputs,
+        "ends": place.ends,
         "log": place.log,
         "as it was": f"{place.age} ago" if place.age else "",
     }

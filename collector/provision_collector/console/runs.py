@@ -33,11 +33,15 @@ def runs_table(rows: Sequence[Row], width: int | None) -> list[str]:
     Args:
         width: In columns; None: as wide as it takes, for a pipe.
     """
-    cells = [HEADINGS, *rows]
-    widths = [max(cell_len(row[at]) for row in cells) for at in range(len(HEADINGS))]
-    if width is None or sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
-        return [_side_by_side(row, widths) for row in cells]
-    return [line for row in rows for line in _below_each_other(row, max(width, 20))]
+    lines = side_by_side([HEADINGS, *rows], width)
+    return lines or [line for row in rows for line in _below_each_other(row, max(width or 0, 20))]
+
+
+def side_by_side(cells: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """A line for each row of *cells*, in columns; none where they do not fit into *width* columns."""
+    widths = [max(cell_len(row[at]) for row in cells) for at in range(len(cells[0]))]
+    fits = width is None or sum(widths) + len(_GAP) * (len(widths) - 1) <= width
+    return [_side_by_side(row, widths) for row in cells] if fits else []
 
 
 def _side_by_side(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -69,12 +69,12 @@ def _facts(outcome: Object) -> Iterator[Words]:
     if outcome.get("usable_after_s") is not None:
         yield _fact("usable", f"after {units.duration(number(outcome, 'usable_after_s'))}")
     downloads = child(outcome, "downloads")
-    if any(downloads.values()):
-        counts = ", ".join(
-            f"{downloads[key]} {key}" for key in ("ok", "failed", "skipped") if downloads.get(key)
-        )
-        fetched = f"{units.size(number(outcome, 'bytes_downloaded'))} fetched"
-        yield _fact("downloads", f"{counts}; {fetched}", "bad" if downloads.get("failed") else "plain")
+    counts = ", ".join(f"{downloads[key]} {key}" for key in ("ok", "failed", "skipped") if downloads.get(key))
+    fetched_bytes = outcome.get("bytes_downloaded")  # only the run's own end tells it
+    fetched = "" if fetched_bytes is None else f"{units.size(number(outcome, 'bytes_downloaded'))} fetched"
+    if counts or number(outcome, "bytes_downloaded"):
+        words = "; ".join(part for part in (counts, fetched) if part)
+        yield _fact("downloads", words, "bad" if downloads.get("failed") else "plain")
     uploads = child(outcome, "uploads")
     if any(uploads.values()):
         counts = ", ".join(f"{uploads[key]} {key}" for key in ("ok", "failed", "skipped") if uploads.get(key))

@@ -108,7 +108,7 @@ class Converted:
         if self.profile.get("extends") == BASE and repo["path"] in OF_THE_BASE:
             if "ref" not in repo:
                 return None  # the base has it, with its mirrors
-            repo = {"install": "requirements.txt", **repo, "level": "critical"}
+            repo = {**repo, "install": repo.get("install", "requirements.txt"), "level": "critical"}
         known = next((each for each in self.listed("repos") if each["path"] == repo["path"]), None)
         if known is None:
             self.add("repos", repo)

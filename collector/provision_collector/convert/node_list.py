@@ -11,13 +11,14 @@ import re
 import time
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
 from .documents import items, mapping, read_json
+from .known_nodes import REPOSITORIES
 
 PACKAGE = "comfyui-manager"
 _MEMBER = "extension-node-map.json"
@@ -35,20 +36,41 @@ class NodeList:
 
     repositories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     core: frozenset[str] = frozenset()
+    named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Repositories by their own name in lower case, which mostly is the name in ComfyUI's registry."""
 
     @classmethod
     def of(cls, data: object) -> NodeList:
         """The list in *data*, the JSON of `extension-node-map.json`; what has another shape is passed over."""
         repositories: dict[str, tuple[str, ...]] = {}
         core: frozenset[str] = frozenset()
+        named: dict[str, tuple[str, ...]] = {}
         for url, about in mapping(data).items():
             classes = [name for name in items(next(iter(items(about)), [])) if isinstance(name, str)]
             if url.rstrip("/") == CORE:
                 core = frozenset(classes)
             elif re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
+                name = url.rpartition("/")[2].removesuffix(".git").lower()
+                named[name] = (*named.get(name, ()), url)
                 for name in classes:
                     repositories[name] = (*repositories.get(name, ()), url)
-        return cls(repositories, core)
+        return cls(repositories, core, named)
+
+
+def repository_of(name: str, known: NodeList | None, classes: Iterable[str] = ()) -> str | None:
+    """The one repository of the custom node *name* of ComfyUI's registry, which offers *classes*; None where several or none may be it."""
+    wanted = name.strip("/").lower()
+    if wanted in REPOSITORIES or known is None:
+        return REPOSITORIES.get(wanted)
+    of_that_name = known.named.get(wanted, ())
+    if len(of_that_name) == 1:
+        return of_that_name[0]
+    for each in classes:
+        offering = known.repositories.get(each, ())
+        both = [url for url in offering if url in of_that_name] or list(offering)
+        if len(both) == 1:
+            return both[0]
+    return None
 
 
 def fetched() -> NodeList | None:

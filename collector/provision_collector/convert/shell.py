@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from provision_agent.contract.source_kinds import SOURCE_KINDS, host_of
 
 from .converted import BASE, COMFYUI, NODES, OF_THE_BASE, Converted, name_of, repo_path
-from .documents import items
+from .documents import Item, items
 from .shell_commands import on_command
 from .shell_items import Making
 from .shell_urls import URL, plain, shown, without_tokens
@@ -36,25 +36,38 @@ def from_script(text: str, name: str) -> Converted:
         text: The script; nothing of it is run.
         name: What it is called: the profile's name, and in messages.
     """
-    made = Converted({"version": 1, "name": name_of(name), "description": f"From {name}", "extends": BASE})
     script = read(text)
     walk = Walk(on_command, Values(dict(_WORKSPACE), folder="/workspace"))
     walk.through(script)
+    made = _made_of(walk, name, {"extends": BASE})
+    if not _concerns_comfyui(text, made):
+        made = _made_of(walk, name, {})
     for array in script.broken:
         made.unresolve(f"the array `{array}` has no end")
     if walk.is_cut:
         made.unresolve(
             "the script goes on for longer than anybody follows: what its end brings is not in the profile"
         )
-    Making(walk, made).make()
-    for sentence in walk.said:
-        made.unresolve(without_tokens(sentence))
     _ask_for_tokens(made)
     _say_other_addresses(text, walk.values, made)
     made.unresolve(
         "only the script's arrays, clones, downloads and packages were read: what its code does besides is not in the profile"
     )
     return made
+
+
+def _made_of(walk: Walk, name: str, more: Item) -> Converted:
+    made = Converted({"version": 1, "name": name_of(name), "description": f"From {name}", **more})
+    Making(walk, made).make()
+    for sentence in walk.said:
+        made.unresolve(without_tokens(sentence))
+    return made
+
+
+def _concerns_comfyui(text: str, made: Converted) -> bool:
+    """Is the script about a ComfyUI, so that the profile has to bring one?"""
+    placed = (item for key in ("downloads", "repos", "files") for item in made.listed(key))
+    return "comfyui" in text.lower() or any(str(item["path"]).startswith(f"{COMFYUI}/") for item in placed)
 
 
 def _ask_for_tokens(made: Converted) -> None:

@@ -7,9 +7,12 @@ import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from .converted import COMFYUI, HUB_CACHE, hub_repository, repo_path
+from .converted import COMFYUI, HUB_CACHE, repo_path
 from .documents import Item
+from .node_list import repository_of
 from .shell_files import bucket, gdown, mv, python, tar, unzip
+from .shell_git import git
+from .shell_lists import FILTERS, for_each, said
 from .shell_options import joined, last, left_open, parsed, place_of
 from .shell_packages import apt, pip
 from .shell_values import Values
@@ -46,7 +49,22 @@ def on_command(words: list[str], command: Simple, values: Values) -> list[Found]
     if not words:
         return []
     name = posixpath.basename(words[0])
+    lines, values.piped = values.piped, []
+    if name in ("echo", "printf"):
+        return said(name, words[1:], command, values)
+    if name in ("xargs", "parallel"):
+        return for_each(
+            words, lines or (command.text or "").splitlines(), lambda each: on_command(each, command, values)
+        )
+    if name in FILTERS and command.is_piped:
+        values.piped = lines
+        return []
+    if name == "popd" and values.left:
+        values.folder = values.left.pop()
+        return []
     if name in ("cd", "pushd") and len(words) > 1:
+        if name == "pushd":
+            values.left.append(values.folder)
         values.folder = joined(values.folder, words[-1])
         return []
     if name == "set" and "--" in words:
@@ -106,10 +124,15 @@ def _into_a_program(words: list[str], command: Simple, urls: list[str]) -> list[
 
 def _wget(words: list[str], command: Simple, values: Values) -> list[Found]:
     options, rest = parsed(words[1:], _WGET_LONG, "OPotTUeiABDlQwS")
-    path = last(options, "-O", "--output-document") or command.into
+    path = last(options, "-O", "--output-document")
+    if path == "-" and command.into and not command.is_piped:
+        path = command.into
     folder = last(options, "-P", "--directory-prefix")
-    urls = [word for word in rest if _is_address(word)]
-    if path == "-" or command.is_piped or path == "/dev/null":
+    listed = _listed(last(options, "-i", "--input-file"), command, values)
+    urls = [word for word in (*rest, *listed.split()) if _is_address(word)]
+    if path == "/dev/null" or "--spider" in options:
+        return []  # it is asked whether it is there
+    if path == "-" or command.is_piped:
         return _into_a_program(words, command, urls)
     if path:
         path = values.text(path)
@@ -123,7 +146,9 @@ def _curl(words: list[str], command: Simple, values: Values) -> list[Found]:
     urls = [word for word in [*rest, *options.get("--url", [])] if _is_address(word)]
     if not paths and command.into and not command.is_piped:
         paths = [values.text(command.into)]
-    if command.is_piped or paths in (["-"], ["/dev/null"]):
+    if paths == ["/dev/null"] or "-I" in options or "--head" in options:
+        return []  # it is asked whether it is there
+    if command.is_piped or paths == ["-"]:
         return _into_a_program(words, command, urls)
     has_names = "-O" in options or "--remote-name" in options or "--remote-name-all" in options
     found = []
@@ -149,7 +174,9 @@ def _aria2c(words: list[str], command: Simple, values: Values) -> list[Found]:
     folder, name = last(options, "-d", "--dir"), last(options, "-o", "--out")
     urls = [word for word in rest if _is_address(word)]
     if not urls:
-        return _aria2c_list(command, values, folder)
+        return _aria2c_list(
+            _listed(last(options, "-i", "--input-file"), command, values), command, values, folder
+        )
     path = posixpath.join(folder or "", name) if name else None
     found = _download(urls[0], path, command, values, folder=folder)
     if found.kind == "download" and urls[1:]:
@@ -157,10 +184,17 @@ def _aria2c(words: list[str], command: Simple, values: Values) -> list[Found]:
     return [found]
 
 
-def _aria2c_list(command: Simple, values: Values, folder: str | None) -> list[Found]:
+def _listed(file: str | None, command: Simple, values: Values) -> str:
+    """The text of the list *file*, if the script writes it itself."""
+    if file is None:
+        return ""
+    return values.text(f'"{command.text}"') if command.text else values.written.get(file, "")
+
+
+def _aria2c_list(text: str, command: Simple, values: Values, folder: str | None) -> list[Found]:
     """The addresses of a list that aria2c reads: each with its options in the lines after it."""
     found: list[Found] = []
-    blocks = re.split(r"\n(?=\S)", values.text(f'"{command.text}"')) if command.text else ()
+    blocks = re.split(r"\n(?=\S)", text) if text else ()
     for block in blocks:
         url, *options = [line.strip() for line in block.strip().splitlines()] or [""]
         told = dict(option.partition("=")[::2] for option in options)
@@ -228,76 +262,25 @@ def _comfy(words: list[str], command: Simple, values: Values) -> list[Found]:
         name = last(options, "--filename")
         return [_download(url, posixpath.join(place, name) if name else None, command, values, folder=place)]
     if rest[:2] == ["node", "install"]:
-        names = ", ".join(f"`{name}`" for name in rest[2:])
+        known = [url for name in rest[2:] if (url := repository_of(name, None))]
+        found = [Found("repo", {"url": url, "path": repo_path(url)}, command.line) for url in known]
+        names = ", ".join(f"`{name}`" for name in rest[2:] if repository_of(name, None) is None)
+        if not names:
+            return found
         return [
+            *found,
             left_open(
                 f"the nodes {names} come from ComfyUI's registry: add their repositories under `repos:`",
                 command,
-            )
+            ),
         ]
     return []
-
-
-# -- repositories
-
-
-def _git(words: list[str], command: Simple, values: Values) -> list[Found]:
-    rest, folder = words[1:], values.folder
-    while len(rest) > 1 and rest[0] in ("-C", "-c"):
-        if rest[0] == "-C":
-            folder = joined(folder, rest[1])
-        rest = rest[2:]
-    if rest[:1] == ["clone"]:
-        return [_clone(rest[1:], command, folder)]
-    here = place_of(".", folder)
-    if here is None or not rest:
-        return []
-    here = here.rstrip("/")
-    if rest[0] in ("checkout", "switch", "reset"):
-        refs = [word for word in rest[1:] if not word.startswith("-") and word not in (".", "HEAD")]
-        if refs and "$" not in refs[-1] and not refs[-1].startswith("origin/HEAD"):
-            ref = refs[-1].removeprefix("origin/").removeprefix("tags/")
-            return [Found("ref", {"path": here, "ref": ref}, command.line)]
-    if rest[:2] == ["submodule", "update"]:
-        return [Found("ref", {"path": here, "submodules": True}, command.line)]
-    return []
-
-
-def _clone(words: list[str], command: Simple, folder: str | None) -> Found:
-    options, rest = parsed(words, _CLONE_LONG, "bcjuo")
-    if not rest or "$" in rest[0]:
-        return left_open(
-            f"`git clone {' '.join(words)[:120]}` names no repository that can be told without running the script",
-            command,
-        )
-    url = rest[0]
-    base = posixpath.basename(url.rstrip("/")).removesuffix(".git")
-    target = rest[1] if len(rest) > 1 else base
-    if folder is None and len(rest) == 1:
-        is_node = "comfyui" in base.lower() and base.lower() != "comfyui"
-        path: str | None = COMFYUI if base.lower() == "comfyui" else repo_path(url) if is_node else base
-    else:
-        path = place_of(target, folder)
-    if path is None:
-        return left_open(
-            f"the clone of {url} goes to `{target}`, which is outside of the workspace or not known: add it under `repos:`",
-            command,
-        )
-    repository = hub_repository(url)
-    if repository is not None:  # a checkout would hold pointers in place of the models
-        return Found("download", {"url": repository, "path": f"{path.rstrip('/')}/"}, command.line)
-    item: Item = {"url": url, "path": path.rstrip("/")}
-    ref = last(options, "-b", "--branch", "--revision")
-    if ref and "$" not in ref:
-        item["ref"] = ref
-    if "--recursive" in options or any(name.startswith("--recurse-submodules") for name in options):
-        item["submodules"] = True
-    return Found("repo", item, command.line)
 
 
 def _cat(words: list[str], command: Simple, values: Values) -> list[Found]:
     if command.text is None or command.into is None:
         return []
+    values.write(values.text(command.into), values.text('"' + command.text.replace('"', '\\"') + '"'))
     where = place_of(values.text(command.into), values.folder)
     if where is None or where.endswith("/"):
         return [
@@ -316,7 +299,7 @@ def _cat(words: list[str], command: Simple, values: Values) -> list[Found]:
 
 
 _COMMANDS: dict[str, Command] = {
-    "wget": _wget, "wget2": _wget, "curl": _curl, "aria2c": _aria2c, "hf": _hf, "huggingface-cli": _hf, "git": _git,
+    "wget": _wget, "wget2": _wget, "curl": _curl, "aria2c": _aria2c, "hf": _hf, "huggingface-cli": _hf, "git": git,
     "apt": apt, "apt-get": apt, "cat": _cat, "comfy": _comfy, "comfy-cli": _comfy,
     "mv": mv, "unzip": unzip, "tar": tar, "aws": bucket, "gsutil": bucket, "gcloud": bucket, "gdown": gdown,
 }  # fmt: skip
@@ -370,16 +353,4 @@ _HF_LONG = (
     "--cache-dir",
     "--max-workers",
     "--local-dir-use-symlinks",
-)
-_CLONE_LONG = (
-    "--branch",
-    "--depth",
-    "--revision",
-    "--jobs",
-    "--filter",
-    "--reference",
-    "--config",
-    "--origin",
-    "--shallow-since",
-    "--separate-git-dir",
 )

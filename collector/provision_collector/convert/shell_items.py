@@ -56,7 +56,7 @@ class Making:
             address = next((part for part in parts_of(entry) if ADDRESS.match(part)), None)
             if address is None and not _says_repository(array, entry):
                 continue
-            if address is None or not self._is_known(address):
+            if not self._is_known(address or f"hf://{'/'.join(parts_of(entry)[:2])}"):
                 self._add_elsewhere(array, entry)
 
     def _add_entry(self, array: str, entry: str) -> bool:
@@ -213,7 +213,8 @@ class Making:
                 item["path"] = posixpath.join(folder.rstrip("/"), posixpath.basename(archive))
 
     def _add_packages(self, packages: list[str], options: list[str]) -> None:
-        of_torch = [package for package in packages if _TORCH.match(package)]
+        has_torch = self._made.profile.get("extends") == BASE
+        of_torch = [package for package in packages if has_torch and _TORCH.match(package)]
         if of_torch:
             self._made.unresolve(
                 f"{', '.join(f'`{each}`' for each in of_torch)} {'comes' if len(of_torch) == 1 else 'come'} with the `torch:` layer of "

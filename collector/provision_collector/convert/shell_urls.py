@@ -14,7 +14,11 @@ URL = re.compile(r"(?:https?|git|ssh)://[^\s\"'`|<>;)(\\]+")
 
 
 def plain(url: str) -> str:
-    return without_token(url).split("?download=")[0].rstrip("/").removesuffix(".git")
+    """The same for every way to write the address of one thing."""
+    url = without_token(url).split("?download=")[0].rstrip("/").removesuffix(".git")
+    url = re.sub(r"^hf://([^/]+/[^/@]+)/(.+)$", r"https://huggingface.co/\1/resolve/main/\2", url)
+    url = re.sub(r"^hf://", "https://huggingface.co/", url)
+    return re.sub(r"^(https://huggingface\.co/[^/]+/[^/]+)/blob/", r"\1/resolve/", url)
 
 
 def parts_of(entry: str) -> list[str]:

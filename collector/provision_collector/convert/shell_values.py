@@ -39,12 +39,40 @@ class Values:
     arguments: list[str] = field(default_factory=list)
     folder: str | None = None
     """Where the script is; None: where it was started."""
+    left: list[str | None] = field(default_factory=list)
+    """Folders that `popd` goes back to."""
+    piped: list[str] = field(default_factory=list)
+    """Lines that the command before gives to the next one."""
+    written: dict[str, str] = field(default_factory=dict)
+    """Texts that the script writes into files, by how it calls them."""
 
     def copy(self) -> Values:
         """Changed for itself."""
         arrays = {name: list(words) for name, words in self.arrays.items()}
         maps = {name: dict(entries) for name, entries in self.maps.items()}
-        return Values(dict(self.scalars), arrays, maps, list(self.arguments), self.folder)
+        return Values(
+            dict(self.scalars),
+            arrays,
+            maps,
+            list(self.arguments),
+            self.folder,
+            list(self.left),
+            list(self.piped),
+            dict(self.written),
+        )
+
+    def rename(self, known: str, name: str) -> None:
+        """Let *name* be what *known* is."""
+        if known in self.arrays:
+            self.arrays[name] = list(self.arrays[known])
+        if known in self.maps:
+            self.maps[name] = dict(self.maps[known])
+        if known in self.scalars:
+            self.scalars[name] = self.scalars[known]
+
+    def write(self, file: str, text: str) -> None:
+        """Remember that *text* is put at the end of *file*."""
+        self.written[file] = (self.written.get(file, "") + text)[:MOST_CHARS]
 
     def words(self, raw: str) -> list[str]:
         """What the word *raw* becomes: several where it is an array or a list in a variable."""
@@ -156,6 +184,7 @@ class Values:
                 value = " ".join(entries) if name in self.arrays else None
             else:
                 number = self.text(index[1:-1], depth + 1)
+                number = self.scalars.get(number, number) if name not in self.maps else number
                 pair = self.maps.get(name, {}).get(number)
                 if pair is not None:
                     return self._edited(pair, operation, depth) if operation else pair

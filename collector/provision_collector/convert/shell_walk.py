@@ -16,6 +16,8 @@ from .shell_values import Values
 from .shell_words import Branches, Function, Loop, Script, Simple, Statement, Subshell
 
 MOST_STEPS = 20_000
+MOST_ENTRIES = 4000
+"""Of all arrays together."""
 MOST_CALLS = 40
 """Functions within functions."""
 
@@ -51,6 +53,7 @@ class Walk:
     _functions: dict[str, Function] = field(default_factory=dict)
     _called: set[str] = field(default_factory=set)
     _steps: int = 0
+    _entries_seen: int = 0
     _calls: int = 0
     _is_uncalled: bool = False
     """In a function that no line calls: its words are not known, so an empty list of them means nothing."""
@@ -98,17 +101,25 @@ class Walk:
                 entries = self._entries(token)
                 before = self.values.arrays.get(token.text, []) if token.is_added else []
                 self.values.arrays[token.text] = [*before, *entries]
-                for entry in entries:
+                room = max(MOST_ENTRIES - self._entries_seen, 0)
+                self._entries_seen += len(entries)
+                self.is_cut = self.is_cut or len(entries) > room
+                for entry in entries[:room]:
                     self.found.append(Found("entry", {"name": token.text, "text": entry}, token.line))
                 continue
             name, equals, value = token.text.partition("=")
             if equals and name.rstrip("+").isidentifier() and (not words or words[0] in _DECLARING):
                 text = self.values.text(value)
+                if "-n" in words[1:2]:
+                    self.values.rename(text, name)
+                    continue
                 before_ = self.values.scalars.get(name.rstrip("+"), "") if name.endswith("+") else ""
                 self.values.scalars[name.rstrip("+")] = (before_ + text)[: 1 << 16]
                 self.values.arrays.pop(name, None)
                 continue
             words += self.values.words(token.text)
+        if words and words[0] in _DECLARING and "-n" in words[1:2]:  # another name of what is there
+            return
         words = [word for word in words if word]
         if not words:
             return
@@ -146,6 +157,9 @@ class Walk:
         self.values.arguments = before
 
     def _loop(self, loop: Loop) -> None:
+        if loop.text is None and loop.condition:
+            loop.text = self.values.written.get(self.values.text(loop.file)) if loop.file else None
+            loop.text = loop.text or "\n".join(self.values.piped) or None
         names = re.search(r"\bread\b((?: -\w+)*(?: [A-Za-z_]\w*)+)", loop.condition)
         if loop.text is not None and names is not None:
             separator = re.search(r"IFS=(\S*)", loop.condition)
@@ -154,6 +168,7 @@ class Walk:
                 read_into(names[1].split(), self.values.text(f'"{line}"'), self.values)
                 self.statements(loop.body)
             return
+        self.statements(loop.asked)
         words = [each for word in loop.words for each in self.values.words(word)]
         if not loop.name or not words:
             if not (loop.name and self._are_empty(loop.words)):
@@ -172,6 +187,7 @@ class Walk:
         return bool(words) and all(self.values.is_empty_list(word, has_words=has_words) for word in words)
 
     def _branches(self, branches: Branches) -> None:
+        self.statements(branches.asked)
         begun, kept = self.values, self.found
         ways: list[tuple[str, list[Found], Values]] = []
         for condition, body in branches.branches:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from .shell_lexer import Lexer, Token
@@ -31,6 +32,8 @@ class Branches:
 
     branches: list[tuple[str, list[Statement]]]
     line: int
+    asked: list[Statement] = field(default_factory=list)
+    """The commands that conditions are."""
 
 
 @dataclass
@@ -43,6 +46,10 @@ class Loop:
     line: int
     condition: str = ""
     text: str | None = None
+    file: str | None = None
+    """The word after ``done <``."""
+    asked: list[Statement] = field(default_factory=list)
+    """The commands that its condition is."""
 
 
 @dataclass
@@ -88,8 +95,9 @@ def read(text: str) -> Script:
 
 
 class _Reader:
-    def __init__(self, tokens: list[Token], documents: dict[int, str]) -> None:
+    def __init__(self, tokens: list[Token], documents: dict[int, str], *, end: int | None = None) -> None:
         self._tokens = tokens
+        self._end = len(tokens) if end is None else end
         self._documents = documents
         self._depth = 0
         self.at = 0
@@ -98,7 +106,7 @@ class _Reader:
         """Until a word of *ends* stands where a command begins."""
         found: list[Statement] = []
         self._depth += 1
-        while self.at < len(self._tokens) and self._depth < MOST_DEPTH:
+        while self.at < self._end and self._depth < MOST_DEPTH:
             token = self._tokens[self.at]
             if token.text in ends:
                 break
@@ -135,26 +143,29 @@ class _Reader:
 
     def _is(self, further: int, text: str) -> bool:
         at = self.at + further
-        return at < len(self._tokens) and self._tokens[at].kind == "op" and self._tokens[at].text == text
+        return at < self._end and self._tokens[at].kind == "op" and self._tokens[at].text == text
 
     def _skip(self, word: str) -> bool:
-        if self.at < len(self._tokens) and self._tokens[self.at].text == word:
+        if self.at < self._end and self._tokens[self.at].text == word:
             self.at += 1
             return True
         return False
 
     def _text_until(self, word: str) -> str:
         begun = self.at
-        while self.at < len(self._tokens) and self._tokens[self.at].text != word:
+        while self.at < self._end and self._tokens[self.at].text != word:
             self.at += 1
         words = (token.text for token in self._tokens[begun : self.at] if token.text not in (";", "\n"))
         return " ".join(words)
 
     def _if(self, line: int) -> Branches:
         branches: list[tuple[str, list[Statement]]] = []
+        asked: list[Statement] = []
         self.at += 1
         while True:
+            begun = self.at
             condition = self._text_until("then")
+            asked += self._between(begun, self.at)
             self._skip("then")
             branches.append((condition, self.statements(("elif", "else", "fi"))))
             if not self._skip("elif"):
@@ -162,14 +173,20 @@ class _Reader:
         if self._skip("else"):
             branches.append(("", self.statements(("fi",))))
         self._skip("fi")
-        return Branches(branches, line)
+        return Branches(branches, line, asked)
+
+    def _between(self, begun: int, end: int) -> list[Statement]:
+        """The commands of a condition; they may be what brings something."""
+        reader = _Reader(self._tokens, self._documents, end=end)
+        reader.at, reader._depth = begun, self._depth + 1
+        return reader.statements(())
 
     def _case(self, line: int) -> Branches:
         self.at += 1
         word = self._text_until("in")
         self._skip("in")
         branches: list[tuple[str, list[Statement]]] = []
-        while self.at < len(self._tokens) and self._tokens[self.at].text != "esac":
+        while self.at < self._end and self._tokens[self.at].text != "esac":
             pattern = self._text_until(")").strip()
             self._skip(")")
             branches.append((f"{word} is {pattern}", self.statements((";;", "esac"))))
@@ -182,20 +199,29 @@ class _Reader:
     def _loop(self, word: str, line: int) -> Loop:
         self.at += 1
         name, words = "", []  # type: str, list[str]
-        if word in ("for", "select") and self.at < len(self._tokens):
+        if word == "for" and self._is(0, "("):
+            begun = self.at
+            while self.at < self._end and self._tokens[self.at].text != "do":
+                self.at += 1
+            name, words = _counted(" ".join(token.text for token in self._tokens[begun : self.at]))
+        elif word in ("for", "select") and self.at < self._end:
             name = self._tokens[self.at].text
             self.at += 1
             words = ['"$@"']
             if self._skip("in"):
                 begun = self.at
-                while self.at < len(self._tokens) and self._tokens[self.at].kind != "op":
+                while self.at < self._end and self._tokens[self.at].kind != "op":
                     self.at += 1
                 words = [token.text for token in self._tokens[begun : self.at]]
+        begun = self.at
         condition = self._text_until("do")
+        asked = self._between(begun, self.at) if word in ("while", "until") else []
         self._skip("do")
         body = self.statements(("done",))
         self._skip("done")
-        made = Loop(name, words, body, line, condition)
+        made = Loop(name, words, body, line, condition, asked=asked)
+        if self._is(0, "<") and self.at + 1 < self._end and self._tokens[self.at + 1].kind == "word":
+            made.file = self._tokens[self.at + 1].text
         if self._is(0, "<<") or self._is(0, "<<-"):
             made.text = self._documents.get(self.at + 1)
             self.at += 2
@@ -204,7 +230,7 @@ class _Reader:
     def _function(self, word: str, line: int) -> Function | None:
         if word == "function":
             self.at += 1
-            word = self._tokens[self.at].text if self.at < len(self._tokens) else ""
+            word = self._tokens[self.at].text if self.at < self._end else ""
         self.at += 1
         while self._skip("(") or self._skip(")") or self._skip("\n"):
             pass
@@ -216,11 +242,11 @@ class _Reader:
 
     def _simple(self, line: int) -> Simple:
         made = Simple([], line)
-        while self.at < len(self._tokens):
+        while self.at < self._end:
             token = self._tokens[self.at]
             if token.kind == "op" and token.text in ("<", ">", ">>", "&>", ">&", "<&", "<<", "<<-", "<<<"):
                 self.at += 1
-                if self.at < len(self._tokens) and self._tokens[self.at].kind == "word":
+                if self.at < self._end and self._tokens[self.at].kind == "word":
                     if token.text in (">", ">>"):
                         made.into = self._tokens[self.at].text
                         if made.words and made.words[-1].text == "2":  # `2> file`
@@ -236,3 +262,11 @@ class _Reader:
             made.words.append(token)
             self.at += 1
         return made
+
+
+def _counted(text: str) -> tuple[str, list[str]]:
+    """Name and words of `for ((i = 0; i < N; i++))`, where N is a number or how many entries an array has."""
+    found = re.search(r"([A-Za-z_]\w*) ?= ?0 ?;.*<=? ?(?:\$\{#(\w+)\[[@*]\]\}|(\d{1,3})\b)", text)
+    if found is None:
+        return "", []
+    return found[1], [f'"${{!{found[2]}[@]}}"'] if found[2] else list(map(str, range(int(found[3]))))

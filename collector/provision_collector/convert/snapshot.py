@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from ..errors import UsageError
 from .converted import BASE, COMFYUI, COMFYUI_URL, Converted, name_of, repo_path
 from .documents import Item, check_size, items, mapping, mappings, read_json, text
-from .known_nodes import REPOSITORIES
+from .node_list import NodeList, repository_of
 
 MOST_BYTES = 32 << 20
 _PIN = re.compile(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?(==[\w.!-]+| @ (git\+)?https://[\w.~:/?=&%@#+-]+)")
@@ -35,12 +35,15 @@ _MAPPINGS = ("git_custom_nodes", "cnr_custom_nodes", "pips")
 _COMMIT = re.compile(r"[0-9a-f]{7,40}")
 
 
-def from_snapshot(data: Mapping[str, object], name: str) -> Converted:
+def from_snapshot(
+    data: Mapping[str, object], name: str, *, node_list: Callable[[], NodeList | None] = lambda: None
+) -> Converted:
     """Make a profile of a ``snapshot.json`` of ComfyUI-Manager.
 
     Args:
         data: Its JSON.
         name: What it is called: the profile's name, and in messages.
+        node_list: Called when the repository of a node of ComfyUI's registry is not known.
     """
     made = _base(name)
     _name_odd_shapes(data, made)
@@ -54,7 +57,7 @@ def from_snapshot(data: Mapping[str, object], name: str) -> Converted:
         else:
             _add_node(url, text(about.get("hash")), made)
     for node, version in mapping(data.get("cnr_custom_nodes")).items():
-        known = REPOSITORIES.get(node.lower())
+        known = repository_of(node, None) or repository_of(node, node_list())
         if known is None:
             made.unresolve(
                 f"the custom node `{node}` {version} comes from ComfyUI's registry: look its repository up at "

@@ -14,10 +14,11 @@ from ..errors import UsageError
 from .converted import BASE, MODELS, Converted, name_of, repo_path
 from .documents import Item, check_size, items, mapping, read_json
 from .image import embedded, is_picture
-from .known_nodes import CORE_CLASSES, FOLDERS, REPOSITORIES
-from .node_list import NodeList
+from .known_nodes import CORE_CLASSES, FOLDERS
+from .node_list import NodeList, repository_of
 
 MODEL_FILE = re.compile(r"[^\n\r:*?\"<>|]{1,240}\.(safetensors|sft|ckpt|pt|pth|gguf|onnx|bin)", re.I)
+_OWNED = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
 _OF_THE_PAGE = frozenset(("Note", "MarkdownNote", "Reroute", "PrimitiveNode", "GroupNode"))
@@ -79,15 +80,20 @@ class _Workflow:
 
     def add_nodes(self, converted: Converted, node_list: Callable[[], NodeList | None]) -> None:
         """Every custom node whose repository is told or known becomes a repo."""
+        offered: dict[tuple[str, str, str], list[str]] = {}
         for node in self._nodes:
             properties = mapping(node.get("properties"))
-            cnr, aux = properties.get("cnr_id"), properties.get("aux_id")
+            cnr, aux = _origin(properties)
             if cnr not in _CORE and (cnr or aux):
-                self._add_node(cnr, aux, str(properties.get("ver") or ""), converted)
+                offered.setdefault((cnr, aux, str(properties.get("ver") or "")), []).append(
+                    str(node.get("type"))
+                )
+        for (name, owner, version), of_it in offered.items():
+            self._add_node(name, owner, version, converted, node_list, of_it)
         versions = mapping(mapping(self._data.get("extra")).get("node_versions"))
-        for name, version in versions.items():
-            if name not in _CORE:
-                self._add_node(name, None, str(version or ""), converted)
+        for folder, told in versions.items():
+            if folder not in _CORE:
+                self._add_node(folder.strip("/"), "", str(told or ""), converted, node_list, ())
         if classes := sorted(self._classes_of_nobody() - CORE_CLASSES):
             self._add_classes(classes, node_list(), converted)
 
@@ -100,8 +106,12 @@ class _Workflow:
         found = {str(call.get("class_type")) for call in self._calls}
         for node in self._nodes:
             properties, kind = mapping(node.get("properties")), node.get("type")
-            is_told = properties.get("cnr_id") or properties.get("aux_id")
-            if isinstance(kind, str) and not is_told and kind not in subgraphs and not _UUID.fullmatch(kind):
+            if (
+                isinstance(kind, str)
+                and not any(_origin(properties))
+                and kind not in subgraphs
+                and not _UUID.fullmatch(kind)
+            ):
                 found.add(kind)
         return found - _OF_THE_PAGE
 
@@ -159,8 +169,19 @@ class _Workflow:
             item["sha256"] = str(entry["hash"]).lower()
         converted.add_download(item)
 
-    def _add_node(self, cnr: object, aux: object, version: str, converted: Converted) -> None:
-        url = f"https://github.com/{aux}" if aux else REPOSITORIES.get(str(cnr).lower())
+    def _add_node(
+        self,
+        cnr: str,
+        aux: str,
+        version: str,
+        converted: Converted,
+        node_list: Callable[[], NodeList | None],
+        classes: Iterable[str],
+    ) -> None:
+        if aux:
+            url: str | None = f"https://github.com/{aux}"
+        else:
+            url = repository_of(cnr, None) or repository_of(cnr, node_list(), classes)
         if url is None or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
             converted.unresolve(
                 f"{self._name}: the custom node `{aux or cnr}`{f' {version}' if version else ''} has no known repository: look it up "
@@ -171,6 +192,15 @@ class _Workflow:
         if _COMMIT.fullmatch(version):
             repo["ref"] = version
         converted.add_repo(repo)
+
+
+def _origin(properties: Mapping[str, object]) -> tuple[str, str]:
+    """Registry's name and `owner/repository` of the node with *properties*; some editors write the node's own class there."""
+    cnr, aux = str(properties.get("cnr_id") or ""), str(properties.get("aux_id") or "")
+    if aux and not _OWNED.fullmatch(aux):
+        is_class = "/" not in aux and aux == properties.get("Node name for S&R")
+        return cnr or ("" if is_class else aux.strip("/")), ""
+    return cnr, aux
 
 
 def _settle(converted: Converted, wanted: Iterable[tuple[str, str, str]]) -> None:

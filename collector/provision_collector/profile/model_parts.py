@@ -163,6 +163,7 @@ class LifetimeHook(Part):
 class Lifetime(Part):
     """When the instance is ended, by itself: give `idle`, `max` or both."""
 
+    is_merged = False
     when_empty = "give `then`, and `idle`, `max` or both"
 
     idle: Annotated[f.Duration, Example("20m")] | None = None

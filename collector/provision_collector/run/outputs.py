@@ -93,17 +93,25 @@ class Outputs:
         while not self._task.done() and time.monotonic() - self._moved_at < STILL_FOR_S:
             if time.monotonic() - ended_at > FINISH_WITHIN_S:
                 break
-            if self._link.connection is None:
-                with suppress(ProvisionError, TimeoutError):
-                    async with asyncio.timeout(STILL_FOR_S):
-                        await self._link.connected()
             receiver = self._receiver
             if receiver is not None and receiver is not began[0]:
                 began = (receiver, receiver.looks)
+            if self._link.connection is None and not await self._is_reached_again(receiver, began[1]):
+                break
             if receiver is not None and receiver.looks >= began[1] + LOOKS_AT_THE_END and receiver.is_idle:
                 break
             await asyncio.sleep(0.1)
         await self.close()
+
+    async def _is_reached_again(self, receiver: Receiver | None, looks: int) -> bool:
+        """Whether there is a connection again. What is known to be there is waited for as long as contact may be lost."""
+        has_more = receiver is None or not receiver.is_idle or receiver.looks <= looks
+        with suppress(ProvisionError, TimeoutError):
+            async with asyncio.timeout(FINISH_WITHIN_S if has_more else STILL_FOR_S):
+                await self._link.connected()
+            self._moved_at = time.monotonic()
+            return True
+        return False
 
     async def close(self) -> None:
         """Stop, and say what is not here. Safe to repeat."""
@@ -145,7 +153,7 @@ class Outputs:
             SendItem(str(number), output.path, output.include, output.exclude)
             for number, output in enumerate(self._wanted)
         )
-        request = SendRequest("", self._dispatch.workspace, items, follow=True)
+        request = SendRequest("", self._dispatch.workspace, items, follow=True, results=True)
         command = self._dispatch.agent_command("send")
         session = await FileSession.open(connection, command, request)
         try:

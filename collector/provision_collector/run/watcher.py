@@ -43,6 +43,8 @@ from .state import LocalRun
 from .uploading import Uploading
 
 AGENT_RESTARTS = 3
+RESTARTS_COUNT_FOR_S = 600.0
+"""A restart longer ago than this does not count: a run with a job may go on for days."""
 AGENT_DEAD_AFTER_S = 3.0
 """How long neither keeper nor agent may be seen before they are started again."""
 GUARD_EVERY_S = 0.25
@@ -74,6 +76,7 @@ class Watcher(Listener):
         """Set once all that the instance had written when it was asked is here, or another process feeds the mirrors."""
         self._is_agent_alive = True
         self._restarts = 0
+        self._restarted_at = float("-inf")
         self._answered: set[str] = set()
         """Names of secrets that were asked for, and of which those that may be given were given."""
         self._signed: set[str] = set()
@@ -263,7 +266,9 @@ class Watcher(Listener):
         except UsageError:  # it ended in the meantime, and its last events are on their way
             self._is_agent_alive = True
             return
-        self._restarts += 1
+        now = time.monotonic()
+        self._restarts = self._restarts + 1 if now - self._restarted_at < RESTARTS_COUNT_FOR_S else 1
+        self._restarted_at = now
         self._is_agent_alive = True
         self._local.emit("agent_restarted", restarts=self._restarts)
 

@@ -19,6 +19,8 @@ from ...run.state import write_in
 from . import room
 from .ranges import Span, merged
 
+PART = ".part"
+"""What the name of a file on its way ends with."""
 _SYNCED = b"synced\n"
 
 
@@ -133,20 +135,25 @@ class PartFile:
         except OSError as error:
             raise disk_failure(error, self.path) from None
 
-    def finish(self, final_path: str, size_bytes: int) -> None:
+    def finish(self, final_path: str, size_bytes: int, *, sync: bool = True) -> None:
         """Give the file its final name: it is whole, it is right, and it is on the disk.
+
+        Args:
+            sync: It outlives a crash of the machine; else whoever finds it later reads it before it is believed.
 
         Raises:
             Failure: `disk_full` or `read_only`.
         """
         try:
             os.ftruncate(self.descriptor, size_bytes)
-            os.fsync(self.descriptor)
+            if sync:
+                os.fsync(self.descriptor)
             if not self._is_still_there():
                 raise Failure("read_only", f"somebody took `{self.path}` away", case="part_taken")
             self._forget_journal()  # before the name is free: it might be the next process's journal then
             self._folder.replace(self._name, os.path.basename(final_path))
-            self._folder.sync()
+            if sync:
+                self._folder.sync()
         except OSError as error:
             raise disk_failure(error, final_path) from None
 
@@ -222,9 +229,20 @@ class PartFile:
 
 
 def landed_bytes(final_path: str) -> int:
-    """About how many bytes of *final_path* an earlier run left behind, for the preflight's sum."""
+    """How many bytes of *final_path* an earlier run left behind, as its journal tells: they need not be fetched again."""
     try:
-        return os.stat(final_path + ".part").st_blocks * 512
+        size = os.stat(final_path + ".part").st_size
+        with open(final_path + ".part.journal", "rb") as file:
+            _head, *lines, _torn = file.read().split(b"\n")
+    except (OSError, ValueError):
+        return 0
+    return sum(min(end, size) - begin for begin, end in merged(_spans(lines)) if begin < size)
+
+
+def reserved_bytes(final_path: str) -> int:
+    """How much of the disk the part of *final_path* takes already: its bytes, and the room that waits for the others."""
+    try:
+        return os.stat(final_path + ".part").st_blocks * room.BLOCK_BYTES
     except OSError:
         return 0
 

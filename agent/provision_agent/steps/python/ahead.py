@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Callable, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, FrozenSet, Iterable, List, Mapping, NamedTuple, Optional, Sequence
 
 from ...contract.failures import Failure
 from ...contract.plan import Plan, Repo
@@ -26,6 +26,29 @@ CLONES_WITHIN_S = 20.0
 """How long the checkouts of nodes are waited for: those that take longer are resolved by themselves."""
 SETTLED_WITHIN_S = 60.0
 LOOK_AGAIN_S = 0.1
+
+
+class Whole(NamedTuple):
+    """Requirements that were resolved together, all plain, and what they bring."""
+
+    lines: FrozenSet[str]
+    lock: Lock
+
+    def answers(self, lines: Iterable[str], constraints: Iterable[str], installed: Mapping[str, str]) -> bool:
+        """Would the resolver say the same of *lines* now: with these constraints, and what is installed preferred?"""
+        if frozenset(lines) != self.lines:
+            return False
+        versions = {normalised(name): version for name, version in self.lock.versions.items()}
+        implied = requirements.as_constraints(self.lines)
+        for line in constraints:
+            name, is_pin, version = line.partition("==")
+            if line not in implied and not (is_pin and _is_same(versions.get(normalised(name)), version)):
+                return False
+        return all(_is_same(versions.get(name), version) for name, version in installed.items())
+
+
+def _is_same(chosen: Optional[str], wanted: str) -> bool:
+    return chosen is None or resolver.is_version(chosen, wanted)
 
 
 class Ahead:
@@ -109,15 +132,20 @@ class Ahead:
                 [each for each in new if normalised(each.name) not in self._torch], around, level=level
             )
 
+        def whole(lines: Sequence[str], lock: Lock) -> Lock:
+            by_lock.whole = Whole(frozenset(lines), lock)
+            return lock
+
         lines = self.layer_lines()
-        layers = resolve(lines) if lines else None
+        layers = whole(lines, resolve(lines)) if lines else None
         nodes = [part for part in self._parts(self._await_checkouts()) if not part.is_layer and _plain(part)]
         if not nodes:
             if layers is not None:
                 begin(layers, "critical")
             return
         try:
-            lock: Optional[Lock] = resolve([*lines, *(line for part in nodes for line in _plain(part))])
+            wanted_lines = [*lines, *(line for part in nodes for line in _plain(part))]
+            lock: Optional[Lock] = whole(wanted_lines, resolve(wanted_lines))
         except Failure:
             lock = self._one_by_one(resolve, lines, nodes) or layers
         if lock is not None:

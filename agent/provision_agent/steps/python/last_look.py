@@ -175,7 +175,7 @@ class LastLook:
             return _Kept()
 
     def _write(self) -> None:
-        self._context.state.put(_KIND, self._venv.path, asdict(self._kept))
+        self._context.state.put(_KIND, self._venv.path, asdict(self._kept), sync=False)
 
     def _order_of_layers(self) -> str:
         return _digest([asdict(self._python), [self._texts(layer) for layer in self._python.layers]])

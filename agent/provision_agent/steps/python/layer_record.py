@@ -65,7 +65,8 @@ def all_of(context: Context) -> List[LayerRecord]:
 
 def keep(context: Context, key: str, record: LayerRecord) -> None:
     """Remember *record*."""
-    context.state.put("layer", key, asdict(record))
+    # without it, the step is done again, and finds all there
+    context.state.put("layer", key, asdict(record), sync=False)
 
 
 def made(

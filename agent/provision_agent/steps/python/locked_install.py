@@ -18,7 +18,7 @@ from ...contract.pylock import Lock, LockedFile, LockedPackage
 from ...run.context import Context
 from ..progress import Progress
 from . import interrupted, resolver
-from .ahead import Ahead
+from .ahead import Ahead, Whole
 from .resolver import Order, Resolver
 from .tags import Target
 from .wheel_store import WheelStore
@@ -63,6 +63,8 @@ class LockedInstalls:
         """Versions by name that were resolved for all that is wanted: each install prefers them."""
         self.look_ahead: Optional[Ahead] = None
         """Resolves all that the plan wants together; None: each install by itself."""
+        self.whole: Optional[Whole] = None
+        """The last that was resolved ahead: the same need not be asked again."""
         self.standing: List[str] = []
         """Plain requirements of the nodes that are installed."""
         self._context = context
@@ -74,6 +76,10 @@ class LockedInstalls:
 
     def resolve(self, order: Order, around: Surroundings) -> Lock:
         """What *order* brings. Raises Failure, as `Resolver.resolve`."""
+        is_plain = not (order.options or order.is_forced)
+        lines, whole = [*around.standing, *order.lines], self.whole
+        if is_plain and whole is not None and whole.answers(lines, around.constraints, around.installed):
+            return whole.lock
         return self.resolver(around.uv, around.python).resolve(
             replace(order, lines=(*around.standing, *order.lines)),
             constraints=around.constraints,

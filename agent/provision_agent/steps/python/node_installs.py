@@ -45,6 +45,8 @@ class NodeInstalls:
         if python is None or self._venv is None or self._plan.repair:
             return
         new = [file for file in files if known is None or not known.knows(file.item, file.path)]
+        if len(new) < 2:
+            return
         try:
             self._outcome = together.install(new, self._venv, self._context, python, by_lock=self._by_lock)
         except Failure as failure:  # each by itself says what that means for it

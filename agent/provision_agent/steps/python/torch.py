@@ -31,6 +31,8 @@ INDEX_VARIABLE = "PROVISION_TORCH_INDEX"
 """Names another place than `INDEX`, for networks that cannot reach it."""
 _CONFIGURED = ("index-url", "extra-index-url", "find-links")
 _CONFIGURED_FOR_UV = ("UV_INDEX_URL", "UV_DEFAULT_INDEX")
+_KEEPS_COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""The first import of torch compiles some thousand files; so no later one has to."""
 
 
 def names(torch: Torch) -> List[str]:
@@ -227,7 +229,13 @@ class TorchLayer:
         timeout_s = self._context.bounded(VERIFY_S)
         python, cancelled = self._tools.venv.python, self._context.cancelled
         try:
-            answer = probe.ask(python, answers.Torch, timeout_s=timeout_s, cancelled=cancelled)
+            answer = probe.ask(
+                python,
+                answers.Torch,
+                timeout_s=timeout_s,
+                cancelled=cancelled,
+                environment=None if self._is_of_image else _KEEPS_COMPILED,
+            )
         except Failure as failure:
             return failure.message
         version = answer.version

@@ -241,7 +241,7 @@ async def list_hosts(request: Request) -> Response:
     store = _context(request).pool.store
     if not store.is_shared:
         return Json(Hosts(await asyncio.to_thread(scorecards)))
-    entries = await store.scores()
+    entries = await store.machines.scores()
     return Json(Hosts(await asyncio.to_thread(cards_of, entries)))
 
 

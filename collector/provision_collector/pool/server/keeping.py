@@ -70,7 +70,7 @@ class Keeping:
         told = await self._store.streams.all_of(self._row)
         entry = await asyncio.to_thread(_entry, self._row.instance, [body for _, body in told], outcome)
         if entry is not None:
-            await self._store.score(entry)
+            await self._store.machines.score(entry)
 
     async def with_fold(self, so_far: ReadSoFar | None) -> Work[None] | None:
         """What is kept together with a fold: the end of the events' mirror."""
@@ -129,11 +129,11 @@ async def share_host_key(instance: Instance, store: Store) -> None:
     """Tell the other servers which key this one trusts, so that none of them trusts on first use again."""
     keys = await asyncio.to_thread(host_keys.kept_of, instance)
     if keys:
-        await store.trust(keys)
+        await store.machines.trust(keys)
 
 
 async def take_host_key(instance: Instance, store: Store) -> None:
     """Trust the key that another server has seen, where this one has seen none."""
     entry = host_keys.name_of(instance)
-    for key in await store.trusted(entry):
+    for key in await store.machines.trusted(entry):
         await asyncio.to_thread(host_keys.take_over, instance, key)

@@ -21,7 +21,7 @@ from .page_words import page_words
 from .sessions import LOOPBACK, SESSION_S
 
 FOLDER = Path(__file__).with_name("page")
-ASSETS = {"app.js": "text/javascript", "style.css": "text/css"}
+ASSETS = {"app.js": "text/javascript", "style.css": "text/css", "icon.svg": "image/svg+xml"}
 _ARRIVED = (
     '<!doctype html><html lang="en"><title>provision</title><meta http-equiv="refresh" content="0;url=/">'
 )

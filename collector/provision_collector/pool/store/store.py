@@ -21,10 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import LocalMachineError, UsageError
 from ...storage import FileLock, LockBusyError
-from ..scorecard import KEPT_RUNS, Entry
 from .database import Database, is_passing, why
 from .home import name_of
 from .leases import Leases
+from .machines import Machines
 from .notices import Notices
 from .rows import DAY_S, ENDED, Row, Summary
 from .schema import (
@@ -32,15 +32,13 @@ from .schema import (
     commands,
     deliveries,
     events,
-    host_keys,
     mirrors,
     run_labels,
     runs,
-    scorecards,
     snapshots,
 )
 from .streams import Streams
-from .writer import Writer, insert_once, put
+from .writer import Writer, insert_once
 
 _COLUMNS = tuple(f.name for f in fields(Row))
 _JSON = frozenset(("instance", "plan", "labels", "secret_names", "summary"))
@@ -74,6 +72,7 @@ class Store:
         self.notices = Notices(database)
         self.writer = Writer(database, self.notices.announce)
         self.streams = Streams(database, self.writer)
+        self.machines = Machines(database, self.writer)
         self.leases = Leases(database, self.writer, self.notices, home=home)
         self._lock = lock
 
@@ -253,43 +252,6 @@ class Store:
         mine = sa.select(deliveries.c.key, deliveries.c.body).where(~deliveries.c.is_settled)
         mine = mine.where(deliveries.c.owner.is_not_distinct_from(self.writer.worker))
         return await self.database.ask(lambda line: [(key, body) for key, body in line.execute(mine)])
-
-    # -- what servers tell each other of machines
-
-    async def trust(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Keep host keys, as ``(name, key)``, for every server."""
-
-        def work(connection: Connection) -> None:
-            for entry, key in keys:
-                insert_once(connection, "host_keys", {"entry": entry, "key": key})
-
-        await self.writer.write(work=work)
-
-    async def trusted(self, entry: str) -> list[str]:
-        """The host keys that servers have seen under a name."""
-        query = sa.select(host_keys.c.key).where(host_keys.c.entry == entry)
-        return await self.database.ask(lambda line: list(line.execute(query).scalars()))
-
-    async def score(self, entry: Entry) -> None:
-        """Keep what a run says about its machine; of each the newest `KEPT_RUNS`."""
-        mine = scorecards.c.instance == entry.instance
-        newest = sa.select(scorecards.c.run).where(mine).order_by(scorecards.c.ended.desc()).limit(KEPT_RUNS)
-        values = {
-            "instance": entry.instance, "run": entry.run, "host": entry.host, "ended": entry.ended, "entry": entry.text
-        }  # fmt: skip
-
-        def work(connection: Connection) -> None:
-            put(connection, "scorecards", values)
-            connection.execute(sa.delete(scorecards).where(mine, scorecards.c.run.not_in(newest)))
-
-        await self.writer.write(work=work)
-
-    async def scores(self) -> list[Entry]:
-        """What all runs said about their machines, by instance, the oldest first."""
-        table = scorecards.c
-        query = sa.select(table.instance, table.host, table.run, table.ended, table.entry)
-        query = query.order_by(table.instance, table.ended)
-        return await self.database.ask(lambda line: [Entry(*found) for found in line.execute(query)])
 
 
 class _Updated:

@@ -42,6 +42,17 @@ function duration(seconds) {
   return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} m`;
 }
 
+/** A duration that still counts: in whole seconds, so that it moves calmly. */
+const whole = (seconds) => (seconds < 9.95 ? `${Math.max(Math.round(seconds), 1)} s` : duration(seconds));
+
+/** When what takes so many seconds more is there, by this machine's clock. */
+function arrival(seconds) {
+  const at = new Date(Date.now() + seconds * 1000);
+  const day = seconds >= 86400 ? `${at.toLocaleDateString([], { weekday: "short" })} ` : "";
+  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  return `in ${whole(seconds)}${seconds >= 60 ? `, at ${day}${time}` : ""}`;
+}
+
 const tone = (state) => TONES[state] ?? "bad";
 
 // -- asking
@@ -164,6 +175,7 @@ function makeRow(run) {
   const bar = make("progress");
   bar.setAttribute("aria-label", "bytes");
   row.cells[3].append(make("span"), bar);
+  row.cells[5].append(make("span"), make("small"));
   return row;
 }
 
@@ -182,7 +194,9 @@ function fillRow(row, run) {
   bar.max = Math.max(run.bytes + run.bytes_left, 1);
   bar.value = run.bytes;
   put(speed, run.bytes_per_s > 0 ? `${size(run.bytes_per_s)}/s` : "");
-  put(left, run.seconds_left == null ? "" : duration(run.seconds_left));
+  const isMoving = GOING.includes(run.state) && run.bytes_left > 0 && run.bytes_per_s > 0;
+  put(left.firstChild, isMoving ? whole(run.bytes_left / run.bytes_per_s) : "");
+  put(left.lastChild, run.seconds_left == null ? "" : `limit in ${duration(run.seconds_left)}`);
   put(errors, run.errors ? `${run.errors} ⚠` : "");
 }
 
@@ -206,7 +220,7 @@ function newRun() {
   return {
     state: "accepted", host: "", labels: {}, deadline_s: null, started_ms: null, first_ms: null, last_ms: null,
     contact: "", reconnects: 0, files: new Map(), steps: new Map(), checks: new Map(), errors: new Map(),
-    warnings: [], landed: new Map(), secrets: [], outcome: null, dirty: new Set(), lastId: 0,
+    spans: new Map(), usable_ms: null, toFetch: 0, warnings: [], landed: new Map(), secrets: [], outcome: null, dirty: new Set(), lastId: 0,
   };
 }
 
@@ -216,6 +230,7 @@ function tell(known, event) {
   known.last_ms = at_ms;
   const [kind, what] = splitName(event.event);
   const [group, state] = Object.hasOwn(EVENTS, event.event) ? EVENTS[event.event] : [];
+  if (group && event.item) tellSpan(known, group, state, event, at_ms);
   if (group === "downloads") tellFile(known, state, event, at_ms);
   else if (kind === "step") tellStep(known, what, event, at_ms);
   else if (group === "checks" || group === "services") known.checks.set(`${kind} ${event.item}`, { kind, ...event, state });
@@ -229,10 +244,25 @@ function splitName(name) {
   return at < 0 ? [name, ""] : [name.slice(0, at), name.slice(at + 1)];
 }
 
+/** From its begin to its end, with the whiles in which it did not move. */
+function tellSpan(known, group, state, event, at_ms) {
+  const key = `${group} ${event.key ?? event.item}`;
+  const span = known.spans.get(key) ?? { group, from_ms: at_ms, to_ms: null, state: "queued", waits: [] };
+  known.spans.set(key, span);
+  if (span.state === "queued") span.from_ms = at_ms;
+  if (span.waits.length && span.waits.at(-1).to_ms === null) span.waits.at(-1).to_ms = at_ms;
+  span.name = event.item;
+  span.state = state ?? span.state;
+  if (["waiting", "stalled", "retrying"].includes(span.state)) span.waits.push({ from_ms: at_ms, to_ms: null });
+  span.to_ms = ["done", "failed", "skipped", "passed", "ready"].includes(span.state) ? at_ms : null;
+}
+
 function tellFile(known, state, event, at_ms) {
-  const file = known.files.get(event.item) ?? { state: "queued", bytes: 0, total: null, speed: 0 };
-  known.files.set(event.item, file);
-  known.dirty.add(event.item);
+  const key = event.key ?? event.item; // the name may be known later than the file
+  const file = known.files.get(key) ?? { state: "queued", bytes: 0, total: null, speed: 0 };
+  known.files.set(key, file);
+  known.dirty.add(key);
+  file.name = event.item;
   file.state = state ?? file.state;
   if (event.total_bytes != null) file.total = event.total_bytes;
   if (event.bytes != null && event.bytes !== file.bytes) {
@@ -259,7 +289,8 @@ const OTHERS = {
   connected: (known) => { known.contact = "connected"; if (known.state === "accepted") known.state = "connecting"; },
   connection_lost: (known, event) => { known.reconnects += known.contact === "connected"; known.contact = event.cause; },
   run_started: (known, event, at_ms) => { known.state = "running"; known.secrets = []; known.deadline_s = event.deadline_s; known.started_ms ??= at_ms; },
-  run_usable: (known) => { known.state = "usable"; },
+  run_usable: (known, event, at_ms) => { known.state = "usable"; known.usable_ms = at_ms; },
+  preflight_passed: (known, event) => { known.toFetch = event.bytes_to_fetch ?? 0; },
   secrets_needed: (known, event) => { known.secrets = event.from === "collector" ? event.names : known.secrets; },
   agent_restarted: (known) => { known.secrets = []; },
   warning: (known, event) => known.warnings.push(event.message),
@@ -277,7 +308,7 @@ function showRun(run) {
     $(id).replaceChildren();
     delete $(id).dataset.shown;
   }
-  for (const id of ["verdict", "secrets", "errors-part", "files-part", "speed-part", "steps-part", "checks-part"]) $(id).hidden = true;
+  for (const id of ["verdict", "secrets", "total-part", "errors-part", "files-part", "speed-part", "steps-part", "checks-part"]) $(id).hidden = true;
   const known = newRun();
   const rows = new Map();
   let isStale = true;
@@ -307,11 +338,13 @@ function showRun(run) {
   const drawing = setInterval(() => {
     if (document.hidden) return;
     if (isStale || !known.outcome) drawFacts(known);
+    if (isStale || !known.outcome) drawTotal(known);
     if (isStale) draw(run, known, rows);
     isStale = false;
   }, DRAW_EVERY_MS);
   const log = openLog(run, () => known.outcome !== null);
   $("stop").onclick = () => askToStop(run);
+  $("with-items").onchange = () => { isStale = true; };
   $("secrets").onsubmit = async (event) => {
     event.preventDefault();
     const secrets = Object.fromEntries([...new FormData($("secrets"))].filter(([, value]) => value));
@@ -340,8 +373,6 @@ function drawFacts(known) {
     ...known.labels,
     contact: known.outcome || known.contact === "connected" ? "" : known.contact,
     [known.outcome ? "took" : "running for"]: known.first_ms ? duration(known.outcome?.duration_s ?? (end_ms - known.first_ms) / 1000) : "",
-    "time left": known.started_ms && known.deadline_s && !known.outcome
-      ? duration(Math.max(known.started_ms / 1000 + known.deadline_s - Date.now() / 1000, 0)) : "",
     "usable after": known.outcome?.usable_after_s != null ? duration(known.outcome.usable_after_s) : "",
     reconnects: known.reconnects || "",
     warnings: known.warnings.join("; "),
@@ -356,6 +387,26 @@ function drawFacts(known) {
     }));
   }
   shown.forEach(([, value], at) => put(list.children[at].lastChild, value));
+}
+
+/** All files together, and apart from that the limit: nobody is to take one for the other. */
+function drawTotal(known) {
+  const files = [...known.files.values()].filter((file) => !["failed", "skipped"].includes(file.state));
+  const isWhole = files.every((file) => file.total !== null || file.state === "done");
+  const bytes = files.reduce((sum, file) => sum + file.bytes, 0);
+  const total = files.reduce((sum, file) => sum + (file.total ?? file.bytes), 0);
+  const speed = known.contact === "connected" ? files.reduce((sum, file) => sum + file.speed, 0) : 0;
+  const isOver = known.outcome !== null;
+  $("total-part").hidden = !files.length || (isOver && bytes >= total);
+  const bar = $("total");
+  bar.max = Math.max(total, 1);
+  if (isWhole) bar.value = bytes; else bar.removeAttribute("value");
+  put($("total-amount"), isWhole ? `${size(bytes)} of ${size(total)}` : size(bytes));
+  put($("total-speed"), speed > 0 && !isOver ? `${size(speed)}/s` : "");
+  const left = isWhole && speed > 0 ? (total - bytes) / speed : null;
+  put($("total-arrival"), isOver || !left ? "" : `all there ${arrival(left)}`);
+  const limit = known.started_ms && known.deadline_s && !isOver ? known.started_ms / 1000 + known.deadline_s - Date.now() / 1000 : null;
+  put($("total-limit"), limit === null ? "" : `limit in ${duration(Math.max(limit, 0))}`);
 }
 
 function draw(run, known, rows) {
@@ -379,7 +430,9 @@ function drawVerdict({ outcome }) {
   const { ok, failed } = outcome.downloads;
   if (ok + failed) words.push(` · ${ok} file${ok === 1 ? "" : "s"} here${failed ? `, ${failed} failed` : ""}`);
   if (outcome.duration_s) words.push(` · ${duration(outcome.duration_s)}`);
+  const hasService = (outcome.services ?? []).some((service) => service.state === "ready");
   if (NEXT[outcome.next]) words.push(make("br"), NEXT[outcome.next]);
+  else if (hasService) words.push(make("br"), "Next: ", make("code", "", `provision forward ${outcome.run}`), " brings its services to your machine.");
   for (const warning of (outcome.warnings ?? []).slice(0, 50)) words.push(make("div", "warn", clean(warning)));
   $("verdict").replaceChildren(...words);
 }
@@ -411,20 +464,19 @@ function drawErrors(known) {
 
 function drawFiles(known, rows) {
   $("files-part").hidden = known.files.size === 0;
-  for (const name of known.dirty) {
-    const file = known.files.get(name);
-    let row = rows.get(name);
+  for (const key of known.dirty) {
+    const file = known.files.get(key);
+    let row = rows.get(key);
     if (!row) {
       row = make("li");
-      const bar = make("progress");
-      bar.setAttribute("aria-label", clean(name));
-      const shown = make("bdi", "", clean(name));
-      row.append(make("span", "name"), make("span", "told"), bar);
-      row.children[0].append(shown);
-      row.children[0].title = clean(name);
-      rows.set(name, row);
+      row.append(make("span", "name"), make("span", "told"), make("progress"));
+      row.children[0].append(make("bdi"));
+      rows.set(key, row);
       $("files").append(row);
     }
+    put(row.children[0].firstChild, file.name);
+    row.children[0].title = clean(file.name);
+    row.children[2].setAttribute("aria-label", clean(file.name));
     const isMissed = file.state === "failed" && file.level === "optional";
     row.className = isMissed ? "missed" : file.state;
     const amount = isMissed ? "" : file.total ? `${size(file.bytes)} of ${size(file.total)}` : file.bytes ? size(file.bytes) : "";
@@ -461,24 +513,54 @@ function drawSpeed(known) {
   $("speed-end").textContent = duration(last - first);
 }
 
+const STEP_OF = { packages: "python" }; // whose items have another name than their step
+const ITEMS_SHOWN = 100;
+
+/** The run's picture: when each step began and ended, and below it its items, the longest of them if there are many. */
 function drawSteps(known) {
   $("steps-part").hidden = known.steps.size === 0;
   if (!known.steps.size) return;
-  const first = Math.min(...[...known.steps.values()].map((step) => step.from_ms));
+  const first = known.started_ms ?? Math.min(...[...known.steps.values()].map((step) => step.from_ms));
+  $("steps").classList.toggle("wide", $("with-items").checked);
   const span = Math.max(known.last_ms - first, 1);
-  $("steps").replaceChildren(...[...known.steps].map(([name, step]) => {
-    const row = make("li", step.state);
+  const place = (ms) => `${((Math.max(ms - first, 0) / span) * 100).toFixed(2)}%`;
+  const rowOf = (name, from_ms, to_ms, state, waits, isItem) => {
+    const row = make("li", `${state}${isItem ? " item" : ""}`);
     const lane = make("div", "lane");
-    const bar = make("div", "span");
-    const end = step.to_ms ?? known.last_ms;
-    bar.style.left = `${(((step.from_ms - first) / span) * 99).toFixed(2)}%`;
-    bar.style.width = `${(((end - step.from_ms) / span) * 100).toFixed(2)}%`;
-    bar.title = `${name}: ${step.state}, ${duration((step.from_ms - first) / 1000)} to ${duration((end - first) / 1000)}`;
-    lane.append(bar);
-    row.append(make("span", "", clean(name)), lane, make("span", "time", duration((end - step.from_ms) / 1000)));
+    const end = to_ms ?? known.last_ms;
+    for (const [className, from, to] of [["span", from_ms, end], ...waits.map((wait) => ["wait", wait.from_ms, wait.to_ms ?? end])]) {
+      const bar = make("div", className);
+      bar.style.left = place(from);
+      bar.style.width = `${((Math.max(to - from, 0) / span) * 100).toFixed(2)}%`;
+      lane.append(bar);
+    }
+    if (known.usable_ms !== null && known.usable_ms >= first) {
+      const mark = make("div", "usable");
+      mark.style.left = place(known.usable_ms);
+      lane.append(mark);
+    }
+    row.title = clean(`${name}: ${state}, ${duration((from_ms - first) / 1000)} to ${duration((end - first) / 1000)}`);
+    const label = make("span", "label");
+    label.append(make("bdi", "", clean(isItem ? name.replace(/\/+$/, "").split("/").at(-1) : name)));
+    row.append(label, lane, make("span", "time", duration((end - from_ms) / 1000)));
     return row;
-  }));
-  $("steps-end").textContent = duration(span / 1000);
+  };
+  const byStep = new Map();
+  if ($("with-items").checked) {
+    const took = (item) => (item.to_ms ?? known.last_ms) - item.from_ms;
+    const all = [...known.spans.values()].filter((item) => item.state !== "queued");
+    for (const item of all.sort((a, b) => took(b) - took(a)).slice(0, ITEMS_SHOWN)) {
+      const step = STEP_OF[item.group] ?? item.group;
+      byStep.set(step, [...(byStep.get(step) ?? []), item]);
+    }
+  }
+  $("steps").replaceChildren(...[...known.steps].flatMap(([name, step]) => [
+    rowOf(name, step.from_ms, step.to_ms, step.state, [], false),
+    ...(byStep.get(name) ?? []).sort((a, b) => a.from_ms - b.from_ms)
+      .map((item) => rowOf(item.name, item.from_ms, item.to_ms, item.state, item.waits, true)),
+  ]));
+  put($("steps-usable"), known.usable_ms === null ? "" : "│ usable");
+  put($("steps-end"), duration(span / 1000));
 }
 
 function drawChecks(known) {
@@ -489,7 +571,8 @@ function drawChecks(known) {
     const row = make("li");
     const mark = { good: "✓", bad: "✗", warn: "–", busy: "…" }[tone(check.state)];
     row.append(make("span", tone(check.state), `${mark} `));
-    row.append(clean(`${check.item}: ${check.state}${check.kind === "service" ? " (service)" : ""}`));
+    const url = check.state === "ready" && check.url ? ` at ${check.url} there` : "";
+    row.append(clean(`${check.item}: ${check.state}${check.kind === "service" ? " (service)" : ""}${url}`));
     return row;
   }));
 }
@@ -569,9 +652,29 @@ function route() {
 }
 
 addEventListener("hashchange", route);
+$("help").onclick = () => $("keys").showModal();
+
+/** To the next link of the list, or the one before. */
+function step(by) {
+  const links = [...$("runs").querySelectorAll("a")];
+  if (!links.length) return;
+  const at = links.indexOf(document.activeElement);
+  links[at < 0 ? (by > 0 ? 0 : links.length - 1) : Math.min(Math.max(at + by, 0), links.length - 1)].focus();
+}
+
+const KEYS = {
+  "/": () => ($("run").hidden ? $("filter") : $("search")).focus(),
+  "?": () => $("keys").showModal(),
+  j: () => step(1),
+  k: () => step(-1),
+  i: () => $("with-items").click(),
+  f: () => $("follow").click(),
+};
+
 addEventListener("keydown", (event) => {
-  const isTyping = event.target instanceof HTMLElement && event.target.matches("input, textarea, select");
-  if (event.key === "/" && !isTyping) { event.preventDefault(); ($("run").hidden ? $("filter") : $("search")).focus(); }
-  else if (event.key === "Escape" && !$("run").hidden && !$("sure").open) location.hash = "#/";
+  const isTyping = event.target instanceof HTMLElement && event.target.matches("input:not([type=checkbox]), textarea, select");
+  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+  if (!isTyping && Object.hasOwn(KEYS, event.key)) { event.preventDefault(); KEYS[event.key](); }
+  else if (event.key === "Escape" && !$("run").hidden) location.hash = "#/";
 });
 route();

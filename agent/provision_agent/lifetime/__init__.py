@@ -1,0 +1,1 @@
+"""What ends an instance by itself, with nobody listening: a process that stays after the run and measures its time."""

@@ -1,0 +1,128 @@
+"""Who is logged in on this instance: by its record of logins, and by what runs below its SSH server.
+
+A session in which only this tool's own agent runs is no login: it is a watcher of a run, who may have been forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
+
+from ..host.detach import argv_of, processes
+
+_RECORD = struct.Struct("hi32s4s32s256s")
+_RECORD_BYTES = 384
+_USER_PROCESS = 7
+_RECORDS = ("/run/utmp", "/var/run/utmp")
+_SERVERS = ("sshd", "sshd-session", "sshd-auth", "dropbear")
+_OURS = re.compile(r"provision[-_]agent|provision-answer|provision-no-python|/\.provision/|^/proc/self/fd/")
+_TERMINAL_MAJORS = range(136, 144)
+MAX_CHARS = 60
+
+
+class Login(NamedTuple):
+    """One login."""
+
+    text: str
+    """Who, or what he runs, for people."""
+    terminal: Optional[str]
+    """Its device; None where it has none."""
+    server: Optional[int] = None
+    """The process of the SSH server that holds the session, where it is known by that."""
+
+
+class _Process(NamedTuple):
+    parent: int
+    name: str
+    terminal: Optional[str]
+
+
+def logins() -> List[Login]:
+    """Everybody who is logged in now."""
+    found = list(_recorded())
+    known = {login.terminal for login in found}
+    return found + [login for login in _sessions() if login.terminal is None or login.terminal not in known]
+
+
+def is_watched() -> bool:
+    """Whether this tool's own agent sends logs to somebody now."""
+    return any(argv_of(pid)[-1:] == ["follow"] for pid in processes())
+
+
+def _recorded() -> Iterator[Login]:
+    for path in _RECORDS:
+        try:
+            with open(path, "rb") as file:
+                data = file.read(1 << 20)
+        except OSError:
+            continue
+        for at in range(0, len(data) - _RECORD_BYTES + 1, _RECORD_BYTES):
+            kind, pid, line, _, user, _ = _RECORD.unpack_from(data, at)
+            if kind == _USER_PROCESS and os.path.isdir(f"/proc/{pid}"):
+                terminal = line.split(b"\0")[0].decode("ascii", "replace")
+                name = user.split(b"\0")[0].decode("utf-8", "replace")
+                yield Login(f"{name} on {terminal}", f"/dev/{terminal}")
+        return
+
+
+def _sessions() -> Iterator[Login]:
+    """What runs below an SSH server and is not this tool's own agent, one for each session."""
+    table = {pid: process for pid in processes() for process in [_process(pid)] if process is not None}
+    told: Set[int] = set()
+    for pid, process in table.items():
+        if process.name in _SERVERS:
+            continue
+        server, is_ours = _server_of(pid, table)
+        if server is not None and server not in told and not is_ours:
+            told.add(server)
+            words = " ".join(argv_of(pid))
+            yield Login((words or process.name)[:MAX_CHARS], process.terminal, server)
+
+
+def _server_of(pid: int, table: Dict[int, _Process]) -> Tuple[Optional[int], bool]:
+    """The server's process of the session that *pid* is in, and whether something on the way there is our own agent."""
+    is_ours = False
+    seen: Set[int] = set()
+    while pid in table and pid not in seen:
+        seen.add(pid)
+        if table[pid].name in _SERVERS:
+            return pid, is_ours
+        is_ours = is_ours or any(_OURS.search(word) for word in argv_of(pid))
+        pid = table[pid].parent
+    return None, is_ours
+
+
+def _process(pid: int) -> Optional[_Process]:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    name = text[text.index(b"(") + 1 : text.rindex(b")")].decode("utf-8", "replace")
+    fields = text[text.rindex(b")") + 2 :].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    device = int(fields[4])
+    major, minor = os.major(device), os.minor(device)
+    is_terminal = device > 0 and major in _TERMINAL_MAJORS
+    number = (major - _TERMINAL_MAJORS[0]) * 256 + minor
+    return _Process(int(fields[1]), name, f"/dev/pts/{number}" if is_terminal else None)
+
+
+def say(message: str, terminals: List[str]) -> None:
+    """Write *message* to each of *terminals*, as far as they take it."""
+    for path in terminals:
+        if not path.startswith("/dev/"):
+            continue
+        try:
+            terminal = os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            os.write(terminal, f"\r\n{message}\r\n".encode())
+        except OSError:
+            continue
+        finally:
+            os.close(terminal)
