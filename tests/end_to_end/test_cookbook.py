@@ -49,6 +49,7 @@ def run(here: Here, words: list[str], run_id: str = "") -> Finished:
 @pytest.mark.parametrize("number", range(len(PROFILES)))
 def test_a_profile_of_the_page_is_valid(here: Here, number: int) -> None:
     (here.folder / "loras").mkdir()
+    (here.folder / "dataset").mkdir()
     (here.folder / "extra_model_paths.yaml").write_text("{}\n")
 
     done = here.run("check", here.profile(PROFILES[number]))
