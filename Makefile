@@ -57,6 +57,7 @@ bench: setup-dev ## Measure against the peers that are installed
 	$(BIN)/python benchmarks/overlap.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/copying.py
+	$(BIN)/python benchmarks/conversions.py
 
 format: setup-dev ## Format the code
 	$(BIN)/ruff check --fix --quiet . || true

@@ -210,6 +210,7 @@ async def measure(
     sleepy = [await Client(port, f"load{number % words.runs}").open() for number in range(SLEEPY)]
     (folder / "go").touch()
     cpu_before, starved_before, at_before = cpu_s(pid), starved_s(pid), time.monotonic()
+    steady = asyncio.create_task(steady_cpu_s(pid, words.seconds))
     async with asyncio.timeout(words.seconds * 4 + 120):
         await asyncio.gather(*(client.follow() for client in clients))
         while any(
@@ -235,6 +236,7 @@ async def measure(
         "server_peak_memory_mb": peak_mb(pid),
         "server_cores": round(cpu_used_s / took_s, 2),
         "server_cpu_ms_per_event": round(1000 * cpu_used_s / (words.runs * words.rate * words.seconds), 2),
+        "server_cpu_ms_per_event_while_all_tell": round(1000 * await steady / (words.runs * words.rate), 2),
         "server_starved": round(starved / took_s, 2),
         "clients_with_gaps": sum(not client.is_whole() for client in clients),
         "runs_without_verdict": words.runs - verdicts.count("complete"),
@@ -259,6 +261,14 @@ def get(port: int) -> list[dict[str, Any]]:
 def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def steady_cpu_s(pid: int, seconds: float) -> float:
+    """The processor's time per second while every run tells: from when the last began until the first ends."""
+    await asyncio.sleep(seconds / 2 + 1)
+    used, at = cpu_s(pid), time.monotonic()
+    await asyncio.sleep(max(seconds / 2 - 2, 1))
+    return (cpu_s(pid) - used) / (time.monotonic() - at)
 
 
 def starved_s(pid: int) -> float:

@@ -24,6 +24,7 @@ _COMMANDS = {
     "prune": "commands.query",
     "verify": "commands.query",
     "facts": "commands.query",
+    "health": "commands.health",
     "sources": "commands.probe_sources",
     "whoami": "commands.whoami",
     "audit": "commands.audit",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from provision_collector.pool.server.kept import event_of
 from provision_collector.pool.server.view import view_of
 from provision_collector.run.events import CHUNK_BYTES, EventTail
 from provision_collector.run.registry import RunFiles
+from provision_collector.run.state import LocalRun
 
 
 def line(seq: object, name: str = "warning", **fields: Any) -> bytes:
@@ -186,3 +188,72 @@ def test_advice_is_made_here_of_class_and_case_and_never_the_words_of_the_instan
     assert "update provision" in str(hints[4])
     assert hints[5] is None
     assert [getattr(event.body, "hint", None) for event in events] == hints
+
+
+def test_what_was_just_written_is_read_from_memory_and_torn_lines_are_put_together(tmp_path: Path) -> None:
+    first, second, third = line(1), line(2), line(3)
+    tail = EventTail(tmp_path / "there is no file")
+
+    assert numbers(tail.feed(0, first + second[:20]) or []) == [1]
+    assert tail.feed(len(first) + 20, second[20:-1]) == []
+    assert numbers(tail.feed(len(first + second) - 1, b"\n" + third) or []) == [2, 3]
+    assert tail.offset == len(first + second + third)
+
+
+def test_what_follows_something_that_was_not_read_is_read_from_the_file(tmp_path: Path) -> None:
+    path = mirror(tmp_path, line(1), line(2), line(3))
+    tail = EventTail(path)
+
+    assert tail.feed(len(line(1)), line(2)) is None
+    assert numbers(tail.read_new()) == [1, 2, 3]
+
+
+def test_a_bad_event_in_memory_ends_the_reading_as_one_in_the_file_does(tmp_path: Path) -> None:
+    tail = EventTail(tmp_path / "r.events.jsonl")
+
+    with pytest.raises(AgentLostError, match="`seq` of `warning`"):
+        tail.feed(0, line("x"))
+    assert tail.feed(0, line(1)) is None
+    with pytest.raises(AgentLostError):
+        tail.read_new()
+
+
+async def test_a_reader_that_keeps_up_never_opens_the_mirror(tmp_path: Path) -> None:
+    local = LocalRun("r")
+    await local.bind("r", RunFiles(str(tmp_path / "r")))
+    seen: list[int] = []
+
+    async def read() -> None:
+        async for event in local.events(is_abandoned=lambda: False):
+            seen.append(int(str(event["seq"])))
+            if len(seen) == 3:
+                return
+
+    reading = asyncio.create_task(read())
+    at = 0
+    for number in (1, 2, 3):
+        await local.absorb(at, line(number))  # the mirror has no file: what is not at hand cannot be had
+        at += len(line(number))
+        while len(seen) < number:
+            await asyncio.sleep(0)
+    await reading
+
+    assert seen == [1, 2, 3]
+    assert local.state.seq == 3
+
+
+async def test_a_reader_that_comes_late_or_lags_gets_everything_once(tmp_path: Path) -> None:
+    local = LocalRun("r")
+    files = RunFiles(str(tmp_path / "r"))
+    await local.bind("r", files)
+    at = 0
+    for number in range(1, 6):
+        with files.events.open("ab") as file:
+            file.write(line(number))
+        await local.absorb(*((at, line(number)) if number != 3 else ()))  # one of them was not at hand
+        at += len(line(number))
+
+    late = local.events(is_abandoned=lambda: True)
+
+    assert [int(str(event["seq"])) async for event in late] == [1, 2, 3, 4, 5]
+    assert local.state.seq == 5

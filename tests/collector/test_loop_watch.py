@@ -11,7 +11,9 @@ from provision_collector.pool.server.metrics import exposition
 
 
 def told(loop: LoopWatch) -> list[str]:
-    text = exposition(going=(), ended={}, events={}, clients=0, loop=loop, figures=Figures()).decode()
+    text = exposition(
+        going=(), ended={}, events={}, clients=0, loop=loop, figures=Figures(), instances={}
+    ).decode()
     return [line for line in text.splitlines() if line.startswith("provision_event_loop_late")]
 
 

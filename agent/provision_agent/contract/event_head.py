@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Dict, Optional
 
 from .event_bodies import MAX_KEY_CHARS
@@ -13,13 +14,18 @@ from .version import RUN_ID_PATTERN
 
 
 def _wanted_time(value: str) -> str:
-    wanted = "a time as 2026-01-31T23:59:59.000Z"
-    try:  # a day and an hour that exist, and an offset that leaves the year as it is
-        year = datetime(*(int(part) for part in re.split("[-T:]", value[:19]))).year  # type: ignore[arg-type]
+    is_fit = _is_second(value[:19]) and (value[-1] == "Z" or (value[-5:-3] < "24" and value[-2:] < "60"))
+    return "" if is_fit else "a time as 2026-01-31T23:59:59.000Z"
+
+
+@lru_cache(maxsize=256)
+def _is_second(text: str) -> bool:
+    """Whether it is a second of a day and an hour that exist, far enough from where years end; many events have one."""
+    try:
+        year = datetime(*(int(part) for part in re.split("[-T:]", text))).year  # type: ignore[arg-type]
     except ValueError:
-        return wanted
-    is_fit = 1970 <= year < 9999 and (value[-1] == "Z" or (value[-5:-3] < "24" and value[-2:] < "60"))
-    return "" if is_fit else wanted
+        return False
+    return 1970 <= year < 9999
 
 
 _TIME_PATTERN = (

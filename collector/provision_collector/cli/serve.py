@@ -42,6 +42,8 @@ class Options(TypedDict):
     on_finished: tuple[str, ...]
     allow_host: tuple[str, ...]
     cors_origin: tuple[str, ...]
+    on_health: tuple[str, ...]
+    watch_instances_s: float | None
     keep: int
     keep_days: float | None
     per_source_host: int | None
@@ -91,6 +93,19 @@ class Options(TypedDict):
     "--on-usable", multiple=True, metavar="COMMAND|URL", help="Told when a run is usable; repeatable."
 )
 @click.option("--on-finished", multiple=True, metavar="COMMAND|URL", help="Told how a run ended; repeatable.")
+@click.option(
+    "--watch-instances",
+    "watch_instances_s",
+    type=duration,
+    metavar="DURATION",
+    help="Ask each instance so often how it is, from its run's end until it is released or gone (`30s`).",
+)
+@click.option(
+    "--on-health",
+    multiple=True,
+    metavar="COMMAND|URL",
+    help="Told when an instance becomes healthy, degraded or gone; repeatable.",
+)
 @click.option(
     "--allow-host", multiple=True, metavar="NAME", help="Another name of this server, as browsers send it."
 )
@@ -213,7 +228,9 @@ def _rules(options: Options) -> Rules:
         hooks=(
             *(Hook.parse("usable", text) for text in options["on_usable"]),
             *(Hook.parse("finished", text) for text in options["on_finished"]),
+            *(Hook.parse("health", text) for text in options["on_health"]),
         ),
+        watch_instances_s=options["watch_instances_s"],
         keep=options["keep"],
         keep_days=options["keep_days"],
         database=options["database"],

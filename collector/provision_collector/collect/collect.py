@@ -206,7 +206,7 @@ class _Collection(Listener):
 
     # -- what the sessions tell
 
-    async def on_bytes(self, mirror: Mirror) -> None:
+    async def on_bytes(self, mirror: Mirror, new: bytes) -> None:
         self._link.made_progress()
         log = self._log_of(mirror)
         log.is_proved = True

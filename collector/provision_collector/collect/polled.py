@@ -106,7 +106,7 @@ class _Polled:
             await in_thread(self.mirror.identify, answer.facts())
         if fresh:
             if self.mirror.append(self.mirror.generation, self.mirror.offset, fresh):
-                await self._listener.on_bytes(self.mirror)
+                await self._listener.on_bytes(self.mirror, fresh)
             return True
         return await self._move_on()
 

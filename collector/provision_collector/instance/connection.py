@@ -65,6 +65,11 @@ class Connection:
         peer = self.ssh.get_extra_info("peername") if self._jump is None else None
         return str(peer[0]) if isinstance(peer, tuple) and peer else None
 
+    def look_for_silence(self, *, is_wanted: bool) -> None:
+        """Have a peer that says nothing noticed here, as at first; who hears it beat notices that without a timer for each packet."""
+        if not self.lost.is_set():
+            self.ssh.set_keepalive(interval=KEEPALIVE_S if is_wanted else 0)
+
     def abort(self) -> None:
         """Drop it at once, with the jump hosts on its way: on a dead link a polite end would wait for the peer."""
         self.ssh.abort()

@@ -21,7 +21,7 @@ from provision_agent.contract.parsing import ParseError
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
 from ..instance import NO_PYTHON, Channel, Connection, any_of, no_python
 from ..storage import in_thread
-from .mirror import Mirror
+from .mirror import Mirror, seal_together
 from .pace import Pace
 from .session import (
     HELLO_TIMEOUT_S,
@@ -97,7 +97,9 @@ class FollowSession:
         self._empty_generations = 0
         self._pace = pace or Pace(share=None)
         self._turn_ends = 0.0
-        self._began_at = time.monotonic()
+        self._began_at = self._word_at = time.monotonic()
+        """`_word_at`: when the other side last spoke, or its words were taken last."""
+        self._silence: asyncio.TimerHandle | None = None
         self.heard_at: float | None = None
         """When (monotonic) the other side was last heard; None when it never was."""
 
@@ -123,9 +125,11 @@ class FollowSession:
                 asyncio.create_task(self._keep_alive(channel)),
                 asyncio.create_task(self._keep_sealed()),
             ]
+            connection.look_for_silence(is_wanted=False)  # `_listen` does
             try:
                 await self._listen(channel, done)
             finally:
+                connection.look_for_silence(is_wanted=True)
                 for task in beside:
                     task.cancel()
                 await asyncio.gather(*beside, return_exceptions=True)
@@ -154,8 +158,7 @@ class FollowSession:
                 return
 
     async def _seal(self) -> None:
-        for mirror in self._mirrors:
-            await mirror.seal()
+        await seal_together(self._mirrors)
 
     def _request(self) -> frames.FollowRequest:
         files = tuple(
@@ -165,32 +168,50 @@ class FollowSession:
         return frames.FollowRequest(self._nonce, files, self._workspace, self._heartbeat_s)
 
     async def _listen(self, channel: Channel, done: asyncio.Event) -> None:
-        ended = asyncio.ensure_future(channel.ended.wait())
-        finished = asyncio.ensure_future(done.wait())
+        ends = [asyncio.ensure_future(event.wait()) for event in (channel.ended, done)]
+        for end in ends:
+            end.add_done_callback(lambda _: self._heard.set())
+        self._word_at = time.monotonic()
+        self._watch_silence()
         try:
             while not done.is_set():
-                limit_s = (
-                    MISSED_HEARTBEATS * self._heartbeat_s if self._reader.is_greeted else HELLO_TIMEOUT_S
-                )
-                heard = asyncio.ensure_future(self._heard.wait())
-                await asyncio.wait(
-                    (heard, ended, finished), timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                was_heard = heard.done()
-                heard.cancel()
+                await self._heard.wait()
                 self._heard.clear()
-                await self._take_all(channel, done)
+                if self._chunks:
+                    await self._take_all(channel, done)
+                    self._word_at = time.monotonic()  # who was made to wait was not silent
                 if self._error is not None:
                     raise self._error
                 if done.is_set():
                     return
-                if ended.done():
+                if channel.ended.is_set() and not self._chunks:
                     raise self._why_ended(channel)
-                if not was_heard:
+                if self._silence_left_s <= 0:
+                    limit_s = self._limit_s
                     raise LinkLostError(f"silent for {limit_s:.0f} s", was_greeted=self._reader.is_greeted)
         finally:
-            ended.cancel()
-            finished.cancel()
+            for end in ends:
+                end.cancel()
+            if self._silence is not None:
+                self._silence.cancel()
+
+    @property
+    def _limit_s(self) -> float:
+        """So long the other side may say nothing."""
+        return MISSED_HEARTBEATS * self._heartbeat_s if self._reader.is_greeted else HELLO_TIMEOUT_S
+
+    @property
+    def _silence_left_s(self) -> float:
+        return self._word_at + self._limit_s - time.monotonic()
+
+    def _watch_silence(self) -> None:
+        """Have `_listen` look up when nothing was heard for too long. One timer does, whatever is heard meanwhile."""
+        left_s = self._silence_left_s
+        if left_s <= 0:
+            self._heard.set()
+        wait_s = left_s if left_s > 0 else self._heartbeat_s
+        wait_s = min(wait_s, MISSED_HEARTBEATS * self._heartbeat_s)
+        self._silence = asyncio.get_running_loop().call_later(wait_s, self._watch_silence)
 
     def _why_ended(self, channel: Channel) -> Exception:
         if self._reader.is_greeted or channel.exit_status is None:
@@ -212,9 +233,10 @@ class FollowSession:
     def _take(self, data: bytes) -> None:
         if self._error is None:
             self._chunks.append(data)
+            self._word_at = time.monotonic()
             self._waiting_bytes += len(data)
             if self._reader.is_greeted:
-                self.heard_at = time.monotonic()
+                self.heard_at = self._word_at
             if self._waiting_bytes > MAX_WAITING_BYTES and self._channel is not None:
                 self._is_paused = True
                 self._channel.pause()
@@ -222,6 +244,7 @@ class FollowSession:
 
     async def _take_all(self, channel: Channel, done: asyncio.Event) -> None:
         """Take what has come, in its order, until nothing of it is left, something of it is wrong, or *done*."""
+        self._turn_ends = time.monotonic() + TURN_S
         try:
             while self._chunks and self._error is None and not done.is_set():
                 data = self._chunks.popleft()
@@ -264,9 +287,9 @@ class FollowSession:
         self._pace.take(frame, is_events=self._mirrors[frame.file].name == EVENTS)
         if frame.kind == frames.DATA:
             mirror = self._mirrors[frame.file]
-            if await self._append(mirror, frame):
+            if count := await self._append(mirror, frame):
                 self._empty_generations = 0
-                await self._listener.on_bytes(mirror)
+                await self._listener.on_bytes(mirror, frame.payload[-count:])
         elif frame.kind == frames.BEAT:
             await self._take_beat(read_frame(Beat, frame))
         elif frame.kind == frames.STATUS:

@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -260,10 +261,11 @@ class Mirror:
 
         Off the event loop, where a slow disk would hold up every other mirror; bytes may arrive meanwhile.
         """
-        length, crc32 = self.length, self._crc32
-        if not self._is_known or (self._position.length == length and self._state.is_durable):
-            return
-        await in_thread(self._seal, length, crc32)
+        await seal_together([self])
+
+    @property
+    def _is_sealed(self) -> bool:
+        return not self._is_known or (self._position.length == self.length and self._state.is_durable)
 
     def _seal(self, length: int, crc32: int) -> None:
         self._flush()
@@ -272,7 +274,6 @@ class Mirror:
             return replace(known, length=length, crc32=crc32) if length > known.length else known
 
         self._state.change(self.name, sealed)
-        self._state.save(durably=True)
 
     def close(self) -> None:
         """Give the mirror to whoever wants it next. Safe to repeat."""
@@ -354,6 +355,20 @@ class Mirror:
             f"cannot write `{self.path}`: {why}",
             hint="make room, then the same command (of a run: `provision attach`) goes on where the mirror stopped",
         )
+
+
+async def seal_together(mirrors: Sequence[Mirror]) -> None:
+    """As `Mirror.seal` for each of *mirrors*; what they share of their states is written once."""
+    due = [(mirror, mirror.length, mirror._crc32) for mirror in mirrors if not mirror._is_sealed]
+    if due:
+        await in_thread(_seal_all, due)
+
+
+def _seal_all(due: Sequence[tuple[Mirror, int, int]]) -> None:
+    for mirror, length, crc32 in due:
+        mirror._seal(length, crc32)
+    for state in {id(mirror._state): mirror._state for mirror, _, _ in due}.values():
+        state.save(durably=True)
 
 
 def _identity(facts: FileFacts) -> dict[str, int | float | None]:

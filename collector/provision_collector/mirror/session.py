@@ -83,8 +83,8 @@ class Listener:
     The session waits for each answer: who needs the disk goes to a thread meanwhile.
     """
 
-    async def on_bytes(self, mirror: Mirror) -> None:
-        """The mirror has grown."""
+    async def on_bytes(self, mirror: Mirror, new: bytes) -> None:
+        """The mirror has grown by *new*, which stands at its end."""
 
     async def on_status(self, status: Holders) -> None:
         """Who works on the instance, for runs of ours."""

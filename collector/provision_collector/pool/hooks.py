@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 from ..errors import UsageError
 from .local_command import WEBHOOK_SECRET, argv_of, execute, facts_of
 
-Kind = Literal["usable", "finished"]
+Kind = Literal["usable", "finished", "health"]
 COMMAND_TIMEOUT_S = 120.0
 REQUEST_TIMEOUT_S = 15.0
 AT_ONCE = 16
@@ -108,17 +108,18 @@ class HookQueue:
         for key, body in await self._store.owed():
             self._begin(key, body)
 
-    async def tell(self, kind: Kind, run: str, facts: Mapping[str, object]) -> None:
+    async def tell(self, kind: Kind, run: str, facts: Mapping[str, object], *, about: str = "") -> None:
         """Owe every hook of *kind* a delivery; on the disk when this returns. The same again does nothing.
 
         Args:
-            kind: ``usable`` or ``finished``.
+            kind: ``usable``, ``finished`` or ``health``.
             run: The run's id.
             facts: What is told, as of `payload_of`.
+            about: What tells this fact apart from others of one run and kind.
         """
         for number, hook in enumerate(self._hooks):
             if hook.kind == kind:
-                key, body = f"{run}:{kind}:{number}", payload_of(kind, run, facts)
+                key, body = f"{run}{about}:{kind}:{number}", payload_of(kind, run, facts)
                 if await self._store.owe(key, body):
                     self._begin(key, body)
 
@@ -161,7 +162,7 @@ def payload_of(kind: Kind, run: str, facts: Mapping[str, object]) -> str:
     """What a hook is told, as JSON: ``{hook, run, …}``.
 
     Args:
-        kind: ``usable`` or ``finished``.
+        kind: ``usable``, ``finished`` or ``health``.
         run: The run's id.
         facts: What else is told; never a secret.
     """
@@ -245,6 +246,7 @@ class _Payload:
     instance_id: str | None = None
     labels: dict[str, str] | None = None
     verdict: str | None = None
+    event: str | None = None
 
 
 async def _run(hook: Hook, key: str, body: str) -> None:
@@ -253,6 +255,7 @@ async def _run(hook: Hook, key: str, body: str) -> None:
         **facts_of(told.run, told.host, told.instance_id, told.labels or {}),
         "PROVISION_HOOK": hook.kind,
         "PROVISION_VERDICT": told.verdict or "",
+        "PROVISION_EVENT": told.event or "",
         "PROVISION_KEY": key,
     }
     code = await execute(shlex.split(hook.target), facts, body.encode(), timeout_s=COMMAND_TIMEOUT_S)

@@ -30,6 +30,14 @@ from ..run.events import events_of
 from ..run.registry import RunFiles
 from ..storage import FileLock, LockBusyError, write_atomically
 
+_TELLING = (
+    "download_started",
+    "download_switched",
+    "download_stalled",
+    "download_finished",
+    "instance_measured",
+)
+"""The events that say something about the machine; of a long run they are a small part."""
 SAY_NOTHING = frozenset(("usage", "profile", "local", "refused", "cancelled", "host-key", "auth-refused"))
 KEPT_RUNS = 50
 """The newest runs of an instance that count."""
@@ -230,7 +238,7 @@ def _measured(events: Iterable[Event]) -> _Measured:
 
 def _events_of(path: Path) -> Iterator[Event]:
     with suppress(ProvisionError):  # what comes before an event that cannot be read still counts
-        yield from events_of(path)
+        yield from events_of(path, _TELLING)
 
 
 def _host_of(url: object) -> str:

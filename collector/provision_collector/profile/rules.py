@@ -25,7 +25,7 @@ def broken_rules(document: Node, *, is_whole: bool = True) -> Iterator[Problem]:
     """Every problem that an item has although each of its values is fine by itself.
 
     Args:
-        is_whole: It is all of a profile, and no part that extends another or is extended.
+        is_whole: False for one part of several: what is missing in it may be in another.
     """
     for kind, part in parts(document):
         message = issubclass(kind, Part) and kind.when_empty

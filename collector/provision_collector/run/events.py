@@ -54,19 +54,43 @@ class EventTail:
 
     Args:
         path: The file. offset: Where the first line begins that is read.
+        names: Of other events nothing is read; None: all are.
     """
 
-    def __init__(self, path: Path, *, offset: int = 0) -> None:
+    def __init__(self, path: Path, *, offset: int = 0, names: Collection[str] | None = None) -> None:
+        self._marks = None if names is None else tuple(f'"{name}"'.encode() for name in names)
         self._path = path
         self._offset = offset
         self._error: ProvisionError | None = None
         self._is_forger = False
         self._torn_lines = 0
+        self._rest = b""
+        """What `feed` was given of a line that is not whole yet."""
 
     @property
     def offset(self) -> int:
         """The byte after the last event that was given."""
         return self._offset
+
+    def skip_to(self, offset: int) -> None:
+        """Somebody else has read the events up to the byte *offset*."""
+        self._offset, self._rest = offset, b""
+
+    def feed(self, at: int, data: bytes) -> list[Event] | None:
+        """The events that *data*, which was written to the file at byte *at* just now, makes whole.
+
+        Returns:
+            None where they have to be read from the file: something before them was not read, or it is too much at once.
+
+        Raises:
+            AgentLostError, UsageError: as `read_new`.
+        """
+        begin, chunk = self._offset, self._rest + data
+        if self._error is not None or at != begin + len(self._rest) or len(chunk) > LIVE_BYTES:
+            return None
+        events = self._cut(chunk)
+        self._rest = chunk[self._offset - begin :]
+        return events or []
 
     def read_new(self) -> list[Event]:
         """The events that were completed since the last call, at most one chunk of them; empty when there are none.
@@ -74,6 +98,7 @@ class EventTail:
         Raises:
             AgentLostError: the instance wrote what is no event. UsageError: events of a format that is not known.
         """
+        self._rest = b""
         if self._error is not None:
             raise self._error
         while True:
@@ -130,6 +155,8 @@ class EventTail:
         return events if events or not whole else None
 
     def _event(self, line: bytes) -> Event | None:
+        if self._marks is not None and not any(mark in line for mark in self._marks):
+            return None
         found = read_event(line)
         if found is None:  # torn by a killed agent, which ended it with a newline and went on
             self._torn_lines += 1
@@ -145,9 +172,14 @@ class EventTail:
         return None if is_ours else _in_own_words(event)
 
 
-def events_of(path: Path) -> Iterator[Event]:
-    """All events of the file at *path* that are there now, as `EventTail.read_new` gives them. Raises as that does."""
-    tail = EventTail(path)
+def events_of(path: Path, names: Collection[str] | None = None) -> Iterator[Event]:
+    """The events of the file at *path* that are there now, as `EventTail.read_new` gives them. Raises as that does.
+
+    Args:
+        path: The file.
+        names: Those that are wanted: a line without such a name is not even parsed. None: all are.
+    """
+    tail = EventTail(path, names=names)
     while events := tail.read_new():
         yield from events
 

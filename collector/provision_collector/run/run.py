@@ -368,9 +368,9 @@ def with_labels(event: Mapping[str, object], labels: Mapping[str, str]) -> dict[
     Returns:
         A copy; *event* is as it was.
     """
-    told = {name: value for name, value in event.items() if name != "labels"}
-    theirs = event.get("labels")
-    if labels or "labels" in event:
+    told = dict(event)
+    theirs = told.pop("labels", None)
+    if labels or theirs is not None:
         told["labels"] = dict(labels)
     if isinstance(theirs, dict) and theirs and theirs != labels:
         told["instance_labels"] = theirs

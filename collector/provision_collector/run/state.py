@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from provision_agent.contract.event_bodies import RunFinished, SecretsNeeded, SourcesGiven, SourcesNeeded
 from provision_agent.contract.events import Event
@@ -23,6 +24,17 @@ from .spec import ReadSoFar
 
 FOLDS_IN_A_ROW = 200
 """So many events are folded before others have their turn on the event loop: about a millisecond."""
+
+
+class Live(NamedTuple):
+    """Events that stand between two bytes of the mirror."""
+
+    begin: int
+    end: int
+    events: list[Event]
+
+
+NOTHING_LIVE = Live(-1, -1, [])
 
 
 class LocalRun:
@@ -61,6 +73,8 @@ class LocalRun:
         self._local = LocalEvents(run)
         self._tail: EventTail | None = None
         self._final_sizes: dict[str, int] | None = None
+        self._live = NOTHING_LIVE
+        """What arrived last, if it was little."""
         if so_far is not None and so_far.sizes is not None:
             self._final_sizes = dict(so_far.sizes)
         self._begin = self._told_to = so_far.read_to if so_far is not None else 0
@@ -111,9 +125,24 @@ class LocalRun:
             self.own_warnings.append(str(fields["message"]))
         self.changed()
 
-    async def absorb(self) -> None:
-        """Read what has arrived of the agent's events, and fold it into the state; much of it in turns with others."""
+    async def absorb(self, at: int = -1, new: bytes = b"") -> None:
+        """Read what has arrived of the agent's events, and fold it into the state; much of it in turns with others.
+
+        Args:
+            at: Where in the mirror *new* was written, just now; what is at hand need not be read.
+            new: The bytes that were.
+        """
         assert self._tail is not None
+        begin = self._tail.offset
+        live = None if self._absorbing.locked() else self._tail.feed(at, new)
+        if live is not None:
+            for event in live:
+                self._take(event)
+            if live:
+                self._live = Live(begin, self._tail.offset, live)
+                self.changed()
+            return
+        self._live = NOTHING_LIVE  # who waits reads the file, too
         async with self._absorbing:
             while events := await self._tail.read_later():
                 for number, event in enumerate(events, 1):
@@ -198,10 +227,12 @@ class LocalRun:
             while is_moving:
                 self._told_to = tail.offset if tail is not None else self._told_to
                 ours = [event for event in self._local.all[seen:] if event["event"] != "outcome"]
-                theirs = await _readable(tail)
+                theirs = await self._readable(tail)
                 seen += len(ours)
-                for event in (*ours, *({**event.data, "run": self.run} for event in theirs)):
-                    yield dict(event)
+                for own in ours:
+                    yield dict(own)
+                for event in theirs:
+                    yield {**event.data, "run": self.run}
                 is_moving = bool(theirs)
             if is_over:
                 yield dict(self._local.all[-1])
@@ -210,12 +241,20 @@ class LocalRun:
                 return
             await change.wait()
 
+    async def _readable(self, tail: EventTail | None) -> list[Event]:
+        """What follows at *tail*: who is as far as the watcher gets the events that it has parsed."""
+        live = self._live
+        if tail is not None and tail.offset == live.begin and live.events:
+            tail.skip_to(live.end)
+            return live.events
+        return await _read(tail) if tail is None or tail.offset != live.end else []
+
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-async def _readable(tail: EventTail | None) -> list[Event]:
+async def _read(tail: EventTail | None) -> list[Event]:
     try:
         return await tail.read_later() if tail is not None else []
     except ProvisionError:

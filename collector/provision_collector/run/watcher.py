@@ -75,6 +75,8 @@ class Watcher(Listener):
         self.caught_up = asyncio.Event()
         """Set once all that the instance had written when it was asked is here, or another process feeds the mirrors."""
         self._is_agent_alive = True
+        self._is_suspect = asyncio.Event()
+        """Neither agent nor keeper was seen alive: whoever guards them looks closer."""
         self._restarts = 0
         self._restarted_at = float("-inf")
         self._answered: set[str] = set()
@@ -238,6 +240,9 @@ class Watcher(Listener):
         """Start the agent again when neither it nor its keeper lives; give up after `AGENT_RESTARTS`."""
         dead_since: float | None = None
         while True:
+            if self._is_agent_alive:
+                self._is_suspect.clear()
+                await self._is_suspect.wait()
             await asyncio.sleep(GUARD_EVERY_S)
             is_dead = not (self._is_agent_alive or self._local.is_finished or self._link.connection is None)
             dead_since = (dead_since or time.monotonic()) if is_dead else None
@@ -293,16 +298,18 @@ class Watcher(Listener):
 
     # -- what a session tells
 
-    async def on_bytes(self, mirror: Mirror) -> None:
+    async def on_bytes(self, mirror: Mirror, new: bytes) -> None:
         if mirror.name == "events":
             check_events(mirror.length, age_s=time.time() - self._dispatch.started_unix)
-            await self._local.absorb()
+            await self._local.absorb(mirror.length - len(new), new)
             self._on_news()
             self._give_what_is_needed()
         self._end_when_fed()
 
     async def on_status(self, status: Holders) -> None:
         self._is_agent_alive = status.run == self._dispatch.run and (status.keeper or status.agent)
+        if not self._is_agent_alive:
+            self._is_suspect.set()
         self._give_what_is_needed()
 
     async def on_beat(self, unread: Sequence[int]) -> None:

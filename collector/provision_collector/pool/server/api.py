@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from ..instances import as_json
 from ..scorecard import scorecards
 from ..store.rows import ENDED, STATES, Row, Summary
 from ..store.store import Wanted, host_of
@@ -24,7 +25,7 @@ from .answers import Json, adapter_of, read_body
 from .orders import RunRequest, SecretsRequest
 from .outputs import OutputFiles
 from .pool import Pool
-from .schemas import Begun, Hosts, Links, Listed, Runs, Status, Taken
+from .schemas import Begun, Hosts, Links, Listed, Runs, Status, Taken, WatchedInstances
 from .sse import EventStream
 from .view import View
 from .watch import Watch
@@ -232,8 +233,18 @@ async def stop_run(request: Request) -> Response:
 async def release_run(request: Request) -> Response:
     """The instance is gone."""
     row, _ = await _found(request)
-    await _context(request).pool.release(row)
+    pool = _context(request).pool
+    await pool.release(row)
+    await pool.instances.release(row.run)
     return Json(_begun(row), 202)
+
+
+async def list_instances(request: Request) -> Response:
+    """How the instances are that are watched."""
+    found = _context(request).pool.instances.all()
+    return Json(
+        adapter_of(WatchedInstances).validate_python({"instances": [as_json(each) for each in found]})
+    )
 
 
 async def list_hosts(request: Request) -> Response:
@@ -387,5 +398,6 @@ ENDPOINTS = (
         "POST", "/api/runs/{run}/release", release_run, "The instance is gone: end the run here",
         {202: "it ends as `instance-gone`", 404: "no such run"}, Begun,
     ),
+    Endpoint("GET", "/api/instances", list_instances, "How the watched instances are", {200: "the instances"}, WatchedInstances),
     Endpoint("GET", "/api/hosts", list_hosts, "Scorecards of the instances", {200: "the scorecards"}, Hosts),
 )  # fmt: skip

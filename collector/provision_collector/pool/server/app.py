@@ -7,6 +7,7 @@ import errno
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -139,6 +140,7 @@ async def metrics(request: Request) -> Response:
         clients=context.clients,
         loop=request.app.state.loop_watch,
         figures=pool.figures,
+        instances=Counter(health.state for health in pool.instances.all()),
     )
     return Response(body, media_type=CONTENT_TYPE)
 

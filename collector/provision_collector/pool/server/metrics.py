@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from provision_agent.contract.status_parts import Totals
 
 from ...distribution import version
+from ..instances import STATES as INSTANCE_STATES
 from ..store.rows import ENDED, STATES
 from .figures import Figures
 from .loop_watch import BOUNDS_S, LoopWatch
@@ -34,6 +35,7 @@ def exposition(
     clients: int,
     loop: LoopWatch,
     figures: Figures,
+    instances: Mapping[str, int],
 ) -> bytes:
     """The metrics in Prometheus' text format: of the runs, and of this process. It adds up every file: not for the event loop.
 
@@ -44,9 +46,10 @@ def exposition(
         clients: How many clients follow a stream now.
         loop: How late the event loop was.
         figures: What the runs that ended took.
+        instances: How many instances are watched, by state.
     """
     registry = CollectorRegistry()
-    registry.register(_Now(list(going), ended, events, clients))
+    registry.register(_Now(list(going), ended, events, clients, instances))
     registry.register(_Loop(loop))
     registry.register(figures)
     ProcessCollector(registry=registry)
@@ -55,8 +58,14 @@ def exposition(
 
 class _Now(Collector):
     def __init__(
-        self, going: list[View], ended: Mapping[str, int], events: Mapping[str, int], clients: int
+        self,
+        going: list[View],
+        ended: Mapping[str, int],
+        events: Mapping[str, int],
+        clients: int,
+        instances: Mapping[str, int],
     ) -> None:
+        self._instances = instances
         self._going = going
         self._ended = ended
         self._events = events
@@ -71,6 +80,12 @@ class _Now(Collector):
         yield runs
         yield _counter("provision_runs_ended", "Runs that have ended.", "verdict", self._ended, ENDED)
         yield _counter("provision_events", "Events that were told.", "event", self._events)
+        watched = GaugeMetricFamily(
+            "provision_instances", "Instances that are watched after their runs, by state.", labels=["state"]
+        )
+        for state in INSTANCE_STATES:
+            watched.add_metric([state], self._instances.get(state, 0))
+        yield watched
         lost = sum(1 for view in self._going if view.contact not in (None, "connected"))
         yield GaugeMetricFamily(
             "provision_runs_out_of_contact", "Runs whose instance cannot be reached now.", lost

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 from provision_agent.contract.buckets import Buckets
 from provision_agent.contract.plan import Plan
@@ -84,6 +84,10 @@ class RunRequest:
         default_factory=dict
     )
     secrets: Secrets | None = None
+    watch: Annotated[
+        Literal["until_released"] | None,
+        Field(description="after the run ask the instance how it is, until it is released or gone"),
+    ] = None
 
     def __post_init__(self) -> None:
         if (self.profile is None) == (self.profile_yaml is None):
@@ -92,7 +96,8 @@ class RunRequest:
     @property
     def hash(self) -> str:
         """Equal for equal requests; the secrets' values have no part in it."""
-        data = {name: value for name, value in vars(self).items() if name != "secrets"}
+        data = {name: value for name, value in vars(self).items() if name not in ("secrets", "watch")}
+        data.update({"watch": self.watch} if self.watch is not None else {})  # as it was before there was one
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

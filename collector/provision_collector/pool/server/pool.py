@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from ...profile import values_of
 from ...run import registry
 from ..descriptors import room_here
 from ..hooks import HookQueue
+from ..instances import Instances, Kept
 from ..source_turns import SourceTurns
 from ..store.leases import Orders
 from ..store.rows import Row
@@ -65,6 +66,13 @@ class Pool:
         """By verdict, since this process began."""
         self.figures = Figures()
         """What the runs that ended took, since this process began."""
+        self.instances = Instances(
+            rules.state_dir / "instances.json",
+            every_s=rules.watch_instances_s,
+            gone_check=rules.gone_check,
+            tell=self._tell_health,
+        )
+        """Those of the runs that are usable, and how they are."""
         self._watches: dict[str, Watch] = {}
         self._broken: dict[str, tuple[Row, str]] = {}
         """Unfinished runs that could not be taken up, and why."""
@@ -86,6 +94,7 @@ class Pool:
     async def open(self) -> None:
         """Answer from now on, and take up every unfinished run and every hook that is owed, beside that."""
         await self.membership.join()
+        await self.instances.open()
         self._forgetting = asyncio.create_task(self._forget_now_and_then(), name="forget")
 
     async def close(self) -> None:
@@ -97,6 +106,7 @@ class Pool:
         await self._reader.close()
         self.store.writer.is_closing = True
         await asyncio.gather(*(watch.close() for watch in self._watches.values()), return_exceptions=True)
+        await self.instances.close()
         await self._hooks.close()
         await self.membership.leave()
         await self.store.close()
@@ -298,6 +308,8 @@ class Pool:
                 raise ConflictError(
                     f"run `{row.run}` is known here from before", hint="choose another `run_id`"
                 )
+            if request.watch is not None:
+                await self.instances.want(row.run)
             self._opening.add(row.run)
             try:
                 is_added = await self._begin(row, accepted)
@@ -329,6 +341,9 @@ class Pool:
         row.owner = worker.id
         return await self.store.add(row, sealed=sealed_for(worker.public_key, row.run, accepted.secrets))
 
+    async def _tell_health(self, run: str, facts: Mapping[str, object]) -> None:
+        await self._hooks.tell("health", run, facts, about=f"@{time.time():.3f}")
+
     async def _same_run(self, request: RunRequest) -> Row | None:
         """The run that *request* ordered before. Raises ConflictError: its id means another run."""
         found = await self.store.find(request.run_id, with_plan=False) if request.run_id is not None else None
@@ -341,8 +356,18 @@ class Pool:
         row, view = watch.row, watch.view
         self.runs_ended[str(row.verdict)] += 1
         billed_s = time.time() - row.created_unix
-        facts = view.run_state.facts
-        self.figures.count(view.outcome or {}, facts, profile=row.profile, billed_s=billed_s)
+        facts, outcome = view.run_state.facts, view.outcome or {}
+        gpus = facts.get("gpus")
+        kept = Kept(
+            row.instance,
+            row.run,
+            view.run_state.workspace,
+            row.profile,
+            row.labels,
+            len(gpus) if isinstance(gpus, list) else 0,
+        )
+        await self.instances.run_ended(kept, is_usable=row.verdict in ("complete", "incomplete"))
+        self.figures.count(outcome, facts, profile=row.profile, billed_s=billed_s)
         await self._forget_old()
 
     async def _forget_now_and_then(self) -> None:

@@ -32,6 +32,8 @@ class Rules:
     hooks: tuple[Hook, ...] = ()
     per_source_host: int | None = None
     """So many runs fetch from one source host at once; None: as many as there are."""
+    watch_instances_s: float | None = None
+    """Every so many seconds each instance is asked how it is, once its run is usable; None: only where an order wants it."""
     keep: int = 1000
     """So many finished runs are remembered."""
     keep_days: float | None = None

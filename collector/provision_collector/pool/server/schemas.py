@@ -15,6 +15,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from ...run.outcome import Gap, Outcome, Problem
+from ..instances import STATES as INSTANCE_STATES
 from ..scorecard import Scorecard
 from ..store.rows import State, Summary
 
@@ -131,6 +132,41 @@ class Taken:
 
     run: str
     taken: list[str]
+
+
+@dataclass(frozen=True)
+class ServiceHealthTold:
+    """A service that a run left; without a problem it runs, and answers as its profile says."""
+
+    name: str
+    state: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceTold:
+    """How one instance is that is watched after its run."""
+
+    instance: str
+    host: str
+    instance_id: str | None
+    run: str
+    profile: str
+    labels: dict[str, str]
+    state: Annotated[str, Field(json_schema_extra={"enum": list(INSTANCE_STATES)})]
+    why: Annotated[list[str], Field(description="what is wrong with it")]
+    since_unix: Annotated[float, Field(description="when it came into its state")]
+    checked_unix: Annotated[float | None, Field(description="when it was asked last")]
+    services: list[ServiceHealthTold]
+    disk_free_bytes: int | None
+    gpu_used_bytes: int | None
+
+
+@dataclass(frozen=True)
+class WatchedInstances:
+    """The instances that are watched."""
+
+    instances: list[InstanceTold]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""How an instance is after its run: do its services answer, are its cards whole, does its disk take bytes?"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Iterator, List, Optional, Tuple
+
+from ..contract.health import HealthAnswer, HealthRequest, ServiceHealth
+from ..contract.parsing import ParseError
+from ..host import gpu_health
+from ..run.answering import answer
+from ..run.context import Context
+from ..run.log_lines import size_text
+from ..services import readiness
+from ..services.files import Order, ServiceFiles, read_order
+from .query import quiet_context
+
+WITHIN_S = 20.0
+DISK_WITHIN_S = 10.0
+LOW_BYTES, LOW_SHARE = 256 << 20, 0.005
+"""A disk with less than both is as good as full."""
+_ORDER = ".order.json"
+
+
+def health_main(argv: List[str]) -> int:
+    """``health``: what is wrong with the instance, of what a `HealthRequest` asks for."""
+    return answer(HealthRequest, _health)
+
+
+def _health(request: HealthRequest) -> HealthAnswer:
+    workspace = os.path.expanduser(request.workspace)
+    context = quiet_context(workspace, within_s=WITHIN_S, has_state=False)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        cards = pool.submit(gpu_health.look)
+        disk = pool.submit(_disk_problem, workspace)
+        services = tuple(pool.map(lambda order: _service(order, context), _orders(workspace)))
+        found, (free_bytes, disk_problem) = cards.result(), disk.result()
+    problems = [f"service {each.name}: {each.problem}" for each in services if each.problem]
+    problems += found.errors
+    if request.gpus and len(found.cards or ()) < request.gpus:
+        problems.append(f"nvidia-smi tells of {len(found.cards or ())} cards; there were {request.gpus}")
+    problems += [disk_problem] if disk_problem else []
+    used = max((card.used_bytes for card in found.cards or ()), default=None)
+    return HealthAnswer(tuple(problems), services, free_bytes, used)
+
+
+def _orders(workspace: str) -> Iterator[Order]:
+    folder = os.path.join(workspace, ".provision", "services")
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        if name.endswith(_ORDER):
+            try:
+                yield read_order(os.path.join(folder, name))
+            except (OSError, ParseError):
+                continue  # it is just being written, or is another version's
+
+
+def _service(order: Order, context: Context) -> ServiceHealth:
+    service = order.service
+    status = ServiceFiles(service.name, context).status()
+    if status.state == "stopped":  # somebody wanted that
+        return ServiceHealth(service.name, status.state)
+    if not status.is_running:
+        why = f": {status.message}" if status.message else ""
+        return ServiceHealth(
+            service.name, status.state, f"it does not run ({status.state or 'never started'}){why}"[:4000]
+        )
+    problem = ""
+    if service.ready is not None:
+        child = status.child.pid if status.child is not None else None
+        problem = readiness.look(service.ready, child).problem
+    return ServiceHealth(service.name, status.state, problem[:4000])
+
+
+def _disk_problem(workspace: str) -> Tuple[Optional[int], str]:
+    """The free bytes of the workspace's disk, and what is wrong with it."""
+    told: List[Tuple[Optional[int], str]] = []
+    looking = threading.Thread(target=lambda: told.append(_look_at_disk(workspace)), daemon=True)
+    looking.start()
+    looking.join(DISK_WITHIN_S)
+    return told[0] if told else (None, f"the disk of `{workspace}` hangs")
+
+
+def _look_at_disk(workspace: str) -> Tuple[Optional[int], str]:
+    try:
+        space = os.statvfs(workspace)
+        free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+        if free < LOW_BYTES and free < LOW_SHARE * total:
+            return free, f"the disk of `{workspace}` is full: {size_text(free)} are free"
+        with tempfile.TemporaryFile(dir=workspace, prefix=".health-") as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+        return free, ""
+    except OSError as error:
+        return None, f"`{workspace}` cannot be written: {error.strerror or error}"

@@ -1,0 +1,299 @@
+"""The instances of a pool after their runs: how is each, until it is released or gone?
+
+One task per instance asks it every so often, over a connection that stays open; a fresh one every five minutes shows
+whether the key still opens the door. What changed is told to the hooks of the kind `health`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import structlog
+from provision_agent.contract.health import HealthAnswer, HealthRequest
+from provision_agent.contract.parsing import ParseError, bounded, parse, read_object, to_json
+
+from ..errors import AuthRefusedError, ProvisionError
+from ..instance import Connection, Instance, as_answer, call, connect
+from ..storage import in_thread, write_atomically
+from .gone import is_gone
+from .local_command import facts_of
+
+FRESH_EVERY_S = 300.0
+ANSWER_WITHIN_S = 45.0
+UNREACHED_AFTER = 2
+"""So often in a row nobody may get in before that is told: one lost connection is none of the instance's."""
+AT_ONCE = 64
+SPREAD = 0.2
+MAX_FILE_BYTES = 64 << 20
+HEALTHY, DEGRADED, GONE = "instance_healthy", "instance_degraded", "instance_gone"
+STATES = ("unknown", "healthy", "degraded", "gone")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One instance that is watched, as it is written down."""
+
+    instance: Instance
+    run: str
+    """The run that made it what it is."""
+    workspace: str
+    profile: str = ""
+    labels: Mapping[str, str] = bounded(factory=dict)
+    gpus: int = bounded(0, low=0)
+    """How many cards it had then."""
+
+
+@dataclass(frozen=True)
+class _File:
+    """What outlives the server: the instances, and the runs whose instance is to be watched when they end."""
+
+    instances: tuple[Kept, ...] = ()
+    wanted: tuple[str, ...] = ()
+
+
+@dataclass
+class Health:
+    """How an instance was when it was asked last."""
+
+    kept: Kept
+    state: str = "unknown"
+    why: tuple[str, ...] = ()
+    answer: HealthAnswer = field(default_factory=HealthAnswer)
+    since_unix: float = field(default_factory=time.time)
+    """When it came into its state."""
+    checked_unix: float | None = None
+    failures: int = 0
+    """How often in a row nobody got in."""
+    unreached_since: float | None = None
+
+
+Tell = Callable[[str, Mapping[str, object]], Awaitable[None]]
+"""Takes a run, and the facts of one change."""
+
+
+class Instances:
+    """Watches instances. `open` takes up those of an earlier server.
+
+    Args:
+        path: Where they are written down.
+        every_s: Seconds between two questions; None: only those are watched whose order asked for it.
+        gone_check: The words of a command that says whether an instance is gone.
+        tell: Is told every change.
+    """
+
+    def __init__(
+        self, path: Path, *, every_s: float | None, gone_check: Sequence[str] | None, tell: Tell
+    ) -> None:
+        self._path = path
+        self._is_for_all = every_s is not None
+        self._every_s = every_s or 30.0
+        self._gone_check = gone_check
+        self._tell = tell
+        self._wanted: set[str] = set()
+        self._all: dict[str, Health] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._saving = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Go on with what an earlier server watched."""
+        found = await asyncio.to_thread(_read, self._path)
+        self._wanted.update(found.wanted)
+        for kept in found.instances:
+            self._begin(kept)
+
+    async def close(self) -> None:
+        """Ask no more; the next server goes on."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    def all(self) -> list[Health]:
+        """Every instance that is watched, or was until it was gone."""
+        return list(self._all.values())
+
+    async def want(self, run: str) -> None:
+        """The order of *run* asks for its instance to be watched."""
+        self._wanted.add(run)
+        await self._save()
+
+    async def run_ended(self, kept: Kept, *, is_usable: bool) -> None:
+        """A run of the instance ended: from now on it is watched, or, if it is not usable, no more."""
+        is_wanted = kept.run in self._wanted or self._is_for_all
+        had_it = self._end(key_of(kept.instance))
+        is_known = kept.run in self._wanted
+        self._wanted.discard(kept.run)
+        if is_wanted and is_usable:
+            self._begin(kept)
+        if had_it or is_known or (is_wanted and is_usable):
+            await self._save()
+
+    async def release(self, run: str) -> None:
+        """The instance of *run* is given back: it is watched no more."""
+        keys = [key for key, health in self._all.items() if health.kept.run == run]
+        is_known = run in self._wanted
+        self._wanted.discard(run)
+        for key in keys:
+            self._end(key)
+        if keys or is_known:
+            await self._save()
+
+    def _begin(self, kept: Kept) -> None:
+        key = key_of(kept.instance)
+        self._all[key] = health = Health(kept)
+        self._tasks[key] = asyncio.create_task(self._keep_asking(health), name=f"health {key}")
+
+    def _end(self, key: str) -> bool:
+        if (task := self._tasks.pop(key, None)) is not None:
+            task.cancel()
+        return self._all.pop(key, None) is not None
+
+    async def _save(self) -> None:
+        async with self._saving:
+            kept = tuple(health.kept for health in self._all.values() if health.state != "gone")
+            text = json.dumps(to_json(_File(kept, tuple(sorted(self._wanted)))))
+            with suppress(OSError):  # the next change writes it again
+                await in_thread(write_atomically, self._path, text)
+
+    # -- one instance
+
+    async def _keep_asking(self, health: Health) -> None:
+        line = _Line(health.kept.instance)
+        try:
+            while health.state != "gone":
+                await asyncio.sleep(self._every_s * random.uniform(1 - SPREAD, 1 + SPREAD))  # noqa: S311
+                async with self._turns:
+                    state, why = await self._ask(health, line)
+                health.checked_unix = time.time()
+                if (state, why) != (health.state, health.why) and state != "unknown":
+                    await self._change(health, state, why)
+        finally:
+            line.drop()
+
+    async def _change(self, health: Health, state: str, why: tuple[str, ...]) -> None:
+        health.state, health.why, health.since_unix = state, why, time.time()
+        kept = health.kept
+        event = {"healthy": HEALTHY, "degraded": DEGRADED, "gone": GONE}[state]
+        log.info(event, instance=key_of(kept.instance), why="; ".join(why))
+        facts = {
+            "event": event,
+            "why": list(why),
+            "host": str(kept.instance),
+            "instance_id": kept.instance.instance_id,
+            "labels": dict(kept.labels),
+            "profile": kept.profile,
+        }
+        await self._tell(kept.run, facts)
+        if state == "gone":
+            await self._save()
+
+    async def _ask(self, health: Health, line: _Line) -> tuple[str, tuple[str, ...]]:
+        kept = health.kept
+        try:
+            health.answer = answer = await line.ask(HealthRequest(kept.workspace, kept.gpus))
+        except AuthRefusedError as refused:
+            return "degraded", (f"access lost: {refused}",)
+        except (ProvisionError, TimeoutError) as error:
+            return await self._unreached(health, str(error) or "no answer in time")
+        health.failures, health.unreached_since = 0, None
+        return ("degraded", answer.problems) if answer.problems else ("healthy", ())
+
+    async def _unreached(self, health: Health, why: str) -> tuple[str, tuple[str, ...]]:
+        """Nobody gets in, which is no news at first; whether it is gone, a command knows, or else time tells."""
+        kept = health.kept
+        health.failures += 1
+        health.unreached_since = health.unreached_since or time.monotonic()
+        if self._gone_check is not None:
+            facts = facts_of(kept.run, str(kept.instance), kept.instance.instance_id, kept.labels)
+            if await is_gone(self._gone_check, facts):
+                return "gone", ("the provider says so",)
+        elif time.monotonic() - health.unreached_since > kept.instance.contact_timeout_s:
+            return "gone", (f"out of reach for {kept.instance.contact_timeout_s:.0f} s",)
+        if health.failures < UNREACHED_AFTER:
+            return health.state, health.why
+        return "degraded", ("it cannot be reached",)
+
+
+class _Line:
+    """The connection to one instance, made anew every `FRESH_EVERY_S`."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = replace(instance, boot_grace_s=0.0)
+        self._connection: Connection | None = None
+        self._made_at = 0.0
+
+    async def ask(self, request: HealthRequest) -> HealthAnswer:
+        """Raises ProvisionError or TimeoutError."""
+        if self._connection is None or self._connection.lost.is_set() or self._is_old:
+            self.drop()
+            self._connection = await connect(self._instance)
+            self._made_at = time.monotonic()
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                _, answer = await call(
+                    self._connection,
+                    folders=[f"{request.workspace}/.provision/agent"],
+                    arguments=["health"],
+                    request=request,
+                    read=as_answer(HealthAnswer),
+                    timeout_s=ANSWER_WITHIN_S,
+                )
+            return answer
+        except BaseException:
+            self.drop()
+            raise
+
+    @property
+    def _is_old(self) -> bool:
+        return time.monotonic() - self._made_at > FRESH_EVERY_S
+
+    def drop(self) -> None:
+        """Close it. Safe to repeat."""
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
+
+def key_of(instance: Instance) -> str:
+    """The name of an instance, as scorecards have it."""
+    return instance.instance_id or str(instance)
+
+
+def _read(path: Path) -> _File:
+    """What an earlier server watched; nothing where that cannot be read."""
+    try:
+        return parse(_File, read_object(path.read_bytes(), max_bytes=MAX_FILE_BYTES), path.name)
+    except FileNotFoundError:
+        return _File()
+    except (OSError, ParseError) as error:
+        log.warning("instances_not_read", path=str(path), why=str(error))
+        return _File()
+
+
+def as_json(health: Health) -> dict[str, object]:
+    """As ``GET /api/instances`` tells it."""
+    kept, answer = health.kept, health.answer
+    return {
+        "instance": key_of(kept.instance),
+        "host": str(kept.instance),
+        "instance_id": kept.instance.instance_id,
+        "run": kept.run,
+        "profile": kept.profile,
+        "labels": dict(kept.labels),
+        "state": health.state,
+        "why": list(health.why),
+        "since_unix": round(health.since_unix, 3),
+        "checked_unix": None if health.checked_unix is None else round(health.checked_unix, 3),
+        "services": [asdict(service) for service in answer.services],
+        "disk_free_bytes": answer.disk_free_bytes,
+        "gpu_used_bytes": answer.gpu_used_bytes,
+    }
