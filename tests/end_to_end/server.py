@@ -127,9 +127,12 @@ class Server:
             if anew:
                 database.execute(f"DELETE FROM events WHERE {OF_RUN}", [run])
                 database.execute(f"DELETE FROM snapshots WHERE {OF_RUN}", [run])
-            add = "INSERT INTO events SELECT day, rid, 1 + (SELECT coalesce(max(id), 0) FROM events e WHERE e.rid = r.rid), ?"
-            for line in lines:
-                database.execute(f"{add} FROM runs r WHERE run = ?", [line, run])
+            day, rid = database.execute("SELECT day, rid FROM runs WHERE run = ?", [run]).fetchone()
+            last = database.execute(
+                f"SELECT coalesce(max(id), 0) FROM events WHERE {OF_RUN}", [run]
+            ).fetchone()[0]
+            rows = [(day, rid, number, body) for number, body in enumerate(lines, last + 1)]
+            database.executemany("INSERT INTO events (day, rid, id, body) VALUES (?, ?, ?, ?)", rows)
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
