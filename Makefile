@@ -6,66 +6,75 @@ PYTEST := $(BIN)/python -m pytest
 # the tests mostly wait, for processes and timeouts
 JOBS ?= 4
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-oldest lint type check soak bench format schema docs agent build clean
+.PHONY: help setup setup-dev demo test test-oldest lint type check soak bench format schema docs agent build clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/.installed ## Make .venv and install provision into it
+setup: $(VENV)/.installed ## Make .venv with provision in it, to use it
 
-$(VENV)/.installed: pyproject.toml
+setup-dev: $(VENV)/.installed-dev ## The same with everything that tests and checks need, to work on it
+
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "provision needs Python 3.11 or newer: try 'make $(MAKECMDGOALS) PYTHON=python3.11'"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "this python cannot make virtual environments: 'apt-get install -y python3-venv', then again"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,s3]'
 	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed
 
 demo: setup ## Provision an embedded instance from an embedded file server, end to end
 	@$(BIN)/provision demo
 
-test: setup ## Run the tests
+test: setup-dev ## Run the tests
 	@$(PYTEST) -q -m 'not soak' -n $(JOBS) || { \
 	  echo "-- what failed beside others, once more and alone: only what fails again counts"; \
 	  $(PYTEST) -q -m 'not soak' --last-failed --last-failed-no-failures none; }
 
-test-oldest: setup ## Run the agent's tests on the oldest and the newest Python that are here
+test-oldest: setup-dev ## Run the agent's tests on the oldest and the newest Python that are here
 	@$(BIN)/python tests/interpreters.py
 
-lint: setup ## Check style
+lint: setup-dev ## Check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-type: setup ## Check types
+type: setup-dev ## Check types
 	$(BIN)/mypy
 
 check: lint type test test-oldest ## All that CI runs
 
-soak: setup ## Every seed of the random suites
+soak: setup-dev ## Every seed of the random suites
 	PROVISION_SOAK=1 $(PYTEST) -q -m 'soak or sampled' --timeout 600
 
-bench: setup ## Measure against the peers that are installed
+bench: setup-dev ## Measure against the peers that are installed
 	$(BIN)/python benchmarks/downloads.py
 	$(BIN)/python benchmarks/follow.py
 	$(BIN)/python benchmarks/overlap.py
 	$(BIN)/python benchmarks/serve.py
 	$(BIN)/python benchmarks/copying.py
+	$(BIN)/python benchmarks/conversions.py
 
-format: setup ## Format the code
+format: setup-dev ## Format the code
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format .
 
-schema: setup ## Write the profile's JSON Schema anew
+schema: setup-dev ## Write the profile's JSON Schema anew
 	$(BIN)/provision profiles schema > provision_profiles/profile.schema.json
 
-docs: setup ## Write the generated documents anew
+docs: setup-dev ## Write the generated documents anew
 	@$(BIN)/python -m provision_collector.reference docs
 	@$(BIN)/python -m provision_collector.profile.reference docs/PROFILE.md
 
-agent: setup ## Write the agent's single file to dist/
+agent: setup-dev ## Write the agent's single file to dist/
 	@mkdir -p dist
 	@$(BIN)/python -c 'from provision_collector.instance import build_bundle as b; open("dist/provision-agent.pyz", "wb").write(b().data); print("dist/provision-agent.pyz", b().sha256)'
 
-build: setup ## Build wheel and sdist
+build: setup-dev ## Build wheel and sdist
 	$(BIN)/python -m pip install --quiet build
 	$(BIN)/python -m build
 

@@ -6,6 +6,9 @@ bytes and nothing else: no hash, no file, no resume. What is copied is compared 
     python benchmarks/copying.py                    one file of 2 GB, 1 000 small ones, a cut in the middle
     python benchmarks/copying.py --bytes 256MiB     a smaller file
     python benchmarks/copying.py --rounds 3         medians of three
+    python benchmarks/copying.py --delay 20ms       an instance that answers so much later
+
+"start" is a copy of one byte: what it takes to start, log in and find the agent. Rates are without it.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncssh
+from distant import DistantHost
 from provision_collector.demo.instance import EmbeddedInstance
 from provision_collector.instance import connect
 from provision_collector.instance.address import Instance
-from provision_collector.profile.units import size_bytes
+from provision_collector.profile.units import duration_s, size_bytes
 
 PROVISION = str(Path(sys.executable).with_name("provision"))
 SMALL_FILES, SMALL_BYTES = 1000, 4096
@@ -39,39 +44,39 @@ PIECE = 128 << 10
 class Bench:
     """One instance, a folder here, and the ways to copy between them."""
 
-    def __init__(self, folder: Path, instance: EmbeddedInstance) -> None:
+    def __init__(self, folder: Path, instance: EmbeddedInstance, port: int) -> None:
+        self.port = port
         self.here = folder / "here"
         self.here.mkdir()
         self.instance = instance
         self.there = instance.workspace
         self.there.mkdir(exist_ok=True)
-        self.login = [f"{instance.user}@{instance.host}"]
+        self.login = f"{instance.user}@{instance.host}"
         self.ssh = [
             "-i", str(instance.key_path), "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={folder}/known",
             "-o", "LogLevel=ERROR", "-o", "Ciphers=aes128-gcm@openssh.com",
         ]  # fmt: skip
         self.environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
 
-    def provision(self, *words: str) -> None:
-        self.ended(self.provision_command(*words))
+    def command(self, way: str, source: str, target: str) -> list[str]:
+        """Copies *source* to *target*: an absolute path in the workspace is there, another one here."""
+        paths = [self._named(way, path) for path in (source, target)]
+        if way == "provision":
+            host = f"{self.instance.user}@{self.instance.host}:{self.port}"
+            where = ["--host", host, "--key", str(self.instance.key_path), "--workspace", str(self.there)]
+            return [PROVISION, "copy", *where, "--quiet", *paths]
+        if way == "scp":
+            return ["scp", "-q", "-r", "-p", "-P", str(self.port), *self.ssh, *paths]
+        shell = " ".join(["ssh", "-p", str(self.port), *self.ssh])
+        return ["rsync", "-a", "-S", "--partial", "-e", shell, *paths]
 
-    def provision_command(self, *words: str) -> list[str]:
-        host = f"{self.instance.user}@{self.instance.host}:{self.instance.port}"
-        where = ["--host", host, "--key", str(self.instance.key_path), "--workspace", str(self.there)]
-        return [PROVISION, "copy", *where, "--quiet", *words]
-
-    def scp(self, *words: str) -> None:
-        self.ended(["scp", "-q", "-r", "-p", "-P", str(self.instance.port), *self.ssh, *words])
-
-    def rsync(self, *words: str) -> None:
-        shell = " ".join(["ssh", "-p", str(self.instance.port), *self.ssh])
-        self.ended(["rsync", "-a", "-S", "--partial", "-e", shell, *words])
+    def _named(self, way: str, path: str) -> str:
+        if not path.startswith(f"{self.there}/"):
+            return path
+        return f":{path}" if way == "provision" else f"{self.login}:{path}"
 
     def ended(self, command: list[str]) -> None:
         subprocess.run(command, check=True, cwd=self.here, env=self.environment, stdout=subprocess.DEVNULL)
-
-    def remote(self, path: str) -> str:
-        return f"{self.login[0]}:{self.there}/{path}"
 
     def bare(self, count: int, *, sends: bool) -> float:
         """Seconds for *count* bytes over one channel, without the login."""
@@ -80,7 +85,7 @@ class Bench:
     async def _bare(self, count: int, *, sends: bool) -> float:
         address = Instance(
             self.instance.host,
-            port=self.instance.port,
+            port=self.port,
             user=self.instance.user,
             key=str(self.instance.key_path),
         )
@@ -119,19 +124,19 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def cut(bench: Bench, words: tuple[str, ...], target: Path, size: int) -> tuple[float, int]:
+def cut(bench: Bench, way: str, source: str, target: Path, size: int) -> tuple[float, int]:
     """Kill a copy in its middle and do it again; the seconds of the second, and what had landed."""
-    child = subprocess.Popen(bench.provision_command(*words), cwd=bench.here, env=bench.environment)
-    while True:
-        landed = max(
-            (path.stat().st_size for path in target.parent.glob(f".{target.name}.*.part")), default=0
-        )
-        if landed > size // 2 or child.poll() is not None:
-            break
+    target.unlink(missing_ok=True)
+    command = bench.command(way, source, str(target))
+    child = subprocess.Popen(command, cwd=bench.here, env=bench.environment, stderr=subprocess.DEVNULL)
+    landed = 0
+    while landed <= size // 2 and child.poll() is None:
+        parts = [*target.parent.glob(target.name), *target.parent.glob(f".{target.name}.*")]
+        landed = max((path.stat().st_size for path in parts if path.exists()), default=0)
         time.sleep(0.01)
-    child.send_signal(signal.SIGKILL)
+    child.send_signal(signal.SIGKILL if way == "provision" else signal.SIGTERM)  # which rsync keeps a part at
     child.wait()
-    return took(lambda: bench.provision(*words)), landed
+    return took(lambda: bench.ended(command)), landed
 
 
 def main() -> None:
@@ -140,12 +145,17 @@ def main() -> None:
     )
     options.add_argument("--bytes", type=size_bytes, default=2 * 10**9)
     options.add_argument("--rounds", type=int, default=1)
+    options.add_argument("--delay", type=duration_s, default=0.0, help="of a round trip")
     chosen = options.parse_args()
     with (
         tempfile.TemporaryDirectory() as name,
         EmbeddedInstance(Path(name) / "instance", server="sshd") as made,
     ):
-        measure(Bench(Path(name), made), chosen.bytes // PIECE * PIECE, chosen.rounds)
+        distant = DistantHost(made.port, chosen.delay) if chosen.delay else None
+        bench = Bench(Path(name), made, distant.port if distant is not None else made.port)
+        measure(bench, chosen.bytes // PIECE * PIECE, chosen.rounds)
+        if distant is not None:
+            distant.close()
 
 
 def measure(bench: Bench, size: int, rounds: int) -> None:
@@ -156,53 +166,76 @@ def measure(bench: Bench, size: int, rounds: int) -> None:
     small.mkdir()
     for number in range(SMALL_FILES):
         (small / f"{number:04}").write_bytes(random.randbytes(SMALL_BYTES))
+    (bench.here / "one").write_bytes(b"1")
     wanted = digest(big)
-    bench.provision("big", ":warm")  # the agent is there from now on
-    ways = ["bare channel", "provision", "scp", *(["rsync"] if shutil.which("rsync") else [])]
+    bench.ended(
+        bench.command("provision", "one", str(bench.there / "warm"))
+    )  # the agent is there from now on
+    ways = ["provision", "scp", *(["rsync"] if shutil.which("rsync") else [])]
     print(
         f"one file of {size / 1e6:.0f} MB, {SMALL_FILES} files of {SMALL_BYTES} B; load {os.getloadavg()[0]:.1f}"
     )
-    print(f"{'way':14} {'there MB/s':>11} {'here MB/s':>11} {'small there s':>14} {'small here s':>13}")
+    bare: list[tuple[float, float]] = []
+    seconds: dict[str, list[Round]] = {way: [] for way in ways}
+    for _ in range(rounds):  # in turn, so that all have the same of what else this machine does
+        bare.append((bench.bare(size, sends=True), bench.bare(size, sends=False)))
+        for way in ways:
+            seconds[way].append(one_round(bench, way, wanted))
+    there, home = (size / statistics.median(column) / 1e6 for column in zip(*bare, strict=True))
+    print(
+        f"{'way':14} {'start s':>8} {'there MB/s':>11} {'home MB/s':>11} {'small there s':>14} {'small home s':>13}"
+    )
+    print(f"{'bare channel':14} {'':8} {there:11.0f} {home:11.0f}")
     for way in ways:
-        seconds = [one_round(bench, way, size, wanted) for _ in range(rounds)]
-        there, home, small_there, small_home = (
-            statistics.median(column) for column in zip(*seconds, strict=True)
+        median = Round(*(statistics.median(column) for column in zip(*seconds[way], strict=True)))
+        rates = [size / max(took_s - median.start, 1e-3) / 1e6 for took_s in (median.there, median.home)]
+        print(
+            f"{way:14} {median.start:8.2f} {rates[0]:11.0f} {rates[1]:11.0f} {median.small_there:14.2f}"
+            f" {median.small_home:13.2f}   {rates[0] / there:.2f} and {rates[1] / home:.2f} of the bare channel",
+            flush=True,
         )
-        rates = f"{size / there / 1e6:11.0f} {size / home / 1e6:11.0f}"
-        times = f"{small_there:14.2f} {small_home:13.2f}" if way != "bare channel" else ""
-        print(f"{way:14} {rates} {times}", flush=True)
-    for words, target in (
-        (("big", ":cut"), bench.there / "cut"),
-        ((":big.there", "cut"), bench.here / "cut"),
-    ):
-        seconds_again, landed = cut(bench, words, target, size)
-        assert digest(target) == wanted
-        print(f"cut after {landed / 1e6:.0f} MB, `copy {' '.join(words)}` again: {seconds_again:.1f} s")
+    for way in ways:
+        for name, source, target in (
+            ("there", "big", bench.there / "cut"),
+            ("home", str(bench.there / "big.there"), bench.here / "cut"),
+        ):
+            again_s, landed = cut(bench, way, source, target, size)
+            assert digest(target) == wanted
+            print(
+                f"{way}, {name}, cut after {landed / 1e6:.0f} MB: the same command again takes {again_s:.1f} s"
+            )
 
 
-def one_round(bench: Bench, way: str, size: int, wanted: str) -> tuple[float, float, float, float]:
-    for path in (bench.there / "big.there", bench.here / "big.home"):
+class Round(NamedTuple):
+    """The seconds of one way, once."""
+
+    start: float
+    there: float
+    home: float
+    small_there: float
+    small_home: float
+
+
+def one_round(bench: Bench, way: str, wanted: str) -> Round:
+    for path in (bench.there / "big.there", bench.here / "big.home", bench.there / "one"):
         path.unlink(missing_ok=True)
     for folder in (bench.there / "small", bench.here / "small.home"):
         shutil.rmtree(folder, ignore_errors=True)
-    if way == "bare channel":
-        return bench.bare(size, sends=True), bench.bare(size, sends=False), 0.0, 0.0
-    remote = bench.remote
-    if way == "provision":
-        there = took(lambda: bench.provision("big", ":big.there"))
-        home = took(lambda: bench.provision(":big.there", "big.home"))
-        small_there = took(lambda: bench.provision("small", ":small"))
-        small_home = took(lambda: bench.provision(":small", "small.home"))
-    else:
-        run = bench.scp if way == "scp" else bench.rsync
-        there = took(lambda: run("big", remote("big.there")))
-        home = took(lambda: run(remote("big.there"), "big.home"))
-        slash = "/" if way == "rsync" else ""
-        small_there = took(lambda: run(f"small{slash}", remote("small")))
-        small_home = took(lambda: run(f"{remote('small')}{slash}", "small.home"))
+
+    def copied(source: str, target: Path) -> float:
+        return took(lambda: bench.ended(bench.command(way, source, str(target))))
+
+    slash = "/" if way == "rsync" else ""
+    seconds = Round(
+        copied("one", bench.there / "one"),
+        copied("big", bench.there / "big.there"),
+        copied(str(bench.there / "big.there"), bench.here / "big.home"),
+        copied(f"small{slash}", bench.there / "small"),
+        copied(f"{bench.there / 'small'}{slash}", bench.here / "small.home"),
+    )
     assert digest(bench.there / "big.there") == digest(bench.here / "big.home") == wanted, way
     assert len(list((bench.here / "small.home").iterdir())) == SMALL_FILES, way
-    return there, home, small_there, small_home
+    return seconds
 
 
 if __name__ == "__main__":

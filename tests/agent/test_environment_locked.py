@@ -104,7 +104,7 @@ def test_wheels_are_gone_when_they_are_installed_unless_they_are_kept(
     packages.install(order(Layer(packages=("sympy",))), venv, here.context, NO_GPU, by_lock=by_lock)
 
     assert sorted(kept) == ["numpy-2.1.0-py3-none-any.whl", "scipy-1.0-py3-none-any.whl"]
-    assert not any("sympy" in path.name for path in Path(by_lock.store.folder).rglob("*.whl"))
+    eventually(lambda: not any("sympy" in path.name for path in Path(by_lock.store.folder).rglob("*.whl")))
 
 
 def test_a_wheel_that_the_engine_cannot_fetch_is_the_installers_to_fetch_and_named(

@@ -159,3 +159,21 @@ def test_a_run_that_is_stopped_ends_its_job(runs: AgentRuns) -> None:
     assert (answer["stopped"], answer["verdict"]) == (True, "cancelled")
     assert status(events)["state"] == "stopped"
     assert not provision_identity(status(events)["child"]).is_alive()
+
+
+def test_a_job_whose_run_has_died_is_ended_by_another_plan_only_where_that_was_asked_for(
+    runs: AgentRuns,
+) -> None:
+    events = runs.start({"jobs": [job()]})
+    until(lambda: begun(events))
+    for role in ("keeper", "agent"):
+        os.kill(holder(runs)[role]["pid"], signal.SIGKILL)
+    other = {"format": 2, "name": "other", "workspace": str(runs.workspace)}
+    until(lambda: not any(provision_identity(holder(runs)[role]).is_alive() for role in ("keeper", "agent")))
+    refused = runs.ask("start", {"run": "b", "plan": other})
+    assert status(events)["state"] == "running"
+    replaced = runs.ask("start", {"run": "b", "plan": other, "replace": True})
+
+    assert (refused["state"], refused["run"]) == ("refused", "r1")
+    assert replaced["state"] == "started"
+    assert status(events)["state"] == "stopped"

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.agent_runs import AgentRuns, finished, provision_identity, told_so_far, until
+from harness.agent_runs import PROGRAM, AgentRuns, finished, provision_identity, told_so_far, until
+from provision_agent.contract.plan import Ready, Service
 from provision_agent.contract.plan_jobs import Hook, Lifetime
 from provision_agent.files.home import HomeLog
-from provision_agent.lifetime import deciding
+from provision_agent.files.moved import Moved, moved_ago_s
+from provision_agent.lifetime import activity, deciding, logins
 from provision_agent.lifetime.records import LifetimeOrder, LifetimeState
 from provision_agent.lifetime.uptime import Moment
 
@@ -221,12 +228,124 @@ def test_keep_puts_the_end_off_and_status_says_when(runs: AgentRuns) -> None:
     before = runs.ask("status", {})["runs"][0]["lifetime"]
     after = runs.ask("extend", {"for_s": 7200, "run": "r1"})["lifetime"]
     nobody = runs.ask("extend", {"for_s": 7200, "run": "r2"})
+    [warned] = runs.run({"name": "y"}).of("warning")
 
     assert 4000 < before["max_in_s"] <= 5000 < 11000 < after["max_in_s"] <= 12200
     assert (after["idle_in_s"] or 7000) > 6000
     assert nobody["class"] == "missing"
+    assert "run `r1` before this one has a `lifetime`, which still holds" in warned["message"]
     assert not [
         each
         for each in told_so_far(runs.workspace / ".provision/runs/r1/events.jsonl")
         if each["event"] == "lifetime_ending"
     ]
+
+
+def test_after_a_reboot_it_goes_on_where_the_instance_s_init_starts_it(runs: AgentRuns) -> None:
+    runs.run({"lifetime": {"max_s": 50_000, "then": hook()}})
+    measured = until(lambda: (found := state(runs)).get("moment") and found)
+    for name in ("supervisor", "child"):
+        provision_identity(process_of(runs)[name]).end(within_s=10)
+    folder = runs.workspace / ".provision/lifetime"
+    before = {"boot": "an earlier boot:1", "at_s": 1e9}
+    (folder / "state.json").write_text(json.dumps({**measured, "moment": before, "elapsed_s": 49_999.0}))
+    subprocess.Popen(
+        [sys.executable, "-I", "-c", PROGRAM, "supervise", "lifetime", str(folder / "process.order.json")],
+        start_new_session=True,
+    ).wait(timeout=60)
+
+    assert fired(runs) == ["r1:lifetime max -"]
+
+
+def test_what_measures_is_begun_again_by_a_run_that_goes_on_when_all_of_it_was_killed(
+    runs: AgentRuns,
+) -> None:
+    plan = {
+        "lifetime": {"max_s": FOREVER, "then": hook()},
+        "jobs": [{"name": "train", "run": [sys.executable, "-c", WAITS]}],
+    }
+    events = runs.start(plan)
+    first = until(lambda: state(runs).get("moment") and process_of(runs))
+    for name in ("supervisor", "child"):
+        os.kill(first[name]["pid"], signal.SIGKILL)
+    until(lambda: process_of(runs)["supervisor"]["pid"] != first["supervisor"]["pid"], within_s=60)
+    runs.write("go", "0")
+
+    assert finished(events).verdict == "complete"
+
+
+def test_whoever_is_at_a_terminal_reads_that_the_end_is_near() -> None:
+    here, there = os.openpty()
+    logins.say("it ends", [os.ttyname(there), "/dev/pts/99999", "/etc/passwd"])
+
+    assert os.read(here, 100).strip() == b"it ends"
+
+
+def test_a_card_that_works_and_prompts_in_a_queue_are_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 3\necho 97\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert activity.gpu_percents() == [3, 97]
+
+    with serving({"queue_running": [[0, "id", {}, {}, []]], "queue_pending": []}) as url:
+        service = Service("ui", ("x",), ready=Ready(url=f"{url}/system_stats"))
+        order = LifetimeOrder("r", services=(service,))
+        assert list(activity.prompts(order)) == ["1 prompts in the queue of ui"]
+
+
+def test_bytes_of_a_copy_are_work_for_a_while(tmp_path: Path) -> None:
+    (tmp_path / ".provision").mkdir()
+    assert moved_ago_s(str(tmp_path)) is None
+    Moved(str(tmp_path))()
+    assert 0 <= (moved_ago_s(str(tmp_path)) or 0) < activity.COPY_S
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_twenty_of_twenty_instances_are_ended_in_time_with_nobody_there(tmp_path: Path) -> None:
+    told = "import os, time; open('hook', 'a').write(str(time.time()))"
+    most_s, late_s = 20.0, []
+    several = []
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        several.append(AgentRuns(folder))
+        lifetime = {"max_s": most_s, "then": {"run": [sys.executable, "-c", told]}}
+        events = several[-1].start({"lifetime": lifetime})
+        until(lambda events=events: told_so_far(events))
+    for each in several:
+        found = until(lambda each=each: fired(each), within_s=300)
+        begun = datetime.fromisoformat(
+            told_so_far(each.workspace / ".provision/runs/r1/events.jsonl")[0]["ts"][:-1]
+        )
+        ended = float(found[0])
+        late_s.append(ended - begun.replace(tzinfo=UTC).timestamp() - most_s)
+    print("late by", [round(each, 1) for each in late_s])
+
+    assert all(-5 < each < 60 for each in late_s)
+
+
+@contextmanager
+def serving(answer: Any) -> Iterator[str]:
+    """A server that answers everything with *answer*."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(answer).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()

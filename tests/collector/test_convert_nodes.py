@@ -11,9 +11,11 @@ from harness.package_index import PackageIndex
 from provision_agent.contract.plan import Plan
 from provision_collector import Profile
 from provision_collector.convert import Converted, from_workflows
+from provision_collector.convert.files import from_file
 from provision_collector.convert.manifest import from_manifest
 from provision_collector.convert.node_list import NodeList, fetched
 from provision_collector.convert.snapshot import from_snapshot
+from provision_collector.errors import UsageError
 from provision_collector.profile import compile_plan
 
 IPADAPTER = "https://github.com/cubiq/ComfyUI_IPAdapter_plus"
@@ -164,3 +166,77 @@ def test_commands_of_a_manifest_that_only_install_are_layers_and_others_stay_com
         "cd x && ./run",
     ]
     assert made.unresolved == []
+
+
+HUB = "https://huggingface.co/a/model"
+
+
+@pytest.mark.parametrize(
+    ("entry", "url", "path", "layout"),
+    [
+        ({"url": HUB, "dest": "/workspace/m"}, "hf://a/model", "m/", "files"),
+        ({"url": HUB}, "hf://a/model", "hub/", "hub"),
+        ({"url": f"{HUB}/tree/v2", "dest": "/workspace/m/"}, "hf://a/model@v2", "m/", "files"),
+    ],
+)
+def test_a_manifest_takes_a_whole_repository_of_the_hub(
+    entry: dict[str, str], url: str, path: str, layout: str
+) -> None:
+    [item] = plan_of(from_manifest({"version": 1, "downloads": [entry]}, "m")).downloads
+
+    assert (item.url, item.path, item.layout) == (url, path, layout)
+
+
+def test_a_manifest_lists_in_full_what_no_item_is_for() -> None:
+    workflow = "https://e.org/flows/portrait.json"
+    far = "https://e.org/" + "x" * 200
+    data = {
+        "version": 1,
+        "conda_packages": {"packages": ["nccl", "cudatoolkit=11.8"]},
+        "extensions": [{"module": "provisioner_comfyui", "config": {"workflows": [workflow]}}],
+        "apt_packages": ["ffmpeg", "$(id)"],
+        "pip_packages": [{"packages": ["einops", "$(id)"]}],
+        "downloads": [{"url": far, "dest": "/etc/x"}],
+    }
+    made = from_manifest(data, "m")
+    told = "\n".join(made.unresolved)
+    plan = plan_of(made)
+
+    assert all(word in told for word in ("`nccl`", "`cudatoolkit=11.8`", workflow, far))
+    assert told.count("$(id)") == 2
+    assert [item.path for item in plan.downloads] == ["ComfyUI/user/default/workflows/portrait.json"]
+    assert (
+        plan.apt == ("ffmpeg",) and plan.python is not None and plan.python.layers[0].packages == ("einops",)
+    )
+
+
+def test_a_manifest_of_json_without_a_version_is_one_and_a_profile_is_none(tmp_path: Path) -> None:
+    manifest = {"downloads": [{"url": "https://e.org/a.pt", "dest": "/workspace/a.pt"}]}
+    profile = {"version": 1, "downloads": [{"url": "https://e.org/a.pt", "path": "a.pt"}]}
+
+    assert from_file(written(tmp_path, manifest)).listed("downloads") != []
+    with pytest.raises(UsageError, match="no manifest"):
+        from_file(written(tmp_path, profile))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {"cnr_id": "comfyui-far-away", "ver": "1.0"},
+        {"aux_id": "ComfyUI-Far-Away/", "ver": "1.0"},
+        {"cnr_id": "another-name", "Node name for S&R": "FarNode"},
+        {"aux_id": "FarNode", "Node name for S&R": "FarNode"},
+    ],
+)
+def test_a_node_of_the_registry_is_found_by_its_name_or_its_classes(
+    tmp_path: Path, origin: dict[str, str]
+) -> None:
+    known = NodeList.of({"https://github.com/a/ComfyUI-Far-Away": [["FarNode"], {}]})
+    path = written(tmp_path, {"nodes": [{"id": 1, "type": "FarNode", "properties": origin}]})
+    snapshot = {"comfyui": "0" * 40, "git_custom_nodes": {}, "cnr_custom_nodes": {"comfyui-far-away": "1.0"}}
+
+    made = from_workflows([path], node_list=lambda: known)
+    of_snapshot = from_snapshot(snapshot, "s", node_list=lambda: known)
+
+    for each in (made, of_snapshot):
+        assert "https://github.com/a/ComfyUI-Far-Away" in [repo["url"] for repo in each.listed("repos")]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import pytest
-from provision_agent.contract.file_messages import CompleteFile, FileTold
+from provision_agent.contract import file_frames as wire
+from provision_agent.contract.file_frames import FileFrame
+from provision_agent.contract.file_messages import CompleteFile, FileTold, Trouble
 from provision_agent.contract.frames import ProtocolError
+from provision_agent.contract.parsing import to_json
 from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_files import Upload
 from provision_collector.errors import ProfileError, UsageError
 from provision_collector.files import sources_of, sources_within
 from provision_collector.files.copying import words_of
 from provision_collector.files.local_tree import RECORD, LocalTree, RefusedHereError
+from provision_collector.files.receiver import Receiver
+from provision_collector.files.session import FileSession
 from provision_collector.files.sources import UploadSource, refuse_missing
 from provision_collector.files.tree import list_source
 from provision_collector.profile import Profile, compile_plan
@@ -223,3 +231,45 @@ def test_every_instance_of_a_fleet_has_a_folder_of_its_own_whatever_it_is_called
         "/home/h_2222", "/home/h_2223", "/home/__1_22", "/home/_.._x",
     ]  # fmt: skip
     assert outputs_of(None, Target(names[0])) is None
+
+
+class Mute:
+    """In the place of a session: what is said goes nowhere."""
+
+    def send(self, kind: bytes, payload: object) -> None: ...
+
+    def send_list(self, kind: bytes, name: str, entries: Iterable[object]) -> None: ...
+
+
+async def test_why_a_file_cannot_come_keeps_its_case_and_what_it_is_about(tmp_path: Path) -> None:
+    tree, failures = opened(tmp_path / "home"), []
+    receiver = Receiver(
+        cast(FileSession, Mute()), {"0": tree}, on_settled=lambda told, settled: failures.append(settled),
+        on_problem=lambda path, failure: failures.append((path, failure)),
+    )  # fmt: skip
+    troubles = (
+        Trouble("conflict", "it changes", "changes_meanwhile", {"path": "a"}, n=0),
+        Trouble("unsafe_path", "`x` is no file", "odd_name", {"path": "x"}, item=""),
+    )
+    receiver.left[0] = told("a")
+    await receiver._take(
+        [FileFrame(wire.PROBLEM, 0, json.dumps(to_json(each)).encode()) for each in troubles]
+    )
+    tree.close()
+
+    of_a_file, (path, failure) = failures
+    assert (of_a_file.case, of_a_file.about) == ("changes_meanwhile", {"path": "a"})
+    assert (path, failure.case, failure.about) == ("x", "odd_name", {"path": "x"})
+    assert receiver.failed == {"a": "it changes", "x": "`x` is no file"}
+
+
+def test_what_is_held_counts_a_file_that_came_again_once_also_after_a_restart(tmp_path: Path) -> None:
+    tree = opened(tmp_path / "home")
+    take(tree, "a", b"12345")
+    take(tree, "a", b"123456789")
+    take(tree, "b", b"1")
+    tree.close()
+    again = opened(tmp_path / "home")
+
+    assert (tree.held_bytes, again.held_bytes) == (10, 10)
+    again.close()

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+from pathlib import Path
+from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from provision_collector.planning.uv_tool import find_uv
 from provision_collector.profile import compile_plan, load_profile, named_profiles
 
 NAMES = [
     "comfyui",
     "comfyui-base",
     "comfyui-flux-fp8",
+    "comfyui-flux2",
+    "comfyui-ltx2",
     "comfyui-min",
+    "comfyui-qwen-image",
+    "comfyui-wan22-5b",
     "comfyui-wan22-i2v",
+    "comfyui-wan22-t2v",
+    "comfyui-z-image",
+    "forge",
+    "jupyter",
+    "ollama",
     "pytorch",
     "selftest",
+    "trainer",
+    "vllm",
 ]
+SETS: dict[str, Any] = json.loads(
+    Path(__file__).with_name("golden").joinpath("built_in_sets.json").read_text()
+)
+"""What was resolved together: what each repository asks for at its commit, and the versions that uv chose for that."""
 COMFYUI = [name for name in NAMES if name.startswith("comfyui")]
 
 
@@ -70,7 +92,7 @@ def test_sources_are_https_and_pinned_where_a_commit_is_known(name: str) -> None
     for download in compile_plan(
         load_profile(name, overrides=dict([("server", "https://h")] if name == "selftest" else []))
     ).downloads:
-        assert download.url.startswith("https://")
+        assert download.url.startswith(("https://", "hf://"))
         if "Wan_2.1" in download.url or "stable-diffusion-xl-base" in download.url:
             assert re.search(r"/resolve/[0-9a-f]{40}/", download.url)
 
@@ -94,3 +116,59 @@ def test_the_critical_four_nodes_are_checked() -> None:
     asked = {check.name for check in plan.checks if check.level == "critical" and check.service == "comfyui"}
     assert {name.replace("ComfyUI-", "") for name in critical - {"ComfyUI-Manager"}} <= asked, "of what runs"
     assert [service.name for service in plan.services] == ["comfyui"]
+
+
+def lines_of(made: dict[str, Any]) -> list[str]:
+    return [*made["layers"], *(line for repo in made["repos"].values() for line in repo["requirements"])]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_set_was_resolved_together_for_every_python_that_images_have(name: str) -> None:
+    resolved = SETS[name]["resolved"]
+
+    assert list(resolved) == ["3.10", "3.11", "3.12"]
+    for python, versions in resolved.items():
+        for line in map(Requirement, lines_of(SETS[name])):
+            chosen = versions[canonicalize_name(line.name)]
+            assert line.specifier.contains(chosen, prereleases=True), f"{python}: {line} and {chosen}"
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_profile_takes_what_was_resolved_together(name: str) -> None:
+    wanted = {repo: facts["ref"] for repo, facts in SETS[name]["repos"].items()}
+    plan = compile_plan(load_profile(name))
+    assert plan.python is not None
+    refs = {repo.url.rpartition("/")[2]: repo.ref for repo in plan.repos}
+
+    assert {repo: refs[repo] for repo in wanted} == wanted
+    assert [repo for repo in refs if repo not in wanted] == (
+        ["ComfyUI-WanVideoWrapper"] if name == "comfyui" else []
+    )
+    known = {canonicalize_name(Requirement(line).name) for line in lines_of(SETS[name])}
+    listed = [package for layer in plan.python.layers for package in layer.packages]
+    assert {canonicalize_name(Requirement(package).name) for package in listed} <= known
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
+def test_uv_still_finds_no_contradiction(name: str, python: str, tmp_path: Path) -> None:
+    wanted = tmp_path / "wanted.in"
+    wanted.write_text("\n".join(lines_of(SETS[name])) + "\n")
+    words = [
+        find_uv(),
+        "pip",
+        "compile",
+        "-q",
+        "--python-version",
+        python,
+        "--python-platform",
+        "x86_64-manylinux_2_28",
+    ]
+
+    done = subprocess.run(
+        [*words, "--exclude-newer", SETS[name]["exclude_newer"], str(wanted)],
+        capture_output=True, text=True, timeout=500, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
+from provision_agent.host.detach import argv_of, processes
+from provision_agent.lifetime.logins import logins
 
 from .conftest import Here, eventually
 
@@ -91,3 +94,27 @@ def test_an_instance_says_when_it_ends_is_kept_longer_and_ends_when_its_results_
         assert late.code == 1 and "being ended already" in late.stderr
     finally:
         end_process(here)
+
+
+def test_somebody_in_a_shell_is_logged_in_and_a_watcher_is_not(here: Here) -> None:
+    (here.instance.workspace / "made").mkdir(parents=True)
+    (here.instance.workspace / "made/a.bin").write_bytes(b"1")
+    source, home = f":{here.instance.workspace}/made/", here.folder / "came"
+    here.spawn("copy", *here.connection(), "--follow", source, f"{home}/")
+    eventually((home / "a.bin").exists, within_s=60)
+    shell = here.spawn("ssh", *here.connection()[:4], "--", "sleep 7654.3; true")
+    eventually(lambda: any("sleep 7654.3" in login.text for login in logins()), within_s=60)
+
+    ours = next(
+        pid
+        for pid in processes()
+        for words in [argv_of(pid)]
+        if words[-1:] == ["send"] and any(str(here.instance.home) in word for word in words)
+    )
+    above = {ours}
+    while ours > 1:
+        ours = int(Path(f"/proc/{ours}/stat").read_text().rpartition(")")[2].split()[1])
+        above.add(ours)
+    assert above.isdisjoint({login.server for login in logins()})
+    os.killpg(shell.pid, signal.SIGKILL)
+    eventually(lambda: not any("sleep 7654.3" in login.text for login in logins()), within_s=60)

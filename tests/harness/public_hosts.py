@@ -50,12 +50,17 @@ PAGE = {"Content-Type": "text/html; charset=utf-8"}
 
 
 class PublicHosts:
-    """Answers on loopback, in plain HTTP as well as through its own tunnels, until `close`."""
+    """Answers on loopback, in plain HTTP as well as through its own tunnels, until `close`.
 
-    def __init__(self, answer: Answer, certificate: str | None = None) -> None:
+    Args:
+        has_heads: HEAD is answered, too; else it is refused, as some hosts do.
+    """
+
+    def __init__(self, answer: Answer, certificate: str | None = None, *, has_heads: bool = False) -> None:
         self.asked: list[Asked] = []
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.owner, self._server.answer, self._server.tls = self, answer, None
+        self._server.has_heads = has_heads
         if certificate:
             self._server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._server.tls.load_cert_chain(certificate)
@@ -86,6 +91,7 @@ class _Server(ThreadingHTTPServer):
     owner: PublicHosts
     answer: Answer
     tls: ssl.SSLContext | None
+    has_heads: bool
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client may go at any moment."""
@@ -118,6 +124,12 @@ class _Handler(BaseHTTPRequestHandler):
             except OSError:
                 pass  # the client has gone
 
+    def do_HEAD(self) -> None:
+        if self.server.has_heads:
+            self.do_GET()
+        else:
+            self.send_error(501, "Unsupported method ('HEAD')")
+
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -136,7 +148,9 @@ class _Handler(BaseHTTPRequestHandler):
             values = given if isinstance(given, list) else [given]
             raw = (value if isinstance(value, bytes) else value.encode() for value in values)
             lines += [name.encode() + b": " + value for value in raw]
-        self.wfile.write(b"\r\n".join([*lines, b"", b""]) + body[: reply.cut_after])
+        self.wfile.write(
+            b"\r\n".join([*lines, b"", b""]) + (b"" if self.command == "HEAD" else body[: reply.cut_after])
+        )
         self.close_connection = self.close_connection or len(body) > len(body[: reply.cut_after])
 
 

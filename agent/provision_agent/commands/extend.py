@@ -20,9 +20,9 @@ def extend_main(argv: List[str]) -> int:
 def _extend(request: ExtendRequest) -> ExtendAnswer:
     roots = [request.workspace] if request.workspace else known_workspaces()
     for root in map(str, roots):
-        told = told_of(root)
+        told, order = told_of(root), LifetimeFiles(root).order()
         is_known = request.run is None or request.run in Workspace(root).run_ids()
-        if told is None or not is_known:
+        if told is None or order is None or order.lifetime is None or not is_known:
             continue
         if told.state in (ENDING, ENDED):
             raise Failure("conflict", "the instance is being ended already", case="ending_already")

@@ -13,6 +13,8 @@ from ..contract.frames import Bytes, ProtocolError
 from ..host.beneath import Folder, open_folder
 from ..host.file_lock import FileIsBusyError, try_lock
 
+WRITE_BACK_BYTES = 16 << 20
+
 Reach = Callable[[str], Folder]
 """The folder of the file at this absolute path, made where it is missing and held open."""
 
@@ -53,6 +55,7 @@ class Landing:
                 raise Failure("conflict", f"`{self._part}` beside `{path}` is no file", case="path_taken")
             try_lock(self._descriptor)
             self._content = _content_of(self._descriptor)
+            self._written_back = self.position
         except FileIsBusyError:
             self.close()
             raise Failure("conflict", f"another process writes `{path}`", retriable=True) from None
@@ -82,6 +85,7 @@ class Landing:
             written = os.pwrite(self._descriptor, view, at)
             view, at = view[written:], at + written
         self._content.take(data)
+        self._written_back = write_back(self._descriptor, self._written_back, self.position)
 
     def finish(self, told: CompleteFile, mode: int) -> bool:
         """Give it its final name, if its content is what the sender says; else begin anew.
@@ -125,6 +129,26 @@ class Landing:
     def _begin_anew(self) -> None:
         os.ftruncate(self._descriptor, 0)
         self._content = Content()
+        self._written_back = 0
+
+
+def write_back(descriptor: int, begun: int, position: int) -> int:
+    """Have the system bring to the disk what was written, while more comes: the end then waits for little.
+
+    Args:
+        begun: What is before it is on its way already.
+        position: What is before it was written.
+
+    Returns:
+        The new *begun*.
+    """
+    if position - begun < WRITE_BACK_BYTES:
+        return begun
+    try:
+        os.posix_fadvise(descriptor, begun, position - begun, os.POSIX_FADV_DONTNEED)
+    except (OSError, AttributeError):
+        pass  # the end waits for all of it
+    return position
 
 
 def adopt(folder: Folder, name: str, told: CompleteFile, mode: int) -> None:

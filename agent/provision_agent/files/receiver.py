@@ -43,7 +43,9 @@ from .progress import Account, Progress
 from .records import Arrived, Verified
 from .wire import Wire
 
-TELL_TAKEN_EVERY_BYTES = 256 << 10
+TELL_TAKEN_EVERY_BYTES = 1 << 20
+TELL_WITHIN_S = 0.004
+"""What was taken is told at the latest when nothing has come for so long: not once for each frame."""
 RESERVE_BYTES = 256 << 20
 """What stays free on the disk besides the files."""
 FLUSH_EVERY = 200
@@ -226,7 +228,11 @@ class Receiver:
 
     def _write_all(self) -> None:
         while True:
-            frame = self._work.get()
+            try:
+                frame = self._work.get(timeout=TELL_WITHIN_S if self._has_news() else None)
+            except queue.Empty:
+                self._tell()
+                continue
             if frame is None:
                 break
             if frame.kind == wire.PROBLEM:
@@ -235,14 +241,21 @@ class Receiver:
                 self._complete(parse(CompleteFile, frame.json()))
             else:
                 self._write(frame)
-            is_idle = self._work.empty()
-            if self._taken - self._taken_told >= (1 if is_idle else TELL_TAKEN_EVERY_BYTES):
-                self._taken_told = self._taken
-                self._wire.send(wire.TAKEN, to_json(TakenBytes(self._taken)))
-            if is_idle or len(self._settled) >= FLUSH_EVERY:
-                self._flush()
+            if self._taken - self._taken_told >= TELL_TAKEN_EVERY_BYTES or len(self._settled) >= FLUSH_EVERY:
+                self._tell()
+        self._tell()
         for landing in self._landings.values():
             landing.close()
+
+    def _has_news(self) -> bool:
+        return self._taken > self._taken_told or bool(self._settled or self._wants)
+
+    def _tell(self) -> None:
+        """Say what was taken, what is settled, and what is wanted."""
+        if self._taken > self._taken_told:
+            self._taken_told = self._taken
+            self._wire.send(wire.TAKEN, to_json(TakenBytes(self._taken)))
+        self._flush()
 
     def _write(self, frame: FileFrame) -> None:
         told = self._known(frame.number)

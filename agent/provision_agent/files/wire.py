@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import threading
@@ -13,6 +14,10 @@ from ..contract.frames import Bytes
 
 MAX_REQUEST_BYTES = 1 << 20
 READ_BYTES = 64 << 10
+PIPE_BYTES = 1 << 20
+"""What may wait in a pipe between this process and sshd, so that neither stands still while the other works."""
+SET_PIPE_SIZE = 1031
+"""`F_SETPIPE_SZ` of Linux, which Python names from 3.10 on."""
 
 
 class Gone(Exception):
@@ -27,6 +32,11 @@ class Wire:
         self._output = output_fd
         self._rest = memoryview(b"")
         self._writing = threading.Lock()
+        for descriptor in (input_fd, output_fd):
+            try:
+                fcntl.fcntl(descriptor, SET_PIPE_SIZE, PIPE_BYTES)
+            except (OSError, ValueError):
+                pass  # no pipe, none at all, or this user has as much as he may
 
     def line(self) -> bytes:
         """The first line: the request. Raises Gone."""

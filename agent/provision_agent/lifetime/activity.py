@@ -37,7 +37,7 @@ def _all(workspace: Workspace, order: LifetimeOrder) -> Iterator[str]:
         yield "a copy of files"
     for login in logins():
         yield f"a login: {login.text}"
-    yield from _prompts(order)
+    yield from prompts(order)
     busiest = max(gpu_percents(), default=0)
     if busiest >= BUSY_PERCENT:
         yield f"work on the GPU: {busiest} %"
@@ -49,7 +49,8 @@ def _jobs(workspace: Workspace) -> Iterator[str]:
             yield f"a job of run {run}"
 
 
-def _prompts(order: LifetimeOrder) -> Iterator[str]:
+def prompts(order: LifetimeOrder) -> Iterator[str]:
+    """The services of *order* that have something to do, and how much."""
     for service in order.services:
         if service.ready is None:
             continue

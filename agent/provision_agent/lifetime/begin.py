@@ -119,9 +119,11 @@ def told_of(workspace: str) -> Optional[LifetimeTold]:
     """When the instance is ended, as far as is known; None where nobody measures that."""
     files = LifetimeFiles(workspace)
     order = files.order()
-    if order is None or order.lifetime is None:
+    if order is None:
         return None
     state = deciding.extended(files.state(), files.extensions())
+    if order.lifetime is None and not (state.reason or state.done):
+        return None  # it waits for a run to fail
     return deciding.told(order, state, is_running=files.supervised.status().is_running)
 
 

@@ -71,7 +71,7 @@ def told(order: LifetimeOrder, state: LifetimeState, *, is_running: bool) -> Lif
     """What a user is told of it."""
     held_s = max(0.0, order.outputs_keep_s - state.due_s) if state.not_home and state.reason else None
     how = WAITS
-    if any(key.endswith(":lifetime") for key in state.done):
+    if state.done:
         how = ENDED
     elif state.reason:
         how = HELD if held_s else ENDING

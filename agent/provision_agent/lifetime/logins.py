@@ -29,6 +29,8 @@ class Login(NamedTuple):
     """Who, or what he runs, for people."""
     terminal: Optional[str]
     """Its device; None where it has none."""
+    server: Optional[int] = None
+    """The process of the SSH server that holds the session, where it is known by that."""
 
 
 class _Process(NamedTuple):
@@ -42,6 +44,11 @@ def logins() -> List[Login]:
     found = list(_recorded())
     known = {login.terminal for login in found}
     return found + [login for login in _sessions() if login.terminal is None or login.terminal not in known]
+
+
+def is_watched() -> bool:
+    """Whether this tool's own agent sends logs to somebody now."""
+    return any(argv_of(pid)[-1:] == ["follow"] for pid in processes())
 
 
 def _recorded() -> Iterator[Login]:
@@ -71,7 +78,7 @@ def _sessions() -> Iterator[Login]:
         if server is not None and server not in told and not is_ours:
             told.add(server)
             words = " ".join(argv_of(pid))
-            yield Login((words or process.name)[:MAX_CHARS], process.terminal)
+            yield Login((words or process.name)[:MAX_CHARS], process.terminal, server)
 
 
 def _server_of(pid: int, table: Dict[int, _Process]) -> Tuple[Optional[int], bool]:

@@ -31,7 +31,7 @@ DUE_TICK_S = 1.0
 SHORTEST_TICK_S = 0.25
 SYNC_EVERY_S = 60.0
 GRACE_S = 6.0
-"""So long after its end is due whoever watches may still read the last lines."""
+"""So long after its end is due whoever follows its logs may still read the last lines."""
 FAILED = ("failed", "timeout")
 """The verdicts after which `on_failure` is run."""
 TAKE_WITHIN_S = 30.0
@@ -174,7 +174,8 @@ class Meter:
         away = len(not_home(self._workspace.root, self._order.outputs)) if self._order.outputs else 0
         self._state = state = replace(state, not_home=away)
         is_held = away > 0 and state.due_s < self._order.outputs_keep_s
-        if is_held or state.due_s < max(GRACE_S, state.again_s):
+        grace_s = GRACE_S if state.due_s < GRACE_S and logins.is_watched() else 0.0
+        if is_held or state.due_s < max(grace_s, state.again_s):
             return
         self._fire(kind, hook, why)
 
@@ -196,6 +197,8 @@ class Meter:
         return key_of(kind, self._order.run)
 
     def _has_done_all(self) -> bool:
+        if not os.path.isdir(self._files.folder):
+            return True  # somebody has deleted all that this tool had here
         if self._order.lifetime is not None:
             return self._key("lifetime") in self._state.done
         if self._key("on_failure") in self._state.done:

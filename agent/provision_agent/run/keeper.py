@@ -164,6 +164,13 @@ def end_jobs(workspace: Workspace, run_id: str) -> None:
         job.end_all(folders, [each.name for each in plan.jobs])
 
 
+def jobs_going(workspace: Workspace, run_id: str) -> bool:
+    """Whether a job of a run goes on, though nothing else of the run may live."""
+    from ..jobs import job
+
+    return job.any_going(job.RunFolders(workspace.root, workspace.run_directory(run_id)))
+
+
 def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], verdict: Optional[str]) -> None:
     """What is owed after the verdict: the profile's `on_failure`, even if nobody listens any more.
 

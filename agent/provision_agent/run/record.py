@@ -112,6 +112,6 @@ def place_of(workspace: Workspace, run_id: str, plan: Plan) -> RunPlace:
             events=workspace.run_file(run_id, "events.jsonl"),
         ),
         started_unix=int(record.accepted_unix or record.started_unix),
-        remaining_s=record.clock.remaining_s(),
+        remaining_s=None if record.stopped_after_s is not None else record.clock.remaining_s(),
         plan_hash=plan.hash,
     )

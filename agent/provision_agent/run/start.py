@@ -23,7 +23,7 @@ from ..host.detach import agent_argv, spawn_detached
 from .answering import Answer, answer
 from .deadline import RunClock
 from .journal import Journal, read_state
-from .keeper import end_jobs
+from .keeper import end_jobs, jobs_going
 from .record import (
     Handed,
     RunRecord,
@@ -140,16 +140,20 @@ def _join(workspace: Workspace, plan: Plan, *, replace: bool) -> Optional[Answer
     if going.is_same_work(plan):
         return _accepted("attached", workspace, run_id, going)
     if not replace:
-        return StartAnswer(
-            "refused",
-            run=run_id,
-            message=f"run `{run_id}` of another plan is going in `{workspace.root}`",
-            case="other_plan",
-            about={"run": run_id},
-            differences=tuple(differences(going.beside(plan).work(), plan.beside(going).work())),
-        )
+        return _refused_other_plan(run_id, workspace, going, plan)
     stop_keeper(workspace, within_s=TAKE_WITHIN_S)
     return None
+
+
+def _refused_other_plan(run_id: str, workspace: Workspace, going: Plan, plan: Plan) -> StartAnswer:
+    return StartAnswer(
+        "refused",
+        run=run_id,
+        message=f"run `{run_id}` of another plan is going in `{workspace.root}`",
+        case="other_plan",
+        about={"run": run_id},
+        differences=tuple(differences(going.beside(plan).work(), plan.beside(going).work())),
+    )
 
 
 def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: WorkspaceLock) -> Answer:
@@ -163,6 +167,8 @@ def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: Workspac
                 order, workspace, previous
             )  # who goes on may ask now for what they did not ask at first
             return _launch(order, died, workspace, lock, previous, state="resumed")
+        if died is not None and died.jobs and not order.replace and jobs_going(workspace, previous):
+            return _refused_other_plan(previous, workspace, died, plan)
         _close_dead_run(workspace, previous)
     if _verdict(workspace, run_id) is not None:
         return StartAnswer(

@@ -16,6 +16,7 @@ from .shell import from_script
 from .snapshot import from_cpack, from_snapshot
 
 MOST_BYTES = 32 << 20
+MOST_SCRIPT_BYTES = 2 << 20
 
 
 def from_file(path: Path, *, node_list: Callable[[], NodeList | None] = lambda: None) -> Converted:
@@ -27,7 +28,7 @@ def from_file(path: Path, *, node_list: Callable[[], NodeList | None] = lambda: 
 
     Raises:
         UsageError: it cannot be read, or is none of these.
-        ProfileError: it is a manifest that is no YAML, or beyond all bounds.
+        ProfileError: it is a manifest that is no YAML, or beyond all bounds; with the place.
     """
     try:
         with path.open("rb") as file:
@@ -40,6 +41,8 @@ def from_file(path: Path, *, node_list: Callable[[], NodeList | None] = lambda: 
     if len(head) > MOST_BYTES or "\0" in text:
         raise _unknown(path)
     if path.suffix in (".sh", ".bash") or text.startswith("#!"):
+        if len(head) > MOST_SCRIPT_BYTES:
+            raise ProfileError([f"{path}:1:1: more than {MOST_SCRIPT_BYTES >> 20} MiB of a script"])
         return from_script(text, path.stem)
     try:
         data = mapping(read_document(text, str(path)))

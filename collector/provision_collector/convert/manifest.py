@@ -12,6 +12,7 @@ from .converted import COMFYUI, HUB_CACHE, Converted, hub_repository, inside_wor
 from .documents import Item, mapping, text
 from .manifest_parts import argv, listed
 from .shell_commands import on_command
+from .shell_packages import APT_NAME
 from .shell_urls import URL, file_of
 from .shell_values import Values
 from .shell_walk import Walk
@@ -136,14 +137,27 @@ class _Manifest:
 
     def _apt(self, packages: object) -> None:
         for package in listed(packages):
-            self._made.add("apt", str(package))
+            if APT_NAME.fullmatch(str(package)):
+                self._made.add("apt", str(package))
+            else:
+                self._open("`apt_packages`", package)
 
     def _pip(self, blocks: object) -> None:
         single = ({"packages": [block]} if isinstance(block, str) else block for block in listed(blocks))
         for number, block in self._blocks(list(single), "pip_packages"):
             layers = self._made.layers()
             if block.get("packages"):
-                layers.append([str(package) for package in listed(block["packages"])])
+                packages = [str(package) for package in listed(block["packages"])]
+                known = [
+                    package
+                    for package in packages
+                    if re.match(r"[A-Za-z0-9]", package) and not re.search(r"[$`\n]", package)
+                ]
+                for package in packages:
+                    if package not in known:
+                        self._open(f"`pip_packages[{number}].packages`", package)
+                if known:
+                    layers.append(known)
             for file in listed(block.get("requirements")):
                 path = inside_workspace(str(file))
                 if path is None:

@@ -28,6 +28,7 @@ _OPERATORS = (
     ">",
     "\n",
 )
+_BEGINNINGS = frozenset(operator[0] for operator in _OPERATORS)
 _ARRAY = re.compile(r"([A-Za-z_]\w*)(\+?)=$")
 
 
@@ -69,7 +70,11 @@ class Lexer:
             if here == "#":
                 self._at = _or_end(text.find("\n", self._at), text)
                 continue
-            operator = next((each for each in _OPERATORS if text.startswith(each, self._at)), None)
+            operator = (
+                next((each for each in _OPERATORS if text.startswith(each, self._at)), None)
+                if here in _BEGINNINGS
+                else None
+            )
             line = self._line
             if operator is not None:
                 self._at += len(operator)

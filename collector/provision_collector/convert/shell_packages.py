@@ -16,6 +16,7 @@ _PIP_LONG = (
     "--python", "--torch-backend", "--root", "--cache-dir", "--timeout", "--retries", "--upgrade-strategy", "--progress-bar", "--trusted-host",
     "--only-binary", "--no-binary", "--index-strategy", "--platform",
 )  # fmt: skip
+APT_NAME = re.compile(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?([=/][\w.+:~-]+)?")
 
 
 def apt(words: list[str], command: Simple, values: Values) -> list[Found]:
@@ -25,7 +26,7 @@ def apt(words: list[str], command: Simple, values: Values) -> list[Found]:
         return []
     found = []
     for name in rest[rest.index("install") + 1 :]:
-        if re.fullmatch(r"[a-z0-9][a-z0-9.+-]+(:[a-z0-9]+)?([=/][\w.+:~-]+)?", name):
+        if APT_NAME.fullmatch(name):
             found.append(Found("apt", {"name": name}, command.line))
         else:
             found.append(

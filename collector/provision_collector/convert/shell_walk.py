@@ -16,6 +16,8 @@ from .shell_values import Values
 from .shell_words import Branches, Function, Loop, Script, Simple, Statement, Subshell
 
 MOST_STEPS = 20_000
+MOST_ENTRIES = 4000
+"""Of all arrays together."""
 MOST_CALLS = 40
 """Functions within functions."""
 
@@ -51,6 +53,7 @@ class Walk:
     _functions: dict[str, Function] = field(default_factory=dict)
     _called: set[str] = field(default_factory=set)
     _steps: int = 0
+    _entries_seen: int = 0
     _calls: int = 0
     _is_uncalled: bool = False
     """In a function that no line calls: its words are not known, so an empty list of them means nothing."""
@@ -98,7 +101,10 @@ class Walk:
                 entries = self._entries(token)
                 before = self.values.arrays.get(token.text, []) if token.is_added else []
                 self.values.arrays[token.text] = [*before, *entries]
-                for entry in entries:
+                room = max(MOST_ENTRIES - self._entries_seen, 0)
+                self._entries_seen += len(entries)
+                self.is_cut = self.is_cut or len(entries) > room
+                for entry in entries[:room]:
                     self.found.append(Found("entry", {"name": token.text, "text": entry}, token.line))
                 continue
             name, equals, value = token.text.partition("=")

@@ -7,9 +7,11 @@ from contextlib import suppress
 
 from provision_agent.contract.content import BLOCK_BYTES, Content, part_name
 from provision_agent.contract.file_messages import CompleteFile
-from provision_agent.contract.frames import ProtocolError
+from provision_agent.contract.frames import Bytes, ProtocolError
 
 from ..storage import FILE_MODE
+
+WRITE_BACK_BYTES = 16 << 20
 
 
 class Part:
@@ -20,10 +22,12 @@ class Part:
         self._name = name
         self._part = part_name(name, name)
         self._content = Content()
+        self._written_back = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         self._descriptor = os.open(self._part, flags, FILE_MODE, dir_fd=folder)
         while data := os.pread(self._descriptor, BLOCK_BYTES, self.position):
             self._content.take(data)
+        self._written_back = self.position
 
     @property
     def position(self) -> int:
@@ -35,7 +39,7 @@ class Part:
         """The sha256 of what is there."""
         return self._content.sha256
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: Bytes) -> None:
         """Take bytes: where the last ones ended, beyond a hole, or at 0 to begin anew. Raises OSError, ProtocolError."""
         if offset < self.position:
             if offset:
@@ -47,6 +51,8 @@ class Part:
             written = os.pwrite(self._descriptor, view, at)
             view, at = view[written:], at + written
         self._content.take(data)
+        if self.position - self._written_back >= WRITE_BACK_BYTES:
+            self._write_back()
 
     def is_whole(self, complete: CompleteFile) -> bool:
         """Whether its content is what the sender says; else it begins anew. Raises OSError."""
@@ -59,11 +65,16 @@ class Part:
         self._begin_anew()
         return False
 
-    def name(self, complete: CompleteFile, mode: int) -> None:
-        """Give it its final name. Raises OSError."""
+    def name(self, complete: CompleteFile, mode: int, *, is_synced: bool) -> None:
+        """Give it its final name. Raises OSError.
+
+        Args:
+            is_synced: It is on the disk before it has the name: a power cut takes nothing of it.
+        """
         os.fchmod(self._descriptor, mode & 0o777 | 0o600)
         os.utime(self._descriptor, ns=(complete.mtime_ns, complete.mtime_ns))
-        os.fsync(self._descriptor)
+        if is_synced:
+            os.fsync(self._descriptor)
         os.replace(self._part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self.close()
 
@@ -80,6 +91,13 @@ class Part:
                 os.close(descriptor)
         self._descriptor = self._folder = -1
 
+    def _write_back(self) -> None:
+        """Have the system bring it to the disk while more comes: the end then waits for little."""
+        begun, self._written_back = self._written_back, self.position
+        with suppress(OSError, AttributeError):  # no such call on this system
+            os.posix_fadvise(self._descriptor, begun, self.position - begun, os.POSIX_FADV_DONTNEED)
+
     def _begin_anew(self) -> None:
         os.ftruncate(self._descriptor, 0)
         self._content = Content()
+        self._written_back = 0

@@ -26,7 +26,7 @@ from provision_agent.contract.file_messages import (
     is_safe,
     link_leads_out,
 )
-from provision_agent.contract.frames import ProtocolError
+from provision_agent.contract.frames import Bytes, ProtocolError
 from provision_agent.contract.parsing import ParseError, bounded, parse, read_object, to_json
 
 from ..errors import LocalMachineError, UsageError
@@ -36,6 +36,8 @@ from .local_part import Part
 
 RECORD = ".provision-files.jsonl"
 MAX_RECORD_BYTES = 1 << 30
+SYNCED_FROM_BYTES = 1 << 20
+"""Smaller files that are copied by hand are not waited for until they are on the disk, as `cp` and `rsync` do not."""
 
 
 class RefusedHereError(Exception):
@@ -85,6 +87,7 @@ class LocalTree:
         self._descriptor = -1
         self._record = -1
         self._arrived: dict[str, Arrived] = {}
+        self._arrived_bytes = 0
         self._taken: dict[str, str] = {}
         """Which remote file has a local name, by the name as a disk that ignores case has it."""
         self._parts: dict[str, Part] = {}
@@ -128,7 +131,7 @@ class LocalTree:
     @property
     def held_bytes(self) -> int:
         """Of all that is here and on its way."""
-        return sum(file.size_bytes for file in self._arrived.values()) + sum(self._coming.values())
+        return self._arrived_bytes + sum(self._coming.values())
 
     def wanted(self, told: FileTold) -> Wanted | None:
         """What is wanted of a file; None: it is here.
@@ -157,7 +160,7 @@ class LocalTree:
         self._coming[told.path] = told.size_bytes
         return Wanted(told.n, part.position, part.proof if part.position else "")
 
-    def write(self, told: FileTold, offset: int, data: bytes) -> None:
+    def write(self, told: FileTold, offset: int, data: Bytes) -> None:
         """Take bytes of a file. Raises OSError, ProtocolError."""
         part = self._parts.get(told.path)
         if part is None:
@@ -179,7 +182,8 @@ class LocalTree:
             if not part.is_whole(complete):
                 return False
             self._make_way(told.path, local)
-            part.name(complete, told.mode)
+            is_synced = not self._is_bare or complete.size_bytes >= SYNCED_FROM_BYTES
+            part.name(complete, told.mode, is_synced=is_synced)
             del self._parts[told.path]
         self._coming.pop(told.path, None)
         self._remember(Arrived(told.path, local, complete.size_bytes, complete.mtime_ns, complete.sha256))
@@ -310,12 +314,17 @@ class LocalTree:
         for line in lines[1:]:
             with suppress(ParseError):
                 file = parse(Arrived, read_object(line, max_bytes=1 << 16, what="a line"), "record")
-                self._arrived[file.remote] = file
+                self._keep(file)
         for file in self._arrived.values():
             self._taken[_folded(file.local)] = file.remote
 
-    def _remember(self, file: Arrived) -> None:
+    def _keep(self, file: Arrived) -> None:
+        before = self._arrived.get(file.remote)
+        self._arrived_bytes += file.size_bytes - (before.size_bytes if before is not None else 0)
         self._arrived[file.remote] = file
+
+    def _remember(self, file: Arrived) -> None:
+        self._keep(file)
         if self._record >= 0:
             os.write(self._record, json.dumps(to_json(file)).encode() + b"\n")
 

@@ -37,6 +37,8 @@ from .session import FileSession, read
 
 MOST_AT_ONCE = 64
 """Frames that one visit to the disk takes."""
+WORTH_A_VISIT, GATHER_S = 8, 0.002
+"""Fewer frames are waited for so long: a thread for each frame, and a word to the other side, costs more than it does."""
 MOST_FAILED = 10_000
 
 T = TypeVar("T")
@@ -91,6 +93,8 @@ class Receiver:
         try:
             while True:
                 while self._frames:
+                    if len(self._frames) < WORTH_A_VISIT:
+                        await asyncio.sleep(GATHER_S)
                     batch = [self._frames.popleft() for _ in range(min(len(self._frames), MOST_AT_ONCE))]
                     await self._take(batch)
                 if until_idle and self.is_idle:
@@ -183,9 +187,7 @@ class Receiver:
         told = self.left.get(frame.number)
         if told is None:
             return []  # it failed here, and its last bytes were under way
-        failed = self._guarded(
-            told, lambda: self._trees[told.item].write(told, frame.offset, bytes(frame.payload))
-        )
+        failed = self._guarded(told, lambda: self._trees[told.item].write(told, frame.offset, frame.payload))
         return [failed] if failed is not None else []
 
     def _complete(self, complete: CompleteFile) -> list[Wanted | SettledFile]:

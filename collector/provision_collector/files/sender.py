@@ -149,12 +149,9 @@ class Sender:
         offset = wanted.offset
         try:
             for attempt in range(1, MOST_TRIES + 1):
-                await in_thread(file.open)
-                if attempt == 1 and wanted.has and await in_thread(file.sha256) == wanted.has:
+                if await in_thread(_is_same, file, wanted, offset, is_first=attempt == 1):
                     self._complete(file, wanted.n, is_same=True)
                     return
-                if not offset or await in_thread(file.skip, offset) != wanted.proof:
-                    await in_thread(file.rewind)
                 try:
                     await self._send_bytes(file, wanted.n)
                     self._complete(file, wanted.n)
@@ -168,11 +165,18 @@ class Sender:
             await in_thread(file.close)
 
     async def _send_bytes(self, file: LocalFile, number: int) -> None:
-        while (block := await in_thread(file.read)) is not None:
-            offset, data = block
-            view = memoryview(data)
-            for at in range(0, len(data), wire.CHUNK_BYTES):
-                await self._send_chunk(number, offset + at, view[at : at + wire.CHUNK_BYTES])
+        """The next block is read and hashed while one is sent. Raises ChangedError, Failure."""
+        reading = asyncio.create_task(in_thread(file.read))
+        try:
+            while (block := await reading) is not None:
+                reading = asyncio.create_task(in_thread(file.read))
+                offset, data = block
+                view = memoryview(data)
+                for at in range(0, len(data), wire.CHUNK_BYTES):
+                    await self._send_chunk(number, offset + at, view[at : at + wire.CHUNK_BYTES])
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def _send_chunk(self, number: int, offset: int, chunk: memoryview) -> None:
         while not self._pacer.has_room(len(chunk)):
@@ -185,3 +189,18 @@ class Sender:
     def _complete(self, file: LocalFile, number: int, *, is_same: bool = False) -> None:
         told = CompleteFile(number, file.digest, file.size_bytes, file.mtime_ns, is_same=is_same)
         self._session.send(wire.COMPLETE, told)
+
+
+def _is_same(file: LocalFile, wanted: Wanted, offset: int, *, is_first: bool) -> bool:
+    """Open *file*, to be read from *offset* on if the other side has what is before it, else from its beginning; in one visit
+    to the disk.
+
+    Returns:
+        Whether the other side has all of it; asked the first time only.
+    """
+    file.open()
+    if is_first and wanted.has and file.sha256() == wanted.has:
+        return True
+    if not offset or file.skip(offset) != wanted.proof:
+        file.rewind()
+    return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
@@ -33,6 +34,7 @@ class FileSession:
         self._reader = FileFrameReader(nonce)
         self._frames: deque[FileFrame] = deque()
         self._arrived = asyncio.Event()
+        self._heard_at = time.monotonic()
         self._trouble: ProtocolError | None = None
         self._greeted = asyncio.Event()
         self._speaking: asyncio.Task[None] | None = None
@@ -60,13 +62,15 @@ class FileSession:
         return session
 
     def _take(self, data: bytes) -> None:
+        self._heard_at = time.monotonic()
         try:
             for frame in self._reader.feed(data):
                 self._frames.append(frame)
         except ProtocolError as error:
             self._trouble = error
             self.channel.abort()
-        self._arrived.set()
+        if self._frames:
+            self._arrived.set()
         if self._reader.is_greeted:
             self._greeted.set()
 
@@ -86,8 +90,9 @@ class FileSession:
                     yield frame
             self._arrived.clear()
             await any_of(self._arrived, self.channel.ended, timeout_s=wire.DEAD_MAN_S)
-            if not self._arrived.is_set():  # parts of a frame count as a word
-                raise self.lost()
+            is_silent = time.monotonic() - self._heard_at >= wire.DEAD_MAN_S
+            if not self._arrived.is_set() and (self.channel.ended.is_set() or is_silent):
+                raise self.lost()  # parts of a frame count as a word
 
     def send(self, kind: bytes, payload: object) -> None:
         """Queue a frame; *payload* is a dataclass of `file_messages`."""

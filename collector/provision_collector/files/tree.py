@@ -38,6 +38,8 @@ class Listing:
     skipped: list[str] = field(default_factory=list)
     """Devices, sockets and pipes: their paths."""
     failure: Failure | None = None
+    is_folder: bool = False
+    """The source is a folder here, and its files lie below it."""
 
     @property
     def bytes(self) -> int:
@@ -56,8 +58,7 @@ class Listing:
 
     def path_of(self, told: FileTold) -> str:
         """Where one of its files lies here."""
-        is_one = not told.path or not os.path.isdir(self.source.source)
-        return self.source.source if is_one else os.path.join(self.source.source, told.path)
+        return os.path.join(self.source.source, told.path) if self.is_folder else self.source.source
 
 
 def list_source(source: UploadSource, *, first: int = 0) -> Listing:
@@ -66,7 +67,7 @@ def list_source(source: UploadSource, *, first: int = 0) -> Listing:
     Args:
         first: The number of the first file: every file of a session has its own.
     """
-    listing = Listing(source)
+    listing = Listing(source, is_folder=os.path.isdir(source.source))
     try:
         for told in _found(source, listing.skipped):
             listing.files.append(FileTold(first + len(listing.files), source.item, *told))

@@ -237,7 +237,7 @@ def _mistakes(layer: Node) -> list[Problem]:
     entries = [(key, item) for key, node in lists.items() if node is not None for item in node.items()]
     problems = [problem for key, item in entries for problem in removals(item, key)]
     alone = _with_version(merge(None, layer, []))
-    return [*problems, *_validated(alone)[1], *broken_rules(alone)]
+    return [*problems, *_validated(alone)[1], *broken_rules(alone, is_whole=False)]
 
 
 def _with_version(tree: Node) -> Node:

@@ -238,6 +238,8 @@ class Job(Item):
     """Variables added to its environment."""
     secrets: tuple[f.SecretUse, ...] = ()
     """Secrets that it gets as environment variables."""
+    level: f.Level = "required"
+    """What its failure means for the verdict, as of other items. `usable` waits for no job."""
     timeout: Annotated[f.Duration, Example("12h")] | None = None
     """After this it is ended, with all that it started. Left out, it may take as long as it likes: `limits.run` does not count any more once the first job has begun."""
 

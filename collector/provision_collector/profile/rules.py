@@ -21,13 +21,17 @@ from .tree import Mark, Node, Oddity, Problem, quoted
 from .walk import Model, parts
 
 
-def broken_rules(document: Node) -> Iterator[Problem]:
-    """Every problem that an item has although each of its values is fine by itself."""
+def broken_rules(document: Node, *, is_whole: bool = True) -> Iterator[Problem]:
+    """Every problem that an item has although each of its values is fine by itself.
+
+    Args:
+        is_whole: False for one part of several: what is missing in it may be in another.
+    """
     for kind, part in parts(document):
         message = issubclass(kind, Part) and kind.when_empty
         if message and part.value == {}:
             yield Problem(part.mark, message)
-        if kind in _RULES:
+        if kind in _RULES and (is_whole or kind is not Document):
             yield from _RULES[kind](part)
 
 

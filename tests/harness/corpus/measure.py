@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from provision_collector.convert import Converted, from_file, from_workflows
 from provision_collector.convert.node_list import NodeList
 from provision_collector.profile import Profile, compile_plan
 
-from . import KINDS, NODE_MAP, Entry, entries
+from . import KINDS, NODE_MAP, Entry
 
 _PLACE = re.compile(r"line \d|node \d|`[^`]+`|\.(json|png|webp):")
 """How a sentence about something open says where that was."""
@@ -43,10 +42,9 @@ def convert(entry: Entry, folder: Path) -> Converted:
     return from_file(path, node_list=lambda: known)
 
 
-def measured(entry: Entry) -> Result:
-    """Convert *entry*, and look for everything that it holds."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = convert(entry, Path(folder))
+def measured(entry: Entry, folder: Path) -> Result:
+    """Convert *entry*, whose file goes into *folder*, and look for everything that it holds."""
+    made = convert(entry, folder)
     plan = compile_plan(Profile.from_text(made.to_yaml(comment="corpus"), name=entry.name))
     has = brought(plan)
     found: dict[str, list[str]] = {"item": [], "open": [], "lost": [], "no place": []}
@@ -96,7 +94,7 @@ def _names(sentence: str, kind: str, what: str) -> bool:
     return re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", sentence) is not None
 
 
-def table(results: Iterable[Result]) -> str:
+def table(results: Sequence[Result]) -> str:
     """By kind: what is held, and what became of it, as a table of Markdown."""
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     for result in results:
@@ -134,20 +132,14 @@ def _row(name: str, count: Counter[str]) -> str:
     )
 
 
-def main() -> None:
-    """Print the table, and what is not an item."""
-    results = [measured(entry) for entry in entries()]
-    print(table(results))
+def report(results: Sequence[Result]) -> str:
+    """The table, and under it what is not an item."""
+    lines = [table(results), ""]
     for result in results:
-        for how, held in (
-            ("lost", result.lost),
-            ("open", result.opened),
-            ("says no place", result.without_place),
-        ):
-            for each in held:
-                if how == "lost" or not each.startswith("named:"):
-                    print(f"{how}: {result.entry.name}: {each}")
-
-
-if __name__ == "__main__":
-    main()
+        for how, held in (("lost", result.lost), ("open", result.opened)):
+            lines += [
+                f"{how}: {result.entry.name}: {each}"
+                for each in held
+                if how == "lost" or not each.startswith("named:")
+            ]
+    return "\n".join(lines)

@@ -17,14 +17,14 @@ import tarfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from provision_collector.demo.instance import EmbeddedInstance
+from provision_collector.demo.instance import EmbeddedInstance, free_port
 
-from ..file_server import make_certificate
+from ..file_server import issue_certificate
 from ..git_server import Origin, git
 from ..package_index import PackageIndex
 from ..public_hosts import Asked, PublicHosts, Reply
@@ -43,6 +43,8 @@ _APT = {
     "sudo": '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do shift; done\nexec "$@"\n',
 }
 """apt, as far as the agent asks it; this machine's own packages are left alone."""
+_UNNAMED = ("civitai.com", "drive.google.com", "drive.usercontent.google.com")
+"""Addresses there do not say the file's name."""
 _TORCH = {"torchvision": "0.24.1", "torchaudio": "2.9.1"}
 _MANAGER = "https://github.com/ltdrdata/ComfyUI-Manager"
 _COMFYUI = ("https://github.com/comfyanonymous/ComfyUI", "https://github.com/Comfy-Org/ComfyUI")
@@ -65,11 +67,11 @@ class StandIn:
         self._stack = ExitStack()
 
     def __enter__(self) -> StandIn:
-        self._certificate = make_certificate(str(self._folder), *HOSTS)
+        self._authority, certificate = issue_certificate(str(self._folder), *HOSTS)
         self._index = self._stack.enter_context(PackageIndex())
         self._offer_packages()
         self._commit = self._make_repositories()
-        self._hosts = self._stack.enter_context(PublicHosts(self._answer, self._certificate))
+        self._hosts = self._stack.enter_context(PublicHosts(self._answer, certificate, has_heads=True))
         self._fake = self._folder / "fake"
         self._fake.mkdir()
         for name, text in _APT.items():
@@ -84,12 +86,8 @@ class StandIn:
     ) -> None:
         self._stack.close()
 
-    def up(self, result: Result, port: int) -> dict[str, object]:
-        """`provision up` of the profile of *result* on a fresh instance; its outcome.
-
-        Args:
-            port: That ComfyUI may use.
-        """
+    def up(self, result: Result) -> dict[str, object]:
+        """`provision up` of the profile of *result* on a fresh instance; its outcome."""
         folder = self._folder / f"run-{result.entry.name}"
         folder.mkdir()
         text = result.made.to_yaml(comment="corpus").replace(COMMIT, self._commit)
@@ -106,7 +104,7 @@ class StandIn:
                 str(instance.key_path),
             ]
             words += ["--profile", "./profile.yaml", "--workspace", str(instance.workspace), "--json"]
-            words += ["--set", f"port={port}"] if "extends" in result.made.profile else []
+            words += ["--set", f"port={free_port()}"] if "extends" in result.made.profile else []
             done = subprocess.run(
                 [str(self._programs / "provision"), *words],
                 cwd=folder,
@@ -139,8 +137,8 @@ class StandIn:
             "PATH": f"{self._fake}:{system}",
             "https_proxy": self._hosts.proxy,
             "no_proxy": "127.0.0.1,localhost",
-            "SSL_CERT_FILE": self._certificate,
-            "PIP_CERT": self._certificate,
+            "SSL_CERT_FILE": self._authority,
+            "PIP_CERT": self._authority,
             "CUDA_VISIBLE_DEVICES": "",
         }
 
@@ -200,10 +198,10 @@ class StandIn:
             git(node.path, "branch", name)
         named = {repo.url for result in self._results for repo in result.plan.repos} | {_MANAGER}
         for url in (*named, *_COMFYUI):
-            place = self._folder / "origins" / re.sub(r"^https?://github\.com/", "", url).removesuffix(".git")
+            place = self._folder / "origins" / re.sub(r"^https?://github\.com/", "", url)
             place.parent.mkdir(parents=True, exist_ok=True)
             if not place.exists():
-                place.symlink_to(comfyui if url in _COMFYUI else node.path)
+                place.symlink_to(comfyui if url.removesuffix(".git") in _COMFYUI else node.path)
         return commit
 
     # -- files
@@ -221,7 +219,7 @@ class StandIn:
             return _hub(asked.path)
         if asked.host == "civitai.com" and not asked.path.startswith("/api/download/"):
             return Reply(404)
-        body = _content(f"{asked.path}.safetensors" if asked.host == "civitai.com" else asked.path)
+        body = _content(f"{asked.path}.safetensors" if asked.host in _UNNAMED else asked.path)
         headers: dict[str, str] = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
         if asked.host == "civitai.com":
             name = f"model_{asked.path.rpartition('/')[2]}.safetensors"
@@ -240,21 +238,18 @@ class StandIn:
             return Reply(error.code)
 
 
-FILES: Mapping[str, bytes] = {
-    "config.json": b"{}\n",
-    "model.safetensors": b"m" * 3000,
-    "weights/part.bin": b"w" * 2000,
-}
-"""Of every whole repository of the hub."""
+NAMES = ("config.json", "model.safetensors", "weights/part.safetensors")
+"""Of the files of every whole repository of the hub."""
 
 
 def _hub(path: str) -> Reply:
     found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
     if found is None:
         return Reply(404)
-    about = {"id": found[1], "sha": "1" * 40, "siblings": [{"rfilename": name} for name in FILES]}
+    about = {"id": found[1], "sha": "1" * 40, "siblings": [{"rfilename": name} for name in NAMES]}
+    place = f"/{found[1]}/resolve/main/"
     tree = [
-        {"type": "file", "path": name, "size": len(body), "oid": "0" * 40} for name, body in FILES.items()
+        {"type": "file", "path": name, "size": len(_content(place + name)), "oid": "0" * 40} for name in NAMES
     ]
     body = json.dumps(tree if found[2] == "tree" else about).encode()
     return Reply(body=body, headers={"Content-Type": "application/json"})
@@ -262,10 +257,8 @@ def _hub(path: str) -> Reply:
 
 def _content(path: str) -> bytes:
     """What is at *path*: the same bytes each time; an archive where the name says so."""
-    inside = path.partition("/resolve/")[2].partition("/")[2]
-    if inside in FILES:
-        return FILES[inside]
     out = io.BytesIO()
+    path = re.sub(r"/resolve/[^/]+/", "/resolve/main/", path)
     if path.endswith(".zip"):
         with zipfile.ZipFile(out, "w") as archive:
             archive.writestr("inside.txt", "a")

@@ -14,7 +14,7 @@ from typing import Callable, Optional
 
 BUFFER_BYTES = 1 << 20
 """What connections read at a time, at most, and what is read back at a time."""
-LOOK_AGAIN_S = 0.02
+LOOK_AGAIN_S = 0.1
 STOP_WITHIN_S = 30.0
 
 

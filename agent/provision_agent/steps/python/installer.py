@@ -46,8 +46,8 @@ _NOBODY = {
     "NO_PROXY": "",
 }
 """What keeps pip, uv, git and builds that they start from asking anybody."""
-_ROOM_OF_UV = ("_RJEM_MALLOC_CONF", "thp:always")
-"""Else the allocator of uv gives the buffer of each unpacked file back to the kernel: a third of its system time."""
+_ROOM_OF_UV = ("_RJEM_MALLOC_CONF", "lg_tcache_max:20")
+"""Else uv gives the buffer of each file that it unpacks back to the kernel: a third of its system time."""
 _ASTRAY = ("PYTHONPATH", "PYTHONHOME", "PIP_USER", "PIP_TARGET", "PIP_PREFIX")
 """They would bring another interpreter's packages into this environment, or install beside it."""
 

@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Dict, List, Mapping, Sequence, Tuple
 from urllib.parse import unquote, urlsplit
@@ -75,6 +76,8 @@ class WheelStore:
         self._batches: List[Downloads] = []
         self._batch_of: Dict[str, Downloads] = {}
         """By the path of a wheel in the folder, who fetches it."""
+        self._remover = ThreadPoolExecutor(1, thread_name_prefix="wheels")
+        """Takes away what is installed: with gigabytes of it, the next install need not wait for that."""
 
     @property
     def access(self) -> Sources:
@@ -170,12 +173,8 @@ class WheelStore:
             path = path_of(wheel)
             with self._lock:
                 is_ours = self._batch_of.pop(path, None) is not None
-            if is_ours:
-                try:
-                    os.unlink(os.path.join(self.folder, path))
-                    os.rmdir(os.path.join(self.folder, os.path.dirname(path)))
-                except OSError:
-                    pass  # it goes with the folder, at the end
+                if is_ours and not self._stopped.is_set():  # else it goes with the folder, at the end
+                    self._remover.submit(_take_away, os.path.join(self.folder, path))
 
     def close(self, *, is_done: bool) -> None:
         """End what still goes on.
@@ -183,11 +182,12 @@ class WheelStore:
         Args:
             is_done: All that was wanted is installed: what is left is not needed any more. Else it waits for the next run.
         """
-        self._stopped.set()
         with self._lock:
+            self._stopped.set()
             batches = list(self._batches)
         for batch in batches:
             batch.stop()
+        self._remover.shutdown()
         if is_done and not self.is_kept and os.path.isdir(self.folder):
             left = remove_tree.remove(self.folder, self._outer)
             if left is not None:
@@ -211,6 +211,15 @@ def _first_and_rest(items: List[Download]) -> Tuple[List[Download], List[Downloa
             first.append(item)
             room -= size
     return first, [item for item in items if item not in first]
+
+
+def _take_away(path: str) -> None:
+    """Remove the file at *path* and its folder, as far as that can be done: it goes with all of them, at the end."""
+    try:
+        os.unlink(path)
+        os.rmdir(os.path.dirname(path))
+    except OSError:
+        pass
 
 
 def is_fetched(wheel: LockedFile) -> bool:

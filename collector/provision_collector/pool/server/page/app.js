@@ -97,18 +97,35 @@ function showList(query) {
     link.toggleAttribute("aria-current", link.getAttribute("href") === `#/${query}`);
   }
   const rows = new Map();
-  let runs = [];
+  const path = `/api/runs${query ? `${query}&` : "?"}limit=${LIST_MOST}`;
+  let newest = { runs: [], counts: {}, next: null };
+  let older = [];
+  let next = null;
   const fill = () => {
+    const shown = new Set(newest.runs.map((run) => run.run));
+    const runs = [...newest.runs, ...older.filter((run) => !shown.has(run.run))];
     const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
     const found = runs.filter((run) => words.every((word) => wordsOf(run).includes(word)));
     $("none").hidden = runs.length > 0;
     $("table").hidden = runs.length === 0;
-    $("counts").textContent = counted(found, runs.length);
+    $("more").hidden = next == null;
+    $("counts").textContent = words.length ? counted(tally(found), found) : counted(newest.counts, runs);
     fillTable(found, rows);
   };
   $("filter").oninput = fill;
+  $("more").onclick = async () => {
+    $("more").disabled = true;
+    try {
+      const page = await (await ask(`${path}&before=${next}`)).json();
+      older.push(...page.runs);
+      next = page.next;
+      fill();
+    } catch (error) { say(error.message, true); }
+    $("more").disabled = false;
+  };
   return repeat(async () => {
-    ({ runs } = await (await ask(`/api/runs${query ? `${query}&` : "?"}limit=${LIST_MOST}`)).json());
+    newest = await (await ask(path)).json();
+    if (!older.length) next = newest.next;
     say("");
     fill();
   }, LIST_EVERY_MS);
@@ -117,13 +134,18 @@ function showList(query) {
 const labelsOf = (run) => Object.entries(run.labels).map(([name, value]) => `${name}=${value}`).join(" ");
 const wordsOf = (run) => [run.run, run.host, run.instance_id, run.profile, run.state, labelsOf(run)].join(" ").toLowerCase();
 
-function counted(runs, all) {
-  const states = new Map();
-  for (const run of runs) states.set(run.state, (states.get(run.state) ?? 0) + 1);
-  const words = [...states].map(([state, count]) => `${count} ${state}`);
+function tally(runs) {
+  const counts = {};
+  for (const run of runs) counts[run.state] = (counts[run.state] ?? 0) + 1;
+  return counts;
+}
+
+/** How many runs there are of each state, those with most first; and how quickly those that are shown come. */
+function counted(counts, runs) {
+  const states = Object.entries(counts).sort(([, one], [, other]) => other - one);
+  const words = states.map(([state, count]) => `${count} ${state}`);
   const speed = runs.reduce((sum, run) => sum + (run.bytes_per_s ?? 0), 0);
   if (speed > 0) words.push(`${size(speed)}/s`);
-  if (all >= LIST_MOST) words.push(`the newest ${LIST_MOST}`);
   return words.join(" · ");
 }
 

@@ -1,0 +1,286 @@
+"""How soon `provision serve` is back: started over many runs that have told many events, until each of them tells more.
+
+The state is written as a server leaves it that was killed: its database, its mirrors, its records. The instances are
+played in one process; SSH is real. Prints one JSON object; the exit status is 1 when a run did not go on without a gap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+from provision_agent.contract import frames, version
+from serve import PROFILE, PROVISION, TOKEN, Client, Played, cpu_s, peak_mb, wait_for
+
+STARTED = 1_700_000_000
+TS = "2026-01-01T00:00:00.000Z"
+TAIL = 150
+"""So many events were told since the fold was kept last."""
+
+
+def lines_of(run: str, count: int) -> list[bytes]:
+    """The events that the agent of *run* has written."""
+
+    def line(seq: int, kind: str, **fields: Any) -> bytes:
+        told = {"format": version.FORMAT, "ts": TS, "run": run, "seq": seq, "event": kind, **fields}
+        return json.dumps(told, separators=(",", ":")).encode()
+
+    found = [line(1, "run_started", plan_hash="", name="load", deadline_s=3600, resumed=False)]
+    for seq in range(2, count + 1):
+        item = f"models/file{seq % 40}.safetensors"
+        facts = {"bytes": seq * 1000, "total_bytes": 10**9, "bytes_per_s": 5000.0}
+        found.append(line(seq, "download_progress", item=item, level="required", **facts))
+    return found
+
+
+class Puppet:
+    """Many instances: each has a run that told *count* events, and tells one a second from now on."""
+
+    def __init__(self, plan: dict[str, Any], count: int) -> None:
+        self._plan = plan
+        self._count = count
+        self._runs: dict[str, Played] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def _played(self, run: str) -> Played:
+        if run not in self._runs:
+            self._runs[run] = played = Played()
+            played.data += b"\n".join(lines_of(run, self._count)) + b"\n"
+            task = asyncio.create_task(self._tell(run, played))
+            self._telling.add(task)
+        return self._runs[run]
+
+    async def _tell(self, run: str, played: Played) -> None:
+        seq = self._count
+        while True:
+            seq += 1
+            item = f"models/file{seq % 40}.safetensors"
+            facts = {"bytes": seq * 1000, "total_bytes": 10**9, "bytes_per_s": 5000.0}
+            played.event(run, seq, "download_progress", item=item, level="required", **facts)
+            await asyncio.sleep(1.0)
+
+    async def session(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        try:
+            head = json.loads(await process.stdin.readline())
+            await (self._follow(process, head) if "nonce" in head else self._status(process))
+        except (asyncssh.Error, ConnectionError):
+            pass
+
+    async def _status(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        hello = {"have": True, "python": "python3", "path": "/agent.pyz"}
+        process.stdout.write(b"\n\x02provision-agent " + json.dumps(hello).encode() + b"\n")
+        run = json.loads(await process.stdin.read())["run"]
+        found = {
+            "run": run, "workspace": f"/{run}", "started_unix": STARTED, "remaining_s": 3600.0,
+            "files": {name: f"/{run}/{name}.log" for name in ("core", "errors", "events")},
+            "is_current": True, "is_alive": True, "keeper": True, "agent": True, "verdict": None, "plan": self._plan,
+            "started": TS, "state": "running", "status": None,
+        }  # fmt: skip
+        answer = {"format": version.FORMAT, "runs": [found]}
+        process.stdout.write(b"\n\x02provision-answer " + json.dumps(answer).encode() + b"\n")
+        await process.stdout.drain()
+        process.exit(0)
+
+    async def _follow(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
+        run = head["workspace"].strip("/")
+        played, write = self._played(run), process.stdout.write
+        number = next(n for n, file in enumerate(head["files"]) if file["path"].endswith("/events.log"))
+        offset = int(head["files"][number]["offset"])
+        write(frames.magic(head["nonce"]))
+        write(frames.pack(frames.STATUS, 0, {"run": run, "keeper": True, "agent": True}))
+        gone = asyncio.ensure_future(process.stdin.read())
+        while not gone.done():
+            change = played.change
+            while new := bytes(played.data[offset : offset + 65536]):
+                write(frames.data_head(number, 0, offset, len(new)) + new)
+                offset += len(new)
+            zeros = [0] * len(head["files"])
+            write(frames.pack(frames.BEAT, 0, {"sizes": zeros, "unread": zeros, "late": zeros}))
+            waiting = asyncio.ensure_future(change.wait())
+            await asyncio.wait((waiting, gone), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+        process.exit(0)
+
+
+async def puppet(folder: Path, count: int) -> None:
+    host_key = asyncssh.generate_private_key("ssh-ed25519")
+    plan = json.loads((folder / "plan.json").read_text())
+    server = await asyncssh.listen(
+        "127.0.0.1", 0,
+        server_host_keys=[host_key],
+        authorized_client_keys=str(folder / "key.pub"),
+        process_factory=Puppet(plan, count).session,
+        encoding=None,
+    )  # fmt: skip
+    (folder / "port.tmp").write_text(str(server.get_port()))
+    (folder / "port.tmp").replace(folder / "port")
+    await asyncio.Event().wait()
+
+
+async def write_state(folder: Path, port: int, runs: int, count: int) -> None:
+    """What a server leaves that was killed while *runs* runs had told *count* events each."""
+    from provision_collector import Instance, Profile
+    from provision_collector.pool.server.kept import event_of, snapshot_of
+    from provision_collector.pool.server.view import View
+    from provision_collector.pool.store.rows import Row
+    from provision_collector.pool.store.store import Store
+    from provision_collector.pool.store.streams import Snapshot, put_snapshot
+    from provision_collector.pool.store.writer import EventRow
+    from provision_collector.profile import compile_plan
+    from provision_collector.run import registry
+    from provision_collector.run.registry import RunFiles, RunRecord
+    from provision_collector.run.spec import ReadSoFar
+
+    plan = compile_plan(Profile.from_text(PROFILE, name="load.yaml"))
+    (folder / "plan.json").write_text(json.dumps(plan.to_json()))
+    own = [
+        json.dumps(
+            {"format": 2, "ts": TS, "run": "RUN", "seq": seq, "event": event, "from": "collector", **more}
+        )
+        for seq, event, more in ((1, "run_accepted", {"host": "h", "labels": {}}), (2, "connected", {}))
+    ]
+    agents = lines_of("RUN", count)
+    stream = [own[0].encode(), own[1].encode(), *agents]
+    view = View("RUN")
+    for line in stream[:-TAIL]:
+        view.tell(event_of(line))
+    read_to = sum(len(line) + 1 for line in agents[:-TAIL])
+    kept = snapshot_of(view, ReadSoFar(read_to, view.run_state.to_json()))
+    store = await Store.open(folder / "state" / "provision" / "server")
+    await store.leases.join(b"", takes_runs=True)
+    logs = folder / "logs"
+    logs.mkdir()
+    for number in range(runs):
+        run = f"load{number:04d}"
+        instance = Instance(
+            "127.0.0.1", port=port, user=getpass.getuser(), key=str(folder / "key"), instance_id=f"i{number}"
+        )
+        files = RunFiles.of(logs, run, STARTED)
+        row = Row(
+            run=run, request_hash="x", instance=instance, plan=plan.to_json(), profile="load", labels={},
+            secret_names=[], joined=run, stem=files.stem, home=store.leases.home, state="running",
+            owner=store.leases.me,
+        )  # fmt: skip
+        assert await store.add(row)
+        name = run.encode()
+        rows = [
+            EventRow(row.day, row.rid, at, line.replace(b"RUN", name)) for at, line in enumerate(stream, 1)
+        ]
+        mine = Snapshot(kept.last_id, kept.view.replace("RUN", run), kept.watched)
+        await store.streams.append(rows, lambda line, row=row, mine=mine: put_snapshot(line, row.rid, mine))
+        files.events.write_bytes(b"".join(line.replace(b"RUN", name) + b"\n" for line in agents))
+        files.core.touch()
+        files.errors.touch()
+        positions = {name: {"generation": 0} for name in ("core", "errors", "events")}
+        files.state.write_text(json.dumps({"format": 2, "files": positions, "gaps": []}))
+        record = RunRecord(run, files.stem, STARTED, registry.record_of(instance), f"/{run}", "load")
+        registry.remember(record)
+    await store.close()
+
+
+async def follow(port: int, run: str, after: int) -> bool:
+    """Wait for the next event of the agent; whether it is the one that was due."""
+    client = Client(port, run)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    writer.write(
+        f"GET /api/runs/{run}/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+        f"Last-Event-ID: {after}\r\n\r\n".encode()
+    )
+    try:
+        while line := await reader.readline():
+            if line.startswith(b"id: "):
+                client.ids.append(int(line[4:]))
+            elif line.startswith(b"data: "):
+                event = json.loads(line[6:])
+                if event.get("from") != "collector":
+                    return event["seq"] == after - 1 and client.ids == list(
+                        range(after + 1, after + 1 + len(client.ids))
+                    )
+    finally:
+        writer.close()
+    return False
+
+
+async def measure(port: int, runs: int, count: int) -> bool:
+    wanted = (follow(port, f"load{number:04d}", count + 2) for number in range(runs))
+    async with asyncio.timeout(300):
+        return all(await asyncio.gather(*wanted))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument("--puppet", type=Path, help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    if words.puppet is not None:
+        asyncio.run(puppet(words.puppet, words.events))
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["XDG_STATE_HOME"] = str(folder / "state")
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        key.write_private_key(str(folder / "key"))
+        key.write_public_key(str(folder / "key.pub"))
+        (folder / "key").chmod(0o600)
+        from provision_collector import Profile
+        from provision_collector.profile import compile_plan
+
+        plan = compile_plan(Profile.from_text(PROFILE, name="load.yaml"))
+        (folder / "plan.json").write_text(json.dumps(plan.to_json()))
+        instances = subprocess.Popen(
+            [sys.executable, __file__, "--puppet", name, "--events", str(words.events)]
+        )
+        server = None
+        try:
+            port = int(wait_for(folder / "port"))
+            asyncio.run(write_state(folder, port, words.runs, words.events))
+            load = os.getloadavg()[0]
+            begun = time.monotonic()
+            with (folder / "out").open("wb") as out:
+                server = subprocess.Popen(
+                    [PROVISION, "serve", "--listen", "127.0.0.1:0", "--json", "--keys", name],
+                    cwd=name,
+                    env={**os.environ, "PROVISION_TOKEN": TOKEN},
+                    stdout=out,
+                )
+            said = json.loads(wait_for(folder / "out"))
+            answers_s, answers_cpu_s = time.monotonic() - begun, cpu_s(server.pid)
+            is_whole = asyncio.run(measure(int(said["url"].rpartition(":")[2]), words.runs, words.events))
+            tells_s = time.monotonic() - begun
+            result = {
+                "runs": words.runs,
+                "events_each": words.events,
+                "answers_after_s": round(answers_s, 2),
+                "answers_cpu_s": answers_cpu_s,
+                "all_tell_after_s": round(tells_s, 2),
+                "all_tell_cpu_s": cpu_s(server.pid),
+                "server_peak_memory_mb": peak_mb(server.pid),
+                "is_whole": is_whole,
+                "load_before": round(load, 1),
+                "cpus": os.cpu_count(),
+            }
+        finally:
+            for child in (server, instances):
+                if child is not None:
+                    child.send_signal(signal.SIGTERM)
+                    child.wait(30)
+    print(json.dumps(result, indent=1))
+    return int(not result["is_whole"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
