@@ -213,10 +213,7 @@ async def measure(
     steady = asyncio.create_task(steady_cpu_s(pid, words.seconds))
     async with asyncio.timeout(words.seconds * 4 + 120):
         await asyncio.gather(*(client.follow() for client in clients))
-        while any(
-            run["state"] in ("running", "accepted", "connecting")
-            for run in await asyncio.to_thread(get, port)
-        ):
+        while any(run["verdict"] is None for run in await asyncio.to_thread(get, port)):
             await asyncio.sleep(0.5)
     took_s = time.monotonic() - at_before
     cpu_used_s, starved = cpu_s(pid) - cpu_before, starved_s(pid) - starved_before

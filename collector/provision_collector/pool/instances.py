@@ -121,6 +121,10 @@ class Instances:
         """Every instance that is watched, or was until it was gone."""
         return list(self._all.values())
 
+    def told(self) -> list[dict[str, object]]:
+        """As ``GET /api/instances`` has them."""
+        return [_as_json(health) for health in self.all()]
+
     async def want(self, run: str) -> None:
         """The order of *run* asks for its instance to be watched."""
         self._wanted.add(run)
@@ -279,7 +283,7 @@ def _read(path: Path) -> _File:
         return _File()
 
 
-def as_json(health: Health) -> dict[str, object]:
+def _as_json(health: Health) -> dict[str, object]:
     """As ``GET /api/instances`` tells it."""
     kept, answer = health.kept, health.answer
     return {

@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..instances import as_json
 from ..scorecard import cards_of, scorecards
 from ..store.rows import ENDED, STATES, Row, Summary
 from ..store.store import Wanted, host_of
@@ -233,18 +232,14 @@ async def stop_run(request: Request) -> Response:
 async def release_run(request: Request) -> Response:
     """The instance is gone."""
     row, _ = await _found(request)
-    pool = _context(request).pool
-    await pool.release(row)
-    await pool.instances.release(row.run)
+    await _context(request).pool.release(row)
     return Json(_begun(row), 202)
 
 
 async def list_instances(request: Request) -> Response:
     """How the instances are that are watched."""
-    found = _context(request).pool.instances.all()
-    return Json(
-        adapter_of(WatchedInstances).validate_python({"instances": [as_json(each) for each in found]})
-    )
+    told = _context(request).pool.instances.told()
+    return Json(adapter_of(WatchedInstances).validate_python({"instances": told}))
 
 
 async def list_hosts(request: Request) -> Response:

@@ -179,6 +179,7 @@ class Pool:
 
     async def release(self, row: Row) -> None:
         """The instance is gone: end the run as `instance-gone`."""
+        await self.instances.release(row.run)
         if (watch := self._watches.get(row.run)) is not None:
             await watch.release()
         elif row.run in self._broken:
