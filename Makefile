@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # the tests mostly wait, for processes and timeouts
 JOBS ?= 4
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-oldest lint type check soak bench format schema docs agent build clean
+.PHONY: help setup setup-dev demo test test-oldest test-postgres lint type check soak bench format schema docs agent build clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ test: setup-dev ## Run the tests
 
 test-oldest: setup-dev ## Run the agent's tests on the oldest and the newest Python that are here
 	@$(BIN)/python tests/interpreters.py
+
+test-postgres: setup-dev ## Run the tests of the server once more, each on a PostgreSQL database
+	PROVISION_TEST_POSTGRES=1 $(PYTEST) -q -m 'not soak' -n $(JOBS) tests/end_to_end/test_server*.py
 
 lint: setup-dev ## Check style
 	$(BIN)/ruff check .

@@ -50,13 +50,14 @@ class Puppet:
     def __init__(self, plan: dict[str, Any], count: int) -> None:
         self._plan = plan
         self._count = count
+        self._told = b"\n".join(lines_of("RUN", count)) + b"\n"
         self._runs: dict[str, Played] = {}
         self._telling: set[asyncio.Task[None]] = set()
 
     def _played(self, run: str) -> Played:
         if run not in self._runs:
             self._runs[run] = played = Played()
-            played.data += b"\n".join(lines_of(run, self._count)) + b"\n"
+            played.data += self._told.replace(b"RUN", run.encode())
             task = asyncio.create_task(self._tell(run, played))
             self._telling.add(task)
         return self._runs[run]
@@ -224,6 +225,9 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument(
+        "--under", nargs="*", default=[], help="a program that starts the server, such as a profiler"
+    )
     parser.add_argument("--puppet", type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.puppet is not None:
@@ -252,7 +256,7 @@ def main() -> int:
             begun = time.monotonic()
             with (folder / "out").open("wb") as out:
                 server = subprocess.Popen(
-                    [PROVISION, "serve", "--listen", "127.0.0.1:0", "--json", "--keys", name],
+                    [*words.under, PROVISION, "serve", "--listen", "127.0.0.1:0", "--json", "--keys", name],
                     cwd=name,
                     env={**os.environ, "PROVISION_TOKEN": TOKEN},
                     stdout=out,

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from provision_collector.planning.uv_tool import find_uv
 from provision_collector.profile import compile_plan, load_profile, named_profiles
+from provision_collector.profile.library import descriptions
 
 NAMES = [
     "comfyui",
@@ -53,6 +54,10 @@ def test_a_built_in_profile_becomes_a_plan_of_its_name(name: str) -> None:
     assert plan.name == profile.name == name
     assert profile.document.description
     assert plan.bind(workspace="/w", home="/h", run_id="r").hash
+
+
+def test_a_list_says_of_each_what_it_says_of_itself() -> None:
+    assert descriptions() == {name: load_profile(name).document.description for name in NAMES}
 
 
 @pytest.mark.parametrize("name", NAMES)

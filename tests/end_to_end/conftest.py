@@ -182,6 +182,15 @@ class Here:
             child.wait()
 
 
+@pytest.fixture(autouse=True)
+def _servers_on_postgres(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With $PROVISION_TEST_POSTGRES every server of the tests has a PostgreSQL database, not a file."""
+    if os.environ.get("PROVISION_TEST_POSTGRES"):
+        from .server import Server
+
+        monkeypatch.setattr(Server, "new_database", request.getfixturevalue("postgres").database)
+
+
 @pytest.fixture
 def instance_environment() -> dict[str, str]:
     """What every login on the instance has in its environment; a test module may have more."""

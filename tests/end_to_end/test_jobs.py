@@ -45,14 +45,14 @@ def test_a_job_goes_on_while_both_sides_are_killed_and_all_of_it_is_here_at_the_
     profile = here.profile(PROFILE % json.dumps(TRAIN))
     home = here.folder / "out" / "home"
     child = here.spawn_up(profile, "--run-id", "a", "--outputs", "out")
-    eventually(lambda: (home / "step1.safetensors").stat().st_size == 100_000, within_s=60)
+    eventually(lambda: (home / "step1.safetensors").stat().st_size == 100_000, within_s=100)
     os.killpg(child.pid, signal.SIGKILL)
     child.wait()
     for role in ("keeper", "agent"):
         os.kill(here.lock()[role]["pid"], signal.SIGKILL)
     (here.instance.workspace / "go1").touch()
     second = here.instance.workspace / "checkpoints" / "step2.safetensors"
-    eventually(lambda: second.stat().st_size == 100_000)
+    eventually(lambda: second.stat().st_size == 100_000, within_s=100)
     (here.instance.workspace / "go2").write_text("3")
     done = here.run("attach", "a", "--json", "--outputs", "out", within_s=100)
 
@@ -62,7 +62,7 @@ def test_a_job_goes_on_while_both_sides_are_killed_and_all_of_it_is_here_at_the_
     assert (home / "step2.safetensors").read_bytes() == second.read_bytes()
     log = Path(done.outcome["logs"]["job-train"])
     assert log.read_text() == here.remote("a", "job-train.log").read_text() == "step 1\nstep 2\n"
-    assert here.run("logs", "a", "--job", "train").stdout == "step 1\nstep 2\n"
+    assert here.run("logs", "a", "--job", "train", within_s=100).stdout == "step 1\nstep 2\n"
     here.assert_mirrored(done.outcome)
 
 
@@ -96,7 +96,6 @@ def one_of(holder: dict[str, Any], roles: tuple[str, ...]) -> Any:
     return next((holder[role] for role in roles if holder.get(role)), None)
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.soak) for n in range(2, 22))])
 def test_whatever_is_killed_meanwhile_all_is_home_before_the_hook_and_its_end_is_known(
     here: Here, seed: int
@@ -114,11 +113,11 @@ def test_whatever_is_killed_meanwhile_all_is_home_before_the_hook_and_its_end_is
         eventually(log.exists, within_s=100)
         for step in range(STEPS):
             (where / f"go{step}").touch()
-            eventually(lambda step=step: len(log.read_text().splitlines()) > step, within_s=60)
+            eventually(lambda step=step: len(log.read_text().splitlines()) > step, within_s=100)
             what = chosen.choice(("agent", "keeper", "this side", "connection"))
             if what in ("agent", "keeper"):
                 other = "agent" if what == "keeper" else "keeper"  # an agent whose keeper died goes on alone
-                found = eventually(lambda at=(what, other): one_of(here.lock(), at), within_s=60)
+                found = eventually(lambda at=(what, other): one_of(here.lock(), at), within_s=100)
                 with suppress(ProcessLookupError):
                     os.kill(found["pid"], signal.SIGKILL)
             elif what == "connection":

@@ -13,7 +13,7 @@ from provision_agent.lifetime.logins import logins
 
 from .conftest import Here, eventually
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = pytest.mark.timeout(400)
 
 PROFILE = """
 version: 1
@@ -59,14 +59,14 @@ def test_an_instance_says_when_it_ends_is_kept_longer_and_ends_when_its_results_
     try:
         detached = here.run(
             "up", *here.connection(), "--profile", profile, "--workspace", str(here.instance.workspace),
-            "--run-id", "a", "--detach", environment=secret,
+            "--run-id", "a", "--detach", environment=secret, within_s=100,
         )  # fmt: skip
         assert detached.code == 0, detached.stderr
         state = here.instance.workspace / ".provision/lifetime/state.json"
-        eventually(lambda: json.loads(state.read_text())["busy"], within_s=60)
-        page = here.run("status", "a", *here.connection(), within_s=60).stdout
+        eventually(lambda: json.loads(state.read_text())["busy"], within_s=100)
+        page = here.run("status", "a", *here.connection(), within_s=100).stdout
         assert "not as long as there is run a; in 7 h" in page
-        kept = here.run("keep", "a", "--for", "2h", within_s=60)
+        kept = here.run("keep", "a", "--for", "2h", within_s=100)
         assert kept.code == 0 and "in 9 h" in kept.stdout, kept.stdout + kept.stderr
 
         # the time goes by, and nobody is there
@@ -78,19 +78,19 @@ def test_an_instance_says_when_it_ends_is_kept_longer_and_ends_when_its_results_
             json.dumps({**measured, "elapsed_s": 10 * 3600.0, "extensions": 1, "extended_s": 7200.0})
         )
         os.kill(child, signal.SIGKILL)
-        eventually(lambda: json.loads(state.read_text())["not_home"] == 1, within_s=60)
+        eventually(lambda: json.loads(state.read_text())["not_home"] == 1, within_s=100)
         ended = here.instance.workspace / "ended"
         assert not ended.exists()
         (here.instance.workspace / "go").touch()
-        done = here.run("attach", "a", "--json", "--outputs", "out", within_s=60)
-        eventually(ended.exists, within_s=60)
+        done = here.run("attach", "a", "--json", "--outputs", "out", within_s=100)
+        eventually(ended.exists, within_s=100)
 
         assert (done.code, done.outcome["jobs"][0]["exit_status"]) == (0, 0), done.stdout[-2000:]
         assert (here.folder / "out/outputs/a.bin").read_bytes() == b"result"
         assert ended.read_text() == "a:lifetime k3y-of-the-provider\n"
-        over = here.run("status", "a", *here.connection(), within_s=60).stdout
+        over = here.run("status", "a", *here.connection(), within_s=100).stdout
         assert "its hook has ended it" in over or "now (max)" in over
-        late = here.run("keep", "a", "--for", "2h", within_s=60)
+        late = here.run("keep", "a", "--for", "2h", within_s=100)
         assert late.code == 1 and "being ended already" in late.stderr
     finally:
         end_process(here)
@@ -101,9 +101,9 @@ def test_somebody_in_a_shell_is_logged_in_and_a_watcher_is_not(here: Here) -> No
     (here.instance.workspace / "made/a.bin").write_bytes(b"1")
     source, home = f":{here.instance.workspace}/made/", here.folder / "came"
     here.spawn("copy", *here.connection(), "--follow", source, f"{home}/")
-    eventually((home / "a.bin").exists, within_s=60)
+    eventually((home / "a.bin").exists, within_s=100)
     shell = here.spawn("ssh", *here.connection()[:4], "--", "sleep 7654.3; true")
-    eventually(lambda: any("sleep 7654.3" in login.text for login in logins()), within_s=60)
+    eventually(lambda: any("sleep 7654.3" in login.text for login in logins()), within_s=100)
 
     ours = next(
         pid
@@ -117,4 +117,4 @@ def test_somebody_in_a_shell_is_logged_in_and_a_watcher_is_not(here: Here) -> No
         above.add(ours)
     assert above.isdisjoint({login.server for login in logins()})
     os.killpg(shell.pid, signal.SIGKILL)
-    eventually(lambda: not any("sleep 7654.3" in login.text for login in logins()), within_s=60)
+    eventually(lambda: not any("sleep 7654.3" in login.text for login in logins()), within_s=100)

@@ -33,17 +33,17 @@ files:
   - {{path: sd-scripts/sdxl_train_network.py, content: {program}}}
 jobs:
   - {{name: train, directory: sd-scripts, run: [python3, sdxl_train_network.py], level: critical}}
-lifetime: {{idle: 2s, then: {{run: [python3, -c, {hook}]}}}}
 """
-HOOK = "open('removed', 'a').write('pod')"
 
 
-def test_a_lora_is_trained_from_pictures_here_and_comes_home_before_the_instance_ends(here: Here) -> None:
+def test_a_lora_is_trained_from_pictures_here_and_comes_home_before_the_instance_ends_itself(
+    here: Here,
+) -> None:
     pictures = here.folder / "pictures"
     pictures.mkdir()
     for name in ("cat-01.png", "cat-01.txt", "README.txt"):
         (pictures / name).write_text(name)
-    words = {"example": EXAMPLE, "program": json.dumps(TRAINER), "hook": json.dumps(HOOK)}
+    words = {"example": EXAMPLE, "program": json.dumps(TRAINER)}
     profile = here.profile(BESIDE.format(**words))
     steps = [word for step in ("uploads", "files", "jobs") for word in ("--only", step)]
     try:
@@ -51,12 +51,16 @@ def test_a_lora_is_trained_from_pictures_here_and_comes_home_before_the_instance
             profile, "--set", f"dataset={pictures}/", "--outputs", "home", *steps, within_s=100,
             environment={"RUNPOD_API_KEY": "k3y-of-the-provider"},
         )  # fmt: skip
-        eventually((here.instance.workspace / "removed").exists, within_s=100)
+        lifetime = here.instance.workspace / ".provision/lifetime"
+        measured = eventually(lambda: json.loads((lifetime / "state.json").read_text()), within_s=60)
+        order = json.loads((lifetime / "order.json").read_text())
     finally:
         end_process(here)
 
     assert (done.code, done.outcome["verdict"]) == (0, "complete"), done.stdout[-2000:] + done.stderr
     assert done.outcome["jobs"][0]["exit_status"] == 0
+    assert order["lifetime"]["idle_s"] == 1200 and "runpodctl" in order["lifetime"]["then"]["run"][-1]
+    assert measured["run"] == done.outcome["run"]
     home = {path.name: path.stat().st_size for path in (here.folder / "home" / "lora").glob("[!.]*")}
     assert home == {"my-style-000001.safetensors": 4000, "my-style-000002.safetensors": 8000}
     assert Path(done.outcome["logs"]["job-train"]).read_text() == (

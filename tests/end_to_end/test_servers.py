@@ -92,6 +92,9 @@ def test_a_killed_servers_run_is_taken_over_and_every_server_tells_it_whole(
         third.ask("GET", "/api/runs/one/log?from=100")[2] == second.ask("GET", "/api/runs/one/log")[2][100:]
     )
     assert third.get("/api/runs/one")["outcome"] == second.get("/api/runs/one")["outcome"]
+    hosts = [server.get("/api/hosts")["hosts"] for server in (second, third)]
+    assert hosts[0] == hosts[1]
+    assert [(card["instance"], card["verdicts"]) for card in hosts[0]] == [("i-1", {"complete": 1})]
     known = pool.sql("SELECT count(*) FROM host_keys")
     assert known == "1", "the server that took over did not trust on first use again"
 

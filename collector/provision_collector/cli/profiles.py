@@ -25,18 +25,21 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def list_(as_json: bool) -> None:
     """Name and describe the built-in profiles."""
-    from ..profile import compile_plan, load_profile, named_profiles
+    from ..profile.library import descriptions
+
+    known = descriptions()
+    if not as_json:
+        width = max(map(len, known))
+        for name, about in known.items():
+            say(f"{name:{width}}  {about}")
+        return
+    from ..profile import compile_plan, load_profile
     from .check import counts
 
-    profiles = [load_profile(name) for name in named_profiles()]
-    width = max(len(profile.name) for profile in profiles)
-    for profile in profiles:
-        about = profile.document.description
-        if as_json:
-            facts = counts(profile, compile_plan(profile))
-            say_json({**facts, "description": about, "file": profile.sources[-1]})
-        else:
-            say(f"{profile.name:{width}}  {about}")
+    for name in known:
+        profile = load_profile(name)
+        facts = counts(profile, compile_plan(profile))
+        say_json({**facts, "description": profile.document.description, "file": profile.sources[-1]})
 
 
 @command.command("show")

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -102,6 +103,7 @@ class _File:
 
 
 _FILE = TypeAdapter(_File)
+_RUN = TypeAdapter(_ScoredRun)
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,55 @@ def record(instance: Instance, files: RunFiles, outcome: Mapping[str, object]) -
         log.warning("scorecard_not_written", run=outcome["run"], why=str(error))
 
 
-def _record(instance: Instance, files: RunFiles, outcome: Mapping[str, object]) -> None:
-    measured = _measured(_events_of(files.events))
+@dataclass(frozen=True)
+class Entry:
+    """What one run says about its machine, for servers that keep it in their database."""
+
+    instance: str
+    host: str
+    run: str
+    ended: str
+    text: str
+
+
+def entry_of(instance: Instance, events: Iterable[Event], outcome: Mapping[str, object]) -> Entry | None:
+    """What a finished run says about the machine; None when that is nothing.
+
+    Args:
+        instance: Where it ran.
+        events: Its agent's.
+        outcome: How it ended.
+    """
+    if outcome["verdict"] in SAY_NOTHING:
+        return None
+    scored = _scored(events, outcome)
+    return Entry(key_of(instance), str(instance), scored.run, scored.ended, json.dumps(asdict(scored)))
+
+
+def card_of(entries: Iterable[Entry]) -> Scorecard | None:
+    """The card of one instance from what its runs said, the oldest first; None when nothing of it can be read."""
+    runs: list[_ScoredRun] = []
+    last = None
+    for last in entries:
+        with suppress(ValidationError):
+            runs.append(_RUN.validate_json(last.text))
+    return _card_of(_File(last.instance, last.host, runs[-KEPT_RUNS:])) if last is not None and runs else None
+
+
+def cards_of(entries: Iterable[Entry]) -> list[Scorecard]:
+    """The cards of all instances, the one that ran last first; *entries* are sorted by instance and age."""
+    groups = groupby(entries, key=lambda entry: entry.instance)
+    cards = [card for _, mine in groups if (card := card_of(mine)) is not None]
+    return sorted(cards, key=lambda card: card.last, reverse=True)
+
+
+def _scored(events: Iterable[Event], outcome: Mapping[str, object]) -> _ScoredRun:
     told = {name: outcome[name] for name in ("run", "verdict", "usable_after_s", "reconnects")}
-    entry = TypeAdapter(_ScoredRun).validate_python({**told, **vars(measured), "ended": _now()})
+    return _RUN.validate_python({**told, **vars(_measured(events)), "ended": _now()})
+
+
+def _record(instance: Instance, files: RunFiles, outcome: Mapping[str, object]) -> None:
+    entry = _scored(_events_of(files.events), outcome)
     key = key_of(instance)
     path = _path(key)
     with FileLock(path.parent / "lock"):
@@ -182,8 +229,10 @@ def forget(key: str) -> bool:
 
 def _card(path: Path) -> Scorecard | None:
     known = _read(path)
-    if known is None or not known.runs:
-        return None
+    return _card_of(known) if known is not None and known.runs else None
+
+
+def _card_of(known: _File) -> Scorecard:
     usable = [run.usable_after_s for run in known.runs if run.usable_after_s is not None]
     return Scorecard(
         instance=known.instance,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+_DESCRIPTION = re.compile(r"^description: *(.+)$", re.MULTILINE)
 _INSTALLED = Path(__file__).parents[1] / "profiles"
 _CHECKOUT = Path(__file__).parents[3] / "provision_profiles"
 
@@ -15,4 +17,10 @@ def profiles_folder() -> Path:
 
 def named_profiles() -> dict[str, Path]:
     """The built-in profiles, by name."""
-    return {path.stem: path for path in sorted(profiles_folder().glob("*.yaml"))}
+    return {path.stem: path for path in sorted(profiles_folder().glob("*.yaml"), key=lambda path: path.stem)}
+
+
+def descriptions() -> dict[str, str]:
+    """What each built-in profile says of itself, by name; read without reading all of it, so that a list is quick."""
+    found = {name: _DESCRIPTION.search(path.read_text("utf-8")) for name, path in named_profiles().items()}
+    return {name: match[1].strip() if match is not None else "" for name, match in found.items()}

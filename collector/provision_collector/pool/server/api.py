@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ..scorecard import scorecards
+from ..scorecard import cards_of, scorecards
 from ..store.rows import ENDED, STATES, Row, Summary
 from ..store.store import Wanted, host_of
 from . import outputs
@@ -244,7 +244,11 @@ async def list_instances(request: Request) -> Response:
 
 async def list_hosts(request: Request) -> Response:
     """Scorecards of the instances."""
-    return Json(Hosts(await asyncio.to_thread(scorecards)))
+    store = _context(request).pool.store
+    if not store.is_shared:
+        return Json(Hosts(await asyncio.to_thread(scorecards)))
+    entries = await store.machines.scores()
+    return Json(Hosts(await asyncio.to_thread(cards_of, entries)))
 
 
 # -- what the routes share

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
+from provision_agent.contract.events import Event, JsonObject, parse_event
+from provision_agent.contract.parsing import ParseError
 from sqlalchemy import Connection
 
 from ...instance import Instance, host_keys
 from ...mirror import Gap
 from ...run.registry import RunFiles
 from ...run.spec import ReadSoFar
+from ..scorecard import Entry, entry_of
 from ..store.database import Work
 from ..store.rows import Row
 from ..store.store import Store
 from ..store.streams import MirrorPlace, put_mirror
-from .kept import Taken
+from .kept import Taken, event_of
 from .rules import Rules
 from .shipping import TAIL_BYTES, Shipping, events_place, make_here, record_text
 from .view import View
@@ -60,6 +64,14 @@ class Keeping:
             summary = await asyncio.to_thread(self._view.summary, time.time())
             await self._store.update(self._row, summary=summary)
 
+    async def finish(self, files: RunFiles | None, outcome: JsonObject) -> None:
+        """Keep the last bytes of a run that has its *outcome*, and what it says about the machine."""
+        await self.once(files)
+        told = await self._store.streams.all_of(self._row)
+        entry = await asyncio.to_thread(_entry, self._row.instance, [body for _, body in told], outcome)
+        if entry is not None:
+            await self._store.machines.score(entry)
+
     async def with_fold(self, so_far: ReadSoFar | None) -> Work[None] | None:
         """What is kept together with a fold: the end of the events' mirror."""
         if so_far is None or self._row.stem is None:
@@ -90,6 +102,16 @@ async def found_here(row: Row, taken: Taken, store: Store, rules: Rules) -> Take
     return Taken(taken.view, so_far if stem is not None else None)
 
 
+def _entry(instance: Instance, told: list[bytes], outcome: JsonObject) -> Entry | None:
+    events: list[Event] = []
+    for body in told:
+        event = dict(event_of(body))
+        if event and event.get("from") != "collector":
+            with suppress(ParseError):
+                events.append(parse_event(event))
+    return entry_of(instance, events, outcome)
+
+
 def _number(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
@@ -107,11 +129,11 @@ async def share_host_key(instance: Instance, store: Store) -> None:
     """Tell the other servers which key this one trusts, so that none of them trusts on first use again."""
     keys = await asyncio.to_thread(host_keys.kept_of, instance)
     if keys:
-        await store.trust(keys)
+        await store.machines.trust(keys)
 
 
 async def take_host_key(instance: Instance, store: Store) -> None:
     """Trust the key that another server has seen, where this one has seen none."""
     entry = host_keys.name_of(instance)
-    for key in await store.trusted(entry):
+    for key in await store.machines.trusted(entry):
         await asyncio.to_thread(host_keys.take_over, instance, key)

@@ -30,6 +30,8 @@ SWEEP_EVERY_S = 5.0
 """What a lost notice may cost."""
 AT_ONCE = 50
 """So many runs are taken in one step."""
+OTHERS_TURN_S = 0.1
+"""Between two steps, so that every server gets its part."""
 log = structlog.get_logger()
 
 
@@ -161,6 +163,7 @@ class Membership:
             if not (taken := await leases.claim(min(room, AT_ONCE))):
                 break
             await self._duties.take(taken)
+            await asyncio.sleep(OTHERS_TURN_S if self._store.is_shared else 0)
         if self._takes_runs:  # such as another server gave to this one
             await self._duties.take(await leases.mine() if self._store.is_shared else ())
         self.has_taken_all.set()

@@ -196,7 +196,8 @@ class Watch:
         uploads = await asyncio.to_thread(sources_within, self._plan, self._shared.rules.uploads)
         await self._take_turn(is_new=is_new)
         order = self._order(uploads, is_new=is_new)
-        self._run = run = Run(self.row.instance, order, on_end=scorecard.record)
+        on_end = scorecard.record if self._keeping is None else None  # else as the run ends here
+        self._run = run = Run(self.row.instance, order, on_end=on_end)
         self.view.watch(run.state)
         self.log.so_far = lambda: run.so_far
         if self.row.is_stopping:
@@ -299,7 +300,7 @@ class Watch:
         await self._tell_hooks("finished", facts)
         await asyncio.to_thread(self._remember_gone, outcome)
         if self._keeping is not None:
-            await self._keeping.once(self._files)
+            await self._keeping.finish(self._files, outcome)
         await self.log.end()
         summary = await asyncio.to_thread(self.view.summary, time.time())
         verdict = outcome["verdict"]
@@ -357,7 +358,8 @@ class Watch:
                     await self._tell(with_labels(event.data, self.row.labels))
         await self.log.flush()
         outcome = await self._tell_outcome(record.verdict, verdicts.exit_code(record.verdict), record.files)
-        await asyncio.to_thread(scorecard.record, self.row.instance, record.files, outcome)
+        if self._keeping is None:
+            await asyncio.to_thread(scorecard.record, self.row.instance, record.files, outcome)
         return outcome
 
     async def _tell_outcome(

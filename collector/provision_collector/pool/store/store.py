@@ -24,9 +24,19 @@ from ...storage import FileLock, LockBusyError
 from .database import Database, is_passing, why
 from .home import name_of
 from .leases import Leases
+from .machines import Machines
 from .notices import Notices
 from .rows import DAY_S, ENDED, Row, Summary
-from .schema import chunks, commands, deliveries, events, host_keys, mirrors, run_labels, runs, snapshots
+from .schema import (
+    chunks,
+    commands,
+    deliveries,
+    events,
+    mirrors,
+    run_labels,
+    runs,
+    snapshots,
+)
 from .streams import Streams
 from .writer import Writer, insert_once
 
@@ -62,6 +72,7 @@ class Store:
         self.notices = Notices(database)
         self.writer = Writer(database, self.notices.announce)
         self.streams = Streams(database, self.writer)
+        self.machines = Machines(database, self.writer)
         self.leases = Leases(database, self.writer, self.notices, home=home)
         self._lock = lock
 
@@ -241,22 +252,6 @@ class Store:
         mine = sa.select(deliveries.c.key, deliveries.c.body).where(~deliveries.c.is_settled)
         mine = mine.where(deliveries.c.owner.is_not_distinct_from(self.writer.worker))
         return await self.database.ask(lambda line: [(key, body) for key, body in line.execute(mine)])
-
-    # -- what servers tell each other of machines
-
-    async def trust(self, keys: Sequence[tuple[str, str]]) -> None:
-        """Keep host keys, as ``(name, key)``, for every server."""
-
-        def work(connection: Connection) -> None:
-            for entry, key in keys:
-                insert_once(connection, "host_keys", {"entry": entry, "key": key})
-
-        await self.writer.write(work=work)
-
-    async def trusted(self, entry: str) -> list[str]:
-        """The host keys that servers have seen under a name."""
-        query = sa.select(host_keys.c.key).where(host_keys.c.entry == entry)
-        return await self.database.ask(lambda line: list(line.execute(query).scalars()))
 
 
 class _Updated:
