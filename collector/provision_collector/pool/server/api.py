@@ -245,10 +245,8 @@ async def list_instances(request: Request) -> Response:
 async def list_hosts(request: Request) -> Response:
     """Scorecards of the instances."""
     store = _context(request).pool.store
-    if not store.is_shared:
-        return Json(Hosts(await asyncio.to_thread(scorecards)))
-    entries = await store.machines.scores()
-    return Json(Hosts(await asyncio.to_thread(cards_of, entries)))
+    kept = (cards_of, await store.machines.scores()) if store.is_shared else (scorecards,)
+    return Json(Hosts(await asyncio.to_thread(*kept)))
 
 
 # -- what the routes share
