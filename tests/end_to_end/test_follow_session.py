@@ -61,7 +61,7 @@ async def test_a_run_whose_folder_is_deleted_is_said_and_so_is_an_agent_that_wen
         )  # fmt: skip
 
     following = asyncio.create_task(session().run(link, done=asyncio.Event()))
-    while mirror.length < 4:
+    while mirror.length < 4 and not following.done():
         await asyncio.sleep(0.01)
     shutil.rmtree(instance.workspace / ".provision")
 
