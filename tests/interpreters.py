@@ -86,9 +86,6 @@ def run(trials: list[Trial]) -> int:
 
 def main() -> int:
     found = interpreters()
-    if sys.argv[1:] == ["--newest"]:
-        print(found[max(found)] if found else sys.executable)
-        return 0
     if OLDEST not in found:
         print(f"Python {OLDEST[0]}.{OLDEST[1]} is not here; the oldest that is stands in for it")
     if not found:
