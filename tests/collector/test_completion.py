@@ -40,7 +40,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("provision attach fl", ["plain,flux-a"]),
         ("provision status --host gpu", ["plain,gpu-box"]),
         ("provision status --host 203", ["plain,203.0.113.7:2222"]),
-        ("provision up --profile comfyui-wan", ["plain,comfyui-wan22-i2v", "file,comfyui-wan"]),
+        ("provision up --profile comfyui-flux-", ["plain,comfyui-flux-fp8", "file,comfyui-flux-"]),
     ],
 )
 def test_a_shell_completes_commands_runs_hosts_and_profiles(words: str, completed: list[str]) -> None:

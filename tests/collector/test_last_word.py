@@ -27,6 +27,11 @@ WORDS: dict[str, tuple[str, ...]] = {
     "profiles import": ("s.sh",),
     "hosts forget": ("h",),
     "copy": (":there", "here"),
+    "services restart": ("web",),
+    "services stop": ("web",),
+    "services logs": ("web",),
+    "keep": ("--for", "2h"),
+    "bundle": ("-o", "b.py"),
 }
 """What a command must be told besides what is wrong."""
 TELL_RESULTS = ("doctor", "fleet up")

@@ -61,7 +61,7 @@ services:
     first = here.up(profile)
     assert first.code == 0, first.stdout
     assert first.outcome["services"] == [
-        {"name": "web", "state": "ready", "url": f"http://127.0.0.1:{port}/"}
+        {"name": "web", "state": "ready", "url": f"http://127.0.0.1:{port}/", "reachable": None}
     ]
 
     second = here.up(profile)
