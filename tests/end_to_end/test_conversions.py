@@ -30,7 +30,8 @@ def ended(names: Sequence[str], folder: Path, *, at_once: int) -> dict[str, obje
         }
 
 
-@pytest.mark.timeout(240)  # of a busy machine; nothing waits for it
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_a_script_a_manifest_and_a_picture_are_converted_and_run_to_their_end(tmp_path: Path) -> None:
     assert ended(SAMPLE, tmp_path, at_once=3) == dict.fromkeys(SAMPLE, "complete")
 

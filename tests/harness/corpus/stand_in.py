@@ -104,7 +104,10 @@ class StandIn:
                 str(instance.key_path),
             ]
             words += ["--profile", "./profile.yaml", "--workspace", str(instance.workspace), "--json"]
-            words += ["--set", f"port={free_port()}"] if "extends" in result.made.profile else []
+            if (
+                "extends" in result.made.profile
+            ):  # the stand-in for ComfyUI has no commit that the built-in one is pinned to
+                words += ["--set", f"port={free_port()}", "--set", "comfyui_ref=master"]
             done = subprocess.run(
                 [str(self._programs / "provision"), *words],
                 cwd=folder,
