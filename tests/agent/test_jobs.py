@@ -166,10 +166,12 @@ def test_a_job_whose_run_has_died_is_ended_by_another_plan_only_where_that_was_a
 ) -> None:
     events = runs.start({"jobs": [job()]})
     until(lambda: begun(events))
-    for role in ("keeper", "agent"):
-        os.kill(holder(runs)[role]["pid"], signal.SIGKILL)
+    held = holder(runs)  # read once: whoever is left for a moment writes it anew
+    killed = [provision_identity(held[role]) for role in ("keeper", "agent")]
+    for each in killed:
+        os.kill(each.pid, signal.SIGKILL)
     other = {"format": 2, "name": "other", "workspace": str(runs.workspace)}
-    until(lambda: not any(provision_identity(holder(runs)[role]).is_alive() for role in ("keeper", "agent")))
+    until(lambda: not any(each.is_alive() for each in killed))
     refused = runs.ask("start", {"run": "b", "plan": other})
     assert status(events)["state"] == "running"
     replaced = runs.ask("start", {"run": "b", "plan": other, "replace": True})

@@ -96,7 +96,7 @@ def one_of(holder: dict[str, Any], roles: tuple[str, ...]) -> Any:
     return next((holder[role] for role in roles if holder.get(role)), None)
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(n, marks=pytest.mark.soak) for n in range(2, 22))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 22))])
 def test_whatever_is_killed_meanwhile_all_is_home_before_the_hook_and_its_end_is_known(
     here: Here, seed: int
 ) -> None:

@@ -70,7 +70,7 @@ WAYS: dict[str, Callable[[Path], Any]] = {
     "link": link,
     "chmod": lambda path: path.chmod(0o040),
 }
-SHORT = ("delete", "flip")
+SHORT = ("flip",)
 
 
 @pytest.mark.slow
