@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,7 @@ class Puppet:
 
     async def _start(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
         assert head["arguments"] == ["start"], head["arguments"]
-        hello = {"have": True, "python": "python3", "path": "/agent.pyz"}
-        process.stdout.write(b"\n\x02provision-agent " + json.dumps(hello).encode() + b"\n")
-        order = json.loads(await process.stdin.read())
+        order = await request_of(process)
         run = order["run"]
         answer = {
             "format": version.FORMAT, "state": "started", "run": run, "workspace": f"/{run}",
@@ -89,9 +88,7 @@ class Puppet:
         task = asyncio.create_task(self._tell(run, self._runs[run]))
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)
-        process.stdout.write(b"\n\x02provision-answer " + json.dumps(answer).encode() + b"\n")
-        await process.stdout.drain()
-        process.exit(0)
+        await answer_with(process, answer)
 
     async def _follow(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
         run = head["workspace"].strip("/")
@@ -135,19 +132,44 @@ class Puppet:
         played.event(run, self._count + 2, "run_finished", verdict="complete", duration_s=1.0, sizes=sizes)
 
 
-async def puppet(folder: Path, rate: float, seconds: float) -> None:
-    """Serve SSH until killed; the port stands in a file."""
+async def request_of(process: asyncssh.SSHServerProcess[bytes]) -> dict[str, Any]:
+    """What the agent, which is there already, is asked."""
+    hello = {"have": True, "python": "python3", "path": "/agent.pyz"}
+    process.stdout.write(b"\n\x02provision-agent " + json.dumps(hello).encode() + b"\n")
+    return dict(json.loads(await process.stdin.read()))
+
+
+async def answer_with(process: asyncssh.SSHServerProcess[bytes], answer: dict[str, Any]) -> None:
+    """The agent's *answer*, and its end."""
+    process.stdout.write(b"\n\x02provision-answer " + json.dumps(answer).encode() + b"\n")
+    await process.stdout.drain()
+    process.exit(0)
+
+
+Session = Callable[[asyncssh.SSHServerProcess[bytes]], Awaitable[None]]
+
+
+async def play(folder: Path, session: Session) -> None:
+    """Serve SSH until killed, each session by *session*; the port stands in a file."""
     host_key = asyncssh.generate_private_key("ssh-ed25519")
     server = await asyncssh.listen(
         "127.0.0.1", 0,
         server_host_keys=[host_key],
         authorized_client_keys=str(folder / "key.pub"),
-        process_factory=Puppet(folder, rate, seconds).session,
+        process_factory=session,
         encoding=None,
     )  # fmt: skip
     (folder / "port.tmp").write_text(str(server.get_port()))
     (folder / "port.tmp").replace(folder / "port")
     await asyncio.Event().wait()
+
+
+def make_key(folder: Path) -> None:
+    """The key that the instances take: ``key`` and ``key.pub`` in *folder*."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(str(folder / "key"))
+    key.write_public_key(str(folder / "key.pub"))
+    (folder / "key").chmod(0o600)
 
 
 class Client:
@@ -161,10 +183,12 @@ class Client:
         self.agent_seqs: list[int] = []
         self.verdict: str | None = None
 
-    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def open(self, *, after: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Ask for the events with an id above *after*."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 20)
-        head = f"GET /api/runs/{self._run}/events HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
-        writer.write(head.encode())
+        head = f"GET /api/runs/{self._run}/events HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+        head += f"Last-Event-ID: {after}\r\n" if after else ""
+        writer.write(f"{head}\r\n".encode())
         return reader, writer
 
     async def follow(self) -> None:
@@ -298,15 +322,12 @@ def main() -> int:
     parser.add_argument("--puppet", type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.puppet is not None:
-        asyncio.run(puppet(words.puppet, words.rate, words.seconds))
+        asyncio.run(play(words.puppet, Puppet(words.puppet, words.rate, words.seconds).session))
         return 0
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        key.write_private_key(str(folder / "key"))
-        key.write_public_key(str(folder / "key.pub"))
-        (folder / "key").chmod(0o600)
+        make_key(folder)
         environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "PROVISION_TOKEN": TOKEN}
         own = [
             sys.executable,

@@ -78,9 +78,7 @@ def main() -> int:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        key.write_private_key(str(folder / "key"))
-        key.write_public_key(str(folder / "key.pub"))
+        serve.make_key(folder)
         about = ["--rate", str(words.rate), "--seconds", str(words.seconds)]
         puppet = [sys.executable, str(Path(__file__).with_name("serve.py")), "--puppet", name, *about]
         instances = subprocess.Popen(puppet)

@@ -21,7 +21,20 @@ from typing import Any
 
 import asyncssh
 from provision_agent.contract import frames, version
-from serve import PROFILE, PROVISION, TOKEN, Client, Played, cpu_s, peak_mb, wait_for
+from serve import (
+    PROFILE,
+    PROVISION,
+    TOKEN,
+    Client,
+    Played,
+    answer_with,
+    cpu_s,
+    make_key,
+    peak_mb,
+    play,
+    request_of,
+    wait_for,
+)
 
 STARTED = 1_700_000_000
 TS = "2026-01-01T00:00:00.000Z"
@@ -79,19 +92,14 @@ class Puppet:
             pass
 
     async def _status(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        hello = {"have": True, "python": "python3", "path": "/agent.pyz"}
-        process.stdout.write(b"\n\x02provision-agent " + json.dumps(hello).encode() + b"\n")
-        run = json.loads(await process.stdin.read())["run"]
+        run = (await request_of(process))["run"]
         found = {
             "run": run, "workspace": f"/{run}", "started_unix": STARTED, "remaining_s": 3600.0,
             "files": {name: f"/{run}/{name}.log" for name in ("core", "errors", "events")},
             "is_current": True, "is_alive": True, "keeper": True, "agent": True, "verdict": None, "plan": self._plan,
             "started": TS, "state": "running", "status": None,
         }  # fmt: skip
-        answer = {"format": version.FORMAT, "runs": [found]}
-        process.stdout.write(b"\n\x02provision-answer " + json.dumps(answer).encode() + b"\n")
-        await process.stdout.drain()
-        process.exit(0)
+        await answer_with(process, {"format": version.FORMAT, "runs": [found]})
 
     async def _follow(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
         run = head["workspace"].strip("/")
@@ -114,37 +122,19 @@ class Puppet:
         process.exit(0)
 
 
-async def puppet(folder: Path, count: int) -> None:
-    host_key = asyncssh.generate_private_key("ssh-ed25519")
-    plan = json.loads((folder / "plan.json").read_text())
-    server = await asyncssh.listen(
-        "127.0.0.1", 0,
-        server_host_keys=[host_key],
-        authorized_client_keys=str(folder / "key.pub"),
-        process_factory=Puppet(plan, count).session,
-        encoding=None,
-    )  # fmt: skip
-    (folder / "port.tmp").write_text(str(server.get_port()))
-    (folder / "port.tmp").replace(folder / "port")
-    await asyncio.Event().wait()
-
-
-async def write_state(folder: Path, port: int, runs: int, count: int) -> None:
+async def write_state(folder: Path, plan: dict[str, Any], port: int, runs: int, count: int) -> None:
     """What a server leaves that was killed while *runs* runs had told *count* events each."""
-    from provision_collector import Instance, Profile
+    from provision_collector import Instance
     from provision_collector.pool.server.kept import event_of, snapshot_of
     from provision_collector.pool.server.view import View
     from provision_collector.pool.store.rows import Row
     from provision_collector.pool.store.store import Store
     from provision_collector.pool.store.streams import Snapshot, put_snapshot
     from provision_collector.pool.store.writer import EventRow
-    from provision_collector.profile import compile_plan
     from provision_collector.run import registry
     from provision_collector.run.registry import RunFiles, RunRecord
     from provision_collector.run.spec import ReadSoFar
 
-    plan = compile_plan(Profile.from_text(PROFILE, name="load.yaml"))
-    (folder / "plan.json").write_text(json.dumps(plan.to_json()))
     own = [
         json.dumps(
             {"format": 2, "ts": TS, "run": "RUN", "seq": seq, "event": event, "from": "collector", **more}
@@ -169,7 +159,7 @@ async def write_state(folder: Path, port: int, runs: int, count: int) -> None:
         )
         files = RunFiles.of(logs, run, STARTED)
         row = Row(
-            run=run, request_hash="x", instance=instance, plan=plan.to_json(), profile="load", labels={},
+            run=run, request_hash="x", instance=instance, plan=plan, profile="load", labels={},
             secret_names=[], joined=run, stem=files.stem, home=store.leases.home, state="running",
             owner=store.leases.me,
         )  # fmt: skip
@@ -193,11 +183,7 @@ async def write_state(folder: Path, port: int, runs: int, count: int) -> None:
 async def follow(port: int, run: str, after: int) -> bool:
     """Wait for the next event of the agent; whether it is the one that was due."""
     client = Client(port, run)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
-    writer.write(
-        f"GET /api/runs/{run}/events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {TOKEN}\r\n"
-        f"Last-Event-ID: {after}\r\n\r\n".encode()
-    )
+    reader, writer = await client.open(after=after)
     try:
         while line := await reader.readline():
             if line.startswith(b"id: "):
@@ -231,27 +217,25 @@ def main() -> int:
     parser.add_argument("--puppet", type=Path, help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.puppet is not None:
-        asyncio.run(puppet(words.puppet, words.events))
+        plan = json.loads((words.puppet / "plan.json").read_text())
+        asyncio.run(play(words.puppet, Puppet(plan, words.events).session))
         return 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["XDG_STATE_HOME"] = str(folder / "state")
-        key = asyncssh.generate_private_key("ssh-ed25519")
-        key.write_private_key(str(folder / "key"))
-        key.write_public_key(str(folder / "key.pub"))
-        (folder / "key").chmod(0o600)
+        make_key(folder)
         from provision_collector import Profile
         from provision_collector.profile import compile_plan
 
-        plan = compile_plan(Profile.from_text(PROFILE, name="load.yaml"))
-        (folder / "plan.json").write_text(json.dumps(plan.to_json()))
+        plan = compile_plan(Profile.from_text(PROFILE, name="load.yaml")).to_json()
+        (folder / "plan.json").write_text(json.dumps(plan))
         instances = subprocess.Popen(
             [sys.executable, __file__, "--puppet", name, "--events", str(words.events)]
         )
         server = None
         try:
             port = int(wait_for(folder / "port"))
-            asyncio.run(write_state(folder, port, words.runs, words.events))
+            asyncio.run(write_state(folder, plan, port, words.runs, words.events))
             load = os.getloadavg()[0]
             begun = time.monotonic()
             with (folder / "out").open("wb") as out:
