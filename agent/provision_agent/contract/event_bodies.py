@@ -16,6 +16,7 @@ from .parsing import bounded
 from .steps import LEVELS
 
 MAX_KEY_CHARS = 8192
+MAX_SECONDS, MAX_BYTES_PER_S = 1e11, 1e15
 AGENT_VERDICTS = ("complete", "incomplete", "failed", "timeout", "cancelled")
 """How the instance can say that a run ended; every other verdict is the collector's."""
 
@@ -32,8 +33,8 @@ def _extra(**limits: Any) -> Any:
 
 _SHORT: Dict[str, Any] = {"max_chars": 256}
 _LINE: Dict[str, Any] = {"max_chars": MAX_KEY_CHARS}
-_SECONDS: Dict[str, Any] = {"low": 0, "high": 1e11}
-_SPEED: Dict[str, Any] = {"low": 0, "high": 1e15}
+_SECONDS: Dict[str, Any] = {"low": 0, "high": MAX_SECONDS}
+_SPEED: Dict[str, Any] = {"low": 0, "high": MAX_BYTES_PER_S}
 _COUNT: Dict[str, Any] = {"low": 0}
 
 

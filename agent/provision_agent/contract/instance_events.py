@@ -5,20 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from .event_bodies import MAX_KEY_CHARS, Body
+from .event_bodies import MAX_BYTES_PER_S, MAX_KEY_CHARS, MAX_SECONDS, Body
 from .parsing import bounded
-
-_RATE_MOST = 1e15
 
 
 @dataclass(frozen=True)
 class InstanceMeasured(Body):
     """What a plan's `require` had measured; what it does not ask for is left out."""
 
-    duration_s: Optional[float] = bounded(None, low=0, high=1e11, always=True)
-    line_bytes_per_s: Optional[int] = bounded(None, low=0, high=_RATE_MOST)
+    duration_s: Optional[float] = bounded(None, low=0, high=MAX_SECONDS, always=True)
+    line_bytes_per_s: Optional[int] = bounded(None, low=0, high=MAX_BYTES_PER_S)
     line_host: Optional[str] = bounded(None, max_chars=256)
-    disk_write_bytes_per_s: Optional[int] = bounded(None, low=0, high=_RATE_MOST)
+    disk_write_bytes_per_s: Optional[int] = bounded(None, low=0, high=MAX_BYTES_PER_S)
     memory_bytes: Optional[int] = bounded(None, low=0)
     gpu_used_bytes: Optional[int] = bounded(None, low=0)
     gpu_errors: Optional[Tuple[str, ...]] = bounded(None, max_entries=256)

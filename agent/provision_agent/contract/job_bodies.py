@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from .event_bodies import Body, Item, ItemFailed, ItemFinished
+from .event_bodies import MAX_SECONDS, Body, Item, ItemFailed, ItemFinished
 from .parsing import bounded
-
-MAX_SECONDS = 1e11
 
 
 @dataclass(frozen=True)

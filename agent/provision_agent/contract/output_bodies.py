@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from .event_bodies import MAX_KEY_CHARS, Body, Failed
+from .event_bodies import MAX_BYTES_PER_S, MAX_KEY_CHARS, Body, Failed
 from .parsing import bounded
 
 
@@ -21,7 +21,7 @@ class OutputsTold(Body):
 
 @dataclass(frozen=True)
 class OutputsProgress(OutputsTold):
-    bytes_per_s: Optional[float] = bounded(None, always=True, low=0, high=1e15)
+    bytes_per_s: Optional[float] = bounded(None, always=True, low=0, high=MAX_BYTES_PER_S)
     path: Optional[str] = bounded(None, max_chars=MAX_KEY_CHARS)
     """The file that came last, as this machine calls it."""
 
