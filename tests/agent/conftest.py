@@ -11,10 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from harness.agent_runs import AgentRuns
 from harness.downloads import Bench
 from harness.environments import Surroundings, copy_of_environment
 from harness.file_server import FileServer, make_certificate
+from harness.package_index import PackageIndex
+from provision_agent.contract.plan_parts import Limits
+from provision_agent.downloads import Downloads, Sources
+from provision_agent.steps.python.locked_install import LockedInstalls
 from provision_agent.steps.python.venv import Venv
+from provision_agent.steps.python.wheel_store import WheelStore
 
 
 @pytest.fixture
@@ -72,6 +78,46 @@ def uv() -> str:
     if here is None:
         pytest.skip("there is no uv here")
     return here
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[AgentRuns]:
+    """Whole runs in a workspace; what outlives them is ended."""
+    runs = AgentRuns(tmp_path)
+    yield runs
+    runs.stop_services()
+
+
+@pytest.fixture
+def noted_uv(bare_pip: None, uv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real uv, on PATH; it notes its calls in the file ``calls``."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "uv").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\nexec {uv} "$@"\n')
+    (folder / "uv").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.fixture
+def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
+    """A modern index, and the installers' own; many tests have another one."""
+    with PackageIndex(is_modern=True) as index:
+        monkeypatch.setenv("PIP_INDEX_URL", index.url)
+        index.add("numpy", "1.26.4")
+        index.add("numpy", "2.1.0")
+        index.add("scipy", "1.0", requires=["numpy"])
+        yield index
+
+
+@pytest.fixture
+def by_lock(here: Surroundings) -> Iterator[LockedInstalls]:
+    """As a run has it, beside its downloads."""
+    engine = Downloads([], Limits(), here.context, Sources(rules=(), secrets={}))
+    folder = os.path.join(here.workspace, ".provision", "wheels")
+    store = WheelStore(here.context, folder, limits=Limits(), line=engine.line)
+    yield LockedInstalls(store, here.context)
+    store.close(is_done=True)
+    engine.stop()
 
 
 @pytest.fixture

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +14,15 @@ from harness.git_server import Origin
 from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Layer, Plan, Python, Repo, Torch
-from provision_agent.contract.plan_parts import Limits
-from provision_agent.downloads import Downloads, Sources
 from provision_agent.host import answers, probe
 from provision_agent.steps.python import packages
 from provision_agent.steps.python.ahead import Ahead
 from provision_agent.steps.python.locked_install import LockedInstalls
 from provision_agent.steps.python.venv import Venv
-from provision_agent.steps.python.wheel_store import WheelStore
+
+pytestmark = pytest.mark.usefixtures("noted_uv")
 
 NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
-
-
-@pytest.fixture(autouse=True)
-def by_uv(bare_pip: None, uv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real uv, on PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "uv").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\nexec {uv} "$@"\n')
-    (folder / "uv").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-
-@pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
-    with PackageIndex(is_modern=True) as index:
-        monkeypatch.setenv("PIP_INDEX_URL", index.url)
-        index.add("numpy", "1.26.4")
-        index.add("numpy", "2.1.0")
-        index.add("scipy", "1.0", requires=["numpy"])
-        yield index
-
-
-@pytest.fixture
-def by_lock(here: Surroundings) -> Iterator[LockedInstalls]:
-    """As a run has it, beside its downloads."""
-    engine = Downloads([], Limits(), here.context, Sources(rules=(), secrets={}))
-    folder = os.path.join(here.workspace, ".provision", "wheels")
-    store = WheelStore(here.context, folder, limits=Limits(), line=engine.line)
-    yield LockedInstalls(store, here.context)
-    store.close(is_done=True)
-    engine.stop()
 
 
 def order(*layers: Layer, **fields: Any) -> Python:

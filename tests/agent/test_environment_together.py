@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,14 @@ from harness.environments import Surroundings
 from harness.package_index import PackageIndex
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Layer, Plan, Python
-from provision_agent.contract.plan_parts import Limits
-from provision_agent.downloads import Downloads, Sources
 from provision_agent.host import answers, probe
 from provision_agent.steps.python import layer_record, packages
 from provision_agent.steps.python.locked_install import LockedInstalls
 from provision_agent.steps.python.node_installs import NodeInstalls
 from provision_agent.steps.python.together import File
 from provision_agent.steps.python.venv import Venv
-from provision_agent.steps.python.wheel_store import WheelStore
+
+pytestmark = pytest.mark.usefixtures("noted_uv")
 
 NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
 PYTHON = Python(
@@ -30,38 +27,12 @@ PYTHON = Python(
 )
 
 
-@pytest.fixture(autouse=True)
-def by_uv(bare_pip: None, uv: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real uv, on PATH, which notes its calls."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "uv").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\nexec {uv} "$@"\n')
-    (folder / "uv").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
-
-
 @pytest.fixture
-def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
-    with PackageIndex(is_modern=True) as index:
-        monkeypatch.setenv("PIP_INDEX_URL", index.url)
-        index.add("numpy", "1.26.4")
-        index.add("numpy", "2.1.0")
-        index.add("scipy", "1.0", requires=["numpy"])
-        index.add("einops", "0.8")
-        index.add("gguf", "0.1", requires=["einops"])
-        index.add("modern", "1.0", requires=["numpy>=2"])
-        yield index
-
-
-@pytest.fixture
-def by_lock(here: Surroundings) -> Iterator[LockedInstalls]:
-    """As a run has it, beside its downloads."""
-    engine = Downloads([], Limits(), here.context, Sources(rules=(), secrets={}))
-    folder = os.path.join(here.workspace, ".provision", "wheels")
-    store = WheelStore(here.context, folder, limits=Limits(), line=engine.line)
-    yield LockedInstalls(store, here.context)
-    store.close(is_done=True)
-    engine.stop()
+def index(index: PackageIndex) -> PackageIndex:
+    index.add("einops", "0.8")
+    index.add("gguf", "0.1", requires=["einops"])
+    index.add("modern", "1.0", requires=["numpy>=2"])
+    return index
 
 
 class Nodes:

@@ -6,11 +6,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from harness.agent_runs import AgentRuns, finished, provision_identity, told_so_far, until
 from provision_agent.run.keeper import Keeper
 from provision_agent.run.record import Handed
@@ -28,17 +26,6 @@ sys.exit(int(go.read_text() or "0"))
 """
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[AgentRuns]:
-    runs = AgentRuns(tmp_path)
-    yield runs
-    for path in runs.workspace.glob(".provision/runs/*/job-*.status.json"):
-        for name in ("supervisor", "child"):
-            identity = provision_identity(json.loads(path.read_text()).get(name))
-            if identity is not None:
-                identity.end(within_s=10)
-
-
 def job(name: str = "train", **fields: Any) -> dict[str, Any]:
     return {"name": name, "run": [sys.executable, "-c", TRAIN], **fields}
 
@@ -47,10 +34,6 @@ def status(events: Path, name: str = "train") -> dict[str, Any]:
     """What the supervisor of a job last wrote."""
     path = events.with_name(f"job-{name}.status.json")
     return dict(json.loads(path.read_text())) if path.exists() else {"state": ""}
-
-
-def holder(runs: AgentRuns) -> dict[str, Any]:
-    return dict(json.loads((runs.workspace / ".provision/lock").read_text()))
 
 
 def begun(events: Path, name: str = "train") -> list[dict[str, Any]]:
@@ -124,7 +107,7 @@ def test_an_agent_that_is_started_again_goes_on_with_the_job_and_does_nothing_el
     }
     events = runs.start(plan)
     first = until(lambda: begun(events))[0]["pid"]
-    os.kill(holder(runs)["agent"]["pid"], signal.SIGKILL)
+    os.kill(runs.lock()["agent"]["pid"], signal.SIGKILL)
     again = until(lambda: begun(events)[1:])
     assert (again[0]["pid"], again[0]["adopted"]) == (first, True)
     runs.write("go", "0")
@@ -140,7 +123,7 @@ def test_a_run_whose_agent_and_keeper_died_knows_the_exit_status_that_came_meanw
     events = runs.start(plan)
     until(lambda: begun(events))
     for role in ("keeper", "agent"):
-        os.kill(holder(runs)[role]["pid"], signal.SIGKILL)
+        os.kill(runs.lock()[role]["pid"], signal.SIGKILL)
     runs.write("go", "7")
     until(lambda: status(events)["state"] == "exited")
     answer = runs.ask("start", {"run": "again", "plan": plan})
@@ -166,7 +149,7 @@ def test_a_job_whose_run_has_died_is_ended_by_another_plan_only_where_that_was_a
 ) -> None:
     events = runs.start({"jobs": [job()]})
     until(lambda: begun(events))
-    held = holder(runs)  # read once: whoever is left for a moment writes it anew
+    held = runs.lock()  # read once: whoever is left for a moment writes it anew
     killed = [provision_identity(held[role]) for role in ("keeper", "agent")]
     for each in killed:
         os.kill(each.pid, signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import re
@@ -10,9 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +18,7 @@ import provision_agent
 import pytest
 from harness import agent_runs
 from harness.agent_runs import PROGRAM, AgentRuns, finished, provision_identity, told_so_far, until
+from harness.file_server import Content, FileServer
 from provision_agent.contract.plan import Ready, Service
 from provision_agent.contract.plan_jobs import Hook, Lifetime
 from provision_agent.files.home import HomeLog
@@ -36,6 +33,10 @@ HOOK = (
     "sys.exit(int(open('status').read()) if os.path.exists('status') else 0)"
 )
 WAITS = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.02)\nraise SystemExit(int(open('go').read() or 0))"
+FAILS: dict[str, Any] = {
+    "checks": [{"name": "x", "path": "missing", "level": "critical"}],
+    "outputs": [{"path": "out"}],
+}
 FOREVER = 1e6
 
 pytestmark = pytest.mark.timeout(300)
@@ -54,18 +55,6 @@ def nobody_logs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = re.sub(r"_SERVERS = .*", "_SERVERS = ()", path.read_text())
     path.write_text(re.sub(r"_RECORDS = .*", "_RECORDS = ()", text))
     monkeypatch.setattr(agent_runs, "PROGRAM", PROGRAM.replace(agent_runs.ROOT, str(root)))
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[AgentRuns]:
-    runs = AgentRuns(tmp_path)
-    yield runs
-    statuses = [*runs.workspace.glob(".provision/lifetime/*.status.json")]
-    for path in [*statuses, *runs.workspace.glob(".provision/runs/*/job-*.status.json")]:
-        for name in ("supervisor", "child"):
-            identity = provision_identity(json.loads(path.read_text()).get(name))
-            if identity is not None:
-                identity.end(within_s=10)
 
 
 def process_of(runs: AgentRuns) -> dict[str, Any]:
@@ -155,7 +144,7 @@ def test_an_idle_instance_is_ended_by_itself_once_though_its_agent_and_what_meas
         {"lifetime": lifetime, "secrets": secrets, "commands": [command]}, {"VAST_KEY": "v4lue", "OTHER": "x"}
     )
     until(lambda: state(runs).get("busy", "").startswith("run "))
-    os.kill(json.loads((runs.workspace / ".provision/lock").read_text())["agent"]["pid"], signal.SIGKILL)
+    os.kill(runs.lock()["agent"]["pid"], signal.SIGKILL)
     first = process_of(runs)
     os.kill(first["child"]["pid"], signal.SIGKILL)
     again = until(
@@ -211,13 +200,7 @@ def test_results_that_nobody_has_fetched_hold_on_failure_back_until_they_are_hom
 
 def test_results_that_nobody_fetches_hold_it_back_for_outputs_keep_only(runs: AgentRuns) -> None:
     runs.write("out/a.bin", "result")
-    plan = {
-        "checks": [{"name": "x", "path": "missing", "level": "critical"}],
-        "outputs": [{"path": "out"}],
-        "outputs_keep_s": 1,
-        "on_failure": hook(),
-    }
-    assert runs.run(plan).verdict == "failed"
+    assert runs.run({**FAILS, "outputs_keep_s": 1, "on_failure": hook()}).verdict == "failed"
     until(lambda: fired(runs), within_s=100)
 
     assert fired(runs) == ["r1:on_failure failed -"]
@@ -225,12 +208,7 @@ def test_results_that_nobody_fetches_hold_it_back_for_outputs_keep_only(runs: Ag
 
 def test_a_run_that_follows_a_failed_one_calls_its_on_failure_off(runs: AgentRuns) -> None:
     runs.write("out/a.bin", "result")
-    failing = {
-        "checks": [{"name": "x", "path": "missing", "level": "critical"}],
-        "outputs": [{"path": "out"}],
-        "on_failure": hook(),
-    }
-    runs.run(failing)
+    runs.run({**FAILS, "on_failure": hook()})
     until(lambda: state(runs).get("not_home") == 1)
     assert runs.run({"outputs": [{"path": "out"}]}).verdict == "complete"
     until(lambda: process_of(runs)["state"] == "exited", within_s=100)
@@ -305,8 +283,10 @@ def test_a_card_that_works_and_prompts_in_a_queue_are_work(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     assert activity.gpu_percents() == [3, 97]
 
-    with serving({"queue_running": [[0, "id", {}, {}, []]], "queue_pending": []}) as url:
-        service = Service("ui", ("x",), ready=Ready(url=f"{url}/system_stats"))
+    with FileServer() as server:
+        queue = {"queue_running": [[0, "id", {}, {}, []]], "queue_pending": []}
+        server.add("/queue", Content.of(json.dumps(queue).encode()))
+        service = Service("ui", ("x",), ready=Ready(url=server.url("/system_stats")))
         order = LifetimeOrder("r", services=(service,))
         assert list(activity.prompts(order)) == ["1 prompts in the queue of ui"]
 
@@ -339,27 +319,3 @@ def test_twenty_of_twenty_instances_are_ended_in_time_with_nobody_there(tmp_path
     print("late by", [round(each, 1) for each in late_s])
 
     assert all(-5 < each < 60 for each in late_s)
-
-
-@contextmanager
-def serving(answer: Any) -> Iterator[str]:
-    """A server that answers everything with *answer*."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.agent_runs import until
 from harness.environments import Surroundings
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.parsing import parse
@@ -109,17 +109,6 @@ def status_of(here: Surroundings, name: str = "ui") -> dict[str, Any]:
 
 def log_of(here: Surroundings) -> str:
     return Path(here.workspace, ".provision", "services", "ui.log").read_text()
-
-
-def until(holds: Callable[[], Any], *, within_s: float = 60.0) -> Any:
-    """The first true value of *holds*."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        value = holds()
-        if value:
-            return value
-        time.sleep(0.02)
-    raise AssertionError("it never came true")
 
 
 def test_a_service_is_ready_when_it_answers_as_wanted(here: Surroundings, port: int) -> None:

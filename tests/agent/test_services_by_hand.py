@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from harness.agent_runs import AgentRuns
 
 TALKS = "import os, time; print('key', os.environ.get('KEY'), flush=True); time.sleep(600)"
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Iterator[AgentRuns]:
-    made = AgentRuns(tmp_path)
-    yield made
-    made.stop_services()
 
 
 def up(runs: AgentRuns, code: str = TALKS, **fields: Any) -> None:

@@ -45,14 +45,12 @@ def port() -> int:
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> Iterator[AgentRuns]:
-    runs = AgentRuns(tmp_path)
+def runs(runs: AgentRuns) -> AgentRuns:
     runs.write("ComfyUI/main.py", Path(comfyui_stand_in.__file__).read_text())
     for folder in ("checkpoints", "loras"):
         (runs.workspace / "ComfyUI/models" / folder).mkdir(parents=True)
     (runs.workspace / "state").mkdir()
-    yield runs
-    runs.stop_services()
+    return runs
 
 
 def comfyui(port: int, **fields: Any) -> dict[str, Any]:

@@ -10,13 +10,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import comfyui_stand_in
+from harness.agent_runs import until
 from harness.environments import Surroundings
 from provision_agent.contract.parsing import parse
 from provision_agent.contract.plan import Ready, Repo, Service
@@ -102,17 +102,6 @@ def here(lasting_path: Path, image: Image) -> Iterator[Surroundings]:
     here = Surroundings(str(lasting_path / "100% and more"))  # supervisord expands and splits such things
     yield here
     manager.stop("ui", here.context)
-
-
-def until(holds: Callable[[], Any], *, within_s: float = 60.0) -> Any:
-    """The first true value of *holds*."""
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        value = holds()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError("it never came true")
 
 
 def status_of(here: Surroundings) -> dict[str, Any]:

@@ -66,14 +66,19 @@ class AgentRuns:
         path = self.workspace / ".provision/services" / f"{service}.status.json"
         return dict(json.loads(path.read_text())) if path.exists() else {"state": ""}
 
+    def lock(self) -> dict[str, Any]:
+        """Who holds the workspace."""
+        return dict(json.loads((self.workspace / ".provision/lock").read_text()))
+
     def stop_services(self) -> None:
-        """End what outlives the runs."""
-        for path in self.workspace.glob(".provision/services/*.status.json"):
-            status = json.loads(path.read_text())
-            for name in ("supervisor", "child"):
-                identity = provision_identity(status.get(name))
-                if identity is not None:
-                    identity.end(within_s=10)
+        """End what outlives the runs: services, jobs, and what ends an idle instance."""
+        for place in ("services", "lifetime", "runs/*"):
+            for path in self.workspace.glob(f".provision/{place}/*.status.json"):
+                status = json.loads(path.read_text())
+                for name in ("supervisor", "child"):
+                    identity = provision_identity(status.get(name))
+                    if identity is not None:
+                        identity.end(within_s=10)
 
 
 def provision_identity(data: object) -> Any:
