@@ -54,19 +54,18 @@ class Bench:
 
     def fetch(self, *items: Download, limits: Limits | None = None) -> dict[str, Result]:
         """Run downloads to their end."""
-        engine = self.engine(*items, limits=limits)
-        try:
-            engine.start()
-            assert engine.wait(), f"not settled: {self.events[-5:]}"
-        finally:
-            engine.stop()
-        return engine.results()
+        return self._fetch(items, limits, begin=lambda engine: None)
 
     def fetch_as_runs_do(self, *items: Download, limits: Limits | None = None) -> dict[str, Result]:
         """As `fetch`, preflight first."""
+        return self._fetch(items, limits, begin=Downloads.preflight)
+
+    def _fetch(
+        self, items: Sequence[Download], limits: Limits | None, *, begin: Callable[[Downloads], object]
+    ) -> dict[str, Result]:
         engine = self.engine(*items, limits=limits)
         try:
-            engine.preflight()
+            begin(engine)
             engine.start()
             assert engine.wait(), f"not settled: {self.events[-5:]}"
         finally:
