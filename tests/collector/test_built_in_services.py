@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from harness.agent_runs import AgentRuns
+from provision_collector.demo.instance import free_port
 from provision_collector.profile import compile_plan, load_profile
 
 KEY = "a-key-that-nobody-else-has"
@@ -22,10 +22,10 @@ KEY = "a-key-that-nobody-else-has"
 STAND_IN = """#!/usr/bin/env python3
 import http.server, json, os, shlex, sys
 words = sys.argv[1:] + shlex.split(os.environ.get("COMMANDLINE_ARGS", ""))
-open("seen.json", "w").write(json.dumps({"words": words, "environment": dict(os.environ)}))
 if words[0] == "pull":
     open("pulled", "w").write(words[1])
     sys.exit(0)
+open("seen.json", "w").write(json.dumps({"words": words, "environment": dict(os.environ)}))
 options = dict(word.lstrip("-").split("=", 1) for word in words if word.startswith("--") and "=" in word)
 options.update((word.lstrip("-"), after) for word, after in zip(words, words[1:]) if word.startswith("--") and "=" not in word)
 host, _, port = os.environ.get("OLLAMA_HOST", "").partition(":")
@@ -98,7 +98,7 @@ def has_its_cache(runs: AgentRuns) -> None:
 
 def has_its_model(runs: AgentRuns) -> None:
     assert (runs.workspace / "pulled").read_text() == "qwen3:8b"
-    assert seen(runs, "seen.json")["environment"].get("OLLAMA_MODELS", f"{runs.workspace}/ollama/models")
+    assert seen(runs, "seen.json")["environment"]["OLLAMA_MODELS"] == f"{runs.workspace}/ollama/models"
 
 
 CHECKS = {"vllm": has_its_cache, "ollama": has_its_model}
@@ -121,9 +121,3 @@ def status(port: int, key: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
     return connection.getresponse().status
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
