@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness.file_server import FileServer
 from provision_collector.demo.instance import EmbeddedInstance
+from provision_collector.instance import Instance
 
 if TYPE_CHECKING:
     from .collecting import Case
@@ -252,6 +253,17 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.start()
     yield made
     made.close()
+
+
+def instance_of(embedded: EmbeddedInstance, folder: Path) -> Instance:
+    """How the library reaches it; the host key that it sees is kept in *folder*."""
+    return Instance(
+        embedded.host,
+        port=embedded.port,
+        user=embedded.user,
+        key=str(embedded.key_path),
+        known_hosts=str(folder / "known_hosts"),
+    )
 
 
 def eventually(condition: Callable[[], Any], within_s: float = 60.0) -> Any:

@@ -10,10 +10,9 @@ from urllib.parse import parse_qsl
 
 import pytest
 from harness.content import Content
-from harness.downloads import eventually
 from harness.s3_server import Refusal, S3Server
 
-from .conftest import Here
+from .conftest import Here, eventually
 from .server import Server
 from .test_secrets import ArgvWatch
 from .test_server import order

@@ -8,23 +8,12 @@ from typing import Any
 
 import pytest
 from harness.file_server import Fault, FileServer
-from provision_collector import Instance, Profile, UsageError, attach, start
+from provision_collector import Profile, UsageError, attach, start
 from provision_collector.demo.instance import EmbeddedInstance
 from provision_collector.run import watcher
 
-from .conftest import Here
+from .conftest import Here, instance_of
 from .test_up import profile_of
-
-
-def instance_of(embedded: EmbeddedInstance, folder: Path) -> Instance:
-    return Instance(
-        embedded.host,
-        port=embedded.port,
-        user=embedded.user,
-        key=str(embedded.key_path),
-        known_hosts=str(folder / "known_hosts"),
-    )
-
 
 pytestmark = pytest.mark.usefixtures("own_state")
 

@@ -12,6 +12,7 @@ from provision_collector.demo.instance import EmbeddedInstance
 
 from .conftest import Here, eventually
 from .server import Server
+from .test_fleet import inventory
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -106,25 +107,11 @@ def test_a_cap_and_a_folder_of_another_instance_are_said_by_name(here: Here) -> 
 def test_a_fleet_keeps_a_folder_per_instance_and_goes_on_with_them_after_a_kill(
     here: Here, second: EmbeddedInstance
 ) -> None:
-    both = {"i-1": here.instance, "i-2": second}
-    lines = [
-        f"- {{host: '{i.user}@{i.host}:{i.port}', key: {i.key_path}, instance_id: {name}}}\n"
-        for name, i in both.items()
-    ]
-    file = here.profile("".join(lines), "pool.yaml")
+    both = {"i-0": here.instance, "i-1": second}
+    file = inventory(here, list(both.values()))
     profile = here.profile(PROFILE % json.dumps(MAKES))
-    words = [
-        "fleet",
-        "up",
-        file,
-        "--profile",
-        profile,
-        "--workspace",
-        "~/work",
-        "--outputs",
-        "home",
-        "--json",
-    ]
+    where = ["--workspace", "~/work", "--outputs", "home"]
+    words = ["fleet", "up", file, "--profile", profile, *where, "--json"]
     child = here.spawn(*words)
     for name in both:
         first = here.folder / "home" / name / "pictures" / "sub" / "first.png"

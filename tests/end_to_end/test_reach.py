@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from provision_collector import Instance, Profile, start
-from provision_collector.demo.instance import EmbeddedInstance
+from provision_collector import Profile, start
 from provision_collector.run import access, reach
 
-from .conftest import Here
+from .conftest import Here, instance_of
 from .test_up import free_port
 
 PROFILE = """
@@ -28,16 +27,6 @@ services:
 
 def profile() -> str:
     return PROFILE.format(free_port())
-
-
-def instance_of(embedded: EmbeddedInstance, folder: Path) -> Instance:
-    return Instance(
-        embedded.host,
-        port=embedded.port,
-        user=embedded.user,
-        key=str(embedded.key_path),
-        known_hosts=str(folder / "known_hosts"),
-    )
 
 
 @pytest.mark.timeout(240)

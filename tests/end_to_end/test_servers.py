@@ -29,9 +29,10 @@ LONG_S = 60
 class Pool:
     """Servers on one database."""
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, cluster: Postgres) -> None:
         self._folder = folder
-        self._address = address
+        self._cluster = cluster
+        self._address = cluster.database()
         self.servers: list[Server] = []
 
     def start(self, *words: str) -> Server:
@@ -51,18 +52,20 @@ class Pool:
     def sql(self, command: str) -> str:
         return self._cluster.sql(command, self._address)
 
-    _cluster: Postgres
-
 
 @pytest.fixture
 def pool(tmp_path: Path, postgres: Postgres) -> Iterator[Pool]:
-    pool = Pool(tmp_path, postgres.database())
-    pool._cluster = postgres
+    pool = Pool(tmp_path, postgres)
     yield pool
     for server in pool.servers:
         server.close()
         if "Traceback" in server.stderr.read_text():
             raise AssertionError(server.stderr.read_text())
+
+
+def await_usable(server: Server, run: str = "one") -> None:
+    """Until *server*, whichever it is, says that the run is usable."""
+    eventually(lambda: server.get(f"/api/runs/{run}")["state"] == "usable", LONG_S)
 
 
 def test_a_killed_servers_run_is_taken_over_and_every_server_tells_it_whole(
@@ -76,7 +79,7 @@ def test_a_killed_servers_run_is_taken_over_and_every_server_tells_it_whole(
         "the same order, sent to another server"
     )
     followers = [Follower(server, "one") for server in (first, second)]
-    eventually(lambda: second.get("/api/runs/one")["state"] == "usable", LONG_S)
+    await_usable(second)
     listed = second.get("/api/runs?state=usable&host=i-1")
     assert [run["run"] for run in listed["runs"]] == ["one"]
 
@@ -106,7 +109,7 @@ def test_a_halted_server_that_wakes_up_writes_nothing_more_and_goes_on_with_othe
     halted, other = pool.start(), pool.start()
     halted.post("/api/runs", order(instance, text, run_id="one"))
     follower = Follower(other, "one")
-    eventually(lambda: other.get("/api/runs/one")["state"] == "usable", LONG_S)
+    await_usable(other)
 
     os.kill(halted.pid, signal.SIGSTOP)
     eventually(lambda: pool.owner("one") is other, LONG_S)
@@ -128,7 +131,7 @@ def test_a_server_that_ends_gives_its_runs_back_at_once(
     first, second = pool.start("--lease", "60s"), pool.start("--lease", "60s")
     first.post("/api/runs", order(instance, text, run_id="one"))
     follower = Follower(second, "one")
-    eventually(lambda: second.get("/api/runs/one")["state"] == "usable", LONG_S)
+    await_usable(second)
     assert first.end() == 0
     eventually(lambda: pool.owner("one") is second, 30)
     fault.bytes_per_s = None
@@ -145,7 +148,7 @@ def test_stop_release_and_secrets_come_through_any_server(
     for run, where in (("one", instance), ("two", second)):
         answering.post("/api/runs", order(where, text, run_id=run))
         assert pool.owner(run) is watching
-        eventually(lambda run=run: answering.get(f"/api/runs/{run}")["state"] == "usable", LONG_S)  # type: ignore[misc]
+        await_usable(answering, run)
     answering.post("/api/runs/one/stop")
     answering.post("/api/runs/two/release")
     assert answering.outcome("one", LONG_S)["verdict"] == "cancelled"
@@ -159,7 +162,7 @@ def test_a_database_that_restarts_costs_a_moment_and_no_event(
     first, second = pool.start(), pool.start()
     first.post("/api/runs", order(instance, text, run_id="one"))
     followers = [Follower(server, "one") for server in (first, second)]
-    eventually(lambda: second.get("/api/runs/one")["state"] == "usable", LONG_S)
+    await_usable(second)
     postgres.restart()
     fault.bytes_per_s = None
     for follower in followers:
@@ -176,7 +179,7 @@ def test_runs_of_a_servers_own_file_come_into_the_database(
     alone.start()
     try:
         alone.post("/api/runs", order(instance, text, run_id="one"))
-        eventually(lambda: alone.get("/api/runs/one")["state"] == "usable", LONG_S)
+        await_usable(alone)
         told = alone.kept("one")
         assert alone.end() == 0
     finally:

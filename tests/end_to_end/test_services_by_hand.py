@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 
 from .conftest import Here, eventually
+from .test_up import free_port
 
 
 def test_services_are_listed_restarted_read_and_stopped(here: Here) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     profile = here.profile(
         f"""
         version: 1

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from harness.file_server import FileServer
 from provision_agent.contract.status_parts import ItemState
-from provision_collector import Instance, Profile, start
+from provision_collector import Profile, start
 from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.collect.markers import Markers
 from provision_collector.demo.instance import EmbeddedInstance
@@ -23,6 +23,7 @@ from provision_collector.pool.server.app import Door, application
 from provision_collector.pool.server.rules import Rules
 from provision_collector.pool.server.sessions import Sessions
 
+from .conftest import instance_of
 from .test_up import free_port, profile_of
 
 pytestmark = [pytest.mark.usefixtures("own_state"), pytest.mark.timeout(240)]
@@ -107,16 +108,6 @@ async def prompt_loop() -> AsyncIterator[None]:
     assert longest_s < max(LONGEST_S, 2 * idle[0]), f"{longest_s:.3f} s; a loop without work {idle[0]:.3f} s"
 
 
-def reached(embedded: EmbeddedInstance, folder: Path) -> Instance:
-    return Instance(
-        embedded.host,
-        port=embedded.port,
-        user=embedded.user,
-        key=str(embedded.key_path),
-        known_hosts=str(folder / "known_hosts"),
-    )
-
-
 async def test_a_run_is_watched_and_its_mirrors_sealed_beside_a_loop_that_stays_prompt(
     instance: EmbeddedInstance, files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +116,7 @@ async def test_a_run_is_watched_and_its_mirrors_sealed_beside_a_loop_that_stays_
     async with (
         prompt_loop(),
         await start(
-            reached(instance, tmp_path),
+            instance_of(instance, tmp_path),
             profile,
             workspace=str(instance.workspace),
             logs_dir=tmp_path / "logs",
@@ -163,7 +154,7 @@ async def test_a_log_that_is_rotated_is_collected_beside_a_loop_that_stays_promp
     disk = SlowDisk(monkeypatch)
     async with prompt_loop():
         writing = asyncio.create_task(rotate())
-        outcome = await collect(reached(instance, tmp_path), order, on_event=lambda _: seen.set())
+        outcome = await collect(instance_of(instance, tmp_path), order, on_event=lambda _: seen.set())
         await writing
 
     assert (outcome["verdict"], outcome["gaps"]) == ("complete", []), outcome

@@ -6,12 +6,12 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
+from provision_collector.demo.instance import free_port
 
 
 def binaries() -> Path | None:
@@ -52,9 +52,7 @@ class Postgres:
             "UTF8",
             "--locale=C",
         )
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         (self._data / "postgresql.auto.conf").write_text(
             f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{self._folder}'\n"
             "fsync = off\nmax_connections = 200\n"
