@@ -197,7 +197,10 @@ class _Collection(Listener):
     async def _probe(self) -> None:
         while True:
             await asyncio.sleep(self._order.probe_every_s)
-            refused = await refusal(self._instance)
+            try:
+                refused = await refusal(self._instance)
+            except ProvisionError:
+                continue
             if refused is not None:
                 self._warn(
                     f"{refused}: the connection that is open still works, but there would be no way back"

@@ -99,14 +99,15 @@ async def refusal(instance: Instance) -> AuthRefusedError | None:
     """Open one more connection to *instance* and drop it: would it let us in again?
 
     Returns:
-        The error if the key is not taken any more; None if it is, or if nobody can say.
+        The error if the key is not taken any more; None if it is.
+
+    Raises:
+        ProvisionError: the network, or the instance, is not there, so nobody can say.
     """
     try:
         (await connect(instance)).abort()
     except AuthRefusedError as error:
         return error
-    except ProvisionError:
-        return None
     return None
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 
-from ..errors import AuthRefusedError, ProvisionError
-from ..instance import Emit, Instance, connect
+from ..errors import ProvisionError
+from ..instance import Emit, Instance, refusal
 
 PROVE_EVERY_S = 300.0
 SPREAD = 0.2
@@ -19,12 +19,9 @@ async def keep_proving(instance: Instance, emit: Emit) -> None:
     while True:
         await asyncio.sleep(PROVE_EVERY_S * random.uniform(1 - SPREAD, 1 + SPREAD))  # noqa: S311
         try:
-            (await connect(instance)).abort()
-        except AuthRefusedError as refused:
-            if not is_lost:
-                emit("access_lost", host=str(instance), cause=str(refused))
-            is_lost = True
+            refused = await refusal(instance)
         except ProvisionError:
-            continue  # the network, or the instance, is not there: the open connection will say so
-        else:
-            is_lost = False
+            continue  # the open connection will say so
+        if refused is not None and not is_lost:
+            emit("access_lost", host=str(instance), cause=str(refused))
+        is_lost = refused is not None
