@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..storage import private_folder, write_atomically
 from .address import Instance
-from .host_keys import entry_name, files_of, own_file
+from .host_keys import files_of, name_of, own_file
 
 _CHECKING = {"accept-new": "accept-new", "strict": "yes", "off": "no"}
 _LAST = "Match all\nUser root\nForwardAgent no\nForwardX11 no\nSendEnv -*\n"
@@ -51,7 +51,7 @@ def _host_keys(instance: Instance) -> list[str]:
     options = [f"StrictHostKeyChecking={_CHECKING[instance.host_key]}"]
     options.append(f"UserKnownHostsFile={' '.join(map(_quoted, files))}")
     if instance.instance_id:
-        options.append(f"HostKeyAlias={entry_name(instance, instance.host, instance.port or 22)}")
+        options.append(f"HostKeyAlias={name_of(instance)}")
     return options
 
 
