@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -55,12 +55,15 @@ class LocalRun:
     ) -> None:
         self.run = run
         self.files: RunFiles | None = None
-        self.state = RunState(run, planned=planned)
-        if so_far is not None:
-            self.state = RunState.from_json(so_far.state, planned=planned)
+        known = so_far or ReadSoFar(0, {})
+        self.state = (
+            RunState(run, planned=planned)
+            if so_far is None
+            else RunState.from_json(so_far.state, planned=planned)
+        )
         """The one fold of the agent's events in this process: who shows or counts reads it."""
         self.outcome: Outcome | None = None
-        self.needed: set[str] = set(so_far.needed if so_far is not None else ())
+        self.needed: set[str] = set(known.needed)
         """Names of secrets that the instance asked for so far."""
         self.needed_sources: SourcesNeeded | None = None
         """The signed addresses that the instance asked for last, while it has got none."""
@@ -72,12 +75,10 @@ class LocalRun:
         """What this side warned of."""
         self._local = LocalEvents(run)
         self._tail: EventTail | None = None
-        self._final_sizes: dict[str, int] | None = None
+        self._final_sizes: Mapping[str, int] | None = known.sizes
         self._live = NOTHING_LIVE
         """What arrived last, if it was little."""
-        if so_far is not None and so_far.sizes is not None:
-            self._final_sizes = dict(so_far.sizes)
-        self._begin = self._told_to = so_far.read_to if so_far is not None else 0
+        self._begin = self._told_to = known.read_to
         self._known_seq = self.state.seq
         self._absorbing = asyncio.Lock()
         self._change = asyncio.Event()
