@@ -6,11 +6,12 @@ Requests are one JSON line on the agent's stdin; the rest are payloads of `file_
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, Optional, Tuple
+from typing import Dict, Iterable, Optional, Tuple
 
 from .cases import MAX_PARTICULARS
 from .failures import FAILURES, Failure
 from .parsing import MAX_INTEGER, bounded
+from .plan_files import Output
 from .version import FORMAT, RUN_ID_PATTERN
 
 MAX_PATH_CHARS = 4096
@@ -146,6 +147,10 @@ class Trouble:
         """What *failure* is to the other side; of the file *n*, or of the whole *item*."""
         return cls(failure.class_, failure.message, failure.case, failure.about, n, item, failure.retriable)
 
+    def failure(self) -> Failure:
+        """What it is here."""
+        return Failure(self.class_, self.message, case=self.case, about=self.about, retriable=self.retriable)
+
 
 @dataclass(frozen=True)
 class SettledFile:
@@ -194,6 +199,14 @@ class SendItem:
     """In the workspace, absolute, or below the home folder (``~/…``)."""
     include: Tuple[str, ...] = bounded((), max_entries=1000, max_chars=4096)
     exclude: Tuple[str, ...] = bounded((), max_entries=1000, max_chars=4096)
+
+
+def items_of(outputs: Iterable[Output]) -> Tuple[SendItem, ...]:
+    """What is asked for where *outputs* are wanted: each by its number, from 0 on."""
+    return tuple(
+        SendItem(str(number), output.path, output.include, output.exclude)
+        for number, output in enumerate(outputs)
+    )
 
 
 @dataclass(frozen=True)

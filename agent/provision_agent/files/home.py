@@ -6,7 +6,7 @@ import os
 import time
 from typing import Dict, Iterable, List
 
-from ..contract.file_messages import FILE, SendItem
+from ..contract.file_messages import FILE, items_of
 from ..contract.plan_files import Output
 from .closing import open_for_writing
 from .looker import Looker
@@ -35,10 +35,7 @@ class HomeLog:
 
 def not_home(workspace: str, outputs: Iterable[Output]) -> List[str]:
     """The paths of finished results below *outputs* that nobody has fetched yet."""
-    items = tuple(
-        SendItem(str(number), output.path, output.include, output.exclude)
-        for number, output in enumerate(outputs)
-    )
+    items = items_of(outputs)
     roots: Dict[str, str] = {
         item.item: os.path.normpath(os.path.join(workspace, item.path)) for item in items
     }

@@ -309,13 +309,7 @@ class Receiver:
             place.arrived.put(told.path, Verified(complete.size_bytes, complete.mtime_ns, complete.sha256))
 
     def _take_problem(self, trouble: Trouble) -> None:
-        failure = Failure(
-            trouble.class_,
-            trouble.message,
-            case=trouble.case,
-            about=trouble.about,
-            retriable=trouble.retriable,
-        )
+        failure = trouble.failure()
         if trouble.n is None:
             self._progress.fail_item(trouble.item or "", failure)
         else:

@@ -133,8 +133,7 @@ class Receiver:
             self._settle(each)
         troubles, self._troubles = self._troubles, []
         for trouble in troubles:
-            failure = Failure(trouble.class_, trouble.message, case=trouble.case, about=trouble.about)
-            self._on_problem(_subject(trouble), failure)
+            self._on_problem(_subject(trouble), trouble.failure())
 
     def _settle(self, settled: SettledFile) -> None:
         if settled.state == AGAIN:

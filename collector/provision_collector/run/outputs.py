@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 
 from provision_agent.contract.failures import Failure
-from provision_agent.contract.file_messages import FAILED, FILE, FileTold, SendItem, SendRequest, SettledFile
+from provision_agent.contract.file_messages import FAILED, FILE, FileTold, SendRequest, SettledFile, items_of
 from provision_agent.contract.plan_files import Output
 
 from ..errors import ProvisionError
@@ -52,7 +52,6 @@ class Outputs:
         self._wanted: tuple[Output, ...] = ()
         self._receiver: Receiver | None = None
         self._failed: dict[str, str] = {}
-        self._missing: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
         self._moved_bytes = 0
         self._moved_at = 0.0
@@ -121,22 +120,12 @@ class Outputs:
                 await asyncio.gather(task, return_exceptions=True)
         for tree in self._trees.values():
             await in_thread(tree.close)
-        left = (
-            {told.path: "it was on its way" for told in self._receiver.left.values()}
-            if self._receiver
-            else {}
-        )
-        missing = self._missing = {
-            **left,
-            **self._failed,
-            **(self._receiver.failed if self._receiver else {}),
-        }
         if self._task is None or self._is_closed:
             return
         self._is_closed = True
         self._told.flush()
         self._told.finish()
-        if missing:
+        if missing := self._missing:
             shown = "; ".join(
                 why if path in why else f"`{path}`: {why}" for path, why in list(missing.items())[:SHOWN]
             )
@@ -149,10 +138,7 @@ class Outputs:
         )
 
     async def _session(self, connection: Connection) -> None:
-        items = tuple(
-            SendItem(str(number), output.path, output.include, output.exclude)
-            for number, output in enumerate(self._wanted)
-        )
+        items = items_of(self._wanted)
         request = SendRequest("", self._dispatch.workspace, items, follow=True, results=True)
         command = self._dispatch.agent_command("send")
         session = await FileSession.open(connection, command, request)
@@ -183,6 +169,14 @@ class Outputs:
 
     def _count_left(self) -> int:
         return len(self._receiver.left) if self._receiver is not None else 0
+
+    @property
+    def _missing(self) -> dict[str, str]:
+        """Why each file that is not here has not come, by its path there."""
+        if self._receiver is None:
+            return dict(self._failed)
+        left = {told.path: "it was on its way" for told in self._receiver.left.values()}
+        return {**left, **self._failed, **self._receiver.failed}
 
     def outcome(self) -> OutputsHome | None:
         """What came, and what did not; None where nothing was to."""
