@@ -26,6 +26,7 @@ from provision_collector.files.session import FileSession
 from provision_collector.files.sources import UploadSource, refuse_missing
 from provision_collector.files.tree import list_source
 from provision_collector.profile import Profile, compile_plan
+from provision_collector.run.outputs import bound
 from provision_collector.storage import LockBusyError
 
 
@@ -231,6 +232,16 @@ def test_every_instance_of_a_fleet_has_a_folder_of_its_own_whatever_it_is_called
         "/home/h_2222", "/home/h_2223", "/home/__1_22", "/home/_.._x",
     ]  # fmt: skip
     assert outputs_of(None, Target(names[0])) is None
+
+
+def test_the_variables_of_outputs_mean_here_what_they_mean_on_the_instance() -> None:
+    text = 'version: 1\nname: x\noutputs: [{path: "made/${run_id}", include: ["${run_id}-*.png", "$${x}"]}]\n'
+    plan = compile_plan(Profile.from_text(text, name="x.yaml"))
+
+    assert plan.outputs[0].path == "made/${run_id}"
+    assert bound(plan.outputs, workspace="/w", run="r1") == (
+        plan.bind(workspace="/w", home="/h", run_id="r1").outputs
+    )
 
 
 class Mute:

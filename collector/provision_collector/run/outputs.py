@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import posixpath
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.file_messages import FAILED, FILE, FileTold, SendRequest, SettledFile, items_of
+from provision_agent.contract.parsing import ParseError, parse, to_json
 from provision_agent.contract.plan_files import Output
+from provision_agent.contract.plan_json import expand, map_strings
 
-from ..errors import ProvisionError
+from ..errors import ProtocolFaultError, ProvisionError
 from ..files.local_tree import LocalTree
 from ..files.receiver import Receiver
 from ..files.session import FileSession
@@ -35,6 +38,15 @@ FINISH_WITHIN_S = 3600.0
 """At most: a service may go on making files for ever."""
 SHOWN = 5
 MOST_NAMED = 100
+
+
+def bound(outputs: Sequence[Output], *, workspace: str, run: str) -> tuple[Output, ...]:
+    """*outputs* with their variables filled in, as the instance fills them in for all else; its home is in no path of theirs."""
+    values = {"workspace": workspace, "run_id": run, "home": "~"}
+    return tuple(
+        parse(Output, map_strings(to_json(output), lambda text: expand(text, values)), "outputs")
+        for output in outputs
+    )
 
 
 class Outputs:
@@ -64,10 +76,16 @@ class Outputs:
 
         Raises:
             UsageError: a folder holds the files of another instance. LocalMachineError: it cannot be used.
+            ProtocolFaultError: the instance tells outputs that cannot be.
         """
         if self._here is None:
             return
-        self._wanted = self._dispatch.told.outputs
+        try:
+            self._wanted = bound(
+                self._dispatch.told.outputs, workspace=self._dispatch.workspace, run=self._dispatch.run
+            )
+        except ParseError as error:
+            raise ProtocolFaultError(error) from None
         if not self._wanted:
             self._emit(
                 "warning", message="the run has no `outputs`: nothing comes to the folder of `--outputs`"
