@@ -187,7 +187,7 @@ async def test_only_the_newest_finished_runs_are_kept_and_every_unfinished_one(s
 
     assert await store.forget(keep=2) == ["run1"]
     assert [found.run for found in await store.listed(Wanted(state="finished"))] == ["run5", "run3"]
-    assert [found.run for found in await store.unfinished()] == ["run0", "run2", "run4"]
+    assert [found.run for found in await store.listed(Wanted(state="going"))] == ["run4", "run2", "run0"]
     assert sorted(await store.forget(keep=10, keep_days=1.0)) == ["run3", "run5"], "they ended long ago"
     count = sa.select(sa.func.count()).select_from(schema.events)
     assert await store.database.ask(lambda line: line.execute(count).scalar()) == 3
@@ -226,7 +226,7 @@ async def test_tables_of_the_next_release_that_this_one_can_work_with_are_taken(
     await store.database.change(lambda line: line.execute(newer))
     await store.close()
     again = await opened(tmp_path, address)
-    assert await again.unfinished() == []
+    assert await again.listed(Wanted(state="going")) == []
     await again.close()
 
 

@@ -67,8 +67,6 @@ class Membership:
         self._news: set[int] = set()
         self._has_news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.has_taken_all = asyncio.Event()
-        """Set once everything that was free when this process came is taken."""
 
     @property
     def is_cut(self) -> bool:
@@ -166,7 +164,6 @@ class Membership:
             await asyncio.sleep(OTHERS_TURN_S if self._store.is_shared else 0)
         if self._takes_runs:  # such as another server gave to this one
             await self._duties.take(await leases.mine() if self._store.is_shared else ())
-        self.has_taken_all.set()
         orders = await leases.orders()
         if orders.stopping or orders.released or orders.secrets:
             await self._duties.obey(orders)

@@ -183,13 +183,7 @@ class Store:
 
     async def of_numbers(self, rids: Sequence[int]) -> list[Row]:
         """The runs with these numbers, with their plans."""
-        query = sa.select(*_columns()).where(runs.c.rid.in_(rids)).order_by(runs.c.created_unix)
-        return await self.database.ask(lambda line: _select(line, query))
-
-    async def unfinished(self) -> list[Row]:
-        """Every run without a verdict, oldest first."""
-        query = sa.select(*_columns()).where(runs.c.verdict.is_(None)).order_by(runs.c.created_unix)
-        return await self.database.ask(lambda line: _select(line, query))
+        return await self.database.ask(lambda line: select_rows(line, rids))
 
     async def ended(self, rids: Sequence[int]) -> list[int]:
         """Those of the runs with these numbers that have their verdict."""
@@ -339,7 +333,7 @@ def _remove(connection: Connection, old: Sequence[int]) -> list[str]:
     return names
 
 
-def select_rows(connection: Connection, numbers: sa.Select[tuple[int]]) -> list[Row]:
+def select_rows(connection: Connection, numbers: Sequence[int] | sa.Select[tuple[int]]) -> list[Row]:
     """The runs with *numbers*, with their plans, oldest first."""
     query = sa.select(*_columns()).where(runs.c.rid.in_(numbers)).order_by(runs.c.created_unix)
     return _select(connection, query)

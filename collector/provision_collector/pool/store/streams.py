@@ -13,7 +13,6 @@ from .rows import Row
 from .schema import chunks, events, mirrors, snapshots
 from .writer import EventRow, Writer, put
 
-PAGE_BYTES = 1 << 16
 PAGE = 500
 """So many events are read at once."""
 CHUNK_BYTES = 1 << 16
