@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import LocalMachineError, UsageError
 from ...storage import FileLock, LockBusyError
-from .database import Database, is_passing, why
+from .database import Database, Work, is_passing, why
 from .home import name_of
 from .leases import Leases
 from .machines import Machines
@@ -160,9 +160,15 @@ class Store:
             work=self.change_of(row, **changes), rid=row.rid if "verdict" in changes else None
         )
 
-    def change_of(self, row: Row, **changes: object) -> _Updated:
+    def change_of(self, row: Row, **changes: object) -> Work[None]:
         """What `update` does in the database, for a transaction of the caller's."""
-        return _Updated(row.rid, {name: _to_sql(name, value) for name, value in changes.items()})
+        values = {name: _to_sql(name, value) for name, value in changes.items()}
+        statement = sa.update(runs).where(runs.c.rid == row.rid).values(values)
+
+        def work(connection: Connection) -> None:
+            connection.execute(statement)
+
+        return work
 
     async def find(self, run: str, *, with_plan: bool = True) -> Row | None:
         """The run with this id; None when there is none.
@@ -246,16 +252,6 @@ class Store:
         mine = sa.select(deliveries.c.key, deliveries.c.body).where(~deliveries.c.is_settled)
         mine = mine.where(deliveries.c.owner.is_not_distinct_from(self.writer.worker))
         return await self.database.ask(lambda line: [(key, body) for key, body in line.execute(mine)])
-
-
-class _Updated:
-    """A change of one run, to be carried out in a transaction."""
-
-    def __init__(self, rid: int, values: dict[str, object]) -> None:
-        self._statement = sa.update(runs).where(runs.c.rid == rid).values(values)
-
-    def __call__(self, connection: Connection) -> None:
-        connection.execute(self._statement)
 
 
 def _opened(folder: Path, url: str | None) -> Database:
