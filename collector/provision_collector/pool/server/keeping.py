@@ -10,7 +10,6 @@ from functools import partial
 
 from provision_agent.contract.events import Event, JsonObject, parse_event
 from provision_agent.contract.parsing import ParseError
-from sqlalchemy import Connection
 
 from ...instance import Instance, host_keys
 from ...mirror import Gap
@@ -20,7 +19,7 @@ from ..scorecard import Entry, entry_of
 from ..store.database import Work
 from ..store.rows import Row
 from ..store.store import Store
-from ..store.streams import MirrorPlace, put_mirror
+from ..store.streams import put_mirror
 from .kept import Taken, event_of
 from .rules import Rules
 from .shipping import TAIL_BYTES, Shipping, events_place, make_here, record_text
@@ -77,11 +76,7 @@ class Keeping:
         if so_far is None or self._row.stem is None:
             return None
         place = await asyncio.to_thread(events_place, RunFiles(self._row.stem), so_far.read_to)
-        return None if place is None else partial(_put_events, row=self._row, place=place)
-
-
-def _put_events(connection: Connection, *, row: Row, place: MirrorPlace) -> None:
-    put_mirror(connection, row, place, {})
+        return None if place is None else partial(put_mirror, row=self._row, place=place, new={})
 
 
 async def found_here(row: Row, taken: Taken, store: Store, rules: Rules) -> Taken:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from provision_agent.contract import version
 from provision_agent.contract.parsing import ParseError, parse, read_object
-from sqlalchemy import Connection
 
 from ...mirror import Gap, MirrorState, Position
 from ...run import registry
@@ -50,14 +49,10 @@ class Shipping:
             found = await asyncio.to_thread(_news, files, self._lengths)
             for place, new in found:
                 await self._store.writer.write(
-                    work=partial(_put, row=self._row, place=place, new=new), rid=self._row.rid
+                    work=partial(put_mirror, row=self._row, place=place, new=new), rid=self._row.rid
                 )
                 self._lengths[place.file] = place.length
             is_moving = bool(found)
-
-
-def _put(connection: Connection, *, row: Row, place: MirrorPlace, new: Mapping[int, bytes]) -> None:
-    put_mirror(connection, row, place, new)
 
 
 def _news(files: RunFiles, lengths: Mapping[str, int]) -> list[tuple[MirrorPlace, dict[int, bytes]]]:
