@@ -15,7 +15,7 @@ from ...instance import Instance, host_keys
 from ...mirror import Gap
 from ...run.registry import RunFiles
 from ...run.spec import ReadSoFar
-from ..scorecard import Entry, entry_of
+from ..scorecard import TELLING, Entry, entry_of
 from ..store.database import Work
 from ..store.rows import Row
 from ..store.store import Store
@@ -100,8 +100,8 @@ async def found_here(row: Row, taken: Taken, store: Store, rules: Rules) -> Take
 def _entry(instance: Instance, told: list[bytes], outcome: JsonObject) -> Entry | None:
     events: list[Event] = []
     for body in told:
-        event = dict(event_of(body))
-        if event and event.get("from") != "collector":
+        event = event_of(body)
+        if event.get("event") in TELLING and event.get("from") != "collector":
             with suppress(ParseError):
                 events.append(parse_event(event))
     return entry_of(instance, events, outcome)

@@ -59,6 +59,8 @@ def _news(files: RunFiles, lengths: Mapping[str, int]) -> list[tuple[MirrorPlace
     """What each log has more than *lengths*, with the position of its mirror, which is the same before and after."""
     found = []
     for name, path in (("core", files.core), ("errors", files.errors)):
+        if not _is_longer(path, lengths[name]):
+            continue
         before = _position(files, name)
         new = _read(path, lengths[name])
         if new and before == _position(files, name):
@@ -84,6 +86,13 @@ def events_place(files: RunFiles, read_to: int) -> MirrorPlace | None:
 
 def _position(files: RunFiles, name: str) -> Position:
     return MirrorState(files.state).position(name) or Position()
+
+
+def _is_longer(path: Path, length: int) -> bool:
+    try:
+        return path.stat().st_size > length
+    except FileNotFoundError:
+        return False
 
 
 def _read(path: Path, begin: int) -> dict[int, bytes]:
