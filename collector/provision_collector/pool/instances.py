@@ -24,6 +24,7 @@ from ..instance import Connection, Instance, as_answer, call, connect
 from ..storage import in_thread, write_atomically
 from .gone import is_gone
 from .local_command import facts_of
+from .scorecard import key_of
 
 FRESH_EVERY_S = 300.0
 ANSWER_WITHIN_S = 45.0
@@ -265,11 +266,6 @@ class _Line:
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
-
-
-def key_of(instance: Instance) -> str:
-    """The name of an instance, as scorecards have it."""
-    return instance.instance_id or str(instance)
 
 
 def _read(path: Path) -> _File:
