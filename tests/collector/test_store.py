@@ -83,7 +83,9 @@ async def test_the_migrations_make_the_tables_that_the_program_works_with(store:
 
 
 async def test_a_run_is_kept_once_and_comes_back_as_it_was(store: Store) -> None:
-    first = await added(store, "one", labels={"zone": "a\0\u2028"}, instance=Instance("h", port=7))
+    first = await added(
+        store, "one", labels={"zone": "a\0\u2028"}, instance=Instance("h", port=7), is_watched_after=True
+    )
     assert not await store.add(row("one", request_hash="other"))
     assert await store.find("one") == first
     assert (await store.find("one", with_plan=False) or first).plan == {}

@@ -58,6 +58,7 @@ runs = Table(
     Column("labels", Text, nullable=False),
     Column("secret_names", Text, nullable=False),
     Column("replaces", Boolean, nullable=False, server_default=false()),
+    Column("is_watched_after", Boolean, nullable=False, server_default=false()),
     Column("joined", Text),
     Column("stem", Text),
     Column("home", Text),
