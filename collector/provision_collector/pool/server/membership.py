@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -192,8 +193,8 @@ class Membership:
         while followed:
             at = [Place(feed.day, feed.rid, feed.last_id) for feed in followed]
             found = await self._store.streams.news(at)
-            for rid in {row.rid for row in found}:
-                by_rid[rid].tell([(row.id, row.body) for row in found if row.rid == rid])
+            for rid, rows in groupby(found, key=lambda row: row.rid):
+                by_rid[rid].tell([(row.id, row.body) for row in rows])
             if not found:
                 break
         for rid in ended:
