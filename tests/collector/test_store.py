@@ -179,6 +179,16 @@ async def test_a_delivery_is_owed_once_and_until_it_is_settled(store: Store) -> 
     assert not await store.owe("run:finished:0", "{}"), "what was told stays told"
 
 
+async def test_that_a_hook_was_told_is_written_without_waiting_for_more_to_write(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "GATHER_S", 3600.0)
+    one = await added(store, "one")
+    await store.streams.append(told(one, 1))
+    async with asyncio.timeout(60):
+        await store.settle("one:usable:0", attempts=1)
+
+
 async def test_only_the_newest_finished_runs_are_kept_and_every_unfinished_one(store: Store) -> None:
     for number in range(6):
         verdict = "complete" if number % 2 else None

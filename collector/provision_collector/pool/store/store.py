@@ -245,7 +245,7 @@ class Store:
         settled = (
             sa.update(deliveries).where(deliveries.c.key == key).values(is_settled=True, attempts=attempts)
         )
-        await self.writer.write(work=lambda line: line.execute(settled))
+        await self.writer.write(work=lambda line: line.execute(settled), at_once=True)
 
     async def owed(self) -> list[tuple[str, str]]:
         """``(key, body)`` of every delivery that is not settled, and is this server's to make."""
