@@ -50,8 +50,7 @@ class Keeping:
     async def once(self, files: RunFiles | None) -> None:
         """Keep what is new."""
         if not self._is_key_shared and self._view.contact == "connected":
-            self._is_key_shared = True
-            await share_host_key(self._row.instance, self._store)
+            self._is_key_shared = await share_host_key(self._row.instance, self._store)
         if files is None:
             return
         if self._row.record is None and (text := await asyncio.to_thread(record_text, self._row)):
@@ -120,11 +119,12 @@ def _has_read(row: Row, so_far: ReadSoFar | None) -> bool:
         return False
 
 
-async def share_host_key(instance: Instance, store: Store) -> None:
-    """Tell the other servers which key this one trusts, so that none of them trusts on first use again."""
+async def share_host_key(instance: Instance, store: Store) -> bool:
+    """Tell the other servers which key this one trusts, so that none of them trusts on first use again; False: none yet."""
     keys = await asyncio.to_thread(host_keys.kept_of, instance)
     if keys:
         await store.machines.trust(keys)
+    return bool(keys)
 
 
 async def take_host_key(instance: Instance, store: Store) -> None:
