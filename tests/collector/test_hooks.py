@@ -17,6 +17,7 @@ from provision_collector.errors import UsageError
 from provision_collector.pool import hooks
 from provision_collector.pool.gone import is_gone
 from provision_collector.pool.local_command import facts_of
+from provision_collector.pool.store.store import Store
 
 
 class Receiver(HTTPServer):
@@ -119,6 +120,43 @@ async def test_a_command_gets_facts_and_the_payload_and_no_token(
     ):
         assert line in environment
     assert "the-servers-own" not in environment
+
+
+class AnswersLate:
+    """A store of hooks whose first answer to what is owed is held back until `may_answer`."""
+
+    def __init__(self, store: Store) -> None:
+        self.owe, self.settle = store.owe, store.settle
+        self._store = store
+        self.has_read, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def owed(self) -> list[tuple[str, str]]:
+        found = await self._store.owed()
+        if not self.has_read.is_set():
+            self.has_read.set()
+            await self.may_answer.wait()
+        return found
+
+
+async def test_what_was_told_while_somebody_asked_what_is_owed_is_not_told_again(
+    receiver: Receiver, tmp_path: Path
+) -> None:
+    store = await Store.open(tmp_path)
+    try:
+        late = AnswersLate(store)
+        queue = hooks.HookQueue([hooks.Hook.parse("usable", receiver.url)], late)
+        assert await store.owe("r:usable:0", hooks.payload_of("usable", "r", {}))
+        first = asyncio.create_task(queue.resume())
+        await late.has_read.wait()
+        await queue.resume()
+        await queue.finish()
+        assert await store.owed() == []
+        late.may_answer.set()
+        await first
+        await queue.finish()
+        assert len(receiver.got) == 1
+    finally:
+        await store.close()
 
 
 async def test_a_command_runs_once_whatever_its_exit_status() -> None:

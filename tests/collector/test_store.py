@@ -83,7 +83,9 @@ async def test_the_migrations_make_the_tables_that_the_program_works_with(store:
 
 
 async def test_a_run_is_kept_once_and_comes_back_as_it_was(store: Store) -> None:
-    first = await added(store, "one", labels={"zone": "a\0\u2028"}, instance=Instance("h", port=7))
+    first = await added(
+        store, "one", labels={"zone": "a\0\u2028"}, instance=Instance("h", port=7), is_watched_after=True
+    )
     assert not await store.add(row("one", request_hash="other"))
     assert await store.find("one") == first
     assert (await store.find("one", with_plan=False) or first).plan == {}
@@ -177,6 +179,16 @@ async def test_a_delivery_is_owed_once_and_until_it_is_settled(store: Store) -> 
     assert not await store.owe("run:finished:0", "{}"), "what was told stays told"
 
 
+async def test_that_a_hook_was_told_is_written_without_waiting_for_more_to_write(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "GATHER_S", 3600.0)
+    one = await added(store, "one")
+    await store.streams.append(told(one, 1))
+    async with asyncio.timeout(60):
+        await store.settle("one:usable:0", attempts=1)
+
+
 async def test_only_the_newest_finished_runs_are_kept_and_every_unfinished_one(store: Store) -> None:
     for number in range(6):
         verdict = "complete" if number % 2 else None
@@ -187,7 +199,7 @@ async def test_only_the_newest_finished_runs_are_kept_and_every_unfinished_one(s
 
     assert await store.forget(keep=2) == ["run1"]
     assert [found.run for found in await store.listed(Wanted(state="finished"))] == ["run5", "run3"]
-    assert [found.run for found in await store.unfinished()] == ["run0", "run2", "run4"]
+    assert [found.run for found in await store.listed(Wanted(state="going"))] == ["run4", "run2", "run0"]
     assert sorted(await store.forget(keep=10, keep_days=1.0)) == ["run3", "run5"], "they ended long ago"
     count = sa.select(sa.func.count()).select_from(schema.events)
     assert await store.database.ask(lambda line: line.execute(count).scalar()) == 3
@@ -226,7 +238,7 @@ async def test_tables_of_the_next_release_that_this_one_can_work_with_are_taken(
     await store.database.change(lambda line: line.execute(newer))
     await store.close()
     again = await opened(tmp_path, address)
-    assert await again.unfinished() == []
+    assert await again.listed(Wanted(state="going")) == []
     await again.close()
 
 

@@ -129,7 +129,7 @@ def test_a_server_that_ends_gives_its_runs_back_at_once(
 ) -> None:
     text, fault = profile_of(files), slow(files)
     first, second = pool.start("--lease", "60s"), pool.start("--lease", "60s")
-    first.post("/api/runs", order(instance, text, run_id="one"))
+    first.post("/api/runs", order(instance, text, run_id="one", watch="until_released"))
     follower = Follower(second, "one")
     await_usable(second)
     assert first.end() == 0
@@ -137,6 +137,8 @@ def test_a_server_that_ends_gives_its_runs_back_at_once(
     fault.bytes_per_s = None
     assert second.outcome("one", LONG_S)["verdict"] == "complete"
     follower.assert_whole(LONG_S)
+    [kept] = eventually(lambda: second.get("/api/instances")["instances"])
+    assert kept["run"] == "one", "who takes a run over watches its instance, too"
 
 
 def test_stop_release_and_secrets_come_through_any_server(

@@ -98,15 +98,25 @@ class HookQueue:
     def __init__(self, hooks: Sequence[Hook], store: HookStore) -> None:
         self._hooks = hooks
         self._store = store
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._telling: set[str] = set()
-        """The keys of what is being delivered, or was."""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        """By the key of what is being delivered."""
+        self._asking = 0
+        """So many ask the store what is owed right now."""
+        self._settled: set[str] = set()
+        """The keys of what was settled meanwhile: the answer may be from before that."""
         self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def resume(self) -> None:
         """Begin to deliver what is owed."""
-        for key, body in await self._store.owed():
-            self._begin(key, body)
+        self._asking += 1
+        try:
+            for key, body in await self._store.owed():
+                if key not in self._settled:
+                    self._begin(key, body)
+        finally:
+            self._asking -= 1
+            if not self._asking:
+                self._settled.clear()
 
     async def tell(self, kind: Kind, run: str, facts: Mapping[str, object], *, about: str = "") -> None:
         """Owe every hook of *kind* a delivery; on the disk when this returns. The same again does nothing.
@@ -125,28 +135,27 @@ class HookQueue:
 
     async def finish(self) -> None:
         """Wait until everything arrived or was given up."""
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks.values())
 
     async def close(self) -> None:
         """Stop delivering; what is not settled stays owed."""
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _begin(self, key: str, body: str) -> None:
-        if key in self._telling:
-            return
-        self._telling.add(key)
-        task = asyncio.create_task(self._deliver(key, body), name=f"hook {key}")
-        self._tasks.add(task)
-        task.add_done_callback(lambda task: self._ended(task, key))
+        if key not in self._tasks:
+            self._tasks[key] = task = asyncio.create_task(self._deliver(key, body), name=f"hook {key}")
+            task.add_done_callback(lambda task: self._ended(task, key))
 
     def _ended(self, task: asyncio.Task[None], key: str) -> None:
-        self._tasks.discard(task)
+        del self._tasks[key]
         if task.cancelled():
-            self._telling.discard(key)
-        elif (error := task.exception()) is not None:
-            self._telling.discard(key)
+            return
+        if (error := task.exception()) is None:
+            if self._asking:
+                self._settled.add(key)
+        else:
             log.warning("hook_not_settled", key=key, why=str(error))  # whoever resumes it tells it again
 
     async def _deliver(self, key: str, body: str) -> None:

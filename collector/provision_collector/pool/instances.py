@@ -24,6 +24,7 @@ from ..instance import Connection, Instance, as_answer, call, connect
 from ..storage import in_thread, write_atomically
 from .gone import is_gone
 from .local_command import facts_of
+from .scorecard import key_of
 
 FRESH_EVERY_S = 300.0
 ANSWER_WITHIN_S = 45.0
@@ -54,10 +55,9 @@ class Kept:
 
 @dataclass(frozen=True)
 class _File:
-    """What outlives the server: the instances, and the runs whose instance is to be watched when they end."""
+    """What outlives the server."""
 
     instances: tuple[Kept, ...] = ()
-    wanted: tuple[str, ...] = ()
 
 
 @dataclass
@@ -98,7 +98,6 @@ class Instances:
         self._every_s = every_s or 30.0
         self._gone_check = gone_check
         self._tell = tell
-        self._wanted: set[str] = set()
         self._all: dict[str, Health] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -107,7 +106,6 @@ class Instances:
     async def open(self) -> None:
         """Go on with what an earlier server watched."""
         found = await asyncio.to_thread(_read, self._path)
-        self._wanted.update(found.wanted)
         for kept in found.instances:
             self._begin(kept)
 
@@ -125,30 +123,27 @@ class Instances:
         """As ``GET /api/instances`` has them."""
         return [_as_json(health) for health in self.all()]
 
-    async def want(self, run: str) -> None:
-        """The order of *run* asks for its instance to be watched."""
-        self._wanted.add(run)
-        await self._save()
+    async def run_ended(self, kept: Kept, *, is_usable: bool, is_wanted: bool) -> None:
+        """A run of the instance ended: from now on it is watched, or, if it is not usable, no more.
 
-    async def run_ended(self, kept: Kept, *, is_usable: bool) -> None:
-        """A run of the instance ended: from now on it is watched, or, if it is not usable, no more."""
-        is_wanted = kept.run in self._wanted or self._is_for_all
+        Args:
+            kept: What is to be watched.
+            is_usable: The run has made it so.
+            is_wanted: Its order asked for it.
+        """
+        is_watched = is_usable and (is_wanted or self._is_for_all)
         had_it = self._end(key_of(kept.instance))
-        is_known = kept.run in self._wanted
-        self._wanted.discard(kept.run)
-        if is_wanted and is_usable:
+        if is_watched:
             self._begin(kept)
-        if had_it or is_known or (is_wanted and is_usable):
+        if had_it or is_watched:
             await self._save()
 
     async def release(self, run: str) -> None:
         """The instance of *run* is given back: it is watched no more."""
         keys = [key for key, health in self._all.items() if health.kept.run == run]
-        is_known = run in self._wanted
-        self._wanted.discard(run)
         for key in keys:
             self._end(key)
-        if keys or is_known:
+        if keys:
             await self._save()
 
     def _begin(self, kept: Kept) -> None:
@@ -164,7 +159,7 @@ class Instances:
     async def _save(self) -> None:
         async with self._saving:
             kept = tuple(health.kept for health in self._all.values() if health.state != "gone")
-            text = json.dumps(to_json(_File(kept, tuple(sorted(self._wanted)))))
+            text = json.dumps(to_json(_File(kept)))
             with suppress(OSError):  # the next change writes it again
                 await in_thread(write_atomically, self._path, text)
 
@@ -265,11 +260,6 @@ class _Line:
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
-
-
-def key_of(instance: Instance) -> str:
-    """The name of an instance, as scorecards have it."""
-    return instance.instance_id or str(instance)
 
 
 def _read(path: Path) -> _File:

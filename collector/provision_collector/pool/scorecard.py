@@ -31,7 +31,7 @@ from ..run.events import events_of
 from ..run.registry import RunFiles
 from ..storage import FileLock, LockBusyError, write_atomically
 
-_TELLING = (
+TELLING = (
     "download_started",
     "download_switched",
     "download_stalled",
@@ -287,7 +287,7 @@ def _measured(events: Iterable[Event]) -> _Measured:
 
 def _events_of(path: Path) -> Iterator[Event]:
     with suppress(ProvisionError):  # what comes before an event that cannot be read still counts
-        yield from events_of(path, _TELLING)
+        yield from events_of(path, TELLING)
 
 
 def _host_of(url: object) -> str:

@@ -16,10 +16,10 @@ Told = tuple[int, bytes]
 class Feed:
     """The end of one run's stream. What is told here is durable already."""
 
-    def __init__(self, day: int, rid: int, *, last_id: int = 0) -> None:
+    def __init__(self, day: int, rid: int) -> None:
         self.day = day
         self.rid = rid
-        self.last_id = last_id
+        self.last_id = 0
         self.is_over = False
         """Nothing will follow."""
         self.is_own = False

@@ -10,17 +10,16 @@ from functools import partial
 
 from provision_agent.contract.events import Event, JsonObject, parse_event
 from provision_agent.contract.parsing import ParseError
-from sqlalchemy import Connection
 
 from ...instance import Instance, host_keys
 from ...mirror import Gap
 from ...run.registry import RunFiles
 from ...run.spec import ReadSoFar
-from ..scorecard import Entry, entry_of
+from ..scorecard import TELLING, Entry, entry_of
 from ..store.database import Work
 from ..store.rows import Row
 from ..store.store import Store
-from ..store.streams import MirrorPlace, put_mirror
+from ..store.streams import put_mirror
 from .kept import Taken, event_of
 from .rules import Rules
 from .shipping import TAIL_BYTES, Shipping, events_place, make_here, record_text
@@ -51,8 +50,7 @@ class Keeping:
     async def once(self, files: RunFiles | None) -> None:
         """Keep what is new."""
         if not self._is_key_shared and self._view.contact == "connected":
-            self._is_key_shared = True
-            await share_host_key(self._row.instance, self._store)
+            self._is_key_shared = await share_host_key(self._row.instance, self._store)
         if files is None:
             return
         if self._row.record is None and (text := await asyncio.to_thread(record_text, self._row)):
@@ -77,11 +75,7 @@ class Keeping:
         if so_far is None or self._row.stem is None:
             return None
         place = await asyncio.to_thread(events_place, RunFiles(self._row.stem), so_far.read_to)
-        return None if place is None else partial(_put_events, row=self._row, place=place)
-
-
-def _put_events(connection: Connection, *, row: Row, place: MirrorPlace) -> None:
-    put_mirror(connection, row, place, {})
+        return None if place is None else partial(put_mirror, row=self._row, place=place, new={})
 
 
 async def found_here(row: Row, taken: Taken, store: Store, rules: Rules) -> Taken:
@@ -105,8 +99,8 @@ async def found_here(row: Row, taken: Taken, store: Store, rules: Rules) -> Take
 def _entry(instance: Instance, told: list[bytes], outcome: JsonObject) -> Entry | None:
     events: list[Event] = []
     for body in told:
-        event = dict(event_of(body))
-        if event and event.get("from") != "collector":
+        event = event_of(body)
+        if event.get("event") in TELLING and event.get("from") != "collector":
             with suppress(ParseError):
                 events.append(parse_event(event))
     return entry_of(instance, events, outcome)
@@ -125,11 +119,12 @@ def _has_read(row: Row, so_far: ReadSoFar | None) -> bool:
         return False
 
 
-async def share_host_key(instance: Instance, store: Store) -> None:
-    """Tell the other servers which key this one trusts, so that none of them trusts on first use again."""
+async def share_host_key(instance: Instance, store: Store) -> bool:
+    """Tell the other servers which key this one trusts, so that none of them trusts on first use again; False: none yet."""
     keys = await asyncio.to_thread(host_keys.kept_of, instance)
     if keys:
         await store.machines.trust(keys)
+    return bool(keys)
 
 
 async def take_host_key(instance: Instance, store: Store) -> None:

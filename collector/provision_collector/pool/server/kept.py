@@ -16,7 +16,7 @@ from ...run.spec import ReadSoFar
 from ..store.rows import Row
 from ..store.store import Store
 from ..store.streams import Snapshot
-from .view import View
+from .view import View, view_of
 
 FORMAT = 1
 MAX_BYTES = 64 << 20
@@ -94,7 +94,8 @@ async def taken_up(store: Store, row: Row) -> Taken:
             return await asyncio.to_thread(_restored, row, kept, since)
         except ParseError as error:  # another release kept it: the events are there
             log.warning("fold_not_read", run=row.run, why=str(error))
-    return await asyncio.to_thread(_folded, row, await store.streams.all_of(row))
+    told = await store.streams.all_of(row)
+    return Taken(await asyncio.to_thread(view_of, row.run, (event_of(body) for _, body in told)), None)
 
 
 def _restored(row: Row, kept: Snapshot, since: list[tuple[int, bytes]]) -> Taken:
@@ -119,13 +120,6 @@ def _so_far(kept: Snapshot, folded: Mapping[str, object]) -> ReadSoFar | None:
         _Read, read_object(kept.watched.encode(), max_bytes=MAX_BYTES, what="what was read"), "what was read"
     )
     return ReadSoFar(read.read_to, folded, tuple(read.needed), read.sizes)
-
-
-def _folded(row: Row, told: list[tuple[int, bytes]]) -> Taken:
-    view = View(row.run)
-    for _, body in told:
-        view.tell(event_of(body))
-    return Taken(view, None)
 
 
 def event_of(line: bytes) -> JsonObject:

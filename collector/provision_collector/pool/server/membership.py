@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -67,8 +68,6 @@ class Membership:
         self._news: set[int] = set()
         self._has_news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.has_taken_all = asyncio.Event()
-        """Set once everything that was free when this process came is taken."""
 
     @property
     def is_cut(self) -> bool:
@@ -166,7 +165,6 @@ class Membership:
             await asyncio.sleep(OTHERS_TURN_S if self._store.is_shared else 0)
         if self._takes_runs:  # such as another server gave to this one
             await self._duties.take(await leases.mine() if self._store.is_shared else ())
-        self.has_taken_all.set()
         orders = await leases.orders()
         if orders.stopping or orders.released or orders.secrets:
             await self._duties.obey(orders)
@@ -195,8 +193,8 @@ class Membership:
         while followed:
             at = [Place(feed.day, feed.rid, feed.last_id) for feed in followed]
             found = await self._store.streams.news(at)
-            for rid in {row.rid for row in found}:
-                by_rid[rid].tell([(row.id, row.body) for row in found if row.rid == rid])
+            for rid, rows in groupby(found, key=lambda row: row.rid):
+                by_rid[rid].tell([(row.id, row.body) for row in rows])
             if not found:
                 break
         for rid in ended:

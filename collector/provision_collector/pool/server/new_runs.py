@@ -34,6 +34,7 @@ def row_of(request: RunRequest, accepted: Accepted) -> Row:
         labels=request.labels,
         secret_names=sorted(accepted.secrets),
         replaces=request.replace,
+        is_watched_after=request.watch is not None,
     )
 
 

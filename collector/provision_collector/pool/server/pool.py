@@ -309,8 +309,6 @@ class Pool:
                 raise ConflictError(
                     f"run `{row.run}` is known here from before", hint="choose another `run_id`"
                 )
-            if request.watch is not None:
-                await self.instances.want(row.run)
             self._opening.add(row.run)
             try:
                 is_added = await self._begin(row, accepted)
@@ -359,15 +357,13 @@ class Pool:
         billed_s = time.time() - row.created_unix
         facts, outcome = view.run_state.facts, view.outcome or {}
         gpus = facts.get("gpus")
-        kept = Kept(
-            row.instance,
-            row.run,
-            view.run_state.workspace,
-            row.profile,
-            row.labels,
-            len(gpus) if isinstance(gpus, list) else 0,
+        cards = len(gpus) if isinstance(gpus, list) else 0
+        kept = Kept(row.instance, row.run, view.run_state.workspace, row.profile, row.labels, cards)
+        await self.instances.run_ended(
+            kept,
+            is_usable=row.verdict in ("complete", "incomplete"),
+            is_wanted=row.is_watched_after and not row.is_released,
         )
-        await self.instances.run_ended(kept, is_usable=row.verdict in ("complete", "incomplete"))
         self.figures.count(outcome, facts, profile=row.profile, billed_s=billed_s)
         await self._forget_old()
 

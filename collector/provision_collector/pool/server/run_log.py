@@ -121,8 +121,10 @@ class RunLog:
                     EventRow(self._row.day, self._row.rid, number, line)
                     for number, line in zip(ids, lines, strict=True)
                 ]
-                changes = [self._store.change_of(self._row, state=state)] if state != self._row.state else []
-                await self._store.streams.append(rows, *changes)
+                is_new = state != self._row.state
+                await self._store.streams.append(
+                    rows, self._store.change_of(self._row, state=state) if is_new else None
+                )
                 self._row.state = state
                 del self._waiting[: len(events)]
                 for event in events:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from provision_agent.contract import version
 from provision_agent.contract.parsing import ParseError, parse, read_object
-from sqlalchemy import Connection
 
 from ...mirror import Gap, MirrorState, Position
 from ...run import registry
@@ -50,20 +49,18 @@ class Shipping:
             found = await asyncio.to_thread(_news, files, self._lengths)
             for place, new in found:
                 await self._store.writer.write(
-                    work=partial(_put, row=self._row, place=place, new=new), rid=self._row.rid
+                    work=partial(put_mirror, row=self._row, place=place, new=new), rid=self._row.rid
                 )
                 self._lengths[place.file] = place.length
             is_moving = bool(found)
-
-
-def _put(connection: Connection, *, row: Row, place: MirrorPlace, new: Mapping[int, bytes]) -> None:
-    put_mirror(connection, row, place, new)
 
 
 def _news(files: RunFiles, lengths: Mapping[str, int]) -> list[tuple[MirrorPlace, dict[int, bytes]]]:
     """What each log has more than *lengths*, with the position of its mirror, which is the same before and after."""
     found = []
     for name, path in (("core", files.core), ("errors", files.errors)):
+        if not _is_longer(path, lengths[name]):
+            continue
         before = _position(files, name)
         new = _read(path, lengths[name])
         if new and before == _position(files, name):
@@ -89,6 +86,13 @@ def events_place(files: RunFiles, read_to: int) -> MirrorPlace | None:
 
 def _position(files: RunFiles, name: str) -> Position:
     return MirrorState(files.state).position(name) or Position()
+
+
+def _is_longer(path: Path, length: int) -> bool:
+    try:
+        return path.stat().st_size > length
+    except FileNotFoundError:
+        return False
 
 
 def _read(path: Path, begin: int) -> dict[int, bytes]:

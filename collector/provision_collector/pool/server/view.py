@@ -79,6 +79,7 @@ class View:
                 self._take_own(event)
             else:
                 self._take_agents(event)
+            self.state = state_after(self.state, (event,))
         except ParseError as error:
             self.break_(str(error))
         except Exception as bug:
@@ -160,7 +161,6 @@ class View:
             if known.seq > self._folded_to:
                 self.run_state.fold(known)
         self.agent_seq = seq if isinstance(seq, int) else self.agent_seq
-        self.state = _STATES.get(str(name), self.state)  # the end is the outcome, here as in the stream
         if name in ("run_started", "secrets_needed"):
             names = event.get("names")
             self.secrets_needed = [str(each) for each in names] if isinstance(names, list) else []
@@ -175,15 +175,9 @@ class View:
 
     def _connecting(self, event: JsonObject) -> None:
         self.contact = str(event.get("cause"))
-        self._reach()
 
     def _connected(self, event: JsonObject) -> None:
         self.contact = "connected"
-        self._reach()
-
-    def _reach(self) -> None:
-        if self.state == "accepted":
-            self.state = "connecting"
 
     def _connection_lost(self, event: JsonObject) -> None:
         self.reconnects += self.contact == "connected"
@@ -215,7 +209,6 @@ class View:
             raise ParseError("`outcome` is none of a server's")
         outside = ("format", "ts", "seq", "event", "from")
         self.outcome = {key: value for key, value in event.items() if key not in outside}
-        self.state = str(event["verdict"])
 
 
 _STATES = {"run_started": "running", "run_usable": "usable"}
@@ -236,7 +229,7 @@ def state_after(state: str, events: Iterable[JsonObject]) -> str:
     for event in events:
         name = str(event.get("event"))
         if event.get("from") != "collector":
-            state = _STATES.get(name, state)
+            state = _STATES.get(name, state)  # the end is the outcome, here as in the stream
         elif name == "outcome" and event.get("verdict") in ENDED:
             state = str(event["verdict"])
         elif name in ("connecting", "connected") and state == "accepted":

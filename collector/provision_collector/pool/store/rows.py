@@ -65,6 +65,8 @@ class Row:
     labels: dict[str, str]
     secret_names: list[str]
     replaces: bool = False
+    is_watched_after: bool = False
+    """Its instance is watched when the run is over, until that is released."""
     created_unix: float = field(default_factory=time.time)
     joined: str | None = None
     """The run that the instance works on, once that is known: another one's id when its plan was going already."""

@@ -21,9 +21,8 @@ from sqlalchemy import (
 )
 
 VERSION = 1
-"""Of the tables. A change that an older server can live with raises it and leaves `READABLE_BY` as it is."""
-READABLE_BY = 1
-"""The oldest version of a server that can work with these tables."""
+"""Of the tables. A migration writes it into `meta`, beside `readable_by`, the oldest version of a server that can work with
+its tables: a change that an older server can live with leaves that as it is."""
 
 metadata = MetaData()
 
@@ -58,6 +57,7 @@ runs = Table(
     Column("labels", Text, nullable=False),
     Column("secret_names", Text, nullable=False),
     Column("replaces", Boolean, nullable=False, server_default=false()),
+    Column("is_watched_after", Boolean, nullable=False, server_default=false()),
     Column("joined", Text),
     Column("stem", Text),
     Column("home", Text),

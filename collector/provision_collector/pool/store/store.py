@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import LocalMachineError, UsageError
 from ...storage import FileLock, LockBusyError
-from .database import Database, is_passing, why
+from .database import Database, Work, is_passing, why
 from .home import name_of
 from .leases import Leases
 from .machines import Machines
@@ -160,9 +160,15 @@ class Store:
             work=self.change_of(row, **changes), rid=row.rid if "verdict" in changes else None
         )
 
-    def change_of(self, row: Row, **changes: object) -> _Updated:
+    def change_of(self, row: Row, **changes: object) -> Work[None]:
         """What `update` does in the database, for a transaction of the caller's."""
-        return _Updated(row.rid, {name: _to_sql(name, value) for name, value in changes.items()})
+        values = {name: _to_sql(name, value) for name, value in changes.items()}
+        statement = sa.update(runs).where(runs.c.rid == row.rid).values(values)
+
+        def work(connection: Connection) -> None:
+            connection.execute(statement)
+
+        return work
 
     async def find(self, run: str, *, with_plan: bool = True) -> Row | None:
         """The run with this id; None when there is none.
@@ -183,13 +189,7 @@ class Store:
 
     async def of_numbers(self, rids: Sequence[int]) -> list[Row]:
         """The runs with these numbers, with their plans."""
-        query = sa.select(*_columns()).where(runs.c.rid.in_(rids)).order_by(runs.c.created_unix)
-        return await self.database.ask(lambda line: _select(line, query))
-
-    async def unfinished(self) -> list[Row]:
-        """Every run without a verdict, oldest first."""
-        query = sa.select(*_columns()).where(runs.c.verdict.is_(None)).order_by(runs.c.created_unix)
-        return await self.database.ask(lambda line: _select(line, query))
+        return await self.database.ask(lambda line: select_rows(line, rids))
 
     async def ended(self, rids: Sequence[int]) -> list[int]:
         """Those of the runs with these numbers that have their verdict."""
@@ -245,23 +245,13 @@ class Store:
         settled = (
             sa.update(deliveries).where(deliveries.c.key == key).values(is_settled=True, attempts=attempts)
         )
-        await self.writer.write(work=lambda line: line.execute(settled))
+        await self.writer.write(work=lambda line: line.execute(settled), at_once=True)
 
     async def owed(self) -> list[tuple[str, str]]:
         """``(key, body)`` of every delivery that is not settled, and is this server's to make."""
         mine = sa.select(deliveries.c.key, deliveries.c.body).where(~deliveries.c.is_settled)
         mine = mine.where(deliveries.c.owner.is_not_distinct_from(self.writer.worker))
         return await self.database.ask(lambda line: [(key, body) for key, body in line.execute(mine)])
-
-
-class _Updated:
-    """A change of one run, to be carried out in a transaction."""
-
-    def __init__(self, rid: int, values: dict[str, object]) -> None:
-        self._statement = sa.update(runs).where(runs.c.rid == rid).values(values)
-
-    def __call__(self, connection: Connection) -> None:
-        connection.execute(self._statement)
 
 
 def _opened(folder: Path, url: str | None) -> Database:
@@ -339,7 +329,7 @@ def _remove(connection: Connection, old: Sequence[int]) -> list[str]:
     return names
 
 
-def select_rows(connection: Connection, numbers: sa.Select[tuple[int]]) -> list[Row]:
+def select_rows(connection: Connection, numbers: Sequence[int] | sa.Select[tuple[int]]) -> list[Row]:
     """The runs with *numbers*, with their plans, oldest first."""
     query = sa.select(*_columns()).where(runs.c.rid.in_(numbers)).order_by(runs.c.created_unix)
     return _select(connection, query)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from .database import Database
+from .database import Database, Work
 from .rows import Row
 from .schema import chunks, events, mirrors, snapshots
 from .writer import EventRow, Writer, put
 
-PAGE_BYTES = 1 << 16
 PAGE = 500
 """So many events are read at once."""
 CHUNK_BYTES = 1 << 16
@@ -54,23 +53,22 @@ class Streams:
         self._database = database
         self._writer = writer
 
-    async def append(self, rows: Sequence[EventRow], *changes: object) -> None:
-        """Write events of one run, and the *changes* that follow from them, in one transaction."""
-
-        def work(connection: Connection) -> None:
-            for change in changes:
-                assert callable(change)
-                change(connection)
-
-        await self._writer.write(events=rows, work=work if changes else None, rid=rows[0].rid)
+    async def append(self, rows: Sequence[EventRow], work: Work[None] | None = None) -> None:
+        """Write events of one run, and the change that follows from them, in one transaction."""
+        await self._writer.write(events=rows, work=work, rid=rows[0].rid)
 
     async def after(self, place: Place, limit: int = PAGE) -> list[tuple[int, bytes]]:
         """The next events as ``(id, JSON)``; empty when there is none yet."""
-        return await self._database.ask(lambda line: page(line, place, limit))
+        return await self._database.ask(lambda line: _told(line, place, limit))
+
+    async def all_of(self, row: Row) -> list[tuple[int, bytes]]:
+        """Every event of a run."""
+        return await self._database.ask(lambda line: _told(line, Place(row.day, row.rid, 0)))
 
     async def last_id(self, row: Row) -> int:
         """How many events there are of a run."""
-        return await self._database.ask(lambda line: last_id_of(line, row.day, row.rid))
+        query = sa.select(sa.func.max(events.c.id)).where(events.c.day == row.day, events.c.rid == row.rid)
+        return await self._database.ask(lambda line: int(line.execute(query).scalar() or 0))
 
     async def news(self, places: Sequence[Place], limit: int = PAGE) -> list[EventRow]:
         """What is new at any of *places*, in one question."""
@@ -90,25 +88,8 @@ class Streams:
             query = sa.select(snapshots.c.last_id, snapshots.c.view, snapshots.c.watched)
             found = connection.execute(query.where(snapshots.c.rid == row.rid)).first()
             kept = Snapshot(*found) if found is not None else None
-            since: list[tuple[int, bytes]] = []
             after = kept.last_id if kept is not None else 0
-            while more := page(connection, Place(row.day, row.rid, after), PAGE):
-                since += more
-                after = more[-1][0]
-            return kept, since
-
-        return await self._database.ask(read)
-
-    async def all_of(self, row: Row) -> list[tuple[int, bytes]]:
-        """Every event of a run."""
-        everything = sa.select(events.c.id, events.c.body).where(
-            events.c.day == row.day, events.c.rid == row.rid
-        )
-
-        def read(connection: Connection) -> list[tuple[int, bytes]]:
-            return [
-                (number, bytes(body)) for number, body in connection.execute(everything.order_by(events.c.id))
-            ]
+            return kept, _told(connection, Place(row.day, row.rid, after))
 
         return await self._database.ask(read)
 
@@ -148,20 +129,14 @@ class Streams:
         return await self._database.ask(read)
 
 
-def page(connection: Connection, place: Place, limit: int) -> list[tuple[int, bytes]]:
-    """The next events at *place*, as ``(id, JSON)``."""
+def _told(connection: Connection, place: Place, limit: int | None = None) -> list[tuple[int, bytes]]:
+    """The next events at *place*, as ``(id, JSON)``; without a *limit* all of them."""
     query = sa.select(events.c.id, events.c.body).where(
         events.c.day == place.day, events.c.rid == place.rid, events.c.id > place.after
     )
     return [
         (number, bytes(body)) for number, body in connection.execute(query.order_by(events.c.id).limit(limit))
     ]
-
-
-def last_id_of(connection: Connection, day: int, rid: int) -> int:
-    """How many events there are of a run."""
-    query = sa.select(sa.func.max(events.c.id)).where(events.c.day == day, events.c.rid == rid)
-    return int(connection.execute(query).scalar() or 0)
 
 
 def put_snapshot(connection: Connection, rid: int, kept: Snapshot) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar, cast
 
@@ -64,6 +65,7 @@ class Writer:
         self._announce = announce
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._waiting: list[_Change] = []
+        self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.worker: str | None = None
         """The id under which this process may write; None: it needs none."""
@@ -72,7 +74,12 @@ class Writer:
         """Why nothing can be written now."""
 
     async def write(
-        self, *, events: Sequence[EventRow] = (), work: Work[T] | None = None, rid: int | None = None
+        self,
+        *,
+        events: Sequence[EventRow] = (),
+        work: Work[T] | None = None,
+        rid: int | None = None,
+        at_once: bool = False,
     ) -> T | None:
         """Write, and wait until it is durable; a full disk and a lost connection are waited for.
 
@@ -80,6 +87,7 @@ class Writer:
             events: New ones, of one run.
             work: What else is changed in the same transaction. It may be carried out several times.
             rid: The run that is told of to whoever follows it.
+            at_once: Do not wait for more that could be written with it.
 
         Returns:
             What *work* gave.
@@ -89,6 +97,8 @@ class Writer:
         """
         change = _Change(events, work, rid)
         self._waiting.append(change)
+        if at_once:
+            self._hurry.set()
         if self._task is None:
             self._task = asyncio.create_task(self._write_all(), name="writer")
         return cast("T | None", await asyncio.shield(change.done))
@@ -96,6 +106,7 @@ class Writer:
     async def close(self) -> None:
         """Give up what cannot be written, and end."""
         self.is_closing = True
+        self._hurry.set()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
         self._thread.shutdown(wait=True)
@@ -104,8 +115,11 @@ class Writer:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
+                self._hurry.clear()
                 await self._write(batch)
-                await asyncio.sleep(GATHER_S)
+                with suppress(TimeoutError):  # let more come together
+                    async with asyncio.timeout(GATHER_S):
+                        await self._hurry.wait()
         finally:
             self._task = None
 

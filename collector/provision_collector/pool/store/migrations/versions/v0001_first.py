@@ -54,6 +54,7 @@ def _runs() -> None:
         Column("labels", Text, nullable=False),
         Column("secret_names", Text, nullable=False),
         Column("replaces", Boolean, nullable=False, server_default=_NO),
+        Column("is_watched_after", Boolean, nullable=False, server_default=_NO),
         Column("joined", Text),
         Column("stem", Text),
         Column("home", Text),
