@@ -80,15 +80,13 @@ def _sessions() -> Iterator[Login]:
 
 def _server_of(pid: int, table: Dict[int, ProcessStat]) -> Tuple[Optional[int], bool]:
     """The server's process of the session that *pid* is in, and whether something on the way there is our own agent."""
-    is_ours = False
-    seen: Set[int] = set()
-    while pid in table and pid not in seen:
-        seen.add(pid)
+    way: List[int] = []
+    while pid in table and pid not in way:
         if table[pid].name in _SERVERS:
-            return pid, is_ours
-        is_ours = is_ours or any(_OURS.search(word) for word in argv_of(pid))
+            return pid, any(_OURS.search(word) for each in way for word in argv_of(each))
+        way.append(pid)
         pid = table[pid].parent
-    return None, is_ours
+    return None, False
 
 
 def _terminal_of(process: ProcessStat) -> Optional[str]:
