@@ -23,7 +23,7 @@ from ..run.state import write_atomically
 from ..steps import commands, nodes
 from ..steps.python.venv import Venv
 from . import adoption, changes, comfyui, init_system, log, manager
-from .files import ADOPTED, ServiceFiles
+from .files import ADOPTED, InWorkspace, ServiceFiles
 from .wait_ready import address_of
 
 QUIET_S = 1.0
@@ -71,7 +71,7 @@ def is_comfyui(service: Service, context: Context) -> bool:
     return comfyui.is_one(address_of(service, ServiceFiles(service.name, context).status()))
 
 
-def queued(service: Service, context: Context) -> List[object]:
+def queued(service: Service, context: InWorkspace) -> List[object]:
     """The prompts that it has and has not finished."""
     queue = _queue(service, ServiceFiles(service.name, context))
     return [] if queue is None else [*queue.running, *queue.pending]
