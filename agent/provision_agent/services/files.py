@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Protocol, Tuple
+from typing import Dict, Iterator, List, Optional, Protocol, Tuple
 
 from ..contract.failures import disk_failure
 from ..contract.parsing import ParseError, bounded, parse, read_object
@@ -26,7 +26,7 @@ STARTING = "starting"
 TIMED_OUT = "timed_out"
 """The state of a program that was ended since it took too long."""
 _ENDED = ("exited", "gave_up", "not_started", "stopped", TIMED_OUT)
-_STATUS = ".status.json"
+_STATUS, _ORDER = ".status.json", ".order.json"
 
 
 MAX_FILE_BYTES = 64 << 20
@@ -122,14 +122,14 @@ class ServiceFiles:
     def __init__(
         self, name: str, context: InWorkspace, *, folder: Optional[str] = None, stem: str = ""
     ) -> None:
-        folder = folder or os.path.join(context.workspace, ".provision", "services")
+        folder = folder or _folder_of(context.workspace)
         self._folder = folder
         self.name = name
         safe = stem or re.sub(r"[^A-Za-z0-9._-]", "_", name)
         self.log_path = os.path.join(folder, f"{safe}.log")
         self.prompts_path = os.path.join(folder, f"{safe}.prompts.json")
         """What its queue held when it was taken down, until that is queued again."""
-        self.order_path = os.path.join(folder, f"{safe}.order.json")
+        self.order_path = os.path.join(folder, f"{safe}{_ORDER}")
         self.agent_path = os.path.join(folder, f"{safe}.pyz")
         """A copy of the agent's file, for a supervisord that may need it when all runs are pruned."""
         self.program = f"provision-{safe}-{hashlib.sha256(context.workspace.encode()).hexdigest()[:8]}"
@@ -170,6 +170,21 @@ class ServiceFiles:
         if self.status().state == ADOPTED:
             return []
         return last_lines(self.log_path, TAIL_LINES)
+
+
+def orders_in(workspace: str) -> Iterator[Order]:
+    """What was ordered of each service of a workspace, by name; none that cannot be read, as while it is written."""
+    folder = _folder_of(workspace)
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        if name.endswith(_ORDER):
+            try:
+                yield read_order(os.path.join(folder, name))
+            except (OSError, ParseError):
+                continue
+
+
+def _folder_of(workspace: str) -> str:
+    return os.path.join(workspace, ".provision", "services")
 
 
 def read_order(path: str) -> Order:
