@@ -19,6 +19,7 @@ from ..contract.plan import Service
 from ..contract.plan_jobs import MAX_MIRRORED_JOBS, Job, job_file
 from ..run.context import Context
 from ..run.state import write_atomically
+from ..run.workspace import Workspace
 from ..services import launch
 from ..services.files import NEEDS_SECRETS, STARTING, TIMED_OUT, Order, ServiceFiles, Status, read_status
 from ..steps import commands
@@ -46,6 +47,11 @@ class RunFolders(NamedTuple):
 
     workspace: str
     run_directory: str
+
+    @classmethod
+    def of(cls, workspace: Workspace, run_id: str) -> RunFolders:
+        """Those of the run *run_id* in *workspace*."""
+        return cls(workspace.root, workspace.run_directory(run_id))
 
 
 class RunningJob:

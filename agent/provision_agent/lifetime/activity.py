@@ -45,7 +45,7 @@ def _all(workspace: Workspace, order: LifetimeOrder) -> Iterator[str]:
 
 def _jobs(workspace: Workspace) -> Iterator[str]:
     for run in workspace.run_ids():
-        if any_going(RunFolders(workspace.root, workspace.run_directory(run))):
+        if any_going(RunFolders.of(workspace, run)):
             yield f"a job of run {run}"
 
 
