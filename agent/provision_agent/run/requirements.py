@@ -27,7 +27,7 @@ from ..host import detach, disk_speed, gpu_health
 from ..services.files import ServiceFiles
 from . import conditions
 from .context import Context
-from .log_lines import size_text
+from .log_lines import rate_text, size_text
 from .tally import Tally
 
 MEMORY_SHARE = 0.93
@@ -230,9 +230,8 @@ class _Requirements:
         best = self._line
         self._figures.update(line_bytes_per_s=round(best.bytes_per_s), line_host=best.host)
         if best.bytes_per_s < wanted:
-            message = (
-                f"the line brings {_mbit(best.bytes_per_s)} from {best.host}; {_mbit(wanted)} are required"
-            )
+            brings = f"{rate_text(best.bytes_per_s)} from {best.host}"
+            message = f"the line brings {brings}; {rate_text(wanted)} are required"
             self._falls_short("line", message, found=round(best.bytes_per_s), wanted=wanted)
         return best.bytes_per_s >= wanted
 
@@ -264,7 +263,3 @@ class _Requirements:
 
 
 _SPEEDS = ("disk_write_bytes_per_s", "line_bytes_per_s", "line_host")
-
-
-def _mbit(bytes_per_s: float) -> str:
-    return f"{bytes_per_s * 8 / 1e6:.4g} Mbit/s"
