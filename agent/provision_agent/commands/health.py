@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -69,8 +70,7 @@ def _disk_problem(workspace: str) -> Tuple[Optional[int], str]:
 
 def _look_at_disk(workspace: str) -> Tuple[Optional[int], str]:
     try:
-        space = os.statvfs(workspace)
-        free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+        total, _, free = shutil.disk_usage(workspace)
         if free < LOW_BYTES and free < LOW_SHARE * total:
             return free, f"the disk of `{workspace}` is full: {size_text(free)} are free"
         with tempfile.TemporaryFile(dir=workspace, prefix=".health-") as file:
