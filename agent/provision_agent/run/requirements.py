@@ -24,7 +24,7 @@ from ..downloads.line_speed import Line
 from ..downloads.line_speed import measure as measure_line
 from ..downloads.sources import repositories
 from ..host import detach, disk_speed, gpu_health
-from ..services.files import ServiceFiles
+from ..services.files import processes_in
 from . import conditions
 from .context import Context
 from .log_lines import rate_text, size_text
@@ -135,7 +135,7 @@ class _Requirements:
     def _look_at_use(self, cards: Tuple[gpu_health.Card, ...]) -> None:
         self._figures["gpu_used_bytes"] = max(card.used_bytes for card in cards)
         taken = [card for card in cards if card.used_bytes > max(USED_BYTES, USED_SHARE * card.total_bytes)]
-        if not taken or ServiceFiles("", self._context).processes():
+        if not taken or processes_in(self._context.workspace):
             return  # it is our own service that has it, as far as anybody can tell
         told = [
             f"{gib_text(card.used_bytes)} of {gib_text(card.total_bytes)} of card {card.bus}"

@@ -156,15 +156,6 @@ class ServiceFiles:
         shutil.copyfile(archive, self.agent_path)
         return detach.agent_argv(*words, place=self.agent_path)
 
-    def processes(self) -> List[int]:
-        """Of every service of this workspace that runs, this one or another."""
-        found = []
-        for name in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
-            status = read_status(os.path.join(self._folder, name)) if name.endswith(_STATUS) else Status()
-            if status.is_running and status.child is not None:
-                found.append(status.child.pid)
-        return found
-
     def tail(self) -> List[str]:
         """The last lines that the service has written since it was started; none of one that was adopted."""
         if self.status().state == ADOPTED:
@@ -172,15 +163,26 @@ class ServiceFiles:
         return last_lines(self.log_path, TAIL_LINES)
 
 
+def processes_in(workspace: str) -> List[int]:
+    """Of every service of a workspace that runs."""
+    statuses = map(read_status, _paths_in(workspace, _STATUS))
+    return [each.child.pid for each in statuses if each.is_running and each.child is not None]
+
+
 def orders_in(workspace: str) -> Iterator[Order]:
     """What was ordered of each service of a workspace, by name; none that cannot be read, as while it is written."""
+    for path in _paths_in(workspace, _ORDER):
+        try:
+            yield read_order(path)
+        except (OSError, ParseError):
+            continue
+
+
+def _paths_in(workspace: str, ending: str) -> Iterator[str]:
     folder = _folder_of(workspace)
     for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        if name.endswith(_ORDER):
-            try:
-                yield read_order(os.path.join(folder, name))
-            except (OSError, ParseError):
-                continue
+        if name.endswith(ending):
+            yield os.path.join(folder, name)
 
 
 def _folder_of(workspace: str) -> str:

@@ -25,7 +25,7 @@ from ..run.state import write_atomically
 from ..steps import commands
 from ..steps.python.venv import Venv
 from . import adoption, changes, launch, log, supervisor, web
-from .files import ADOPTED, NEEDS_SECRETS, Note, Order, ServiceFiles, Status, read_order
+from .files import ADOPTED, NEEDS_SECRETS, Note, Order, ServiceFiles, Status, processes_in, read_order
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
 _ALWAYS_IN_HASH = ("directory", "environment", "restart")
@@ -71,7 +71,7 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
         return _report_started(service, context, running, adopted=True)
     stop(service.name, context)
     directory = os.path.join(context.workspace, service.directory)
-    other = adoption.find(argv, directory, _port(service), known=files.processes())
+    other = adoption.find(argv, directory, _port(service), known=processes_in(context.workspace))
     if other is not None:
         return _adopt(service, other, files, note, context)
     _require_port(service)
