@@ -54,8 +54,7 @@ def _service(order: Order) -> ServiceHealth:
         )
     problem, ready = "", address_of(service, status)
     if ready is not None:
-        child = status.child.pid if status.child is not None else None
-        problem = readiness.look(ready, child).problem
+        problem = readiness.look(ready, status.pid).problem
     return ServiceHealth(service.name, status.state, problem[:4000])
 
 

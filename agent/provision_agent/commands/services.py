@@ -98,7 +98,7 @@ def _told(one: _Known) -> ServiceTold:
     ready = address_of(one.service, status)
     problem, answers = status.message, None
     if is_running and ready is not None and state != NEEDS_SECRETS:
-        looked = readiness.look(ready, None if status.child is None else status.child.pid)
+        looked = readiness.look(ready, status.pid)
         problem, answers = looked.problem, not looked.problem
     child = status.child if is_running and status.child is not None and status.child.is_alive() else None
     return ServiceTold(

@@ -93,6 +93,11 @@ class Status:
         return self.child if self.state == ADOPTED else self.supervisor
 
     @property
+    def pid(self) -> Optional[int]:
+        """The program's; None while there is none."""
+        return None if self.child is None else self.child.pid
+
+    @property
     def has_ended(self) -> bool:
         """It has ended for good, and this says how."""
         return self.state in _ENDED

@@ -151,9 +151,9 @@ def _adopt(service: Service, pid: int, files: ServiceFiles, note: Note, context:
 
 
 def _report_started(service: Service, context: Context, status: Status, *, adopted: bool) -> Started:
-    watcher, pid = status.watched, None if status.child is None else status.child.pid
+    watcher = status.watched
     assert watcher is not None
-    context.report("service_started", item=service.name, level=service.level, pid=pid, adopted=adopted)
+    context.report("service_started", item=service.name, level=service.level, pid=status.pid, adopted=adopted)
     return Started(service.name, watcher.pid, watcher.start_time, is_new=not adopted)
 
 

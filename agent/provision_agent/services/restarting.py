@@ -250,8 +250,7 @@ def _keep(files: ServiceFiles, prompts: List[object]) -> None:
 
 def _report(service: Service, context: Context, reason: str) -> None:
     status = ServiceFiles(service.name, context).status()
-    pid = None if status.child is None else status.child.pid
-    context.report("service_restarted", item=service.name, level=service.level, reason=reason, pid=pid)
+    context.report("service_restarted", item=service.name, level=service.level, reason=reason, pid=status.pid)
 
 
 def _queue(service: Service, files: ServiceFiles) -> Optional[comfyui.Queue]:
