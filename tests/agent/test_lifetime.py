@@ -21,17 +21,15 @@ from typing import Any
 import provision_agent
 import pytest
 from harness import agent_runs
+from harness.adopted import adopted
 from harness.agent_runs import PROGRAM, AgentRuns, finished, provision_identity, told_so_far, until
-from provision_agent.contract.parsing import to_json
 from provision_agent.contract.plan import Ready, Service
 from provision_agent.contract.plan_jobs import Hook, Lifetime
 from provision_agent.files.home import HomeLog
 from provision_agent.files.moved import Moved, moved_ago_s
-from provision_agent.host.detach import Identity
 from provision_agent.lifetime import activity, deciding, logins
 from provision_agent.lifetime.records import LifetimeFiles, LifetimeOrder, LifetimeState
 from provision_agent.lifetime.uptime import Moment
-from provision_agent.services.files import ADOPTED, ServiceFiles, Status
 
 HOOK = (
     "import os, sys; key = os.environ['PROVISION_KEY'] + ' ' + os.environ['PROVISION_REASON']; "
@@ -318,12 +316,7 @@ def test_a_card_that_works_and_prompts_in_a_queue_are_work(
 def test_prompts_of_a_service_that_an_image_started_are_work_on_whatever_port_it_has_them(
     tmp_path: Path,
 ) -> None:
-    files = ServiceFiles("ui", LifetimeFiles(str(tmp_path)))
-    os.makedirs(os.path.dirname(files.status_path))
-    with serving({"queue_running": [[0, "id", {}, {}, []]], "queue_pending": []}):
-        status = Status(ADOPTED, child=Identity.of(os.getpid()))
-        Path(files.status_path).write_text(json.dumps(to_json(status)))
-        service = Service("ui", ("x",), ready=Ready(url="http://127.0.0.1:1/system_stats"))
+    with adopted(tmp_path, {"queue_running": [[0, "id", {}, {}, []]], "queue_pending": []}) as service:
         order = LifetimeOrder("r", services=(service,))
         assert list(activity.prompts(order, LifetimeFiles(str(tmp_path)))) == ["1 prompts in the queue of ui"]
 
