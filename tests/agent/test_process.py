@@ -86,7 +86,9 @@ def test_a_secret_is_never_cut_in_two_by_a_line_that_is_too_long() -> None:
     assert not [line for line in lines if "VALUE" in line and "s3cr3tVALUE" not in line]
 
 
-def test_whatever_a_program_is_called_the_kernel_s_words_on_it_are_taken_apart_rightly(tmp_path: Path) -> None:
+def test_whatever_a_program_is_called_the_kernel_s_words_on_it_are_taken_apart_rightly(
+    tmp_path: Path,
+) -> None:
     name = "a) R (b"
     program = tmp_path / name
     program.write_text("#!/bin/sh\nread it\n")
