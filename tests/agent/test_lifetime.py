@@ -17,6 +17,7 @@ from typing import Any
 import provision_agent
 import pytest
 from harness import agent_runs
+from harness.adopted import adopted
 from harness.agent_runs import PROGRAM, AgentRuns, finished, provision_identity, told_so_far, until
 from harness.file_server import Content, FileServer
 from provision_agent.contract.plan import Ready, Service
@@ -24,7 +25,7 @@ from provision_agent.contract.plan_jobs import Hook, Lifetime
 from provision_agent.files.home import HomeLog
 from provision_agent.files.moved import Moved, moved_ago_s
 from provision_agent.lifetime import activity, deciding, logins
-from provision_agent.lifetime.records import LifetimeOrder, LifetimeState
+from provision_agent.lifetime.records import LifetimeFiles, LifetimeOrder, LifetimeState
 from provision_agent.lifetime.uptime import Moment
 
 HOOK = (
@@ -288,7 +289,16 @@ def test_a_card_that_works_and_prompts_in_a_queue_are_work(
         server.add("/queue", Content.of(json.dumps(queue).encode()))
         service = Service("ui", ("x",), ready=Ready(url=server.url("/system_stats")))
         order = LifetimeOrder("r", services=(service,))
-        assert list(activity.prompts(order)) == ["1 prompts in the queue of ui"]
+        files = LifetimeFiles(str(tmp_path))
+        assert list(activity.prompts(order, files)) == ["1 prompts in the queue of ui"]
+
+
+def test_prompts_of_a_service_that_an_image_started_are_work_on_whatever_port_it_has_them(
+    tmp_path: Path,
+) -> None:
+    with adopted(tmp_path, {"queue_running": [[0, "id", {}, {}, []]], "queue_pending": []}) as service:
+        order = LifetimeOrder("r", services=(service,))
+        assert list(activity.prompts(order, LifetimeFiles(str(tmp_path)))) == ["1 prompts in the queue of ui"]
 
 
 def test_bytes_of_a_copy_are_work_for_a_while(tmp_path: Path) -> None:

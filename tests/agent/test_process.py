@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.parsing import parse, to_json
-from provision_agent.host import process
+from provision_agent.host import process, process_stat
 from provision_agent.host.detach import Identity, spawn_detached
 
 
@@ -83,3 +84,28 @@ def test_a_secret_is_never_cut_in_two_by_a_line_that_is_too_long() -> None:
     assert lines[-1] == "next"
     assert not [line for line in lines if "s3cr" in line and "s3cr3tVALUE" not in line]
     assert not [line for line in lines if "VALUE" in line and "s3cr3tVALUE" not in line]
+
+
+def test_whatever_a_program_is_called_the_kernel_s_words_on_it_are_taken_apart_rightly(
+    tmp_path: Path,
+) -> None:
+    name = "a) R (b"
+    program = tmp_path / name
+    program.write_text("#!/bin/sh\nread it\n")
+    program.chmod(0o755)
+    child = subprocess.Popen([str(program)], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        told = process_stat.read(child.pid)
+        assert told is not None
+        assert (told.name, told.parent, told.session) == (name, os.getpid(), child.pid)
+        assert told.start_ticks == Identity.of(child.pid).start_time > 0
+        assert not told.has_ended
+        thread = process_stat.read(child.pid, thread=child.pid)
+        assert thread is not None and thread.name == name
+    finally:
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        zombie = process_stat.read(child.pid)
+        child.communicate()
+    assert zombie is not None and zombie.has_ended
+    assert process_stat.read(child.pid) is None

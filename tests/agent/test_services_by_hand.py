@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness.adopted import adopted
 from harness.agent_runs import AgentRuns
 
 TALKS = "import os, time; print('key', os.environ.get('KEY'), flush=True); time.sleep(600)"
@@ -78,3 +79,10 @@ def test_a_program_that_ends_at_once_is_no_success_and_its_last_words_are_told(r
 
     assert not answer["is_done"]
     assert "no way" in answer["last_lines"]
+
+
+def test_a_service_that_an_image_started_is_healthy_on_whatever_port_it_answers(runs: AgentRuns) -> None:
+    with adopted(runs.workspace, {}):
+        answer = runs.ask("health", {"workspace": str(runs.workspace)})
+
+    assert answer["services"] == [{"name": "ui", "state": "adopted", "problem": ""}]

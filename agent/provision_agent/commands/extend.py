@@ -9,7 +9,7 @@ from ..contract.lifetime_told import ENDED, ENDING, ExtendAnswer, ExtendRequest
 from ..lifetime.begin import told_of
 from ..lifetime.records import LifetimeFiles
 from ..run.answering import answer
-from ..run.workspace import Workspace, known_workspaces
+from .query import workspaces
 
 
 def extend_main(argv: List[str]) -> int:
@@ -18,10 +18,10 @@ def extend_main(argv: List[str]) -> int:
 
 
 def _extend(request: ExtendRequest) -> ExtendAnswer:
-    roots = [request.workspace] if request.workspace else known_workspaces()
-    for root in map(str, roots):
-        told, order = told_of(root), LifetimeFiles(root).order()
-        is_known = request.run is None or request.run in Workspace(root).run_ids()
+    for workspace in workspaces(request.workspace):
+        files = LifetimeFiles(workspace.root)
+        told, order = told_of(workspace.root), files.order()
+        is_known = request.run is None or request.run in workspace.run_ids()
         if told is None or order is None or order.lifetime is None or not is_known:
             continue
         if told.state in (ENDING, ENDED):
@@ -31,8 +31,8 @@ def _extend(request: ExtendRequest) -> ExtendAnswer:
                 "missing", "nothing measures the time of this instance any more", case="not_measured"
             )
         try:
-            LifetimeFiles(root).extend(request.for_s)
+            files.extend(request.for_s)
         except OSError as error:
-            raise disk_failure(error, root) from None
-        return ExtendAnswer(told_of(root) or told)
+            raise disk_failure(error, workspace.root) from None
+        return ExtendAnswer(told_of(workspace.root) or told)
     raise Failure("missing", "no profile with a `lifetime` was run here", case="no_lifetime")

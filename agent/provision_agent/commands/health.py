@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Iterator, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 from ..contract.health import HealthAnswer, HealthRequest, ServiceHealth
-from ..contract.parsing import ParseError
 from ..host import gpu_health
 from ..run.answering import answer
-from ..run.context import Context
 from ..run.log_lines import size_text
 from ..services import readiness
-from ..services.files import Order, ServiceFiles, read_order
-from .query import quiet_context
+from ..services.files import Order, orders_in, read_status
+from ..services.wait_ready import address_of
 
-WITHIN_S = 20.0
 DISK_WITHIN_S = 10.0
 LOW_BYTES, LOW_SHARE = 256 << 20, 0.005
 """A disk with less than both is as good as full."""
-_ORDER = ".order.json"
 
 
 def health_main(argv: List[str]) -> int:
@@ -32,11 +29,10 @@ def health_main(argv: List[str]) -> int:
 
 def _health(request: HealthRequest) -> HealthAnswer:
     workspace = os.path.expanduser(request.workspace)
-    context = quiet_context(workspace, within_s=WITHIN_S, has_state=False)
     with ThreadPoolExecutor(max_workers=8) as pool:
         cards = pool.submit(gpu_health.look)
         disk = pool.submit(_disk_problem, workspace)
-        services = tuple(pool.map(lambda order: _service(order, context), _orders(workspace)))
+        services = tuple(pool.map(_service, orders_in(workspace)))
         found, (free_bytes, disk_problem) = cards.result(), disk.result()
     problems = [f"service {each.name}: {each.problem}" for each in services if each.problem]
     problems += found.errors
@@ -47,19 +43,8 @@ def _health(request: HealthRequest) -> HealthAnswer:
     return HealthAnswer(tuple(problems), services, free_bytes, used)
 
 
-def _orders(workspace: str) -> Iterator[Order]:
-    folder = os.path.join(workspace, ".provision", "services")
-    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-        if name.endswith(_ORDER):
-            try:
-                yield read_order(os.path.join(folder, name))
-            except (OSError, ParseError):
-                continue  # it is just being written, or is another version's
-
-
-def _service(order: Order, context: Context) -> ServiceHealth:
-    service = order.service
-    status = ServiceFiles(service.name, context).status()
+def _service(order: Order) -> ServiceHealth:
+    service, status = order.service, read_status(order.status)
     if status.state == "stopped":  # somebody wanted that
         return ServiceHealth(service.name, status.state)
     if not status.is_running:
@@ -67,10 +52,9 @@ def _service(order: Order, context: Context) -> ServiceHealth:
         return ServiceHealth(
             service.name, status.state, f"it does not run ({status.state or 'never started'}){why}"[:4000]
         )
-    problem = ""
-    if service.ready is not None:
-        child = status.child.pid if status.child is not None else None
-        problem = readiness.look(service.ready, child).problem
+    problem, ready = "", address_of(service, status)
+    if ready is not None:
+        problem = readiness.look(ready, status.pid).problem
     return ServiceHealth(service.name, status.state, problem[:4000])
 
 
@@ -85,8 +69,7 @@ def _disk_problem(workspace: str) -> Tuple[Optional[int], str]:
 
 def _look_at_disk(workspace: str) -> Tuple[Optional[int], str]:
     try:
-        space = os.statvfs(workspace)
-        free, total = space.f_bavail * space.f_frsize, space.f_blocks * space.f_frsize
+        total, _, free = shutil.disk_usage(workspace)
         if free < LOW_BYTES and free < LOW_SHARE * total:
             return free, f"the disk of `{workspace}` is full: {size_text(free)} are free"
         with tempfile.TemporaryFile(dir=workspace, prefix=".health-") as file:

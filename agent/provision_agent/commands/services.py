@@ -6,14 +6,12 @@ is restarted by its own init system and never ended.
 
 from __future__ import annotations
 
-import glob
 import os
 import time
 from dataclasses import replace
 from typing import Dict, Iterator, List, NamedTuple, Optional
 
 from ..contract.failures import Failure
-from ..contract.parsing import ParseError
 from ..contract.plan import Plan, Service
 from ..contract.service_messages import (
     MAX_LAST_LINES,
@@ -29,7 +27,7 @@ from ..run.context import Context
 from ..run.record import plan_of
 from ..run.workspace import Workspace
 from ..services import launch, log, manager, readiness, restarting
-from ..services.files import ADOPTED, NEEDS_SECRETS, ServiceFiles, Status, read_order
+from ..services.files import ADOPTED, NEEDS_SECRETS, ServiceFiles, Status, orders_in
 from ..services.wait_ready import address_of
 from ..steps.python.venv import Venv, find
 from .query import quiet_context, workspaces
@@ -83,11 +81,7 @@ def _known(context: Context) -> Iterator[_Known]:
     if plan is not None:
         plan = plan.bind(workspace=workspace.root, home=os.path.expanduser("~"), run_id=run or "")
     found: Dict[str, Service] = {each.name: each for each in (plan.services if plan is not None else ())}
-    for path in sorted(glob.glob(os.path.join(glob.escape(workspace.tool), "services", "*.order.json"))):
-        try:
-            order = read_order(path)
-        except (OSError, ParseError):
-            continue
+    for order in orders_in(workspace.root):
         service = order.service if plan is not None else replace(order.service, run=order.argv)
         found[service.name] = service  # as it really runs
     for service in found.values():
@@ -104,7 +98,7 @@ def _told(one: _Known) -> ServiceTold:
     ready = address_of(one.service, status)
     problem, answers = status.message, None
     if is_running and ready is not None and state != NEEDS_SECRETS:
-        looked = readiness.look(ready, None if status.child is None else status.child.pid)
+        looked = readiness.look(ready, status.pid)
         problem, answers = looked.problem, not looked.problem
     child = status.child if is_running and status.child is not None and status.child.is_alive() else None
     return ServiceTold(

@@ -19,13 +19,14 @@ import provision_agent
 
 from ..contract import loading
 from ..contract.parsing import bounded
+from . import process_stat
 
 _started: "List[subprocess.Popen[bytes]]" = []  # held, so that they are reaped and never waited for
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One process. `start_time` is in clock ticks since boot, as /proc/<pid>/stat field 22 says."""
+    """One process. `start_time` is in clock ticks since the machine began."""
 
     pid: int = bounded(low=0)
     start_time: int = bounded(low=0)
@@ -187,10 +188,5 @@ def spawn_detached(
 
 
 def _start_time(pid: int) -> Optional[int]:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
-    except OSError:
-        return None
-    fields = text[text.rindex(b")") + 2 :].split()  # the program's name may hold spaces and brackets
-    return None if fields[0] in (b"Z", b"X") else int(fields[19])
+    found = process_stat.read(pid)
+    return None if found is None or found.has_ended else found.start_ticks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -66,8 +67,7 @@ class _Writing:
             self.told = Written(0, 0.0, f"`{self._folder}` cannot be written: {error.strerror or error}")
 
     def _measured(self) -> Written:
-        disk = os.statvfs(self._folder)
-        room = disk.f_bavail * disk.f_frsize // _FREE_SHARE
+        room = shutil.disk_usage(self._folder).free // _FREE_SHARE
         if room < LEAST_BYTES:
             return Written(0, 0.0, f"too little is free on `{self._folder}` to measure it")
         descriptor = _nameless_file(self._folder)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Iterator
 
-from . import detach
+from . import detach, process_stat
 
 _OUTPUTS = (1, 2)
-_STOPPED = (b"T", b"t", b"Z", b"X")
+_STOPPED = ("T", "t", "Z", "X")
 
 
 def is_halted(group: int) -> bool:
@@ -44,15 +44,12 @@ def _members(group: int) -> Iterator[int]:
             continue  # it is gone
 
 
-def _states(pid: int) -> Iterator[bytes]:
+def _states(pid: int) -> Iterator[str]:
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
         return
     for thread in threads:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
-                text = file.read()
-        except OSError:
-            continue
-        yield text[text.rindex(b")") + 2 :][:1]
+        found = process_stat.read(pid, thread=int(thread))
+        if found is not None:
+            yield found.state

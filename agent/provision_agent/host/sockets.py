@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
 
+from . import process_stat
 from .detach import argv_of
 
 _LISTEN = "0A"
@@ -72,19 +73,19 @@ def belongs_to(pid: int, root: int) -> bool:
     seen: Set[int] = set()
     while pid > 1 and pid not in seen:
         seen.add(pid)
-        fields = _stat(pid)
-        if pid == root or (fields is not None and fields[3] == str(root)):
+        found = process_stat.read(pid)
+        if pid == root or (found is not None and found.session == root):
             return True
-        if fields is None:
+        if found is None:
             return False
-        pid = int(fields[1])
+        pid = found.parent
     return False
 
 
 def parent_of(pid: int) -> Optional[int]:
     """The process that started *pid*, or has taken it over; None when it is gone."""
-    fields = _stat(pid)
-    return None if fields is None else int(fields[1])
+    found = process_stat.read(pid)
+    return None if found is None else found.parent
 
 
 def describe(pid: int) -> str:
@@ -169,15 +170,6 @@ def _sockets_of(pid: str) -> Iterator[str]:
             continue
         if target.startswith(_SOCKET):
             yield target[len(_SOCKET) : -1]
-
-
-def _stat(pid: int) -> Optional[List[str]]:
-    """Fields of /proc/<pid>/stat after the name: state, parent, group, session, …"""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            return file.read().rpartition(")")[2].split()
-    except OSError:
-        return None
 
 
 def _somebody_answers(host: str, port: int) -> bool:

@@ -19,6 +19,7 @@ from ..contract.plan import Service
 from ..contract.plan_jobs import MAX_MIRRORED_JOBS, Job, job_file
 from ..run.context import Context
 from ..run.state import write_atomically
+from ..run.workspace import Workspace
 from ..services import launch
 from ..services.files import NEEDS_SECRETS, STARTING, TIMED_OUT, Order, ServiceFiles, Status, read_status
 from ..steps import commands
@@ -46,6 +47,11 @@ class RunFolders(NamedTuple):
 
     workspace: str
     run_directory: str
+
+    @classmethod
+    def of(cls, workspace: Workspace, run_id: str) -> RunFolders:
+        """Those of the run *run_id* in *workspace*."""
+        return cls(workspace.root, workspace.run_directory(run_id))
 
 
 class RunningJob:
@@ -81,7 +87,7 @@ class RunningJob:
         if known.is_running or known.has_ended:
             self.is_adopted = True
             if known.state == NEEDS_SECRETS:
-                self._hand_over(known)
+                launch.give(self._files, known, commands.secrets_of(self.job.secrets, self._context))
             return
         if known.state:
             message = f"job `{self.job.name}` was cut off and nobody knows how it ended: it is begun anew"
@@ -95,7 +101,7 @@ class RunningJob:
 
     def _start(self, venv: Optional[Venv]) -> None:
         job, context, files = self.job, self._context, self._files
-        commands.require_secrets(job.secrets, context)
+        secrets = commands.secrets_of(job.secrets, context)
         directory = os.path.join(context.workspace, job.directory)
         if not os.path.isdir(directory):
             message = f"`{job.name}` runs in `{job.directory}`, which is not there"
@@ -111,13 +117,8 @@ class RunningJob:
             max_log_bytes=MAX_LOG_BYTES,
             timeout_s=job.timeout_s,
         )
-        launch.write_order(files, order)
         write_atomically(files.status_path, json.dumps(to_json(Status(STARTING))).encode(), sync=False)
-        watcher = launch.supervised(files, context, lasts=False)
-        status = launch.first_status(files, watcher)
-        if status.state == NEEDS_SECRETS:
-            self._hand_over(status)
-            launch.first_status(files, watcher, has_given=True)
+        launch.start(files, order, context, secrets, lasts=False)
 
     def _settled_status(self) -> Status:
         """What became of it. The agent before may have died just after it had started the supervisor."""
@@ -125,11 +126,6 @@ class RunningJob:
         while self.status.state == STARTING and time.monotonic() < end:
             time.sleep(0.05)
         return self.status
-
-    def _hand_over(self, status: Status) -> None:
-        commands.require_secrets(self.job.secrets, self._context)
-        values = {name: self._context.secrets[name] for name in self.job.secrets}
-        launch.hand_over(self.job.name, status, values)
 
     def failure(self, status: Status) -> Optional[Failure]:
         """Why it failed, by the last *status*; None when its exit status is 0."""

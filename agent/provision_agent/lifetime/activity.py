@@ -11,9 +11,9 @@ from ..files.moved import moved_ago_s
 from ..host import process
 from ..jobs.job import RunFolders, any_going
 from ..run.workspace import Workspace
-from ..services import comfyui
+from ..services import restarting
 from .logins import logins
-from .records import LifetimeOrder
+from .records import LifetimeFiles, LifetimeOrder
 
 COPY_S = 15.0
 """So long after its last bytes a copy still goes on."""
@@ -37,7 +37,7 @@ def _all(workspace: Workspace, order: LifetimeOrder) -> Iterator[str]:
         yield "a copy of files"
     for login in logins():
         yield f"a login: {login.text}"
-    yield from prompts(order)
+    yield from prompts(order, LifetimeFiles(workspace.root))
     busiest = max(gpu_percents(), default=0)
     if busiest >= BUSY_PERCENT:
         yield f"work on the GPU: {busiest} %"
@@ -45,22 +45,19 @@ def _all(workspace: Workspace, order: LifetimeOrder) -> Iterator[str]:
 
 def _jobs(workspace: Workspace) -> Iterator[str]:
     for run in workspace.run_ids():
-        if any_going(RunFolders(workspace.root, workspace.run_directory(run))):
+        if any_going(RunFolders.of(workspace, run)):
             yield f"a job of run {run}"
 
 
-def prompts(order: LifetimeOrder) -> Iterator[str]:
+def prompts(order: LifetimeOrder, files: LifetimeFiles) -> Iterator[str]:
     """The services of *order* that have something to do, and how much."""
     for service in order.services:
-        if service.ready is None:
-            continue
         try:
-            queue = comfyui.queue(comfyui.base_of(service.ready))
+            queue = restarting.queued(service, files)
         except (OSError, ValueError, http.client.HTTPException):
             continue
         if queue:
-            count = len(queue.running) + len(queue.pending)
-            yield f"{count} prompts in the queue of {service.name}"
+            yield f"{len(queue)} prompts in the queue of {service.name}"
 
 
 def gpu_percents() -> List[int]:

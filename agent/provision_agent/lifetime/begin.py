@@ -73,7 +73,7 @@ def begin(plan: Plan, run_id: str, secrets: Mapping[str, str], starter: Starter)
         status = files.supervised.status()
         if files.order() == order and status.is_running and not status.lacks_secrets:
             if status.state == NEEDS_SECRETS:
-                launch.hand_over(NAME, status, _given(order, secrets))
+                launch.give(files.supervised, status, _given(order, secrets))
             return
         launch.end_supervised(files.supervised)
         files.begin(order)
@@ -89,23 +89,17 @@ def start(files: LifetimeFiles, order: LifetimeOrder, secrets: Mapping[str, str]
     files.supervised.lasting_argv()  # keeps a copy of the agent for a time when this run is pruned
     has_copy = os.path.isfile(detach.own_place())
     argv = detach.agent_argv(*words, place=files.supervised.agent_path if has_copy else None)
-    launch.write_order(
-        files.supervised,
-        Order(
-            service=Service(NAME, words, restart="on_failure", secrets=tuple(sorted(given))),
-            argv=tuple(argv),
-            directory="/",
-            environment={},
-            log=files.supervised.log_path,
-            status=files.supervised.status_path,
-            note=Note(order.run),
-            secrets_within_s=SECRETS_WITHIN_S,
-        ),
+    supervised = Order(
+        service=Service(NAME, words, restart="on_failure", secrets=tuple(sorted(given))),
+        argv=tuple(argv),
+        directory="/",
+        environment={},
+        log=files.supervised.log_path,
+        status=files.supervised.status_path,
+        note=Note(order.run),
+        secrets_within_s=SECRETS_WITHIN_S,
     )
-    watcher = launch.supervised(files.supervised, starter)
-    status = launch.first_status(files.supervised, watcher)
-    if status.state == NEEDS_SECRETS:
-        launch.hand_over(NAME, status, given)
+    launch.start(files.supervised, supervised, starter, given)
 
 
 def is_measured(workspace: str, run_id: str) -> bool:

@@ -10,7 +10,9 @@ import re
 import struct
 from typing import Dict, Iterator, List, NamedTuple, Optional, Set, Tuple
 
+from ..host import process_stat
 from ..host.detach import argv_of, processes
+from ..host.process_stat import ProcessStat
 
 _RECORD = struct.Struct("hi32s4s32s256s")
 _RECORD_BYTES = 384
@@ -31,12 +33,6 @@ class Login(NamedTuple):
     """Its device; None where it has none."""
     server: Optional[int] = None
     """The process of the SSH server that holds the session, where it is known by that."""
-
-
-class _Process(NamedTuple):
-    parent: int
-    name: str
-    terminal: Optional[str]
 
 
 def logins() -> List[Login]:
@@ -69,7 +65,8 @@ def _recorded() -> Iterator[Login]:
 
 def _sessions() -> Iterator[Login]:
     """What runs below an SSH server and is not this tool's own agent, one for each session."""
-    table = {pid: process for pid in processes() for process in [_process(pid)] if process is not None}
+    seen = ((pid, process_stat.read(pid)) for pid in processes())
+    table = {pid: process for pid, process in seen if process is not None and not process.has_ended}
     told: Set[int] = set()
     for pid, process in table.items():
         if process.name in _SERVERS:
@@ -78,37 +75,26 @@ def _sessions() -> Iterator[Login]:
         if server is not None and server not in told and not is_ours:
             told.add(server)
             words = " ".join(argv_of(pid))
-            yield Login((words or process.name)[:MAX_CHARS], process.terminal, server)
+            yield Login((words or process.name)[:MAX_CHARS], _terminal_of(process), server)
 
 
-def _server_of(pid: int, table: Dict[int, _Process]) -> Tuple[Optional[int], bool]:
+def _server_of(pid: int, table: Dict[int, ProcessStat]) -> Tuple[Optional[int], bool]:
     """The server's process of the session that *pid* is in, and whether something on the way there is our own agent."""
-    is_ours = False
-    seen: Set[int] = set()
-    while pid in table and pid not in seen:
-        seen.add(pid)
+    way: List[int] = []
+    while pid in table and pid not in way:
         if table[pid].name in _SERVERS:
-            return pid, is_ours
-        is_ours = is_ours or any(_OURS.search(word) for word in argv_of(pid))
+            return pid, any(_OURS.search(word) for each in way for word in argv_of(each))
+        way.append(pid)
         pid = table[pid].parent
-    return None, is_ours
+    return None, False
 
 
-def _process(pid: int) -> Optional[_Process]:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
-    except OSError:
+def _terminal_of(process: ProcessStat) -> Optional[str]:
+    """Its pseudo-terminal; None where it has none."""
+    major, minor = os.major(process.terminal), os.minor(process.terminal)
+    if process.terminal <= 0 or major not in _TERMINAL_MAJORS:
         return None
-    name = text[text.index(b"(") + 1 : text.rindex(b")")].decode("utf-8", "replace")
-    fields = text[text.rindex(b")") + 2 :].split()
-    if fields[0] in (b"Z", b"X"):
-        return None
-    device = int(fields[4])
-    major, minor = os.major(device), os.minor(device)
-    is_terminal = device > 0 and major in _TERMINAL_MAJORS
-    number = (major - _TERMINAL_MAJORS[0]) * 256 + minor
-    return _Process(int(fields[1]), name, f"/dev/pts/{number}" if is_terminal else None)
+    return f"/dev/pts/{(major - _TERMINAL_MAJORS[0]) * 256 + minor}"
 
 
 def say(message: str, terminals: List[str]) -> None:

@@ -11,12 +11,11 @@ import time
 from dataclasses import replace
 from typing import List, Optional
 
-from ..contract.lifetime_told import SOON_S
 from ..contract.plan_jobs import Hook
 from ..files.home import not_home
 from ..host.file_lock import FileIsBusyError, try_lock
 from ..jobs.job import RunFolders, any_going
-from ..run.hooks import facts_of, key_of, run_hook
+from ..run.hooks import FAILED, facts_of, key_of, run_hook
 from ..run.journal import read_state
 from ..run.workspace import Workspace
 from . import deciding, logins
@@ -32,8 +31,6 @@ SHORTEST_TICK_S = 0.25
 SYNC_EVERY_S = 60.0
 GRACE_S = 6.0
 """So long after its end is due whoever follows its logs may still read the last lines."""
-FAILED = ("failed", "timeout")
-"""The verdicts after which `on_failure` is run."""
 TAKE_WITHIN_S = 30.0
 START_AGAIN_EVERY_S = 60.0
 
@@ -124,12 +121,12 @@ class Meter:
         return max(SHORTEST_TICK_S, wanted_s)
 
     def _say_when_soon(self) -> None:
-        left_s = deciding.max_in_s(self._order, self._state)
-        if left_s is None or self._state.is_told or left_s > SOON_S:
+        if self._state.is_told or not deciding.is_soon(self._order, self._state):
             return
+        left_s = max(0.0, deciding.max_in_s(self._order, self._state) or 0.0)
         self._state = replace(self._state, is_told=True)
         message = (
-            f"provision: this instance is ended in {max(0.0, left_s) / 60:.0f} min by its `lifetime.max`; "
+            f"provision: this instance is ended in {left_s / 60:.0f} min by its `lifetime.max`; "
             f"`provision keep {self._order.run} --for 2h` puts that off"
         )
         print(message, flush=True)
@@ -160,8 +157,7 @@ class Meter:
                 return False
             found = read_state(self._workspace, run)
             self._verdict = None if found is None else found.verdict
-        folders = RunFolders(self._workspace.root, self._workspace.run_directory(run))
-        return self._verdict in FAILED and not any_going(folders)
+        return self._verdict in FAILED and not any_going(RunFolders.of(self._workspace, run))
 
     def _pursue(self, kind: str, hook: Optional[Hook], why: str, *, is_due: bool) -> None:
         """Run *hook* once it is due for long enough and nothing holds it back."""

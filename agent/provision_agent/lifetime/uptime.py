@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from ..contract.parsing import bounded
+from ..host import process_stat
 from ..host.detach import boot_id
 
 TRUSTED_GAP_S = 60.0
@@ -46,9 +47,5 @@ def up_since_s() -> float:
 
 
 def _first_process_ticks() -> int:
-    try:
-        with open("/proc/1/stat", "rb") as file:
-            text = file.read()
-        return int(text[text.rindex(b")") + 2 :].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
+    found = process_stat.read(1)
+    return 0 if found is None else found.start_ticks

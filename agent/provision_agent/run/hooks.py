@@ -8,6 +8,8 @@ from ..contract.failures import Failure
 from ..contract.plan_jobs import Hook
 from ..host import process
 
+FAILED = ("failed", "timeout")
+"""The verdicts after which `on_failure` is run."""
 _SAID_CHARS = 1000
 
 

@@ -81,9 +81,8 @@ class Jobs:
             return
         status = running.status
         if not self._is_told(job):
-            pid = None if status.child is None else status.child.pid
             about = {"item": job.name, "level": job.level, "adopted": running.is_adopted}
-            self._context.report("job_started", pid=pid, **about)
+            self._context.report("job_started", pid=status.pid, **about)
         while status.is_running:
             if self._is_over():
                 running.end()

@@ -21,7 +21,7 @@ from ..contract.plan import Plan
 from ..host import process
 from ..host.detach import Identity, agent_argv, own_place
 from . import secret_search
-from .hooks import facts_of, run_hook
+from .hooks import FAILED, facts_of, run_hook
 from .journal import Journal, read_state
 from .record import Handed, plan_of, read_plan, read_record
 from .workspace import RENEW_EVERY_S, LockRecord, Workspace, WorkspaceLock
@@ -160,15 +160,14 @@ def end_jobs(workspace: Workspace, run_id: str) -> None:
 
     plan = plan_of(workspace, run_id)
     if plan is not None and plan.jobs:
-        folders = job.RunFolders(workspace.root, workspace.run_directory(run_id))
-        job.end_all(folders, [each.name for each in plan.jobs])
+        job.end_all(job.RunFolders.of(workspace, run_id), [each.name for each in plan.jobs])
 
 
 def jobs_going(workspace: Workspace, run_id: str) -> bool:
     """Whether a job of a run goes on, though nothing else of the run may live."""
     from ..jobs import job
 
-    return job.any_going(job.RunFolders(workspace.root, workspace.run_directory(run_id)))
+    return job.any_going(job.RunFolders.of(workspace, run_id))
 
 
 def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], verdict: Optional[str]) -> None:
@@ -184,7 +183,7 @@ def close_run(workspace: Workspace, run_id: str, secrets: Mapping[str, str], ver
     home = os.path.expanduser("~")
     plan = read_plan(workspace, run_id).bind(workspace=workspace.root, home=home, run_id=run_id)
     hook = plan.on_failure
-    if hook is None or verdict not in ("failed", "timeout") or _waits_for_results(plan, workspace, run_id):
+    if hook is None or verdict not in FAILED or _waits_for_results(plan, workspace, run_id):
         return
     end = run_hook(hook, facts_of("on_failure", run_id, str(verdict)), secrets, workspace.root)
     print(f"keeper: on_failure: {end.said}", flush=True)

@@ -48,6 +48,11 @@ def size_text(size_bytes: float) -> str:
     return f"{size_bytes:.0f} B"
 
 
+def rate_text(bytes_per_s: float) -> str:
+    """As people write the speed of a line: ``940 Mbit/s``."""
+    return f"{bytes_per_s * 8 / 1e6:.4g} Mbit/s"
+
+
 def _number(fields: Fields, name: str) -> float:
     value = fields[name]
     assert isinstance(value, (int, float))
@@ -103,8 +108,8 @@ def _facts(event: Fields) -> str:
 def _measured(event: Fields) -> str:
     parts = []
     if event.get("line_bytes_per_s") is not None:
-        line = _number(event, "line_bytes_per_s") * 8 / 1e6
-        parts.append(f"line {line:.4g} Mbit/s from {event.get('line_host')}")
+        line = rate_text(_number(event, "line_bytes_per_s"))
+        parts.append(f"line {line} from {event.get('line_host')}")
     if event.get("disk_write_bytes_per_s") is not None:
         parts.append(f"disk takes {size_text(_number(event, 'disk_write_bytes_per_s'))}/s")
     if event.get("memory_bytes") is not None:

@@ -24,10 +24,10 @@ from ..downloads.line_speed import Line
 from ..downloads.line_speed import measure as measure_line
 from ..downloads.sources import repositories
 from ..host import detach, disk_speed, gpu_health
-from ..services.files import ServiceFiles
+from ..services.files import processes_in
 from . import conditions
 from .context import Context
-from .log_lines import size_text
+from .log_lines import rate_text, size_text
 from .tally import Tally
 
 MEMORY_SHARE = 0.93
@@ -135,7 +135,7 @@ class _Requirements:
     def _look_at_use(self, cards: Tuple[gpu_health.Card, ...]) -> None:
         self._figures["gpu_used_bytes"] = max(card.used_bytes for card in cards)
         taken = [card for card in cards if card.used_bytes > max(USED_BYTES, USED_SHARE * card.total_bytes)]
-        if not taken or ServiceFiles("", self._context).processes():
+        if not taken or processes_in(self._context.workspace):
             return  # it is our own service that has it, as far as anybody can tell
         told = [
             f"{gib_text(card.used_bytes)} of {gib_text(card.total_bytes)} of card {card.bus}"
@@ -230,9 +230,8 @@ class _Requirements:
         best = self._line
         self._figures.update(line_bytes_per_s=round(best.bytes_per_s), line_host=best.host)
         if best.bytes_per_s < wanted:
-            message = (
-                f"the line brings {_mbit(best.bytes_per_s)} from {best.host}; {_mbit(wanted)} are required"
-            )
+            brings = f"{rate_text(best.bytes_per_s)} from {best.host}"
+            message = f"the line brings {brings}; {rate_text(wanted)} are required"
             self._falls_short("line", message, found=round(best.bytes_per_s), wanted=wanted)
         return best.bytes_per_s >= wanted
 
@@ -264,7 +263,3 @@ class _Requirements:
 
 
 _SPEEDS = ("disk_write_bytes_per_s", "line_bytes_per_s", "line_host")
-
-
-def _mbit(bytes_per_s: float) -> str:
-    return f"{bytes_per_s * 8 / 1e6:.4g} Mbit/s"

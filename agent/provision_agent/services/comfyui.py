@@ -128,6 +128,11 @@ class Queue(NamedTuple):
     def __bool__(self) -> bool:
         return bool(self.running or self.pending)
 
+    @property
+    def prompts(self) -> List[object]:
+        """All that it has and has not finished, in its order."""
+        return [*self.running, *self.pending]
+
 
 def queue(base: SplitResult) -> Optional[Queue]:
     """What it has to do now; None when it does not say."""

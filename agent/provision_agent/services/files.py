@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Protocol, Tuple
+from typing import Dict, Iterator, List, Optional, Protocol, Tuple
 
 from ..contract.failures import disk_failure
 from ..contract.parsing import ParseError, bounded, parse, read_object
@@ -26,7 +26,7 @@ STARTING = "starting"
 TIMED_OUT = "timed_out"
 """The state of a program that was ended since it took too long."""
 _ENDED = ("exited", "gave_up", "not_started", "stopped", TIMED_OUT)
-_STATUS = ".status.json"
+_STATUS, _ORDER = ".status.json", ".order.json"
 
 
 MAX_FILE_BYTES = 64 << 20
@@ -93,6 +93,11 @@ class Status:
         return self.child if self.state == ADOPTED else self.supervisor
 
     @property
+    def pid(self) -> Optional[int]:
+        """The program's; None while there is none."""
+        return None if self.child is None else self.child.pid
+
+    @property
     def has_ended(self) -> bool:
         """It has ended for good, and this says how."""
         return self.state in _ENDED
@@ -122,14 +127,14 @@ class ServiceFiles:
     def __init__(
         self, name: str, context: InWorkspace, *, folder: Optional[str] = None, stem: str = ""
     ) -> None:
-        folder = folder or os.path.join(context.workspace, ".provision", "services")
+        folder = folder or _folder_of(context.workspace)
         self._folder = folder
         self.name = name
         safe = stem or re.sub(r"[^A-Za-z0-9._-]", "_", name)
         self.log_path = os.path.join(folder, f"{safe}.log")
         self.prompts_path = os.path.join(folder, f"{safe}.prompts.json")
         """What its queue held when it was taken down, until that is queued again."""
-        self.order_path = os.path.join(folder, f"{safe}.order.json")
+        self.order_path = os.path.join(folder, f"{safe}{_ORDER}")
         self.agent_path = os.path.join(folder, f"{safe}.pyz")
         """A copy of the agent's file, for a supervisord that may need it when all runs are pruned."""
         self.program = f"provision-{safe}-{hashlib.sha256(context.workspace.encode()).hexdigest()[:8]}"
@@ -156,20 +161,37 @@ class ServiceFiles:
         shutil.copyfile(archive, self.agent_path)
         return detach.agent_argv(*words, place=self.agent_path)
 
-    def processes(self) -> List[int]:
-        """Of every service of this workspace that runs, this one or another."""
-        found = []
-        for name in os.listdir(self._folder) if os.path.isdir(self._folder) else ():
-            status = read_status(os.path.join(self._folder, name)) if name.endswith(_STATUS) else Status()
-            if status.is_running and status.child is not None:
-                found.append(status.child.pid)
-        return found
-
     def tail(self) -> List[str]:
         """The last lines that the service has written since it was started; none of one that was adopted."""
         if self.status().state == ADOPTED:
             return []
         return last_lines(self.log_path, TAIL_LINES)
+
+
+def processes_in(workspace: str) -> List[int]:
+    """Of every service of a workspace that runs."""
+    statuses = map(read_status, _paths_in(workspace, _STATUS))
+    return [each.child.pid for each in statuses if each.is_running and each.child is not None]
+
+
+def orders_in(workspace: str) -> Iterator[Order]:
+    """What was ordered of each service of a workspace, by name; none that cannot be read, as while it is written."""
+    for path in _paths_in(workspace, _ORDER):
+        try:
+            yield read_order(path)
+        except (OSError, ParseError):
+            continue
+
+
+def _paths_in(workspace: str, ending: str) -> Iterator[str]:
+    folder = _folder_of(workspace)
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        if name.endswith(ending):
+            yield os.path.join(folder, name)
+
+
+def _folder_of(workspace: str) -> str:
+    return os.path.join(workspace, ".provision", "services")
 
 
 def read_order(path: str) -> Order:

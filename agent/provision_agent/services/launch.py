@@ -23,6 +23,54 @@ _OF_LOGIN = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LD_LIBRARY_PA
 """systemd and supervisord hand their programs another environment than a login has."""
 
 
+class Starter(Protocol):
+    """Whoever starts a program, as a run's context does."""
+
+    @property
+    def workspace(self) -> str:
+        """The folder that it works in."""
+
+    @property
+    def report(self) -> Report:
+        """Tells what goes wrong on the way."""
+
+
+def start(
+    files: ServiceFiles, order: Order, starter: Starter, secrets: Mapping[str, str], *, lasts: bool = True
+) -> Status:
+    """Start a supervisor with *order*, and by it the program.
+
+    Args:
+        secrets: The values of all that the order's service names.
+        lasts: The instance's own supervisor is to start it again after a reboot.
+
+    Returns:
+        What it says once it has started the program.
+
+    Raises:
+        Failure: `crashed` when it or the program cannot be started.
+        OSError: the order cannot be written.
+    """
+    write_order(files, order)
+    watcher = _supervised(files, starter, lasts=lasts)
+    status = _first_status(files, watcher)
+    return give(files, status, secrets) if status.state == NEEDS_SECRETS else status
+
+
+def give(files: ServiceFiles, status: Status, secrets: Mapping[str, str]) -> Status:
+    """Give a supervisor, which waits for them by its last *status*, its secrets; what it says after that.
+
+    Raises:
+        Failure: `crashed` when it does not take them, or the program cannot be started.
+    """
+    watcher = status.supervisor
+    assert watcher is not None
+    if not handover.give(status.door, watcher.pid, secrets):
+        message = f"the supervisor of `{files.name}` does not take its secrets"
+        raise Failure("crashed", message, retriable=True)
+    return _first_status(files, watcher, has_given=True)
+
+
 def write_order(files: ServiceFiles, order: Order) -> None:
     """Write down what a supervisor is to do. Raises OSError."""
     write_atomically(files.order_path, json.dumps(to_json(order)).encode(), sync=False)
@@ -43,24 +91,8 @@ def environment(own: Mapping[str, str], venv: Optional[Venv]) -> Dict[str, str]:
     return dict(login, **own)
 
 
-class Starter(Protocol):
-    """Whoever starts a program, as a run's context does."""
-
-    @property
-    def workspace(self) -> str:
-        """The folder that it works in."""
-
-    @property
-    def report(self) -> Report:
-        """Tells what goes wrong on the way."""
-
-
-def supervised(files: ServiceFiles, context: Starter, *, lasts: bool = True) -> detach.Identity:
-    """Start the supervisor: below the instance's own where there is one, else detached.
-
-    Args:
-        lasts: The instance's own is to start it again after a reboot.
-    """
+def _supervised(files: ServiceFiles, context: Starter, *, lasts: bool) -> detach.Identity:
+    """Start the supervisor: below the instance's own where there is one that is to start it again, else detached."""
     for manager in init_managers() if lasts and _lasts(context.workspace) else ():
         try:
             return detach.Identity.of(manager.start(files.program, files.lasting_argv()))
@@ -87,7 +119,7 @@ def _lasts(workspace: str) -> bool:
     return not os.path.realpath(workspace).startswith(tuple(temporary))
 
 
-def first_status(files: ServiceFiles, watcher: detach.Identity, *, has_given: bool = False) -> Status:
+def _first_status(files: ServiceFiles, watcher: detach.Identity, *, has_given: bool = False) -> Status:
     """What the supervisor says once it has tried to start the program, or needs secrets that it was not given yet.
 
     Raises:
@@ -107,17 +139,6 @@ def first_status(files: ServiceFiles, watcher: detach.Identity, *, has_given: bo
     watcher.end(within_s=STOP_S)
     end_supervised(files)
     raise Failure("crashed", f"its supervisor did not start: {' | '.join(files.tail()[-3:])}")
-
-
-def hand_over(name: str, status: Status, values: Mapping[str, str]) -> None:
-    """Give the supervisor of *name*, which waits for them, the *values* of its secrets.
-
-    Raises:
-        Failure: `crashed` when it does not take them.
-    """
-    assert status.supervisor is not None
-    if not handover.give(status.door, status.supervisor.pid, values):
-        raise Failure("crashed", f"the supervisor of `{name}` does not take its secrets", retriable=True)
 
 
 def end_supervised(files: ServiceFiles, *, lasts: bool = True) -> None:

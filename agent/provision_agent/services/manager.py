@@ -25,7 +25,7 @@ from ..run.state import write_atomically
 from ..steps import commands
 from ..steps.python.venv import Venv
 from . import adoption, changes, launch, log, supervisor, web
-from .files import ADOPTED, NEEDS_SECRETS, Note, Order, ServiceFiles, Status, read_order
+from .files import ADOPTED, NEEDS_SECRETS, Note, Order, ServiceFiles, Status, processes_in, read_order
 from .supervisor import supervise_main as supervise_main  # the subcommand `supervise` looks for it here
 
 _ALWAYS_IN_HASH = ("directory", "environment", "restart")
@@ -67,16 +67,15 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
                 signal.SIGCONT, group=True
             )  # an agent may have been killed while it held it still
         if running.state == NEEDS_SECRETS and running.supervisor is not None:
-            _hand_over(service, running, context)
-            running = launch.first_status(files, running.supervisor, has_given=True)
+            running = launch.give(files, running, commands.secrets_of(service.secrets, context))
         return _report_started(service, context, running, adopted=True)
     stop(service.name, context)
     directory = os.path.join(context.workspace, service.directory)
-    other = adoption.find(argv, directory, _port(service), known=files.processes())
+    other = adoption.find(argv, directory, _port(service), known=processes_in(context.workspace))
     if other is not None:
         return _adopt(service, other, files, note, context)
     _require_port(service)
-    commands.require_secrets(service.secrets, context)
+    secrets = commands.secrets_of(service.secrets, context)
     if not os.path.isdir(directory):
         message = f"`{service.name}` runs in `{service.directory}`, which is not there"
         raise Failure("missing", message, case="service_folder")
@@ -93,13 +92,8 @@ def start(service: Service, context: Context, venv: Optional[Venv], *, holds: bo
         holds=holds,
         changes=changes.path_of(context.workspace),
     )
-    launch.write_order(files, order)
     log.set_previous_aside(files.log_path)
-    watcher = launch.supervised(files, context)
-    status = launch.first_status(files, watcher)
-    if status.state == NEEDS_SECRETS:
-        _hand_over(service, status, context)
-        status = launch.first_status(files, watcher, has_given=True)
+    status = launch.start(files, order, context, secrets)
     return _report_started(service, context, status, adopted=False)
 
 
@@ -112,12 +106,6 @@ def release(name: str, context: Context) -> None:
         return
     if order.holds:
         launch.write_order(files, replace(order, holds=False))
-
-
-def _hand_over(service: Service, status: Status, context: Context) -> None:
-    """Give the supervisor, which waits for them, the values of the service's secrets."""
-    commands.require_secrets(service.secrets, context)
-    launch.hand_over(service.name, status, {name: context.secrets[name] for name in service.secrets})
 
 
 def stop(name: str, context: Context) -> None:
@@ -163,9 +151,9 @@ def _adopt(service: Service, pid: int, files: ServiceFiles, note: Note, context:
 
 
 def _report_started(service: Service, context: Context, status: Status, *, adopted: bool) -> Started:
-    watcher, pid = status.watched, None if status.child is None else status.child.pid
+    watcher = status.watched
     assert watcher is not None
-    context.report("service_started", item=service.name, level=service.level, pid=pid, adopted=adopted)
+    context.report("service_started", item=service.name, level=service.level, pid=status.pid, adopted=adopted)
     return Started(service.name, watcher.pid, watcher.start_time, is_new=not adopted)
 
 

@@ -23,7 +23,7 @@ from ..run.state import write_atomically
 from ..steps import commands, nodes
 from ..steps.python.venv import Venv
 from . import adoption, changes, comfyui, init_system, log, manager
-from .files import ADOPTED, ServiceFiles
+from .files import ADOPTED, InWorkspace, ServiceFiles
 from .wait_ready import address_of
 
 QUIET_S = 1.0
@@ -71,10 +71,10 @@ def is_comfyui(service: Service, context: Context) -> bool:
     return comfyui.is_one(address_of(service, ServiceFiles(service.name, context).status()))
 
 
-def queued(service: Service, context: Context) -> List[object]:
+def queued(service: Service, context: InWorkspace) -> List[object]:
     """The prompts that it has and has not finished."""
     queue = _queue(service, ServiceFiles(service.name, context))
-    return [] if queue is None else [*queue.running, *queue.pending]
+    return [] if queue is None else queue.prompts
 
 
 def load_of(service: Service, context: Context, since: Optional[log.Said] = None) -> Load:
@@ -84,7 +84,7 @@ def load_of(service: Service, context: Context, since: Optional[log.Said] = None
     queue = _queue(service, files)
     if queue is None:
         return Load(None, asked)
-    return Load(len(queue.running) + len(queue.pending), asked, queue.running)
+    return Load(len(queue.prompts), asked, queue.running)
 
 
 def take_down(service: Service, context: Context, *, asked: log.Said) -> bool:
@@ -100,14 +100,14 @@ def take_down(service: Service, context: Context, *, asked: log.Said) -> bool:
 
 def take_down_busy(service: Service, context: Context) -> List[object]:
     """End *service*, one of ours, whatever it does; the prompts that it had and has not finished."""
-    queue = _end_busy(service, context)
-    return [*queue.running, *queue.pending]
+    return _end_busy(service, context).prompts
 
 
 def _end_busy(service: Service, context: Context, *, again: bool = False) -> comfyui.Queue:
     files = ServiceFiles(service.name, context)
+    asked: Optional[log.Said] = None
     for left in reversed(range(_FORCED_TRIES)):
-        asked = log.said(files.log_path, comfyui.PROMPT_SAID)
+        asked = log.said(files.log_path, comfyui.PROMPT_SAID, asked)
         time.sleep(ANSWER_S)
         queue = _queue(service, files) or comfyui.Queue((), ())
         if _end(service, context, queue, asked if left else None, again=again):
@@ -151,7 +151,7 @@ def _end(
             if asked is not None and not _has_said_no_more(status.child, files.log_path, asked):
                 return False
             if queue:
-                _keep(files, [*queue.running, *queue.pending])
+                _keep(files, queue.prompts)
             status.supervisor.send(signal.SIGUSR1 if again else signal.SIGTERM)
             status.child.send(signal.SIGTERM, group=True)
         finally:
@@ -250,8 +250,7 @@ def _keep(files: ServiceFiles, prompts: List[object]) -> None:
 
 def _report(service: Service, context: Context, reason: str) -> None:
     status = ServiceFiles(service.name, context).status()
-    pid = None if status.child is None else status.child.pid
-    context.report("service_restarted", item=service.name, level=service.level, reason=reason, pid=pid)
+    context.report("service_restarted", item=service.name, level=service.level, reason=reason, pid=status.pid)
 
 
 def _queue(service: Service, files: ServiceFiles) -> Optional[comfyui.Queue]:

@@ -92,8 +92,8 @@ def _own_models(service: Service, models: Sequence[str], context: Context) -> Li
 
 def _is_on_cpu(service: Service, status: Status) -> bool:
     """Is it told to leave the GPU alone? By its own words, its environment's, or those of the process that runs."""
-    child = None if status.child is None else status.child.pid
-    words = [*service.run, *service.environment.values(), *(argv_of(child) if child is not None else ())]
+    own = argv_of(status.pid) if status.pid is not None else ()
+    words = [*service.run, *service.environment.values(), *own]
     return any(_ON_CPU.search(word) for word in words)
 
 
@@ -101,9 +101,8 @@ def _look(
     ready: Ready, status: Status, offered: Sequence[str], *, needs_gpu: bool
 ) -> Tuple[Ready, readiness.Answer]:
     """One look at the service, and what was really asked."""
-    child = None if status.child is None else status.child.pid
     ready = _where_it_listens(ready, status)
-    answer = readiness.look(ready, child, needs_gpu=needs_gpu)
+    answer = readiness.look(ready, status.pid, needs_gpu=needs_gpu)
     if not answer.problem and offered and comfyui.is_meant(ready):
         answer = readiness.Answer(comfyui.unlisted(comfyui.base_of(ready), offered))
     return ready, answer

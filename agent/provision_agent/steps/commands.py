@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Optional, Sequence
+from typing import Dict, Optional, Sequence
 
 from ..contract.failures import Failure
 from ..contract.plan import Command
@@ -23,10 +23,9 @@ def do(command: Command, context: Context, venv: Optional[Venv]) -> None:
     Raises:
         Failure: `unauthorized` without a named secret, `command` for another status than 0, `timed_out`.
     """
-    require_secrets(command.secrets, context)
+    secrets = secrets_of(command.secrets, context)
     python = None if venv is None else venv.python
-    environment = process.child_environment(command.environment)
-    environment.update((name, context.secrets[name]) for name in command.secrets)
+    environment = process.child_environment({**command.environment, **secrets})
     if python is not None:
         environment["PATH"] = os.path.dirname(python) + os.pathsep + environment.get("PATH", os.defpath)
     finished = process.run(
@@ -44,14 +43,15 @@ def do(command: Command, context: Context, venv: Optional[Venv]) -> None:
         )
 
 
-def require_secrets(names: Sequence[str], context: Context) -> None:
-    """Raises Failure: `unauthorized` when one of *names* has no value."""
+def secrets_of(names: Sequence[str], context: Context) -> Dict[str, str]:
+    """The values of *names*. Raises Failure: `unauthorized` when one of them has none."""
     missing = [name for name in names if name not in context.secrets]
     if missing:
         shown = ", ".join(f"`{name}`" for name in missing)
         raise Failure(
             "unauthorized", f"needs {shown}, which is not set", case="secrets_unset", about={"names": shown}
         )
+    return {name: context.secrets[name] for name in names}
 
 
 def with_python(argv: "tuple[str, ...]", python: Optional[str]) -> "list[str]":

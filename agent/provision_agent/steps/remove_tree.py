@@ -12,6 +12,7 @@ import shutil
 import time
 from typing import Dict, List, Optional, Sequence
 
+from ..host import process_stat
 from ..host.detach import Identity
 from ..run.context import Context
 
@@ -88,11 +89,8 @@ def lineage(pid: int) -> "set[int]":
     found = {0, 1}
     while pid not in found:
         found.add(pid)
-        try:
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-                pid = int(file.read().rpartition(")")[2].split()[1])
-        except OSError:
-            break
+        process = process_stat.read(pid)
+        pid = 0 if process is None else process.parent
     return found
 
 

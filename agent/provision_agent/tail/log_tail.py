@@ -125,11 +125,12 @@ class Followed:
         has_bytes = self._claim.offset > 0 or self._claim.identity is not None
         if not has_bytes:
             source = Source.open(self._path) if is_born else None
+            obstacle = obstacle_at(self._path) if is_born and source is None else ""
+            if obstacle:
+                return self._refuse(obstacle)
             if source is not None:
                 self._enter([source])
                 self._announce("born", 0)
-            elif is_born and obstacle_at(self._path):
-                return self._refuse(obstacle_at(self._path))
             return source is not None
         self._resume()
         if self._current is not None:

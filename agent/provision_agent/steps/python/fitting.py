@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import List, Mapping, NamedTuple, Optional, Sequence
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ...contract.failures import Failure
 from ...run.context import Context
@@ -52,8 +52,7 @@ def install(
         Failure: it cannot be installed for another reason, or nobody can say which line it is.
     """
     context.state.forget(KIND, item)
-    installed = tools.installed()
-    held = {**{name: installed[name] for name in tools.stays if name in installed}, **held}
+    held = with_standing(held, tools)
     try:
         tools.install([*options, "--requirement", path], progress, item=item, level=level, constraints=held)
         return
@@ -88,6 +87,12 @@ def install(
         file.writelines(f"{line.text}\n" for line in lines if line.number not in left_out)
     if any(line.number not in left_out for line in lines):
         tools.install([*options, "--requirement", kept], progress, item=item, level=level, constraints=held)
+
+
+def with_standing(held: Mapping[str, str], tools: Installer) -> Dict[str, str]:
+    """The versions *held*, and those that the packages of the layers have now."""
+    installed = tools.installed()
+    return {**{name: installed[name] for name in tools.stays if name in installed}, **held}
 
 
 def kept_lines(path: str, item: str, context: Context) -> List[str]:

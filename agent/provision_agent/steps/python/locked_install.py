@@ -81,7 +81,7 @@ class LockedInstalls:
         if is_plain and whole is not None and whole.answers(lines, around.constraints, around.installed):
             return whole.lock
         return self.resolver(around.uv, around.python).resolve(
-            replace(order, lines=(*around.standing, *order.lines)),
+            replace(order, lines=tuple(lines)),
             constraints=around.constraints,
             installed=around.installed,
             preferred=self.ahead,

@@ -11,7 +11,7 @@ import re
 import threading
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Dict, Iterator, List, Mapping, Optional, Set
+from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Set
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
@@ -64,24 +64,10 @@ def install(
             repair.mend(tools, context, facts, progress, watched=watched, later=later)
             _remove_unwanted(python, tools, progress)
         here = compiled_install.Surroundings(tools, context, facts, by_lock.store if by_lock else None)
-        for layer in python.layers:
-            if _is_step(layer):
-                step = _step_of(layer, here)  # now, not before: it may read a file that was just made
-                one_step.run(
-                    step, tools, guard, context, level=LEVEL, reports_failure=True, reads_bytes=reads_bytes
-                )
-            for package in layer.compiled:
-                if package.level == LEVEL:
-                    step = _compiled_step(package, here)
-                    one_step.run(
-                        step,
-                        tools,
-                        guard,
-                        context,
-                        level=LEVEL,
-                        reports_failure=True,
-                        reads_bytes=reads_bytes,
-                    )
+        for step in _steps(python.layers, here):
+            one_step.run(
+                step, tools, guard, context, level=LEVEL, reports_failure=True, reads_bytes=reads_bytes
+            )
 
 
 def install_compiled(
@@ -196,6 +182,19 @@ def titles(layer: Layer) -> List[str]:
 def _is_step(layer: Layer) -> bool:
     """Is there more in *layer* than compiled packages?"""
     return bool(layer.packages or layer.torch or layer.requirements or not layer.compiled)
+
+
+def _steps(layers: Sequence[Layer], here: compiled_install.Surroundings) -> Iterator[Step]:
+    """Of each layer itself, and of its critical compiled packages; each made when it is its turn.
+
+    It may read a file that the one before it has made.
+    """
+    for layer in layers:
+        if _is_step(layer):
+            yield _step_of(layer, here)
+        for package in layer.compiled:
+            if package.level == LEVEL:
+                yield _compiled_step(package, here)
 
 
 def _step_of(layer: Layer, here: compiled_install.Surroundings) -> Step:

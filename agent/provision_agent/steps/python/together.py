@@ -116,7 +116,8 @@ class _Together:
 
     def install(self) -> Outcome:
         first = self._members[0].file
-        held, before = self._held(), dict(self._tools.installed())
+        held = fitting.with_standing(self._guard.constraints(), self._tools)
+        before = dict(self._tools.installed())
         for member in self._members:
             self._context.report("package_started", item=member.file.item, level=member.file.level)
         begun = frozenset(member.file.item for member in self._members)
@@ -135,11 +136,6 @@ class _Together:
             self._remember(member, record)
         done = frozenset(member.file.item for member in self._members) if records else frozenset()
         return Outcome(done, begun - done)
-
-    def _held(self) -> Mapping[str, str]:
-        installed = self._tools.installed()
-        stays = {name: installed[name] for name in self._tools.stays if name in installed}
-        return {**stays, **self._guard.constraints()}
 
     def _place(self, held: Mapping[str, str], progress: Progress) -> bool:
         """Put all wheels in place that the members need, of those that go together; True when that was all."""
