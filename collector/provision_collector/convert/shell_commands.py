@@ -262,9 +262,9 @@ def _comfy(words: list[str], command: Simple, values: Values) -> list[Found]:
         name = last(options, "--filename")
         return [_download(url, posixpath.join(place, name) if name else None, command, values, folder=place)]
     if rest[:2] == ["node", "install"]:
-        known = [url for name in rest[2:] if (url := repository_of(name, None))]
+        known = [url for name in rest[2:] if (url := repository_of(name))]
         found = [Found("repo", {"url": url, "path": repo_path(url)}, command.line) for url in known]
-        names = ", ".join(f"`{name}`" for name in rest[2:] if repository_of(name, None) is None)
+        names = ", ".join(f"`{name}`" for name in rest[2:] if repository_of(name) is None)
         if not names:
             return found
         return [
