@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # the tests mostly wait, for processes and timeouts
 JOBS ?= 4
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-oldest test-postgres lint type check soak bench format schema docs agent build clean
+.PHONY: help setup setup-dev demo test test-postgres lint type check soak bench format schema docs agent build clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,12 +31,10 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
 demo: setup ## Provision an embedded instance from an embedded file server, end to end
 	@$(BIN)/provision demo
 
-test: setup-dev ## Run the tests
-	@$(PYTEST) -q -m 'not soak' -n $(JOBS) || { \
+test: setup-dev ## Run the tests; those of the agent on the oldest and the newest Python that are here
+	@$(PYTEST) -q -m 'not soak' -n $(JOBS) tests/collector tests/end_to_end || { \
 	  echo "-- what failed beside others, once more and alone: only what fails again counts"; \
-	  $(PYTEST) -q -m 'not soak' --last-failed --last-failed-no-failures none; }
-
-test-oldest: setup-dev ## Run the agent's tests on the oldest and the newest Python that are here
+	  $(PYTEST) -q -m 'not soak' --last-failed --last-failed-no-failures none tests/collector tests/end_to_end; }
 	@$(BIN)/python tests/interpreters.py
 
 test-postgres: setup-dev ## Run the tests of the server once more, each on a PostgreSQL database
@@ -49,7 +47,7 @@ lint: setup-dev ## Check style
 type: setup-dev ## Check types
 	$(BIN)/mypy
 
-check: lint type test test-oldest ## All that CI runs
+check: lint type test ## All that CI runs
 
 soak: setup-dev ## Every seed of the random suites
 	PROVISION_SOAK=1 $(PYTEST) -q -m 'soak or sampled' --timeout 600

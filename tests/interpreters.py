@@ -1,7 +1,8 @@
 """Run the agent's tests on the oldest and the newest Python that this machine has.
 
 The agent must run on whatever python3 an image carries, from 3.8 on. Interpreters are looked for on PATH and
-among those of pyenv; what is not here is said, and fails only if nothing was tested at all.
+among those of pyenv; where there are no others, it is this one. The newest has every library beside the tests,
+so that none of them is skipped there; the oldest has what a bare image has.
 """
 
 from __future__ import annotations
@@ -19,28 +20,31 @@ OLDEST = (3, 8)
 
 
 def interpreters() -> dict[tuple[int, int], str]:
-    """Every python3 from `OLDEST` on that starts, by minor version."""
+    """Every python3 from `OLDEST` on that starts and makes environments, by minor version."""
     candidates = [shutil.which(f"python3.{minor}") for minor in range(8, 20)]
     candidates += [str(path) for path in Path("~/.pyenv/versions").expanduser().glob("3.*/bin/python3")]
     found: dict[tuple[int, int], str] = {}
     for path in filter(None, candidates):
-        said = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=20, check=False)
-        match = re.match(r"Python (\d+)\.(\d+)", said.stdout)
+        ask = [path, "-c", "import ensurepip, sys, venv; print(sys.version)"]  # some come without
+        said = subprocess.run(ask, capture_output=True, text=True, timeout=20, check=False)
+        match = re.match(r"(\d+)\.(\d+)", said.stdout)
         if said.returncode == 0 and match and (version := (int(match[1]), int(match[2]))) >= OLDEST:
             found.setdefault(version, path)
     return found
 
 
 class Trial:
-    """The agent's tests under one Python, in an environment of their own."""
+    """The agent's tests under one Python: *has_all* with every library of the project beside them, else with pytest alone."""
 
-    def __init__(self, version: tuple[int, int], python: str) -> None:
+    def __init__(self, version: tuple[int, int], python: str, *, has_all: bool) -> None:
         self.name = f"{version[0]}.{version[1]}"
         self._python = python
-        self._folder = ROOT / f".venv-{self.name}"
+        self._has_all = has_all
+        is_here = has_all and version == sys.version_info[:2]
+        self._folder = Path(sys.prefix) if is_here else ROOT / f".venv-{self.name}"
+        plain = [] if has_all else ["-c", "tests/agent/oldest.ini"]
         select = ["tests/agent", "-m", "not soak", "-o", f"cache_dir={self._folder / 'cache'}"]
-        python_here = str(self._folder / "bin/python")
-        self._command = [python_here, "-m", "pytest", "-q", "-c", "tests/agent/oldest.ini", *select]
+        self._command = [str(self._folder / "bin/python"), "-m", "pytest", "-q", *plain, *select]
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT / "agent"),
@@ -49,13 +53,16 @@ class Trial:
 
     def prepare(self) -> None:
         """Make the environment, unless it is there."""
-        if not (self._folder / "bin/pytest").exists():
-            subprocess.run(
-                [self._python, "-m", "venv", "--clear", str(self._folder)], check=True, timeout=120
-            )
-            pip = [str(self._folder / "bin/python"), "-m", "pip", "install", "-q"]
-            packages = ["pytest", "pytest-timeout", "pytest-xdist"]
-            subprocess.run([*pip, "--disable-pip-version-check", *packages], check=True, timeout=300)
+        if self._folder == Path(sys.prefix):
+            return
+        made = self._folder / (".installed-dev" if self._has_all else ".installed")
+        if made.exists() and made.stat().st_mtime >= (ROOT / "pyproject.toml").stat().st_mtime:
+            return
+        subprocess.run([self._python, "-m", "venv", "--clear", str(self._folder)], check=True, timeout=120)
+        pip = [str(self._folder / "bin/python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        packages = ["-e", ".[dev]"] if self._has_all else ["pytest", "pytest-timeout", "pytest-xdist"]
+        subprocess.run([*pip, *packages], cwd=ROOT, check=True, timeout=600)
+        made.touch()
 
     def together(self) -> subprocess.CompletedProcess[str]:
         """All of them, several at a time."""
@@ -86,14 +93,14 @@ def run(trials: list[Trial]) -> int:
 
 def main() -> int:
     found = interpreters()
-    if OLDEST not in found:
+    found.setdefault(sys.version_info[:2], sys.executable)
+    oldest, newest = min(found), max(found)
+    if oldest != OLDEST:
         print(f"Python {OLDEST[0]}.{OLDEST[1]} is not here; the oldest that is stands in for it")
-    if not found:
-        print("no other Python is here: the agent's tests ran on this one only")
-        return 0
-    here = sys.version_info[:2]
-    chosen = [version for version in dict.fromkeys((min(found), max(found))) if version != here]
-    return run([Trial(version, found[version]) for version in chosen])
+    trials = [Trial(newest, found[newest], has_all=True)]
+    if oldest != newest:
+        trials.append(Trial(oldest, found[oldest], has_all=False))
+    return run(trials)
 
 
 if __name__ == "__main__":

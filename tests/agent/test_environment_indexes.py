@@ -96,7 +96,7 @@ def test_a_certificate_that_pip_believes_uv_believes_too(
     if how == "PIP_CERT":
         monkeypatch.setenv(how, authority)
     else:
-        options.update({"cert": authority} if how == "pip.conf" else {"trusted_host": "127.0.0.1"})
+        options.update({"cert": authority} if how == "pip.conf" else {"trusted_host": "localhost"})
     pip_conf(tmp_path, monkeypatch, **options)
 
     assert installed(here, venv)["sympy"] == "1.13"
@@ -147,7 +147,7 @@ def test_pip_stands_in_for_a_certificate_that_uv_refuses_for_its_form(
     uv: str, here: Surroundings, venv: Venv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that signed itself: pip takes it from its `cert`, uv never does."""
-    own = make_certificate(str(tmp_path), "127.0.0.1")
+    own = make_certificate(str(tmp_path), "localhost")
     with PackageIndex(certificate=own) as index:
         index.add("sympy", "1.13")
         pip_conf(tmp_path, monkeypatch, index_url=index.url, cert=own)

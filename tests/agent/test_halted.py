@@ -12,12 +12,14 @@ import pytest
 from harness.agent_runs import until
 from provision_agent.host import halted
 
-TWO_PROCESSES = """
-import subprocess, sys, threading
-subprocess.Popen([sys.executable, "-c", "print('second', flush=True)\\nwhile True: pass"])
-threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
-print("first", flush=True)
-while True: pass
+TWO_PROCESSES = r"""
+import os, subprocess, sys, threading
+subprocess.Popen([sys.executable, "-c", "import os; os.write(1, b'second' + bytes([10]))\nwhile True: pass"])
+def spin():
+    while True: pass
+threading.Thread(target=spin, daemon=True).start()
+os.write(1, b"first\n")
+spin()
 """
 
 

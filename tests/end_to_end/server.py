@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 
 from .conftest import PROVISION, eventually
 
@@ -133,6 +134,20 @@ class Server:
             ).fetchone()[0]
             rows = [(day, rid, number, body) for number, body in enumerate(lines, last + 1)]
             database.executemany("INSERT INTO events (day, rid, id, body) VALUES (?, ?, ?, ?)", rows)
+
+    def told_hooks(self) -> list[str]:
+        """The keys of the hooks of which it is written down, in whatever database, that they were told."""
+        if "--database" in self._words:
+            address = self._words[self._words.index("--database") + 1]
+            url = address.replace("postgresql://", "postgresql+psycopg://", 1)
+        else:
+            url = f"sqlite:///{next(self.folder.rglob('server.sqlite'))}"
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        with engine.connect() as connection:
+            told = connection.execute(
+                sqlalchemy.text("SELECT key FROM deliveries WHERE is_settled ORDER BY key")
+            )
+            return list(told.scalars())
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:

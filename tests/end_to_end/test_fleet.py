@@ -184,6 +184,7 @@ def test_what_a_killed_fleet_still_owed_its_hooks_is_told_by_the_next_under_the_
     call = words(here, inventory(here, instances[:2]), profile, "--on-finished", teller(here, waits=True))
     child = here.spawn(*call)
     eventually(lambda: len(told(here)) == 2)
+    eventually(lambda: here.run("fleet", "status", "pool", "--json").stdout.count('"complete"') == 2)
     kill(child)  # the runs are over, and nobody knows whether the hooks have come to their end
     first = told(here)
     (here.folder / "go").touch()

@@ -158,7 +158,9 @@ class PackageIndex:
     def base(self) -> str:
         """Below it are the indexes by name."""
         assert self._server is not None
-        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self._server.server_port}"
+        # by name where it is https: the pip that comes with Python 3.13 cannot check an address
+        place = "https://localhost" if self._certificate else "http://127.0.0.1"
+        return f"{place}:{self._server.server_port}"
 
     def add(
         self,
