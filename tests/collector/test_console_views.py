@@ -185,7 +185,7 @@ def test_no_event_however_broken_acts_on_the_terminal_or_ends_the_view(value):
             plain.at += 30
             plain.view.event({"event": event, **origin, **part})
             picture.event({"event": event, **origin, **part})
-            picture.draw()
+            picture.picture.draw()
     remote = ("run", "host", "verdict", "duration_s", "usable_after_s", "bytes_downloaded")
     error = dict.fromkeys(("class", "item", "level", "message", "hint"), value)
     plain.view.outcome(
@@ -292,7 +292,7 @@ def test_live_tells_an_error_once_above_the_picture_and_harmlessly():
     with view:
         view.event(agent("run_started", name="comfyui", deadline_s=60.0))
         view.event(failed())
-        view.draw()
+        view.picture.draw()
         view.outcome({"verdict": "complete", "exit_code": 0})
 
     written = stream.getvalue()
@@ -309,9 +309,9 @@ def test_a_view_that_follows_a_run_shows_what_the_run_knows_and_folds_nothing():
     for each in (view, plain.view):
         each.follow(state)
         each.event(agent("download_progress", item="unknown.safetensors", bytes=1, total_bytes=10))
-    view.draw()
+    view.picture.draw()
 
-    assert [line.plain.split()[1] for line in view._drawn if "safetensors" in line.plain] == [
+    assert [line.plain.split()[1] for line in view.picture._drawn if "safetensors" in line.plain] == [
         "known.safetensors"
     ]
     assert list(state.items["downloads"]) == ["known.safetensors"]
@@ -321,7 +321,7 @@ def test_a_view_that_follows_a_run_shows_what_the_run_knows_and_folds_nothing():
 def test_the_picture_is_not_drawn_while_another_thread_folds():
     state, (view, _) = RunState("run-1"), live()
     view.follow(state)
-    drawing = threading.Thread(target=view.draw)
+    drawing = threading.Thread(target=view.picture.draw)
     with state.lock:
         drawing.start()
         drawing.join(0.1)
@@ -329,13 +329,13 @@ def test_the_picture_is_not_drawn_while_another_thread_folds():
     drawing.join(10)
 
     assert was_waiting
-    assert view._drawn
+    assert view.picture._drawn
 
 
 def test_live_gives_the_cursor_back_also_after_a_crash():
     view, stream = live()
     with pytest.raises(RuntimeError), view:
-        view.draw()
+        view.picture.draw()
         raise RuntimeError
 
     assert stream.getvalue().rfind("\x1b[?25h") > stream.getvalue().rfind("\x1b[?25l") >= 0
@@ -344,30 +344,30 @@ def test_live_gives_the_cursor_back_also_after_a_crash():
 
 def test_live_writes_nothing_while_nothing_changes():
     view, stream = live()
-    view._live.start()  # without its thread
-    view.draw()
+    view.picture._live.start()  # without its thread
+    view.picture.draw()
     once = stream.getvalue()
-    view.draw()
+    view.picture.draw()
     twice = stream.getvalue()
     view.event(agent("run_started", name="comfyui", deadline_s=60.0))
-    view.draw()
+    view.picture.draw()
     changed = stream.getvalue()
-    view._live.stop()
+    view.picture._live.stop()
 
     assert once == twice != changed
 
 
 def test_live_erases_the_lines_that_a_narrower_terminal_has_wrapped():
     view, stream = live(width=80)
-    view._live.start()
+    view.picture._live.start()
     view.event(agent("run_started", name="comfyui", deadline_s=60.0))
-    view.draw()
-    drawn = [line.cell_len for line in view._drawn]
-    view._console.width = 40
+    view.picture.draw()
+    drawn = [line.cell_len for line in view.picture._drawn]
+    view.picture.console.width = 40
     before = len(stream.getvalue())
-    view.draw()
+    view.picture.draw()
     ups = stream.getvalue()[before:].count("\x1b[1A")
-    view._live.stop()
+    view.picture._live.stop()
 
     assert ups == sum(-(-cells // 40) for cells in drawn if cells) + drawn.count(0) - 1
 

@@ -240,3 +240,15 @@ def test_a_node_of_the_registry_is_found_by_its_name_or_its_classes(
 
     for each in (made, of_snapshot):
         assert "https://github.com/a/ComfyUI-Far-Away" in [repo["url"] for repo in each.listed("repos")]
+
+
+def test_a_snapshot_asks_for_the_node_list_once_however_many_nodes_it_does_not_know() -> None:
+    asked: list[None] = []
+    nodes = {f"nobody-knows-{number}": "1.0" for number in range(3)}
+
+    made = from_snapshot(
+        {"comfyui": "0" * 40, "cnr_custom_nodes": nodes}, "s", node_list=lambda: asked.append(None)
+    )
+
+    assert asked == [None]
+    assert all(f"`{node}`" in "\n".join(made.unresolved) for node in nodes)

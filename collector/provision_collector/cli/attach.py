@@ -17,6 +17,7 @@ from .options import (
     profile_option,
     variables_option,
     workspace_of,
+    workspace_option,
 )
 from .output_options import outputs_options
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 @click.command("attach")
 @click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
-@click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
+@workspace_option
 @click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where new mirrors go.")
 @profile_option(
     "What the run was started with, if not from this machine: the secrets that may be sent and the limit."

@@ -12,7 +12,7 @@ from ..errors import UsageError
 from . import completing
 from .options import profile_option, variables_option, workflow_option
 from .output import say, say_json, tell
-from .run_options import PlanOptions, plan_options, prepared
+from .run_options import PlanOptions, locked_option, offline_option, plan_options, prepared
 
 if TYPE_CHECKING:
     from ..planning.prepare import Prepared
@@ -25,15 +25,9 @@ MODE = 0o755
 @profile_option("The same as the argument.")
 @variables_option
 @workflow_option
-@click.option(
-    "--locked", is_flag=True, help="Only what the profile's lock says, byte for byte (`provision lock`)."
-)
+@locked_option
 @plan_options
-@click.option(
-    "--offline",
-    is_flag=True,
-    help="Ask no outside host: work with what is on the instance, and list what is missing.",
-)
+@offline_option
 @click.option("--output", "-o", required=True, metavar="FILE", help="The file that is made.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(

@@ -207,29 +207,27 @@ def counts(profile: Profile, plan: Plan, listings: Sequence[Listing] | None = No
 
 def sentence(facts: Counts) -> str:
     """*facts* on one line for people."""
+    from ..console.units import counted
     from ..profile.units import as_text
 
     known = f"{as_text(facts['bytes'])} known" if facts["bytes"] or not facts["unknown_sizes"] else ""
     unknown = f"{facts['unknown_sizes']} of unknown size" if facts["unknown_sizes"] else ""
     sizes = ", ".join(filter(None, (known, unknown)))
     return (
-        f"{facts['name']} is valid: {_some(facts['downloads'], 'download')} ({sizes}), "
-        f"{_uploads(facts)}{_some(facts['repos'], 'repo')}, "
-        f"{_some(facts['checks'], 'check')}, {_some(facts['services'], 'service')}"
-        f"{', ' + _some(facts['jobs'], 'job') if facts['jobs'] else ''}; "
-        f"{_some(facts['critical'], 'critical item')}"
+        f"{facts['name']} is valid: {counted(facts['downloads'], 'download')} ({sizes}), "
+        f"{_uploads(facts)}{counted(facts['repos'], 'repo')}, "
+        f"{counted(facts['checks'], 'check')}, {counted(facts['services'], 'service')}"
+        f"{', ' + counted(facts['jobs'], 'job') if facts['jobs'] else ''}; "
+        f"{counted(facts['critical'], 'critical item')}"
     )
 
 
 def _uploads(facts: Counts) -> str:
+    from ..console.units import counted
     from ..profile.units import as_text
 
     if not facts["uploads"]:
         return ""
     files = facts["upload_files"]
-    known = "" if files is None else f" ({_some(files, 'file')}, {as_text(facts['upload_bytes'] or 0)})"
-    return f"{_some(facts['uploads'], 'upload')}{known}, "
-
-
-def _some(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    known = "" if files is None else f" ({counted(files, 'file')}, {as_text(facts['upload_bytes'] or 0)})"
+    return f"{counted(facts['uploads'], 'upload')}{known}, "

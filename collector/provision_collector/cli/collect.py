@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import click
 from .last_word import LAST_WORD
 from .options import Connection, configure_logging, connection_options, duration, instance_of, profile_option
 from .output import say, tell, ticker
+from .signals import on_signals
 
 if TYPE_CHECKING:
     from ..collect.collect import CollectOrder, LogToCollect
@@ -209,9 +209,7 @@ async def _collect(instance: Instance, order: CollectOrder, *, as_json: bool) ->
         codes.append(exit_code)
         leave.set()
 
-    loop = asyncio.get_running_loop()
-    for sign, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
-        loop.add_signal_handler(sign, stop, exit_code)
+    on_signals(stop)
     if as_json:
         with view_for("json", host=str(instance), stdout=sys.stdout, stderr=sys.stderr) as view:
             outcome = await collect(instance, order, on_event=view.event, leave=leave)

@@ -25,6 +25,7 @@ from .options import (
 from .output import say, say_json, tell, terminal_width
 from .output_options import outputs_options
 from .run_options import RunOptions, prepared, run_options
+from .signals import on_signals
 
 if TYPE_CHECKING:
     from ..console.fleet_live import FleetProgress, FleetView, Instance
@@ -211,9 +212,7 @@ async def _up(fleet: Fleet) -> int:
         codes.append(code)
         work.cancel()
 
-    loop = asyncio.get_running_loop()
-    for sign, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        loop.add_signal_handler(sign, leave, code)
+    on_signals(leave, (signal.SIGINT, signal.SIGTERM))
     try:
         return await work
     except asyncio.CancelledError:

@@ -10,7 +10,7 @@ import click
 
 from ..errors import ProvisionError
 from . import completing
-from .options import Connection, configure_logging, connection_options, instance_of
+from .options import Connection, configure_logging, connection_options, instance_of, workspace_option
 from .output import say, say_json, tell
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ NAMES_SHOWN = 20
     metavar="PORT",
     help="The port here; else the same number, or a free one.",
 )
-@click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
+@workspace_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per port.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(

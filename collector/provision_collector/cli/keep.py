@@ -8,7 +8,15 @@ import click
 from provision_agent.contract.lifetime_told import ExtendAnswer, ExtendRequest
 
 from . import completing
-from .options import Connection, configure_logging, connection_options, duration, instance_of, workspace_of
+from .options import (
+    Connection,
+    configure_logging,
+    connection_options,
+    duration,
+    instance_of,
+    workspace_of,
+    workspace_option,
+)
 from .output import say, say_json
 
 if TYPE_CHECKING:
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
 @click.option("--for", "for_s", type=duration, required=True, metavar="DURATION", help="For how long: `2h`.")
-@click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
+@workspace_option
 @click.option("--json", "as_json", is_flag=True, help="When it is ended now, as a JSON line on stdout.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(

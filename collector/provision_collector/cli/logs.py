@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from . import completing
-from .options import Connection, configure_logging, connection_options, instance_of
+from .options import Connection, configure_logging, connection_options, instance_of, workspace_option
 from .output import say, say_bytes, tell
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CHUNK_BYTES = 1 << 16
 @click.command("logs")
 @click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
-@click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
+@workspace_option
 @click.option("--logs-dir", default="logs", show_default=True, metavar="DIR", help="Where new mirrors go.")
 @click.option("--lines", "-n", "last", type=click.IntRange(0), metavar="N", help="The last N lines only.")
 @click.option(
@@ -68,7 +68,7 @@ def command(
     from ..errors import UsageError
     from ..run import registry
 
-    begin = _begin(last, since)
+    begin = begin_at(last, since)
 
     def wanted(files: RunFiles) -> Path:
         if job is not None:
@@ -191,7 +191,7 @@ def _say_age(record: RunRecord, *, is_tried_on: bool) -> None:
     )
 
 
-def _begin(last: int | None, since: str | None) -> Begin:
+def begin_at(last: int | None, since: str | None = None) -> Begin:
     """Where to begin to print, of a file that is there."""
     from .log_places import place_of_last, place_of_time, time_of
 

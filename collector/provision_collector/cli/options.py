@@ -128,6 +128,11 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
+workspace_option: Option = click.option(
+    "--workspace", metavar="PATH", help="The folder on the instance, if it has several."
+)
+
+
 def profile_option(help_: str, *, required: bool = False) -> Option:
     """``--profile``, for which *help_* says what the command wants it for; the command gets *profile*."""
     return click.option(

@@ -9,11 +9,26 @@ from typing import TYPE_CHECKING
 import click
 
 from . import completing
-from .options import Connection, configure_logging, connection_options, instance_of, variables_option
+from .options import (
+    Connection,
+    Option,
+    configure_logging,
+    connection_options,
+    instance_of,
+    variables_option,
+)
 from .output import say, say_file, say_json, tell
 
 if TYPE_CHECKING:
     from ..convert import Converted
+
+
+_output_option: Option = click.option(
+    "--output", "-o", type=click.Path(path_type=Path), help="Write the profile there, not to stdout."
+)
+_offline_option: Option = click.option(
+    "--offline", is_flag=True, help="Do not fetch ComfyUI-Manager's list of nodes from the package index."
+)
 
 
 @click.group("profiles")
@@ -73,12 +88,8 @@ def schema(events: bool) -> None:
 
 @command.command("from-workflow")
 @click.argument("files", metavar="FILE…", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), help="Write the profile there, not to stdout."
-)
-@click.option(
-    "--offline", is_flag=True, help="Do not fetch ComfyUI-Manager's list of nodes from the package index."
-)
+@_output_option
+@_offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def from_workflow(files: tuple[Path, ...], output: Path | None, offline: bool, as_json: bool) -> None:
     """Make a profile of what ComfyUI workflows (editor's or API format, or a PNG or WebP with one) need: models and custom nodes."""
@@ -91,12 +102,8 @@ def from_workflow(files: tuple[Path, ...], output: Path | None, offline: bool, a
 
 @command.command("import")
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path), help="Write the profile there, not to stdout."
-)
-@click.option(
-    "--offline", is_flag=True, help="Do not fetch ComfyUI-Manager's list of nodes from the package index."
-)
+@_output_option
+@_offline_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def import_(file: Path, output: Path | None, offline: bool, as_json: bool) -> None:
     """Make a profile of a provisioning manifest or script, a ComfyUI-Manager snapshot.json, or a .cpack.zip."""

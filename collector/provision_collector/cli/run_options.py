@@ -41,6 +41,15 @@ default_secrets_option: Option = click.option(
     help="Use only the secrets that the profile names, not HF_TOKEN, CIVITAI_TOKEN and GITHUB_TOKEN by themselves.",
 )
 
+locked_option: Option = click.option(
+    "--locked", is_flag=True, help="Only what the profile's lock says, byte for byte (`provision lock`)."
+)
+offline_option: Option = click.option(
+    "--offline",
+    is_flag=True,
+    help="Ask no outside host: work with what is on the instance, and list what is missing.",
+)
+
 _BEFORE: tuple[Option, ...] = (
     click.option("--workspace", metavar="PATH", help="The folder on the instance (/workspace)."),
     click.option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -21,8 +20,10 @@ from .options import (
     duration,
     instance_of,
     workspace_of,
+    workspace_option,
 )
 from .output import say, say_json, tell
+from .signals import on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,9 +46,6 @@ run_option: Option = click.option(
     shell_complete=completing.runs,
     metavar="RUN",
     help="The instance of this run (of the newest one known here, without `--host`).",
-)
-workspace_option: Option = click.option(
-    "--workspace", metavar="PATH", help="The folder on the instance, if it has several."
 )
 json_option: Option = click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 
@@ -302,19 +300,16 @@ async def _print_log(instance: Instance, remote: str, last: int | None, *, follo
     """Mirror *remote* into a file that is only kept for as long, and print that."""
     from ..collect.collect import CollectOrder, LogToCollect, collect
     from ..collect.markers import Markers
-    from .log_places import place_of_last
-    from .logs import print_file
+    from .logs import begin_at, print_file
 
     leave = asyncio.Event()
-    loop = asyncio.get_running_loop()
     codes: list[int] = []
 
     def end(code: int) -> None:
         codes.append(code)
         leave.set()
 
-    for sign, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        loop.add_signal_handler(sign, end, code)
+    on_signals(end)
     with tempfile.TemporaryDirectory(prefix="provision-") as folder:
         mirror = Path(folder, "log")
         order = CollectOrder(
@@ -324,19 +319,15 @@ async def _print_log(instance: Instance, remote: str, last: int | None, *, follo
             ends_when_read=not follow,
         )
         work = asyncio.create_task(collect(instance, order, on_event=_tell_link, leave=leave))
-
-        def begin(path: Path) -> int:
-            return 0 if last is None else place_of_last(path, last)
-
         if not follow:
-            outcome = await work
-        await asyncio.to_thread(print_file, mirror, begin, is_over=work.done)
+            await work
+        await asyncio.to_thread(print_file, mirror, begin_at(last), is_over=work.done)
         outcome = await work
     if outcome["errors"]:
         from .watch import say_errors
 
         say_errors(outcome)
-        return int(str(outcome["exit_code"]))
+        return outcome["exit_code"]
     return codes[0] if codes else 0
 
 

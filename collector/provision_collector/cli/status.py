@@ -113,13 +113,15 @@ def _local(run: str | None, *, with_scores: bool) -> list[dict[str, object]]:
 
     records = [registry.known(run)] if run else registry.all_runs()
     rows = [_from_mirror(record) for record in records]
-    both = list(zip(records, rows, strict=True))
-    open_ = [pair for pair in both if pair[1].get("verdict") is None]
-    ended = [pair for pair in both if pair not in open_ and run is not None and _ends_itself(pair[0])]
-    asked = asyncio.run(news_of([record for record, _ in (*open_, *ended)]))
-    for (_, row), news in zip(ended, asked[len(open_) :], strict=True):
-        row["lifetime"] = None if news.found is None else news.found.get("lifetime")
-    for (record, row), news in zip(open_, asked[: len(open_)], strict=True):
+    asked = [
+        (record, row)
+        for record, row in zip(records, rows, strict=True)
+        if row.get("verdict") is None or (run is not None and _ends_itself(record))
+    ]
+    for (record, row), news in zip(asked, asyncio.run(news_of([record for record, _ in asked])), strict=True):
+        if row.get("verdict") is not None:
+            row["lifetime"] = None if news.found is None else news.found.get("lifetime")
+            continue
         why_not = _update(row, news)
         row["asked"] = not why_not
         if why_not:

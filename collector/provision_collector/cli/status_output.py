@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from provision_agent.contract.parsing import parse
 
-from .output import draw, say, say_json
+from .output import draw, say, say_json, terminal_width
 
 if TYPE_CHECKING:
     from ..console.runs import Row
@@ -47,8 +46,7 @@ def lines_of(rows: Rows, *, is_one: bool) -> list[str]:
     """
     from ..console.runs import runs_table
 
-    is_terminal = sys.stdout is not None and sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if is_terminal else None
+    width = terminal_width()
     if is_one:
         return [line for row in rows for line in _page(row, width)]
     return runs_table([_row(row) for row in rows], width) if rows else []

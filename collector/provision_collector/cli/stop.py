@@ -10,7 +10,14 @@ from provision_agent.contract.messages import StopAnswer, StopRequest
 from ..errors import ProvisionError, UsageError
 from . import completing
 from .last_word import LAST_WORD
-from .options import Connection, configure_logging, connection_options, instance_of, workspace_of
+from .options import (
+    Connection,
+    configure_logging,
+    connection_options,
+    instance_of,
+    workspace_of,
+    workspace_option,
+)
 from .output import say
 
 if TYPE_CHECKING:
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
 @click.command("stop")
 @click.argument("run", shell_complete=completing.runs, required=False)
 @connection_options
-@click.option("--workspace", metavar="PATH", help="The folder on the instance, if it has several.")
+@workspace_option
 @click.option("--json", "as_json", is_flag=True, help="The outcome as a JSON line on stdout.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what this side does, to stderr.")
 def command(

@@ -22,7 +22,7 @@ from .options import (
 )
 from .output import say, say_json, tell
 from .output_options import outputs_options
-from .run_options import RunOptions, prepared, run_options
+from .run_options import RunOptions, locked_option, offline_option, prepared, run_options
 
 if TYPE_CHECKING:
     from ..run.run import Run
@@ -46,9 +46,7 @@ Begin = Callable[[], Awaitable["Run"]]
 @profile_option("What the instance must have.", required=True)
 @variables_option
 @workflow_option
-@click.option(
-    "--locked", is_flag=True, help="Only what the profile's lock says, byte for byte (`provision lock`)."
-)
+@locked_option
 @run_options
 @click.option("--run-id", metavar="ID", help="Name the run; generated when left out.")
 @click.option(
@@ -56,11 +54,7 @@ Begin = Callable[[], Awaitable["Run"]]
     is_flag=True,
     help="End the processes on the instance that keep a broken environment from being deleted.",
 )
-@click.option(
-    "--offline",
-    is_flag=True,
-    help="Ask no outside host: work with what is on the instance, and list what is missing.",
-)
+@offline_option
 @click.option(
     "--forward", is_flag=True, help="Bring the services' ports to this machine once usable, until Ctrl-C."
 )

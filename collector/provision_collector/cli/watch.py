@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from ..console import Mode, choose_mode, view_for
 from ..errors import ProvisionError
 from .last_word import LAST_WORD
 from .output import tell
+from .signals import on_signals
 
 if TYPE_CHECKING:
     from ..console.view import View
@@ -85,9 +85,7 @@ async def _watch(
             return  # asked twice, or there is nothing left to leave
         leaving.append(asyncio.create_task(_leave(run, exit_code, stop_on_exit=stop_on_exit)))
 
-    loop = asyncio.get_running_loop()
-    for sign, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)):
-        loop.add_signal_handler(sign, leave, exit_code)
+    on_signals(leave)
     ports = ServicePorts(run) if forwards_ports else None
     asking = asyncio.create_task(leave_when_gone(run, gone_check)) if gone_check else None
     async for event in run.events():

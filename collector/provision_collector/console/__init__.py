@@ -58,10 +58,8 @@ def view_for(mode: Mode, *, host: str, stdout: TextIO, stderr: TextIO) -> View:
         return QuietView(stderr)
     if mode == "plain":
         return PlainView(Progress(host), stdout)
-    from rich.console import Console
-
     from .live import LiveView
+    from .picture import terminal
 
-    console = Console(file=stderr, force_terminal=True, markup=False, emoji=False, highlight=False)
-    live = LiveView(Progress(host), console)
+    live = LiveView(Progress(host), terminal(stderr))
     return live if stdout.isatty() else Views(live, PlainView(Progress(host), stdout))

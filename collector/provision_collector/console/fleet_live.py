@@ -1,4 +1,4 @@
-"""The fleet on a terminal: a table at its foot, what must not be missed above it. Drawn from a thread of its own."""
+"""The fleet on a terminal: a table at its foot, what must not be missed above it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import NamedTuple, Self, TextIO
 
-from rich.console import Console, Group
-from rich.live import Live
 from rich.text import Text
 
 from .fleet_table import Row, fleet_lines, total_line
-from .live import erase_wrapped
+from .picture import Picture, terminal
 from .progress import Progress
 from .text import harmless, wrapped
 from .values import Object
 
-DRAWS_PER_S = 4
-CLOSE_TIMEOUT_S = 2.0
 LINE_EVERY_S = 10.0
 
 
@@ -86,43 +82,21 @@ class FleetView:
 
     def __init__(self, progress: FleetProgress, stream: TextIO) -> None:
         self._progress = progress
-        self._console = console = Console(
-            file=stream, force_terminal=True, markup=False, emoji=False, highlight=False
-        )
-        self._live = Live(
-            console=console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            vertical_overflow="crop",
-        )
-        self._drawn: list[Text] = []
-        self._drawn_width = 0
-        self._is_closing = threading.Event()
-        self._thread = threading.Thread(target=self._keep_drawing, name="fleet-view", daemon=True)
+        self._picture = Picture(terminal(stream), self._lines)
 
     def __enter__(self) -> Self:
-        self._live.start()
-        self._thread.start()
+        self._picture.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_closing.set()
-        self._thread.join(CLOSE_TIMEOUT_S)
-        self._live.stop()
+        self._picture.close()
 
     def tell(self, text: str) -> None:
         """Print *text* above the table."""
-        for line in wrapped(harmless(text), max(self._console.width, 20)):
-            self._console.print(Text(line), soft_wrap=True)
+        for line in wrapped(harmless(text), max(self._picture.console.width, 20)):
+            self._picture.print(Text(line))
 
-    def _keep_drawing(self) -> None:
-        while not self._is_closing.wait(1 / DRAWS_PER_S):
-            width, height = self._console.size
-            lines = [Text(line, no_wrap=True) for line in self._progress.lines(width, height - 1)]
-            if width < self._drawn_width:
-                erase_wrapped(self._console, self._drawn, width)
-            self._live.update(Group(*lines), refresh=True)
-            self._drawn, self._drawn_width = lines, width
+    def _lines(self, width: int, height: int) -> list[Text]:
+        return [Text(line, no_wrap=True) for line in self._progress.lines(width, height)]

@@ -10,14 +10,13 @@ from typing import NamedTuple
 from rich.cells import cell_len
 
 from . import units
-from .progress import Progress
+from .progress import BOOTING, Progress
 from .runs import side_by_side
 from .text import harmless, shortened, wrapped
 
 GOING = ("connecting", "running", "usable")
 MANY = 3
 """So many equal words of rows are said once below the table."""
-BOOTING = "waiting for the instance to boot:"
 _BAR, _LONG_BAR = 10, 30
 _NARROW, _WIDE = 72, 100
 
@@ -79,43 +78,73 @@ def _movement(progress: Progress, width: int) -> str:
     if not progress.is_connected:
         return progress.connection.replace(BOOTING, "not reachable yet:")
     totals = progress.totals()
-    if not totals.files or totals.done + totals.failed + totals.skipped >= totals.files:
+    if totals.are_over:
         running = [name for name, step in progress.state.steps.items() if step.state == "running"]
         return ", ".join(map(harmless, running)) or ("starting" if progress.state.started else "connected")
-    parts = _sums(totals.bytes, totals.total_bytes if totals.is_whole else 0, totals.bytes_per_s, width)
+    total = totals.total_bytes if totals.is_whole else 0
+    parts = [*_bar(totals.bytes, total, width), *_sums(totals.bytes, total, totals.bytes_per_s, width)]
     left = units.waiting(totals.left_s) if totals.left_s is not None else ""
     return "  ".join([*parts, f"{left:>8}"])
+
+
+def _bar(done: float, total: float, width: int) -> list[str]:
+    """How far, as a bar; none where there is no room for one, or nobody knows the end."""
+    if width < _NARROW or not total:
+        return []
+    room = _BAR if width < _WIDE else _LONG_BAR
+    full = int(min(done / total, 1.0) * room)
+    return [f"{'━' * full}{'─' * (room - full)}"]
 
 
 def _sums(done: float, total: float, bytes_per_s: float, width: int) -> list[str]:
     """How far and how fast, in columns: a percentage for an amount where there is no room."""
     rate = f"{units.speed(bytes_per_s) if bytes_per_s else '':>9}"
     if width < _NARROW:
-        return [f"{int(min(done / total, 1.0) * 100):>3}%" if total else f"{units.size(done):>7}", rate]
-    room = _BAR if width < _WIDE else _LONG_BAR
-    full = int(min(done / total, 1.0) * room) if total else 0
+        return [f"{units.percent(done, total):>4}" if total else f"{units.size(done):>7}", rate]
     amount = units.size_of(done, total) if total else units.size(done)
-    return [*([f"{'━' * full}{'─' * (room - full)}"] if total else []), f"{amount:>12}", rate]
+    return [f"{amount:>12}", rate]
+
+
+class _Sum(NamedTuple):
+    """All instances added up; `total` is 0 where nobody knows the end."""
+
+    done: int
+    total: int
+    bytes_per_s: float
+    arrival: str
+    """When the last one is there, in words; empty where that cannot be said."""
+
+    def words(self, width: int) -> str:
+        """Bytes, speed, and when the last one is there."""
+        sums = (part.strip() for part in _sums(self.done, self.total, self.bytes_per_s, width))
+        return "  ".join(part for part in (*sums, self.arrival) if part)
 
 
 def _total(rows: Sequence[Row], width: int) -> list[str]:
-    """All of them added up: bytes, speed, and when the last one is there."""
+    """The line of the sum, if there is one."""
+    sum_ = _sum_of(rows)
+    if sum_ is None:
+        return []
+    return ["  ".join(("total", *_bar(sum_.done, sum_.total, width), sum_.words(width)))]
+
+
+def _sum_of(rows: Sequence[Row]) -> _Sum | None:
+    """None where nothing goes on."""
     told = [
         (row.state in GOING, row.progress, row.progress.totals()) for row in rows if row.progress is not None
     ]
     known = [(is_going, progress, totals) for is_going, progress, totals in told if totals.files]
     going = [(progress, totals) for is_going, progress, totals in known if is_going]
     if not going:
-        return []
+        return None
     done, total = sum(each.bytes for _, _, each in known), sum(each.total_bytes for _, _, each in known)
     left = [0.0 if each.bytes >= each.total_bytes else each.left_s for _, each in going]
     is_whole = all(each.is_whole for _, each in going)
     speed = sum(each.bytes_per_s for _, each in going)
-    parts = [part.strip() for part in _sums(done, total if is_whole else 0, speed, width)]
     ahead = [each for each in left if each is not None]
-    if is_whole and len(ahead) == len(left) and max(ahead) >= 1:
-        parts.append(f"all there {going[0][0].arrival(max(ahead))}")
-    return [f"total  {'  '.join(part for part in parts if part)}"]
+    is_told = is_whole and len(ahead) == len(left) and max(ahead) >= 1
+    arrival = f"all there {going[0][0].arrival(max(ahead))}" if is_told else ""
+    return _Sum(done, total if is_whole else 0, speed, arrival)
 
 
 def _alike(rows: Sequence[Row]) -> dict[str, int]:
@@ -126,8 +155,8 @@ def _alike(rows: Sequence[Row]) -> dict[str, int]:
 
 def total_line(rows: Sequence[Row]) -> str:
     """How far all of them together are, in one line for a pipe."""
-    total = (line.removeprefix("total  ").lstrip("━─ ") for line in _total(rows, _NARROW))
-    return "  ".join([_counted(rows), *total])
+    sum_ = _sum_of(rows)
+    return "  ".join([_counted(rows), *([sum_.words(_WIDE)] if sum_ is not None else [])])
 
 
 class Ended(NamedTuple):

@@ -143,7 +143,7 @@ def _file(progress: Progress, key: str, item: ItemState, columns: _Columns) -> T
     done, total = item.number("bytes"), item.number("total_bytes")
     trouble = _trouble(progress, key, item)
     if trouble:
-        percent = f"{_percent(done, total)}  " if done and total and not columns.is_narrow else ""
+        percent = f"{units.percent(done, total)}  " if done and total and not columns.is_narrow else ""
         words = trouble.partition(" (")[0] if columns.is_narrow else trouble
         return row.append(percent).append(words, style="cyan" if item.state == "running" else "yellow")
     bytes_per_s = 0.0 if progress.is_lost else item.number("bytes_per_s")
@@ -172,7 +172,7 @@ def _trouble(progress: Progress, key: str, item: ItemState) -> str:
 def _movement(done: float, total: float, bytes_per_s: float, left_s: float | None, columns: _Columns) -> Text:
     rate = units.speed(bytes_per_s) if bytes_per_s else ""
     if columns.is_narrow:
-        return Text(f"{_percent(done, total) if total else units.size(done):>4}{rate:>{_GAP + _SPEED}}")
+        return Text(f"{units.percent(done, total) if total else units.size(done):>4}{rate:>{_GAP + _SPEED}}")
     left = units.waiting(left_s) if left_s is not None else ""
     amount = units.size_of(done, total) if total else units.size(done)
     text = Text()
@@ -213,7 +213,7 @@ def _foot(progress: Progress, width: int) -> list[Text]:
     if totals.left_s and totals.left_s >= 1:
         counts.append(Text(f"all there {progress.arrival(totals.left_s)}", style="cyan"))
     lines = _flowed(counts, width)
-    if totals.files and totals.done + totals.failed + totals.skipped < totals.files:
+    if not totals.are_over:
         columns = _columns(progress, width)
         row = Text("total".ljust(columns.name + 2 + _GAP), style="bold")
         known = float(totals.total_bytes) if totals.is_whole else 0.0
@@ -272,10 +272,6 @@ def _bar(done: float, total: float, width: int) -> Text:
     halves = int(min(done / total, 1.0) * width * 2)
     full, half = divmod(halves, 2)
     return Text.assemble(("━" * full + "╸" * half, "cyan"), ("─" * (width - full - half), "dim"))
-
-
-def _percent(done: float, total: float) -> str:
-    return f"{int(min(done / total, 1.0) * 100)}%"
 
 
 def _justified(left: Text, right: Text, width: int) -> Text:

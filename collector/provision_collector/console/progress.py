@@ -27,6 +27,7 @@ DONE = ("done", "passed", "ready")
 GUESS_S = 600.0
 """What the first bytes of a file say of its end is believed only below this."""
 
+BOOTING = "waiting for the instance to boot:"
 CLOCK_FROM_S = 60.0
 """What comes sooner needs no time of day."""
 DAY_S = 86400.0
@@ -52,6 +53,11 @@ class Totals(NamedTuple):
     is_whole: bool
     left_s: float | None
     """Seconds to go at this speed, and not before the slowest file is there; None: that cannot be said yet."""
+
+    @property
+    def are_over(self) -> bool:
+        """No file is still to come."""
+        return self.done + self.failed + self.skipped >= self.files
 
 
 class Progress:
@@ -139,7 +145,7 @@ class Progress:
             return f"connection lost, trying again {when}; the run goes on"
         if self._link.get("cause"):
             waited = units.waiting(number(self._link, "waited_s") + passed_s)
-            return f"waiting for the instance to boot: {waited} ({cause_text(self._link['cause'])})"
+            return f"{BOOTING} {waited} ({cause_text(self._link['cause'])})"
         return "connecting"
 
     def age_s(self, ts: object) -> float:

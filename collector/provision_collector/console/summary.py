@@ -69,7 +69,7 @@ def _facts(outcome: Object) -> Iterator[Words]:
     if outcome.get("usable_after_s") is not None:
         yield _fact("usable", f"after {units.duration(number(outcome, 'usable_after_s'))}")
     downloads = child(outcome, "downloads")
-    counts = ", ".join(f"{downloads[key]} {key}" for key in ("ok", "failed", "skipped") if downloads.get(key))
+    counts = _counts(downloads)
     fetched_bytes = outcome.get("bytes_downloaded")  # only the run's own end tells it
     fetched = "" if fetched_bytes is None else f"{units.size(number(outcome, 'bytes_downloaded'))} fetched"
     if counts or number(outcome, "bytes_downloaded"):
@@ -77,8 +77,7 @@ def _facts(outcome: Object) -> Iterator[Words]:
         yield _fact("downloads", words, "bad" if downloads.get("failed") else "plain")
     uploads = child(outcome, "uploads")
     if any(uploads.values()):
-        counts = ", ".join(f"{uploads[key]} {key}" for key in ("ok", "failed", "skipped") if uploads.get(key))
-        yield _fact("uploads", counts, "bad" if uploads.get("failed") else "plain")
+        yield _fact("uploads", _counts(uploads), "bad" if uploads.get("failed") else "plain")
     if "outputs" in outcome:
         outputs = child(outcome, "outputs")
         words = f"{units.counted(int(number(outputs, 'files')), 'file')} home, {units.size(number(outputs, 'bytes'))}"
@@ -109,6 +108,10 @@ def _facts(outcome: Object) -> Iterator[Words]:
             yield _fact("job", f"{text(job, 'name')}  {how}{took}", tone)
     yield from _connection(outcome)
     yield from _logs(child(outcome, "logs"))
+
+
+def _counts(items: Object) -> str:
+    return ", ".join(f"{items[key]} {key}" for key in ("ok", "failed", "skipped") if items.get(key))
 
 
 def _logs(logs: Object) -> Iterator[Words]:

@@ -29,6 +29,11 @@ def size_of(done: float, total: float) -> str:
     return f"{as_total}/{_digits(value, unit)} {_BYTES[unit]}"
 
 
+def percent(done: float, total: float) -> str:
+    """``48%``, and never more than ``100%``."""
+    return f"{int(min(done / total, 1.0) * 100)}%"
+
+
 def speed(bytes_per_s: float) -> str:
     """``164 MB/s``."""
     return f"{size(bytes_per_s)}/s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from .documents import mapping
 
@@ -38,10 +38,6 @@ def argv(command: str, before: Sequence[object] = ()) -> list[str]:
     if _SHELL.search(command):
         return ["bash", "-c", command]
     try:
-        return list(_words(command))
+        return shlex.split(command)
     except ValueError:
         return ["bash", "-c", command]
-
-
-def _words(command: str) -> Iterator[str]:
-    yield from shlex.split(command)

@@ -11,7 +11,7 @@ import re
 import time
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
@@ -57,10 +57,15 @@ class NodeList:
         return cls(repositories, core, named)
 
 
-def repository_of(name: str, known: NodeList | None, classes: Iterable[str] = ()) -> str | None:
-    """The one repository of the custom node *name* of ComfyUI's registry, which offers *classes*; None where several or none may be it."""
+def repository_of(
+    name: str, node_list: Callable[[], NodeList | None] = lambda: None, classes: Iterable[str] = ()
+) -> str | None:
+    """The one repository of the custom node *name* of ComfyUI's registry, which offers *classes*; None where several or none may be it.
+
+    *node_list* is called where it is not known without.
+    """
     wanted = name.strip("/").lower()
-    if wanted in REPOSITORIES or known is None:
+    if wanted in REPOSITORIES or (known := node_list()) is None:
         return REPOSITORIES.get(wanted)
     of_that_name = known.named.get(wanted, ())
     if len(of_that_name) == 1:

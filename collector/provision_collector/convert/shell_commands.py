@@ -13,7 +13,7 @@ from .node_list import repository_of
 from .shell_files import bucket, gdown, mv, python, tar, unzip
 from .shell_git import git
 from .shell_lists import FILTERS, for_each, said
-from .shell_options import joined, last, left_open, parsed, place_of
+from .shell_options import joined, last, left_open, left_out, parsed, place_of
 from .shell_packages import apt, pip
 from .shell_values import Values
 from .shell_walk import Found
@@ -104,10 +104,7 @@ def _download(
     wanted = path if path else posixpath.join(folder or ".", name if re.search(r"\.\w{2,12}$", name) else "")
     where = place_of(wanted, values.folder)
     if where is None:
-        return left_open(
-            f"`{url}` goes to `{wanted or name}`, which is outside of the workspace or not known: add it under `downloads:`",
-            command,
-        )
+        return left_out(f"`{url}`", wanted or name, command)
     if where.endswith("/") and path and not path.endswith("/"):
         where = where.rstrip("/")
     return Found("download", {"url": url, "path": where}, command.line)
@@ -232,13 +229,8 @@ def _hf(words: list[str], command: Simple, values: Values) -> list[Found]:
     base = f"hf://{repository}" + (f"@{revision}" if revision and revision != "main" else "")
     wanted = last(options, "--local-dir")
     folder = place_of(f"{wanted.rstrip('/')}/", values.folder) if wanted else f"{COMFYUI}/models/hub/"
-    if folder is None:
-        return [
-            left_open(
-                f"`{base}` goes to `{wanted}`, which is outside of the workspace or not known: add it under `downloads:`",
-                command,
-            )
-        ]
+    if wanted and folder is None:
+        return [left_out(f"`{base}`", wanted, command)]
     if files:
         return [
             Found("download", {"url": f"{base}/{file}", "path": f"{folder}{file}"}, command.line)
@@ -262,9 +254,9 @@ def _comfy(words: list[str], command: Simple, values: Values) -> list[Found]:
         name = last(options, "--filename")
         return [_download(url, posixpath.join(place, name) if name else None, command, values, folder=place)]
     if rest[:2] == ["node", "install"]:
-        known = [url for name in rest[2:] if (url := repository_of(name, None))]
+        known = [url for name in rest[2:] if (url := repository_of(name))]
         found = [Found("repo", {"url": url, "path": repo_path(url)}, command.line) for url in known]
-        names = ", ".join(f"`{name}`" for name in rest[2:] if repository_of(name, None) is None)
+        names = ", ".join(f"`{name}`" for name in rest[2:] if repository_of(name) is None)
         if not names:
             return found
         return [
@@ -280,8 +272,9 @@ def _comfy(words: list[str], command: Simple, values: Values) -> list[Found]:
 def _cat(words: list[str], command: Simple, values: Values) -> list[Found]:
     if command.text is None or command.into is None:
         return []
-    values.write(values.text(command.into), values.text('"' + command.text.replace('"', '\\"') + '"'))
-    where = place_of(values.text(command.into), values.folder)
+    file, content = values.text(command.into), values.text('"' + command.text.replace('"', '\\"') + '"')
+    values.write(file, content)
+    where = place_of(file, values.folder)
     if where is None or where.endswith("/"):
         return [
             left_open(
@@ -289,13 +282,7 @@ def _cat(words: list[str], command: Simple, values: Values) -> list[Found]:
                 command,
             )
         ]
-    return [
-        Found(
-            "file",
-            {"path": where, "content": values.text('"' + command.text.replace('"', '\\"') + '"')},
-            command.line,
-        )
-    ]
+    return [Found("file", {"path": where, "content": content}, command.line)]
 
 
 _COMMANDS: dict[str, Command] = {

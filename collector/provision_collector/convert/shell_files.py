@@ -7,7 +7,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator
 
-from .shell_options import last, left_open, parsed, place_of
+from .shell_options import last, left_open, left_out, parsed, place_of
 from .shell_values import Values
 from .shell_walk import Found
 from .shell_words import Simple
@@ -63,12 +63,7 @@ def bucket(words: list[str], command: Simple, values: Values) -> list[Found]:
         ]
     url, where = rest[0], place_of(rest[1], values.folder)
     if where is None:
-        return [
-            left_open(
-                f"`{url}` goes to `{rest[1]}`, which is outside of the workspace or not known: add it under `downloads:`",
-                command,
-            )
-        ]
+        return [left_out(f"`{url}`", rest[1], command)]
     is_prefix = "sync" in words or "rsync" in words or "--recursive" in words or url.endswith("/")
     if is_prefix:
         return [

@@ -6,7 +6,7 @@ import posixpath
 
 from .converted import COMFYUI, hub_repository, repo_path
 from .documents import Item
-from .shell_options import joined, last, left_open, parsed, place_of
+from .shell_options import joined, last, left_open, left_out, parsed, place_of
 from .shell_values import Values
 from .shell_walk import Found
 from .shell_words import Simple
@@ -64,10 +64,7 @@ def _clone(words: list[str], command: Simple, folder: str | None) -> Found:
     else:
         path = place_of(target, folder)
     if path is None:
-        return left_open(
-            f"the clone of {url} goes to `{target}`, which is outside of the workspace or not known: add it under `repos:`",
-            command,
-        )
+        return left_out(f"the clone of {url}", target, command, "repos")
     repository = hub_repository(url)
     if repository is not None:  # a checkout would hold pointers in place of the models
         return Found("download", {"url": repository, "path": f"{path.rstrip('/')}/"}, command.line)

@@ -63,6 +63,14 @@ def left_open(text: str, command: Simple) -> Found:
     return Found("open", {"text": f"line {command.line}: {text}"}, command.line)
 
 
+def left_out(what: str, place: str, command: Simple, key: str = "downloads") -> Found:
+    """*what* of a script has no place in a workspace; it would be an item under *key*."""
+    return left_open(
+        f"{what} goes to `{place}`, which is outside of the workspace or not known: add it under `{key}:`",
+        command,
+    )
+
+
 def parsed(
     words: list[str], with_value: Collection[str], letters: str
 ) -> tuple[dict[str, list[str]], list[str]]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from .documents import Item
 from .shell_lexer import Token
-from .shell_values import Values
+from .shell_values import MOST_CHARS, Values
 from .shell_words import Branches, Function, Loop, Script, Simple, Statement, Subshell
 
 MOST_STEPS = 20_000
@@ -26,7 +26,8 @@ class Found(NamedTuple):
     """What a line brings."""
 
     kind: str
-    """`download`, `repo`, `apt`, `packages`, `requirements`, `ref`, `file`; or `open`, what is no item and has to be said."""
+    """`download`, `repo`, `apt`, `packages`, `requirements`, `ref`, `file`, `move`, `unpack`; `entry` of an array; or `open`, what is no item and
+    has to be said."""
     item: Item
     line: int
 
@@ -114,7 +115,7 @@ class Walk:
                     self.values.rename(text, name)
                     continue
                 before_ = self.values.scalars.get(name.rstrip("+"), "") if name.endswith("+") else ""
-                self.values.scalars[name.rstrip("+")] = (before_ + text)[: 1 << 16]
+                self.values.scalars[name.rstrip("+")] = (before_ + text)[:MOST_CHARS]
                 self.values.arrays.pop(name, None)
                 continue
             words += self.values.words(token.text)

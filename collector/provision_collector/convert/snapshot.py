@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 from ..errors import UsageError
@@ -43,9 +44,9 @@ def from_snapshot(
     Args:
         data: Its JSON.
         name: What it is called: the profile's name, and in messages.
-        node_list: Called when the repository of a node of ComfyUI's registry is not known.
+        node_list: Called, once, when the repository of a node of ComfyUI's registry is not known.
     """
-    made = _base(name)
+    made, node_list = _base(name), cache(node_list)
     _name_odd_shapes(data, made)
     commit = data.get("comfyui")
     about = mapping(commit)
@@ -57,7 +58,7 @@ def from_snapshot(
         else:
             _add_node(url, text(about.get("hash")), made)
     for node, version in mapping(data.get("cnr_custom_nodes")).items():
-        known = repository_of(node, None) or repository_of(node, node_list())
+        known = repository_of(node, node_list)
         if known is None:
             made.unresolve(
                 f"the custom node `{node}` {version} comes from ComfyUI's registry: look its repository up at "

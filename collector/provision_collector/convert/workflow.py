@@ -181,7 +181,7 @@ class _Workflow:
         if aux:
             url: str | None = f"https://github.com/{aux}"
         else:
-            url = repository_of(cnr, None) or repository_of(cnr, node_list(), classes)
+            url = repository_of(cnr, node_list, classes)
         if url is None or not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", url):
             converted.unresolve(
                 f"{self._name}: the custom node `{aux or cnr}`{f' {version}' if version else ''} has no known repository: look it up "

@@ -12,6 +12,7 @@ import textwrap
 import zlib
 from collections.abc import Iterator, Mapping
 
+from provision_agent.contract.frames import AGENT_MAGIC
 from provision_agent.contract.messages import StartRequest
 from provision_agent.contract.parsing import to_json
 from provision_agent.contract.plan import Plan
@@ -53,7 +54,7 @@ import json
 import subprocess
 import zlib
 
-MARK = b"\x02provision-agent "
+MARK = %(mark)r
 TOLD = """
 %(told)s
 """
@@ -140,6 +141,7 @@ def boot_file(
         "agent": bundle.sha256,
         "version": f"{DISTRIBUTION} {version()}",
         "pythons": PYTHONS,
+        "mark": AGENT_MAGIC.lstrip(),
         "told": _packed(json.dumps(told, sort_keys=True).encode()),
         "archive": _packed(bundle.data),
     }
@@ -158,13 +160,14 @@ def secrets_within(plan: Plan, values: Mapping[str, str]) -> list[str]:
     Args:
         values: Secrets by name, as far as this machine has them.
     """
-    text = json.dumps(plan.to_json(), ensure_ascii=False)
+    told = plan.to_json()
+    text = json.dumps(told, ensure_ascii=False)
     found = [
         f"the value of `{name}` stands in the plan"
         for name, value in values.items()
         if any(form in text for form in forms_of([value]))
     ]
-    shown = [public_url(url) for url in _urls(plan.to_json()) if public_url(url) != url.partition("#")[0]]
+    shown = [public_url(url) for url in _urls(told) if public_url(url) != url.partition("#")[0]]
     return found + [f"`{url}` is given with a login, a token or a signature in it" for url in shown]
 
 

@@ -74,6 +74,14 @@ def _conditions(pattern: str) -> Shape:
     return {"anyOf": [text, {"type": "array", "items": text, "minItems": 1}]}
 
 
+def _compared(value: str, example: str, plain: str = "==", *, may_be_number: bool = False) -> Form:
+    """One condition on a *value* of that pattern, or a list of them; without an operator it means *plain*."""
+    shape = _conditions(rf"^\s*{_OPERATOR}?\s*{value}\s*$")
+    if may_be_number:
+        shape = {"anyOf": [{"type": "integer", "minimum": 0}, shape]}
+    return Form(checks.compared(value, example, plain), shape)
+
+
 _A_CAPABILITY, _A_NUMBER, _A_PYTHON = (
     r"[0-9]{1,3}(\.[0-9]{1,2})?",
     r"[0-9]{1,6}",
@@ -90,20 +98,17 @@ Condition = Annotated[
 ]
 CapabilityCondition = Annotated[
     tuple[PlanCompared, ...],
-    Form(checks.compared(_A_CAPABILITY, ">=8.9"), _conditions(rf"^\s*{_OPERATOR}?\s*{_A_CAPABILITY}\s*$")),
+    _compared(_A_CAPABILITY, ">=8.9"),
     Kind("condition with a compute capability, or a list of them", '">=8.9"'),
 ]
 CountCondition = Annotated[
     tuple[PlanCompared, ...],
-    Form(
-        checks.compared(_A_NUMBER, ">=2"),
-        {"anyOf": [{"type": "integer", "minimum": 0}, _conditions(rf"^\s*{_OPERATOR}?\s*{_A_NUMBER}\s*$")]},
-    ),
+    _compared(_A_NUMBER, ">=2", may_be_number=True),
     Kind("condition with a number, or a list of them", '">=2"'),
 ]
 PythonCondition = Annotated[
     tuple[PlanCompared, ...],
-    Form(checks.compared(_A_PYTHON, ">=3.11"), _conditions(rf"^\s*{_OPERATOR}?\s*{_A_PYTHON}\s*$")),
+    _compared(_A_PYTHON, ">=3.11"),
     Kind("condition with a version, or a list of them", '">=3.11"'),
 ]
 LeastMemory = Annotated[
@@ -113,17 +118,12 @@ LeastMemory = Annotated[
 ]
 LeastCapability = Annotated[
     tuple[PlanCompared, ...],
-    Form(
-        checks.compared(_A_CAPABILITY, ">=8.9", ">="), _conditions(rf"^\s*{_OPERATOR}?\s*{_A_CAPABILITY}\s*$")
-    ),
+    _compared(_A_CAPABILITY, ">=8.9", ">="),
     Kind("compute capability, which means at least that, or a condition as in `when`", '"8.9"'),
 ]
 LeastCount = Annotated[
     tuple[PlanCompared, ...],
-    Form(
-        checks.compared(_A_NUMBER, ">=2", ">="),
-        {"anyOf": [{"type": "integer", "minimum": 0}, _conditions(rf"^\s*{_OPERATOR}?\s*{_A_NUMBER}\s*$")]},
-    ),
+    _compared(_A_NUMBER, ">=2", ">=", may_be_number=True),
     Kind("number, which means at least that, or a condition as in `when`", "2"),
 ]
 LineRate = Annotated[

@@ -220,7 +220,7 @@ function newRun() {
   return {
     state: "accepted", host: "", labels: {}, deadline_s: null, started_ms: null, first_ms: null, last_ms: null,
     contact: "", reconnects: 0, files: new Map(), steps: new Map(), checks: new Map(), errors: new Map(),
-    spans: new Map(), usable_ms: null, toFetch: 0, warnings: [], landed: new Map(), secrets: [], outcome: null, dirty: new Set(), lastId: 0,
+    spans: new Map(), usable_ms: null, warnings: [], landed: new Map(), secrets: [], outcome: null, dirty: new Set(), lastId: 0,
   };
 }
 
@@ -290,7 +290,6 @@ const OTHERS = {
   connection_lost: (known, event) => { known.reconnects += known.contact === "connected"; known.contact = event.cause; },
   run_started: (known, event, at_ms) => { known.state = "running"; known.secrets = []; known.deadline_s = event.deadline_s; known.started_ms ??= at_ms; },
   run_usable: (known, event, at_ms) => { known.state = "usable"; known.usable_ms = at_ms; },
-  preflight_passed: (known, event) => { known.toFetch = event.bytes_to_fetch ?? 0; },
   secrets_needed: (known, event) => { known.secrets = event.from === "collector" ? event.names : known.secrets; },
   agent_restarted: (known) => { known.secrets = []; },
   warning: (known, event) => known.warnings.push(event.message),
@@ -337,8 +336,10 @@ function showRun(run) {
   open();
   const drawing = setInterval(() => {
     if (document.hidden) return;
-    if (isStale || !known.outcome) drawFacts(known);
-    if (isStale || !known.outcome) drawTotal(known);
+    if (isStale || !known.outcome) {
+      drawFacts(known);
+      drawTotal(known);
+    }
     if (isStale) draw(run, known, rows);
     isStale = false;
   }, DRAW_EVERY_MS);
