@@ -32,6 +32,8 @@ from ..services.wait_ready import address_of
 from ..steps.python.venv import Venv, find
 from .query import quiet_context, workspaces
 
+STANDS_S = 1.0
+"""A program that ends at once has ended by then."""
 POLL_S = 0.2
 ACT_WITHIN_S = 120.0
 """For ending a program and starting it again; how long it is waited for comes on top."""
@@ -174,10 +176,14 @@ def _await_start(one: _Known, before: Status) -> None:
 
 
 def _await_ready(one: _Known, wait_s: float) -> ServiceTold:
-    end = time.monotonic() + wait_s
+    """How it is once it answers, has ended, or was waited for. One that cannot be asked is looked at for a moment."""
+    begin = time.monotonic()
     while True:
         told = _told(one)
-        if told.answers is not False or not told.is_running or time.monotonic() > end:
+        waited_s = time.monotonic() - begin
+        if told.answers or not told.is_running or waited_s > wait_s:
+            return told
+        if told.answers is None and waited_s > STANDS_S:
             return told
         time.sleep(POLL_S)
 
