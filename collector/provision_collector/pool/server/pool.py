@@ -238,8 +238,7 @@ class Pool:
             return
         self._opening.add(row.run)
         try:
-            plan = await asyncio.to_thread(Plan.from_json, row.plan)
-            row.instance = await asyncio.to_thread(_with_key_here, row.instance, self.rules)
+            plan, row.instance = await asyncio.to_thread(_read_again, row, self.rules)
             secrets = values_of(rules_of(plan, row.buckets), self.rules.secrets)[0]
             watch = await Watch.open(row, plan, secrets, self._shared, is_new=False)
             self._watches[row.run] = watch
@@ -376,6 +375,10 @@ class Pool:
     async def _forget_old(self) -> None:
         """Drop what is known of the oldest finished runs; their mirrors are `provision prune`'s matter."""
         await self.store.forget(keep=self.rules.keep, keep_days=self.rules.keep_days)
+
+
+def _read_again(row: Row, rules: Rules) -> tuple[Plan, Instance]:
+    return Plan.from_json(row.plan), _with_key_here(row.instance, rules)
 
 
 def _with_key_here(instance: Instance, rules: Rules) -> Instance:
