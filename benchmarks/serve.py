@@ -26,6 +26,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,17 @@ class Played:
 
         def send() -> None:
             nonlocal offset
-            while new := bytes(self.data[offset : offset + 65536]):
-                write(frames.data_head(number, 0, offset, len(new)) + new)
-                offset += len(new)
+            with suppress(BrokenPipeError):
+                while new := bytes(self.data[offset : offset + 65536]):
+                    write(frames.data_head(number, 0, offset, len(new)) + new)
+                    offset += len(new)
 
         def beat() -> None:
             nonlocal beating
             sizes = [offset if at == number else 0 for at in range(len(head["files"]))]
             zeros = [0] * len(sizes)
-            write(frames.pack(frames.BEAT, 0, {"sizes": sizes, "unread": zeros, "late": zeros}))
+            with suppress(BrokenPipeError):  # the other side goes just now
+                write(frames.pack(frames.BEAT, 0, {"sizes": sizes, "unread": zeros, "late": zeros}))
             beating = loop.call_later(head["heartbeat_s"], beat)
 
         write(frames.magic(head["nonce"]))
