@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ from alembic.migration import MigrationContext
 from harness.postgres import Postgres
 from provision_collector.errors import LocalMachineError, UsageError
 from provision_collector.instance import Instance
-from provision_collector.pool.store import schema
+from provision_collector.pool.store import days, schema
 from provision_collector.pool.store import writer as writer_module
 from provision_collector.pool.store.database import Database
-from provision_collector.pool.store.rows import Row
+from provision_collector.pool.store.rows import DAY_S, Row
 from provision_collector.pool.store.store import Store, Wanted
 from provision_collector.pool.store.streams import MirrorPlace, Place, Snapshot, put_mirror, put_snapshot
 from provision_collector.pool.store.writer import EventRow, FencedError
@@ -72,10 +74,10 @@ def told(row: Row, *numbers: int) -> list[EventRow]:
 
 async def test_the_migrations_make_the_tables_that_the_program_works_with(store: Store) -> None:
     def differences(connection: sa.Connection) -> list[Any]:
-        skipped = ("alembic_version", "events_rest", "chunks_rest")
+        skipped = re.compile("alembic_version|(events|chunks)_(rest|day_[0-9]+)")
         context = MigrationContext.configure(
             connection,
-            opts={"include_name": lambda name, kind, _: not (kind == "table" and name in skipped)},
+            opts={"include_name": lambda name, kind, _: not (kind == "table" and skipped.fullmatch(name))},
         )
         return list(compare_metadata(context, schema.metadata))
 
@@ -203,6 +205,75 @@ async def test_only_the_newest_finished_runs_are_kept_and_every_unfinished_one(s
     assert sorted(await store.forget(keep=10, keep_days=1.0)) == ["run3", "run5"], "they ended long ago"
     count = sa.select(sa.func.count()).select_from(schema.events)
     assert await store.database.ask(lambda line: line.execute(count).scalar()) == 3
+
+
+async def day_of_runs(store: Store, day: int, *, going: bool = False) -> list[Row]:
+    """Two runs that began on *day*, ended within it, or one of them not at all; each has told something."""
+    begun = float(day * DAY_S)
+    found = []
+    for number in range(2):
+        verdict = None if going and number else "complete"
+        facts = {"created_unix": begun + number, "verdict": verdict, "ended_unix": begun + 100}
+        found.append(await added(store, f"day{day}-{number}", **facts))
+        await store.streams.append(told(found[-1], 1, 2))
+    return found
+
+
+async def test_what_is_too_old_goes_and_what_goes_on_stays(store: Store) -> None:
+    now = days.today()
+    await days.make_parts(store.database, now - 20)
+    for ago in (20, 10, 3):
+        await day_of_runs(store, now - ago, going=ago == 10)
+
+    assert sorted(await store.forget(keep=100, keep_days=5.0)) == [
+        f"day{now - 20}-0",
+        f"day{now - 20}-1",
+        f"day{now - 10}-0",
+    ]
+    assert {found.run for found in await store.listed(Wanted())} == {
+        f"day{now - 10}-1",
+        f"day{now - 3}-0",
+        f"day{now - 3}-1",
+    }
+    count = sa.select(sa.func.count()).select_from(schema.events)
+    assert await store.database.ask(lambda line: line.execute(count).scalar()) == 6
+
+
+@pytest.mark.parametrize("address", ["postgresql"], indirect=True)
+async def test_a_day_goes_as_a_part_and_waits_a_day_for_its_last_run(store: Store) -> None:
+    now = days.today()
+    await days.make_parts(store.database, now - 6)
+
+    def parts(line: sa.Connection) -> list[int]:
+        query = "SELECT relname FROM pg_class WHERE relname LIKE 'events_day_%' AND relkind = 'r'"
+        found = (int(name.rpartition("_")[2]) for name in line.execute(sa.text(query)).scalars())
+        return sorted(day for day in found if day < now)
+
+    assert await store.database.ask(parts) == [now - 6, now - 5, now - 4]
+    for ago in (6, 5, 4):
+        [first, _] = await day_of_runs(store, now - ago, going=ago == 5)
+        assert await store.streams.last_id(first) == 2
+    keep_days = time.time() / DAY_S - (now - 4)
+    removed = await store.forget(keep=100, keep_days=keep_days)
+    assert sorted(removed) == [f"day{now - 6}-0", f"day{now - 6}-1"], "the day after waits for its last run"
+    assert await store.database.ask(parts) == [now - 5, now - 4]
+    lone = await store.find(f"day{now - 5}-1")
+    assert lone is not None
+    await store.update(lone, verdict="failed", ended_unix=float((now - 5) * DAY_S))
+    assert len(await store.forget(keep=100, keep_days=keep_days)) == 2
+    assert await store.database.ask(parts) == [now - 4]
+
+
+@pytest.mark.parametrize("address", ["postgresql"], indirect=True)
+async def test_days_go_later_when_somebody_reads_them_just_now(store: Store) -> None:
+    now = days.today()
+    await days.make_parts(store.database, now - 9)
+    [first, _] = await day_of_runs(store, now - 9)
+    with store.database.engine.connect() as reading, reading.begin():
+        reading.execute(sa.select(schema.events)).first()
+        assert await store.forget(keep=100, keep_days=8.5) == []
+    assert len(await store.forget(keep=100, keep_days=8.5)) == 2
+    assert await store.streams.last_id(first) == 0
 
 
 async def test_what_one_run_cannot_have_written_keeps_no_other_from_being_written(store: Store) -> None:
