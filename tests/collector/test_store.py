@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from harness.postgres import Postgres
@@ -20,6 +21,7 @@ from provision_collector.instance import Instance
 from provision_collector.pool.store import days, schema
 from provision_collector.pool.store import writer as writer_module
 from provision_collector.pool.store.database import Database
+from provision_collector.pool.store.instances import WatchedRow
 from provision_collector.pool.store.rows import DAY_S, Row
 from provision_collector.pool.store.store import Store, Wanted
 from provision_collector.pool.store.streams import MirrorPlace, Place, Snapshot, put_mirror, put_snapshot
@@ -298,19 +300,45 @@ async def test_tables_of_a_newer_release_are_refused_and_left_alone(
     newer = sa.update(schema.meta).values(value="99")
     await store.database.change(lambda line: line.execute(newer))
     await store.close()
-    with pytest.raises(UsageError, match="of version 99, and this provision knows 1"):
+    with pytest.raises(UsageError, match=f"of version 99, and this provision knows {schema.VERSION}"):
         await Store.open(tmp_path, address)
 
 
 async def test_tables_of_the_next_release_that_this_one_can_work_with_are_taken(
     store: Store, tmp_path: Path, address: str | None
 ) -> None:
-    newer = sa.update(schema.meta).where(schema.meta.c.name == "version").values(value="2")
+    newer = (
+        sa.update(schema.meta).where(schema.meta.c.name == "version").values(value=str(schema.VERSION + 1))
+    )
     await store.database.change(lambda line: line.execute(newer))
     await store.close()
     again = await opened(tmp_path, address)
     assert await again.listed(Wanted(state="going")) == []
     await again.close()
+
+
+async def test_tables_of_the_release_before_are_brought_up_to_date_and_that_one_works_on(
+    tmp_path: Path, address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = command.upgrade
+    monkeypatch.setattr(command, "upgrade", lambda config, _: upgrade(config, "0001"))
+    monkeypatch.setattr(schema, "VERSION", 1)
+    before = await opened(tmp_path / "before", address)
+    one = await added(before, "one")
+    if address is None:
+        await before.close()
+    monkeypatch.undo()
+    store = await opened(tmp_path / "before" if address is None else tmp_path / "now", address)
+    kept = await store.find("one")
+    assert kept is not None
+    assert kept.plan == one.plan
+    await store.instances.watch(instance("i-1"))
+    if address is not None:
+        await before.streams.append(told(one, 1))
+        await before.close()
+    facts = sa.select(schema.meta.c.value).order_by(schema.meta.c.name)
+    assert await store.database.ask(lambda line: line.execute(facts).scalars().all()) == ["1", "2"]
+    await store.close()
 
 
 @pytest.mark.parametrize("address", [None], ids=["sqlite"])
@@ -343,6 +371,54 @@ async def test_a_folder_that_another_server_uses_is_refused(store: Store, tmp_pa
         await Store.open(tmp_path)
 
 
+# -- instances that are watched
+
+
+def instance(name: str, **more: Any) -> WatchedRow:
+    facts = {"run": "one", "kept": "{}", "health": "{}", "state": "unknown", "since_unix": 1.0}
+    return WatchedRow(instance=name, **{**facts, **more})
+
+
+async def test_a_watched_instance_is_kept_with_what_its_hooks_are_owed_until_it_is_released(
+    store: Store,
+) -> None:
+    await store.instances.watch(instance("i-1"))
+    await store.instances.watch(instance("i-2", run="two"))
+    sick = instance("i-1", state="degraded", health='{"why": ["hot"]}', since_unix=2.0)
+    assert await store.instances.change(sick, [("one@2:health:0", "{}")])
+    assert await store.instances.all() == [sick, instance("i-2", run="two")]
+    assert await store.owed() == [("one@2:health:0", "{}")]
+    assert await store.instances.claim() == [], "they are watched"
+
+    await store.instances.remove(run="one")
+    assert not await store.instances.change(sick, [("one@3:health:0", "{}")])
+    await store.instances.watch(instance("i-2", run="three"))
+    assert not await store.instances.change(instance("i-2", run="two")), "a later run made it anew"
+    await store.instances.remove(instance="i-2")
+    assert await store.instances.all() == []
+    assert await store.owed() == [("one@2:health:0", "{}")]
+
+
+async def test_the_next_server_watches_what_the_last_one_did_and_forgets_what_is_long_gone(
+    store: Store, tmp_path: Path, address: str | None
+) -> None:
+    await store.instances.watch(instance("i-1", health='{"state": "degraded"}'))
+    for name, since in (("long gone", 1.0), ("gone", time.time())):
+        await store.instances.watch(instance(name, state="gone", since_unix=since))
+    await store.leases.give_back()
+    await store.close()
+
+    again = await opened(tmp_path, address)
+    await again.instances.bring([instance("i-1"), instance("i-0")])
+    assert [row.instance for row in await again.instances.claim()] == ["i-0", "i-1"]
+    assert [row.instance for row in await again.instances.all()] == ["gone", "i-0", "i-1"]
+    assert (await again.instances.all())[2].health == '{"state": "degraded"}', "what is here already stays"
+    await again.instances.forget()
+    count = sa.select(sa.func.count()).select_from(schema.instances)
+    assert await again.database.ask(lambda line: line.execute(count).scalar()) == 3
+    await again.close()
+
+
 # -- several servers on one database
 
 
@@ -363,6 +439,7 @@ async def test_a_server_that_is_not_heard_of_loses_its_runs_and_cannot_write_any
     one = await added(first, "one")
     await first.owe("one:usable:0", "{}")
     await first.streams.append(told(one, 1))
+    await first.instances.watch(instance("i-1"))
     assert await second.leases.claim(10) == [], "its owner lives"
     second.leases.dead_after_s = 0.0
     assert await second.leases.beat()
@@ -373,12 +450,15 @@ async def test_a_server_that_is_not_heard_of_loses_its_runs_and_cannot_write_any
             .values(seen=sa.text("now() + interval '1 hour'"))
         )
     )
+    assert await second.instances.claim() == []
     assert await second.leases.reap() == [first.leases.me]
 
     assert await second.leases.claim(10) == [one.rid]
     assert await second.owed() == [("one:usable:0", "{}")]
+    assert await second.instances.claim() == [instance("i-1")]
     assert not await first.leases.beat()
     for attempt in (
+        first.instances.change(instance("i-1", state="gone")),
         first.streams.append(told(one, 2)),
         first.update(one, verdict="failed"),
         first.leases.claim(1),

@@ -139,6 +139,13 @@ def test_a_server_that_ends_gives_its_runs_back_at_once(
     follower.assert_whole(LONG_S)
     [kept] = eventually(lambda: second.get("/api/instances")["instances"])
     assert kept["run"] == "one", "who takes a run over watches its instance, too"
+    third = pool.start("--lease", "60s")
+    assert third.get("/api/instances")["instances"][0]["run"] == "one", "and every server tells of it"
+    assert second.end() == 0
+    watcher = "SELECT split_part(w.name, ':', 2) FROM instances i JOIN workers w ON w.id = i.owner WHERE NOT w.is_dead"
+    eventually(lambda: pool.sql(watcher) == str(third.pid))
+    third.post("/api/runs/one/release")
+    assert third.get("/api/instances") == {"instances": []}
 
 
 def test_stop_release_and_secrets_come_through_any_server(

@@ -25,13 +25,14 @@ from ...storage import FileLock, LockBusyError
 from . import days
 from .database import Database, Work, is_passing, why
 from .home import name_of
+from .instances import WatchedInstances
 from .leases import Leases
 from .machines import Machines
 from .notices import Notices
 from .rows import DAY_S, ENDED, Row, Summary
 from .schema import commands, deliveries, run_labels, runs
 from .streams import Streams
-from .writer import Writer, insert_once
+from .writer import Writer, insert_once, owe
 
 _COLUMNS = tuple(f.name for f in fields(Row))
 _JSON = frozenset(("instance", "plan", "labels", "secret_names", "summary"))
@@ -62,6 +63,7 @@ class Store:
         self.writer = Writer(database, self.notices.announce)
         self.streams = Streams(database, self.writer)
         self.machines = Machines(database, self.writer)
+        self.instances = WatchedInstances(database, self.writer)
         self.leases = Leases(database, self.writer, self.notices, home=home)
         self._lock = lock
 
@@ -222,8 +224,7 @@ class Store:
 
     async def owe(self, key: str, body: str) -> bool:
         """Record a delivery before its first attempt; False when its key is known."""
-        values = {"key": key, "run": key.rsplit(":", 2)[0], "body": body, "owner": self.writer.worker}
-        return bool(await self.writer.write(work=lambda line: insert_once(line, "deliveries", dict(values))))
+        return bool(await self.writer.write(work=lambda line: owe(line, key, body, self.writer.worker)))
 
     async def settle(self, key: str, *, attempts: int) -> None:
         """The delivery arrived, or was given up."""
