@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import structlog
 from provision_agent.contract.messages import StopAnswer, StopRequest
@@ -21,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import ProvisionError
 from ...files import sources_within
-from ...instance import Instance, as_answer
+from ...instance import as_answer
 from ...instance.query import ask
 from ...profile import values_of
 from ...run import registry
@@ -239,7 +238,7 @@ class Pool:
         self._opening.add(row.run)
         try:
             plan = await asyncio.to_thread(Plan.from_json, row.plan)
-            row.instance = await asyncio.to_thread(_with_key_here, row.instance, self.rules)
+            row.instance = await asyncio.to_thread(self.rules.with_key_here, row.instance)
             secrets = values_of(rules_of(plan, row.buckets), self.rules.secrets)[0]
             watch = await Watch.open(row, plan, secrets, self._shared, is_new=False)
             self._watches[row.run] = watch
@@ -376,18 +375,6 @@ class Pool:
     async def _forget_old(self) -> None:
         """Drop what is known of the oldest finished runs; their mirrors are `provision prune`'s matter."""
         await self.store.forget(keep=self.rules.keep, keep_days=self.rules.keep_days)
-
-
-def _with_key_here(instance: Instance, rules: Rules) -> Instance:
-    """*instance* with the key of the same name in this server's folder, where another server's path is none here."""
-    if instance.key is None:
-        return instance
-    name = instance.key.rpartition("/")[2]
-    here = rules.keys_dir / name
-    with suppress(OSError):
-        if not Path(instance.key).exists() and here.is_file():
-            return replace(instance, key=str(here))
-    return instance
 
 
 def _broken_view(row: Row, why: str) -> View:
