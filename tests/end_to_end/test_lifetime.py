@@ -133,7 +133,7 @@ def test_over_http_a_job_s_log_is_read_and_the_end_is_asked_for_and_put_off_thou
         assert server.ask("GET", "/api/runs/a/log?job=other")[0] == 404
         here.instance.stop()
         status, _, said = server.ask("POST", "/api/runs/a/keep", {"for": "2h"})
-        assert (status, json.loads(said)["error"]["class"]) == (502, "refused")
+        assert (status, json.loads(said)["error"]["class"]) == (424, "refused")
     finally:
         server.close()
         end_process(here)

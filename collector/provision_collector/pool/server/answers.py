@@ -20,7 +20,7 @@ from ..store.writer import FencedError
 from .schemas import Error, Trouble, WithProblems
 
 STATUS = {
-    "conflict": 409, "busy": 503, "local": 507, "unreachable": 502, "auth-refused": 502, "host-key": 502,
+    "conflict": 409, "busy": 503, "local": 507, "unreachable": 424, "auth-refused": 424, "host-key": 424,
 }  # fmt: skip
 """By verdict, or by the class that an instance answers with; every other error that is raised on purpose is the request's: 422."""
 _CLASSES = {

@@ -55,7 +55,7 @@ async def get_lifetime(request: Request) -> Response:
     return Json(Lifetime(row.run, told))
 
 
-_ASKED = {404: "no such run", 422: "nothing ends its instance", 502: "the instance cannot be reached now"}
+_ASKED = {404: "no such run", 422: "nothing ends its instance", 424: "the instance cannot be reached now"}
 
 LIFETIME = (
     Endpoint(
