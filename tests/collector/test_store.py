@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -523,7 +524,14 @@ async def test_a_database_that_restarts_is_waited_for_and_nothing_is_doubled(
 
 
 def test_a_database_that_cannot_be_had_is_said_in_one_sentence(tmp_path: Path, postgres: Postgres) -> None:
+    mine, frozen, stranger = postgres.database(), postgres.database(), f"stranger_{os.getpid()}"
+    postgres.sql(f"CREATE ROLE {stranger} LOGIN", "postgres")
+    postgres.sql(
+        f"ALTER DATABASE {frozen.rpartition('/')[2]} SET default_transaction_read_only = on", "postgres"
+    )
     for address, said in (
+        (mine.replace("postgres@", f"{stranger}@"), "permission denied for schema public"),
+        (frozen, "cannot execute CREATE TABLE in a read-only transaction"),
         ("mysql://x/y", "takes PostgreSQL, not `mysql`"),
         ("nonsense", "is no address of a database"),
         (f"postgresql://postgres@127.0.0.1:{postgres.port}/missing", 'database "missing" does not exist'),
