@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,16 @@ class Pool:
     def __init__(self, folder: Path, cluster: Postgres) -> None:
         self._folder = folder
         self._cluster = cluster
-        self._address = cluster.database()
+        self.address = cluster.database()
         self.servers: list[Server] = []
 
-    def start(self, *words: str) -> Server:
-        name = f"server{len(self.servers)}"
-        server = Server(self._folder / name, "--database", self._address, "--lease", LEASE, *words)
+    def start(
+        self, *words: str, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> Server:
+        name, words = f"server{len(self.servers)}", ("--lease", LEASE, *words)
+        if "--database" not in words:
+            words = ("--database", self.address, *words)
+        server = Server(self._folder / name, *words, prefix=prefix, environment=environment)
         self.servers.append(server)
         server.start()
         return server
@@ -50,17 +55,27 @@ class Pool:
         return next(server for server in self.servers if server.pid == int(said.split(":")[1]))
 
     def sql(self, command: str) -> str:
-        return self._cluster.sql(command, self._address)
+        return self._cluster.sql(command, self.address)
+
+
+@contextmanager
+def pool_on(folder: Path, cluster: Postgres) -> Iterator[Pool]:
+    """Servers that end with the test, and may not have told of a bug."""
+    pool = Pool(folder, cluster)
+    try:
+        yield pool
+    finally:
+        for server in pool.servers:
+            server.close()
+    for server in pool.servers:
+        if "Traceback" in server.stderr.read_text():
+            raise AssertionError(server.stderr.read_text())
 
 
 @pytest.fixture
 def pool(tmp_path: Path, postgres: Postgres) -> Iterator[Pool]:
-    pool = Pool(tmp_path, postgres)
-    yield pool
-    for server in pool.servers:
-        server.close()
-        if "Traceback" in server.stderr.read_text():
-            raise AssertionError(server.stderr.read_text())
+    with pool_on(tmp_path, postgres) as pool:
+        yield pool
 
 
 def await_usable(server: Server, run: str = "one") -> None:
@@ -139,6 +154,13 @@ def test_a_server_that_ends_gives_its_runs_back_at_once(
     follower.assert_whole(LONG_S)
     [kept] = eventually(lambda: second.get("/api/instances")["instances"])
     assert kept["run"] == "one", "who takes a run over watches its instance, too"
+    third = pool.start("--lease", "60s")
+    assert third.get("/api/instances")["instances"][0]["run"] == "one", "and every server tells of it"
+    assert second.end() == 0
+    watcher = "SELECT split_part(w.name, ':', 2) FROM instances i JOIN workers w ON w.id = i.owner WHERE NOT w.is_dead"
+    eventually(lambda: pool.sql(watcher) == str(third.pid))
+    third.post("/api/runs/one/release")
+    assert third.get("/api/instances") == {"instances": []}
 
 
 def test_stop_release_and_secrets_come_through_any_server(

@@ -32,8 +32,9 @@ from ..store.store import Store
 from ..store.writer import FencedError
 from . import answers, web_page
 from .access import Access, Key
-from .api import ENDPOINTS, Context
+from .api import ENDPOINTS
 from .connections import MAX_HEAD_BYTES, Connections, protocol_for
+from .endpoints import Context
 from .loop_watch import LoopWatch
 from .metrics import CONTENT_TYPE, exposition
 from .openapi import document

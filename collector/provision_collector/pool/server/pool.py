@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import structlog
 from provision_agent.contract.messages import StopAnswer, StopRequest
@@ -36,6 +35,7 @@ from ..store.writer import FencedError
 from .answers import BusyError
 from .feed import Feed, Feeds
 from .figures import Figures
+from .keeping import reached_from_here
 from .kept import taken_up
 from .logs import Log, MirroredLog, SharedLog
 from .membership import Duties, Membership
@@ -66,13 +66,6 @@ class Pool:
         """By verdict, since this process began."""
         self.figures = Figures()
         """What the runs that ended took, since this process began."""
-        self.instances = Instances(
-            rules.state_dir / "instances.json",
-            every_s=rules.watch_instances_s,
-            gone_check=rules.gone_check,
-            tell=self._tell_health,
-        )
-        """Those of the runs that are usable, and how they are."""
         self._watches: dict[str, Watch] = {}
         self._broken: dict[str, tuple[Row, str]] = {}
         """Unfinished runs that could not be taken up, and why."""
@@ -81,20 +74,34 @@ class Pool:
         self._early: dict[int, dict[str, str]] = {}
         """Secrets that came before their run was taken up, by its number."""
         self._hooks = HookQueue(rules.hooks, store)
+        self.instances = Instances(
+            store.instances,
+            self._hooks,
+            every_s=rules.watch_instances_s,
+            gone_check=rules.gone_check,
+            reach=lambda instance: reached_from_here(instance, store, rules),
+        )
+        """Those of the runs that are usable, and how they are."""
         turns = SourceTurns(rules.per_source_host)
         self._shared = Shared(rules, store, self._hooks, self.events_told, self._over, turns, self.feeds)
         self._reader = ProfileReader(rules.profiles, rules.state_dir)
         self._most_going = min(MAX_GOING, room_here().runs)
         self._accepting = asyncio.Lock()
         """One request is accepted at a time: reading a profile and its plan needs the processor and much memory."""
-        duties = Duties(self._take, self._obey, self._drop, lambda: self._most_going - len(self._watches))
+        duties = Duties(
+            self._take,
+            self._obey,
+            self._drop,
+            self.instances.take_up,
+            lambda: self._most_going - len(self._watches),
+        )
         self.membership = Membership(store, self.feeds, duties, takes_runs=rules.watches)
         self._forgetting: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Answer from now on, and take up every unfinished run and every hook that is owed, beside that."""
+        await self.instances.open(self.rules.state_dir / "instances.json")
         await self.membership.join()
-        await self.instances.open()
         self._forgetting = asyncio.create_task(self._forget_now_and_then(), name="forget")
 
     async def close(self) -> None:
@@ -106,7 +113,7 @@ class Pool:
         await self._reader.close()
         self.store.writer.is_closing = True
         await asyncio.gather(*(watch.close() for watch in self._watches.values()), return_exceptions=True)
-        await self.instances.close()
+        await self.instances.drop()
         await self._hooks.close()
         await self.membership.leave()
         await self.store.close()
@@ -259,6 +266,7 @@ class Pool:
         await asyncio.gather(*(watch.close() for watch in watches.values()), return_exceptions=True)
         for watch in watches.values():
             watch.log.feed.is_own = False
+        await self.instances.drop()
         await self._hooks.close()
 
     async def _end_broken(self, run: str, verdict: str) -> None:
@@ -339,9 +347,6 @@ class Pool:
         row.owner = worker.id
         return await self.store.add(row, sealed=sealed_for(worker.public_key, row.run, accepted.secrets))
 
-    async def _tell_health(self, run: str, facts: Mapping[str, object]) -> None:
-        await self._hooks.tell("health", run, facts, about=f"@{time.time():.3f}")
-
     async def _same_run(self, request: RunRequest) -> Row | None:
         """The run that *request* ordered before. Raises ConflictError: its id means another run."""
         found = await self.store.find(request.run_id, with_plan=False) if request.run_id is not None else None
@@ -370,6 +375,7 @@ class Pool:
         while True:
             with suppress(SQLAlchemyError, FencedError):
                 await self._forget_old()
+                await self.store.instances.forget()
             await asyncio.sleep(FORGET_EVERY_S)
 
     async def _forget_old(self) -> None:
@@ -378,19 +384,7 @@ class Pool:
 
 
 def _read_again(row: Row, rules: Rules) -> tuple[Plan, Instance]:
-    return Plan.from_json(row.plan), _with_key_here(row.instance, rules)
-
-
-def _with_key_here(instance: Instance, rules: Rules) -> Instance:
-    """*instance* with the key of the same name in this server's folder, where another server's path is none here."""
-    if instance.key is None:
-        return instance
-    name = instance.key.rpartition("/")[2]
-    here = rules.keys_dir / name
-    with suppress(OSError):
-        if not Path(instance.key).exists() and here.is_file():
-            return replace(instance, key=str(here))
-    return instance
+    return Plan.from_json(row.plan), rules.with_key_here(row.instance)
 
 
 def _broken_view(row: Row, why: str) -> View:

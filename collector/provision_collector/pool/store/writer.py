@@ -193,6 +193,12 @@ def insert_once(connection: Connection, table: str, values: Mapping[str, object]
     return connection.execute(sa.text(f"{_insert(table, values)} DO NOTHING"), dict(values)).rowcount == 1
 
 
+def owe(connection: Connection, key: str, body: str, worker: str | None) -> bool:
+    """Add a delivery that *worker* is to make; False when its key is known."""
+    values = {"key": key, "run": key.rsplit(":", 2)[0], "body": body, "owner": worker}
+    return insert_once(connection, "deliveries", values)
+
+
 def put(connection: Connection, table: str, values: Mapping[str, object]) -> None:
     """Add a row to *table*, or replace the one with its key."""
     keys = [column.name for column in metadata.tables[table].primary_key]
