@@ -150,7 +150,7 @@ def test_a_server_whose_line_to_the_database_is_silent_loses_its_run_and_comes_b
     instance: EmbeddedInstance,
     files: FileServer,
 ) -> None:
-    cut_off(pool, instance, files, lease="2s")
+    cut_off(pool, instance, files, lease="3s")
 
 
 @pytest.mark.soak
