@@ -21,7 +21,8 @@ from provision_collector.errors import LocalMachineError, UsageError
 from provision_collector.instance import Instance
 from provision_collector.pool.fleet.fleet_state import FleetState
 from provision_collector.pool.fleet.targets import Target
-from provision_collector.pool.hooks import HookStore
+from provision_collector.pool.hooks import HookQueue, HookStore
+from provision_collector.pool.instances import Instances
 from provision_collector.pool.store import days, schema
 from provision_collector.pool.store import writer as writer_module
 from provision_collector.pool.store.database import Database
@@ -438,6 +439,38 @@ async def test_the_next_server_watches_what_the_last_one_did_and_forgets_what_is
     count = sa.select(sa.func.count()).select_from(schema.instances)
     assert await again.database.ask(lambda line: line.execute(count).scalar()) == 3
     await again.close()
+
+
+async def test_what_a_server_of_an_earlier_release_watched_comes_from_its_file_once(
+    store: Store, tmp_path: Path
+) -> None:
+    where = {"host": "h", "port": 7, "instance_id": "i-7"}
+    old = {
+        "instance": where,
+        "run": "one",
+        "workspace": "/w",
+        "profile": "x",
+        "labels": {"a": "b"},
+        "gpus": 1,
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"instances": [old]}))
+
+    async def reach(instance: Instance) -> Instance:
+        return instance
+
+    watching = Instances(store.instances, HookQueue((), store), every_s=None, gone_check=None, reach=reach)
+    for _ in range(2):
+        await watching.open(path)
+        await watching.take_up()
+        [told] = await watching.told()
+        assert (told["instance"], told["host"], told["labels"]) == ("i-7", "h:7", {"a": "b"})
+        assert [health.kept.gpus for health in watching.all()] == [1]
+        await watching.drop()
+        await store.leases.give_back()
+        await store.leases.join(b"", takes_runs=True)
+    assert (tmp_path / "instances-1.json").is_file()
+    assert not path.exists()
 
 
 # -- several servers on one database
