@@ -82,7 +82,7 @@ class Puppet:
             item = f"models/file{seq % 40}.safetensors"
             facts = {"bytes": seq * 1000, "total_bytes": 10**9, "bytes_per_s": 5000.0}
             played.event(run, seq, "download_progress", item=item, level="required", **facts)
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(float(os.environ.get("TELL_S", "1.0")))
 
     async def session(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         try:

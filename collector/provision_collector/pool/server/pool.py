@@ -35,7 +35,7 @@ from ..store.writer import FencedError
 from .answers import BusyError
 from .feed import Feed, Feeds
 from .figures import Figures
-from .keeping import reached_from_here, with_key_here
+from .keeping import reached_from_here
 from .kept import taken_up
 from .logs import Log, MirroredLog, SharedLog
 from .membership import Duties, Membership
@@ -246,7 +246,7 @@ class Pool:
         self._opening.add(row.run)
         try:
             plan = await asyncio.to_thread(Plan.from_json, row.plan)
-            row.instance = await asyncio.to_thread(with_key_here, row.instance, self.rules)
+            row.instance = await asyncio.to_thread(self.rules.with_key_here, row.instance)
             secrets = values_of(rules_of(plan, row.buckets), self.rules.secrets)[0]
             watch = await Watch.open(row, plan, secrets, self._shared, is_new=False)
             await self._keep(watch)

@@ -44,6 +44,9 @@ class Shipping:
         """Bring what is new of the logs. Raises FencedError: another server watches the run now."""
         if self._lengths is None:
             self._lengths = {name: await self._store.streams.log_size(self._row, name) for name in LOGS}
+        for name in await asyncio.to_thread(files.jobs):
+            if name not in self._lengths:
+                self._lengths[name] = await self._store.streams.log_size(self._row, name)
         is_moving = True
         while is_moving:
             found = await asyncio.to_thread(_news, files, self._lengths)
@@ -58,7 +61,9 @@ class Shipping:
 def _news(files: RunFiles, lengths: Mapping[str, int]) -> list[tuple[MirrorPlace, dict[int, bytes]]]:
     """What each log has more than *lengths*, with the position of its mirror, which is the same before and after."""
     found = []
-    for name, path in (("core", files.core), ("errors", files.errors)):
+    logs = {"core": files.core, "errors": files.errors}
+    logs.update({name: path for name, path in files.jobs().items() if name in lengths})
+    for name, path in logs.items():
         if not _is_longer(path, lengths[name]):
             continue
         before = _position(files, name)
@@ -132,7 +137,9 @@ def make_here(
     files = RunFiles(str(logs_dir / f"provision_{record.run}_{record.started_unix}.{row.epoch}"))
     logs_dir.mkdir(parents=True, exist_ok=True)
     positions: dict[str, Position] = {}
-    for name, path in (("core", files.core), ("errors", files.errors), ("events", files.events)):
+    known = {"core": files.core, "errors": files.errors, "events": files.events}
+    known.update({name: files.of_job(name) for name in places if name.startswith("job-")})
+    for name, path in known.items():
         place = places.get(name)
         if place is None:
             continue
