@@ -248,7 +248,7 @@ class Pool:
             plan, row.instance = await asyncio.to_thread(_read_again, row, self.rules)
             secrets = values_of(rules_of(plan, row.buckets), self.rules.secrets)[0]
             watch = await Watch.open(row, plan, secrets, self._shared, is_new=False)
-            self._watches[row.run] = watch
+            await self._keep(watch)
             watch.give_secrets(self._early.pop(row.rid, {}))
         except (FencedError, SQLAlchemyError):
             raise
@@ -258,6 +258,14 @@ class Pool:
             await self.store.update(row, state="broken")
         finally:
             self._opening.discard(row.run)
+
+    async def _keep(self, watch: Watch) -> None:
+        """From now on the run is watched here, unless this process was taken for dead while that began."""
+        if watch.row.owner == self.store.leases.me:
+            self._watches[watch.row.run] = watch
+        else:
+            watch.log.feed.is_own = False
+            await watch.close()
 
     async def _drop(self) -> None:
         """The runs are others' now."""
@@ -336,8 +344,9 @@ class Pool:
             row.owner = self.store.leases.me
             if not await self.store.add(row):
                 return False
-            watch = await Watch.open(row, accepted.plan, accepted.secrets, self._shared, is_new=True)
-            self._watches[row.run] = watch
+            await self._keep(
+                await Watch.open(row, accepted.plan, accepted.secrets, self._shared, is_new=True)
+            )
             return True
         worker = await self.store.leases.watcher_of(None)
         if worker is None:
