@@ -133,7 +133,7 @@ def test_a_folder_belongs_to_one_instance_and_one_process(tmp_path: Path) -> Non
     first.close()
     with pytest.raises(UsageError, match="files of run a on h:22"):
         opened(tmp_path, owner="run b on h:22")
-    opened(tmp_path, owner="run a on h:22").close()
+    opened(tmp_path, owner="run a on h:22, workspace /w", also="run a on h:22").close()
 
 
 def test_a_cut_leaves_a_part_and_what_is_damaged_never_gets_its_name(tmp_path: Path) -> None:
