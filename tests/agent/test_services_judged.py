@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from harness import comfyui_stand_in
-from harness.agent_runs import PROGRAM, AgentRuns, until
+from harness.agent_runs import PROGRAM, AgentRuns, finished, told_so_far, until
 from harness.environments import Surroundings, copy_of_environment
 from harness.file_server import Content, Fault, FileServer
 from harness.git_server import Origin
@@ -279,9 +279,12 @@ def test_a_file_that_changes_after_the_start_starts_the_service_anew_and_an_equa
 class Traffic:
     """Somebody who sends prompts, one after the other, until told to stop, and counts those that were taken."""
 
-    def __init__(self, port: int, *, seconds: float, most: int = 10**6, pause_s: float = 0.0) -> None:
+    def __init__(
+        self, port: int, *, seconds: float, most: int = 10**6, pause_s: float = 0.0, until: Path | None = None
+    ) -> None:
         self._url = f"http://127.0.0.1:{port}/prompt"
-        self._body = json.dumps({"prompt": {"seconds": seconds}, "client_id": "test"}).encode()
+        asked = {"seconds": seconds, **({"until": str(until)} if until else {})}
+        self._body = json.dumps({"prompt": asked, "client_id": "test"}).encode()
         self._most = most
         self._pause_s = pause_s
         self._is_told = threading.Event()
@@ -348,10 +351,14 @@ def test_no_prompt_is_lost_where_models_keep_coming_and_a_node_has_changed(
 ) -> None:
     plan = {"services": [comfyui(port)]}
     runs.run(plan)
-    traffic = Traffic(port, seconds=0.05, most=100)
+    go_on = tmp_path / "go"
+    traffic = Traffic(port, seconds=0.01, most=100, until=go_on)
     until(lambda: len(traffic.taken) >= 60)
 
-    told = runs.run({**plan, "repos": [node(tmp_path, GOOD)], "downloads": slow_models}, within_s=100)
+    events = runs.start({**plan, "repos": [node(tmp_path, GOOD)], "downloads": slow_models})
+    until(lambda: any(event["event"] == "restart_pending" for event in told_so_far(events)))
+    go_on.touch()
+    told = finished(events)
 
     traffic.wait()
     assert told.verdict == "complete"

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from harness.postgres import Postgres
 from provision_collector.errors import LocalMachineError, UsageError
 from provision_collector.instance import Instance
-from provision_collector.pool.store import schema
+from provision_collector.pool.fleet.fleet_state import FleetState
+from provision_collector.pool.fleet.targets import Target
+from provision_collector.pool.hooks import HookQueue, HookStore
+from provision_collector.pool.instances import Instances
+from provision_collector.pool.store import days, schema
 from provision_collector.pool.store import writer as writer_module
 from provision_collector.pool.store.database import Database
-from provision_collector.pool.store.rows import Row
+from provision_collector.pool.store.instances import WatchedRow
+from provision_collector.pool.store.rows import DAY_S, Row
 from provision_collector.pool.store.store import Store, Wanted
 from provision_collector.pool.store.streams import MirrorPlace, Place, Snapshot, put_mirror, put_snapshot
 from provision_collector.pool.store.writer import EventRow, FencedError
@@ -72,10 +81,10 @@ def told(row: Row, *numbers: int) -> list[EventRow]:
 
 async def test_the_migrations_make_the_tables_that_the_program_works_with(store: Store) -> None:
     def differences(connection: sa.Connection) -> list[Any]:
-        skipped = ("alembic_version", "events_rest", "chunks_rest")
+        skipped = re.compile("alembic_version|(events|chunks)_(rest|day_[0-9]+)")
         context = MigrationContext.configure(
             connection,
-            opts={"include_name": lambda name, kind, _: not (kind == "table" and name in skipped)},
+            opts={"include_name": lambda name, kind, _: not (kind == "table" and skipped.fullmatch(name))},
         )
         return list(compare_metadata(context, schema.metadata))
 
@@ -170,13 +179,30 @@ async def test_runs_are_listed_in_pages_by_state_label_and_host(store: Store) ->
     assert await store.counts(Wanted(labels={"pool": "a"})) == {"failed": 1, "accepted": 2}
 
 
-async def test_a_delivery_is_owed_once_and_until_it_is_settled(store: Store) -> None:
-    assert await store.owe("run:finished:0", "{}")
-    assert not await store.owe("run:finished:0", "{}")
-    assert await store.owed() == [("run:finished:0", "{}")]
-    await store.settle("run:finished:0", attempts=1)
-    assert await store.owed() == []
-    assert not await store.owe("run:finished:0", "{}"), "what was told stays told"
+@pytest.fixture(params=["sqlite", "postgresql", "fleet"])
+async def ledger(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[HookStore]:
+    """Whatever keeps what hooks are owed: a server's database, or the file of a fleet."""
+    if request.param == "fleet":
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        state = FleetState("pool", "hash", [Target(Instance("h"))])
+        async with state.locked():
+            yield state
+        return
+    address = None if request.param == "sqlite" else request.getfixturevalue("postgres").database()
+    store = await opened(tmp_path, address)
+    yield store
+    await store.close()
+
+
+async def test_a_delivery_is_owed_once_and_until_it_is_settled(ledger: HookStore) -> None:
+    assert await ledger.owe("run:finished:0", "{}")
+    assert not await ledger.owe("run:finished:0", "{}")
+    assert list(await ledger.owed()) == [("run:finished:0", "{}")]
+    await ledger.settle("run:finished:0", attempts=1)
+    assert list(await ledger.owed()) == []
+    assert not await ledger.owe("run:finished:0", "{}"), "what was told stays told"
 
 
 async def test_that_a_hook_was_told_is_written_without_waiting_for_more_to_write(
@@ -205,6 +231,75 @@ async def test_only_the_newest_finished_runs_are_kept_and_every_unfinished_one(s
     assert await store.database.ask(lambda line: line.execute(count).scalar()) == 3
 
 
+async def day_of_runs(store: Store, day: int, *, going: bool = False) -> list[Row]:
+    """Two runs that began on *day*, ended within it, or one of them not at all; each has told something."""
+    begun = float(day * DAY_S)
+    found = []
+    for number in range(2):
+        verdict = None if going and number else "complete"
+        facts = {"created_unix": begun + number, "verdict": verdict, "ended_unix": begun + 100}
+        found.append(await added(store, f"day{day}-{number}", **facts))
+        await store.streams.append(told(found[-1], 1, 2))
+    return found
+
+
+async def test_what_is_too_old_goes_and_what_goes_on_stays(store: Store) -> None:
+    now = days.today()
+    await days.make_parts(store.database, now - 20)
+    for ago in (20, 10, 3):
+        await day_of_runs(store, now - ago, going=ago == 10)
+
+    assert sorted(await store.forget(keep=100, keep_days=5.0)) == [
+        f"day{now - 20}-0",
+        f"day{now - 20}-1",
+        f"day{now - 10}-0",
+    ]
+    assert {found.run for found in await store.listed(Wanted())} == {
+        f"day{now - 10}-1",
+        f"day{now - 3}-0",
+        f"day{now - 3}-1",
+    }
+    count = sa.select(sa.func.count()).select_from(schema.events)
+    assert await store.database.ask(lambda line: line.execute(count).scalar()) == 6
+
+
+@pytest.mark.parametrize("address", ["postgresql"], indirect=True)
+async def test_a_day_goes_as_a_part_and_waits_a_day_for_its_last_run(store: Store) -> None:
+    now = days.today()
+    await days.make_parts(store.database, now - 6)
+
+    def parts(line: sa.Connection) -> list[int]:
+        query = "SELECT relname FROM pg_class WHERE relname LIKE 'events_day_%' AND relkind = 'r'"
+        found = (int(name.rpartition("_")[2]) for name in line.execute(sa.text(query)).scalars())
+        return sorted(day for day in found if day < now)
+
+    assert await store.database.ask(parts) == [now - 6, now - 5, now - 4]
+    for ago in (6, 5, 4):
+        [first, _] = await day_of_runs(store, now - ago, going=ago == 5)
+        assert await store.streams.last_id(first) == 2
+    keep_days = time.time() / DAY_S - (now - 4)
+    removed = await store.forget(keep=100, keep_days=keep_days)
+    assert sorted(removed) == [f"day{now - 6}-0", f"day{now - 6}-1"], "the day after waits for its last run"
+    assert await store.database.ask(parts) == [now - 5, now - 4]
+    lone = await store.find(f"day{now - 5}-1")
+    assert lone is not None
+    await store.update(lone, verdict="failed", ended_unix=float((now - 5) * DAY_S))
+    assert len(await store.forget(keep=100, keep_days=keep_days)) == 2
+    assert await store.database.ask(parts) == [now - 4]
+
+
+@pytest.mark.parametrize("address", ["postgresql"], indirect=True)
+async def test_days_go_later_when_somebody_reads_them_just_now(store: Store) -> None:
+    now = days.today()
+    await days.make_parts(store.database, now - 9)
+    [first, _] = await day_of_runs(store, now - 9)
+    with store.database.engine.connect() as reading, reading.begin():
+        reading.execute(sa.select(schema.events)).first()
+        assert await store.forget(keep=100, keep_days=8.5) == []
+    assert len(await store.forget(keep=100, keep_days=8.5)) == 2
+    assert await store.streams.last_id(first) == 0
+
+
 async def test_what_one_run_cannot_have_written_keeps_no_other_from_being_written(store: Store) -> None:
     one = await added(store, "one")
 
@@ -227,19 +322,45 @@ async def test_tables_of_a_newer_release_are_refused_and_left_alone(
     newer = sa.update(schema.meta).values(value="99")
     await store.database.change(lambda line: line.execute(newer))
     await store.close()
-    with pytest.raises(UsageError, match="of version 99, and this provision knows 1"):
+    with pytest.raises(UsageError, match=f"of version 99, and this provision knows {schema.VERSION}"):
         await Store.open(tmp_path, address)
 
 
 async def test_tables_of_the_next_release_that_this_one_can_work_with_are_taken(
     store: Store, tmp_path: Path, address: str | None
 ) -> None:
-    newer = sa.update(schema.meta).where(schema.meta.c.name == "version").values(value="2")
+    newer = (
+        sa.update(schema.meta).where(schema.meta.c.name == "version").values(value=str(schema.VERSION + 1))
+    )
     await store.database.change(lambda line: line.execute(newer))
     await store.close()
     again = await opened(tmp_path, address)
     assert await again.listed(Wanted(state="going")) == []
     await again.close()
+
+
+async def test_tables_of_the_release_before_are_brought_up_to_date_and_that_one_works_on(
+    tmp_path: Path, address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = command.upgrade
+    monkeypatch.setattr(command, "upgrade", lambda config, _: upgrade(config, "0001"))
+    monkeypatch.setattr(schema, "VERSION", 1)
+    before = await opened(tmp_path / "before", address)
+    one = await added(before, "one")
+    if address is None:
+        await before.close()
+    monkeypatch.undo()
+    store = await opened(tmp_path / "before" if address is None else tmp_path / "now", address)
+    kept = await store.find("one")
+    assert kept is not None
+    assert kept.plan == one.plan
+    await store.instances.watch(instance("i-1"))
+    if address is not None:
+        await before.streams.append(told(one, 1))
+        await before.close()
+    facts = sa.select(schema.meta.c.value).order_by(schema.meta.c.name)
+    assert await store.database.ask(lambda line: line.execute(facts).scalars().all()) == ["1", "2"]
+    await store.close()
 
 
 @pytest.mark.parametrize("address", [None], ids=["sqlite"])
@@ -272,6 +393,86 @@ async def test_a_folder_that_another_server_uses_is_refused(store: Store, tmp_pa
         await Store.open(tmp_path)
 
 
+# -- instances that are watched
+
+
+def instance(name: str, **more: Any) -> WatchedRow:
+    facts = {"run": "one", "kept": "{}", "health": "{}", "state": "unknown", "since_unix": 1.0}
+    return WatchedRow(instance=name, **{**facts, **more})
+
+
+async def test_a_watched_instance_is_kept_with_what_its_hooks_are_owed_until_it_is_released(
+    store: Store,
+) -> None:
+    await store.instances.watch(instance("i-1"))
+    await store.instances.watch(instance("i-2", run="two"))
+    sick = instance("i-1", state="degraded", health='{"why": ["hot"]}', since_unix=2.0)
+    assert await store.instances.change(sick, [("one@2:health:0", "{}")])
+    assert await store.instances.all() == [sick, instance("i-2", run="two")]
+    assert await store.owed() == [("one@2:health:0", "{}")]
+    assert await store.instances.claim() == [], "they are watched"
+
+    await store.instances.remove(run="one")
+    assert not await store.instances.change(sick, [("one@3:health:0", "{}")])
+    await store.instances.watch(instance("i-2", run="three"))
+    assert not await store.instances.change(instance("i-2", run="two")), "a later run made it anew"
+    await store.instances.remove(instance="i-2")
+    assert await store.instances.all() == []
+    assert await store.owed() == [("one@2:health:0", "{}")]
+
+
+async def test_the_next_server_watches_what_the_last_one_did_and_forgets_what_is_long_gone(
+    store: Store, tmp_path: Path, address: str | None
+) -> None:
+    await store.instances.watch(instance("i-1", health='{"state": "degraded"}'))
+    for name, since in (("long gone", 1.0), ("gone", time.time())):
+        await store.instances.watch(instance(name, state="gone", since_unix=since))
+    await store.leases.give_back()
+    await store.close()
+
+    again = await opened(tmp_path, address)
+    await again.instances.bring([instance("i-1"), instance("i-0")])
+    assert [row.instance for row in await again.instances.claim()] == ["i-0", "i-1"]
+    assert [row.instance for row in await again.instances.all()] == ["gone", "i-0", "i-1"]
+    assert (await again.instances.all())[2].health == '{"state": "degraded"}', "what is here already stays"
+    await again.instances.forget()
+    count = sa.select(sa.func.count()).select_from(schema.instances)
+    assert await again.database.ask(lambda line: line.execute(count).scalar()) == 3
+    await again.close()
+
+
+async def test_what_a_server_of_an_earlier_release_watched_comes_from_its_file_once(
+    store: Store, tmp_path: Path
+) -> None:
+    where = {"host": "h", "port": 7, "instance_id": "i-7"}
+    old = {
+        "instance": where,
+        "run": "one",
+        "workspace": "/w",
+        "profile": "x",
+        "labels": {"a": "b"},
+        "gpus": 1,
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"instances": [old]}))
+
+    async def reach(instance: Instance) -> Instance:
+        return instance
+
+    watching = Instances(store.instances, HookQueue((), store), every_s=None, gone_check=None, reach=reach)
+    for _ in range(2):
+        await watching.open(path)
+        await watching.take_up()
+        [told] = await watching.told()
+        assert (told["instance"], told["host"], told["labels"]) == ("i-7", "h:7", {"a": "b"})
+        assert [health.kept.gpus for health in watching.all()] == [1]
+        await watching.drop()
+        await store.leases.give_back()
+        await store.leases.join(b"", takes_runs=True)
+    assert (tmp_path / "instances-1.json").is_file()
+    assert not path.exists()
+
+
 # -- several servers on one database
 
 
@@ -292,6 +493,7 @@ async def test_a_server_that_is_not_heard_of_loses_its_runs_and_cannot_write_any
     one = await added(first, "one")
     await first.owe("one:usable:0", "{}")
     await first.streams.append(told(one, 1))
+    await first.instances.watch(instance("i-1"))
     assert await second.leases.claim(10) == [], "its owner lives"
     second.leases.dead_after_s = 0.0
     assert await second.leases.beat()
@@ -302,21 +504,61 @@ async def test_a_server_that_is_not_heard_of_loses_its_runs_and_cannot_write_any
             .values(seen=sa.text("now() + interval '1 hour'"))
         )
     )
+    assert await second.instances.claim() == []
     assert await second.leases.reap() == [first.leases.me]
 
     assert await second.leases.claim(10) == [one.rid]
     assert await second.owed() == [("one:usable:0", "{}")]
+    assert await second.instances.claim() == [instance("i-1")]
     assert not await first.leases.beat()
+    first.writer.trouble = "the line was lost"
     for attempt in (
+        first.instances.change(instance("i-1", state="gone")),
         first.streams.append(told(one, 2)),
         first.update(one, verdict="failed"),
         first.leases.claim(1),
     ):
         with pytest.raises(FencedError):
             await attempt
+    assert first.writer.trouble is None, "it is well, and takes new runs"
     await second.streams.append([EventRow(one.day, one.rid, 2, b"mine")])
     assert await first.streams.after(Place(one.day, one.rid, 1)) == [(2, b"mine")]
     assert (await second.find("one") or one).epoch == 1
+
+
+async def test_a_run_that_was_given_to_a_server_which_is_dead_by_then_is_taken_by_another(
+    pair: tuple[Store, Store],
+) -> None:
+    first, second = pair
+    late = row("late", owner=first.leases.me)
+    await first.leases.give_back()
+    assert await second.add(late)
+    assert await second.leases.claim(10) == [late.rid]
+
+
+async def test_what_a_server_wanted_to_write_before_it_was_taken_for_dead_is_not_written_when_it_is_back(
+    pair: tuple[Store, Store],
+) -> None:
+    first, second = pair
+    one = await added(first, "one")
+    mine = sa.select(schema.workers).where(schema.workers.c.id == first.leases.me)
+    with second.database.engine.connect() as other, other.begin():
+        other.execute(mine.with_for_update())
+        begun = asyncio.create_task(first.streams.append(told(one, 1)))
+        await asyncio.sleep(
+            0.05
+        )  # it waits for the row, or, on a busy machine, is not yet there: both are refused
+        waiting = asyncio.create_task(first.streams.append(told(one, 2)))
+        await asyncio.sleep(0)
+        other.execute(
+            sa.update(schema.workers).where(schema.workers.c.id == first.leases.me).values(is_dead=True)
+        )
+        await first.leases.join(b"key", takes_runs=True)
+    for attempt in (begun, waiting):
+        with pytest.raises(FencedError):
+            await attempt
+    await first.streams.append(told(one, 1))
+    assert await second.streams.last_id(one) == 1
 
 
 async def test_runs_that_nobody_watches_are_shared_fairly_and_given_back(pair: tuple[Store, Store]) -> None:
@@ -372,7 +614,14 @@ async def test_a_database_that_restarts_is_waited_for_and_nothing_is_doubled(
 
 
 def test_a_database_that_cannot_be_had_is_said_in_one_sentence(tmp_path: Path, postgres: Postgres) -> None:
+    mine, frozen, stranger = postgres.database(), postgres.database(), f"stranger_{os.getpid()}"
+    postgres.sql(f"CREATE ROLE {stranger} LOGIN", "postgres")
+    postgres.sql(
+        f"ALTER DATABASE {frozen.rpartition('/')[2]} SET default_transaction_read_only = on", "postgres"
+    )
     for address, said in (
+        (mine.replace("postgres@", f"{stranger}@"), "permission denied for schema public"),
+        (frozen, "cannot execute CREATE TABLE in a read-only transaction"),
         ("mysql://x/y", "takes PostgreSQL, not `mysql`"),
         ("nonsense", "is no address of a database"),
         (f"postgresql://postgres@127.0.0.1:{postgres.port}/missing", 'database "missing" does not exist'),

@@ -85,7 +85,7 @@ def test_an_instance_says_when_it_ends_is_kept_longer_and_ends_when_its_results_
         assert not ended.exists()
         (here.instance.workspace / "go").touch()
         done = here.run("attach", "a", "--json", "--outputs", "out", within_s=100)
-        eventually(ended.exists, within_s=100)
+        eventually(lambda: ended.exists() and ended.read_text().endswith("\n"), within_s=100)
 
         assert (done.code, done.outcome["jobs"][0]["exit_status"]) == (0, 0), done.stdout[-2000:]
         assert (here.folder / "out/outputs/a.bin").read_bytes() == b"result"

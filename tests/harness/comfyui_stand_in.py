@@ -5,7 +5,7 @@ on ComfyUI 0.3.64: it runs every node's ``prestartup_script.py``, imports every 
 came of it, in the same words; then it listens. Prompts are queued in memory and done one after the other: what it had
 not done when it ends is lost. ``--state`` is where it writes down, one file a start, which prompts it accepted and did.
 
-What a prompt holds: ``{"seconds": S}``, how long it takes.
+What a prompt holds: ``{"seconds": S}``, how long it takes, and ``{"until": PATH}``, the file that it waits for.
 """
 
 from __future__ import annotations
@@ -147,7 +147,10 @@ class Prompts:
                 item = self.pending.pop(0)
                 self.running = [item]
             prompt = item[2]
-            time.sleep(float(prompt.get("seconds", 0)) if isinstance(prompt, dict) else 0)
+            asked = prompt if isinstance(prompt, dict) else {}
+            while "until" in asked and not os.path.exists(asked["until"]):
+                time.sleep(0.01)
+            time.sleep(float(asked.get("seconds", 0)))
             with self.changed:
                 self.running = []
                 self.write("done", item[1])

@@ -127,11 +127,22 @@ class HookQueue:
             facts: What is told, as of `payload_of`.
             about: What tells this fact apart from others of one run and kind.
         """
-        for number, hook in enumerate(self._hooks):
-            if hook.kind == kind:
-                key, body = f"{run}{about}:{kind}:{number}", payload_of(kind, run, facts)
-                if await self._store.owe(key, body):
-                    self._begin(key, body)
+        for key, body in self.to_tell(kind, run, facts, about=about):
+            if await self._store.owe(key, body):
+                self._begin(key, body)
+
+    def to_tell(
+        self, kind: Kind, run: str, facts: Mapping[str, object], *, about: str = ""
+    ) -> list[tuple[str, str]]:
+        """What `tell` would owe, as ``(key, body)``: for whoever writes it down together with something else."""
+        body = payload_of(kind, run, facts)
+        numbers = [number for number, hook in enumerate(self._hooks) if hook.kind == kind]
+        return [(f"{run}{about}:{kind}:{number}", body) for number in numbers]
+
+    def deliver(self, owed: Sequence[tuple[str, str]]) -> None:
+        """Begin to deliver what the caller has written down as owed."""
+        for key, body in owed:
+            self._begin(key, body)
 
     async def finish(self) -> None:
         """Wait until everything arrived or was given up."""

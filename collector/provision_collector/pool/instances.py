@@ -1,13 +1,15 @@
 """The instances of a pool after their runs: how is each, until it is released or gone?
 
 One task per instance asks it every so often, over a connection that stays open; a fresh one every five minutes shows
-whether the key still opens the door. What changed is told to the hooks of the kind `health`.
+whether the key still opens the door. What changed is told to the hooks of the kind `health`. Where servers share a database,
+each instance is watched by one of them, and by another when that one is gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,16 +23,21 @@ from provision_agent.contract.parsing import ParseError, bounded, parse, read_ob
 
 from ..errors import AuthRefusedError, ProvisionError
 from ..instance import Connection, Instance, as_answer, call, connect
-from ..storage import in_thread, write_atomically
+from ..storage import in_thread
 from .gone import is_gone
+from .hooks import HookQueue
 from .local_command import facts_of
 from .scorecard import key_of
+from .store.instances import WatchedInstances, WatchedRow
+from .store.writer import FencedError
 
 FRESH_EVERY_S = 300.0
 ANSWER_WITHIN_S = 45.0
 UNREACHED_AFTER = 2
 """So often in a row nobody may get in before that is told: one lost connection is none of the instance's."""
 AT_ONCE = 64
+OTHERS_TURN_S = 0.1
+"""Between two steps in which instances are taken up, so that every server gets its part."""
 SPREAD = 0.2
 MAX_FILE_BYTES = 64 << 20
 HEALTHY, DEGRADED, GONE = "instance_healthy", "instance_degraded", "instance_gone"
@@ -55,9 +62,20 @@ class Kept:
 
 @dataclass(frozen=True)
 class _File:
-    """What outlives the server."""
+    """What servers of earlier releases kept in a file of their own."""
 
     instances: tuple[Kept, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Told:
+    """How an instance was, as it is written down."""
+
+    state: str = bounded("unknown", one_of=STATES)
+    why: tuple[str, ...] = ()
+    answer: HealthAnswer = field(default_factory=HealthAnswer)
+    since_unix: float = 0.0
+    checked_unix: float | None = None
 
 
 @dataclass
@@ -76,92 +94,109 @@ class Health:
     unreached_since: float | None = None
 
 
-Tell = Callable[[str, Mapping[str, object]], Awaitable[None]]
-"""Takes a run, and the facts of one change."""
+Reach = Callable[[Instance], Awaitable[Instance]]
+"""Takes an instance as another server wrote it down, and says how it is reached from here."""
 
 
 class Instances:
-    """Watches instances. `open` takes up those of an earlier server.
+    """Watches instances. `open` takes over what a server of an earlier release watched.
 
     Args:
-        path: Where they are written down.
+        book: Where they are written down.
+        hooks: Is told every change.
         every_s: Seconds between two questions; None: only those are watched whose order asked for it.
         gone_check: The words of a command that says whether an instance is gone.
-        tell: Is told every change.
+        reach: How instances of other servers are reached.
     """
 
     def __init__(
-        self, path: Path, *, every_s: float | None, gone_check: Sequence[str] | None, tell: Tell
+        self,
+        book: WatchedInstances,
+        hooks: HookQueue,
+        *,
+        every_s: float | None,
+        gone_check: Sequence[str] | None,
+        reach: Reach,
     ) -> None:
-        self._path = path
+        self._book = book
+        self._hooks = hooks
         self._is_for_all = every_s is not None
         self._every_s = every_s or 30.0
         self._gone_check = gone_check
-        self._tell = tell
+        self._reach = reach
         self._all: dict[str, Health] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
-        self._saving = asyncio.Lock()
 
-    async def open(self) -> None:
-        """Go on with what an earlier server watched."""
-        found = await asyncio.to_thread(_read, self._path)
-        for kept in found.instances:
-            self._begin(kept)
+    async def open(self, path: Path) -> None:
+        """Take over the instances in the file *path*, if a server of an earlier release left it; it stays as a backup."""
+        found = await asyncio.to_thread(_read, path)
+        if found is not None:
+            await self._book.bring([_row_of(Health(kept)) for kept in found.instances])
+            with suppress(OSError):
+                await in_thread(os.replace, path, path.with_name(f"{path.stem}-1{path.suffix}"))
 
-    async def close(self) -> None:
-        """Ask no more; the next server goes on."""
-        for task in self._tasks.values():
+    async def take_up(self) -> None:
+        """Watch a fair part of those that nobody watches. Raises FencedError, sqlalchemy.exc.DBAPIError."""
+        while rows := await self._book.claim():
+            for row in rows:
+                try:
+                    health = _health_of(row)
+                    kept = replace(health.kept, instance=await self._reach(health.kept.instance))
+                except (ParseError, ValueError) as error:
+                    log.warning("instance_not_read", instance=row.instance, why=str(error))
+                    continue
+                self._begin(replace(health, kept=kept))
+            await asyncio.sleep(OTHERS_TURN_S)
+
+    async def drop(self) -> None:
+        """Ask no more: the next server goes on, or another one."""
+        tasks, self._tasks = list(self._tasks.values()), {}
+        self._all.clear()
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def all(self) -> list[Health]:
-        """Every instance that is watched, or was until it was gone."""
+        """Every instance that is watched here, or was until it was gone."""
         return list(self._all.values())
 
-    def told(self) -> list[dict[str, object]]:
-        """As ``GET /api/instances`` has them."""
-        return [_as_json(health) for health in self.all()]
+    async def told(self) -> list[dict[str, object]]:
+        """As ``GET /api/instances`` has them: those that other servers watch, too."""
+        return await asyncio.to_thread(_as_told, await self._book.all())
 
     async def run_ended(self, kept: Kept, *, is_usable: bool, is_wanted: bool) -> None:
-        """A run of the instance ended: from now on it is watched, or, if it is not usable, no more.
+        """A run of the instance ended: from now on it is watched here, or, if it is not usable, no more.
 
         Args:
             kept: What is to be watched.
             is_usable: The run has made it so.
             is_wanted: Its order asked for it.
         """
-        is_watched = is_usable and (is_wanted or self._is_for_all)
-        had_it = self._end(key_of(kept.instance))
-        if is_watched:
-            self._begin(kept)
-        if had_it or is_watched:
-            await self._save()
+        self._end(key_of(kept.instance))
+        if is_usable and (is_wanted or self._is_for_all):
+            health = Health(kept)
+            await self._book.watch(_row_of(health))
+            self._begin(health)
+        else:
+            await self._book.remove(instance=key_of(kept.instance))
 
     async def release(self, run: str) -> None:
-        """The instance of *run* is given back: it is watched no more."""
-        keys = [key for key, health in self._all.items() if health.kept.run == run]
-        for key in keys:
+        """The instance of *run* is given back: it is watched no more, whoever does it."""
+        for key in [key for key, health in self._all.items() if health.kept.run == run]:
             self._end(key)
-        if keys:
-            await self._save()
+        await self._book.remove(run=run)
 
-    def _begin(self, kept: Kept) -> None:
-        key = key_of(kept.instance)
-        self._all[key] = health = Health(kept)
+    def _begin(self, health: Health) -> None:
+        key = key_of(health.kept.instance)
+        self._end(key)
+        self._all[key] = health
         self._tasks[key] = asyncio.create_task(self._keep_asking(health), name=f"health {key}")
 
-    def _end(self, key: str) -> bool:
+    def _end(self, key: str) -> None:
         if (task := self._tasks.pop(key, None)) is not None:
             task.cancel()
-        return self._all.pop(key, None) is not None
-
-    async def _save(self) -> None:
-        async with self._saving:
-            kept = tuple(health.kept for health in self._all.values() if health.state != "gone")
-            text = json.dumps(to_json(_File(kept)))
-            with suppress(OSError):  # the next change writes it again
-                await in_thread(write_atomically, self._path, text)
+        self._all.pop(key, None)
 
     # -- one instance
 
@@ -173,27 +208,36 @@ class Instances:
                 async with self._turns:
                     state, why = await self._ask(health, line)
                 health.checked_unix = time.time()
-                if (state, why) != (health.state, health.why) and state != "unknown":
-                    await self._change(health, state, why)
+                if not await self._keep(health, state, why):
+                    break
+        except FencedError:
+            log.warning("instance_is_anothers", instance=key_of(health.kept.instance))
         finally:
             line.drop()
 
-    async def _change(self, health: Health, state: str, why: tuple[str, ...]) -> None:
-        health.state, health.why, health.since_unix = state, why, time.time()
-        kept = health.kept
-        event = {"healthy": HEALTHY, "degraded": DEGRADED, "gone": GONE}[state]
-        log.info(event, instance=key_of(kept.instance), why="; ".join(why))
-        facts = {
-            "event": event,
-            "why": list(why),
-            "host": str(kept.instance),
-            "instance_id": kept.instance.instance_id,
-            "labels": dict(kept.labels),
-            "profile": kept.profile,
-        }
-        await self._tell(kept.run, facts)
-        if state == "gone":
-            await self._save()
+    async def _keep(self, health: Health, state: str, why: tuple[str, ...]) -> bool:
+        """Write down how it is, with the hooks that this owes; False when nobody watches it here any more."""
+        kept, owed = health.kept, list[tuple[str, str]]()
+        is_news = (state, why) != (health.state, health.why) and state != "unknown"
+        if is_news:
+            health.state, health.why, health.since_unix = state, why, time.time()
+            event = {"healthy": HEALTHY, "degraded": DEGRADED, "gone": GONE}[state]
+            facts = {
+                "event": event,
+                "why": list(why),
+                "host": str(kept.instance),
+                "instance_id": kept.instance.instance_id,
+                "labels": dict(kept.labels),
+                "profile": kept.profile,
+            }
+            owed = self._hooks.to_tell("health", kept.run, facts, about=f"@{health.since_unix:.3f}")
+        if not await self._book.change(_row_of(health), owed):
+            self._all.pop(key_of(kept.instance), None)
+            return False
+        if is_news:
+            log.info(event, instance=key_of(kept.instance), why="; ".join(why))
+        self._hooks.deliver(owed)
+        return True
 
     async def _ask(self, health: Health, line: _Line) -> tuple[str, tuple[str, ...]]:
         kept = health.kept
@@ -262,15 +306,38 @@ class _Line:
             self._connection = None
 
 
-def _read(path: Path) -> _File:
-    """What an earlier server watched; nothing where that cannot be read."""
+def _read(path: Path) -> _File | None:
+    """What a server of an earlier release watched; None where it left nothing, or that cannot be read."""
     try:
         return parse(_File, read_object(path.read_bytes(), max_bytes=MAX_FILE_BYTES), path.name)
     except FileNotFoundError:
-        return _File()
+        return None
     except (OSError, ParseError) as error:
         log.warning("instances_not_read", path=str(path), why=str(error))
-        return _File()
+        return None
+
+
+def _row_of(health: Health) -> WatchedRow:
+    kept = health.kept
+    told = _Told(health.state, health.why, health.answer, health.since_unix, health.checked_unix)
+    texts = [json.dumps(to_json(each), separators=(",", ":")) for each in (kept, told)]
+    key = key_of(kept.instance)
+    return WatchedRow(key, kept.run, texts[0], texts[1], health.state, health.since_unix)
+
+
+def _health_of(row: WatchedRow) -> Health:
+    """Raises ParseError."""
+    kept = parse(Kept, read_object(row.kept, max_bytes=MAX_FILE_BYTES), "kept")
+    told = parse(_Told, read_object(row.health, max_bytes=MAX_FILE_BYTES), "health")
+    return Health(kept, told.state, told.why, told.answer, told.since_unix, told.checked_unix)
+
+
+def _as_told(rows: Sequence[WatchedRow]) -> list[dict[str, object]]:
+    found = []
+    for row in rows:
+        with suppress(ParseError):
+            found.append(_as_json(_health_of(row)))
+    return found
 
 
 def _as_json(health: Health) -> dict[str, object]:

@@ -144,7 +144,7 @@ async def release_run(request: Request) -> Response:
 
 async def list_instances(request: Request) -> Response:
     """How the instances are that are watched."""
-    told = context_of(request).pool.instances.told()
+    told = await context_of(request).pool.instances.told()
     return Json(adapter_of(WatchedInstances).validate_python({"instances": told}))
 
 

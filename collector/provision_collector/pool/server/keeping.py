@@ -132,3 +132,10 @@ async def take_host_key(instance: Instance, store: Store) -> None:
     entry = host_keys.name_of(instance)
     for key in await store.machines.trusted(entry):
         await asyncio.to_thread(host_keys.take_over, instance, key)
+
+
+async def reached_from_here(instance: Instance, store: Store, rules: Rules) -> Instance:
+    """An instance that another server may have written down, as this one reaches it: with its own key, and the known host key."""
+    if store.is_shared:
+        await take_host_key(instance, store)
+    return await asyncio.to_thread(rules.with_key_here, instance)

@@ -46,6 +46,8 @@ class Duties:
     """Carry out what others want."""
     drop: Callable[[], Awaitable[None]]
     """Stop watching: the runs are others' now."""
+    look_after: Callable[[], Awaitable[None]]
+    """Watch instances that nobody watches."""
     room: Callable[[], int]
     """So many runs more can be watched."""
 
@@ -165,6 +167,7 @@ class Membership:
             await asyncio.sleep(OTHERS_TURN_S if self._store.is_shared else 0)
         if self._takes_runs:  # such as another server gave to this one
             await self._duties.take(await leases.mine() if self._store.is_shared else ())
+            await self._duties.look_after()
         orders = await leases.orders()
         if orders.stopping or orders.released or orders.secrets:
             await self._duties.obey(orders)

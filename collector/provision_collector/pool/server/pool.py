@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import ProvisionError
 from ...files import sources_within
-from ...instance import as_answer
+from ...instance import Instance, as_answer
 from ...instance.query import ask
 from ...profile import values_of
 from ...run import registry
@@ -35,6 +35,7 @@ from ..store.writer import FencedError
 from .answers import BusyError
 from .feed import Feed, Feeds
 from .figures import Figures
+from .keeping import reached_from_here
 from .kept import taken_up
 from .logs import Log, MirroredLog, SharedLog
 from .membership import Duties, Membership
@@ -65,13 +66,6 @@ class Pool:
         """By verdict, since this process began."""
         self.figures = Figures()
         """What the runs that ended took, since this process began."""
-        self.instances = Instances(
-            rules.state_dir / "instances.json",
-            every_s=rules.watch_instances_s,
-            gone_check=rules.gone_check,
-            tell=self._tell_health,
-        )
-        """Those of the runs that are usable, and how they are."""
         self._watches: dict[str, Watch] = {}
         self._broken: dict[str, tuple[Row, str]] = {}
         """Unfinished runs that could not be taken up, and why."""
@@ -80,20 +74,34 @@ class Pool:
         self._early: dict[int, dict[str, str]] = {}
         """Secrets that came before their run was taken up, by its number."""
         self._hooks = HookQueue(rules.hooks, store)
+        self.instances = Instances(
+            store.instances,
+            self._hooks,
+            every_s=rules.watch_instances_s,
+            gone_check=rules.gone_check,
+            reach=lambda instance: reached_from_here(instance, store, rules),
+        )
+        """Those of the runs that are usable, and how they are."""
         turns = SourceTurns(rules.per_source_host)
         self._shared = Shared(rules, store, self._hooks, self.events_told, self._over, turns, self.feeds)
         self._reader = ProfileReader(rules.profiles, rules.state_dir)
         self._most_going = min(MAX_GOING, room_here().runs)
         self._accepting = asyncio.Lock()
         """One request is accepted at a time: reading a profile and its plan needs the processor and much memory."""
-        duties = Duties(self._take, self._obey, self._drop, lambda: self._most_going - len(self._watches))
+        duties = Duties(
+            self._take,
+            self._obey,
+            self._drop,
+            self.instances.take_up,
+            lambda: self._most_going - len(self._watches),
+        )
         self.membership = Membership(store, self.feeds, duties, takes_runs=rules.watches)
         self._forgetting: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Answer from now on, and take up every unfinished run and every hook that is owed, beside that."""
+        await self.instances.open(self.rules.state_dir / "instances.json")
         await self.membership.join()
-        await self.instances.open()
         self._forgetting = asyncio.create_task(self._forget_now_and_then(), name="forget")
 
     async def close(self) -> None:
@@ -105,7 +113,7 @@ class Pool:
         await self._reader.close()
         self.store.writer.is_closing = True
         await asyncio.gather(*(watch.close() for watch in self._watches.values()), return_exceptions=True)
-        await self.instances.close()
+        await self.instances.drop()
         await self._hooks.close()
         await self.membership.leave()
         await self.store.close()
@@ -237,11 +245,10 @@ class Pool:
             return
         self._opening.add(row.run)
         try:
-            plan = await asyncio.to_thread(Plan.from_json, row.plan)
-            row.instance = await asyncio.to_thread(self.rules.with_key_here, row.instance)
+            plan, row.instance = await asyncio.to_thread(_read_again, row, self.rules)
             secrets = values_of(rules_of(plan, row.buckets), self.rules.secrets)[0]
             watch = await Watch.open(row, plan, secrets, self._shared, is_new=False)
-            self._watches[row.run] = watch
+            await self._keep(watch)
             watch.give_secrets(self._early.pop(row.rid, {}))
         except (FencedError, SQLAlchemyError):
             raise
@@ -252,6 +259,14 @@ class Pool:
         finally:
             self._opening.discard(row.run)
 
+    async def _keep(self, watch: Watch) -> None:
+        """From now on the run is watched here, unless this process was taken for dead while that began."""
+        if watch.row.owner == self.store.leases.me:
+            self._watches[watch.row.run] = watch
+        else:
+            watch.log.feed.is_own = False
+            await watch.close()
+
     async def _drop(self) -> None:
         """The runs are others' now."""
         watches, self._watches = self._watches, {}
@@ -259,6 +274,7 @@ class Pool:
         await asyncio.gather(*(watch.close() for watch in watches.values()), return_exceptions=True)
         for watch in watches.values():
             watch.log.feed.is_own = False
+        await self.instances.drop()
         await self._hooks.close()
 
     async def _end_broken(self, run: str, verdict: str) -> None:
@@ -328,8 +344,9 @@ class Pool:
             row.owner = self.store.leases.me
             if not await self.store.add(row):
                 return False
-            watch = await Watch.open(row, accepted.plan, accepted.secrets, self._shared, is_new=True)
-            self._watches[row.run] = watch
+            await self._keep(
+                await Watch.open(row, accepted.plan, accepted.secrets, self._shared, is_new=True)
+            )
             return True
         worker = await self.store.leases.watcher_of(None)
         if worker is None:
@@ -338,9 +355,6 @@ class Pool:
             )
         row.owner = worker.id
         return await self.store.add(row, sealed=sealed_for(worker.public_key, row.run, accepted.secrets))
-
-    async def _tell_health(self, run: str, facts: Mapping[str, object]) -> None:
-        await self._hooks.tell("health", run, facts, about=f"@{time.time():.3f}")
 
     async def _same_run(self, request: RunRequest) -> Row | None:
         """The run that *request* ordered before. Raises ConflictError: its id means another run."""
@@ -370,11 +384,16 @@ class Pool:
         while True:
             with suppress(SQLAlchemyError, FencedError):
                 await self._forget_old()
+                await self.store.instances.forget()
             await asyncio.sleep(FORGET_EVERY_S)
 
     async def _forget_old(self) -> None:
         """Drop what is known of the oldest finished runs; their mirrors are `provision prune`'s matter."""
         await self.store.forget(keep=self.rules.keep, keep_days=self.rules.keep_days)
+
+
+def _read_again(row: Row, rules: Rules) -> tuple[Plan, Instance]:
+    return Plan.from_json(row.plan), rules.with_key_here(row.instance)
 
 
 def _broken_view(row: Row, why: str) -> View:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     false,
 )
 
-VERSION = 1
+VERSION = 2
 """Of the tables. A migration writes it into `meta`, beside `readable_by`, the oldest version of a server that can work with
 its tables: a change that an older server can live with leaves that as it is."""
 
@@ -146,6 +146,19 @@ commands = Table(
     Index("commands_by_worker", "worker"),
 )  # fmt: skip
 """Secrets on their way to the server that watches the run, readable by that process only."""
+
+instances = Table(
+    "instances", metadata,
+    Column("instance", Text, primary_key=True),
+    Column("run", Text, nullable=False),
+    Column("kept", Text, nullable=False),
+    Column("health", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("since_unix", Double, nullable=False),
+    Column("owner", Text),
+    Index("instances_by_run", "run"),
+)  # fmt: skip
+"""Those that are watched after their runs."""
 
 host_keys = Table(
     "host_keys", metadata,

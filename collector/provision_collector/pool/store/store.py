@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -21,33 +22,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import LocalMachineError, UsageError
 from ...storage import FileLock, LockBusyError
+from . import days
 from .database import Database, Work, is_passing, why
 from .home import name_of
+from .instances import WatchedInstances
 from .leases import Leases
 from .machines import Machines
 from .notices import Notices
 from .rows import DAY_S, ENDED, Row, Summary
-from .schema import (
-    chunks,
-    commands,
-    deliveries,
-    events,
-    mirrors,
-    run_labels,
-    runs,
-    snapshots,
-)
+from .schema import commands, deliveries, run_labels, runs
 from .streams import Streams
-from .writer import Writer, insert_once
+from .writer import Writer, insert_once, owe
 
 _COLUMNS = tuple(f.name for f in fields(Row))
 _JSON = frozenset(("instance", "plan", "labels", "secret_names", "summary"))
 _ROW = TypeAdapter(Row)
 _SUMMARY = TypeAdapter(Summary)
-_OF_A_RUN = (run_labels, snapshots, mirrors, commands)
-_OF_A_DAY = (events, chunks)
-AT_ONCE = 500
-"""So many old runs are let go in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +63,7 @@ class Store:
         self.writer = Writer(database, self.notices.announce)
         self.streams = Streams(database, self.writer)
         self.machines = Machines(database, self.writer)
+        self.instances = WatchedInstances(database, self.writer)
         self.leases = Leases(database, self.writer, self.notices, home=home)
         self._lock = lock
 
@@ -106,7 +97,9 @@ class Store:
         except BaseException:
             lock.release()
             raise
-        return cls(database, lock, await asyncio.to_thread(name_of, folder))
+        store = cls(database, lock, await asyncio.to_thread(name_of, folder))
+        await days.make_parts(database)
+        return store
 
     async def close(self) -> None:
         """Close the database and let another server have it."""
@@ -215,21 +208,15 @@ class Store:
 
         Args:
             keep: So many of the newest stay.
-            keep_days: Those that ended longer ago go, too.
+            keep_days: Those that ended longer ago go, too; where servers share the database, with their whole day.
         """
-        newest = sa.select(runs.c.rid).where(runs.c.verdict.is_not(None))
-        newest = newest.order_by(runs.c.created_unix.desc(), runs.c.rid.desc())
-
-        def remove(connection: Connection) -> list[str]:
-            old = connection.execute(newest.offset(keep).limit(AT_ONCE)).scalars().all()
-            if keep_days is not None:
-                too_old = runs.c.ended_unix < time.time() - keep_days * DAY_S
-                query = sa.select(runs.c.rid).where(runs.c.verdict.is_not(None), too_old).limit(AT_ONCE)
-                old = [*old, *connection.execute(query).scalars().all()]
-            return _remove(connection, old) if old else []
-
+        before = None if keep_days is None else time.time() - keep_days * DAY_S
+        await days.make_parts(self.database)
         gone: list[str] = []
-        while more := await self.writer.write(work=remove):
+        if before is not None and self.is_shared:
+            gone += await days.drop_days(self.database, before)
+        one_by_one = partial(days.forget, keep=keep, before_unix=before)
+        while more := await self.writer.write(work=one_by_one):
             gone += more
         return gone
 
@@ -237,8 +224,7 @@ class Store:
 
     async def owe(self, key: str, body: str) -> bool:
         """Record a delivery before its first attempt; False when its key is known."""
-        values = {"key": key, "run": key.rsplit(":", 2)[0], "body": body, "owner": self.writer.worker}
-        return bool(await self.writer.write(work=lambda line: insert_once(line, "deliveries", dict(values))))
+        return bool(await self.writer.write(work=lambda line: owe(line, key, body, self.writer.worker)))
 
     async def settle(self, key: str, *, attempts: int) -> None:
         """The delivery arrived, or was given up."""
@@ -314,19 +300,6 @@ def _labels_of(rid: int, labels: Mapping[str, str]) -> list[dict[str, object]]:
     return [
         {"rid": rid, "name": json.dumps(name), "value": json.dumps(value)} for name, value in labels.items()
     ]
-
-
-def _remove(connection: Connection, old: Sequence[int]) -> list[str]:
-    going = connection.execute(sa.select(runs.c.run, runs.c.day).where(runs.c.rid.in_(old))).all()
-    names, days = [run for run, _ in going], {day for _, day in going}
-    for table in _OF_A_RUN:
-        connection.execute(sa.delete(table).where(table.c.rid.in_(old)))
-    for table in _OF_A_DAY:
-        connection.execute(sa.delete(table).where(table.c.day.in_(days), table.c.rid.in_(old)))
-    settled = sa.and_(deliveries.c.run.in_(names), deliveries.c.is_settled)
-    connection.execute(sa.delete(deliveries).where(settled))
-    connection.execute(sa.delete(runs).where(runs.c.rid.in_(old)))
-    return names
 
 
 def select_rows(connection: Connection, numbers: Sequence[int] | sa.Select[tuple[int]]) -> list[Row]:
