@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import cast
 
 import pytest
 from provision_agent.contract import file_frames as wire
 from provision_agent.contract.file_frames import FileFrame
-from provision_agent.contract.file_messages import CompleteFile, FileTold, Trouble
-from provision_agent.contract.frames import ProtocolError
+from provision_agent.contract.file_messages import CompleteFile, FilesTold, FileTold, Trouble
+from provision_agent.contract.frames import Bytes, ProtocolError
 from provision_agent.contract.parsing import to_json
 from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_files import Upload
-from provision_collector.errors import ProfileError, UsageError
+from provision_collector.errors import HostUnreachableError, ProfileError, UsageError
+from provision_collector.files import receiver as receiving
 from provision_collector.files import sources_of, sources_within
 from provision_collector.files.copying import words_of
 from provision_collector.files.local_tree import RECORD, LocalTree, RefusedHereError
@@ -244,34 +247,105 @@ def test_the_variables_of_outputs_mean_here_what_they_mean_on_the_instance() -> 
     )
 
 
-class Mute:
-    """In the place of a session: what is said goes nowhere."""
+class Told:
+    """In the place of a session: hands these frames over, then is cut. What is said to it goes nowhere."""
+
+    def __init__(self, *frames: FileFrame) -> None:
+        self.frames = frames
+        self.is_paused: list[bool] = []
+        self.go_on = asyncio.Event()
+
+    async def hand(self, to: Callable[[FileFrame], None]) -> None:
+        for frame in self.frames:
+            to(frame)
+            if self.is_paused[-1:] == [True]:
+                await self.go_on.wait()
+        raise HostUnreachableError("the transfer of files was cut")
+
+    def pause(self) -> None:
+        self.is_paused.append(True)
+
+    def resume(self) -> None:
+        self.is_paused.append(False)
+        self.go_on.set()
 
     def send(self, kind: bytes, payload: object) -> None: ...
 
     def send_list(self, kind: bytes, name: str, entries: Iterable[object]) -> None: ...
 
 
+def said(kind: bytes, payload: object) -> FileFrame:
+    return FileFrame(kind, 0, json.dumps(to_json(payload)).encode())
+
+
 async def test_why_a_file_cannot_come_keeps_its_case_and_what_it_is_about(tmp_path: Path) -> None:
     tree, failures = opened(tmp_path / "home"), []
+    session = Told(
+        said(wire.LISTED, FilesTold((told("a"),))),
+        said(wire.PROBLEM, Trouble("conflict", "it changes", "changes_meanwhile", {"path": "a"}, n=0)),
+        said(wire.PROBLEM, Trouble("unsafe_path", "`x` is no file", "odd_name", {"path": "x"}, item="")),
+    )
     receiver = Receiver(
-        cast(FileSession, Mute()), {"0": tree}, on_settled=lambda told, settled: failures.append(settled),
+        cast(FileSession, session), {"0": tree}, on_settled=lambda told, settled: failures.append(settled),
         on_problem=lambda path, failure: failures.append((path, failure)),
     )  # fmt: skip
-    troubles = (
-        Trouble("conflict", "it changes", "changes_meanwhile", {"path": "a"}, n=0),
-        Trouble("unsafe_path", "`x` is no file", "odd_name", {"path": "x"}, item=""),
-    )
-    receiver.left[0] = told("a")
-    await receiver._take(
-        [FileFrame(wire.PROBLEM, 0, json.dumps(to_json(each)).encode()) for each in troubles]
-    )
+    with pytest.raises(HostUnreachableError):
+        await receiver.run(until_idle=True)
     tree.close()
 
     of_a_file, (path, failure) = failures
     assert (of_a_file.case, of_a_file.about) == ("changes_meanwhile", {"path": "a"})
     assert (path, failure.case, failure.about) == ("x", "odd_name", {"path": "x"})
     assert receiver.failed == {"a": "it changes", "x": "`x` is no file"}
+
+
+async def test_who_sends_more_than_the_disk_takes_is_kept_waiting_and_all_that_came_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, piece = opened(tmp_path / "home"), os.urandom(1 << 16)
+    monkeypatch.setattr(receiving, "MOST_WAITING_BYTES", 4 << 16)
+    is_ready = threading.Event()
+    write = tree.write
+
+    def slowly(told: FileTold, offset: int, data: Bytes) -> None:
+        assert is_ready.wait(60)
+        write(told, offset, data)
+
+    monkeypatch.setattr(tree, "write", slowly)
+    pieces = [FileFrame(wire.DATA, 0, piece, number << 16) for number in range(16)]
+    session = Told(
+        said(wire.LISTED, FilesTold((told("a", piece * 16),))),
+        *pieces,
+        said(wire.COMPLETE, complete(piece * 16)),
+    )
+    receiver = Receiver(cast(FileSession, session), {"0": tree})
+    running = asyncio.create_task(receiver.run(until_idle=False))
+    while not session.is_paused:
+        await asyncio.sleep(0)
+    is_ready.set()
+    with pytest.raises(HostUnreachableError):
+        await running
+    tree.close()
+
+    assert session.is_paused[:2] == [True, False]
+    assert (tmp_path / "home" / "a").read_bytes() == piece * 16
+    assert not receiver.left
+
+
+def test_files_that_are_named_and_do_not_come_hold_no_descriptor_and_count_once(tmp_path: Path) -> None:
+    tree = opened(tmp_path / "home", max_bytes=1000)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):  # as in a second session
+        for number in range(100):
+            tree.wanted(told(f"f{number}", b"12345"))
+    assert tree.held_bytes == 500
+    tree.write(told("f1", b"12345"), 0, b"123")
+    tree.leave(told("f1", b"12345"))
+    found = tree.wanted(told("f1", b"12345"))
+
+    assert found is not None and found.offset == 3
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    tree.close()
 
 
 def test_what_is_held_counts_a_file_that_came_again_once_also_after_a_restart(tmp_path: Path) -> None:

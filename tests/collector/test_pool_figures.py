@@ -43,5 +43,29 @@ def test_names_of_clients_cannot_make_series_without_end() -> None:
 
     found = told(figures)
 
-    assert len(found) < 2 * (MOST_SERIES + 1)
-    assert sum(value for name, value in found.items() if 'profile="other"' in name and "_total" in name) == 50
+    assert len(found) <= 3 * (MOST_SERIES + 1), "three counters, none of which tells of more"
+    others = [value for name, value in found.items() if 'profile="other"' in name and "_ended_total" in name]
+    assert others == [50]
+
+
+def test_runs_are_counted_by_verdict_and_those_that_require_refused_apart() -> None:
+    figures = Figures()
+    unfit = {"verdict": "failed", "errors": [{"class": "unfit", "item": "require.line"}]}
+    broken = {"verdict": "failed", "errors": [{"class": "http"}, {"class": "missing"}]}
+    for outcome in (
+        unfit,
+        unfit,
+        broken,
+        {"verdict": "contact-lost", "errors": None},
+        {"verdict": "complete"},
+    ):
+        figures.count(outcome, FACTS, profile="vllm", billed_s=5.0)
+
+    found = told(figures)
+
+    labels = 'card="NVIDIA GeForce RTX 4090",profile="vllm"'
+    assert found[f"provision_instances_refused_total{{{labels}}}"] == 2
+    ended = "provision_profile_runs_ended_total"
+    assert found[f'{ended}{{{labels},verdict="failed"}}'] == 3
+    assert found[f'{ended}{{{labels},verdict="contact-lost"}}'] == 1
+    assert found[f'{ended}{{{labels},verdict="complete"}}'] == 1

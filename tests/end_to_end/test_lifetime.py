@@ -13,6 +13,7 @@ from provision_agent.host.detach import argv_of, processes
 from provision_agent.lifetime.logins import logins
 
 from .conftest import Here, eventually
+from .server import Server
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -94,6 +95,47 @@ def test_an_instance_says_when_it_ends_is_kept_longer_and_ends_when_its_results_
         late = here.run("keep", "a", "--for", "2h", within_s=100)
         assert late.code == 1 and "being ended already" in late.stderr
     finally:
+        end_process(here)
+
+
+def test_over_http_a_job_s_log_is_read_and_the_end_is_asked_for_and_put_off_though_the_server_was_killed(
+    here: Here,
+) -> None:
+    train = "print('step 1', flush=True)\n" + TRAIN + "print('step 2', flush=True)\n"
+    server = Server(here.folder.parent / "server", environment={"API_KEY": "k3y"})
+    server.start()
+    try:
+        body = {
+            "host": here.instance.host, "port": here.instance.port, "user": here.instance.user, "run_id": "a",
+            "key": "instance/client_key", "workspace": str(here.instance.workspace),
+            "profile_yaml": PROFILE % (json.dumps(train), json.dumps(HOOK)), "secrets": {"API_KEY": "k3y"},
+        }  # fmt: skip
+        server.post("/api/runs", body)
+        log = "/api/runs/a/log?job=train"
+        eventually(lambda: server.ask("GET", log)[2] == b"step 1\n", within_s=100)
+        assert server.ask("GET", "/api/runs/a/log?job=other")[0] == 200, "it may begin yet"
+        told = server.get("/api/runs/a/lifetime")
+        assert told["run"] == "a" and 7 * 3600 < told["lifetime"]["max_in_s"] <= 8 * 3600
+        server.kill()
+        server.start()
+        kept = server.post("/api/runs/a/keep", {"for": "2h"}, status=200)
+        assert 9 * 3600 < kept["lifetime"]["max_in_s"] <= 10 * 3600
+        for wrong in ({}, {"for": "0s"}, {"for": "long"}, {"for": -1.0}, {"for": "2h", "more": 1}):
+            assert server.ask("POST", "/api/runs/a/keep", wrong)[0] == 422, wrong
+        assert server.ask("POST", "/api/runs/b/keep", {"for": "2h"})[0] == 404
+        for wrong in ("job=", "file=core&job=train"):
+            assert server.ask("GET", f"/api/runs/a/log?{wrong}")[0] == 422, wrong
+        (here.instance.workspace / "go").touch()
+        status, _, followed = server.ask("GET", f"{log}&follow=1&from=7")
+        assert (status, followed) == (200, b"step 2\n")
+        assert server.outcome("a", 100)["verdict"] == "complete"
+        assert server.ask("GET", log)[2] == b"step 1\nstep 2\n"
+        assert server.ask("GET", "/api/runs/a/log?job=other")[0] == 404
+        here.instance.stop()
+        status, _, said = server.ask("POST", "/api/runs/a/keep", {"for": "2h"})
+        assert (status, json.loads(said)["error"]["class"]) == (424, "refused")
+    finally:
+        server.close()
         end_process(here)
 
 

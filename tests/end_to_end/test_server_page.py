@@ -40,8 +40,8 @@ def browser() -> Iterator[Browser]:
 def page_of(browser: Browser, server: Server, **options: object) -> Page:
     """A fresh browser window, logged in by the printed link; an error on the page fails the test."""
     page = browser.new_context(**options).new_page()  # type: ignore[arg-type]
-    page.set_default_timeout(10_000)
-    expect.set_options(timeout=10_000)
+    page.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
     page.on("pageerror", lambda error: pytest.fail(f"the page: {error}"))
     page.goto(server.page)
     assert "token" not in page.url, "the token does not stay in the address"
@@ -325,3 +325,42 @@ def hostile_lines(texts: list[str]) -> list[str]:
         lines.append({**common, "seq": number, **event})
         lines.append({**common, "seq": number, "event": "warning", "message": text})
     return [json.dumps(line) for line in lines]
+
+
+def test_the_pools_part_tells_what_runs_took_and_which_hosts_did_badly(
+    browser: Browser, server: Server, instance: EmbeddedInstance
+) -> None:
+    port = closed_port()
+    lost = {"host": "127.0.0.1", "port": port, "boot_grace": "1ms", "profile_yaml": PROFILE}
+    server.post("/api/runs", {**lost, "run_id": "lost", "instance_id": "i-lost", "labels": {"pool": "b"}})
+    server.post(
+        "/api/runs", order(instance, PROFILE, run_id="good", instance_id="i-good", labels={"pool": "a"})
+    )
+    for run in ("lost", "good"):
+        server.outcome(run)
+    page = page_of(browser, server)
+    page.get_by_role("link", name="Pool").click()
+
+    expect(page.locator("#pool-now")).to_contain_text("1 of 2 that ended (50")
+    usable = page.locator("#pool-profiles tbody tr", has_text="1 complete")
+    expect(usable.locator("td").nth(3)).to_contain_text(" s")
+    bad = page.locator("#pool-hosts tbody tr")
+    expect(bad).to_have_count(1)
+    expect(bad).to_contain_text("i-lost")
+    expect(bad).to_contain_text("1 unreachable")
+    for width in (360, 768, 1440):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert is_as_wide_as_its_window(page), width
+        shoot(page, f"pool-{width}")
+
+    page.keyboard.press("Escape")
+    page.locator("#filter").fill("pool=b")
+    expect(page.locator("#runs tr")).to_have_count(1)
+    expect(page.locator("#runs tr")).to_contain_text("lost")
+    expect(page.locator("#counts")).to_have_text("1 unreachable")
+    page.locator("#filter").fill("host=i-good")
+    expect(page.locator("#runs tr")).to_contain_text("good")
+
+    page.evaluate("location.hash = '#/run/nobody'")
+    expect(page.locator("#missing")).to_contain_text("knows no run nobody")
+    expect(page.get_by_role("button", name="Stop")).to_be_hidden()

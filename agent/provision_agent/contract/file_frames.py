@@ -132,6 +132,6 @@ class FileFrameReader(FrameCutter[FileFrame]):
             magic(nonce),
             head_bytes=HEAD_BYTES,
             read_head=read_head,
-            frame_of=lambda head, body: frame_of(head, memoryview(bytes(body))),  # one copy
+            frame_of=frame_of,
             max_noise_bytes=MAX_NOISE_BYTES,
         )

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Callable, Dict, Generic, Iterator, Mapping, NamedTuple, Optional, Tuple, TypeVar, Union
+from typing import (
+    Callable,
+    Dict,
+    Generic,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
 from .version import FORMAT
 
@@ -236,7 +248,7 @@ FrameT = TypeVar("FrameT")
 
 
 class FrameCutter(Generic[FrameT]):
-    """Cut a byte stream into frames, however it was chunked; memory stays below one frame and one chunk.
+    """Cut a byte stream into frames, however it was chunked; memory stays below one frame and two chunks.
 
     Bytes before *magic* are dropped, up to *max_noise_bytes* of them.
     """
@@ -256,14 +268,17 @@ class FrameCutter(Generic[FrameT]):
             magic: What stands before the first frame.
             head_bytes: How long a head is.
             read_head: Reads the one that begins at this position.
-            frame_of: The frame of a head and the bytes after it, which are only lent.
+            frame_of: The frame of a head and the bytes after it, which nobody changes.
             max_noise_bytes: How much may come before the magic.
         """
         self._magic = magic
         self._head_bytes = head_bytes
         self._read_head = read_head
         self._frame_of = frame_of
-        self._buffer = bytearray()
+        self._chunks: List[Bytes] = []
+        """What has come and is no whole frame yet; put together once, when it may be one."""
+        self._held_bytes = 0
+        self._needed_bytes = 0
         self._noise_left = max_noise_bytes
         self.is_greeted = False
         self.noise = b""
@@ -272,7 +287,7 @@ class FrameCutter(Generic[FrameT]):
     @property
     def unread(self) -> bytes:
         """What has come and is no whole frame yet."""
-        return bytes(self._buffer)
+        return b"".join(self._chunks)
 
     def feed(self, chunk: bytes) -> Iterator[FrameT]:
         """Yield each frame that *chunk* completes.
@@ -280,33 +295,40 @@ class FrameCutter(Generic[FrameT]):
         Raises:
             ProtocolError: an unknown kind, a payload over `MAX_PAYLOAD_BYTES`, or too much noise.
         """
-        self._buffer += chunk
-        if not self.is_greeted and not self._greet():
+        self._chunks.append(chunk)
+        self._held_bytes += len(chunk)
+        if self._held_bytes < self._needed_bytes:
             return
-        at = 0
-        while len(self._buffer) - at >= self._head_bytes:
-            head = self._read_head(self._buffer, at)
-            start = at + self._head_bytes
-            end = start + head.length
-            if len(self._buffer) < end:
+        data = chunk if len(self._chunks) == 1 else self.unread
+        at = 0 if self.is_greeted else self._greet(data)
+        if not self.is_greeted:
+            self._keep(data[at:], 0)
+            return
+        whole, needed = memoryview(data), self._head_bytes
+        while len(data) - at >= self._head_bytes:
+            head = self._read_head(data, at)
+            end = at + self._head_bytes + head.length
+            if len(data) < end:
+                needed = end - at
                 break
-            with memoryview(self._buffer) as whole, whole[start:end] as body:
-                frame = self._frame_of(head, body)
-            yield frame
+            yield self._frame_of(head, whole[at + self._head_bytes : end])
             at = end
-        del self._buffer[:at]
+        self._keep(data[at:], needed)
 
-    def _greet(self) -> bool:
-        found = self._buffer.find(self._magic)
+    def _keep(self, rest: bytes, needed_bytes: int) -> None:
+        self._chunks, self._held_bytes, self._needed_bytes = [rest], len(rest), needed_bytes
+
+    def _greet(self, data: bytes) -> int:
+        """Look for the magic; where what has to be read on begins."""
+        found = data.find(self._magic)
         keep = len(self._magic) - 1
-        dropped = found if found >= 0 else max(len(self._buffer) - keep, 0)
-        self.noise = (self.noise + bytes(self._buffer[:dropped]))[-4096:]
+        dropped = found if found >= 0 else max(len(data) - keep, 0)
+        self.noise = (self.noise + data[:dropped])[-4096:]
         self._noise_left -= dropped
         if self._noise_left < 0:
             raise ProtocolError("no hello, only other output")
         self.is_greeted = found >= 0
-        del self._buffer[: dropped + (len(self._magic) if self.is_greeted else 0)]
-        return self.is_greeted
+        return dropped + (len(self._magic) if self.is_greeted else 0)
 
 
 class FrameReader(FrameCutter[Frame]):

@@ -70,13 +70,21 @@ class Wire:
 
     def send_data(self, number: int, offset: int, data: Bytes) -> None:
         """Write bytes of a file."""
-        self._write(wire.data_head(number, offset, len(data)) + data)
+        head = wire.data_head(number, offset, len(data))
+        with self._writing:
+            written = os.writev(self._output, [head, data])
+            if written < len(head):
+                self._write_all(head[written:])
+            self._write_all(memoryview(data)[max(0, written - len(head)) :])
 
     def _write(self, data: bytes) -> None:
         with self._writing:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(self._output, view) :]
+            self._write_all(data)
+
+    def _write_all(self, data: Bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._output, view) :]
 
     def _exactly(self, size: int) -> bytearray:
         out = bytearray(size)

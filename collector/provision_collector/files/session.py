@@ -7,7 +7,7 @@ import json
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
@@ -33,9 +33,14 @@ class FileSession:
     def __init__(self, nonce: str) -> None:
         self._reader = FileFrameReader(nonce)
         self._frames: deque[FileFrame] = deque()
+        self._to: Callable[[FileFrame], None] | None = None
+        """Takes the frames as they come, if somebody wants them so."""
         self._arrived = asyncio.Event()
         self._heard_at = time.monotonic()
+        self._is_paused = False
         self._trouble: ProtocolError | None = None
+        self._said: ProvisionError | None = None
+        """What the other side said of the session as a whole."""
         self._greeted = asyncio.Event()
         self._speaking: asyncio.Task[None] | None = None
         self.channel: Channel
@@ -69,7 +74,9 @@ class FileSession:
         except ProtocolError as error:
             self._trouble = error
             self.channel.abort()
-        if self._frames:
+        if self._to is not None:
+            self._hand_over()
+        elif self._frames:
             self._arrived.set()
         if self._reader.is_greeted:
             self._greeted.set()
@@ -88,11 +95,49 @@ class FileSession:
                     _raise_of_session(read(Trouble, frame))
                 if frame.kind != wire.BEAT:
                     yield frame
-            self._arrived.clear()
-            await any_of(self._arrived, self.channel.ended, timeout_s=wire.DEAD_MAN_S)
-            is_silent = time.monotonic() - self._heard_at >= wire.DEAD_MAN_S
-            if not self._arrived.is_set() and (self.channel.ended.is_set() or is_silent):
-                raise self.lost()  # parts of a frame count as a word
+            await self._more()
+
+    async def hand(self, to: Callable[[FileFrame], None]) -> None:
+        """As `frames`, with each frame given *to* somebody the moment it comes. It ends by what it raises."""
+        self._to = to
+        self._hand_over()
+        while True:
+            if self._said is not None:
+                raise self._said
+            await self._more()
+
+    def _hand_over(self) -> None:
+        assert self._to is not None
+        while self._frames and self._said is None:
+            frame = self._frames.popleft()
+            try:
+                if frame.kind == wire.PROBLEM:
+                    _raise_of_session(read(Trouble, frame))
+            except ProvisionError as said:
+                self._said = said
+                self._arrived.set()
+                return
+            if frame.kind != wire.BEAT:
+                self._to(frame)
+
+    async def _more(self) -> None:
+        """Wait until something has arrived that is to be looked at. Raises HostUnreachableError: the session was cut."""
+        self._arrived.clear()
+        await any_of(self._arrived, self.channel.ended, timeout_s=wire.DEAD_MAN_S)
+        is_silent = not self._is_paused and time.monotonic() - self._heard_at >= wire.DEAD_MAN_S
+        if not self._arrived.is_set() and (self.channel.ended.is_set() or is_silent):
+            raise self.lost()  # parts of a frame count as a word
+
+    def pause(self) -> None:
+        """Take nothing for now: the other side notices when much is under way."""
+        self._is_paused = True
+        self.channel.pause()
+
+    def resume(self) -> None:
+        """Take all again."""
+        self._is_paused = False
+        self._heard_at = time.monotonic()
+        self.channel.resume()
 
     def send(self, kind: bytes, payload: object) -> None:
         """Queue a frame; *payload* is a dataclass of `file_messages`."""

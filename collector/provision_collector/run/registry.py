@@ -73,21 +73,26 @@ class RunFiles:
 
     def job(self, name: str) -> Path:
         """The mirror of the log of the job *name*."""
-        return Path(f"{self.stem}.{job_file(name)}.log")
+        return self.of_job(job_file(name))
 
-    def _jobs(self) -> dict[str, Path]:
+    def of_job(self, file: str) -> Path:
+        """As `job`, by what `job_file` makes of its name."""
+        return Path(f"{self.stem}.{file}.log")
+
+    def jobs(self) -> dict[str, Path]:
+        """The mirrors of the logs of jobs that are there, by ``job-NAME``."""
         stem = Path(self.stem)
         found = sorted(stem.parent.glob(f"{glob.escape(stem.name)}.job-*.log"))
         return {path.name[len(stem.name) + 1 : -len(".log")]: path for path in found}
 
     def logs(self) -> dict[str, str]:
         """The mirrors that are there, by ``core``, ``errors``, ``events`` and, of a job's log, ``job-NAME``."""
-        paths = {"core": self.core, "errors": self.errors, "events": self.events, **self._jobs()}
+        paths = {"core": self.core, "errors": self.errors, "events": self.events, **self.jobs()}
         return {name: str(path) for name, path in paths.items() if path.exists()}
 
     def all(self) -> list[Path]:
         """Every file that may exist."""
-        return [self.core, self.errors, self.events, self.collector, self.state, *self._jobs().values()]
+        return [self.core, self.errors, self.events, self.collector, self.state, *self.jobs().values()]
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,11 @@ def identity_of(instance: Instance) -> str:
 def remember(record: RunRecord) -> None:
     """Write or replace the record of a run, as one step; never that of another instance's run of the same id."""
     private_folder(state_directory() / "runs")
+    place = _place_of(record)
+    if _read(place) == record:
+        return
     data = json.dumps(asdict(record), indent=1)
-    if not create_atomically(_place_of(record), data):  # of two at once one is first; the other sees it now
+    if not create_atomically(place, data):  # of two at once one is first; the other sees it now
         write_atomically(_place_of(record), data)
 
 

@@ -22,7 +22,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+import yaml
 from provision_collector.demo.instance import EmbeddedInstance, free_port
+from provision_collector.profile import Profile
 
 from ..file_server import issue_certificate
 from ..git_server import Origin, git
@@ -48,6 +50,8 @@ _UNNAMED = ("civitai.com", "drive.google.com", "drive.usercontent.google.com")
 _TORCH = {"torchvision": "0.24.1", "torchaudio": "2.9.1"}
 _MANAGER = "https://github.com/ltdrdata/ComfyUI-Manager"
 _COMFYUI = ("https://github.com/comfyanonymous/ComfyUI", "https://github.com/Comfy-Org/ComfyUI")
+_PINNED = re.compile(r"(?m)^( *(?:- )?ref: )'?[0-9a-f]{40}'?$")
+"""A repository's commit, in the YAML of a profile: the stand-ins cannot have those of the real ones."""
 WITHIN_S = 300.0
 """Of one run; not waited for."""
 
@@ -90,8 +94,7 @@ class StandIn:
         """`provision up` of the profile of *result* on a fresh instance; its outcome."""
         folder = self._folder / f"run-{result.entry.name}"
         folder.mkdir()
-        text = result.made.to_yaml(comment="corpus").replace(COMMIT, self._commit)
-        (folder / "profile.yaml").write_text(text.replace("/venv/main", "venv"))
+        (folder / "profile.yaml").write_text(self._profile(result))
         with EmbeddedInstance(folder / "instance", environment=self._environment(folder)) as instance:
             (instance.home / ".gitconfig").write_text(
                 f'[url "file://{self._folder}/origins/"]\n\tinsteadOf = https://github.com/\n\tinsteadOf = http://github.com/\n'
@@ -104,10 +107,6 @@ class StandIn:
                 str(instance.key_path),
             ]
             words += ["--profile", "./profile.yaml", "--workspace", str(instance.workspace), "--json"]
-            if (
-                "extends" in result.made.profile
-            ):  # the stand-in for ComfyUI has no commit that the built-in one is pinned to
-                words += ["--set", f"port={free_port()}", "--set", "comfyui_ref=master"]
             done = subprocess.run(
                 [str(self._programs / "provision"), *words],
                 cwd=folder,
@@ -127,6 +126,16 @@ class StandIn:
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         outcome: dict[str, object] = lines[-1] if lines else {"verdict": done.stderr[-2000:]}
         return outcome
+
+    def _profile(self, result: Result) -> str:
+        """What is run: the profile as it was made; with what it extends in it, pinned to the commit that is here."""
+        text = (
+            result.made.to_yaml(comment="corpus").replace(COMMIT, self._commit).replace("/venv/main", "venv")
+        )
+        if "extends" not in result.made.profile:
+            return text
+        whole = Profile.from_text(text, name="profile.yaml", overrides={"port": str(free_port())}).resolved()
+        return _PINNED.sub(rf"\g<1>{self._commit}", yaml.safe_dump(whole, sort_keys=False))
 
     def _environment(self, folder: Path) -> dict[str, str]:
         (folder / "apt").write_text("git\n")

@@ -19,8 +19,10 @@ from ..store.database import is_passing
 from ..store.writer import FencedError
 from .schemas import Error, Trouble, WithProblems
 
-STATUS = {"conflict": 409, "busy": 503, "local": 507}
-"""By verdict; every other error that is raised on purpose is the request's: 422."""
+STATUS = {
+    "conflict": 409, "busy": 503, "local": 507, "unreachable": 424, "auth-refused": 424, "host-key": 424,
+}  # fmt: skip
+"""By verdict, or by the class that an instance answers with; every other error that is raised on purpose is the request's: 422."""
 _CLASSES = {
     400: "malformed",
     404: "not_found",
@@ -115,7 +117,11 @@ async def on_provision_error(request: Request, problem: Exception) -> Response:
     assert isinstance(problem, ProvisionError)
     problems = problem.problems if isinstance(problem, ProfileError) else None
     return error(
-        STATUS.get(problem.verdict, 422), problem.cause, str(problem), problem.hint, problems=problems
+        STATUS.get(problem.verdict, STATUS.get(problem.cause, 422)),
+        problem.cause,
+        str(problem),
+        problem.hint,
+        problems=problems,
     )
 
 

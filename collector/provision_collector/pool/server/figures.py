@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -45,6 +46,8 @@ class Figures(Collector):
         self._known: set[Series] = set()
         self._times: dict[str, dict[Series, _Times]] = {"usable": {}, "complete": {}}
         self._failed_s: dict[tuple[str, str, str], float] = {}
+        self._ended: Counter[tuple[str, str, str]] = Counter()
+        self._unfit: Counter[Series] = Counter()
 
     def count(
         self, outcome: JsonObject, facts: Mapping[str, object], *, profile: str, billed_s: float
@@ -60,6 +63,8 @@ class Figures(Collector):
         verdict = str(outcome.get("verdict"))
         with self._lock:
             series = self._series((profile[:_NAME_CHARS], card_of(facts)))
+            self._ended[*series, verdict] += 1
+            self._unfit[series] += _is_unfit(outcome)
             self._observe("usable", series, outcome.get("usable_after_s"))
             if verdict == "complete":
                 self._observe("complete", series, outcome.get("duration_s"))
@@ -93,6 +98,20 @@ class Figures(Collector):
             for labels, seconds in sorted(self._failed_s.items()):
                 billed.add_metric(labels, seconds)
             yield billed
+            ended = CounterMetricFamily(
+                "provision_profile_runs_ended", "Runs that have ended.", labels=["profile", "card", "verdict"]
+            )
+            for labels, count in sorted(self._ended.items()):
+                ended.add_metric(labels, count)
+            yield ended
+            unfit = CounterMetricFamily(
+                "provision_instances_refused",
+                "Runs that ended early because their instance is not what the profile's `require` asks for.",
+                labels=["profile", "card"],
+            )
+            for series, count in sorted(self._unfit.items()):
+                unfit.add_metric(series, count)
+            yield unfit
 
     def _histogram(self, name: str, text: str, found: Mapping[Series, _Times]) -> HistogramMetricFamily:
         family = HistogramMetricFamily(name, text, labels=["profile", "card"])
@@ -100,6 +119,14 @@ class Figures(Collector):
         for series, times in sorted(found.items()):
             family.add_metric(series, list(zip(bounds, accumulate(times.counts), strict=True)), times.sum_s)
         return family
+
+
+def _is_unfit(outcome: JsonObject) -> bool:
+    """Whether the instance fell short of what its profile's `require` asks for."""
+    errors = outcome.get("errors")
+    return isinstance(errors, list) and any(
+        isinstance(error, dict) and error.get("class") == "unfit" for error in errors
+    )
 
 
 def card_of(facts: Mapping[str, object]) -> str:

@@ -6,9 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from provision_agent.contract.events import Event, JsonObject, parse_event
 from provision_agent.contract.parsing import ParseError
@@ -140,16 +138,4 @@ async def reached_from_here(instance: Instance, store: Store, rules: Rules) -> I
     """An instance that another server may have written down, as this one reaches it: with its own key, and the known host key."""
     if store.is_shared:
         await take_host_key(instance, store)
-    return await asyncio.to_thread(with_key_here, instance, rules)
-
-
-def with_key_here(instance: Instance, rules: Rules) -> Instance:
-    """*instance* with the key of the same name in this server's folder, where another server's path is none here."""
-    if instance.key is None:
-        return instance
-    name = instance.key.rpartition("/")[2]
-    here = rules.keys_dir / name
-    with suppress(OSError):
-        if not Path(instance.key).exists() and here.is_file():
-            return replace(instance, key=str(here))
-    return instance
+    return await asyncio.to_thread(rules.with_key_here, instance)

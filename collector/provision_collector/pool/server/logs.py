@@ -44,7 +44,7 @@ class Log:
 
 
 class SharedLog(Log):
-    """A log in the database that servers share: its ``core`` log or its ``errors``."""
+    """A log in the database that servers share, as `MirroredLog`."""
 
     def __init__(self, row: Row, kind: str, streams: Streams) -> None:
         self._row = row
@@ -63,7 +63,7 @@ class SharedLog(Log):
 
 
 class MirroredLog(Log):
-    """One log of the run in *row*: its ``core`` log or its ``errors``. Where it lies may become known later."""
+    """One log of the run in *row*: its ``core`` log, its ``errors``, or ``job-NAME``. Where it lies may become known later."""
 
     def __init__(self, row: Row, kind: str) -> None:
         self._row = row
@@ -101,4 +101,4 @@ class MirroredLog(Log):
         if self._row.stem is None:
             return None
         files = RunFiles(self._row.stem)
-        return str(files.core if self._kind == "core" else files.errors)
+        return str({"core": files.core, "errors": files.errors}.get(self._kind) or files.of_job(self._kind))

@@ -11,7 +11,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from ...distribution import version
 from .answers import adapter_of
-from .api import Endpoint
+from .endpoints import Endpoint
 from .schemas import Error, Health
 
 _REF = "#/components/schemas/{model}"

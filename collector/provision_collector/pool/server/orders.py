@@ -148,8 +148,8 @@ def instance_of(request: RunRequest, keys: Path) -> Instance:
         user=request.user,
         key=_key(request.key, keys),
         instance_id=request.instance_id,
-        boot_grace_s=_seconds("boot_grace", request.boot_grace),
-        contact_timeout_s=_seconds("contact_timeout", request.contact_timeout),
+        boot_grace_s=seconds_of("boot_grace", request.boot_grace),
+        contact_timeout_s=seconds_of("contact_timeout", request.contact_timeout),
     )
 
 
@@ -163,7 +163,7 @@ def planned(request: RunRequest, *, profiles: Path | None, scratch: Path) -> Pla
     plan = compile_plan(
         profile,
         workspace=request.workspace,
-        timeout_s=_seconds("timeout", request.timeout),
+        timeout_s=seconds_of("timeout", request.timeout),
         strict=request.strict,
         skip=request.skip,
         only=request.only,
@@ -262,7 +262,8 @@ def _check_extends(text: str) -> None:
         raise ProfileError(problem_lines(problems, _FILE))
 
 
-def _seconds(name: str, value: float | str | None) -> float | None:
+def seconds_of(name: str, value: float | str | None) -> float | None:
+    """A duration that a client sent, in seconds; *name* is its field. Raises UsageError: it is none."""
     if value is None:
         return None
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ...instance import Instance
 from ...run.spec import OutputsHere
 from ..hooks import Hook
 
@@ -53,3 +55,13 @@ class Rules:
     def keys_dir(self) -> Path:
         """Where the keys lie that a request may name."""
         return self.keys if self.keys is not None else self.state_dir / "keys"
+
+    def with_key_here(self, instance: Instance) -> Instance:
+        """*instance* with the key of the same name in this server's folder, where another server's path is none here."""
+        if instance.key is None:
+            return instance
+        here = self.keys_dir / instance.key.rpartition("/")[2]
+        with suppress(OSError):
+            if not Path(instance.key).exists() and here.is_file():
+                return replace(instance, key=str(here))
+        return instance

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from provision_agent.contract import version
 from provision_agent.contract.parsing import ParseError, parse, read_object
+from provision_agent.contract.plan_jobs import job_file
 
 from ...mirror import Gap, MirrorState, Position
 from ...run import registry
@@ -38,12 +39,15 @@ class Shipping:
     def __init__(self, row: Row, store: Store) -> None:
         self._row = row
         self._store = store
+        self._names = (*LOGS, *jobs_of(row.plan))
         self._lengths: dict[str, int] | None = None
 
     async def ship(self, files: RunFiles) -> None:
         """Bring what is new of the logs. Raises FencedError: another server watches the run now."""
         if self._lengths is None:
-            self._lengths = {name: await self._store.streams.log_size(self._row, name) for name in LOGS}
+            self._lengths = {
+                name: await self._store.streams.log_size(self._row, name) for name in self._names
+            }
         is_moving = True
         while is_moving:
             found = await asyncio.to_thread(_news, files, self._lengths)
@@ -55,10 +59,18 @@ class Shipping:
             is_moving = bool(found)
 
 
+def jobs_of(plan: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of the logs of a plan's jobs: asking the disk for them costs a look at all files of all runs."""
+    jobs = plan.get("jobs")
+    found = [job.get("name") for job in jobs if isinstance(job, dict)] if isinstance(jobs, list) else []
+    return tuple(job_file(name) for name in found if isinstance(name, str))
+
+
 def _news(files: RunFiles, lengths: Mapping[str, int]) -> list[tuple[MirrorPlace, dict[int, bytes]]]:
     """What each log has more than *lengths*, with the position of its mirror, which is the same before and after."""
     found = []
-    for name, path in (("core", files.core), ("errors", files.errors)):
+    for name in lengths:
+        path = {"core": files.core, "errors": files.errors}.get(name) or files.of_job(name)
         if not _is_longer(path, lengths[name]):
             continue
         before = _position(files, name)
@@ -132,7 +144,9 @@ def make_here(
     files = RunFiles(str(logs_dir / f"provision_{record.run}_{record.started_unix}.{row.epoch}"))
     logs_dir.mkdir(parents=True, exist_ok=True)
     positions: dict[str, Position] = {}
-    for name, path in (("core", files.core), ("errors", files.errors), ("events", files.events)):
+    known = {"core": files.core, "errors": files.errors, "events": files.events}
+    known.update({name: files.of_job(name) for name in places if name.startswith("job-")})
+    for name, path in known.items():
         place = places.get(name)
         if place is None:
             continue

@@ -21,7 +21,11 @@ from .page_words import page_words
 from .sessions import LOOPBACK, SESSION_S
 
 FOLDER = Path(__file__).with_name("page")
-ASSETS = {"app.js": "text/javascript", "style.css": "text/css", "icon.svg": "image/svg+xml"}
+ASSETS = {
+    **dict.fromkeys(("app.js", "pool.js", "shared.js"), "text/javascript"),
+    "style.css": "text/css",
+    "icon.svg": "image/svg+xml",
+}
 _ARRIVED = (
     '<!doctype html><html lang="en"><title>provision</title><meta http-equiv="refresh" content="0;url=/">'
 )

@@ -40,6 +40,9 @@ PASSING = frozenset(
     )
 )
 """What SQLite says of a disk, and of others that use it."""
+PASSING_STATES = ("08", "25", "40", "42501", "53", "55", "57", "58")
+"""The beginnings of what PostgreSQL says of a lost connection, a standby that takes no writes, others that were quicker, missing
+rights, a full disk, somebody's lock, its own end, and its machine."""
 MIGRATION_LOCK = 0x70726F76
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -75,8 +78,10 @@ class Database:
         database = cls(engine, address, is_shared=url is not None)
         try:
             migrate(engine, shown(address))
-        except (OperationalError, InterfaceError) as error:
+        except DBAPIError as error:
             database.close()
+            if not is_passing(error):
+                raise
             raise unreachable(address, error) from None
         except BaseException:
             database.close()
@@ -152,9 +157,11 @@ class Line:
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether *error* is no fault of what was asked: a lost connection, a full disk, a database that restarts."""
+    """Whether *error* is no fault of what was asked: a lost connection, a full disk, missing rights, a database that restarts."""
     if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
         return (getattr(error.orig, "sqlite_errorcode", 0) & 0xFF) in PASSING
+    if isinstance(error, DBAPIError) and (state := getattr(error.orig, "sqlstate", None)) is not None:
+        return str(state).startswith(PASSING_STATES)
     return isinstance(error, OperationalError | InterfaceError | OSError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     )

@@ -3,90 +3,20 @@
 // Events are folded into plain objects as they come and drawn at most a few times a second, so that a thousand
 // events a second cost what ten do. Text from instances only ever becomes text nodes.
 
-import { EVENTS, GOING, NEXT, TONES } from "./words.js"; // of the registries that the server has
+import { showPool } from "./pool.js";
+import { $, SILENT, arrival, ask, clean, duration, make, post, put, repeat, say, size, tone, whole } from "./shared.js";
+import { EVENTS, GOING, NEXT } from "./words.js"; // of the registries that the server has
 
 const DRAW_EVERY_MS = 200;
 const LIST_EVERY_MS = 2000;
 const LIST_MOST = 200;
+const TYPED_MS = 250;
 const LOG_EVERY_MS = 1000;
 const LOG_TAIL_BYTES = 1 << 19;
 const LOG_LINES = 20000;
 const LOG_SHOWN = 1500;
 const CHART_POINTS = 120;
 const DATED = /^\d{4}-\d\d-\d\dT(\d\d:\d\d:\d\d)\.\d+Z /;
-
-const $ = (id) => document.getElementById(id);
-const make = (tag, className = "", text = "") => {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  if (text) element.textContent = text;
-  return element;
-};
-const clean = (text) => String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f]/g, "�");
-
-// -- numbers as people read them
-
-function size(bytes) {
-  let unit = 0;
-  for (; bytes >= 999.5 && unit < 5; unit++) bytes /= 1000;
-  const digits = unit === 0 || bytes >= 99.5 ? 0 : 1;
-  return `${bytes.toFixed(digits)} ${["B", "kB", "MB", "GB", "TB", "PB"][unit]}`;
-}
-
-function duration(seconds) {
-  if (seconds < 9.95) return `${Math.max(seconds, 0).toFixed(1)} s`;
-  const whole = Math.round(seconds);
-  const pad = (number) => String(number).padStart(2, "0");
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} m ${pad(whole % 60)} s`;
-  return `${Math.floor(whole / 3600)} h ${pad(Math.floor((whole % 3600) / 60))} m`;
-}
-
-/** A duration that still counts: in whole seconds, so that it moves calmly. */
-const whole = (seconds) => (seconds < 9.95 ? `${Math.max(Math.round(seconds), 1)} s` : duration(seconds));
-
-/** When what takes so many seconds more is there, by this machine's clock. */
-function arrival(seconds) {
-  const at = new Date(Date.now() + seconds * 1000);
-  const day = seconds >= 86400 ? `${at.toLocaleDateString([], { weekday: "short" })} ` : "";
-  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-  return `in ${whole(seconds)}${seconds >= 60 ? `, at ${day}${time}` : ""}`;
-}
-
-const tone = (state) => TONES[state] ?? "bad";
-
-// -- asking
-
-const SILENT = "the server does not answer; trying again";
-
-async function ask(path, options = {}) {
-  const answer = await fetch(path, { signal: AbortSignal.timeout(15000), ...options }).catch(() => { throw new Error(SILENT); });
-  if (answer.status === 401) location.assign("/");
-  if (!answer.ok) throw new Error((await answer.json()).error.message);
-  return answer;
-}
-
-const post = (path, body) =>
-  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: body && JSON.stringify(body) });
-
-function say(text, isLost = false) {
-  $("contact").textContent = text;
-  $("contact").className = isLost ? "lost" : "";
-}
-
-/** Call `work` now and again `every_ms` after it has ended, while the page is looked at; returns how to end that. */
-function repeat(work, every_ms) {
-  let timer = 0;
-  let isOver = false;
-  const turn = async () => {
-    if (!document.hidden) {
-      try { await work(); } catch (error) { if (!isOver) say(error.message, true); }
-    }
-    if (!isOver) timer = setTimeout(turn, every_ms);
-  };
-  turn();
-  return () => { isOver = true; clearTimeout(timer); };
-}
 
 // -- the list
 
@@ -97,14 +27,15 @@ function showList(query) {
     link.toggleAttribute("aria-current", link.getAttribute("href") === `#/${query}`);
   }
   const rows = new Map();
-  const path = `/api/runs${query ? `${query}&` : "?"}limit=${LIST_MOST}`;
+  let path = pathOf(query);
   let newest = { runs: [], counts: {}, next: null };
   let older = [];
   let next = null;
+  let asking = 0;
   const fill = () => {
     const shown = new Set(newest.runs.map((run) => run.run));
     const runs = [...newest.runs, ...older.filter((run) => !shown.has(run.run))];
-    const words = $("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = $("filter").value.toLowerCase().split(/\s+/).filter((word) => word && !word.includes("="));
     const found = runs.filter((run) => words.every((word) => wordsOf(run).includes(word)));
     $("none").hidden = runs.length > 0;
     $("table").hidden = runs.length === 0;
@@ -112,7 +43,22 @@ function showList(query) {
     $("counts").textContent = words.length ? counted(tally(found), found) : counted(newest.counts, runs);
     fillTable(found, rows);
   };
-  $("filter").oninput = fill;
+  const look = async () => {
+    const asked = path;
+    const found = await (await ask(asked)).json();
+    if (asked !== path) return;
+    newest = found;
+    if (!older.length) next = newest.next;
+    say("");
+    fill();
+  };
+  $("filter").oninput = () => {
+    fill();
+    if (path === (path = pathOf(query))) return;
+    older = [];
+    clearTimeout(asking);
+    asking = setTimeout(() => look().catch((error) => say(error.message, true)), TYPED_MS);
+  };
   $("more").onclick = async () => {
     $("more").disabled = true;
     try {
@@ -123,12 +69,19 @@ function showList(query) {
     } catch (error) { say(error.message, true); }
     $("more").disabled = false;
   };
-  return repeat(async () => {
-    newest = await (await ask(path)).json();
-    if (!older.length) next = newest.next;
-    say("");
-    fill();
-  }, LIST_EVERY_MS);
+  return repeat(look, LIST_EVERY_MS);
+}
+
+/** What the server is asked: the words `NAME=VALUE` of the filter are for it, for it knows all runs. */
+function pathOf(query) {
+  const asked = new URLSearchParams(query);
+  for (const word of $("filter").value.split(/\s+/)) {
+    const [, name, value] = /^([^=]+)=(.+)$/.exec(word) ?? [];
+    if (name === "state" || name === "host") asked.set(name, value);
+    else if (name) asked.append("label", word);
+  }
+  asked.set("limit", LIST_MOST);
+  return `/api/runs?${asked}`;
 }
 
 const labelsOf = (run) => Object.entries(run.labels).map(([name, value]) => `${name}=${value}`).join(" ");
@@ -187,7 +140,8 @@ function fillRow(row, run) {
   put(state.firstChild, run.is_stopping ? "stopping" : run.state);
   state.firstChild.className = `state ${tone(run.state)}`;
   state.title = run.broken ?? "";
-  put(state.lastChild, GOING.includes(run.state) && run.contact !== "connected" ? run.contact ?? "" : "");
+  const isLost = GOING.includes(run.state) && run.contact !== "connected";
+  put(state.lastChild, isLost ? run.contact ?? "" : run.usable_after_s === null ? "" : `usable after ${duration(run.usable_after_s)}`);
   const [count, bar] = files.children;
   put(count, run.files?.all ? `${run.files.settled}/${run.files.all} · ${size(run.bytes)}` : "");
   bar.hidden = !run.files?.all || !run.bytes_left || !GOING.includes(run.state);
@@ -198,12 +152,6 @@ function fillRow(row, run) {
   put(left.firstChild, isMoving ? whole(run.bytes_left / run.bytes_per_s) : "");
   put(left.lastChild, run.seconds_left == null ? "" : `limit in ${duration(run.seconds_left)}`);
   put(errors, run.errors ? `${run.errors} ⚠` : "");
-}
-
-/** Write *text* where it differs, so that what is selected stays selected. */
-function put(element, text) {
-  const wanted = clean(text);
-  if (element.textContent !== wanted) element.textContent = wanted;
 }
 
 /** Whether *element* shows *facts* already: what has not changed is not drawn anew, and stays selected. */
@@ -312,13 +260,23 @@ function showRun(run) {
   const rows = new Map();
   let isStale = true;
   let source = null;
+  let isLeft = false;
+  const missing = () => {
+    end();
+    say("");
+    $("run").hidden = true;
+    $("missing").hidden = false;
+    $("missing-run").textContent = run;
+  };
   const open = () => {
     source?.close();
     source = new EventSource(`/api/runs/${run}/events?after=${known.lastId}`);
     source.onopen = () => say("");
     source.onerror = () => {
       if (!known.outcome) say(SILENT, true);
-      if (source.readyState === EventSource.CLOSED && !known.outcome) setTimeout(open, 2000);
+      if (source.readyState !== EventSource.CLOSED || known.outcome) return;
+      setTimeout(() => isLeft || open(), 2000);
+      if (!known.lastId) ask(`/api/runs/${run}`).catch((error) => error.status === 404 && !isLeft && missing());
     };
     source.onmessage = (message) => {
       const id = Number(message.lastEventId);
@@ -352,7 +310,8 @@ function showRun(run) {
     $("secrets").reset();
     try { await post(`/api/runs/${run}/secrets`, { secrets }); known.secrets = []; isStale = true; } catch (error) { say(error.message, true); }
   };
-  return () => { source.close(); clearInterval(drawing); log(); };
+  const end = () => { isLeft = true; source.close(); clearInterval(drawing); log(); };
+  return end;
 }
 
 function askToStop(run) {
@@ -642,14 +601,16 @@ let leave = () => {};
 
 function route() {
   leave();
-  for (const id of ["list", "run"]) $(id).hidden = true;
+  for (const id of ["list", "pool", "missing", "run"]) $(id).hidden = true;
   for (const id of ["state", "counts"]) $(id).textContent = "";
   $("stop").disabled = false;
   $("stop").textContent = "Stop";
   const run = /^#\/run\/([A-Za-z0-9][A-Za-z0-9._-]{0,63})$/.exec(location.hash);
-  const state = /^#\/(\?state=[a-z-]+)$/.exec(location.hash);
-  $("back").hidden = run === null;
-  leave = run ? showRun(run[1]) : showList(state ? state[1] : "");
+  const asked = /^#\/(\?.+)$/.exec(location.hash);
+  const isPool = location.hash === "#/pool";
+  $("back").hidden = run === null && !isPool;
+  $("to-pool").hidden = isPool;
+  leave = run ? showRun(run[1]) : isPool ? showPool() : showList(asked ? asked[1] : "");
 }
 
 addEventListener("hashchange", route);
@@ -669,6 +630,7 @@ const KEYS = {
   j: () => step(1),
   k: () => step(-1),
   i: () => $("with-items").click(),
+  p: () => { location.hash = "#/pool"; },
   f: () => $("follow").click(),
 };
 
@@ -676,6 +638,6 @@ addEventListener("keydown", (event) => {
   const isTyping = event.target instanceof HTMLElement && event.target.matches("input:not([type=checkbox]), textarea, select");
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
   if (!isTyping && Object.hasOwn(KEYS, event.key)) { event.preventDefault(); KEYS[event.key](); }
-  else if (event.key === "Escape" && !$("run").hidden) location.hash = "#/";
+  else if (event.key === "Escape" && $("list").hidden) location.hash = "#/";
 });
 route();
