@@ -26,6 +26,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,18 +42,51 @@ PROFILE = "version: 1\nname: load\nlimits: {run: 1h}\nfiles: [{path: a.txt, cont
 
 
 class Played:
-    """One run: the bytes of its events file so far."""
+    """One run: the bytes of its events file so far. Whoever follows it sets `on_new`, and is called after each event."""
 
     def __init__(self) -> None:
         self.data = bytearray()
-        self.change = asyncio.Event()
+        self.on_new: Callable[[], None] = lambda: None
 
     def event(self, run: str, number: int, kind: str, /, **fields: Any) -> None:
         ts = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         told = {"format": version.FORMAT, "ts": ts, "run": run, "seq": number, "event": kind, **fields}
         self.data += json.dumps(told).encode() + b"\n"
-        change, self.change = self.change, asyncio.Event()
-        change.set()
+        self.on_new()
+
+    async def follow(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
+        """Play the agent's follower: send what is there and what comes, and beat, until the other side goes."""
+        run, write = head["workspace"].strip("/"), process.stdout.write
+        number = next(n for n, file in enumerate(head["files"]) if file["path"].endswith("/events.log"))
+        offset = int(head["files"][number]["offset"])
+
+        def send() -> None:
+            nonlocal offset
+            with suppress(BrokenPipeError):
+                while new := bytes(self.data[offset : offset + 65536]):
+                    write(frames.data_head(number, 0, offset, len(new)) + new)
+                    offset += len(new)
+
+        def beat() -> None:
+            nonlocal beating
+            sizes = [offset if at == number else 0 for at in range(len(head["files"]))]
+            zeros = [0] * len(sizes)
+            with suppress(BrokenPipeError):  # the other side goes just now
+                write(frames.pack(frames.BEAT, 0, {"sizes": sizes, "unread": zeros, "late": zeros}))
+            beating = loop.call_later(head["heartbeat_s"], beat)
+
+        write(frames.magic(head["nonce"]))
+        write(frames.pack(frames.STATUS, 0, {"run": run, "keeper": True, "agent": True}))
+        send()
+        loop = asyncio.get_running_loop()
+        beating = loop.call_later(head["heartbeat_s"] * random.random(), beat)
+        self.on_new = send
+        try:
+            await process.stdin.read()
+        finally:
+            beating.cancel()
+            self.on_new = lambda: None
+        process.exit(0)
 
 
 class Puppet:
@@ -77,7 +111,9 @@ class Puppet:
 
     async def _start(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
         assert head["arguments"] == ["start"], head["arguments"]
-        order = await request_of(process)
+        await self._answer_start(process, await request_of(process))
+
+    async def _answer_start(self, process: asyncssh.SSHServerProcess[bytes], order: dict[str, Any]) -> None:
         run = order["run"]
         answer = {
             "format": version.FORMAT, "state": "started", "run": run, "workspace": f"/{run}",
@@ -91,29 +127,7 @@ class Puppet:
         await answer_with(process, answer)
 
     async def _follow(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
-        run = head["workspace"].strip("/")
-        played, write = self._runs[run], process.stdout.write
-        number = next(n for n, file in enumerate(head["files"]) if file["path"].endswith("/events.log"))
-        offset = int(head["files"][number]["offset"])
-        write(frames.magic(head["nonce"]))
-        write(frames.pack(frames.STATUS, 0, {"run": run, "keeper": True, "agent": True}))
-        gone = asyncio.ensure_future(process.stdin.read())
-        beat_at = 0.0
-        while not gone.done():
-            change = played.change
-            if new := bytes(played.data[offset : offset + 65536]):
-                write(frames.data_head(number, 0, offset, len(new)) + new)
-                offset += len(new)
-                continue
-            if time.monotonic() >= beat_at:
-                sizes = [offset if at == number else 0 for at in range(len(head["files"]))]
-                zeros = [0] * len(sizes)
-                write(frames.pack(frames.BEAT, 0, {"sizes": sizes, "unread": zeros, "late": zeros}))
-                beat_at = time.monotonic() + 1.0
-            waiting = asyncio.ensure_future(change.wait())
-            await asyncio.wait((waiting, gone), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-        process.exit(0)
+        await self._runs[head["workspace"].strip("/")].follow(process, head)
 
     async def _tell(self, run: str, played: Played) -> None:
         played.event(run, 1, "run_started", plan_hash="", name="load", deadline_s=3600, resumed=False)

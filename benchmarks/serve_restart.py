@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
-from provision_agent.contract import frames, version
+from provision_agent.contract import version
 from serve import (
     PROFILE,
     PROVISION,
@@ -102,24 +102,7 @@ class Puppet:
         await answer_with(process, {"format": version.FORMAT, "runs": [found]})
 
     async def _follow(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
-        run = head["workspace"].strip("/")
-        played, write = self._played(run), process.stdout.write
-        number = next(n for n, file in enumerate(head["files"]) if file["path"].endswith("/events.log"))
-        offset = int(head["files"][number]["offset"])
-        write(frames.magic(head["nonce"]))
-        write(frames.pack(frames.STATUS, 0, {"run": run, "keeper": True, "agent": True}))
-        gone = asyncio.ensure_future(process.stdin.read())
-        while not gone.done():
-            change = played.change
-            while new := bytes(played.data[offset : offset + 65536]):
-                write(frames.data_head(number, 0, offset, len(new)) + new)
-                offset += len(new)
-            zeros = [0] * len(head["files"])
-            write(frames.pack(frames.BEAT, 0, {"sizes": zeros, "unread": zeros, "late": zeros}))
-            waiting = asyncio.ensure_future(change.wait())
-            await asyncio.wait((waiting, gone), timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-        process.exit(0)
+        await self._played(head["workspace"].strip("/")).follow(process, head)
 
 
 async def write_state(folder: Path, plan: dict[str, Any], port: int, runs: int, count: int) -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from harness.adopted import adopted
 from harness.agent_runs import PROGRAM, AgentRuns, finished, provision_identity, told_so_far, until
 from harness.file_server import Content, FileServer
 from provision_agent.contract.plan import Ready, Service
+from provision_agent.contract.plan_files import Output
 from provision_agent.contract.plan_jobs import Hook, Lifetime
 from provision_agent.files.home import HomeLog
 from provision_agent.files.moved import Moved, moved_ago_s
@@ -131,6 +133,51 @@ def test_a_hook_that_fails_is_run_again_after_growing_pauses() -> None:
     assert [deciding.pause_s(count) for count in (1, 2, 3, 9, 999)] == [5, 10, 20, 300, 300]
 
 
+def test_results_hold_the_most_back_for_outputs_keep_and_nothing_that_comes_meanwhile_does_so_again() -> None:
+    order = replace(ORDER, outputs=(Output("out"),), outputs_keep_s=3600.0)
+    state = replace(later(begun(), 28800), reason="max", not_home=2)
+    assert (deciding.max_in_s(order, state), deciding.held_in_s(order, state)) == (0, 3600)
+    told = deciding.told(order, later(state, 600), is_running=True)
+    assert (told.state, told.held_in_s, told.keep_s) == ("held", 3000, 3600)
+    failed_meanwhile = replace(later(state, 3600), reason="failed", due_s=5.0)
+    assert deciding.held_in_s(order, failed_meanwhile) == 0
+
+
+def test_a_date_that_jumps_moves_neither_idle_nor_max(tmp_path: Path) -> None:
+    preload = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if preload is None:
+        pytest.skip("there is no faketime here")
+    date, files = tmp_path / "date", LifetimeFiles(str(tmp_path / "work"))
+    date.write_text("+0")
+    Path(files.folder).mkdir(parents=True)
+    files.begin(LifetimeOrder("r", Lifetime(Hook(("touch", "ended")), idle_s=1.0, max_s=86400.0)))
+    files.extend(86400.0)  # so that it looks often, and is ended late
+    environment = {
+        **os.environ, "LD_PRELOAD": str(preload), "FAKETIME_TIMESTAMP_FILE": str(date), "FAKETIME_NO_CACHE": "1",
+        "DONT_FAKE_MONOTONIC": "1", "PYTHONPATH": agent_runs.ROOT,
+    }  # fmt: skip
+    now = [sys.executable, "-c", "import time; print(time.time())"]
+    # its `clock_nanosleep` knows no absolute time: sleep otherwise
+    measure = "import runpy, select, time; time.sleep = lambda s: select.select([], [], [], s); "
+    measure += "runpy.run_module('provision_agent', run_name='__main__')"
+    words = [sys.executable, "-c", measure, "lifetime", files.workspace]
+    meter = subprocess.Popen(words, env=environment)
+    try:
+        for jump in ("+40d", "-40d", "+0"):
+            date.write_text(jump)
+            seen = float(subprocess.run(now, env=environment, stdout=subprocess.PIPE, check=True).stdout)
+            assert jump == "+0" or abs(seen - time.time()) > 30 * 86400
+            before = files.state().moment.at_s
+            until(lambda before=before: files.state().moment.at_s > before, within_s=100)
+            state = files.state()
+            assert max(state.elapsed_s, state.idle_s) < 3600 and not state.reason
+        files.extend(-1e6)  # what is over is over, whatever the date is
+        until((Path(files.workspace) / "ended").exists, within_s=100)
+    finally:
+        meter.kill()
+        meter.wait()
+
+
 # -- by real processes
 
 
@@ -179,6 +226,16 @@ def test_a_hook_that_fails_is_run_again_under_the_same_key_though_a_job_goes_on(
     assert len(fired(runs)) == 2
     assert (told["state"], told["attempts"]) == ("ending", 1)
     assert refused["class"] == "conflict"
+
+
+def test_an_on_failure_that_keeps_failing_does_not_keep_the_instance_beyond_its_most(runs: AgentRuns) -> None:
+    never = [sys.executable, "-c", "open('asked', 'a').write('x'); raise SystemExit(1)"]
+    plan = {**FAILS, "on_failure": {"run": never}, "lifetime": {"max_s": 2, "then": hook()}}
+    assert runs.run(plan).verdict == "failed"
+    until(lambda: process_of(runs)["state"] == "exited", within_s=100)
+
+    assert (runs.workspace / "asked").exists()
+    assert fired(runs) == ["r1:lifetime max -"]
 
 
 def test_results_that_nobody_has_fetched_hold_on_failure_back_until_they_are_home(runs: AgentRuns) -> None:

@@ -66,6 +66,15 @@ async def test_a_bad_event_far_ahead_is_met_by_a_reader_that_lags(tmp_path: Path
     assert seen == many - 1
 
 
+def test_events_that_were_told_before_are_passed_over_unread(tmp_path: Path) -> None:
+    wrong = line(3, after="not read: ").replace(b'"not', b"not")
+    path = mirror(tmp_path, line(1), line(2), wrong, line(4), line(2), line(5))
+    tail = EventTail(path, passed_seq=3)
+    assert numbers(tail.read_new()) == [4, 2, 5], "after the first that is new, every line is read"
+    with pytest.raises(AgentLostError, match="`seq` of `warning`"):
+        EventTail(mirror(tmp_path, line(1), line("x")), passed_seq=3).read_new()
+
+
 def test_a_chunk_of_torn_lines_does_not_hide_what_follows(tmp_path: Path) -> None:
     torn = (b'{"event": "' + b"w" * 500 + b"\n") * (2 * CHUNK_BYTES // 512)
     tail = EventTail(mirror(tmp_path, line(1), torn, b"\xff\xfe\n", b"\r", line(2)))

@@ -332,6 +332,22 @@ async def test_who_sends_more_than_the_disk_takes_is_kept_waiting_and_all_that_c
     assert not receiver.left
 
 
+def test_files_that_are_named_and_do_not_come_hold_no_descriptor_and_count_once(tmp_path: Path) -> None:
+    tree = opened(tmp_path / "home", max_bytes=1000)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):  # as in a second session
+        for number in range(100):
+            tree.wanted(told(f"f{number}", b"12345"))
+    assert tree.held_bytes == 500
+    tree.write(told("f1", b"12345"), 0, b"123")
+    tree.leave(told("f1", b"12345"))
+    found = tree.wanted(told("f1", b"12345"))
+
+    assert found is not None and found.offset == 3
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    tree.close()
+
+
 def test_what_is_held_counts_a_file_that_came_again_once_also_after_a_restart(tmp_path: Path) -> None:
     tree = opened(tmp_path / "home")
     take(tree, "a", b"12345")

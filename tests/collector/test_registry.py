@@ -40,6 +40,18 @@ def test_a_run_is_found_again_from_any_folder() -> None:
     assert (found.files.core, found.files.errors) == (Path("/logs/a.log"), Path("/logs/a.errors.log"))
 
 
+def test_a_record_in_which_nothing_has_changed_is_not_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "state/provision/runs/a.json"
+    registry.remember(record("a"))
+    first = file.stat()
+
+    registry.remember(record("a"))
+    assert file.stat() == first
+    registry.remember(replace(record("a"), verdict="complete"))
+    assert file.stat().st_ino != first.st_ino
+    assert registry.known("a").verdict == "complete"
+
+
 def test_the_newest_run_comes_first_and_a_broken_record_is_no_run(tmp_path: Path) -> None:
     for number, run in enumerate(("a", "b", "c")):
         registry.remember(record(run, started_unix=number))

@@ -21,16 +21,20 @@ from provision_collector.pool.fleet.fleet_state import FleetState, read_members
 from provision_collector.pool.fleet.targets import Target
 from provision_collector.pool.server.answers import InvalidBodyError, read_body
 from provision_collector.pool.server.feed import Feed
-from provision_collector.pool.server.kept import taken_up
+from provision_collector.pool.server.kept import snapshot_of, taken_up
 from provision_collector.pool.server.orders import RunRequest, planned
 from provision_collector.pool.server.page_words import page_words
 from provision_collector.pool.server.run_log import RunLog
 from provision_collector.pool.server.schemas import Status
+from provision_collector.pool.server.shipping import jobs_of
 from provision_collector.pool.server.view import View
 from provision_collector.pool.store import writer
 from provision_collector.pool.store.rows import Row
 from provision_collector.pool.store.store import Store
-from provision_collector.pool.store.writer import insert_events
+from provision_collector.pool.store.streams import put_snapshot
+from provision_collector.pool.store.writer import EventRow, insert_events
+from provision_collector.run.registry import RunFiles
+from provision_collector.run.spec import ReadSoFar
 
 BODY = {
     "host": "root@203.0.113.7:14842",
@@ -153,6 +157,41 @@ async def test_a_slow_disk_keeps_one_run_waiting_and_nobody_else(
     await store.close()
 
 
+@pytest.mark.parametrize(
+    ("since", "passed_seq"),
+    [
+        ([event(seq) for seq in range(3, 9)], 8),
+        ([event(3), event(4, "secrets_needed", names=["A"]), event(5)], 0),
+        ([event(3), {"event": "nothing that can be read"}], 0),
+    ],
+)
+async def test_a_watcher_need_not_read_again_what_the_stream_says_but_for_what_it_has_to_heed(
+    tmp_path: Path, since: list[dict[str, Any]], passed_seq: int
+) -> None:
+    store = await Store.open(tmp_path)
+    row = Row(
+        run="r", request_hash="", instance=Instance("h"), plan={}, profile="p", labels={}, secret_names=[]
+    )
+    assert await store.add(row)
+    view = View("r")
+    for told in (event(1, "run_started"), event(2)):
+        view.tell(told)
+    kept = snapshot_of(view, ReadSoFar(200, view.run_state.to_json()))
+    rows = [
+        EventRow(row.day, row.rid, number, json.dumps(told).encode()) for number, told in enumerate(since, 3)
+    ]
+    await store.streams.append(rows, lambda line: put_snapshot(line, row.rid, kept))
+
+    taken = await taken_up(store, row)
+
+    so_far = taken.so_far
+    assert so_far is not None
+    assert (so_far.read_to, so_far.passed_seq) == (200, passed_seq)
+    assert so_far.state["seq"] == (passed_seq or 2)
+    assert taken.view.last_event_id == 2 + len(since)
+    await store.close()
+
+
 async def test_changes_of_a_fleet_that_come_together_are_written_at_once_and_all_of_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,3 +208,11 @@ async def test_changes_of_a_fleet_that_come_together_are_written_at_once_and_all
         await asyncio.gather(*(change(key) for key in state.members))
         assert state.writes - begun < 10
         assert {member.state for member in read_members("pool")} == {"going"}
+
+
+def test_the_logs_of_jobs_that_servers_share_are_the_files_of_their_mirrors(tmp_path: Path) -> None:
+    files = RunFiles(str(tmp_path / "run"))
+    names = ("train", "train 2/b")
+    plan = {"jobs": [{"name": name, "run": "x"} for name in names]}
+    assert [files.of_job(file) for file in jobs_of(plan)] == [files.job(name) for name in names]
+    assert jobs_of({}) == ()

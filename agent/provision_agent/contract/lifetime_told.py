@@ -45,6 +45,8 @@ class LifetimeTold:
     """So many finished results hold its end back."""
     held_in_s: Optional[float] = _left()
     """Until it is ended although they are not home."""
+    keep_s: Optional[float] = _left()
+    """So long results that are not home may hold its end back, whatever the reason; None: it has none."""
     attempts: int = bounded(0, low=0)
     """How often the hook was run."""
     said: str = bounded("", max_chars=4096)

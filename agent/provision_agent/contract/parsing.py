@@ -86,9 +86,7 @@ def read_json(data: Union[bytes, str], *, max_bytes: int, what: str = "the text"
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         if sum(map(text.count, ",[{")) > MAX_VALUES:
             raise ParseError(f"more than {MAX_VALUES} values")
-        return json.loads(
-            text, parse_constant=_no_constant, parse_int=_bounded_int, parse_float=_bounded_float
-        )
+        return _DECODER.decode(text)
     except ParseError as error:
         raise ParseError(f"{what} holds {error}") from None
     except UnicodeDecodeError:
@@ -188,20 +186,21 @@ def check_json(
     for _ in range(max_depth + 1):
         inner: List[Any] = []
         for item in level:
-            if isinstance(item, dict):
+            if isinstance(item, str):
+                check_text(item, where, bounds)
+            elif isinstance(item, dict):
                 entries += len(item)
                 for key in item:
                     check_text(key, where, bounds)
                 inner.extend(item.values())
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise ParseError(f"`{_shown(where)}` holds a number that is not finite")
+            elif isinstance(item, int):
+                if not -MAX_INTEGER <= item <= MAX_INTEGER:
+                    raise ParseError(f"`{_shown(where)}` holds a number out of range")
             elif isinstance(item, (list, tuple)):
                 entries += len(item)
                 inner.extend(item)
-            elif isinstance(item, str):
-                check_text(item, where, bounds)
-            elif isinstance(item, float) and not math.isfinite(item):
-                raise ParseError(f"`{_shown(where)}` holds a number that is not finite")
-            elif isinstance(item, int) and abs(item) > MAX_INTEGER:
-                raise ParseError(f"`{_shown(where)}` holds a number out of range")
         if entries > bounds.max_entries:
             raise ParseError(f"`{_shown(where)}` holds more than {bounds.max_entries} entries")
         if not inner:
@@ -396,3 +395,6 @@ def _bounded_float(digits: str) -> float:
     if len(digits) > 4 * MAX_NUMBER_CHARS or not math.isfinite(value):
         raise ParseError("a number that is too long or not finite")
     return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_int=_bounded_int, parse_float=_bounded_float)

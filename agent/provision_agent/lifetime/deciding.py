@@ -56,6 +56,18 @@ def reason(order: LifetimeOrder, state: LifetimeState) -> str:
     return IDLE if idle_s is not None and idle_s <= 0 and not state.busy else ""
 
 
+def overdue_s(order: LifetimeOrder, state: LifetimeState) -> float:
+    """How long ago the instance was to be ended whatever happens; 0 where it is not due for that."""
+    return max(0.0, -(max_in_s(order, state) or 0.0))
+
+
+def held_in_s(order: LifetimeOrder, state: LifetimeState) -> float:
+    """How long results that are not home may hold a hook back yet; nothing that comes meanwhile holds `max` back once more."""
+    if not state.reason or not state.not_home:
+        return 0.0
+    return max(0.0, order.outputs_keep_s - max(state.due_s, overdue_s(order, state)))
+
+
 def is_soon(order: LifetimeOrder, state: LifetimeState) -> bool:
     """Whether its end by `max` is near."""
     left_s = max_in_s(order, state)
@@ -69,7 +81,7 @@ def pause_s(attempts: int) -> float:
 
 def told(order: LifetimeOrder, state: LifetimeState, *, is_running: bool) -> LifetimeTold:
     """What a user is told of it."""
-    held_s = max(0.0, order.outputs_keep_s - state.due_s) if state.not_home and state.reason else None
+    held_s = held_in_s(order, state) if state.not_home and state.reason else None
     how = WAITS
     if state.done:
         how = ENDED
@@ -87,6 +99,7 @@ def told(order: LifetimeOrder, state: LifetimeState, *, is_running: bool) -> Lif
         reason=state.reason,
         not_home=state.not_home,
         held_in_s=held_s,
+        keep_s=order.outputs_keep_s if order.outputs else None,
         attempts=state.attempts,
         said=state.said,
     )

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import List, Optional
 
+from ..contract.lifetime_told import MAX
 from ..contract.plan_jobs import Hook
 from ..files.home import not_home
 from ..host.file_lock import FileIsBusyError, try_lock
@@ -28,11 +29,14 @@ TICK_S = 5.0
 DUE_TICK_S = 1.0
 """While something is due, or may be at once."""
 SHORTEST_TICK_S = 0.25
+MOST_LOOKING, LONGEST_TICK_S = 10, 20.0
+"""Results are looked for during a tenth of the time at most, if there are so many that it takes long."""
 SYNC_EVERY_S = 60.0
 GRACE_S = 6.0
 """So long after its end is due whoever follows its logs may still read the last lines."""
 TAKE_WITHIN_S = 30.0
 START_AGAIN_EVERY_S = 60.0
+MAX_BUSY_CHARS = 1000
 
 
 def lifetime_main(argv: List[str]) -> int:
@@ -75,6 +79,7 @@ class Meter:
         self._verdict: Optional[str] = None
         self._synced_s = float("-inf")
         self._asked_again_s = float("-inf")
+        self._looked_for_s = 0.0
 
     def run(self) -> None:
         """Look again and again."""
@@ -103,9 +108,15 @@ class Meter:
         now = Moment.now()
         lifetime = self._order.lifetime
         wants_idle = lifetime is not None and lifetime.idle_s is not None
-        busy = going_on(self._workspace, self._order) if wants_idle else ""
+        busy = self._going_on() if wants_idle else ""
         measured = deciding.measured(self._state, now, busy, up_since_s())
         self._state = deciding.extended(measured, self._files.extensions())
+
+    def _going_on(self) -> str:
+        try:
+            return going_on(self._workspace, self._order)
+        except (OSError, ValueError) as error:  # whatever cannot be asked: `max` holds all the same
+            return f"what cannot be seen: {error}"[:MAX_BUSY_CHARS]
 
     def _tick_s(self) -> float:
         lifetime = self._order.lifetime
@@ -115,7 +126,7 @@ class Meter:
         left_s = deciding.max_in_s(self._order, self._state)
         wanted_s = min(bounds) / 4 if min(bounds) < TICK_S else TICK_S
         if self._state.reason or self._order.lifetime is None:
-            wanted_s = min(wanted_s, DUE_TICK_S)
+            wanted_s = max(min(wanted_s, DUE_TICK_S), min(MOST_LOOKING * self._looked_for_s, LONGEST_TICK_S))
         if left_s is not None and left_s > 0:
             wanted_s = min(wanted_s, left_s)
         return max(SHORTEST_TICK_S, wanted_s)
@@ -135,13 +146,16 @@ class Meter:
     # -- what is due
 
     def _act(self) -> None:
-        if self._is_failed():
+        lifetime = self._order.lifetime
+        why = deciding.reason(self._order, self._state)
+        is_tried = self._key("on_failure") in self._state.tried
+        if self._is_failed() and not (
+            why == MAX and is_tried
+        ):  # a hook that fails again and again keeps nothing alive
             verdict = str(self._verdict)
             self._pursue("on_failure", self._order.on_failure, verdict, is_due=True)
             if self._state.reason == verdict:
                 return
-        lifetime = self._order.lifetime
-        why = deciding.reason(self._order, self._state)
         self._pursue("lifetime", None if lifetime is None else lifetime.then, why, is_due=bool(why))
 
     def _is_failed(self) -> bool:
@@ -167,17 +181,24 @@ class Meter:
             return
         if state.reason != why:
             state = replace(state, reason=why, due_s=0.0, attempts=0, again_s=0.0)
-        away = len(not_home(self._workspace.root, self._order.outputs)) if self._order.outputs else 0
-        self._state = state = replace(state, not_home=away)
-        is_held = away > 0 and state.due_s < self._order.outputs_keep_s
+        self._state = state = replace(state, not_home=self._count_away())
+        is_held = deciding.held_in_s(self._order, state) > 0
         grace_s = GRACE_S if state.due_s < GRACE_S and logins.is_watched() else 0.0
         if is_held or state.due_s < max(grace_s, state.again_s):
             return
         self._fire(kind, hook, why)
 
+    def _count_away(self) -> int:
+        """So many finished results are not home."""
+        began_s = time.monotonic()
+        away = len(not_home(self._workspace.root, self._order.outputs)) if self._order.outputs else 0
+        self._looked_for_s = time.monotonic() - began_s
+        return away
+
     def _fire(self, kind: str, hook: Hook, why: str) -> None:
-        attempts = self._state.attempts + 1
-        self._state = replace(self._state, attempts=attempts, said="it is being run")
+        attempts, key = self._state.attempts + 1, self._key(kind)
+        tried = self._state.tried if key in self._state.tried else (*self._state.tried, key)
+        self._state = replace(self._state, attempts=attempts, tried=tried, said="it is being run")
         self._files.save(self._state, sync=True)
         facts = facts_of(kind, self._order.run, why)
         end = run_hook(hook, facts, self._secrets, self._workspace.root)

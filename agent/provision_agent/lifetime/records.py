@@ -75,6 +75,8 @@ class LifetimeState:
     again_s: float = _measured()
     """Of `due_s`: when the hook is run again."""
     said: str = bounded("", max_chars=4096)
+    tried: Tuple[str, ...] = bounded((), max_entries=16)
+    """The keys of hooks that were run at least once."""
     done: Tuple[str, ...] = bounded((), max_entries=16)
     """The keys of hooks that have succeeded."""
 

@@ -27,7 +27,7 @@ from ..steps import apt, nodes, orphans, repos
 from ..steps.progress import Progress
 from ..steps.python import compiled, for_run, later, packages, venv
 from ..steps.python.imports import Ladder, Look
-from ..steps.python.last_look import LastLook
+from ..steps.python.last_look import EarlyLook, LastLook
 from ..steps.python.locked_install import LockedInstalls
 from ..steps.python.node_installs import NodeInstalls
 from ..steps.python.together import File
@@ -104,13 +104,18 @@ class Items:
         if python is None or "python" not in self._plan.steps:
             return
 
+        def look_ahead(coming: Venv) -> None:
+            if self._by_lock is not None:
+                packages.look_ahead(python, coming, self._context, self._by_lock)
+
         def build() -> None:
             assert python is not None
-            self.venv = venv.prepare(python, self._context, dict(found))
+            early = EarlyLook(python, self._context, found)
+            self.venv = venv.prepare(python, self._context, dict(found), before_making=look_ahead)
             self._await_requirements(python, checkouts)
             with self._installs:
                 self._ladder = Ladder(python, self.venv, self._context, found)
-                self.last_look = LastLook(python, self.venv, self._context, found)
+                self.last_look = early.at(self.venv)
                 if not self._plan.repair and self.last_look.skips_layers():
                     return
                 packages.install(

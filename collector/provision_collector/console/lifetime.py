@@ -37,5 +37,6 @@ def words_of(told: LifetimeTold) -> str:
     elif told.busy:
         parts.append(f"not as long as there is {told.busy}")
     if told.max_in_s is not None:
-        parts.append(f"in {coarse(max(0.0, told.max_in_s))} whatever goes on")
+        later = f" ({coarse(told.keep_s)} later at most while results are not home)" if told.keep_s else ""
+        parts.append(f"in {coarse(max(0.0, told.max_in_s))} whatever goes on{later}")
     return "; ".join(parts)

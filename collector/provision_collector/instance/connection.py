@@ -106,11 +106,16 @@ async def connect(instance: Instance) -> Connection:
 async def _connect(instance: Instance, jump: Connection | None) -> Connection:
     keys = HostKeys(instance)
     there, lost = asyncio.Event(), asyncio.Event()
+
+    def prepared() -> asyncssh.SSHClientConnectionOptions:
+        config = stack.enter_context(_plain_config(instance))
+        options = _options(instance, config, lambda: _Client(keys, there, lost))
+        keys.read(options.host_key_alias or options.host, options.port)
+        return options
+
     async with AsyncExitStack() as stack:
         try:
-            config = await asyncio.to_thread(stack.enter_context, _plain_config(instance))
-            base = await asyncio.to_thread(_options, instance, config, lambda: _Client(keys, there, lost))
-            await asyncio.to_thread(keys.read, base.host_key_alias or base.host, base.port)
+            base = await asyncio.to_thread(prepared)
             offered = await identities.offered(identities.wanted(base, instance.key))
             stack.callback(offered.close)
         except (asyncssh.KeyImportError, ValueError, OSError) as error:
@@ -138,7 +143,8 @@ async def _connect(instance: Instance, jump: Connection | None) -> Connection:
             raise explained from None
     connection = Connection(ssh, lost, jump)
     try:
-        await in_thread(keys.record_new)
+        if keys.has_new:
+            await in_thread(keys.record_new)
     except (OSError, LocalMachineError) as error:
         log.warning(
             "host key not remembered",

@@ -183,8 +183,7 @@ async def call(
         HostUnreachableError: no exec, no python3, no hello, the connection was lost.
         ProtocolFaultError: the answer is none. ProvisionError: no folder can be written, or it could not be done.
     """
-    bundle = await asyncio.to_thread(build_bundle)
-    order = await asyncio.to_thread(lambda: json.dumps(to_json(request)).encode())
+    bundle, order = await asyncio.to_thread(lambda: (build_bundle(), json.dumps(to_json(request)).encode()))
     talk = _Talk()
     from .channel import Channel
 

@@ -96,6 +96,11 @@ class HostKeys:
         self._new = key
         return True
 
+    @property
+    def has_new(self) -> bool:
+        """A key was seen first, and is not recorded yet."""
+        return self._new is not None
+
     def record_new(self) -> None:
         """Record the key that was seen first, if one was. May block. Raises OSError: this disk does not take it."""
         if self._new is not None:

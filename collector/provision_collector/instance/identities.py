@@ -82,7 +82,7 @@ async def offered(wanted: Wanted) -> Offered:
     later: list[asyncssh.SSHKeyPair] = []
     try:
         for file in wanted.files:
-            public = await asyncio.to_thread(_public_part, file)
+            public = await asyncio.to_thread(_public_part, file) if held else None
             match = next((pair for pair in held if pair.key_public_data == public), None)
             if match is not None:
                 keys.append(match)

@@ -21,7 +21,7 @@ from provision_agent.contract.parsing import ParseError
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
 from ..instance import NO_PYTHON, Channel, Connection, any_of, no_python
 from ..storage import in_thread
-from .mirror import Mirror, seal_together
+from .mirror import FileFacts, Mirror, seal_together
 from .pace import Pace
 from .session import (
     HELLO_TIMEOUT_S,
@@ -323,7 +323,7 @@ class FollowSession:
     async def _begin_generation(self, mirror: Mirror, begins: Begins) -> None:
         number = begins.generation
         if number == mirror.generation:
-            await in_thread(mirror.identify, begins)  # it was born
+            await self._identify(mirror, begins)  # it was born
         elif number != mirror.generation + 1:
             raise frames.ProtocolError(f"generation {number} does not follow {mirror.generation}")
         else:
@@ -337,6 +337,10 @@ class FollowSession:
                 await self._tell_gap(mirror, begins.lost_bytes)
         await self._listener.on_generation(mirror, begins)
 
+    async def _identify(self, mirror: Mirror, facts: FileFacts) -> None:
+        if mirror.is_news(facts):
+            await in_thread(mirror.identify, facts)
+
     async def _tell_gap(self, mirror: Mirror, lost_bytes: int | None) -> None:
         log.warning("mirror_gap_found", file=mirror.name, bytes=lost_bytes)
         await self._listener.on_gap(mirror, lost_bytes)
@@ -347,5 +351,5 @@ class FollowSession:
         if not begun.resumed and begun.edited:
             raise edited(mirror)
         if begun.resumed:
-            await in_thread(mirror.identify, begun)
+            await self._identify(mirror, begun)
         await self._listener.on_begin(mirror, begun)

@@ -222,9 +222,13 @@ class Mirror:
         self._state.save(durably=True)  # before its first byte: no power cut may join two generations
         self.remote_bytes = None
 
+    def is_news(self, facts: FileFacts) -> bool:
+        """Whether `identify` would learn anything from *facts*."""
+        return not self._is_known or (self.offset == 0 and self.identity != (facts.dev, facts.ino))
+
     def identify(self, facts: FileFacts) -> None:
         """The other side has the file open that this generation is, or was born as. May block."""
-        if not self._is_known or (self.offset == 0 and self.identity != (facts.dev, facts.ino)):
+        if self.is_news(facts):
             self._is_known = True
             self._record(**_identity(facts))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -40,6 +41,8 @@ MAX_TORN_LINES = 1000
 LIVE_BYTES = 1 << 14
 """A reader that is so close to the end reads what was written a moment ago."""
 
+_HEAD = re.compile(rb'\{"format": ?\d{1,9}, ?"ts": ?"[^"\\]*", ?"run": ?"[^"\\]*", ?"seq": ?(\d{1,18}),')
+"""How an agent begins each event: its `seq` can be told without reading the rest."""
 _READER = ThreadPoolExecutor(1, thread_name_prefix="events")
 """Of all runs: several threads that parse would take the interpreter from the event loop in turns."""
 
@@ -55,12 +58,21 @@ class EventTail:
     Args:
         path: The file. offset: Where the first line begins that is read.
         names: Of other events nothing is read; None: all are.
+        passed_seq: Events up to this `seq` were read and told before: they are passed over.
     """
 
-    def __init__(self, path: Path, *, offset: int = 0, names: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        offset: int = 0,
+        names: Collection[str] | None = None,
+        passed_seq: int = 0,
+    ) -> None:
         self._marks = None if names is None else tuple(f'"{name}"'.encode() for name in names)
         self._path = path
         self._offset = offset
+        self._passed_seq = passed_seq
         self._error: ProvisionError | None = None
         self._is_forger = False
         self._torn_lines = 0
@@ -157,6 +169,10 @@ class EventTail:
     def _event(self, line: bytes) -> Event | None:
         if self._marks is not None and not any(mark in line for mark in self._marks):
             return None
+        if self._passed_seq and (head := _HEAD.match(line)):
+            if int(head[1]) <= self._passed_seq:
+                return None
+            self._passed_seq = 0
         found = read_event(line)
         if found is None:  # torn by a killed agent, which ended it with a newline and went on
             self._torn_lines += 1

@@ -152,8 +152,11 @@ def identity_of(instance: Instance) -> str:
 def remember(record: RunRecord) -> None:
     """Write or replace the record of a run, as one step; never that of another instance's run of the same id."""
     private_folder(state_directory() / "runs")
+    place = _place_of(record)
+    if _read(place) == record:
+        return
     data = json.dumps(asdict(record), indent=1)
-    if not create_atomically(_place_of(record), data):  # of two at once one is first; the other sees it now
+    if not create_atomically(place, data):  # of two at once one is first; the other sees it now
         write_atomically(_place_of(record), data)
 
 

@@ -107,6 +107,22 @@ class ReadSoFar:
     """As `RunState.to_json` gives it."""
     needed: tuple[str, ...] = ()
     sizes: Mapping[str, int] | None = None
+    passed_seq: int = 0
+    """Events up to this `seq` follow behind `read_to`, were told, and are in `state`: they are passed over."""
+
+
+HEEDED = frozenset(
+    (
+        "job_started",
+        "run_finished",
+        "run_started",
+        "secrets_needed",
+        "sources_given",
+        "sources_needed",
+        "step_finished",
+    )
+)
+"""Events of an agent that whoever watches its run has to read, and not only their fold."""
 
 
 @dataclass(frozen=True)

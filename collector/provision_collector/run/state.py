@@ -79,6 +79,7 @@ class LocalRun:
         self._live = NOTHING_LIVE
         """What arrived last, if it was little."""
         self._begin = self._told_to = known.read_to
+        self._passed_seq = known.passed_seq
         self._known_seq = self.state.seq
         self._absorbing = asyncio.Lock()
         self._change = asyncio.Event()
@@ -105,8 +106,11 @@ class LocalRun:
         self.files = files
         self.run = self._local.run = run
         self.state.run = run
-        self._tail = EventTail(files.events, offset=self._begin)
+        self._tail = self._new_tail(files)
         self.changed()
+
+    def _new_tail(self, files: RunFiles) -> EventTail:
+        return EventTail(files.events, offset=self._begin, passed_seq=self._passed_seq)
 
     def write_own_events(self) -> None:
         """Write this side's events to their file from now on: whoever holds the mirrors is its one writer, too."""
@@ -223,7 +227,7 @@ class LocalRun:
             change = self._change
             is_over = self.outcome is not None
             if tail is None and self.files is not None:
-                tail = EventTail(self.files.events, offset=self._begin)
+                tail = self._new_tail(self.files)
             is_moving = True
             while is_moving:
                 self._told_to = tail.offset if tail is not None else self._told_to

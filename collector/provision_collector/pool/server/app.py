@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 import sys
@@ -11,8 +12,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 import uvicorn
+from provision_agent.contract.events import JsonObject
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -113,7 +116,6 @@ def application(
         },
     )
     app.state.key = key
-    app.state.openapi = document(ENDPOINTS)
     return app
 
 
@@ -148,7 +150,12 @@ async def metrics(request: Request) -> Response:
 
 async def openapi(request: Request) -> Response:
     """The API's description."""
-    return answers.Json(request.app.state.openapi)
+    return answers.Json(await asyncio.to_thread(_description))
+
+
+@cache
+def _description() -> JsonObject:
+    return document(ENDPOINTS)
 
 
 OWN_ROUTES = (Route("/healthz", healthz), Route("/metrics", metrics), Route("/openapi.json", openapi))
@@ -175,6 +182,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(MOST_WAITING)  # the kernel keeps more than are accepted at once
+        gc.freeze()  # what was made so far stays: nobody need look through it for cycles again and again
         self._on_open()  # the socket accepts
 
     async def on_tick(self, counter: int) -> bool:

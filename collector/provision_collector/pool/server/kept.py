@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import structlog
 from provision_agent.contract.events import JsonObject, read_event
 from provision_agent.contract.parsing import ParseError, parse, read_object
 from provision_agent.contract.status import RunState
 
-from ...run.spec import ReadSoFar
+from ...run.spec import HEEDED, ReadSoFar
 from ..store.rows import Row
 from ..store.store import Store
 from ..store.streams import Snapshot
@@ -86,31 +86,46 @@ class Taken:
     so_far: ReadSoFar | None
 
 
-async def taken_up(store: Store, row: Row) -> Taken:
-    """The view of a run after all that was told of it, from what was kept and the events since then."""
+async def taken_up(store: Store, row: Row, *, planned: Callable[[str], bool] | None = None) -> Taken:
+    """The view of a run after all that was told of it, from what was kept and the events since then.
+
+    Args:
+        store: Where it is kept.
+        row: The run.
+        planned: Knows the keys of its plan's items, where it is taken up to be watched.
+    """
     kept, since = await store.streams.snapshot(row)
     if kept is not None:
         try:
-            return await asyncio.to_thread(_restored, row, kept, since)
+            return await asyncio.to_thread(_restored, row, kept, since, planned)
         except ParseError as error:  # another release kept it: the events are there
             log.warning("fold_not_read", run=row.run, why=str(error))
     told = await store.streams.all_of(row)
     return Taken(await asyncio.to_thread(view_of, row.run, (event_of(body) for _, body in told)), None)
 
 
-def _restored(row: Row, kept: Snapshot, since: list[tuple[int, bytes]]) -> Taken:
+def _restored(
+    row: Row, kept: Snapshot, since: list[tuple[int, bytes]], planned: Callable[[str], bool] | None
+) -> Taken:
     data = read_object(kept.view.encode(), max_bytes=MAX_BYTES, what="the fold of a run")
     found = parse(_Kept, data, "the fold of a run")
     if found.format != FORMAT:
         raise ParseError(f"format {found.format} of the fold of a run")
     view = View(row.run)
-    view.restore(RunState.from_json(found.folded), agent_seq=found.agent_seq, last_event_id=kept.last_id)
+    state = RunState.from_json(found.folded, planned=planned)
+    view.restore(state, agent_seq=found.agent_seq, last_event_id=kept.last_id)
     view.state, view.collector_seq, view.contact = found.state, found.collector_seq, found.contact
     view.reconnects, view.secrets_needed, view.gaps = found.reconnects, found.secrets_needed, list(found.gaps)
     view.outcome, view.broken, view.own_warnings = found.outcome, found.broken, found.own_warnings
+    has_heeded = False
     for _, body in since:
-        view.tell(event_of(body))
-    return Taken(view, _so_far(kept, found.folded))
+        event = event_of(body)
+        has_heeded = has_heeded or event.get("event") in HEEDED
+        view.tell(event)
+    so_far = _so_far(kept, found.folded)
+    if so_far is not None and view.broken is None and not has_heeded:
+        so_far = replace(so_far, state=view.run_state.to_json(), passed_seq=view.agent_seq)
+    return Taken(view, so_far)
 
 
 def _so_far(kept: Snapshot, folded: Mapping[str, object]) -> ReadSoFar | None:

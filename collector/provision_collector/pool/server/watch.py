@@ -29,7 +29,7 @@ from ...run.events import EventTail
 from ...run.outcome import outcome_of
 from ...run.registry import RunFiles
 from ...run.run import Run, with_labels
-from ...run.spec import Order
+from ...run.spec import Order, knows
 from .. import scorecard
 from ..gone import leave_when_gone
 from ..hooks import HookQueue, Kind
@@ -102,7 +102,9 @@ class Watch:
             secrets: Values by the names that its profile uses.
             is_new: No server has ordered it yet.
         """
-        taken = Taken(View(row.run), None) if is_new else await taken_up(shared.store, row)
+        taken = (
+            Taken(View(row.run), None) if is_new else await taken_up(shared.store, row, planned=knows(plan))
+        )
         taken = await found_here(row, taken, shared.store, shared.rules)
         watch = cls(row, plan, secrets, taken, shared)
         if not watch.log.is_begun:
