@@ -168,3 +168,11 @@ def test_no_line_is_wider_than_the_terminal_and_each_names_its_file(width: int) 
 
     assert max(map(len, lines)) <= width
     assert sum("download wan" in line and "safetensors" in line for line in lines) == 2
+
+
+def test_the_page_of_a_run_that_goes_on_does_not_say_that_it_is_never_usable() -> None:
+    going = html_page(story_of("run-1", "here", RUN[:5]), "here")
+    over = html_page(story_of("run-1", "here", RUN), "here")
+
+    assert "not yet" in going and ">never<" not in going
+    assert 'class="usable"' in over and 'class="usable"' not in going
