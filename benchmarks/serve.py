@@ -111,7 +111,9 @@ class Puppet:
 
     async def _start(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:
         assert head["arguments"] == ["start"], head["arguments"]
-        order = await request_of(process)
+        await self._answer_start(process, await request_of(process))
+
+    async def _answer_start(self, process: asyncssh.SSHServerProcess[bytes], order: dict[str, Any]) -> None:
         run = order["run"]
         answer = {
             "format": version.FORMAT, "state": "started", "run": run, "workspace": f"/{run}",

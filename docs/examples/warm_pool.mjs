@@ -4,6 +4,7 @@
 //     PROVISION_URL=http://127.0.0.1:8377 PROVISION_TOKEN=… \
 //       node warm_pool.mjs --want 2 --profile profile.yaml --key NAME HOST:PORT [HOST:PORT …]
 //
+// PROVISION_URL may name several servers of one database, with commas between them: the next one is asked where one does not answer.
 // The addresses stand for what a provider would rent out: put your provider's calls into `rent`, `isAlive` and
 // `destroy`. Prints one line per change; ends with 1 when it runs out of instances, 2 when nothing but a person helps.
 
@@ -51,12 +52,18 @@ async function destroy(instance) {
 
 // -- provision's HTTP API
 
+const servers = process.env.PROVISION_URL.split(",");
+
 async function ask(method, path, { body, headers, signal } = {}) {
-  const answer = await fetch(new URL(path, process.env.PROVISION_URL), {
+  const server = servers[0];
+  const answer = await fetch(new URL(path, server), {
     method,
     signal,
     headers: { Authorization: `Bearer ${process.env.PROVISION_TOKEN}`, "Content-Type": "application/json", ...headers },
     body: body && JSON.stringify(body),
+  }).catch((error) => {
+    if (servers[0] === server) servers.push(servers.shift()); // the next one of the same database
+    throw error;
   });
   if (answer.ok) return answer;
   const { error } = await answer.json();

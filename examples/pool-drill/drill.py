@@ -255,7 +255,7 @@ async def drill(words: argparse.Namespace, folder: Path) -> int:
         )
         print("\n".join(pool.report.lines()))
         print("\nWhat the server itself counted:\n")
-        print("\n".join(_counted((await server.ask("GET", "/metrics")).decode())), flush=True)
+        print("\n".join(await _counted(server, words)), flush=True)
         if words.stay:
             await asyncio.to_thread(input, "Enter ends the drill: ")
     finally:
@@ -281,13 +281,23 @@ def _serve(words: argparse.Namespace, state: Path, keys: Path, token: str) -> su
     )  # fmt: skip
 
 
-def _counted(metrics: str) -> list[str]:
-    wanted = (
+async def _counted(server: Server, words: argparse.Namespace) -> list[str]:
+    """What `/metrics` says of the runs, as soon as it has counted all of them; of several servers, each has its own."""
+    ended, refused, billed = (
         "provision_profile_runs_ended_total",
         "provision_instances_refused_total",
-        "provision_failed_runs_billed_seconds_total",
+        "provision_failed_runs_billed",
     )
-    return [line for line in metrics.splitlines() if line.startswith(wanted)]
+    while True:
+        lines = (await server.ask("GET", "/metrics")).decode().splitlines()
+        count = sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(ended))
+        if count >= words.runs or words.servers > 1:
+            return [
+                line
+                for line in lines
+                if line.startswith((ended, refused, billed)) and not line.endswith(" 0.0")
+            ]
+        await asyncio.sleep(0.2)
 
 
 def main() -> None:

@@ -163,6 +163,27 @@ def test_critical_files_come_first_then_required_ones_each_longest_first(bench, 
     ]
 
 
+def test_what_is_wanted_sooner_goes_before_longer_files_of_its_level_and_not_before_another_level(
+    bench, server
+):
+    sizes = {"small": 1, "middle": 2, "large": 3}
+    items = [
+        Download(url=server.add(f"/{level}-{size}", Content(mib * MIB)), path=f"{level}-{size}", level=level)
+        for level in ("required", "critical")
+        for size, mib in sizes.items()
+    ]
+    engine = bench.engine(*items, limits=Limits(files=1), sooner={"critical-middle", "required-small"})
+
+    engine.preflight()
+    engine.start()
+    assert engine.wait()
+    engine.stop()
+
+    order = [event["item"] for event in bench.named("started")]
+    assert order[:3] == ["critical-middle", "critical-large", "critical-small"]
+    assert order[3:] == ["required-small", "required-large", "required-middle"]
+
+
 def test_waiting_for_a_level_does_not_wait_for_the_others(bench, server):
     slow = Download(url=server.add("/slow", Content(10), Fault(silent=True)), path="slow", level="optional")
     fast = Download(url=server.add("/fast", Content(10)), path="fast", level="critical")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness.agent_runs import AgentRuns
 from harness.downloads import eventually
-from harness.environments import Surroundings
+from harness.environments import Surroundings, copy_of_environment
 from harness.git_server import Origin
 from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
@@ -310,6 +311,81 @@ def test_what_layers_and_nodes_want_is_resolved_together_and_fetched_before_it_i
 
     assert versions_in(venv, "numpy", "scipy") == ["1.26.4", "1.0"]
     assert "numpy-2.1.0-py3-none-any.whl" not in index.wheel_bytes
+
+
+def test_layers_are_resolved_and_fetched_while_their_environment_is_still_being_made(
+    index: PackageIndex, here: Surroundings, by_lock: LockedInstalls, tmp_path: Path
+) -> None:
+    plan = Plan(name="x", workspace=here.workspace, python=order(Layer(packages=("scipy",))))
+    by_lock.look_ahead = Ahead(plan, here.context, lambda repo: None)
+    path = str(tmp_path / "coming")
+    assert plan.python is not None
+
+    coming = Venv(path, sys.executable, True)
+    packages.look_ahead(plan.python, coming, here.context, by_lock)
+    eventually(lambda: "scipy-1.0-py3-none-any.whl" in index.wheel_bytes)
+    assert not Path(path).exists()
+    copy_of_environment(path)
+    made = Venv(path, f"{path}/bin/python", True)
+    packages.install(plan.python, made, here.context, NO_GPU, by_lock=by_lock)
+
+    assert versions_in(made, "numpy", "scipy") == ["2.1.0", "1.0"]
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call.split()[:2] for call in calls] == [["pip", "compile"], ["pip", "install"]]
+
+
+def test_nothing_is_resolved_before_the_environment_is_there_that_torch_or_a_checkout_has_a_say_in(
+    here: Surroundings,
+) -> None:
+    def may(*layers: Layer) -> bool:
+        plan = Plan(name="x", workspace=here.workspace, python=order(*layers))
+        return Ahead(plan, here.context, lambda repo: None).may_begin_early()
+
+    plain = Layer(packages=("numpy",))
+    assert may(plain)
+    assert not may()
+    assert not may(plain, Layer(torch=Torch()))
+    assert not may(plain, Layer(requirements="ComfyUI/requirements.txt"))
+
+
+def test_of_packages_that_bring_the_same_files_one_is_fetched_and_the_others_are_held_by_it(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls, tmp_path: Path
+) -> None:
+    for name in ("opencv-python", "opencv-python-headless"):
+        index.add(name, "4.11", files={"cv2/__init__.py": f"by = {name!r}\n"}, requires=["numpy"])
+    wanted = order(Layer(packages=("opencv-python", "opencv-python-headless", "scipy")))
+
+    packages.install(wanted, venv, here.context, NO_GPU, by_lock=by_lock)
+    again = len(installs_of(tmp_path))
+    packages.install(wanted, venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert versions_in(venv, "opencv-python", "opencv-python-headless") == ["4.11", "4.11"]
+    told = subprocess.run([venv.python, "-B", "-c", "import cv2; print(cv2.by)"], stdout=-1, check=True)
+    assert told.stdout.decode().strip() == "opencv-python-headless"
+    assert not any(name.startswith("opencv_python-") for name in index.wheel_bytes)
+    assert "opencv-python is not installed, since opencv-python-headless has the same files" in said(here)
+    assert len(installs_of(tmp_path)) == again == 1
+    assert here.names()[-2:] == ["package_started", "package_skipped"]
+
+
+@pytest.mark.parametrize("needs_screen", [True, False])
+def test_the_one_that_holds_others_gives_way_to_its_like_where_it_needs_a_screen(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls, needs_screen: bool
+) -> None:
+    for name in ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"):
+        is_in_need = needs_screen and not name.endswith("headless")
+        text = "raise ImportError('libGL.so.1')\n" if is_in_need else f"by = {name!r}\n"
+        index.add(name, "4.11", files={"cv2/__init__.py": text})
+    wanted = order(Layer(packages=("opencv-python", "opencv-contrib-python")))
+
+    packages.install(wanted, venv, here.context, NO_GPU, by_lock=by_lock)
+
+    told = subprocess.run([venv.python, "-B", "-c", "import cv2; print(cv2.by)"], stdout=-1, check=True)
+    suffix = "-headless" if needs_screen else ""
+    assert told.stdout.decode().strip() == f"opencv-contrib-python{suffix}"
+    assert versions_in(venv, "opencv-python", "opencv-contrib-python") == ["4.11", "4.11"]
+    for held in Path(venv.path).glob("lib/python3*/site-packages/*/HELD_BY"):
+        assert held.read_text().strip() == f"opencv-contrib-python{suffix}"
 
 
 @pytest.mark.timeout(240)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Layer, Python
 from provision_agent.steps.progress import EVERY_S, Progress
 from provision_agent.steps.python import installer, packages
-from provision_agent.steps.python.last_look import LastLook
+from provision_agent.steps.python.last_look import EarlyLook, LastLook
 from provision_agent.steps.python.venv import Venv
 
 NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
@@ -374,3 +375,21 @@ def test_a_layer_that_something_later_in_the_run_undid_is_looked_at_by_the_next_
     assert not second.skips_layers(), "the node has replaced its numpy"
     other_driver = {**NO_GPU, "driver": "570.1"}
     assert not LastLook(plan, found, here.context, other_driver).is_unchanged
+
+
+def test_a_look_that_began_before_its_environment_was_prepared_is_that_of_no_other_and_of_no_new_one(
+    index: PackageIndex, here: Surroundings, venv: Venv, tmp_path: Path
+) -> None:
+    plan = replace(python(Layer(packages=("numpy",))), venv=venv.path)
+    first = LastLook(plan, venv, here.context, NO_GPU)
+    packages.install(plan, venv, here.context, NO_GPU)
+    first.did_layers()
+    first.renew()
+    as_it_was, made_anew = (Venv(venv.path, venv.python, is_new) for is_new in (False, True))
+    elsewhere = Venv(str(tmp_path / "other"), venv.python, False)
+
+    early = EarlyLook(plan, here.context, NO_GPU)
+
+    assert early.at(as_it_was).is_unchanged and early.at(as_it_was) is early.at(as_it_was)
+    assert not early.at(made_anew).is_unchanged
+    assert not early.at(elsewhere).is_unchanged

@@ -13,8 +13,9 @@ from typing import cast
 
 import pytest
 from provision_agent.contract import file_frames as wire
+from provision_agent.contract.failures import Failure
 from provision_agent.contract.file_frames import FileFrame
-from provision_agent.contract.file_messages import CompleteFile, FilesTold, FileTold, Trouble
+from provision_agent.contract.file_messages import CompleteFile, FilesTold, FileTold, SettledFile, Trouble
 from provision_agent.contract.frames import Bytes, ProtocolError
 from provision_agent.contract.parsing import to_json
 from provision_agent.contract.plan import Plan
@@ -22,6 +23,7 @@ from provision_agent.contract.plan_files import Upload
 from provision_collector.errors import HostUnreachableError, ProfileError, UsageError
 from provision_collector.files import receiver as receiving
 from provision_collector.files import sources_of, sources_within
+from provision_collector.files.copied import Copied
 from provision_collector.files.copying import words_of
 from provision_collector.files.local_tree import RECORD, LocalTree, RefusedHereError
 from provision_collector.files.receiver import Receiver
@@ -133,7 +135,7 @@ def test_a_folder_belongs_to_one_instance_and_one_process(tmp_path: Path) -> Non
     first.close()
     with pytest.raises(UsageError, match="files of run a on h:22"):
         opened(tmp_path, owner="run b on h:22")
-    opened(tmp_path, owner="run a on h:22").close()
+    opened(tmp_path, owner="run a on h:22, workspace /w", also="run a on h:22").close()
 
 
 def test_a_cut_leaves_a_part_and_what_is_damaged_never_gets_its_name(tmp_path: Path) -> None:
@@ -218,6 +220,28 @@ def test_the_words_of_a_copy_say_which_side_is_there() -> None:
     for words in (["a", "b"], [":a", ":b"], ["a", ":b", ":c"], [":a", "b", "c"]):
         with pytest.raises(UsageError):
             words_of(words)
+
+
+def test_what_cannot_be_copied_is_said_once_for_all_files_alike_with_what_to_type() -> None:
+    copied = Copied()
+    for name in "abcde":
+        full = SettledFile(
+            0, "failed", "disk_full", f"`{name}` cannot be written here: no space", "full_here"
+        )
+        copied.settle(name, told(name), full)
+    copied.settle("big", told(""), SettledFile(0, "failed", "truncated", "it came damaged twice"))
+    copied.refuse("pipe", Failure("unsafe_path", "`pipe` is no file", case="odd_name"))
+    copied.settle("big", told(""), SettledFile(0, "ok"))
+
+    assert copied.lines() == [
+        "`a` cannot be written here: no space; the same of `b`, `c`, `d` and 1 more",
+        "`pipe` is no file",
+    ]
+    assert copied.hints() == [
+        "free space here, or choose another target: the same command again goes on where it was",
+        "leave it out with `--exclude`, or give it another name",
+    ]
+    assert copied.files == 1
 
 
 def test_every_instance_of_a_fleet_has_a_folder_of_its_own_whatever_it_is_called() -> None:
@@ -330,6 +354,22 @@ async def test_who_sends_more_than_the_disk_takes_is_kept_waiting_and_all_that_c
     assert session.is_paused[:2] == [True, False]
     assert (tmp_path / "home" / "a").read_bytes() == piece * 16
     assert not receiver.left
+
+
+def test_files_that_are_named_and_do_not_come_hold_no_descriptor_and_count_once(tmp_path: Path) -> None:
+    tree = opened(tmp_path / "home", max_bytes=1000)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):  # as in a second session
+        for number in range(100):
+            tree.wanted(told(f"f{number}", b"12345"))
+    assert tree.held_bytes == 500
+    tree.write(told("f1", b"12345"), 0, b"123")
+    tree.leave(told("f1", b"12345"))
+    found = tree.wanted(told("f1", b"12345"))
+
+    assert found is not None and found.offset == 3
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    tree.close()
 
 
 def test_what_is_held_counts_a_file_that_came_again_once_also_after_a_restart(tmp_path: Path) -> None:

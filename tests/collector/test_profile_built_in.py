@@ -146,9 +146,7 @@ def test_a_profile_takes_what_was_resolved_together(name: str) -> None:
     refs = {repo.url.rpartition("/")[2]: repo.ref for repo in plan.repos}
 
     assert {repo: refs[repo] for repo in wanted} == wanted
-    assert [repo for repo in refs if repo not in wanted] == (
-        ["ComfyUI-WanVideoWrapper"] if name == "comfyui" else []
-    )
+    assert [repo for repo in refs if repo not in wanted] == [], "every repository is pinned"
     known = {canonicalize_name(Requirement(line).name) for line in lines_of(SETS[name])}
     listed = [package for layer in plan.python.layers for package in layer.packages]
     assert {canonicalize_name(Requirement(package).name) for package in listed} <= known

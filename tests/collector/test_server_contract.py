@@ -26,12 +26,14 @@ from provision_collector.pool.server.orders import RunRequest, planned
 from provision_collector.pool.server.page_words import page_words
 from provision_collector.pool.server.run_log import RunLog
 from provision_collector.pool.server.schemas import Status
+from provision_collector.pool.server.shipping import jobs_of
 from provision_collector.pool.server.view import View
 from provision_collector.pool.store import writer
 from provision_collector.pool.store.rows import Row
 from provision_collector.pool.store.store import Store
 from provision_collector.pool.store.streams import put_snapshot
 from provision_collector.pool.store.writer import EventRow, insert_events
+from provision_collector.run.registry import RunFiles
 from provision_collector.run.spec import ReadSoFar
 
 BODY = {
@@ -206,3 +208,11 @@ async def test_changes_of_a_fleet_that_come_together_are_written_at_once_and_all
         await asyncio.gather(*(change(key) for key in state.members))
         assert state.writes - begun < 10
         assert {member.state for member in read_members("pool")} == {"going"}
+
+
+def test_the_logs_of_jobs_that_servers_share_are_the_files_of_their_mirrors(tmp_path: Path) -> None:
+    files = RunFiles(str(tmp_path / "run"))
+    names = ("train", "train 2/b")
+    plan = {"jobs": [{"name": name, "run": "x"} for name in names]}
+    assert [files.of_job(file) for file in jobs_of(plan)] == [files.job(name) for name in names]
+    assert jobs_of({}) == ()

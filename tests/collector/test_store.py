@@ -19,6 +19,10 @@ from alembic.migration import MigrationContext
 from harness.postgres import Postgres
 from provision_collector.errors import LocalMachineError, UsageError
 from provision_collector.instance import Instance
+from provision_collector.pool.fleet.fleet_state import FleetState
+from provision_collector.pool.fleet.targets import Target
+from provision_collector.pool.hooks import HookQueue, HookStore
+from provision_collector.pool.instances import Instances
 from provision_collector.pool.store import days, schema
 from provision_collector.pool.store import writer as writer_module
 from provision_collector.pool.store.database import Database
@@ -175,13 +179,30 @@ async def test_runs_are_listed_in_pages_by_state_label_and_host(store: Store) ->
     assert await store.counts(Wanted(labels={"pool": "a"})) == {"failed": 1, "accepted": 2}
 
 
-async def test_a_delivery_is_owed_once_and_until_it_is_settled(store: Store) -> None:
-    assert await store.owe("run:finished:0", "{}")
-    assert not await store.owe("run:finished:0", "{}")
-    assert await store.owed() == [("run:finished:0", "{}")]
-    await store.settle("run:finished:0", attempts=1)
-    assert await store.owed() == []
-    assert not await store.owe("run:finished:0", "{}"), "what was told stays told"
+@pytest.fixture(params=["sqlite", "postgresql", "fleet"])
+async def ledger(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[HookStore]:
+    """Whatever keeps what hooks are owed: a server's database, or the file of a fleet."""
+    if request.param == "fleet":
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        state = FleetState("pool", "hash", [Target(Instance("h"))])
+        async with state.locked():
+            yield state
+        return
+    address = None if request.param == "sqlite" else request.getfixturevalue("postgres").database()
+    store = await opened(tmp_path, address)
+    yield store
+    await store.close()
+
+
+async def test_a_delivery_is_owed_once_and_until_it_is_settled(ledger: HookStore) -> None:
+    assert await ledger.owe("run:finished:0", "{}")
+    assert not await ledger.owe("run:finished:0", "{}")
+    assert list(await ledger.owed()) == [("run:finished:0", "{}")]
+    await ledger.settle("run:finished:0", attempts=1)
+    assert list(await ledger.owed()) == []
+    assert not await ledger.owe("run:finished:0", "{}"), "what was told stays told"
 
 
 async def test_that_a_hook_was_told_is_written_without_waiting_for_more_to_write(
@@ -420,6 +441,38 @@ async def test_the_next_server_watches_what_the_last_one_did_and_forgets_what_is
     await again.close()
 
 
+async def test_what_a_server_of_an_earlier_release_watched_comes_from_its_file_once(
+    store: Store, tmp_path: Path
+) -> None:
+    where = {"host": "h", "port": 7, "instance_id": "i-7"}
+    old = {
+        "instance": where,
+        "run": "one",
+        "workspace": "/w",
+        "profile": "x",
+        "labels": {"a": "b"},
+        "gpus": 1,
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps({"instances": [old]}))
+
+    async def reach(instance: Instance) -> Instance:
+        return instance
+
+    watching = Instances(store.instances, HookQueue((), store), every_s=None, gone_check=None, reach=reach)
+    for _ in range(2):
+        await watching.open(path)
+        await watching.take_up()
+        [told] = await watching.told()
+        assert (told["instance"], told["host"], told["labels"]) == ("i-7", "h:7", {"a": "b"})
+        assert [health.kept.gpus for health in watching.all()] == [1]
+        await watching.drop()
+        await store.leases.give_back()
+        await store.leases.join(b"", takes_runs=True)
+    assert (tmp_path / "instances-1.json").is_file()
+    assert not path.exists()
+
+
 # -- several servers on one database
 
 
@@ -458,6 +511,7 @@ async def test_a_server_that_is_not_heard_of_loses_its_runs_and_cannot_write_any
     assert await second.owed() == [("one:usable:0", "{}")]
     assert await second.instances.claim() == [instance("i-1")]
     assert not await first.leases.beat()
+    first.writer.trouble = "the line was lost"
     for attempt in (
         first.instances.change(instance("i-1", state="gone")),
         first.streams.append(told(one, 2)),
@@ -466,9 +520,45 @@ async def test_a_server_that_is_not_heard_of_loses_its_runs_and_cannot_write_any
     ):
         with pytest.raises(FencedError):
             await attempt
+    assert first.writer.trouble is None, "it is well, and takes new runs"
     await second.streams.append([EventRow(one.day, one.rid, 2, b"mine")])
     assert await first.streams.after(Place(one.day, one.rid, 1)) == [(2, b"mine")]
     assert (await second.find("one") or one).epoch == 1
+
+
+async def test_a_run_that_was_given_to_a_server_which_is_dead_by_then_is_taken_by_another(
+    pair: tuple[Store, Store],
+) -> None:
+    first, second = pair
+    late = row("late", owner=first.leases.me)
+    await first.leases.give_back()
+    assert await second.add(late)
+    assert await second.leases.claim(10) == [late.rid]
+
+
+async def test_what_a_server_wanted_to_write_before_it_was_taken_for_dead_is_not_written_when_it_is_back(
+    pair: tuple[Store, Store],
+) -> None:
+    first, second = pair
+    one = await added(first, "one")
+    mine = sa.select(schema.workers).where(schema.workers.c.id == first.leases.me)
+    with second.database.engine.connect() as other, other.begin():
+        other.execute(mine.with_for_update())
+        begun = asyncio.create_task(first.streams.append(told(one, 1)))
+        await asyncio.sleep(
+            0.05
+        )  # it waits for the row, or, on a busy machine, is not yet there: both are refused
+        waiting = asyncio.create_task(first.streams.append(told(one, 2)))
+        await asyncio.sleep(0)
+        other.execute(
+            sa.update(schema.workers).where(schema.workers.c.id == first.leases.me).values(is_dead=True)
+        )
+        await first.leases.join(b"key", takes_runs=True)
+    for attempt in (begun, waiting):
+        with pytest.raises(FencedError):
+            await attempt
+    await first.streams.append(told(one, 1))
+    assert await second.streams.last_id(one) == 1
 
 
 async def test_runs_that_nobody_watches_are_shared_fairly_and_given_back(pair: tuple[Store, Store]) -> None:

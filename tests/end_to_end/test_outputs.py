@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from provision_agent.host.detach import argv_of, processes
 from provision_collector.demo.instance import EmbeddedInstance
 
 from .conftest import Here, eventually
@@ -130,6 +134,44 @@ def test_a_fleet_keeps_a_folder_per_instance_and_goes_on_with_them_after_a_kill(
         assert all((folder / path).read_bytes() == (made / path).read_bytes() for path in ALL)
     outcomes = [line["outcome"] for line in done.lines if "outcome" in line] or done.named("outcome")
     assert {outcome["outputs"]["files"] for outcome in outcomes} == {3}
+
+
+def most_memory(pid: int) -> int:
+    """The most that a process has used so far, in MB."""
+    told = Path(f"/proc/{pid}/status").read_text()
+    return int(told.split("VmHWM:")[1].split()[0]) // 1024
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_a_hundred_thousand_files_come_home_in_little_memory_and_few_open_files(here: Here) -> None:
+    many = """
+import os
+for folder in range(100):
+    os.makedirs(f"made/{folder}", exist_ok=True)
+    for number in range(1000):
+        with open(f"made/{folder}/{number}.txt", "w") as file:
+            file.write(f"{folder} {number}")
+"""
+    profile = here.profile(PROFILE % json.dumps(many))
+    folder, said = here.folder / "home" / "pictures", {"here": 0, "there": 0}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    child = here.spawn_up(profile, "--run-id", "a", "--outputs", "home")
+    while child.poll() is None:
+        time.sleep(0.5)
+        with suppress(OSError, IndexError):
+            said["here"] = max(said["here"], most_memory(child.pid))
+        for pid in processes():
+            with suppress(OSError, IndexError):
+                if argv_of(pid)[-1:] == ["send"]:
+                    said["there"] = max(said["there"], most_memory(pid))
+    done = here.finish(child)
+    print(said, done.outcome["outputs"], done.outcome["duration_s"])
+
+    assert done.code == 0, done.stdout[-2000:] + done.stderr
+    assert done.outcome["outputs"]["files"] == 100_000 and done.outcome["outputs"]["missing_files"] == 0
+    assert (folder / "99/999.txt").read_text() == "99 999"
+    assert max(said.values()) < 400
 
 
 def test_a_server_keeps_a_folder_per_run_lists_it_and_serves_files_as_downloads_only(here: Here) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from .server import TOKEN, Server
 from .test_up import free_port, profile_of
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+DRILL = EXAMPLES.parents[1] / "examples" / "pool-drill" / "drill.py"
 NODE = shutil.which("node")
 
 
@@ -108,3 +110,16 @@ def test_the_python_pool_keeps_its_instances_usable(
     finally:
         pool.kill()
         pool.wait()
+
+
+@pytest.mark.timeout(560)
+def test_the_drill_of_a_pool_counts_as_its_server_does() -> None:
+    words = ["--runs", "4", "--want", "4", "--median", "0.2", "--hang", "0", "--lemons", "25", "--use", "0", "--patience", "400"]  # fmt: skip
+
+    done = subprocess.run([sys.executable, str(DRILL), *words], capture_output=True, text=True, timeout=500)
+
+    assert done.returncode == 0, done.stderr
+    assert "| became usable | 3 (75.0 %) |" in done.stdout
+    assert re.search(r"\| lemon instances, \d+ s each \| 1 failed \|", done.stdout)
+    assert re.search(r"provision_profile_runs_ended_total{.*verdict=\"complete\"} 3.0", done.stdout)
+    assert re.search(r"provision_instances_refused_total{card=\"NVIDIA.*} 1.0", done.stdout)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,12 +20,13 @@ from harness.postgres import Postgres
 from provision_collector.demo.instance import EmbeddedInstance
 
 from .conftest import eventually
-from .server import Follower, Server
+from .server import TOKEN, Follower, Server
 from .test_server import assert_told_as_written, order, slow
 from .test_up import profile_of
 
 pytestmark = pytest.mark.timeout(150)
 LEASE = "3s"
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "warm_pool.mjs"
 LONG_S = 60
 
 
@@ -115,6 +118,47 @@ def test_a_killed_servers_run_is_taken_over_and_every_server_tells_it_whole(
     assert [(card["instance"], card["verdicts"]) for card in hosts[0]] == [("i-1", {"complete": 1})]
     known = pool.sql("SELECT count(*) FROM host_keys")
     assert known == "1", "the server that took over did not trust on first use again"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+def test_the_node_pool_goes_on_with_another_server_when_one_is_killed(
+    pool: Pool, instance: EmbeddedInstance, files: FileServer, tmp_path: Path
+) -> None:
+    if (node := shutil.which("node")) is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("there is no node on this machine")
+    first, second = (
+        pool.start("--keys", str(instance.key_path.parent)),
+        pool.start("--keys", str(instance.key_path.parent)),
+    )
+    text, fault = profile_of(files), slow(files)
+    (tmp_path / "profile.yaml").write_text(text)
+    said = tmp_path / "said"
+    words = [
+        "--want",
+        "1",
+        "--profile",
+        str(tmp_path / "profile.yaml"),
+        "--user",
+        instance.user,
+        "--key",
+        instance.key_path.name,
+    ]
+    urls = f"http://127.0.0.1:{first.port},http://127.0.0.1:{second.port}"
+    with said.open("wb") as output:
+        example = subprocess.Popen(
+            [node, str(EXAMPLE), *words, "--workspace", "~/work", f"{instance.host}:{instance.port}"],
+            env={"PATH": os.environ["PATH"], "PROVISION_URL": urls, "PROVISION_TOKEN": TOKEN}, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        eventually(lambda: "usable after" in said.read_text(), LONG_S)
+        first.kill()
+        fault.bytes_per_s = None
+        eventually(lambda: ": complete" in said.read_text(), LONG_S)
+    finally:
+        example.kill()
+        example.wait()
+    assert said.read_text().count("usable after") == 1, "told once"
 
 
 def test_a_halted_server_that_wakes_up_writes_nothing_more_and_goes_on_with_other_runs(

@@ -6,8 +6,10 @@ What the instances wrote is the judge.
 from __future__ import annotations
 
 import os
+import random
 import resource
 import shutil
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from provision_collector.demo.instance import EmbeddedInstance
 
 from .conftest import eventually
 from .server import Follower, Server
-from .test_server import assert_told_as_written, order, slow
+from .test_server import assert_told_as_written, await_events, order, slow
 from .test_servers import LONG_S, Pool, await_usable, pool_on
 from .test_up import profile_of
 
@@ -150,7 +152,7 @@ def test_a_server_whose_line_to_the_database_is_silent_loses_its_run_and_comes_b
     instance: EmbeddedInstance,
     files: FileServer,
 ) -> None:
-    cut_off(pool, instance, files, lease="2s")
+    cut_off(pool, instance, files, lease="3s")
 
 
 @pytest.mark.soak
@@ -208,3 +210,65 @@ def test_servers_whose_clocks_are_wrong_and_step_keep_their_runs_and_take_over_w
     assert behind.outcome("one", LONG_S)["verdict"] == "complete"
     followers[1].assert_whole(LONG_S)
     assert_told_as_written(behind, followers[1], instance.workspace)
+
+
+# -- everything at random moments
+
+
+def run_through_faults(
+    pool: Pool, folder: Path, postgres: Postgres, instance: EmbeddedInstance, files: FileServer, *, seed: int
+) -> None:
+    """Six runs on three servers, the first of them behind a line that falls silent, while one thing after another breaks."""
+    chance, lease_s = random.Random(seed), 10.0
+    hook = folder / "hook.sh"
+    hook.write_text(f'#!/bin/sh\necho "$PROVISION_KEY" >> {folder}/told\n')
+    hook.chmod(0o755)
+    text, fault = profile_of(files), slow(files)
+    host, _, port = pool.address.rpartition("@")[2].partition("/")[0].partition(":")
+    with TcpProxy((host, int(port))) as proxy:
+        words = ("--lease", f"{lease_s:.0f}s", "--on-finished", str(hook))
+        behind = pool.start("--database", pool.address.replace(f":{port}/", f":{proxy.port}/"), *words)
+        servers = [behind, pool.start(*words), pool.start(*words)]
+        followers = []
+        for number in range(6):
+            where = {"run_id": f"run{number}", "workspace": f"~/work{number}", "boot_grace": "60s"}
+            begin(chance.choice(servers), order(instance, text, **where))
+            followers.append(Follower(chance.choice(servers), f"run{number}"))
+        for _ in range(4):
+            server, lasts_s = chance.choice(servers), chance.uniform(0.1, 1.7) * lease_s
+            what = chance.choice(("kill", "halt", "silent line", "restart of the database"))
+            if what == "kill":
+                server.kill()
+                server.start()
+            elif what == "halt":
+                os.kill(server.pid, signal.SIGSTOP)
+                time.sleep(lasts_s)
+                os.kill(server.pid, signal.SIGCONT)
+            elif what == "silent line":
+                proxy.stall()
+                time.sleep(lasts_s)
+                proxy.flow()
+            else:
+                postgres.restart()
+            await_events(followers, chance.randrange(1, 60), 120)
+        fault.bytes_per_s = None
+        for number, follower in enumerate(followers):
+            follower.assert_whole(180)
+            assert follower.seen[-1][1]["verdict"] == "complete"
+            assert_told_as_written(chance.choice(servers), follower, instance.home / f"work{number}")
+        eventually(lambda: pool.sql("SELECT count(*) FROM deliveries WHERE NOT is_settled") == "0", 120)
+    told = (folder / "told").read_text().split()
+    assert set(told) == {f"run{number}:finished:0" for number in range(6)}, (
+        "each at least once, under one key"
+    )
+    uneven = "SELECT count(*) FROM (SELECT 1 FROM events GROUP BY rid HAVING count(*) <> max(id)) e"
+    assert pool.sql(uneven) == "0"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(50))
+def test_runs_survive_whatever_breaks_at_random_moments(
+    pool: Pool, tmp_path: Path, postgres: Postgres, instance: EmbeddedInstance, files: FileServer, seed: int
+) -> None:
+    run_through_faults(pool, tmp_path, postgres, instance, files, seed=seed)

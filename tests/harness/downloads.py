@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,13 @@ class Bench:
             is_offline=self.is_offline,
         )
 
-    def engine(self, *items: Download, limits: Limits | None = None) -> Downloads:
+    def engine(
+        self, *items: Download, limits: Limits | None = None, sooner: Container[str] = ()
+    ) -> Downloads:
         """The engine as a run makes it. Stop it."""
         sources = Sources(rules=self.rules, secrets=self.secrets, is_offline=self.is_offline)
-        return Downloads(items, limits=limits or Limits(), context=self.context, sources=sources)
+        limits = limits or Limits()
+        return Downloads(items, limits=limits, context=self.context, sources=sources, sooner=sooner)
 
     def fetch(self, *items: Download, limits: Limits | None = None) -> dict[str, Result]:
         """Run downloads to their end."""

@@ -26,7 +26,7 @@ def binaries() -> Path | None:
 class Postgres:
     """One cluster in a folder of its own, on a free port of loopback; it does not run as root, so another user runs it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_durable: bool = False) -> None:
         programs = binaries()
         if programs is None:
             (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
@@ -38,11 +38,11 @@ class Postgres:
         if self._user is not None:
             entry = pwd.getpwnam(self._user)
             os.chown(self._folder, entry.pw_uid, entry.pw_gid)
-        self._data = self._folder / "data"
+        self.data = self._folder / "data"
         self._run(
             "initdb",
             "-D",
-            str(self._data),
+            str(self.data),
             "-A",
             "trust",
             "-U",
@@ -53,9 +53,9 @@ class Postgres:
             "--locale=C",
         )
         self.port = free_port()
-        (self._data / "postgresql.auto.conf").write_text(
+        (self.data / "postgresql.auto.conf").write_text(
             f"port = {self.port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{self._folder}'\n"
-            "fsync = off\nmax_connections = 200\n"
+            f"fsync = {'on' if is_durable else 'off'}\nmax_connections = 200\n"
         )
         self.start()
 
@@ -70,7 +70,7 @@ class Postgres:
         self._control("stop", "-m", "immediate")
 
     def _control(self, *words: str) -> None:
-        self._run("pg_ctl", "-D", str(self._data), "-w", "-s", *words)
+        self._run("pg_ctl", "-D", str(self.data), "-w", "-s", *words)
 
     def database(self) -> str:
         """The address of a new, empty database."""

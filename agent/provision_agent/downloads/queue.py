@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Container, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure, disk_failure
 from ..contract.plan import Download
@@ -67,6 +67,7 @@ class Downloads:
     Args:
         line: Of other downloads of the run, which these go beside: they end when that line's owner is stopped, or when
             their own context is over. None: they have one of their own.
+        sooner: Keys of those that go before the longer ones of their level.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Downloads:
         sources: Sources,
         *,
         line: Optional[Line] = None,
+        sooner: Container[str] = (),
     ) -> None:
         self._context = context
+        self._sooner = sooner
         self._limits = limits
         self._is_guest = line is not None
         if line is None:
@@ -203,8 +206,9 @@ class Downloads:
             for fetch in self._fetches.values():
                 fetch.report("queued")
 
-    def _urgency(self, fetch: Fetch) -> Tuple[int, int, int]:
-        return LEVELS.index(fetch.item.level), -(preflight.size_of(fetch) or 0), fetch.rank[1]
+    def _urgency(self, fetch: Fetch) -> Tuple[int, bool, int, int]:
+        level, is_later = LEVELS.index(fetch.item.level), fetch.key not in self._sooner
+        return level, is_later, -(preflight.size_of(fetch) or 0), fetch.rank[1]
 
     def _has_name_of_its_own(self, fetch: Fetch) -> bool:
         """Can no other item want its file or its final name? Else those that want it are put in order first."""

@@ -75,10 +75,16 @@ class Looker:
 
     def forget(self, number: int) -> None:
         """Tell the file again, when it is finished again."""
-        path = self.paths[number]
-        self._told.pop(path, None)
-        self._before.pop(path, None)
-        self._announced.discard(path)
+        path = self.paths.get(number)
+        if path is not None:
+            self._told.pop(path, None)
+            self._before.pop(path, None)
+            self._announced.discard(path)
+
+    def settle(self, number: int) -> None:
+        """Nobody asks for the file by this number any more: a file that is told anew for days has a new one each time."""
+        self.paths.pop(number, None)
+        self.told.pop(number, None)
 
     def _is_still(self, path: str, state: Tuple[int, int], now: float) -> bool:
         before = self._before.get(path)

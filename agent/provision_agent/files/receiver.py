@@ -219,7 +219,8 @@ class Receiver:
             free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize - RESERVE_BYTES
             if needed.get(device, 0) > max(free, 0):
                 message = (
-                    f"{needed[device]} bytes are to be sent to `{folder}`, and {max(free, 0)} are free there"
+                    f"{needed[device] / 1e6:.1f} MB are to be sent to `{folder}` on the instance, and "
+                    f"{max(free, 0) / 1e6:.1f} MB are free there beside the {RESERVE_BYTES >> 20} MiB that stay free"
                 )
                 found[key] = Failure("disk_full", message)
         return found
@@ -338,6 +339,10 @@ class Receiver:
             work()
         except Failure as failure:
             self._fail(told, failure)
+        except NotADirectoryError:
+            folder = os.path.dirname(self._places[told.item].final(told))
+            message = f"`{told.path or folder}` cannot be written: a file stands where its folder `{folder}` must be"
+            self._fail(told, Failure("conflict", message, case="path_taken"))
         except OSError as error:
             self._fail(told, disk_failure(error, told.path or told.item))
 

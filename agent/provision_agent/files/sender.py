@@ -19,6 +19,7 @@ from ..contract.file_messages import (
     OK,
     AllTold,
     CompleteFile,
+    SettledFile,
     SettledFiles,
     TakenBytes,
     Trouble,
@@ -34,7 +35,9 @@ from .looker import Looker
 from .wire import Wire
 
 FILES_AT_ONCE = 3
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S, GATHER_S = 1.0, 0.05
+MOST_LOOKING, LONGEST_LOOK_S = 4, 1.5
+"""Where there are so many files that a look takes long, it is a fifth of the time at most while nothing is closed."""
 MOST_TRIES = 2
 
 
@@ -89,18 +92,26 @@ class Sender:
             for settled in parse(SettledFiles, frame.json()).settled:
                 if settled.n > self._known:
                     raise ProtocolError("a file that was never named is settled")
-                if settled.state in (OK, HAVE) and self._home is not None:
-                    told = self._looker.told[settled.n]
-                    self._home.say(self._looker.paths[settled.n], told.size_bytes, told.mtime_ns)
-                if settled.state == AGAIN:
-                    self._wanted.put(Wanted(settled.n))
-                elif settled.state == FAILED and self._follow and settled.class_ == "conflict":
-                    self._looker.forget(settled.n)
+                self._settle(settled)
         elif frame.kind != wire.BEAT:
             raise ProtocolError(f"a frame of kind {frame.kind!r} from who receives files")
 
+    def _settle(self, settled: SettledFile) -> None:
+        told, path = self._looker.told.get(settled.n), self._looker.paths.get(settled.n)
+        if told is None or path is None:
+            return  # it was settled before
+        if settled.state == AGAIN:
+            self._wanted.put(Wanted(settled.n))
+            return
+        if settled.state in (OK, HAVE) and self._home is not None:
+            self._home.say(path, told.size_bytes, told.mtime_ns)
+        elif settled.state == FAILED and self._follow and settled.class_ == "conflict":
+            self._looker.forget(settled.n)
+        self._looker.settle(settled.n)
+
     def _look(self) -> None:
         while True:
+            began_s = time.monotonic()
             found = self._looker.look(time.monotonic())
             self._known += len(found)
             self._wire.send_list(wire.LISTED, "files", found)
@@ -108,12 +119,13 @@ class Sender:
             self._wire.send(wire.ALL_LISTED, to_json(AllTold()))
             if not self._follow:
                 return
+            took_s = min(time.monotonic() - began_s, LONGEST_LOOK_S)
             watched = self._looker.closings.descriptor
             if watched >= 0:
-                select.select([watched], [], [], LOOK_EVERY_S)
-                time.sleep(0.05)  # one look for what is closed at once
+                select.select([watched], [], [], max(LOOK_EVERY_S, MOST_LOOKING * took_s))
+                time.sleep(max(GATHER_S, took_s))  # one look for what is closed at once
             else:
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(max(LOOK_EVERY_S, MOST_LOOKING * took_s))
 
     def _tell_odd(self) -> None:
         odd, self._looker.odd = self._looker.odd, []
@@ -133,9 +145,11 @@ class Sender:
                 self._looker.forget(wanted.n)
 
     def _send(self, wanted: Wanted) -> None:
-        offset = wanted.offset
+        offset, path = wanted.offset, self._looker.paths.get(wanted.n)
+        if path is None:
+            return  # it was settled before
         for attempt in range(1, MOST_TRIES + 1):
-            file = LocalFile(self._looker.paths[wanted.n])
+            file = LocalFile(path)
             try:
                 if attempt == 1 and wanted.has and self._is_same(file, wanted):
                     return
@@ -148,7 +162,7 @@ class Sender:
                 offset = 0
             finally:
                 file.close()
-        message = f"`{self._looker.paths[wanted.n]}` changes while it is sent"
+        message = f"`{path}` changes while it is sent"
         raise Failure("conflict", message, case="changes_meanwhile", retriable=True)
 
     def _is_same(self, file: LocalFile, wanted: Wanted) -> bool:
@@ -166,12 +180,13 @@ class Sender:
             if block is None:
                 break
             offset, data = block
-            view = memoryview(data)
-            for at in range(0, len(data), wire.CHUNK_BYTES):
-                chunk = view[at : at + wire.CHUNK_BYTES]
-                self._await_room(len(chunk))
-                self._wire.send_data(number, offset + at, chunk)
+            left = memoryview(data)
+            while left:
+                piece = left[: self._pacer.piece_bytes]
+                self._await_room(len(piece))
+                self._wire.send_data(number, offset, piece)
                 self._on_bytes()
+                offset, left = offset + len(piece), left[len(piece) :]
         self._complete(CompleteFile(number, file.sha256, file.size_bytes, file.mtime_ns))
 
     def _await_room(self, size: int) -> None:

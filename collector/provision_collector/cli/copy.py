@@ -13,10 +13,9 @@ from .options import Connection, configure_logging, connection_options, instance
 from .output import say_json, tell, ticker
 
 if TYPE_CHECKING:
-    from ..files.copying import Copied
+    from ..files.copied import Copied
 
 TICK_S = 0.5
-SHOWN = 10
 
 
 @click.command("copy")
@@ -64,8 +63,10 @@ def command(
     """
     configure_logging(verbose)
     import asyncio
+    import gc
 
-    from ..files.copying import Copied, CopyOrder, copy, until, words_of
+    from ..files.copied import Copied
+    from ..files.copying import CopyOrder, copy, until, words_of
 
     if len(paths) < 2:
         raise UsageError(
@@ -77,6 +78,7 @@ def command(
     instance = instance_of(connection, run)
     folder = workspace or workspace_of(run, instance)
     order = CopyOrder(sources, target, is_to_instance, include, exclude, follow, run, folder)
+    gc.freeze()  # each packet makes objects: what was imported is not looked through again and again for them
     copied = Copied()
     is_shown = sys.stderr.isatty() and not quiet and not verbose
     try:
@@ -99,11 +101,13 @@ def _line(copied: Copied) -> str:
 
 def _say(copied: Copied, *, as_json: bool, quiet: bool) -> None:
     if as_json:
-        failed = [{"path": path, "message": message} for path, message in copied.failed.items()]
+        failed = [
+            {"path": path, "message": why.message, "next": why.next} for path, why in copied.failed.items()
+        ]
         say_json({"files": copied.files, "there": copied.there, "bytes": copied.bytes, "failed": failed})
     elif not quiet:
         tell(_line(copied))
-    for path, message in list(copied.failed.items())[:SHOWN]:
-        tell(f"provision: {path}: {message}" if path not in message else f"provision: {message}")
-    if len(copied.failed) > SHOWN:
-        tell(f"provision: and {len(copied.failed) - SHOWN} more (--json lists all)")
+    for line in copied.lines():
+        tell(f"provision: {line}")
+    for hint in copied.hints():
+        tell(f"  next: {hint}")

@@ -261,7 +261,7 @@ def _time(found: Estimate) -> Iterator[str]:
         why = (
             "give the line's speed with `--rate`, such as `--rate 500Mbit`, or ask with `--host`"
             if found.rate_bytes_per_s is None
-            else "the sizes are"
+            else "the sizes of what is fetched are not known"
         )
         yield _row("time", f"unknown: {why}")
     elif found.complete_s == 0 and not found.is_least:

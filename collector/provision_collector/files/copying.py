@@ -6,13 +6,10 @@ import asyncio
 import os
 import posixpath
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from provision_agent.contract.file_messages import (
-    FAILED,
-    FILE,
-    HAVE,
     FileTold,
     ReceiveRequest,
     SendItem,
@@ -25,6 +22,7 @@ from provision_agent.contract.parsing import parse
 from ..errors import HostUnreachableError, UsageError
 from ..instance import Connection, Deployment, Instance, Link, as_answer, call
 from ..storage import in_thread
+from .copied import Copied, next_of
 from .local_tree import LocalTree
 from .receiver import Receiver
 from .sender import Sender
@@ -33,34 +31,6 @@ from .sources import UploadSource
 from .tree import list_all
 
 ASK_WITHIN_S = 60.0
-
-
-@dataclass
-class Copied:
-    """How far a copy is."""
-
-    files: int = 0
-    """Sent or fetched."""
-    there: int = 0
-    """Were the same on both sides already."""
-    bytes: int = 0
-    """Over the wire."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """By path: why."""
-
-    def settle(self, told: FileTold, settled: SettledFile) -> None:
-        """Count what became of a file."""
-        if settled.state == FAILED:
-            self.failed[told.path or "the file"] = settled.message
-            return
-        self.failed.pop(told.path or "the file", None)
-        if told.kind == FILE:
-            self.there += settled.state == HAVE
-            self.files += settled.state != HAVE
-
-    def count(self, count: int) -> None:
-        """So many bytes more."""
-        self.bytes += count
 
 
 @dataclass(frozen=True)
@@ -132,15 +102,20 @@ def _sending(order: CopyOrder, deployment: Deployment, workspace: str, copied: C
         for number, source in enumerate(order.sources)
     ]
 
+    def settle(told: FileTold, settled: SettledFile) -> None:
+        copied.settle(told.path or order.sources[int(told.item)], told, settled)
+
     async def send(connection: Connection) -> None:
         listings = await in_thread(list_all, sources)
         for listing in listings:
             if listing.failure is not None:
-                raise UsageError(listing.failure.message, hint=listing.failure.hint)
+                raise UsageError(
+                    listing.failure.message, hint=next_of(listing.failure.class_, listing.failure.case)
+                )
         request = ReceiveRequest("", workspace, to=targets)
         session = await FileSession.open(connection, deployment.command("receive"), request)
         try:
-            await Sender(session, listings, on_settled=copied.settle, on_bytes=copied.count).send()
+            await Sender(session, listings, on_settled=settle, on_bytes=copied.count).send()
         finally:
             session.close()
 
@@ -166,6 +141,9 @@ def _fetching(order: CopyOrder, deployment: Deployment, workspace: str, copied: 
     )
     request = SendRequest("", workspace, items, order.follow)
 
+    def settle(told: FileTold, settled: SettledFile) -> None:
+        copied.settle(told.path or order.sources[int(told.item)], told, settled)
+
     async def fetch(connection: Connection) -> None:
         trees = {str(number): _tree_here(source, order) for number, source in enumerate(order.sources)}
         for tree in trees.values():
@@ -173,9 +151,10 @@ def _fetching(order: CopyOrder, deployment: Deployment, workspace: str, copied: 
         try:
             session = await FileSession.open(connection, deployment.command("send"), request)
             try:
-                receiver = Receiver(session, trees, on_settled=copied.settle, on_bytes=copied.count)
+                receiver = Receiver(
+                    session, trees, on_settled=settle, on_bytes=copied.count, on_problem=copied.refuse
+                )
                 await receiver.run(until_idle=not order.follow)
-                copied.failed.update(receiver.failed)
             finally:
                 session.close()
         finally:

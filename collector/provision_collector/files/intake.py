@@ -30,7 +30,7 @@ from provision_agent.contract.file_messages import (
 )
 from provision_agent.contract.frames import ProtocolError
 
-from ..errors import ProvisionError
+from ..errors import LocalMachineError
 from .local_tree import LocalTree, RefusedHereError
 from .session import read
 
@@ -100,11 +100,11 @@ class Intake:
                 is_much = self._news.taken_bytes - self._told_bytes >= TELL_EVERY_BYTES
                 if is_much or len(self._news.answers) >= MOST_ANSWERS:
                     self._say()
-        except (ProtocolError, ProvisionError) as fault:
+            self._sync()
+        except Exception as fault:
             self._news.fault = fault
-        except Exception as bug:
-            self._news.fault = bug
-        self._say()
+            self._news.answers.clear()  # perhaps not on the disk
+        self._tell_news()
 
     def _next(self) -> FileFrame | None:
         try:
@@ -114,9 +114,22 @@ class Intake:
             return self._frames.get()
 
     def _say(self) -> None:
+        self._sync()
+        self._tell_news()
+
+    def _tell_news(self) -> None:
         news, self._told_bytes = self._news, self._news.taken_bytes
         self._news = News(taken_bytes=news.taken_bytes, looks=news.looks)
         self._tell(news)
+
+    def _sync(self) -> None:
+        """What is said to be here is not lost by a power cut. Raises LocalMachineError."""
+        for tree in self._trees.values():
+            try:
+                tree.sync()
+            except OSError as error:
+                why = (error.strerror or str(error)).lower()
+                raise LocalMachineError(f"`{tree.root}` cannot be written here: {why}") from None
 
     def _take(self, frame: FileFrame) -> None:
         if frame.kind == wire.DATA:
@@ -149,6 +162,8 @@ class Intake:
             return
         if isinstance(answer, SettledFile) and answer.state != AGAIN:
             del self._open[answer.n]
+            if answer.state == FAILED:
+                self._trees[told.item].leave(told)
         self._news.answers.append(answer)
 
     def _wanted(self, told: FileTold) -> Answer:
@@ -200,8 +215,9 @@ def _guarded(told: FileTold, work: Callable[[], T]) -> T | SettledFile:
         return work()
     except RefusedHereError as refused:
         assert refused.class_ in FAILURES
-        return SettledFile(told.n, FAILED, refused.class_, str(refused))
+        return SettledFile(told.n, FAILED, refused.class_, str(refused), refused.case)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        class_ = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "read_only"
-        return SettledFile(told.n, FAILED, class_, f"`{told.path}` cannot be written here: {why}")
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        class_, case = ("disk_full", "full_here") if is_full else ("read_only", "unwritable_here")
+        return SettledFile(told.n, FAILED, class_, f"`{told.path}` cannot be written here: {why}", case)

@@ -65,18 +65,17 @@ class Part:
         self._begin_anew()
         return False
 
-    def name(self, complete: CompleteFile, mode: int, *, is_synced: bool) -> None:
-        """Give it its final name. Raises OSError.
-
-        Args:
-            is_synced: It is on the disk before it has the name: a power cut takes nothing of it.
-        """
+    def name(self, complete: CompleteFile, mode: int) -> None:
+        """Give it its final name. It stays open, so that it can be brought to the disk. Raises OSError."""
         os.fchmod(self._descriptor, mode & 0o777 | 0o600)
         os.utime(self._descriptor, ns=(complete.mtime_ns, complete.mtime_ns))
-        if is_synced:
-            os.fsync(self._descriptor)
         os.replace(self._part, self._name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
-        self.close()
+        folder, self._folder = self._folder, -1
+        os.close(folder)
+
+    def sync(self) -> None:
+        """Return when it is on the disk: a power cut takes nothing of it. Raises OSError."""
+        os.fsync(self._descriptor)
 
     def discard(self) -> None:
         """Remove it: it is worth nothing."""

@@ -14,10 +14,12 @@ import shutil
 import stat
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision_agent.contract.content import part_name
 from provision_agent.contract.file_messages import (
     FOLDER,
     CompleteFile,
@@ -38,14 +40,17 @@ RECORD = ".provision-files.jsonl"
 MAX_RECORD_BYTES = 1 << 30
 SYNCED_FROM_BYTES = 1 << 20
 """Smaller files that are copied by hand are not waited for until they are on the disk, as `cp` and `rsync` do not."""
+MOST_UNSYNCED, SYNCED_AT_ONCE = 64, 8
+"""So many files are brought to the disk together, and so many of them at once."""
 
 
 class RefusedHereError(Exception):
-    """This machine does not take a file; `class_` is one of `FAILURES`."""
+    """This machine does not take a file; `class_` is one of `FAILURES`, `case` one of `CASES`."""
 
-    def __init__(self, class_: str, message: str) -> None:
+    def __init__(self, class_: str, message: str, case: str | None = None) -> None:
         super().__init__(message)
         self.class_ = class_
+        self.case = case
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class LocalTree:
     """The folder *root*, for the files of *owner*; one process at a time.
 
     Args:
+        also: What an earlier release called the same owner.
         max_bytes: Of all that came, together. None: no cap but the disk's reserve.
         is_bare: By hand: no record is kept, links are made, and what is there is replaced, as `cp` does.
         single: The name of the file of an item that is one file. prefix: The folder in it that others go below.
@@ -73,6 +79,7 @@ class LocalTree:
         root: Path,
         *,
         owner: str = "",
+        also: str = "",
         max_bytes: int | None = None,
         is_bare: bool = False,
         single: str = "",
@@ -82,6 +89,7 @@ class LocalTree:
         self._single = single
         self._prefix = f"{prefix}/" if prefix else ""
         self._owner = owner
+        self._owners = (owner, also or owner)
         self._max_bytes = max_bytes
         self._is_bare = is_bare
         self._descriptor = -1
@@ -92,6 +100,10 @@ class LocalTree:
         """Which remote file has a local name, by the name as a disk that ignores case has it."""
         self._parts: dict[str, Part] = {}
         self._coming: dict[str, int] = {}
+        self._coming_bytes = 0
+        self._unsynced: list[Part] = []
+        """Those that have their final name, and are perhaps not on the disk yet."""
+        self._unrecorded: list[Arrived] = []
 
     def open(self) -> None:
         """Make it, and take it for this process.
@@ -113,13 +125,18 @@ class LocalTree:
             ) from None
         except OSError as error:
             self.close()
-            raise LocalMachineError(f"`{self.root}` cannot be used: {error.strerror}") from None
+            raise LocalMachineError(
+                f"`{self.root}` cannot be used: {(error.strerror or str(error)).lower()}",
+                hint="choose another folder, one that you may write",
+            ) from None
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Let go of it. Safe to repeat."""
+        with suppress(OSError):
+            self.sync()
         for part in self._parts.values():
             part.close()
         self._parts.clear()
@@ -131,7 +148,7 @@ class LocalTree:
     @property
     def held_bytes(self) -> int:
         """Of all that is here and on its way."""
-        return self._arrived_bytes + sum(self._coming.values())
+        return self._arrived_bytes + self._coming_bytes
 
     def wanted(self, told: FileTold) -> Wanted | None:
         """What is wanted of a file; None: it is here.
@@ -148,6 +165,7 @@ class LocalTree:
             and (known.size_bytes, known.mtime_ns) == (told.size_bytes, told.mtime_ns)
         ):
             return None
+        self.leave(told)
         self._refuse_too_big(told)
         with self._folder_of(local) as (folder, name):
             there = _lstat(folder, name)
@@ -155,10 +173,14 @@ class LocalTree:
                 raise RefusedHereError("conflict", f"`{self.root / local}` is a folder here")
             if there is not None and stat.S_ISREG(there.st_mode) and there.st_size == told.size_bytes:
                 return Wanted(told.n, has=_sha256(folder, name))
-            part = Part(folder, name)
-        self._parts[told.path] = part
+            begun = _lstat(folder, part_name(name, name))
+            part = Part(folder, name) if begun is not None and begun.st_size else None
         self._coming[told.path] = told.size_bytes
-        return Wanted(told.n, part.position, part.proof if part.position else "")
+        self._coming_bytes += told.size_bytes
+        if part is None:
+            return Wanted(told.n)
+        self._parts[told.path] = part
+        return Wanted(told.n, part.position, part.proof)
 
     def write(self, told: FileTold, offset: int, data: Bytes) -> None:
         """Take bytes of a file. Raises OSError, ProtocolError."""
@@ -182,19 +204,52 @@ class LocalTree:
             if not part.is_whole(complete):
                 return False
             self._make_way(told.path, local)
-            is_synced = not self._is_bare or complete.size_bytes >= SYNCED_FROM_BYTES
-            part.name(complete, told.mode, is_synced=is_synced)
+            part.name(complete, told.mode)
             del self._parts[told.path]
-        self._coming.pop(told.path, None)
-        self._remember(Arrived(told.path, local, complete.size_bytes, complete.mtime_ns, complete.sha256))
+            self._unsynced.append(part)
+        self._comes_no_more(told)
+        file = Arrived(told.path, local, complete.size_bytes, complete.mtime_ns, complete.sha256)
+        self._keep(file)
+        self._unrecorded.append(file)
+        if len(self._unsynced) >= MOST_UNSYNCED:
+            self.sync()
         return True
+
+    def sync(self) -> None:
+        """Return when all that has its final name is on the disk, and written down. Raises OSError."""
+        parts, self._unsynced = self._unsynced, []
+        files, self._unrecorded = self._unrecorded, []
+        late = [part for part in parts if not self._is_bare or part.position >= SYNCED_FROM_BYTES]
+        try:
+            if len(late) > 1:
+                with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:
+                    for _ in pool.map(Part.sync, late):  # the disk does many as fast as one
+                        pass
+            elif late:
+                late[0].sync()
+        finally:
+            for part in parts:
+                part.close()
+        if self._record >= 0 and files:
+            text = "".join(json.dumps(to_json(file)) + "\n" for file in files)
+            os.write(self._record, text.encode())
 
     def discard(self, told: FileTold) -> None:
         """What came of a file is worth nothing."""
         part = self._parts.pop(told.path, None)
         if part is not None:
             part.discard()
-        self._coming.pop(told.path, None)
+        self._comes_no_more(told)
+
+    def leave(self, told: FileTold) -> None:
+        """A file does not come now; what came of it stays for the next time. Safe to repeat."""
+        part = self._parts.pop(told.path, None)
+        if part is not None:
+            part.close()
+        self._comes_no_more(told)
+
+    def _comes_no_more(self, told: FileTold) -> None:
+        self._coming_bytes -= self._coming.pop(told.path, 0)
 
     def make(self, told: FileTold) -> None:
         """Make a folder or a link, where this tree is one by hand. Raises RefusedHereError, OSError."""
@@ -288,14 +343,14 @@ class LocalTree:
         )
 
     def _refuse_too_big(self, told: FileTold) -> None:
+        name = told.path or self._single
         if self._max_bytes is not None and self.held_bytes + told.size_bytes > self._max_bytes:
-            raise RefusedHereError(
-                "disk_full", f"more than `--max-outputs` ({self._max_bytes} bytes) would be in `{self.root}`"
-            )
-        if shutil.disk_usage(self.root).free - told.size_bytes - sum(self._coming.values()) < RESERVE_BYTES:
-            raise RefusedHereError(
-                "disk_full", f"no room here for {told.size_bytes} bytes: {RESERVE_BYTES >> 20} MiB stay free"
-            )
+            most = f"more than `--max-outputs` ({self._max_bytes / 1e6:.1f} MB) would be in `{self.root}`"
+            raise RefusedHereError("disk_full", f"{most} with `{name}`", "capped_here")
+        if shutil.disk_usage(self.root).free - told.size_bytes - self._coming_bytes < RESERVE_BYTES:
+            free = f"{RESERVE_BYTES >> 20} MiB of `{self.root}` stay free"
+            message = f"no room here for `{name}` ({told.size_bytes / 1e6:.1f} MB): {free}"
+            raise RefusedHereError("disk_full", message, "full_here")
 
     # -- the record
 
@@ -306,7 +361,7 @@ class LocalTree:
             os.write(self._record, json.dumps({"owner": self._owner}).encode() + b"\n")
             return
         owner = str(read_object(first, max_bytes=1 << 16, what="the record").get("owner"))
-        if owner != self._owner:
+        if owner not in self._owners:
             raise UsageError(
                 f"`{self.root}` holds files of {owner}",
                 hint="choose another folder for the files of this one",
@@ -322,11 +377,6 @@ class LocalTree:
         before = self._arrived.get(file.remote)
         self._arrived_bytes += file.size_bytes - (before.size_bytes if before is not None else 0)
         self._arrived[file.remote] = file
-
-    def _remember(self, file: Arrived) -> None:
-        self._keep(file)
-        if self._record >= 0:
-            os.write(self._record, json.dumps(to_json(file)).encode() + b"\n")
 
 
 def _folded(name: str) -> str:

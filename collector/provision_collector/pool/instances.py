@@ -36,6 +36,8 @@ ANSWER_WITHIN_S = 45.0
 UNREACHED_AFTER = 2
 """So often in a row nobody may get in before that is told: one lost connection is none of the instance's."""
 AT_ONCE = 64
+OTHERS_TURN_S = 0.1
+"""Between two steps in which instances are taken up, so that every server gets its part."""
 SPREAD = 0.2
 MAX_FILE_BYTES = 64 << 20
 HEALTHY, DEGRADED, GONE = "instance_healthy", "instance_degraded", "instance_gone"
@@ -145,6 +147,7 @@ class Instances:
                     log.warning("instance_not_read", instance=row.instance, why=str(error))
                     continue
                 self._begin(replace(health, kept=kept))
+            await asyncio.sleep(OTHERS_TURN_S)
 
     async def drop(self) -> None:
         """Ask no more: the next server goes on, or another one."""

@@ -16,7 +16,7 @@ from ...contract.plan import Plan, Repo
 from ...contract.pylock import Lock
 from ...host.probe import normalised
 from ...run.context import Context
-from . import requirements, resolver, wanted
+from . import families, requirements, resolver, wanted
 from .resolver import Order, Resolver
 
 if TYPE_CHECKING:
@@ -75,12 +75,22 @@ class Ahead:
         """The plain requirements of the layers that can be read now: what stands for every node."""
         return [line for part in self._parts(()) if part.is_layer for line in _plain(part)]
 
+    def may_begin_early(self) -> bool:
+        """Can all layers be resolved before there is an environment? None brings torch, none waits for a checkout."""
+        layers = self._plan.python.layers if self._plan.python is not None else ()
+        return bool(layers) and not self._torch and all(layer.requirements is None for layer in layers)
+
+    def begin_early(self, by_lock: LockedInstalls, around: Callable[[], Surroundings]) -> None:
+        """The environment is still being made: look ahead meanwhile. Asked for in a thread: *around*."""
+        if self._thread is None and self.may_begin_early():
+            self._begin(by_lock, around, {})
+
     def before(self, by_lock: LockedInstalls, order: Order, around: Surroundings) -> None:
         """*order* is about to be resolved: look ahead first, where torch is known or nothing is to bring it."""
         if self._is_torchs(order):
             return
         if self._thread is None and (not self._torch or "torch" in around.installed):
-            self._begin(by_lock, around, {})
+            self._begin(by_lock, lambda: around, {})
         thread = self._thread
         until = time.monotonic() + self._context.bounded(SETTLED_WITHIN_S)
         while thread is not None and thread.is_alive() and time.monotonic() < until:
@@ -91,20 +101,26 @@ class Ahead:
     def after(self, by_lock: LockedInstalls, order: Order, around: Surroundings, lock: Lock) -> None:
         """*order* was resolved: with torch, everything else can be."""
         if self._thread is None and self._is_torchs(order):
-            self._begin(by_lock, around, {normalised(name): v for name, v in lock.versions.items()})
+            self._begin(by_lock, lambda: around, {normalised(name): v for name, v in lock.versions.items()})
 
     def _is_torchs(self, order: Order) -> bool:
         return bool(self._torch.intersection(requirements.names_of(order.lines)))
 
-    def _begin(self, by_lock: LockedInstalls, around: Surroundings, assumed: Mapping[str, str]) -> None:
+    def _begin(
+        self, by_lock: LockedInstalls, around: Callable[[], Surroundings], assumed: Mapping[str, str]
+    ) -> None:
         self._thread = threading.Thread(
             target=self._look, args=(by_lock, around, assumed), name="look-ahead", daemon=True
         )
         self._thread.start()
 
-    def _look(self, by_lock: LockedInstalls, around: Surroundings, assumed: Mapping[str, str]) -> None:
+    def _look(
+        self, by_lock: LockedInstalls, around: Callable[[], Surroundings], assumed: Mapping[str, str]
+    ) -> None:
         try:
-            self._resolve(by_lock, around, assumed)
+            surroundings = around()
+            if surroundings.uv:
+                self._resolve(by_lock, surroundings, assumed)
         except Failure as failure:
             self._context.output(self._context.redact(f"not resolved ahead: {failure.message}"))
 
@@ -128,9 +144,8 @@ class Ahead:
             versions = {normalised(name): version for name, version in lock.versions.items()}
             by_lock.ahead = {**by_lock.ahead, **versions}
             new = [each for each in resolver.needed(lock, there, is_forced=False) if not of.is_offer(each)]
-            by_lock.begin(
-                [each for each in new if normalised(each.name) not in self._torch], around, level=level
-            )
+            left = {*self._torch, *families.displaced({normalised(each.name) for each in new}, there)}
+            by_lock.begin([each for each in new if normalised(each.name) not in left], around, level=level)
 
         def whole(lines: Sequence[str], lock: Lock) -> Lock:
             by_lock.whole = Whole(frozenset(lines), lock)

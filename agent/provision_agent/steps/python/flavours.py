@@ -8,40 +8,17 @@ one and which needs the one that stayed.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
-from typing import Dict, Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, Sequence
 
 from ...host import answers, probe
 from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
 from . import venv as environments
+from .families import FAMILIES, HELD_BY, Family, stand_in
 from .installer import Installer
 
-
-class Family(NamedTuple):
-    """Distributions that bring the *module*; the one that has most, and needs least of the machine, comes first."""
-
-    module: str
-    members: Tuple[str, ...]
-
-
-FAMILIES = (
-    Family(
-        "cv2",
-        (
-            "opencv-contrib-python-headless",
-            "opencv-contrib-python",
-            "opencv-python-headless",
-            "opencv-python",
-        ),
-    ),
-    Family("onnxruntime", ("onnxruntime-gpu", "onnxruntime")),
-)
-HELD_BY = "HELD_BY"
-"""A file in the metadata of a distribution without files: the name of the one that has them."""
 IMPORT_S = 60.0
 _HEADLESS = "-headless"
 """The end of the name of one that runs on a machine without a screen's libraries."""
@@ -70,34 +47,48 @@ def settle(
     Raises:
         Failure: the one that is kept cannot be installed again.
     """
-    installed = tools.installed()
     for family in FAMILIES:
+        installed = tools.installed()
         if sum(name in installed for name in family.members) < 2:
             continue
         folders = _folders(family.members, tools.site_packages())
         full = [name for name in family.members if name in folders and not _is_held(folders[name])]
-        is_new = any(before.get(name) != installed.get(name) for name in full)
-        if len(full) < 2 or not (is_new or environments.is_ours(tools.venv.path, context)):
-            continue
+        changed = [name for name in folders if before.get(name) != installed.get(name)]
+        is_new = any(name in changed for name in full)
+        is_ours = is_new or environments.is_ours(tools.venv.path, context)
 
         def install(requirement: str) -> None:
             tools.install(["--no-deps", requirement], progress, item=item, level=level, constraints={})
 
-        versions = {name: installed[name] for name in full}
-        progress.say(f"{', '.join(full)} bring the same files: {full[0]} has them from now on")
-        tools.uninstall(full, progress)
-        kept = full[0]
-        install(f"{kept}=={versions[kept]}")
-        without_screen = f"{kept}{_HEADLESS}"
-        if without_screen in family.members and not _can_import(family.module, tools, context):
-            tools.uninstall([kept], progress)
-            install(f"{without_screen}=={versions[kept]}")
-            kept = without_screen
-        for name in full:
+        if len(full) > 1 and is_ours:
+            progress.say(f"{', '.join(full)} bring the same files: {full[0]} has them from now on")
+            tools.uninstall(full, progress)
+            install(f"{full[0]}=={installed[full[0]]}")
+        elif not (is_new and any(name not in full for name in changed)):
+            continue  # nobody has begun to stand in for another
+        kept = _importable(family, full[0], installed[full[0]], tools, context, progress, install)
+        for name in folders:
             if name != kept:
-                stand_in(os.path.dirname(folders[name]), name, versions[name], kept)
+                stand_in(os.path.dirname(folders[name]), name, installed[name], kept)
         tools.forget_versions()
-        installed = tools.installed()
+
+
+def _importable(
+    family: Family,
+    name: str,
+    version: str,
+    tools: Installer,
+    context: Context,
+    progress: Progress,
+    install: Callable[[str], None],
+) -> str:
+    """The member that has the files: *name*, or its like in its place that needs no screen, where *name* needs one."""
+    without_screen = f"{name}{_HEADLESS}"
+    if without_screen not in family.members or _can_import(family.module, tools, context):
+        return name
+    tools.uninstall([name], progress)
+    install(f"{without_screen}=={version}")
+    return without_screen
 
 
 def _can_import(module: str, tools: Installer, context: Context) -> bool:
@@ -106,27 +97,6 @@ def _can_import(module: str, tools: Installer, context: Context) -> bool:
         tools.venv.python, answers.Imports, module, timeout_s=limit_s, cancelled=context.cancelled
     )
     return not told.reasons.get(module)
-
-
-def stand_in(folder: str, name: str, version: str, kept: str) -> None:
-    """Write metadata of the distribution *name*, which has no files and needs *kept*, into *folder*."""
-    stem = f"{name.replace('-', '_')}-{version}.dist-info"
-    os.makedirs(os.path.join(folder, stem), exist_ok=True)
-    told = (
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nSummary: Its files are those of {kept}.\n"
-    )
-    texts = {
-        "METADATA": f"{told}Requires-Dist: {kept}\n",
-        "INSTALLER": "provision\n",
-        HELD_BY: f"{kept}\n",
-    }
-    record = f"{stem}/RECORD,,\n"
-    for file, text in texts.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
-        record += f"{stem}/{file},sha256={digest},{len(text.encode())}\n"
-    for file, text in {**texts, "RECORD": record}.items():
-        with open(os.path.join(folder, stem, file), "w", encoding="utf-8") as out:
-            out.write(text)
 
 
 def _folders(names: Iterable[str], site_packages: Sequence[str]) -> Dict[str, str]:

@@ -188,8 +188,8 @@ class Installer(Inventory):
         """Runs commands of uv, and tells *progress*."""
         return lambda argv, environment: self._run(argv, progress, INSTALL_S, environment)
 
-    def surroundings(self, constraints: Mapping[str, str]) -> Surroundings:
-        """What an install under *constraints* has to do with."""
+    def surroundings(self, constraints: Mapping[str, str], *, is_new: bool = False) -> Surroundings:
+        """What an install under *constraints* has to do with; *is_new*: in an environment that holds nothing yet."""
         return Surroundings(
             uv=self._uv,
             python=self.venv.python,
@@ -197,9 +197,10 @@ class Installer(Inventory):
             settings=self._settings(),
             logins=self.logins(),
             environment=self._environment(),
-            installed=dict(self.installed()),
+            installed={} if is_new else dict(self.installed()),
             constraints=self._constraint_lines(constraints),
             standing=self.standing,
+            site_packages="" if is_new else next(iter(self.site_packages()), ""),
         )
 
     def trial(
@@ -300,8 +301,8 @@ class Installer(Inventory):
 
     def logins(self) -> Dict[str, str]:
         """What each origin of an index is to be shown, as `indexes.logins` says it. Raises Failure, where a secret is not set."""
-        own = indexes.logins_of(self._python.indexes, self._context.secrets)
-        return {**indexes.logins(self._settings()), **own}
+        told = indexes.logins(self._settings())
+        return {**told, **indexes.logins_of(self._python.indexes, self._context.secrets)}
 
     def _settings(self) -> Dict[str, str]:
         """What the user told pip about indexes."""
@@ -387,10 +388,8 @@ class Installer(Inventory):
         if self._uv:
             environment.setdefault(*_ROOM_OF_UV)
             environment.update(indexes.for_uv(self._settings()))
-        own = indexes.of_profile(
-            self._python.indexes, self._context.secrets, environment, is_for_uv=bool(self._uv)
-        )
-        environment.update(own)
+        about = (self._python.indexes, self._context.secrets, environment)
+        environment.update(indexes.of_profile(*about, is_for_uv=bool(self._uv)))
         if environments.is_managed(self.venv.path):  # it was named, or taken because its torch runs here
             environment.update(PIP_BREAK_SYSTEM_PACKAGES="1", UV_BREAK_SYSTEM_PACKAGES="1")
         for name in _ASTRAY:

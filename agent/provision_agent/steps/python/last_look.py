@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple
@@ -24,6 +25,7 @@ from ...contract.steps import VERIFIED
 from ...host.probe import normalised
 from ...run.context import Context
 from . import compiled, layer_record, packages, requirements
+from . import venv as environments
 from .venv import Venv
 
 LOOK_S = 8.0
@@ -195,6 +197,31 @@ class LastLook:
 
     def _look(self) -> Optional[Print]:
         return look(self._venv.path, self._machine, within_s=self._context.bounded(LOOK_S))
+
+
+class EarlyLook:
+    """A `LastLook` at the environment that is there, while somebody sees whether it can be used."""
+
+    def __init__(self, python: Python, context: Context, found: Mapping[str, object]) -> None:
+        """Begin. Arguments as for `LastLook`."""
+        self._arguments = (python, context, found)
+        self._looks: List[LastLook] = []
+        self._venv = environments.find(python, context)
+        self._thread = threading.Thread(target=self._look, name="look", daemon=True)
+        self._thread.start()
+
+    def at(self, venv: Venv) -> LastLook:
+        """The look at *venv*, which was prepared meanwhile."""
+        self._thread.join()
+        if self._looks and venv == self._venv:
+            return self._looks[0]
+        python, context, found = self._arguments
+        return LastLook(python, venv, context, found)
+
+    def _look(self) -> None:
+        python, context, found = self._arguments
+        if self._venv is not None:
+            self._looks.append(LastLook(python, self._venv, context, found))
 
 
 def look(path: str, machine: Mapping[str, object], *, within_s: float) -> Optional[Print]:

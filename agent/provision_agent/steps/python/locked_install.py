@@ -15,9 +15,10 @@ from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ...contract.failures import Failure
 from ...contract.pylock import Lock, LockedFile, LockedPackage
+from ...host.probe import normalised
 from ...run.context import Context
 from ..progress import Progress
-from . import interrupted, resolver
+from . import families, interrupted, resolver
 from .ahead import Ahead, Whole
 from .resolver import Order, Resolver
 from .tags import Target
@@ -45,6 +46,8 @@ class Surroundings:
     constraints: Sequence[str]
     standing: Sequence[str] = ()
     """Plain requirements that hold already: what is brought must go with them."""
+    site_packages: str = ""
+    """The folder into which is installed."""
     logins: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What each origin of an index is shown, as `indexes.logins` says."""
 
@@ -119,7 +122,11 @@ class LockedInstalls:
         if self.look_ahead is not None:
             self.look_ahead.before(self, order, around)
         lock = self.resolve(order, around)
-        packages = self.missing(lock, order, around)
+        missing = self.missing(lock, order, around)
+        is_whole = not (order.is_forced or "--no-deps" in order.options or not around.site_packages)
+        names = {normalised(package.name) for package in missing}
+        held = families.displaced(names, around.installed) if is_whole else {}
+        packages = [package for package in missing if normalised(package.name) not in held]
         by_name = self._wheels(packages, around)
         wheels = self.begin(packages, around, level=level)
         if self.look_ahead is not None:
@@ -127,7 +134,14 @@ class LockedInstalls:
         if packages:
             progress.say(_told(packages, wheels))
         done = self._place(packages, by_name, order, around, progress, run)
-        return order.is_all and done == len(packages) and all(each.is_of_index for each in lock.packages)
+        if done < len(packages):
+            return False
+        for package in missing:
+            kept = held.get(normalised(package.name))
+            if kept is not None and package.version is not None:
+                progress.say(f"{package.name} is not installed, since {kept} has the same files")
+                families.stand_in(around.site_packages, normalised(package.name), package.version, kept)
+        return order.is_all and all(each.is_of_index for each in lock.packages)
 
     def _place(
         self,

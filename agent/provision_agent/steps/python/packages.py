@@ -70,6 +70,19 @@ def install(
             )
 
 
+def look_ahead(python: Python, coming: Venv, context: Context, by_lock: LockedInstalls) -> None:
+    """Resolve the layers, and begin to fetch, while the environment is still being made; where that can be done.
+
+    Args:
+        coming: The environment, with the python that it is made with.
+    """
+    ahead = by_lock.look_ahead
+    if ahead is None or not ahead.may_begin_early() or python.locked is not None or context.is_offline:
+        return
+    tools = Installer(python, coming, context, by_lock=by_lock)
+    ahead.begin_early(by_lock, lambda: tools.surroundings(tools.locked, is_new=True))
+
+
 def install_compiled(
     package: CompiledPackage,
     venv: Venv,

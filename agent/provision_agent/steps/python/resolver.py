@@ -192,7 +192,8 @@ class Resolver:
             packages = tuple(
                 LockedPackage(name=name, version=version) for name, version in preferences.items()
             )
-            _write(answer, [write_lock(Lock(packages))])
+            if packages:  # uv reads no lock without any
+                _write(answer, [write_lock(Lock(packages))])
             argv = [self._uv, "pip", "compile", "--no-header", "--format", "pylock.toml"]
             argv += ["--output-file", answer, "--python", self._python, "--constraint", held]
             place = self._offers.folder(installed) if not order.is_forced else None

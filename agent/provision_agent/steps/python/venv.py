@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
@@ -41,7 +41,13 @@ class Venv:
     """What `python` said of itself, by its path: asked once in a run, and again where it is made again."""
 
 
-def prepare(python: Python, context: Context, found: Mapping[str, object]) -> Venv:
+def prepare(
+    python: Python,
+    context: Context,
+    found: Mapping[str, object],
+    *,
+    before_making: Optional[Callable[[Venv], object]] = None,
+) -> Venv:
     """Find or make the environment that *python* asks for.
 
     ``auto`` takes the one that an earlier run took, else one whose torch already runs on this GPU, else
@@ -49,6 +55,7 @@ def prepare(python: Python, context: Context, found: Mapping[str, object]) -> Ve
 
     Args:
         found: The instance's facts.
+        before_making: Told of one that is not there and is about to be made; its python is the one it is made with.
 
     Raises:
         Failure: `command` when it cannot be made (a missing venv module is named with the command that installs it),
@@ -73,6 +80,8 @@ def prepare(python: Python, context: Context, found: Mapping[str, object]) -> Ve
             return Venv(path, interpreter_of(path), False)
         if os.path.lexists(path) and os.listdir(path):
             _clear(path, problem, context, progress)
+        if before_making is not None:
+            before_making(Venv(path, base_python(facts), True))
         make(path, context, facts, progress, needs_pip=needs_pip)
     context.report(
         "package_finished", item=ITEM, level=LEVEL, duration_s=round(time.monotonic() - started, 3)

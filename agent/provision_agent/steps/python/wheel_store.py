@@ -13,7 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Dict, List, Mapping, Sequence, Set
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
@@ -113,14 +113,12 @@ class WheelStore:
             if not new or self._stopped.is_set():
                 return
             os.makedirs(self.folder, mode=0o755, exist_ok=True)
-            begun = []
-            for part in filter(None, _first_and_rest(new)):
-                batch = Downloads(part, self._limits, self._context, self._line.access, line=self._line)
-                self._batches.append(batch)
-                self._batch_of.update((item.path, batch) for item in part)
-                begun.append(batch)
-        for batch in begun:
-            batch.start()
+            batch = Downloads(
+                new, self._limits, self._context, self._line.access, line=self._line, sooner=_first_of(new)
+            )
+            self._batches.append(batch)
+            self._batch_of.update((item.path, batch) for item in new)
+        batch.start()
 
     def wait(
         self, wheels: Sequence[LockedFile], progress: Progress, *, batch_bytes: float = math.inf
@@ -201,16 +199,16 @@ class WheelStore:
             self._outer.output(self._outer.redact(f"{event} {fields.get('item')}: {said}"))
 
 
-def _first_and_rest(items: List[Download]) -> Tuple[List[Download], List[Download]]:
-    """Some that are soon here, so that the installer has work at once; and all others, the longest first."""
-    first: List[Download] = []
+def _first_of(items: Sequence[Download]) -> Set[str]:
+    """The keys of some that are soon here, so that the installer has work at once: then the longest begin."""
+    first: Set[str] = set()
     room = FIRST_BYTES
     for item in sorted(items, key=lambda item: -(item.size_bytes or 0)):
         size = item.size_bytes or 0
         if FIRST_BYTES // 16 <= size <= min(room, FIRST_BYTES // 2):
-            first.append(item)
+            first.add(item.key)
             room -= size
-    return first, [item for item in items if item not in first]
+    return first
 
 
 def _take_away(path: str) -> None:

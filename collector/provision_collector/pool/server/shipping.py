@@ -16,6 +16,7 @@ from pathlib import Path
 
 from provision_agent.contract import version
 from provision_agent.contract.parsing import ParseError, parse, read_object
+from provision_agent.contract.plan_jobs import job_file
 
 from ...mirror import Gap, MirrorState, Position
 from ...run import registry
@@ -38,15 +39,15 @@ class Shipping:
     def __init__(self, row: Row, store: Store) -> None:
         self._row = row
         self._store = store
+        self._names = (*LOGS, *jobs_of(row.plan))
         self._lengths: dict[str, int] | None = None
 
     async def ship(self, files: RunFiles) -> None:
         """Bring what is new of the logs. Raises FencedError: another server watches the run now."""
         if self._lengths is None:
-            self._lengths = {name: await self._store.streams.log_size(self._row, name) for name in LOGS}
-        for name in await asyncio.to_thread(files.jobs):
-            if name not in self._lengths:
-                self._lengths[name] = await self._store.streams.log_size(self._row, name)
+            self._lengths = {
+                name: await self._store.streams.log_size(self._row, name) for name in self._names
+            }
         is_moving = True
         while is_moving:
             found = await asyncio.to_thread(_news, files, self._lengths)
@@ -58,12 +59,18 @@ class Shipping:
             is_moving = bool(found)
 
 
+def jobs_of(plan: Mapping[str, object]) -> tuple[str, ...]:
+    """The names of the logs of a plan's jobs: asking the disk for them costs a look at all files of all runs."""
+    jobs = plan.get("jobs")
+    found = [job.get("name") for job in jobs if isinstance(job, dict)] if isinstance(jobs, list) else []
+    return tuple(job_file(name) for name in found if isinstance(name, str))
+
+
 def _news(files: RunFiles, lengths: Mapping[str, int]) -> list[tuple[MirrorPlace, dict[int, bytes]]]:
     """What each log has more than *lengths*, with the position of its mirror, which is the same before and after."""
     found = []
-    logs = {"core": files.core, "errors": files.errors}
-    logs.update({name: path for name, path in files.jobs().items() if name in lengths})
-    for name, path in logs.items():
+    for name in lengths:
+        path = {"core": files.core, "errors": files.errors}.get(name) or files.of_job(name)
         if not _is_longer(path, lengths[name]):
             continue
         before = _position(files, name)

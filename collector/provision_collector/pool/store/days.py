@@ -68,7 +68,10 @@ async def drop_days(database: Database, before_unix: float) -> list[str]:
     Raises:
         sqlalchemy.exc.DBAPIError: the database does not answer.
     """
-    return await _change_parts(database, lambda line: _drop(line, before_unix)) or []
+    gone: list[str] = []
+    while more := await _change_parts(database, lambda line: _drop_one(line, before_unix)):
+        gone += more
+    return gone
 
 
 def forget(connection: Connection, *, keep: int, before_unix: float | None) -> list[str]:
@@ -154,10 +157,10 @@ def _is_in_rest(connection: Connection, table: str, day: int) -> bool:
     return connection.execute(query, {"day": day}).first() is not None
 
 
-def _drop(connection: Connection, before_unix: float) -> list[str]:
+def _drop_one(connection: Connection, before_unix: float) -> list[str]:
     stays = sa.or_(runs.c.verdict.is_(None), runs.c.ended_unix.is_(None), runs.c.ended_unix >= before_unix)
     gone = sa.select(runs.c.day).where(runs.c.day < today())
-    gone = gone.group_by(runs.c.day).having(~sa.func.bool_or(stays))
+    gone = gone.group_by(runs.c.day).having(~sa.func.bool_or(stays)).order_by(runs.c.day)
     parts = {table.name: _parts(connection, table.name) for table in _OF_A_DAY}
 
     def whole_days() -> list[int]:
@@ -167,7 +170,7 @@ def _drop(connection: Connection, before_unix: float) -> list[str]:
     if not whole_days():
         return []
     connection.execute(sa.text("LOCK TABLE events, chunks IN ACCESS EXCLUSIVE MODE"))
-    days = whole_days()  # somebody may have brought an old run in meanwhile
+    days = whole_days()[:1]  # somebody may have brought an old run in meanwhile; one, so that it is soon done
     for table in _OF_A_DAY:
         for day in days:
             connection.exec_driver_sql(f"DROP TABLE IF EXISTS {part_of(table.name, day)}")

@@ -112,7 +112,11 @@ class Leases:
         Raises:
             FencedError: this process was declared dead.
         """
-        free = sa.and_(runs.c.owner.is_(None), runs.c.verdict.is_(None))
+        alive = sa.select(workers.c.id).where(~workers.c.is_dead)
+        nobodys = sa.or_(
+            runs.c.owner.is_(None), runs.c.owner.not_in(alive)
+        )  # it may have died before it got the run
+        free = sa.and_(nobodys, runs.c.verdict.is_(None))
         takers = sa.select(sa.func.count()).where(~workers.c.is_dead, workers.c.takes_runs)
 
         def work(connection: Connection) -> list[int]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, TypeVar, cast
 
 import sqlalchemy as sa
@@ -50,6 +51,8 @@ class _Change:
     events: Sequence[EventRow]
     work: Work[object] | None
     rid: int | None
+    worker: str | None
+    """Who wants it: this process under the id that it had then."""
     done: asyncio.Future[object] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
 
@@ -95,7 +98,7 @@ class Writer:
         Raises:
             FencedError: this server was declared dead. Whatever else *work* raises.
         """
-        change = _Change(events, work, rid)
+        change = _Change(events, work, rid, self.worker)
         self._waiting.append(change)
         if at_once:
             self._hurry.set()
@@ -124,15 +127,16 @@ class Writer:
             self._task = None
 
     async def _write(self, batch: list[_Change]) -> None:
-        while True:
+        while batch := self._still_wanted(batch):
             try:
-                results = await self._database.change_in(self._thread, lambda line: self._all(line, batch))
+                results = await self._database.change_in(self._thread, partial(self._all, batch=batch))
             except Exception as error:
                 if is_passing(error) and not self.is_closing:
                     self.trouble = why(error)
                     log.warning("store_not_written", why=why(error))
                     await asyncio.sleep(SHARED_RETRY_S if self._database.is_shared else RETRY_S)
                     continue
+                self.trouble = None  # it answers: what it refuses is another matter
                 if len(batch) > 1 and isinstance(error, SQLAlchemyError) and not is_passing(error):
                     for change in batch:  # one of them is to blame
                         await self._write([change])
@@ -146,8 +150,15 @@ class Writer:
                     change.done.set_result(result)
             return
 
+    def _still_wanted(self, batch: list[_Change]) -> list[_Change]:
+        """Those of *batch* that this process wants under the id that it has now; it came back under another one meanwhile."""
+        for change in batch:
+            if change.worker != self.worker:
+                _fail(change, FencedError())
+        return [change for change in batch if change.worker == self.worker]
+
     def _all(self, connection: Connection, batch: list[_Change]) -> list[object]:
-        self.fence(connection)
+        self._fence(connection, batch[0].worker)
         if rows := [row for change in batch for row in change.events]:
             insert_events(connection, rows)
         results = [change.work(connection) if change.work is not None else None for change in batch]
@@ -157,9 +168,12 @@ class Writer:
 
     def fence(self, connection: Connection) -> None:
         """Hold this process's right to write until the transaction ends. Raises FencedError: it has none any more."""
-        if self.worker is None or not self._database.is_shared:
+        self._fence(connection, self.worker)
+
+    def _fence(self, connection: Connection, worker: str | None) -> None:
+        if worker is None or not self._database.is_shared:
             return
-        mine = sa.select(sa.literal(1)).where(workers.c.id == self.worker, ~workers.c.is_dead)
+        mine = sa.select(sa.literal(1)).where(workers.c.id == worker, ~workers.c.is_dead)
         if connection.execute(mine.with_for_update(read=True, key_share=True)).first() is None:
             raise FencedError
 

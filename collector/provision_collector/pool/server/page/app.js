@@ -606,11 +606,11 @@ function route() {
   $("stop").disabled = false;
   $("stop").textContent = "Stop";
   const run = /^#\/run\/([A-Za-z0-9][A-Za-z0-9._-]{0,63})$/.exec(location.hash);
-  const state = /^#\/(\?state=[a-z-]+)$/.exec(location.hash);
+  const asked = /^#\/(\?.+)$/.exec(location.hash);
   const isPool = location.hash === "#/pool";
   $("back").hidden = run === null && !isPool;
   $("to-pool").hidden = isPool;
-  leave = run ? showRun(run[1]) : isPool ? showPool() : showList(state ? state[1] : "");
+  leave = run ? showRun(run[1]) : isPool ? showPool() : showList(asked ? asked[1] : "");
 }
 
 addEventListener("hashchange", route);
