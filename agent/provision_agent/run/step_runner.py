@@ -26,6 +26,7 @@ from ..services.changes import Changes
 from ..steps import apt, nodes, orphans, repos
 from ..steps.progress import Progress
 from ..steps.python import compiled, for_run, later, packages, venv
+from ..steps.python.head_start import HeadStart
 from ..steps.python.imports import Ladder, Look
 from ..steps.python.last_look import EarlyLook, LastLook
 from ..steps.python.locked_install import LockedInstalls
@@ -58,6 +59,7 @@ class Items:
         self._ladder: Optional[Ladder] = None
         self.last_look: Optional[LastLook] = None
         """What is known of the environment, once it is there."""
+        self._head_start = HeadStart(plan, context)
         self._installs = threading.Lock()
         self._system_is_settled = threading.Event()
         self._prepared: Set[str] = set()
@@ -78,6 +80,7 @@ class Items:
 
     def close(self) -> None:
         """Nothing is installed any more."""
+        self._head_start.end()
         if self._by_lock is not None:
             is_done = not self._is_over() and not self._tally.is_failed("python", "python")
             self._by_lock.store.close(is_done=is_done)
@@ -159,7 +162,7 @@ class Items:
         files = {repo.path: self._file(repo) for repo in repos if nodes.has_requirements(repo, self._context)}
         if not self._is_over():
             with self._installs:
-                installs.install_together(list(files.values()))
+                installs.install_together(list(files.values()), on_placed=self._compile_ahead)
         for repo in repos:
             if repo.path not in files or self._install(files[repo.path], installs):
                 self._unchecked.append(repo)
@@ -186,7 +189,13 @@ class Items:
     def environment_is_settled(self) -> None:
         """Nothing is installed for the moment: remember what was looked at in full."""
         if self.last_look is not None and not self._is_over():
+            self._compile_ahead()
             self.last_look.renew()
+
+    def _compile_ahead(self) -> None:
+        """What services will import; not where nothing has changed since they imported it."""
+        if self.last_look is not None and not self.last_look.is_unchanged:
+            self._head_start.give(self.venv)
 
     def check_nodes(self) -> None:
         """Import the nodes whose ComfyUI has got what it needs, or is not a repository of this plan."""

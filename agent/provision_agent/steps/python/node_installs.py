@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 from ...contract.failures import Failure
 from ...contract.plan import Plan
@@ -39,8 +39,10 @@ class NodeInstalls:
         self._known = None if plan.repair else known
         self._outcome = Outcome()
 
-    def install_together(self, files: Sequence[File]) -> None:
-        """Install those of *files* that go together; `install` says what became of each."""
+    def install_together(
+        self, files: Sequence[File], *, on_placed: Callable[[], object] = lambda: None
+    ) -> None:
+        """Install those of *files* that go together; `install` says what became of each. See `together.install`."""
         python, known = self._plan.python, self._known
         if python is None or self._venv is None or self._plan.repair:
             return
@@ -48,7 +50,8 @@ class NodeInstalls:
         if len(new) < 2:
             return
         try:
-            self._outcome = together.install(new, self._venv, self._context, python, by_lock=self._by_lock)
+            about = (new, self._venv, self._context, python)
+            self._outcome = together.install(*about, by_lock=self._by_lock, on_placed=on_placed)
         except Failure as failure:  # each by itself says what that means for it
             self._context.output(self._context.redact(f"not installed together: {failure.message}"))
 

@@ -8,7 +8,7 @@ out whose lines are wrong.
 from __future__ import annotations
 
 import time
-from typing import FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, FrozenSet, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
@@ -53,13 +53,20 @@ class _Member(NamedTuple):
 
 
 def install(
-    files: Sequence[File], venv: Venv, context: Context, python: Python, *, by_lock: Optional[LockedInstalls]
+    files: Sequence[File],
+    venv: Venv,
+    context: Context,
+    python: Python,
+    *,
+    by_lock: Optional[LockedInstalls],
+    on_placed: Callable[[], object] = lambda: None,
 ) -> Outcome:
     """Install those of *files* that can be installed as one, under the same protection as each by itself.
 
     Args:
         files: In the order in which they count, where they contradict each other.
         by_lock: Resolves, and has wheels fetched; None: nothing is done.
+        on_placed: Called when all is in place, before it is looked at.
 
     Raises:
         Failure: nothing was begun, since the environment cannot be looked at.
@@ -77,7 +84,7 @@ def install(
         members = [member for member in (_member(file, here) for file in files) if member is not None]
         if len(members) < 2:
             return nothing
-        return _Together(members, tools, guard, context, by_lock).install()
+        return _Together(members, tools, guard, context, by_lock).install(on_placed)
 
 
 def _member(file: File, here: compiled_install.Surroundings) -> Optional[_Member]:
@@ -114,7 +121,7 @@ class _Together:
         self._by_lock = by_lock
         self._began_at = time.monotonic()
 
-    def install(self) -> Outcome:
+    def install(self, on_placed: Callable[[], object]) -> Outcome:
         first = self._members[0].file
         held = fitting.with_standing(self._guard.constraints(), self._tools)
         before = dict(self._tools.installed())
@@ -125,6 +132,7 @@ class _Together:
         with Progress(self._context, first.item, first.level, watched=self._tools.landing) as progress:
             try:
                 if self._place(held, progress):
+                    on_placed()
                     records = self._records(before, progress)
             except Failure as failure:
                 progress.say(f"not installed together: {failure.message}")
