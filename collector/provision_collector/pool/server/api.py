@@ -105,11 +105,15 @@ async def stream_events(request: Request) -> Response:
     pool = context.pool
     header = request.headers.get("last-event-id")
     after = whole_of(header, "Last-Event-ID") if header else integer_of(request, "after", 0)
-    if pool.is_over(row) and after >= await pool.store.streams.last_id(row):
+    is_over = pool.is_over(row)
+    told = await pool.store.streams.last_id(row) if is_over or watch is None else 0
+    if is_over and after >= told:
         return Response(status_code=204)  # tells an EventSource that there is nothing to come back for
-    feed = pool.feed_of(row)
-    if watch is None and not feed.listeners:
-        feed.last_id = max(feed.last_id, await pool.store.streams.last_id(row))
+    feed = pool.feed_of(
+        row
+    )  # from here on nothing is waited for: a feed that nobody follows yet may be dropped
+    if not feed.is_own and not feed.listeners:
+        feed.last_id = max(feed.last_id, told)
     return EventStream(
         feed,
         pool.store.streams,
