@@ -176,7 +176,10 @@ class Servers:
                 self.children.append(
                     subprocess.Popen(words, cwd=home, env=environment, stdout=out, stderr=err)
                 )
-            said = json.loads(wait_for(home / "out"))
+            try:
+                said = json.loads(wait_for(home / "out"))
+            except TimeoutError:
+                raise SystemExit(f"server {number} does not start: {(home / 'err').read_text()}") from None
             self.ports.append(int(said["url"].rpartition(":")[2]))
 
     def ask(self, command: str) -> list[str]:

@@ -139,3 +139,40 @@ def test_ten_thousand_items_make_a_page_that_a_browser_takes() -> None:
     many = [(1, of("download_finished", f"m/{number}", bytes=1, duration_s=1.0)) for number in range(10_000)]
 
     assert len(html_page(story_of("run-1", "here", events(*many)), "here")) < 2_000_000
+
+
+def test_the_time_before_the_agents_first_event_counts_as_the_outcome_counts_it() -> None:
+    late = events(
+        (0, of("download_started", "m/a.safetensors", url="https://a.example/a")),
+        (10, of("download_finished", "m/a.safetensors", bytes=100, duration_s=10.0)),
+        (10, {"event": "run_usable", "after_s": 16.0}),
+        (12, {"event": "run_finished", "verdict": "complete", "duration_s": 18.0, "bytes_downloaded": 100}),
+    )  # fmt: skip
+
+    story = story_of("run-1", "here", late)
+
+    assert "usable after 16 s, 18 s in all" in next(run_lines(story, 100))
+    assert [(span.begin_s, span.end_s) for span in story.spans] == [(6.0, 16.0)]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_no_line_is_wider_than_the_terminal_and_each_names_its_file(width: int) -> None:
+    item = "ComfyUI/models/diffusion_models/wan2.2_t2v_high_noise_14B.safetensors"
+    found = events(
+        (0, of("download_started", item, url="https://a.example/a")),
+        (100, of("download_finished", item, bytes=100, duration_s=100.0)),
+        (100, {"event": "run_usable", "after_s": 100.0}),
+    )  # fmt: skip
+
+    lines = list(run_lines(story_of("run-1", "here", found), width))
+
+    assert max(map(len, lines)) <= width
+    assert sum("download wan" in line and "safetensors" in line for line in lines) == 2
+
+
+def test_the_page_of_a_run_that_goes_on_does_not_say_that_it_is_never_usable() -> None:
+    going = html_page(story_of("run-1", "here", RUN[:5]), "here")
+    over = html_page(story_of("run-1", "here", RUN), "here")
+
+    assert "not yet" in going and ">never<" not in going
+    assert 'class="usable"' in over and 'class="usable"' not in going

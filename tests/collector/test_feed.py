@@ -49,3 +49,13 @@ def test_followers_are_sent_away_from_a_server_that_hears_nothing_any_more() -> 
     assert listener.is_set()
     assert feed.is_cut
     assert feeds.of(0, 1) is not feed, "whoever comes back begins anew"
+
+
+def test_events_that_were_not_told_here_are_never_passed_over() -> None:
+    feed = Feed(0, 1)
+    feed.listeners.add(asyncio.Event())
+    feed.tell([(number, b"x") for number in range(1, 6)])
+    feed.last_id = 8  # as who takes the run over does, who has read so far
+    feed.tell([(9, b"x")])
+    assert feed.after(5) is None, "the database has what lies between"
+    assert feed.after(8) == [(9, b"x")]

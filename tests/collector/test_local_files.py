@@ -13,8 +13,9 @@ from typing import cast
 
 import pytest
 from provision_agent.contract import file_frames as wire
+from provision_agent.contract.failures import Failure
 from provision_agent.contract.file_frames import FileFrame
-from provision_agent.contract.file_messages import CompleteFile, FilesTold, FileTold, Trouble
+from provision_agent.contract.file_messages import CompleteFile, FilesTold, FileTold, SettledFile, Trouble
 from provision_agent.contract.frames import Bytes, ProtocolError
 from provision_agent.contract.parsing import to_json
 from provision_agent.contract.plan import Plan
@@ -22,6 +23,7 @@ from provision_agent.contract.plan_files import Upload
 from provision_collector.errors import HostUnreachableError, ProfileError, UsageError
 from provision_collector.files import receiver as receiving
 from provision_collector.files import sources_of, sources_within
+from provision_collector.files.copied import Copied
 from provision_collector.files.copying import words_of
 from provision_collector.files.local_tree import RECORD, LocalTree, RefusedHereError
 from provision_collector.files.receiver import Receiver
@@ -133,7 +135,7 @@ def test_a_folder_belongs_to_one_instance_and_one_process(tmp_path: Path) -> Non
     first.close()
     with pytest.raises(UsageError, match="files of run a on h:22"):
         opened(tmp_path, owner="run b on h:22")
-    opened(tmp_path, owner="run a on h:22").close()
+    opened(tmp_path, owner="run a on h:22, workspace /w", also="run a on h:22").close()
 
 
 def test_a_cut_leaves_a_part_and_what_is_damaged_never_gets_its_name(tmp_path: Path) -> None:
@@ -218,6 +220,28 @@ def test_the_words_of_a_copy_say_which_side_is_there() -> None:
     for words in (["a", "b"], [":a", ":b"], ["a", ":b", ":c"], [":a", "b", "c"]):
         with pytest.raises(UsageError):
             words_of(words)
+
+
+def test_what_cannot_be_copied_is_said_once_for_all_files_alike_with_what_to_type() -> None:
+    copied = Copied()
+    for name in "abcde":
+        full = SettledFile(
+            0, "failed", "disk_full", f"`{name}` cannot be written here: no space", "full_here"
+        )
+        copied.settle(name, told(name), full)
+    copied.settle("big", told(""), SettledFile(0, "failed", "truncated", "it came damaged twice"))
+    copied.refuse("pipe", Failure("unsafe_path", "`pipe` is no file", case="odd_name"))
+    copied.settle("big", told(""), SettledFile(0, "ok"))
+
+    assert copied.lines() == [
+        "`a` cannot be written here: no space; the same of `b`, `c`, `d` and 1 more",
+        "`pipe` is no file",
+    ]
+    assert copied.hints() == [
+        "free space here, or choose another target: the same command again goes on where it was",
+        "leave it out with `--exclude`, or give it another name",
+    ]
+    assert copied.files == 1
 
 
 def test_every_instance_of_a_fleet_has_a_folder_of_its_own_whatever_it_is_called() -> None:

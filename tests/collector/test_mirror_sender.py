@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from provision_agent.contract import frames
+from provision_collector.collect.collect import heartbeat_s
 from provision_collector.collect.sender import MODULES, follower_command, follower_program
 
 CANDIDATES = [
@@ -60,3 +61,7 @@ def test_nothing_but_the_follower_is_sent() -> None:
 
     assert [name for name, _ in head] == list(MODULES)
     assert sum(size for _, size in head) < 64 * 1024
+
+
+def test_more_than_two_hundred_hosts_show_life_less_often() -> None:
+    assert [heartbeat_s(hosts) for hosts in (1, 200, 201, 1000)] == [2.0, 2.0, 5.0, 5.0]

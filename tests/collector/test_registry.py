@@ -62,6 +62,17 @@ def test_the_newest_run_comes_first_and_a_broken_record_is_no_run(tmp_path: Path
         registry.known("b")
 
 
+def test_a_run_with_nearly_the_id_is_named_and_the_command_says_what_it_can_do() -> None:
+    registry.remember(record("nightly-7"))
+
+    with pytest.raises(UsageError, match="no run `nihgtly-7`; did you mean `nightly-7`") as refused:
+        registry.known("nihgtly-7")
+    assert refused.value.hint == "`provision status` lists the runs; or give `--host`"
+    with pytest.raises(UsageError) as refused:
+        registry.known("other", hint="no host is taken here")
+    assert refused.value.hint == "no host is taken here"
+
+
 def test_two_instances_with_a_run_of_one_id_have_a_record_each() -> None:
     first, second = record("a"), record("a", started_unix=9)
     elsewhere = registry.record_of(Instance("other", port=22))

@@ -210,6 +210,8 @@ class Server:
             response = connection.getresponse()
             if response.status == 204:
                 return
+            if response.status == 503:
+                raise ConnectionError("the server cannot ask its database now")  # its clients come again
             assert response.status == 200, response.status
             number = 0
             for line in response:

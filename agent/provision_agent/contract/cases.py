@@ -223,6 +223,14 @@ CASES: Dict[str, Case] = {
         "correct `from` of the upload, or make it readable on the machine that sends it, then the same command again",
         "fix_profile",
     ),
+    "full_here": Case(
+        "free space on the machine that takes the files, then `provision attach` with the same `--outputs`: what is there is kept",
+        "retry",
+    ),
+    "capped_here": Case("give a larger `--max-outputs`, or another folder", "retry"),
+    "unwritable_here": Case(
+        "make the folder writable on the machine that takes the files, or choose another `--outputs`", "retry"
+    ),
     # -- programs
     "no_program": Case(
         "install `{program}` on the instance, or list its package under `apt:`", "fix_instance"

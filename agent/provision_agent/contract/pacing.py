@@ -12,6 +12,7 @@ from typing import Deque, Tuple
 LEAST_BYTES = 128 << 10
 FIRST_BYTES = 1 << 20
 MOST_BYTES = 32 << 20
+LARGEST_PIECE_BYTES = 512 << 10
 SHORT_S, LONG_S = 0.06, 0.15
 """A queue below the first may grow, one above the second shrinks: a log's line waits for no more than that and a beat."""
 
@@ -27,6 +28,11 @@ class Pacer:
         self._least_s = self._least_now_s = float("inf")
         self._judged_at_bytes = 0
         self._was_full = False
+
+    @property
+    def piece_bytes(self) -> int:
+        """How much of a file goes in one piece: more where the line carries it, since each piece costs its receiver the same."""
+        return max(LEAST_BYTES, min(self.window_bytes // 8, LARGEST_PIECE_BYTES))
 
     def has_room(self, size_bytes: int) -> bool:
         """Whether so many bytes may be sent now."""

@@ -180,12 +180,13 @@ class Sender:
             if block is None:
                 break
             offset, data = block
-            view = memoryview(data)
-            for at in range(0, len(data), wire.CHUNK_BYTES):
-                chunk = view[at : at + wire.CHUNK_BYTES]
-                self._await_room(len(chunk))
-                self._wire.send_data(number, offset + at, chunk)
+            left = memoryview(data)
+            while left:
+                piece = left[: self._pacer.piece_bytes]
+                self._await_room(len(piece))
+                self._wire.send_data(number, offset, piece)
                 self._on_bytes()
+                offset, left = offset + len(piece), left[len(piece) :]
         self._complete(CompleteFile(number, file.sha256, file.size_bytes, file.mtime_ns))
 
     def _await_room(self, size: int) -> None:

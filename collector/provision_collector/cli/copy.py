@@ -63,6 +63,7 @@ def command(
     """
     configure_logging(verbose)
     import asyncio
+    import gc
 
     from ..files.copied import Copied
     from ..files.copying import CopyOrder, copy, until, words_of
@@ -77,6 +78,7 @@ def command(
     instance = instance_of(connection, run)
     folder = workspace or workspace_of(run, instance)
     order = CopyOrder(sources, target, is_to_instance, include, exclude, follow, run, folder)
+    gc.freeze()  # each packet makes objects: what was imported is not looked through again and again for them
     copied = Copied()
     is_shown = sys.stderr.isatty() and not quiet and not verbose
     try:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from ..run.registry import RunRecord
 
 
+_OF_HERE = (
+    "`provision status` lists the runs that are known here; `provision attach --host …` brings one here"
+)
+
+
 @click.command("explain")
 @click.argument("run", required=False, shell_complete=completing.runs)
 @click.argument("item", required=False)
@@ -36,7 +41,7 @@ def command(*, run: str | None, item: str | None, page: str | None) -> None:
     from ..run import registry
     from ..storage import write_atomically
 
-    records = [registry.known(run)] if run else registry.all_runs()[:1]
+    records = [registry.known(run, hint=_OF_HERE)] if run else registry.all_runs()[:1]
     if not records:
         raise UsageError("no run is known here", hint="`provision up` makes one")
     record = records[0]

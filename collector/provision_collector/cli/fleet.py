@@ -286,10 +286,17 @@ def _line(event: Mapping[str, object]) -> str | None:
         return f"usable after {number(event, 'after_s'):.0f} s"
     if name == "outcome":
         first = next(iter(children(event, "errors")), None)
-        why = f": {text(first, 'class')} {text(first, 'item')}: {text(first, 'message')}" if first else ""
+        why = f": {_what(first)}{text(first, 'message')}" if first else ""
         advice = "" if event["next"] == "none" else f" (next: {text(event, 'next')})"
         return f"{text(event, 'verdict')}{why}{advice}"
     return None
+
+
+def _what(error: Mapping[str, object]) -> str:
+    """Which item failed, and how; nothing where it is the instance as a whole, whose verdict says it."""
+    from ..console.values import text
+
+    return "" if text(error, "item") == "instance" else f"{text(error, 'class')} {text(error, 'item')}: "
 
 
 def _print_table(members: list[Member]) -> None:

@@ -64,7 +64,9 @@ def command(
             return
         for run in found["removed"]:
             say(f"run {run}")
-        say(f"{counted(len(found['removed']), 'run')} would be removed, with its records and mirrors")
+        count = len(found["removed"])
+        what = f"{counted(count, 'run')} would be removed, with {'its' if count == 1 else 'their'} records and mirrors"
+        say(what if count else f"no run would be removed (`--keep {keep}`; those that go on stay, too)")
         if dry_run or not any(found.values()):
             return
         click.confirm("Remove them?", abort=True)

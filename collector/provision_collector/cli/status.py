@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..run.news import News
     from ..run.registry import RunRecord
 
+FRESH_S = 5.0
+"""What came so lately, in seconds, from a run that is followed here is not old, whether its instance answers or not."""
 OLD_SHOWN = 5
 """Of so many runs it is said one by one that what is shown is old."""
 
@@ -154,13 +156,22 @@ def _update(row: dict[str, object], news: News) -> str:
     return ""
 
 
+def _is_followed(row: Mapping[str, object]) -> bool:
+    """Another command of this machine follows the run, and what is shown has just come."""
+    from ..run import registry
+    from ..run.watcher import is_fed
+
+    age = row["age_s"]
+    return isinstance(age, float) and age < FRESH_S and is_fed(registry.known(str(row["run"])).files)
+
+
 def _say_what_is_old(rows: list[dict[str, object]]) -> None:
     """Say on stderr of which runs only an older state is known, and what to type."""
 
     from ..console import harmless
     from ..console.units import coarse
 
-    old = [row for row in rows if row.get("asked") is False]
+    old = [row for row in rows if row.get("asked") is False and not _is_followed(row)]
     for row in old[:OLD_SHOWN]:
         why, age = harmless(str(row["not_asked_because"])), row["age_s"]
         shown = coarse(float(age)) if isinstance(age, (int, float)) else "unknown"

@@ -19,6 +19,7 @@ from provision_agent.contract.status import RunState
 from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
 from ..instance import Connection, Instance, Link, refusal
 from ..mirror import (
+    HEARTBEAT_S,
     Begun,
     FileFacts,
     FollowSession,
@@ -42,6 +43,9 @@ HELLOS = 2
 """So often a first command may stay without an answer."""
 PROBE_EVERY_S = 300.0
 """A key that was revoked is found by a fresh connection only."""
+
+MANY_HOSTS = 200
+HEARTBEAT_OF_MANY_S = 5.0
 
 OnEvent = Callable[[dict[str, object]], None]
 
@@ -70,6 +74,15 @@ class CollectOrder:
     """End as `complete` once everything that is there now has come, whatever it says."""
 
 
+_going = 0
+"""So many hosts are followed by this process."""
+
+
+def heartbeat_s(hosts: int) -> float:
+    """How often each of so many *hosts* shows life: many of them less often, since each time costs something."""
+    return HEARTBEAT_S if hosts <= MANY_HOSTS else HEARTBEAT_OF_MANY_S
+
+
 async def collect(
     instance: Instance, order: CollectOrder, *, on_event: OnEvent, leave: asyncio.Event | None = None
 ) -> Outcome:
@@ -79,7 +92,12 @@ async def collect(
         on_event: Called with each event but the outcome.
         leave: Set it to end as `cancelled`. However it ends, the same order continues the mirrors.
     """
-    return await _Collection(instance, order, on_event).run(leave or asyncio.Event())
+    global _going
+    _going += 1
+    try:
+        return await _Collection(instance, order, on_event).run(leave or asyncio.Event())
+    finally:
+        _going -= 1
 
 
 class _Collection(Listener):
@@ -189,6 +207,7 @@ class _Collection(Listener):
                 command=follower_command(),
                 program=follower_program(),
                 has_history=True,
+                heartbeat_s=heartbeat_s(_going),
             )
         else:
             self._session = ShellSession(mirrors, paths, self, poll_s=self._order.poll_interval_s)

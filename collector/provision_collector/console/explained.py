@@ -70,7 +70,10 @@ def speed_bar(span: Span, width: int) -> str:
 
 
 def _rows(spans: Sequence[Span | StepSpan], all_s: float, width: int) -> Iterator[str]:
-    names = [shortened(span.name if isinstance(span, StepSpan) else _label(span), _NAME) for span in spans]
+    most = min(_NAME, max(width - 36, 16))
+    names = [
+        shortened(span.name, most) if isinstance(span, StepSpan) else _short(span, most) for span in spans
+    ]
     column = max(map(cell_len, names))
     room = max(width - column - 24, 10)
     for span, name in zip(spans, names, strict=True):
@@ -80,6 +83,14 @@ def _rows(spans: Sequence[Span | StepSpan], all_s: float, width: int) -> Iterato
         padded = name + " " * (column - cell_len(name))
         took = units.duration(span.end_s - span.begin_s)
         yield f"  {padded}  {units.clock(span.begin_s):>6}  {took:>9}  {bar}"
+
+
+def _short(span: Span, most: int) -> str:
+    """`_label` in at most so many cells: where there is no room for the folders, the name alone."""
+    label = _label(span)
+    if cell_len(label) > most:
+        label = f"{span.kind} {harmless(span.item).rstrip('/').rpartition('/')[2]}"
+    return shortened(label, most)
 
 
 def _label(span: Span) -> str:

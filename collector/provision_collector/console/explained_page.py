@@ -21,7 +21,8 @@ _STYLE = """
   --good: #2f855a; --bad: #c53030; --wait: #d69e2e; --skip: #a0aec0; --path: #2b6cb0; }
 @media (prefers-color-scheme: dark) { :root { --text: #e5e7eb; --dim: #9ca3af; --line: #374151; --back: #111418;
   --good: #48bb78; --bad: #fc8181; --wait: #ecc94b; --skip: #4a5568; --path: #63b3ed; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); margin: 2rem auto; max-width: 1240px; padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); margin: 2rem auto; max-width: 1240px; padding: 0 1rem; overflow-wrap: anywhere; }
+.picture { overflow-x: auto; } .picture svg { min-width: 680px; } .usable { stroke: var(--text); stroke-dasharray: 4 3; }
 h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }
 .dim { color: var(--dim); } svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--text); }
@@ -57,11 +58,13 @@ def html_page(story: Story, host: str) -> str:
 
 def _facts(story: Story, host: str) -> Iterator[str]:
     state = story.state
+    never = "never" if state.verdict is not None else "not yet"
+    usable = f"after {units.duration(story.usable_s)}" if story.usable_s is not None else never
     facts = {
         "profile": state.name,
         "instance": host,
         "started": state.started or "",
-        "usable": f"after {units.duration(story.usable_s)}" if story.usable_s is not None else "never",
+        "usable": usable,
         "in all": units.duration(story.end_s),
     }
     rows = (f"<tr><th>{_shown(name)}</th><td>{_shown(value)}</td></tr>" for name, value in facts.items())
@@ -81,11 +84,16 @@ def _picture(story: Story, path: set[int]) -> Iterator[str]:
         rows += [step for step in story.steps if step.name in STEPS and STEPS[step.name].kind == kind]
         rows += [span for span in spans if span.kind == kind]
     height = _TOP + _ROW * len(rows) + 8
-    yield f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="when each item began and ended">'
+    yield f'<div class="picture"><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="when each item began and ended">'
     yield from _scale(story.end_s, height)
+    if story.usable_s is not None:
+        x = _x(story.usable_s, story.end_s)
+        yield f'<line class="usable" x1="{x}" y1="20" x2="{x}" y2="{height}"/>'
     for number, row in enumerate(rows):
         yield from _bar(row, _TOP + _ROW * number, story.end_s, is_on_path=id(row) in path)
-    yield "</svg>"
+    yield "</svg></div>"
+    mark = "The dashed line is <code>usable</code>; " if story.usable_s is not None else ""
+    yield f'<p class="dim">{mark}outlined in blue is what it waited for; yellow is waiting.</p>'
 
 
 def _scale(all_s: float, height: int) -> Iterator[str]:

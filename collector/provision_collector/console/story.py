@@ -59,6 +59,13 @@ class Span:
         """From its begin to its end, or to now."""
         return self.end_s - self.begin_s
 
+    def put_off(self, by_s: float) -> None:
+        """All of it was *by_s* seconds later."""
+        self.begin_s, self.end_s = self.begin_s + by_s, self.end_s + by_s
+        self.waits = [Wait(wait.begin_s + by_s, wait.end_s + by_s, wait.why) for wait in self.waits]
+        self.speeds = [(at_s + by_s, speed) for at_s, speed in self.speeds]
+        self.notes = [(at_s + by_s, note) for at_s, note in self.notes]
+
 
 @dataclass
 class StepSpan:
@@ -143,7 +150,27 @@ def story_of(run: str, host: str, events: Iterable[Event]) -> Story:
     for name, step in steps.items():
         if state.steps[name].state == "running":
             step.end_s = now_s
-    return Story(state, list(spans.values()), list(steps.values()), now_s, usable_s)
+    unseen_s = _unseen_s(state, now_s, usable_s)
+    for span in spans.values():
+        span.put_off(unseen_s)
+    for step in steps.values():
+        step.begin_s, step.end_s = step.begin_s + unseen_s, step.end_s + unseen_s
+    return Story(
+        state,
+        list(spans.values()),
+        list(steps.values()),
+        now_s + unseen_s,
+        None if usable_s is None else usable_s + unseen_s,
+    )
+
+
+def _unseen_s(state: RunState, now_s: float, usable_s: float | None) -> float:
+    """How long the run went before its agent's first event: by what the agent itself says of `usable` and of the end."""
+    told = (
+        (state.usable_after_s, usable_s),
+        (state.duration_s if state.verdict is not None else None, now_s),
+    )
+    return next((max(said - seen, 0.0) for said, seen in told if said is not None and seen is not None), 0.0)
 
 
 def _take(span: Span, event: Event, item: ItemState, now_s: float, progress: Progress) -> None:

@@ -16,6 +16,8 @@ _NEXT = {
     "unreadable_here": "check the path, and whether you may read it",
     "path_taken": "move away what stands there, or choose another target",
     "path_unwritable": "choose a target that the login of the instance may write",
+    "full_here": "free space here, or choose another target: the same command again goes on where it was",
+    "unwritable_here": "choose a target that you may write",
     "disk_full": "free space there, or choose another target: the same command again goes on where it was",
     "read_only": "choose a target that may be written",
     "conflict": "move away what stands there, or choose another target",

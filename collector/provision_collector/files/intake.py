@@ -215,8 +215,9 @@ def _guarded(told: FileTold, work: Callable[[], T]) -> T | SettledFile:
         return work()
     except RefusedHereError as refused:
         assert refused.class_ in FAILURES
-        return SettledFile(told.n, FAILED, refused.class_, str(refused))
+        return SettledFile(told.n, FAILED, refused.class_, str(refused), refused.case)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        class_ = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "read_only"
-        return SettledFile(told.n, FAILED, class_, f"`{told.path}` cannot be written here: {why}")
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        class_, case = ("disk_full", "full_here") if is_full else ("read_only", "unwritable_here")
+        return SettledFile(told.n, FAILED, class_, f"`{told.path}` cannot be written here: {why}", case)

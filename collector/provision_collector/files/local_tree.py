@@ -45,11 +45,12 @@ MOST_UNSYNCED, SYNCED_AT_ONCE = 64, 8
 
 
 class RefusedHereError(Exception):
-    """This machine does not take a file; `class_` is one of `FAILURES`."""
+    """This machine does not take a file; `class_` is one of `FAILURES`, `case` one of `CASES`."""
 
-    def __init__(self, class_: str, message: str) -> None:
+    def __init__(self, class_: str, message: str, case: str | None = None) -> None:
         super().__init__(message)
         self.class_ = class_
+        self.case = case
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class LocalTree:
     """The folder *root*, for the files of *owner*; one process at a time.
 
     Args:
+        also: What an earlier release called the same owner.
         max_bytes: Of all that came, together. None: no cap but the disk's reserve.
         is_bare: By hand: no record is kept, links are made, and what is there is replaced, as `cp` does.
         single: The name of the file of an item that is one file. prefix: The folder in it that others go below.
@@ -77,6 +79,7 @@ class LocalTree:
         root: Path,
         *,
         owner: str = "",
+        also: str = "",
         max_bytes: int | None = None,
         is_bare: bool = False,
         single: str = "",
@@ -86,6 +89,7 @@ class LocalTree:
         self._single = single
         self._prefix = f"{prefix}/" if prefix else ""
         self._owner = owner
+        self._owners = (owner, also or owner)
         self._max_bytes = max_bytes
         self._is_bare = is_bare
         self._descriptor = -1
@@ -123,7 +127,7 @@ class LocalTree:
             self.close()
             raise LocalMachineError(
                 f"`{self.root}` cannot be used: {(error.strerror or str(error)).lower()}",
-                hint="choose a folder that is none of another kind and that you may write",
+                hint="choose another folder, one that you may write",
             ) from None
         except BaseException:
             self.close()
@@ -339,17 +343,14 @@ class LocalTree:
         )
 
     def _refuse_too_big(self, told: FileTold) -> None:
+        name = told.path or self._single
         if self._max_bytes is not None and self.held_bytes + told.size_bytes > self._max_bytes:
-            raise RefusedHereError(
-                "disk_full",
-                f"with `{told.path or self._single}` more than `--max-outputs` ({self._max_bytes / 1e6:.1f} MB) would be in `{self.root}`",
-            )
+            most = f"more than `--max-outputs` ({self._max_bytes / 1e6:.1f} MB) would be in `{self.root}`"
+            raise RefusedHereError("disk_full", f"{most} with `{name}`", "capped_here")
         if shutil.disk_usage(self.root).free - told.size_bytes - self._coming_bytes < RESERVE_BYTES:
-            raise RefusedHereError(
-                "disk_full",
-                f"no room here for `{told.path or self._single}` ({told.size_bytes / 1e6:.1f} MB): "
-                f"{RESERVE_BYTES >> 20} MiB of `{self.root}` stay free",
-            )
+            free = f"{RESERVE_BYTES >> 20} MiB of `{self.root}` stay free"
+            message = f"no room here for `{name}` ({told.size_bytes / 1e6:.1f} MB): {free}"
+            raise RefusedHereError("disk_full", message, "full_here")
 
     # -- the record
 
@@ -360,7 +361,7 @@ class LocalTree:
             os.write(self._record, json.dumps({"owner": self._owner}).encode() + b"\n")
             return
         owner = str(read_object(first, max_bytes=1 << 16, what="the record").get("owner"))
-        if owner != self._owner:
+        if owner not in self._owners:
             raise UsageError(
                 f"`{self.root}` holds files of {owner}",
                 hint="choose another folder for the files of this one",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .follow import FollowSession
+from .follow import HEARTBEAT_S, FollowSession
 from .mirror import RESERVE_BYTES, FileFacts, Mirror, MirrorBusyError, MirrorFullError
 from .pace import Pace, check_events
 from .session import AgentChangedError, FolderGoneError, GarbledSessions, LinkLostError, Listener
@@ -10,6 +10,7 @@ from .state import Gap, MirrorState, Position
 from .wire import Begun, Holders
 
 __all__ = [
+    "HEARTBEAT_S",
     "RESERVE_BYTES",
     "AgentChangedError",
     "Begun",

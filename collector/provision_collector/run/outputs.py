@@ -94,7 +94,11 @@ class Outputs:
         for number, output in enumerate(self._wanted):
             name = posixpath.basename(posixpath.normpath(output.path))
             tree = LocalTree(
-                self._here.folder / output.to, owner=self._owner, max_bytes=self._here.max_bytes, single=name
+                self._here.folder / output.to,
+                owner=f"{self._owner}, workspace {self._dispatch.workspace}",
+                also=self._owner,
+                max_bytes=self._here.max_bytes,
+                single=name,
             )
             await in_thread(tree.open)
             self._trees[str(number)] = tree

@@ -205,13 +205,22 @@ def all_of(run: str) -> list[RunRecord]:
     return [record for record in found if record is not None]
 
 
-def known(run: str) -> RunRecord:
-    """The record of *run*. Raises `UsageError` when this machine does not know it."""
+def known(run: str, *, hint: str = "`provision status` lists the runs; or give `--host`") -> RunRecord:
+    """The record of *run*.
+
+    Args:
+        run: Its id.
+        hint: What to type next where there is none.
+
+    Raises:
+        UsageError: this machine does not know it; a run with nearly that id is named.
+    """
     record = find(run)
     if record is None:
-        raise UsageError(
-            f"this machine knows no run `{run}`", hint="`provision status` lists the runs; or give `--host`"
-        )
+        from ..profile.variables import suggestion  # it takes a while, and is seldom needed
+
+        near = suggestion(run, frozenset(each.run for each in all_runs()))
+        raise UsageError(f"this machine knows no run `{run}`{near}", hint=hint)
     return record
 
 

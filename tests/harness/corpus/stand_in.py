@@ -52,7 +52,7 @@ _MANAGER = "https://github.com/ltdrdata/ComfyUI-Manager"
 _COMFYUI = ("https://github.com/comfyanonymous/ComfyUI", "https://github.com/Comfy-Org/ComfyUI")
 _PINNED = re.compile(r"(?m)^( *(?:- )?ref: )'?[0-9a-f]{40}'?$")
 """A repository's commit, in the YAML of a profile: the stand-ins cannot have those of the real ones."""
-WITHIN_S = 300.0
+WITHIN_S = 900.0
 """Of one run; not waited for."""
 
 

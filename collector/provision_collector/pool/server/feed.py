@@ -37,6 +37,9 @@ class Feed:
         if not new:
             return
         self.last_id = new[-1][0]
+        if self._recent and self._recent[-1][0] + 1 != new[0][0]:  # what lies between was not told here
+            self._recent.clear()
+            self._bytes = 0
         if self.listeners:
             self._recent.extend(new)
             self._bytes += sum(len(body) for _, body in new)

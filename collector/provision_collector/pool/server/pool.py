@@ -44,7 +44,7 @@ from .orders import Accepted, RunRequest, accepted_of, instance_of, rules_of
 from .reading import ProfileReader
 from .rules import Rules
 from .sealed import sealed_for
-from .view import View
+from .view import View, broken_view_of
 from .watch import Shared, Watch
 
 MAX_GOING = 2000
@@ -163,7 +163,7 @@ class Pool:
 
     def broken_view(self, run: str) -> View | None:
         """The view of a run that could not be taken up here."""
-        return _broken_view(*self._broken[run]) if run in self._broken else None
+        return broken_view_of(*self._broken[run]) if run in self._broken else None
 
     async def view_of(self, row: Row) -> View:
         """What is known of a run, going or finished, here or elsewhere."""
@@ -272,15 +272,15 @@ class Pool:
         watches, self._watches = self._watches, {}
         self._broken.clear()
         await asyncio.gather(*(watch.close() for watch in watches.values()), return_exceptions=True)
-        for watch in watches.values():
-            watch.log.feed.is_own = False
+        for feed in self.feeds.all():
+            feed.is_own = False
         await self.instances.drop()
         await self._hooks.close()
 
     async def _end_broken(self, run: str, verdict: str) -> None:
         if run in self._broken:
             row, why = self._broken.pop(run)
-            summary = replace(_broken_view(row, why).summary(0.0), state=verdict, verdict=verdict)
+            summary = replace(broken_view_of(row, why).summary(0.0), state=verdict, verdict=verdict)
             ended = {"verdict": verdict, "state": verdict, "summary": summary, "ended_unix": time.time()}
             await self.store.update(row, **ended)
             self.runs_ended[verdict] += 1
@@ -394,9 +394,3 @@ class Pool:
 
 def _read_again(row: Row, rules: Rules) -> tuple[Plan, Instance]:
     return Plan.from_json(row.plan), rules.with_key_here(row.instance)
-
-
-def _broken_view(row: Row, why: str) -> View:
-    view = View(row.run)
-    view.break_(why)
-    return view

@@ -15,7 +15,7 @@ from provision_agent.contract.parsing import ParseError
 from provision_agent.contract.status import RunState
 from provision_agent.contract.status_parts import ItemState, Totals
 
-from ..store.rows import ENDED, FileCount, Summary
+from ..store.rows import ENDED, FileCount, Row, Summary
 
 
 class View:
@@ -242,4 +242,11 @@ def view_of(run: str, events: Iterable[JsonObject]) -> View:
     view = View(run)
     for event in events:
         view.tell(event)
+    return view
+
+
+def broken_view_of(row: Row, why: str) -> View:
+    """What polling shows of a run that could not be taken up."""
+    view = View(row.run)
+    view.break_(why)
     return view

@@ -107,11 +107,15 @@ class Watch:
         )
         taken = await found_here(row, taken, shared.store, shared.rules)
         watch = cls(row, plan, secrets, taken, shared)
-        if not watch.log.is_begun:
-            first = watch.log.say("run_accepted", host=str(row.instance), labels=row.labels)
-            await asyncio.wait({asyncio.create_task(first)}, timeout=FIRST_EVENT_WITHIN_S)
-        elif watch.view.word != row.state:
-            await shared.store.update(row, state=watch.view.word)
+        try:
+            if not watch.log.is_begun:
+                first = watch.log.say("run_accepted", host=str(row.instance), labels=row.labels)
+                await asyncio.wait({asyncio.create_task(first)}, timeout=FIRST_EVENT_WITHIN_S)
+            elif watch.view.word != row.state:
+                await shared.store.update(row, state=watch.view.word)
+        except BaseException:  # whoever follows it here hears of it from whoever watches it
+            watch.log.feed.is_own = False
+            raise
         watch._task = asyncio.create_task(watch._course(is_new=is_new), name=f"watch {row.run}")
         return watch
 
