@@ -120,10 +120,11 @@ class Puppet:
             "started_unix": order["started_unix"], "remaining_s": 3600.0,
             "files": {name: f"/{run}/{name}.log" for name in ("core", "errors", "events")},
         }  # fmt: skip
-        self._runs[run] = Played()
-        task = asyncio.create_task(self._tell(run, self._runs[run]))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        if run not in self._runs:  # ordered again after a lost answer, it is the same run
+            self._runs[run] = Played()
+            task = asyncio.create_task(self._tell(run, self._runs[run]))
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
         await answer_with(process, answer)
 
     async def _follow(self, process: asyncssh.SSHServerProcess[bytes], head: dict[str, Any]) -> None:

@@ -241,8 +241,8 @@ class Pool:
         await self._hooks.resume()
 
     async def _take_up(self, row: Row) -> None:
-        if row.run in self._opening or row.verdict is not None:
-            return
+        if row.run in self._opening or row.run in self._watches or row.verdict is not None:
+            return  # one that was just accepted may have begun to be watched while its row was read
         self._opening.add(row.run)
         try:
             plan, row.instance = await asyncio.to_thread(_read_again, row, self.rules)
