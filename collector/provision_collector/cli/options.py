@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypedDict, TypeVar
@@ -89,7 +90,7 @@ _CONNECTION = (
         "--boot-grace",
         "boot_grace_s",
         type=duration,
-        help="How long an instance may still be booting (2m).",
+        help="How long an instance may still be booting (2m; 3s where a command only asks).",
     ),
     click.option(
         "--contact-timeout", "contact_timeout_s", type=duration, help="How long to try to come back (10m)."
@@ -172,8 +173,19 @@ def gone_check_option(command: Callable[P, R]) -> Callable[P, R]:
     )(command)
 
 
-def instance_of(connection: Mapping[str, object], run: str | None = None) -> Instance:
+ASKING_GRACE_S = 3.0
+"""A command that only asks tries again this long: for an instance that is there, and is busy for a moment."""
+
+
+def instance_of(
+    connection: Mapping[str, object], run: str | None = None, *, waits_for_boot: bool = False
+) -> Instance:
     """The instance that the options name, or the one of a *run* that this machine knows.
+
+    Args:
+        connection: The connection options.
+        run: The run whose instance is meant where they name none.
+        waits_for_boot: The command is of use for an instance that still boots; else only where the options say so.
 
     Raises:
         UsageError: neither says which.
@@ -185,6 +197,8 @@ def instance_of(connection: Mapping[str, object], run: str | None = None) -> Ins
     from ..run import registry
 
     given = {name: value for name, value in connection.items() if value is not None}
+    if not waits_for_boot:
+        given.setdefault("boot_grace_s", ASKING_GRACE_S)
     host = given.pop("host", None)
     LAST_WORD.concerns(host=str(host or ""), run=run)
     if host is not None:
@@ -199,6 +213,28 @@ def instance_of(connection: Mapping[str, object], run: str | None = None) -> Ins
         instance = replace(known, **given)  # type: ignore[arg-type]  # click has made them what they are
     unlock_keys([instance])
     return instance
+
+
+def words_there(
+    connection: Mapping[str, object], instance: Instance, run: str | None = None, workspace: str | None = None
+) -> str:
+    """The words that name *instance* in a command that is advised: as they were given, so that it can be pasted.
+
+    Args:
+        connection: The connection options.
+        instance: What they, or *run*, lead to.
+        run: The run, as the command's argument.
+        workspace: The value of ``--workspace``, if it was given.
+    """
+    if connection.get("host"):
+        words = instance.options
+    else:
+        given = [(name, connection.get(name)) for name in CONNECTION_OPTIONS if not name.endswith("_s")]
+        more = [
+            word for name, value in given if value for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        words = shlex.join([*([run] if run else []), *more])
+    return words + (f" --workspace {shlex.quote(workspace)}" if workspace else "")
 
 
 def unlock_keys(instances: Sequence[Instance]) -> None:

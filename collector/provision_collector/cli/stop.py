@@ -53,7 +53,8 @@ def command(
     if answer.run is None and answer.verdict is None:
         wanted = f"no run `{run}`" if run else "no run"
         raise UsageError(
-            f"there is {wanted} on {instance}", hint="`provision status --host …` lists those that it has"
+            f"there is {wanted} on {instance}",
+            hint=f"`provision status {instance.options}` lists those that it has",
         )
     name = str(answer.run or run or "the run")
     if not answer.stopped and answer.verdict is None:

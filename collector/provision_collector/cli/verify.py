@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from .options import (
     instance_of,
     profile_option,
     variables_option,
+    words_there,
     workspace_of,
 )
 from .output import say, say_json, tell
@@ -79,7 +81,9 @@ def command(
     ]
     events += [{"event": "check_failed", **to_json(_now(check))} for check in answer.failed]
     events += [{"event": "check_skipped", **to_json(check)} for check in answer.skipped]
-    events += [_item_failed(item, instance) for item in wrong]
+    there_again = words_there(connection, instance, run, workspace) + _plan_words(profile, variables)
+    mend = f"`provision audit {there_again} --repair` brings it again as it was"
+    events += [_item_failed(item, instance, mend) for item in wrong]
     if as_json:
         for event in events:
             say_json(event)
@@ -95,10 +99,14 @@ def command(
     sys.exit(code)
 
 
-def _item_failed(item: AuditItem, instance: Instance) -> dict[str, object]:
-    """What differs, as the event that a run would have for it."""
-    from provision_agent.contract.failures import hint_of
+def _plan_words(profile: str | None, variables: tuple[tuple[str, str], ...]) -> str:
+    words = ["--profile", profile] if profile is not None else []
+    words += [word for name, value in variables for word in ("--set", f"{name}={value}")]
+    return f" {shlex.join(words)}" if words else ""
 
+
+def _item_failed(item: AuditItem, instance: Instance, mend: str) -> dict[str, object]:
+    """What differs, as the event that a run would have for it; *mend* says what to type."""
     from ..planning.audit import CLASSES
 
     kind = {"member": "download"}.get(item.kind, item.kind)
@@ -110,7 +118,7 @@ def _item_failed(item: AuditItem, instance: Instance) -> dict[str, object]:
         "level": item.level,
         "class": class_,
         "message": item.message,
-        "hint": hint_of(class_, case, about),
+        "hint": mend,
         "case": case,
         "about": about,
         "retriable": True,

@@ -338,7 +338,8 @@ class Dispatch:
         if not runs:
             wanted = f"no run `{self.order.run_id}`" if self.order.run_id else "no run"
             raise UsageError(
-                f"there is {wanted} on {self._instance}", hint="`provision status --host …` lists its runs"
+                f"there is {wanted} on {self._instance}",
+                hint=f"`provision status {self._instance.options}` lists its runs",
             )
         found = max(runs, key=lambda run: (run.is_alive, run.started or ""))
         self._run = found.run
