@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from provision_collector.cli import main
 from provision_collector.cli.options import instance_of, words_there
+from provision_collector.console.summary import told_next
 from provision_collector.instance import Instance
 from provision_collector.run import registry
 from provision_collector.run.registry import RunFiles, RunRecord
@@ -69,3 +70,52 @@ def test_a_command_that_is_advised_has_the_connection_as_it_was_given(says: Said
     remembered("known", tmp_path)
     given = {"key": "key", "boot_grace_s": 1.0}
     assert words_there(given, instance_of(given, "known"), "known") == "known --key key"
+
+
+def test_a_check_says_which_secrets_are_not_set_and_ends_well(says: Said, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("version: 1\nsecrets: {MY_TOKEN: {hosts: [h.example]}}\n")
+
+    code, _, err = says("check", "my.yaml")
+
+    assert code == 0
+    assert "warning" in err and "MY_TOKEN" in err
+
+
+def test_a_profile_that_is_not_there_is_not_to_be_corrected(says: Said) -> None:
+    code, _, err = says("check", "nosuch.yaml")
+
+    assert code == 3
+    assert "no such file" in err and "provision profiles list" in err and "lines above" not in err
+
+
+def test_what_cannot_be_written_is_named_as_it_was_given(says: Said, tmp_path: Path) -> None:
+    record = remembered("known", tmp_path)
+    record.files.events.write_text("")
+
+    code, _, err = says("explain", "known", "--html", "nowhere/run.html")
+
+    assert code == 74
+    assert "`nowhere/run.html`: No such file or directory" in err and ".tmp" not in err and "Errno" not in err
+
+
+def test_a_prune_says_why_nothing_is_removed(says: Said, tmp_path: Path) -> None:
+    remembered("known", tmp_path)
+
+    code, out, _ = says("prune", "--keep", "2")
+
+    assert (code, out) == (
+        0,
+        "no run is removed (`--keep 2`: the newest 2 stay; those that go on stay, too)\n",
+    )
+
+
+def test_the_last_line_names_the_secrets_that_are_to_be_put_right() -> None:
+    errors = [
+        {"class": "unauthorized", "hint": "set `HF_TOKEN` in your environment, then the same command again"},
+        {"class": "not_found", "hint": "set `OTHER_NAME`"},
+    ]
+    outcome = {"verdict": "failed", "next": "fix_credentials", "errors": errors}
+
+    [words] = [line.text for line in told_next(outcome) if line.text]
+
+    assert words == "correct `HF_TOKEN` as said above, then the same command again"
