@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ Said = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
+def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Said:
     """Runs a command in an empty folder: its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -31,7 +32,7 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
-        said = capsys.readouterr()
+        said = capfd.readouterr()
         return code, said.out, said.err
 
     return run
@@ -119,3 +120,20 @@ def test_the_last_line_names_the_secrets_that_are_to_be_put_right() -> None:
     [words] = [line.text for line in told_next(outcome) if line.text]
 
     assert words == "correct `HF_TOKEN` as said above, then the same command again"
+
+
+def test_the_failures_of_an_earlier_run_are_not_shown_as_those_of_this_one(
+    says: Said, tmp_path: Path
+) -> None:
+    record = remembered("known", tmp_path, at=2)
+    registry.remember(replace(record, verdict="failed"))
+    old, own = "2026-01-01T10:00:00.000Z FAILED: old\n", "2026-01-01T11:00:00.500Z FAILED: own\n"
+    record.files.errors.write_text(old + own)
+    record.files.events.write_text('{"event": "run_started", "seq": 1, "ts": "2026-01-01T11:00:00.500Z"}\n')
+
+    code, out, err = says("logs", "known", "--errors")
+    assert (code, out, err) == (0, own, ""), err
+
+    record.files.errors.write_text(old)
+    code, out, err = says("logs", "known", "--errors")
+    assert (code, out) == (0, "") and "has no failures" in err
