@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -137,3 +139,67 @@ def test_the_failures_of_an_earlier_run_are_not_shown_as_those_of_this_one(
     record.files.errors.write_text(old)
     code, out, err = says("logs", "known", "--errors")
     assert (code, out) == (0, "") and "has no failures" in err
+
+
+def test_an_item_alone_is_one_of_the_newest_run(says: Said, tmp_path: Path) -> None:
+    remembered("old", tmp_path)
+    told = [("run_started", {"name": "p"}), ("download_started", {"item": "models/data.bin", "key": "k"})]
+    events = [
+        {
+            "event": name,
+            "seq": number,
+            "ts": f"2026-01-01T11:00:0{number}.500Z",
+            "run": "new",
+            "format": 2,
+            **facts,
+        }
+        for number, (name, facts) in enumerate(told, start=1)
+    ]
+    text = "".join(json.dumps(event) + "\n" for event in events)
+    remembered("new", tmp_path, at=2).files.events.write_text(text)
+
+    for word in ("data.bin", "models/data.bin"):
+        code, out, err = says("explain", word)
+        assert code == 0 and "data.bin" in out, err
+    code, _, err = says("explain", "nothing.bin")
+    assert code == 2 and "--host" not in err and "ITEM" in err
+
+
+def test_ssh_takes_all_behind_the_dashes_as_the_command(
+    says: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr("os.execv", lambda program, argv: ran.append(argv))
+    remembered("new", tmp_path)
+
+    for words in (["--", "echo", "hi"], ["new", "--", "echo", "hi"], ["--host", "h", "--", "echo", "hi"]):
+        says("ssh", *words)
+
+    assert [argv[-2:] for argv in ran] == [["echo", "hi"]] * 3 or [argv[-1] for argv in ran] == [
+        "echo hi"
+    ] * 3
+
+
+def test_what_only_reads_takes_the_instance_of_the_newest_run_and_the_rest_names_it(
+    says: Said, tmp_path: Path
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        instance = Instance("127.0.0.1", taken.getsockname()[1])
+        record = RunRecord("new", RunFiles.of(tmp_path, "new", 1).stem, 1, registry.record_of(instance))
+        registry.remember(record)
+        for words in (["copy", ":out", "./"], ["audit"], ["verify"], ["doctor"], ["services", "list"]):
+            code, _, err = says(*words, "--boot-grace", "0")
+            assert code == 10 and "the instance of the newest run, new" in err, words
+
+    for words in (["copy", "./a", ":out"], ["audit", "--repair"], ["stop"]):
+        code, _, err = says(*words)
+        assert code == 2 and "such as new, the newest" in err, words
+
+
+def test_a_file_that_is_given_as_a_run_is_the_profile(says: Said, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("version: 1\nnonsense: 1\n")
+
+    for command in ("audit", "verify", "doctor"):
+        code, _, err = says(command, "my.yaml", "--host", "h")
+        assert code == 3 and "nonsense" in err

@@ -14,7 +14,9 @@ from .options import (
     configure_logging,
     connection_options,
     instance_of,
+    newest_run,
     profile_option,
+    run_or_profile,
     variables_option,
 )
 from .output import say, say_json, tell
@@ -62,7 +64,8 @@ def command(
 ) -> None:
     """Compare an instance with what it should hold: missing, extra, wrong size, wrong hash, wrong commit.
 
-    Everything whose hash is known is read and hashed. Ends with 0, 1 (something critical differs) or 5 (required).
+    RUN may be left out: without --repair it is then the newest run that is known here. Everything whose hash is known is
+    read and hashed. Ends with 0, 1 (something critical differs) or 5 (required).
     """
     configure_logging(verbose)
     import os
@@ -71,6 +74,8 @@ def command(
     from ..planning.audit import audit, mending
     from ..profile import values_of
 
+    run, profile = run_or_profile(run, profile)
+    run = run if repair else newest_run(connection, run)
     if locked and profile is None:
         raise UsageError("`--locked` needs the profile whose lock it means", hint="give `--profile`")
     instance = instance_of(connection, run)

@@ -12,6 +12,7 @@ import click
 
 from . import completing
 from .last_word import LAST_WORD
+from .output import tell
 
 if TYPE_CHECKING:
     from ..instance import Instance
@@ -54,6 +55,11 @@ def duration(text: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
+def duration_or_none_at_all(text: str) -> float:
+    """As `duration`; ``0`` is one, too."""
+    return 0.0 if text.strip() in ("0", "0s") else duration(text)
+
+
 def pair(text: str) -> tuple[str, str]:
     """An option's value as ``NAME=VALUE``."""
     name, equals, value = text.partition("=")
@@ -89,7 +95,7 @@ _CONNECTION = (
     click.option(
         "--boot-grace",
         "boot_grace_s",
-        type=duration,
+        type=duration_or_none_at_all,
         help="How long an instance may still be booting (2m; 3s where a command only asks).",
     ),
     click.option(
@@ -204,8 +210,10 @@ def instance_of(
     if host is not None:
         instance = Instance.parse(str(host), **given)
     elif run is None:
+        newest = next(iter(registry.all_runs()), None)
+        here = f", such as {newest.run}, the newest, on {newest.to_instance()}" if newest is not None else ""
         raise UsageError(
-            "which instance?", hint="give `--host`, or the id of a run that `provision status` lists"
+            "which instance?", hint=f"give `--host`, or the id of a run that `provision status` lists{here}"
         )
     else:
         known = registry.known(run).to_instance()
@@ -213,6 +221,41 @@ def instance_of(
         instance = replace(known, **given)  # type: ignore[arg-type]  # click has made them what they are
     unlock_keys([instance])
     return instance
+
+
+def newest_run(connection: Mapping[str, object], run: str | None) -> str | None:
+    """*run*; where neither it nor ``--host`` is given the newest one known here, and that is said.
+
+    For commands that change nothing there, or only what they name. None: the options name the instance, or no run is known.
+    """
+    from ..run import registry
+
+    if run is not None or connection.get("host"):
+        return run
+    newest = next(iter(registry.all_runs()), None)
+    if newest is None:
+        return None
+    tell(f"provision: on {newest.to_instance()}, the instance of the newest run, {newest.run}")
+    return newest.run
+
+
+def run_or_profile(word: str | None, profile: str | None) -> tuple[str | None, str | None]:
+    """The run and the profile that are meant, where *word* may be the file of a profile instead of a run.
+
+    Raises:
+        UsageError: both name a profile.
+    """
+    from ..errors import UsageError
+    from ..run import registry
+
+    is_file = word is not None and (
+        "/" in word or (word.endswith((".yaml", ".yml")) and not registry.find(word))
+    )
+    if not is_file:
+        return word, profile
+    if profile is not None and profile != word:
+        raise UsageError(f"`{word}` and `{profile}` are both profiles", hint="give one of them")
+    return None, word
 
 
 def words_there(

@@ -20,6 +20,7 @@ from .options import (
     connection_options,
     duration,
     instance_of,
+    newest_run,
     words_there,
     workspace_of,
     workspace_option,
@@ -162,24 +163,16 @@ class _Place:
 
     def __init__(self, connection: Connection, run: str | None, workspace: str | None) -> None:
         from ..errors import UsageError
-        from ..run import registry
 
         if run and connection["host"]:
             raise UsageError("`--run` and `--host` both name an instance", hint="give one of them")
-        if run is None and connection["host"] is None:
-            records = registry.all_runs()[:1]
-            if not records:
-                raise UsageError(
-                    "which instance?", hint="give `--host`, or `--run` with one that `provision status` lists"
-                )
-            run = records[0].run
-            tell(f"provision: on {records[0].to_instance()}, the instance of the newest run, {run}")
+        given, run = run, newest_run(connection, run)
         self.instance = instance_of(connection, run)
         self._workspace = workspace or workspace_of(run, self.instance)
         self._words = words_there(connection, self.instance)
         self._more = [
             word
-            for name, value in (("run", run), ("workspace", workspace))
+            for name, value in (("run", given), ("workspace", workspace))
             if value
             for word in (f"--{name}", value)
         ]

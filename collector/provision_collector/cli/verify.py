@@ -16,7 +16,9 @@ from .options import (
     configure_logging,
     connection_options,
     instance_of,
+    newest_run,
     profile_option,
+    run_or_profile,
     variables_option,
     words_there,
     workspace_of,
@@ -55,7 +57,7 @@ def command(
 ) -> None:
     """Run the checks of RUN, of the current run of --host, or of --profile, and see that all that was made is as it was.
 
-    Files, members of archives, checkouts and packages are read. Ends with 0, 1 (critical) or 5 (required).
+    Without any of them it is the newest run that is known here. Files, members of archives, checkouts and packages are read. Ends with 0, 1 (critical) or 5 (required).
     """
     configure_logging(verbose)
     import asyncio
@@ -68,6 +70,8 @@ def command(
     from ..planning.sources import worst
     from ..profile import values_of
 
+    run, profile = run_or_profile(run, profile)
+    run = newest_run(connection, run)
     instance = instance_of(connection, run)
     there = plan_for(instance, run, profile, dict(variables), workspace)
     plan = there.plan
