@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from provision_agent.contract.service_messages import ServiceTold
 from provision_collector.cli import main
 from provision_collector.cli.options import instance_of, words_there
+from provision_collector.cli.services import _Place
 from provision_collector.console.summary import told_next
 from provision_collector.instance import Instance
 from provision_collector.run import registry
@@ -203,3 +205,14 @@ def test_a_file_that_is_given_as_a_run_is_the_profile(says: Said, tmp_path: Path
     for command in ("audit", "verify", "doctor"):
         code, _, err = says(command, "my.yaml", "--host", "h")
         assert code == 3 and "nonsense" in err
+
+
+def test_of_several_services_of_one_name_each_has_a_command_that_can_be_typed(says: Said) -> None:
+    place = _Place({"host": "me@h", "port": 9}, None, None)  # type: ignore[typeddict-item]
+    found = [ServiceTold("site", folder, "running") for folder in ("/a", "/b c")]
+
+    assert place.which("restart", "site", found) == (
+        "`provision services restart site --host me@h:9 --workspace /a`, or "
+        "`provision services restart site --host me@h:9 --workspace '/b c'`"
+    )
+    assert place.which("restart", "site", found[:1]) == ""

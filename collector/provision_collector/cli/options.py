@@ -96,6 +96,7 @@ _CONNECTION = (
         "--boot-grace",
         "boot_grace_s",
         type=duration_or_none_at_all,
+        metavar="DURATION",
         help="How long an instance may still be booting (2m; 3s where a command only asks).",
     ),
     click.option(

@@ -57,10 +57,11 @@ def command(
             hint=f"`provision status {instance.options}` lists those that it has",
         )
     name = str(answer.run or run or "the run")
+    there = f"{name} {instance.options}" if connection["host"] else name
     if not answer.stopped and answer.verdict is None:
         raise ProvisionError(
             f"run `{name}` on {instance} did not end in time",
-            hint=f"look whether it goes on: `provision status {name}`",
+            hint=f"look whether it goes on: `provision status {there}`",
         )
     if as_json:
         facts = {"verdict": answer.verdict, "stopped": answer.stopped, "exit_code": 0, "next": "none"}
