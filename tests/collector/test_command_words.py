@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from provision_agent.contract.messages import StartAnswer
 from provision_agent.contract.service_messages import ServiceTold
 from provision_collector.cli import main
 from provision_collector.cli.options import instance_of, words_there
@@ -17,6 +18,7 @@ from provision_collector.console.summary import told_next
 from provision_collector.instance import Instance
 from provision_collector.run import registry
 from provision_collector.run.registry import RunFiles, RunRecord
+from provision_collector.run.told import refusal_of
 
 Said = Callable[..., tuple[int, str, str]]
 
@@ -216,3 +218,17 @@ def test_of_several_services_of_one_name_each_has_a_command_that_can_be_typed(sa
         "`provision services restart site --host me@h:9 --workspace '/b c'`"
     )
     assert place.which("restart", "site", found[:1]) == ""
+
+
+def test_a_run_that_is_in_the_way_can_be_attached_to_where_nobody_knows_it(
+    says: Said, tmp_path: Path
+) -> None:
+    answer = StartAnswer("refused", "going", "refused", "another", case="other_plan", about={"run": "going"})
+    instance = Instance("h", 22, "me", key="k")
+
+    unknown = refusal_of(answer, instance).hint
+    remembered("going", tmp_path)
+    known = refusal_of(answer, instance).hint
+
+    assert "`provision attach going --host me@h:22 --key k` follows it" in unknown
+    assert "`provision attach going` follows it" in known

@@ -270,7 +270,7 @@ class Dispatch:
         )
         answer, place = await self._call("start", request, read_start, plan)
         if place is None:
-            raise refusal_of(answer)
+            raise await asyncio.to_thread(refusal_of, answer, self._instance)
         if answer.state not in JOINED and place.run != run:
             raise ProtocolFaultError(f"it was asked for run `{run}` and speaks of `{place.run}`")
         if is_again and place.run != run:
