@@ -18,9 +18,10 @@ from .options import (
     profile_option,
     run_or_profile,
     variables_option,
+    words_there,
 )
 from .output import say, say_json, tell
-from .verify import plan_for
+from .verify import plan_for, plan_words
 
 if TYPE_CHECKING:
     from provision_agent.contract.buckets import Buckets
@@ -96,7 +97,9 @@ def command(
     if as_json:
         say_json({"host": str(instance), **found.to_json()})
     else:
-        _print(found, is_repaired=work is not None)
+        again = words_there(connection, instance, run, workspace) + plan_words(profile, variables)
+        again += " --locked" if locked else ""
+        _print(found, mend="" if work is not None else f"provision audit {again} --repair")
     sys.exit(found.exit_code)
 
 
@@ -124,7 +127,7 @@ def _mend(
     )
 
 
-def _print(found: Audit, *, is_repaired: bool) -> None:
+def _print(found: Audit, *, mend: str) -> None:
     from ..console import harmless
 
     for item in found.wrong:
@@ -134,5 +137,5 @@ def _print(found: Audit, *, is_repaired: bool) -> None:
     right = len(found.items) - len(found.wrong)
     say(f"{right} of {len(found.items)} items are as they should be in {found.workspace}", end="")
     say(f", {len(found.extra)} extra" if found.extra else "")
-    if found.wrong and not is_repaired:
-        tell("  next: the same command with `--repair` brings them again")
+    if found.wrong and mend:
+        tell(f"  next: `{mend}` brings them again")

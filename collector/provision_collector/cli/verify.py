@@ -85,8 +85,8 @@ def command(
     ]
     events += [{"event": "check_failed", **to_json(_now(check))} for check in answer.failed]
     events += [{"event": "check_skipped", **to_json(check)} for check in answer.skipped]
-    there_again = words_there(connection, instance, run, workspace) + _plan_words(profile, variables)
-    mend = f"`provision audit {there_again} --repair` brings it again as it was"
+    again = words_there(connection, instance, run, workspace) + plan_words(profile, variables)
+    mend = f"`provision audit {again} --repair` brings it again as it was"
     events += [_item_failed(item, instance, mend) for item in wrong]
     if as_json:
         for event in events:
@@ -103,7 +103,8 @@ def command(
     sys.exit(code)
 
 
-def _plan_words(profile: str | None, variables: tuple[tuple[str, str], ...]) -> str:
+def plan_words(profile: str | None, variables: tuple[tuple[str, str], ...]) -> str:
+    """The options that name the plan, with a space before them, for a command that is advised."""
     words = ["--profile", profile] if profile is not None else []
     words += [word for name, value in variables for word in ("--set", f"{name}={value}")]
     return f" {shlex.join(words)}" if words else ""
