@@ -33,9 +33,9 @@ class ProfileError(ProvisionError):
     exit_code = 3
     verdict = "profile"
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
         super().__init__(
-            "\n".join(problems), hint="correct the lines above; `provision check` reads them again"
+            "\n".join(problems), hint=hint or "correct the lines above; `provision check` reads them again"
         )
         self.problems = list(problems)
 

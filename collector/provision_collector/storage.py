@@ -240,6 +240,10 @@ def _temporary(path: Path, data: str | bytes, *, mode: int, durable: bool) -> It
             if durable:
                 os.fsync(file.fileno())
         yield temporary
+    except OSError as error:
+        if error.filename == str(temporary) or error.filename == temporary:
+            error.filename = str(path)  # the name that people know
+        raise
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

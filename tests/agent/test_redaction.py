@@ -100,6 +100,14 @@ def test_a_text_that_somebody_else_has_cut_shows_no_half_of_it_at_its_ends(
     assert longest_part(secret, hidden.redact(f"{secret[-at:]} {before}")) < MIN_PART_LENGTH
 
 
+def test_of_a_web_page_the_title_is_quoted_and_nothing_else() -> None:
+    page = b'\n<!DOCTYPE HTML>\n<html lang="en"><head><style>x</style><title>Error &amp; 404</title></head>'
+
+    assert quoted(page, []) == "Error & 404"
+    assert quoted(b"<html><body><h1>Not here</h1>", []) == ""
+    assert quoted(b"<title>sk-0123456789ab</title>".join((b"<html>", b"")), ["sk-0123456789abcdef"]) == ""
+
+
 def test_a_body_without_it_is_quoted_and_a_text_without_it_stays() -> None:
     body = b'{"error": "Access to model o/gated is restricted"}'
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,24 @@ def test_what_a_pasted_command_says_of_the_way_is_kept(text: str) -> None:
 def test_an_option_that_would_be_lost_is_refused_by_name(option: str) -> None:
     with pytest.raises(UsageError, match=f"`{option if option.startswith('-o') else option[:2]}`"):
         Instance.parse(f"ssh {option} root@h")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "me@[::1]:2222",
+        "203.0.113.7",
+        "ssh -p 14842 -o 'ProxyJump=gate one' root@ssh3.vast.ai",
+        "ssh -J gate -p 9 me@::1",
+    ],
+)
+def test_the_options_of_an_instance_lead_to_it_again(text: str, tmp_path: Path) -> None:
+    (tmp_path / "a key").write_text("key")
+    instance = Instance.parse(
+        text, key=str(tmp_path / "a key"), known_hosts="k", host_key="strict", instance_id="i 1"
+    )
+
+    words = shlex.split(instance.options)
+    given = {name[2:].replace("-", "_"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+
+    assert Instance.parse(given.pop("host"), **given) == instance

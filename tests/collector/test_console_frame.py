@@ -153,6 +153,10 @@ def test_more_active_files_than_lines_are_counted():
             "waiting for the instance to boot: 42 s (connection refused)",
         ),
         (
+            {"event": "connecting", "waited_s": 37, "cause": "refused", "gives_up_after_s": 120},
+            "waiting for the instance to boot: 42 s of 2 m 00 s at most (connection refused)",
+        ),
+        (
             {"event": "connection_lost", "retry_in_s": 8, "cause": "reset"},
             "connection lost, trying again in 3 s; the run goes on",
         ),

@@ -17,7 +17,7 @@ from provision_agent.contract.plan import Download, Plan, Python, Repo, Substitu
 from provision_agent.contract.plan_parts import Limits, SecretRule
 from provision_collector.cli import main
 from provision_collector.cli.check import _print_sources
-from provision_collector.cli.plan import rate
+from provision_collector.cli.plan import rate, screen
 from provision_collector.errors import ProfileError, ProtocolFaultError
 from provision_collector.planning.answers import Source, Survey
 from provision_collector.planning.doctor import judged_machine
@@ -132,6 +132,22 @@ def test_time_is_that_of_the_slower_of_line_and_limit_and_critical_files_come_fi
     )
     assert (capped.usable_s, capped.complete_s, capped.rate_is) == (6.0, 20.0, "given")
     assert (unknown.complete_s, unknown.cost, unknown.rate_is, unknown.fits) == (None, None, "unknown", None)
+
+
+def test_an_instance_that_measured_nothing_is_not_to_be_asked_again_and_nothing_takes_no_time() -> None:
+    small = estimate_of(
+        plan_of(Download("https://h/x", "x", size_bytes=3000)),
+        said(ok(), standing=standing(Present("absent", 3000))),
+    )
+    none = estimate_of(plan_of(), said(standing=standing()))
+
+    words = [
+        next(line for line in screen(each, host="h", width=99) if line.startswith("time"))
+        for each in (small, none)
+    ]
+
+    assert "no file is large enough (8 MiB) to measure the line with" in words[0] and "--host" not in words[0]
+    assert words[1] == "time      nothing is to be fetched"
 
 
 def test_downloads_that_outlast_the_deadline_are_said(output: Callable[..., str]) -> None:

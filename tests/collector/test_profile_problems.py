@@ -75,12 +75,24 @@ PROBLEMS = {
     ),
     "a path beside the workspace": (
         'files: [{path: "${workspace}x", content: b}]',
-        "2:16: `${workspace}x` is not below the workspace: write it relative, as `ComfyUI/models/x`",
+        "2:16: `${workspace}x` is not below the workspace: paths are relative to it, write `ComfyUI/models/x`",
     ),
-    "an absolute path": ("repos: [{url: https://h/a, path: /opt/a}]", "2:34: `/opt/a` is not below the workspace: write it relative, as `ComfyUI/models/x`"),
+    "an absolute path": ("repos: [{url: https://h/a, path: /opt/a}]", "2:34: `/opt/a` is not below the workspace: paths are relative to it, write `a`"),
+    "a path with the workspace in front": (
+        "files: [{path: /workspace/models/loras/a, content: b}]",
+        "2:16: `/workspace/models/loras/a` is not below the workspace: paths are relative to it, write `models/loras/a`",
+    ),
+    "a path with another workspace in front": (
+        "files: [{path: /srv/work/models/a, content: b}]",
+        "2:16: `/srv/work/models/a` is not below the workspace: paths are relative to it, write `models/a`",
+    ),
+    "a URL with a colon and no port": (
+        "downloads: [{path: a, url: 'http://127.0.0.1:/x'}]",
+        "2:28: `http://127.0.0.1:/x` has a `:` and no port behind it: add the port, or leave the `:` out",
+    ),
     "a path in the home folder": (
         'downloads: [{url: https://h/a, path: "${home}/a"}]',
-        "2:38: `${home}/a` is not below the workspace: write it relative, as `ComfyUI/models/x`",
+        "2:38: `${home}/a` is not below the workspace: paths are relative to it, write `ComfyUI/models/x`",
     ),
     "provision's own folder": ("files: [{path: ./.provision/a, content: b}]", "2:16: `.provision` is provision's own: choose another name"),
     "a Windows path": ("files: [{path: 'a\\b', content: c}]", "2:16: `a\\b`: instances are Linux: write `/`, not `\\`"),

@@ -70,7 +70,7 @@ def _services(request: ServicesRequest) -> ServicesAnswer:
         return ServicesAnswer(tuple(_told(each) for each in known), is_found=False, is_done=False)
     if len(chosen) > 1:
         folders = ", ".join(f"`{each.context.workspace}`" for each in chosen)
-        why = f"there are several of that name, in {folders}: say which with `--workspace`"
+        why = f"there are several of that name, in {folders}"
         return ServicesAnswer(tuple(_told(each) for each in chosen), is_done=False, why_not=why)
     return _stop(chosen[0]) if request.action == "stop" else _restart(chosen[0], request.wait_s)
 

@@ -25,7 +25,7 @@ class Case(NamedTuple):
 CASES: Dict[str, Case] = {
     # -- the run as a whole
     "other_plan": Case(
-        "`provision attach {run}` follows it, `provision stop {run}` ends it, `--replace` does both in one"
+        "`provision attach {run}` follows it, `provision stop {run}` ends it, `--replace` ends it and starts yours"
     ),
     "other_machine": Case(
         "stop that run, or choose another folder with `--workspace`: two machines may not share one"

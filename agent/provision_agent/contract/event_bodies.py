@@ -328,6 +328,7 @@ class HostNamed(Body):
 class Connecting(HostNamed):
     waited_s: Optional[float] = _field(**_SECONDS)
     cause: Optional[str] = _field()
+    gives_up_after_s: Optional[float] = _field(**_SECONDS)
 
 
 @dataclass(frozen=True)

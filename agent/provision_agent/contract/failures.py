@@ -101,7 +101,7 @@ FAILURES: Dict[str, FailureClass] = {
         helps_elsewhere=False,
     ),
     "unreachable": FailureClass(
-        "try again; if it stays so, this instance's network cannot reach the source: use a mirror or another instance",
+        "try again; if it stays so, the source cannot be reached from there: use a mirror, or another instance or network",
         "retry",
         "host",
         is_retriable=True,
@@ -209,7 +209,7 @@ FAILURES: Dict[str, FailureClass] = {
         is_of_contact=True,
     ),
     "refused": FailureClass(
-        "check that the instance runs and that `--port` is its SSH port",
+        "check that the instance runs, and that the port is that of its SSH: `--host HOST:PORT`",
         "fix_address",
         "run",
         is_of_contact=True,
@@ -221,7 +221,7 @@ FAILURES: Dict[str, FailureClass] = {
         is_of_contact=True,
     ),
     "reset": FailureClass(
-        "look at the provider's page: the instance takes the connection and drops it, or `--port` is not its SSH port",
+        "look at the provider's page: the instance takes the connection and drops it, or the port is not that of its SSH",
         "replace_instance",
         "run",
         is_of_contact=True,
@@ -245,7 +245,10 @@ FAILURES: Dict[str, FailureClass] = {
         is_of_contact=True,
     ),
     "closed": FailureClass(
-        "check the address, and that `--port` is the SSH port", "fix_address", "run", is_of_contact=True
+        "check the address, and that the port is that of its SSH: `--host HOST:PORT`",
+        "fix_address",
+        "run",
+        is_of_contact=True,
     ),
     "agents-dead": FailureClass(
         "`provision attach` starts the agent again and goes on with the run",

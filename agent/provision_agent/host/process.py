@@ -30,6 +30,15 @@ class Finished(NamedTuple):
     tail: List[str]
     duration_s: float
 
+    def said(self, lines: int = 20) -> str:
+        """Its last *lines* as one line, for people."""
+        return said(self.tail, lines)
+
+
+def said(tail: Sequence[str], lines: int) -> str:
+    """The last *lines* of a program's *tail* as one line, for people; never nothing."""
+    return " | ".join(tail[-lines:]).strip(" |") or "it said nothing"
+
 
 def run(
     argv: Sequence[str],

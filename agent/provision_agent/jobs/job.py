@@ -17,6 +17,7 @@ from ..contract.failures import Failure
 from ..contract.parsing import to_json
 from ..contract.plan import Service
 from ..contract.plan_jobs import MAX_MIRRORED_JOBS, Job, job_file
+from ..host import process
 from ..run.context import Context
 from ..run.state import write_atomically
 from ..run.workspace import Workspace
@@ -130,7 +131,7 @@ class RunningJob:
     def failure(self, status: Status) -> Optional[Failure]:
         """Why it failed, by the last *status*; None when its exit status is 0."""
         name = self.job.name
-        said = " | ".join(self._context.redact(line) for line in self._files.tail()[-_TOLD_LINES:])
+        said = process.said([self._context.redact(line) for line in self._files.tail()], _TOLD_LINES)
         about = {"job": name, "run": self._context.run_id}
         if status.state == TIMED_OUT:
             message = f"`{name}` was ended after its timeout of {self.job.timeout_s or 0:.0f} s: {said}"

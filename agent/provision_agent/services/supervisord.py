@@ -84,7 +84,7 @@ class Supervisord(NamedTuple):
         if done.status != 0:
             raise Failure(
                 "command",
-                f"`supervisorctl {' '.join(words)}` ended with {done.status}: {' | '.join(done.tail)}",
+                f"`supervisorctl {' '.join(words)}` ended with {done.status}: {done.said()}",
             )
         return done.tail
 

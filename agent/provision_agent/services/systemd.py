@@ -90,7 +90,7 @@ class Systemd(NamedTuple):
         argv = ["systemctl", *self.options, "--no-ask-password", *words]
         done = process.run(argv, timeout_s=STOP_S, environment=login_environment())
         if done.status != 0:
-            said = " | ".join(done.tail)
+            said = done.said()
             raise Failure("command", f"`systemctl {' '.join(words)}` ended with {done.status}: {said}")
         return done.tail
 

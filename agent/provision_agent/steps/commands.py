@@ -39,7 +39,7 @@ def do(command: Command, context: Context, venv: Optional[Venv]) -> None:
     if finished.status != 0:
         raise Failure(
             "command",
-            f"`{command.run[0]}` ended with status {finished.status}: {' | '.join(finished.tail[-5:])}",
+            f"`{command.run[0]}` ended with status {finished.status}: {finished.said(5)}",
         )
 
 

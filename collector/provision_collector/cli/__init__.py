@@ -141,14 +141,25 @@ def main(argv: Sequence[str] | None = None) -> None:
             complain(wrong_system := UsageError("this command works on Linux, macOS and WSL only", hint=hint))
             _end(wrong_system)
         if isinstance(error, OSError) and error.errno in _LOCAL_TROUBLE:
-            hint = "choose another place for the file that is named, or make room there"
-            complain(local := LocalMachineError(f"this machine: {error}", hint=hint))
+            complain(local := _local(error))
             _end(local)
         import traceback
 
         tell(traceback.format_exc(), end="")
         tell("this is a bug in provision, not in your instance: please report the lines above")
         _end(BugError(f"a bug in provision: {type(error).__name__}: {error}"))
+
+
+def _local(error: OSError) -> LocalMachineError:
+    """What is wrong with a file of this machine, in words."""
+    what = f"`{os.fsdecode(error.filename)}`: " if isinstance(error.filename, str | bytes) else ""
+    is_gone = error.errno in (errno.ENOENT, errno.ENOTDIR)
+    hint = (
+        "make its folder first, or choose another place"
+        if is_gone
+        else "choose another place for the file, or make room there"
+    )
+    return LocalMachineError(f"this machine: {what}{error.strerror or error}", hint=hint)
 
 
 def _end(error: ProvisionError) -> NoReturn:

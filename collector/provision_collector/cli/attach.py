@@ -66,7 +66,7 @@ def command(
     from ..profile import load_profile
     from .watch import mode_for, watch
 
-    instance = instance_of(connection, run)
+    instance = instance_of(connection, run, waits_for_boot=True)
     folder = workspace or workspace_of(run, instance)
     started_with = load_profile(profile, overrides=dict(variables)) if profile is not None else None
     sys.exit(

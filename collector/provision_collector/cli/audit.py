@@ -14,11 +14,14 @@ from .options import (
     configure_logging,
     connection_options,
     instance_of,
+    newest_run,
     profile_option,
+    run_or_profile,
     variables_option,
+    words_there,
 )
 from .output import say, say_json, tell
-from .verify import plan_for
+from .verify import plan_for, plan_words
 
 if TYPE_CHECKING:
     from provision_agent.contract.buckets import Buckets
@@ -62,7 +65,8 @@ def command(
 ) -> None:
     """Compare an instance with what it should hold: missing, extra, wrong size, wrong hash, wrong commit.
 
-    Everything whose hash is known is read and hashed. Ends with 0, 1 (something critical differs) or 5 (required).
+    RUN may be left out: without --repair it is then the newest run that is known here. Everything whose hash is known is
+    read and hashed. Ends with 0, 1 (something critical differs) or 5 (required).
     """
     configure_logging(verbose)
     import os
@@ -71,6 +75,8 @@ def command(
     from ..planning.audit import audit, mending
     from ..profile import values_of
 
+    run, profile = run_or_profile(run, profile)
+    run = run if repair else newest_run(connection, run)
     if locked and profile is None:
         raise UsageError("`--locked` needs the profile whose lock it means", hint="give `--profile`")
     instance = instance_of(connection, run)
@@ -91,7 +97,9 @@ def command(
     if as_json:
         say_json({"host": str(instance), **found.to_json()})
     else:
-        _print(found, is_repaired=work is not None)
+        again = words_there(connection, instance, run, workspace) + plan_words(profile, variables)
+        again += " --locked" if locked else ""
+        _print(found, mend="" if work is not None else f"provision audit {again} --repair")
     sys.exit(found.exit_code)
 
 
@@ -119,7 +127,7 @@ def _mend(
     )
 
 
-def _print(found: Audit, *, is_repaired: bool) -> None:
+def _print(found: Audit, *, mend: str) -> None:
     from ..console import harmless
 
     for item in found.wrong:
@@ -129,5 +137,5 @@ def _print(found: Audit, *, is_repaired: bool) -> None:
     right = len(found.items) - len(found.wrong)
     say(f"{right} of {len(found.items)} items are as they should be in {found.workspace}", end="")
     say(f", {len(found.extra)} extra" if found.extra else "")
-    if found.wrong and not is_repaired:
-        tell("  next: the same command with `--repair` brings them again")
+    if found.wrong and mend:
+        tell(f"  next: `{mend}` brings them again")

@@ -91,8 +91,8 @@ def command(
     code = 0
     rows: list[Row] = []
     owners: list[TokenOwner] = []
+    print_warnings(prepared.warnings)
     if online:
-        print_warnings(prepared.warnings)
         rows = rows_of(prepared.plan, prepared.ask())
         code = exit_code(rows)
         owners = _owners(prepared)

@@ -139,7 +139,7 @@ def command(
     from ..collect.collect import CollectOrder
     from ..errors import UsageError
 
-    instance = instance_of(connection)
+    instance = instance_of(connection, waits_for_boot=True)
     if connection["contact_timeout_s"] is None:
         instance = replace(instance, contact_timeout_s=limits["timeout_s"])
     name = contract_id or re.sub(r"[^A-Za-z0-9._-]+", "-", str(instance)).strip("-.")
@@ -250,7 +250,7 @@ def _say(event: Mapping[str, object]) -> None:
     from ..console import harmless
 
     words = {
-        "connecting": "still booting? {cause}; waited {waited_s} s",
+        "connecting": "still booting? {cause}; waited {waited_s} s of {gives_up_after_s} s at most",
         "connected": "connected to {host}",
         "connection_lost": "connection lost: {cause}; trying again",
         "log_missing": "`{file}` is not there yet: waiting for it",

@@ -9,7 +9,7 @@ import click
 
 from ..errors import UsageError
 from . import completing
-from .options import Connection, configure_logging, connection_options, instance_of, workspace_of
+from .options import Connection, configure_logging, connection_options, instance_of, newest_run, workspace_of
 from .output import say_json, tell, ticker
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def command(
 ) -> None:
     """Copy SRC… to DST, one side of it on an instance: a path there begins with `:`.
 
-    A relative path there is below the run's workspace. A folder goes with all that is in it, under its own name; with
+    From an instance without --run and --host: that of the newest run. A relative path there is below the run's workspace. A folder goes with all that is in it, under its own name; with
     a `/` at its end what is in it. What is the same on both sides is not sent; a cut costs nothing that had arrived.
     Ends with 0, or 1 when something could not be copied.
     """
@@ -75,6 +75,7 @@ def command(
     sources, target, is_to_instance = words_of(paths)
     if follow and is_to_instance:
         raise UsageError("`--follow` is for files that come here", hint="run the command again instead")
+    run = run if is_to_instance else newest_run(connection, run)
     instance = instance_of(connection, run)
     folder = workspace or workspace_of(run, instance)
     order = CopyOrder(sources, target, is_to_instance, include, exclude, follow, run, folder)

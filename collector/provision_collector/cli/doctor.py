@@ -13,7 +13,9 @@ from .options import (
     configure_logging,
     connection_options,
     instance_of,
+    newest_run,
     profile_option,
+    run_or_profile,
     variables_option,
 )
 from .output import say, say_json
@@ -60,7 +62,8 @@ def command(
     from ..profile import values_of
     from ..profile.compile import DEFAULT_WORKSPACE
 
-    instance = instance_of(connection, run)
+    run, profile = run_or_profile(run, profile)
+    instance = instance_of(connection, newest_run(connection, run))
     plan = Plan("doctor", workspace=workspace or DEFAULT_WORKSPACE, workspace_fallback=workspace is None)
     secrets: Mapping[str, str] = {}
     signed: tuple[SignedSource, ...] = ()

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from ..run.registry import RunRecord
 
 
-_OF_HERE = (
-    "`provision status` lists the runs that are known here; `provision attach --host …` brings one here"
-)
+_OF_HERE = "`provision status` lists the runs that are known here; ITEM alone is one of the newest run"
 
 
 @click.command("explain")
@@ -41,7 +39,11 @@ def command(*, run: str | None, item: str | None, page: str | None) -> None:
     from ..run import registry
     from ..storage import write_atomically
 
-    records = [registry.known(run, hint=_OF_HERE)] if run else registry.all_runs()[:1]
+    newest = registry.all_runs()[:1]
+    is_item = run is not None and item is None and not _is_run(run)
+    if run and is_item and newest and newest[0].files.events.exists() and _story(newest[0]).of(run):
+        run, item = None, run
+    records = [registry.known(run, hint=_OF_HERE)] if run else newest
     if not records:
         raise UsageError("no run is known here", hint="`provision up` makes one")
     record = records[0]
@@ -66,6 +68,16 @@ def command(*, run: str | None, item: str | None, page: str | None) -> None:
     if item is None:
         for line in run_lines(story, width):
             say(line)
+
+
+def _is_run(word: str) -> bool:
+    from ..errors import UsageError
+    from ..run import registry
+
+    try:
+        return registry.find(word) is not None
+    except UsageError:  # it has a `/`, say
+        return False
 
 
 def _story(record: RunRecord) -> Story:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from datetime import UTC, datetime
@@ -72,6 +73,16 @@ def _timed_line(file: BinaryIO, at: int, end: int) -> tuple[int, datetime | None
 def _skip_line(file: BinaryIO) -> None:
     while (part := file.readline(BLOCK_BYTES)) and not part.endswith(b"\n"):
         pass
+
+
+def started_in(events: Path) -> datetime | None:
+    """When the run with these *events* began, by its instance's clock; None where they do not tell it."""
+    try:
+        with events.open("rb") as file:
+            told = json.loads(file.readline(_LOOK_BYTES))["ts"]
+        return datetime.fromisoformat(str(told))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def time_of(text: str, now: datetime) -> datetime:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -38,7 +38,7 @@ CHUNK_BYTES = 1 << 16
     help="Only what was written since: `10m` ago, `03:20` today, `2026-11-26T03:20`; by the instance's clock.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on as the mirror grows, until the run ends.")
-@click.option("--errors", "wants_errors", is_flag=True, help="The error log instead of the core log.")
+@click.option("--errors", "wants_errors", is_flag=True, help="The run's part of the error log.")
 @click.option("--events", "wants_events", is_flag=True, help="The events instead of the core log.")
 @click.option("--job", metavar="NAME", help="The log of this job instead of the core log.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --events.")
@@ -77,20 +77,37 @@ def command(
 
     if connection["host"]:
         instance = instance_of(connection)
-        asyncio.run(_print_from(instance, run, workspace, logs_dir, wanted, begin, follow=follow))
+        places = _Places(wanted, begin, is_of_errors=wants_errors)
+        asyncio.run(_print_from(instance, run, workspace, logs_dir, places, follow=follow))
         return
     records = [registry.known(run)] if run else registry.all_runs()[:1]
     if not records:
         raise UsageError("no run is known here", hint="`provision up` makes one; or give `--host`")
     record = records[0]
     name, path = record.run, wanted(record.files)
+    if wants_errors:
+        begin = of_run(begin, record.files)
     if record.verdict is None and _is_left_alone(record.files):
         code = asyncio.run(_print_going(record, path, begin, follow=follow))
         if path.exists():
             sys.exit(code)
     if not path.exists():
         raise UsageError(f"`{path}` is not there", hint=f"`provision attach {name}` fetches it")
+    if wants_errors and last is None and since is None and 0 < path.stat().st_size == begin(path):
+        tell(f"provision: run `{name}` has no failures; those in `{path}` are of other runs")
     print_file(path, begin, is_over=lambda: not follow or _is_over(record))
+
+
+class _Places(NamedTuple):
+    """Which mirror of a run is printed, and from where."""
+
+    wanted: Callable[[RunFiles], Path]
+    begin: Begin
+    is_of_errors: bool
+
+    def of(self, files: RunFiles) -> tuple[Path, Begin]:
+        """The same of the run with these *files*."""
+        return self.wanted(files), of_run(self.begin, files) if self.is_of_errors else self.begin
 
 
 async def _print_from(
@@ -98,8 +115,7 @@ async def _print_from(
     run_id: str | None,
     workspace: str | None,
     logs_dir: str,
-    wanted: Callable[[RunFiles], Path],
-    begin: Begin,
+    places: _Places,
     *,
     follow: bool,
 ) -> None:
@@ -120,7 +136,8 @@ async def _print_from(
         assert run.files is not None
         for warning in run.warnings:
             tell(f"provision: warning: {warning}")
-        path, end = wanted(run.files), asyncio.create_task(run.outcome())
+        path, begin = places.of(run.files)
+        end = asyncio.create_task(run.outcome())
         await asyncio.to_thread(print_file, path, begin, is_over=lambda: not follow or end.done())
         end.cancel()
 
@@ -205,6 +222,17 @@ def begin_at(last: int | None, since: str | None = None) -> Begin:
         return at if last is None else max(at, place_of_last(path, last))
 
     return begin
+
+
+def of_run(begin: Begin, files: RunFiles) -> Begin:
+    """As *begin*, and not before the run with these *files* began: the error log of a workspace has those of all its runs."""
+    from .log_places import place_of_time, started_in
+
+    def begin_of_run(path: Path) -> int:
+        started = started_in(files.events)
+        return begin(path) if started is None else max(begin(path), place_of_time(path, started))
+
+    return begin_of_run
 
 
 def print_file(path: Path, begin: Begin, *, is_over: Callable[[], bool]) -> None:

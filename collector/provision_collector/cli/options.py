@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypedDict, TypeVar
@@ -11,6 +12,7 @@ import click
 
 from . import completing
 from .last_word import LAST_WORD
+from .output import tell
 
 if TYPE_CHECKING:
     from ..instance import Instance
@@ -53,6 +55,11 @@ def duration(text: str) -> float:
         raise click.BadParameter(str(error)) from None
 
 
+def duration_or_none_at_all(text: str) -> float:
+    """As `duration`; ``0`` is one, too."""
+    return 0.0 if text.strip() in ("0", "0s") else duration(text)
+
+
 def pair(text: str) -> tuple[str, str]:
     """An option's value as ``NAME=VALUE``."""
     name, equals, value = text.partition("=")
@@ -88,8 +95,9 @@ _CONNECTION = (
     click.option(
         "--boot-grace",
         "boot_grace_s",
-        type=duration,
-        help="How long an instance may still be booting (2m).",
+        type=duration_or_none_at_all,
+        metavar="DURATION",
+        help="How long an instance may still be booting (2m; 3s where a command only asks).",
     ),
     click.option(
         "--contact-timeout", "contact_timeout_s", type=duration, help="How long to try to come back (10m)."
@@ -172,8 +180,19 @@ def gone_check_option(command: Callable[P, R]) -> Callable[P, R]:
     )(command)
 
 
-def instance_of(connection: Mapping[str, object], run: str | None = None) -> Instance:
+ASKING_GRACE_S = 3.0
+"""A command that only asks tries again this long: for an instance that is there, and is busy for a moment."""
+
+
+def instance_of(
+    connection: Mapping[str, object], run: str | None = None, *, waits_for_boot: bool = False
+) -> Instance:
     """The instance that the options name, or the one of a *run* that this machine knows.
+
+    Args:
+        connection: The connection options.
+        run: The run whose instance is meant where they name none.
+        waits_for_boot: The command is of use for an instance that still boots; else only where the options say so.
 
     Raises:
         UsageError: neither says which.
@@ -185,13 +204,17 @@ def instance_of(connection: Mapping[str, object], run: str | None = None) -> Ins
     from ..run import registry
 
     given = {name: value for name, value in connection.items() if value is not None}
+    if not waits_for_boot:
+        given.setdefault("boot_grace_s", ASKING_GRACE_S)
     host = given.pop("host", None)
     LAST_WORD.concerns(host=str(host or ""), run=run)
     if host is not None:
         instance = Instance.parse(str(host), **given)
     elif run is None:
+        newest = next(iter(registry.all_runs()), None)
+        here = f", such as {newest.run}, the newest, on {newest.to_instance()}" if newest is not None else ""
         raise UsageError(
-            "which instance?", hint="give `--host`, or the id of a run that `provision status` lists"
+            "which instance?", hint=f"give `--host`, or the id of a run that `provision status` lists{here}"
         )
     else:
         known = registry.known(run).to_instance()
@@ -199,6 +222,63 @@ def instance_of(connection: Mapping[str, object], run: str | None = None) -> Ins
         instance = replace(known, **given)  # type: ignore[arg-type]  # click has made them what they are
     unlock_keys([instance])
     return instance
+
+
+def newest_run(connection: Mapping[str, object], run: str | None) -> str | None:
+    """*run*; where neither it nor ``--host`` is given the newest one known here, and that is said.
+
+    For commands that change nothing there, or only what they name. None: the options name the instance, or no run is known.
+    """
+    from ..run import registry
+
+    if run is not None or connection.get("host"):
+        return run
+    newest = next(iter(registry.all_runs()), None)
+    if newest is None:
+        return None
+    tell(f"provision: on {newest.to_instance()}, the instance of the newest run, {newest.run}")
+    return newest.run
+
+
+def run_or_profile(word: str | None, profile: str | None) -> tuple[str | None, str | None]:
+    """The run and the profile that are meant, where *word* may be the file of a profile instead of a run.
+
+    Raises:
+        UsageError: both name a profile.
+    """
+    from ..errors import UsageError
+    from ..run import registry
+
+    is_file = word is not None and (
+        "/" in word or (word.endswith((".yaml", ".yml")) and not registry.find(word))
+    )
+    if not is_file:
+        return word, profile
+    if profile is not None and profile != word:
+        raise UsageError(f"`{word}` and `{profile}` are both profiles", hint="give one of them")
+    return None, word
+
+
+def words_there(
+    connection: Mapping[str, object], instance: Instance, run: str | None = None, workspace: str | None = None
+) -> str:
+    """The words that name *instance* in a command that is advised: as they were given, so that it can be pasted.
+
+    Args:
+        connection: The connection options.
+        instance: What they, or *run*, lead to.
+        run: The run, as the command's argument.
+        workspace: The value of ``--workspace``, if it was given.
+    """
+    if connection.get("host"):
+        words = instance.options
+    else:
+        given = [(name, connection.get(name)) for name in CONNECTION_OPTIONS if not name.endswith("_s")]
+        more = [
+            word for name, value in given if value for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        words = shlex.join([*([run] if run else []), *more])
+    return words + (f" --workspace {shlex.quote(workspace)}" if workspace else "")
 
 
 def unlock_keys(instances: Sequence[Instance]) -> None:

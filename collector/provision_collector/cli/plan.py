@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ..planning.prepare import Prepared
     from ..planning.secrets_wanted import Token
 
+MEASURED_FROM_BYTES = 8 << 20
+"""The instance measures the line with no smaller file."""
 SHOWN_FILES = 24
 """More would not fit on one screen; the largest are shown."""
 
@@ -179,7 +181,7 @@ def screen(found: Estimate, *, host: str | None, width: int) -> Iterator[str]:
         yield ""
         yield from (harmless(line) for line in _files(found, width))
     yield ""
-    yield from _sums(found)
+    yield from _sums(found, is_asked=host is not None)
     yield from (harmless(line) for line in _troubles(found))
 
 
@@ -199,7 +201,7 @@ def _files(found: Estimate, width: int) -> Iterator[str]:
         yield f"… and {len(found.files) - len(shown)} smaller ones (--json lists all)"
 
 
-def _sums(found: Estimate) -> Iterator[str]:
+def _sums(found: Estimate, *, is_asked: bool) -> Iterator[str]:
     from ..console.units import counted, size
 
     of_unknown = counted(found.unknown_sizes, "file") + " of unknown size" if found.unknown_sizes else ""
@@ -228,7 +230,7 @@ def _sums(found: Estimate) -> Iterator[str]:
         )
         free = "" if disk.free_bytes is None else f", {size(disk.free_bytes)} free"
         yield _row("disk", f"{needed} on {disk.path}{free}{': TOO SMALL' if disk.is_too_small else ''}")
-    yield from _time(found)
+    yield from _time(found, is_asked=is_asked)
 
 
 def _packages(packages: Packages) -> Iterator[str]:
@@ -253,13 +255,23 @@ def _packages(packages: Packages) -> Iterator[str]:
         yield _row("left out", harmless(line))
 
 
-def _time(found: Estimate) -> Iterator[str]:
+def _not_measured(found: Estimate, *, is_asked: bool) -> str:
+    """Why the line's speed is not known, and how it would be."""
+    rate = "give the line's speed with `--rate`, such as `--rate 500Mbit`"
+    if not is_asked:
+        return f"{rate}, or ask with `--host`"
+    is_large = any((file.size_bytes or 0) >= MEASURED_FROM_BYTES for file in found.files)
+    why = "the source of the largest file gave nothing" if is_large else "no file is large enough (8 MiB)"
+    return f"{why} to measure the line with; {rate}"
+
+
+def _time(found: Estimate, *, is_asked: bool) -> Iterator[str]:
     from ..console.units import duration, speed
 
     least = _least(found.is_least)
     if found.complete_s is None or found.usable_s is None:
         why = (
-            "give the line's speed with `--rate`, such as `--rate 500Mbit`, or ask with `--host`"
+            _not_measured(found, is_asked=is_asked)
             if found.rate_bytes_per_s is None
             else "the sizes of what is fetched are not known"
         )

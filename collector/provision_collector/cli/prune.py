@@ -56,6 +56,8 @@ def command(
             return _there(connection, keep, older_than_s, only_tell=only_tell)
         return _here(keep, older_than_s, only_tell=only_tell)
 
+    older = ", and what is younger than `--older-than`" if older_than_s is not None else ""
+    why_none = f" (`--keep {keep}`: the newest {keep} stay{older}; those that go on stay, too)"
     asks = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty() and not (is_agreed or as_json)
     if dry_run or asks:
         found = remove(only_tell=True)
@@ -66,7 +68,7 @@ def command(
             say(f"run {run}")
         count = len(found["removed"])
         what = f"{counted(count, 'run')} would be removed, with {'its' if count == 1 else 'their'} records and mirrors"
-        say(what if count else f"no run would be removed (`--keep {keep}`; those that go on stay, too)")
+        say(what if count else f"no run would be removed{why_none}")
         if dry_run or not any(found.values()):
             return
         click.confirm("Remove them?", abort=True)
@@ -74,7 +76,10 @@ def command(
     if as_json:
         say_json(removed)
     else:
-        say(f"{counted(len(removed['removed']), 'run')} removed")
+        for run in () if asks else removed["removed"]:
+            say(f"run {run}")
+        count = len(removed["removed"])
+        say(f"{counted(count, 'run')} removed" if count else f"no run is removed{why_none}")
 
 
 def _there(

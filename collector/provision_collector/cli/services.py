@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -19,6 +20,8 @@ from .options import (
     connection_options,
     duration,
     instance_of,
+    newest_run,
+    words_there,
     workspace_of,
     workspace_option,
 )
@@ -26,7 +29,7 @@ from .output import say, say_json, tell
 from .signals import on_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from provision_agent.contract.service_messages import ServicesAnswer, ServiceTold
 
@@ -100,7 +103,7 @@ def restart(
     answer = place.ask("restart", name, wait_s=wait_s)
     if answer.wants_secrets:
         answer = place.ask("restart", name, wait_s=wait_s, secrets=_values(name, answer.wants_secrets))
-    _settle(place, name, answer, as_json=as_json, how="restarted")
+    _settle(place, name, answer, as_json=as_json, verb="restart", how="restarted")
 
 
 @command.command("stop", short_help="end one for good")
@@ -116,7 +119,7 @@ def stop(*, name: str, connection: Connection, run: str | None, workspace: str |
     """
     configure_logging(False)
     place = _Place(connection, run, workspace)
-    _settle(place, name, place.ask("stop", name), as_json=as_json, how="stopped")
+    _settle(place, name, place.ask("stop", name), as_json=as_json, verb="stop", how="stopped")
 
 
 @command.command("logs", short_help="print what one says; -f follows it")
@@ -150,7 +153,7 @@ def logs(
         )
         raise UsageError(
             f"`{name}` on {place.instance} {where}",
-            hint="`provision ssh --host …` opens a shell there",
+            hint=f"`provision ssh {place.instance.options}` opens a shell there",
         )
     sys.exit(asyncio.run(_print_log(place.instance, service.log, last, follow=follow)))
 
@@ -160,20 +163,31 @@ class _Place:
 
     def __init__(self, connection: Connection, run: str | None, workspace: str | None) -> None:
         from ..errors import UsageError
-        from ..run import registry
 
         if run and connection["host"]:
             raise UsageError("`--run` and `--host` both name an instance", hint="give one of them")
-        if run is None and connection["host"] is None:
-            records = registry.all_runs()[:1]
-            if not records:
-                raise UsageError(
-                    "which instance?", hint="give `--host`, or `--run` with one that `provision status` lists"
-                )
-            run = records[0].run
-            tell(f"provision: on {records[0].to_instance()}, the instance of the newest run, {run}")
+        given, run = run, newest_run(connection, run)
         self.instance = instance_of(connection, run)
         self._workspace = workspace or workspace_of(run, self.instance)
+        self._words = words_there(connection, self.instance)
+        self._more = [
+            word
+            for name, value in (("run", given), ("workspace", workspace))
+            if value
+            for word in (f"--{name}", value)
+        ]
+
+    def command(self, action: str, name: str = "") -> str:
+        """The command line that does *action* at this place."""
+        words = ["provision services", action, shlex.quote(name) if name else "", self._words]
+        return " ".join(filter(None, (*words, shlex.join(self._more))))
+
+    def which(self, action: str, name: str, found: Sequence[ServiceTold]) -> str:
+        """What to type where *found* are several of one *name*: one command for each; empty where they are not."""
+        if len(found) < 2:
+            return ""
+        lines = [f"`{self.command(action, name)} --workspace {shlex.quote(one.workspace)}`" for one in found]
+        return ", or ".join(lines)
 
     def ask(
         self,
@@ -214,7 +228,7 @@ class _Place:
             folders = ", ".join(service.workspace for service in found)
             raise UsageError(
                 f"there are several services `{name}` on {self.instance}: in {folders}",
-                hint="say which with `--workspace`",
+                hint=self.which("logs", name, found),
             )
         return found[0]
 
@@ -228,11 +242,11 @@ class _Place:
         there = f"it has {', '.join(names)}" if names else "it has none"
         return UsageError(
             f"there is no service `{name}` on {self.instance}{near}",
-            hint=f"{there}; `provision services list` tells how they are",
+            hint=f"{there}; `{self.command('list')}` tells how they are",
         )
 
 
-def _settle(place: _Place, name: str, answer: ServicesAnswer, *, as_json: bool, how: str) -> None:
+def _settle(place: _Place, name: str, answer: ServicesAnswer, *, as_json: bool, verb: str, how: str) -> None:
     """Say what came of a request about one service, and end with 1 where nothing did."""
     from ..errors import ProvisionError
 
@@ -250,12 +264,13 @@ def _settle(place: _Place, name: str, answer: ServicesAnswer, *, as_json: bool, 
             tell(f"  {line}")
         raise ProvisionError(
             f"`{name}` on {place.instance} is not {how}: {answer.why_not}",
-            hint=f"`provision services logs {name}` tells what it said",
+            hint=place.which(verb, name, answer.services)
+            or f"`{place.command('logs', name)}` tells what it said",
         )
     say(f"{name} is {how}")
     _show(service)
     if service.answers is False:
-        tell(f"  next: it does not answer yet: `provision services logs {name} -f` shows what it does")
+        tell(f"  next: it does not answer yet: `{place.command('logs', name)} -f` shows what it does")
 
 
 def _show(service: ServiceTold) -> None:

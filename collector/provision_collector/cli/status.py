@@ -70,7 +70,8 @@ def _remote(connection: Connection, run: str | None, *, with_scores: bool) -> li
     runs = asyncio.run(ask(instance, "status", StatusRequest(run=run, all=run is None), _read_runs))
     if run is not None and not runs:
         raise UsageError(
-            f"there is no run `{run}` on {instance}", hint="`provision status --host …` lists its runs"
+            f"there is no run `{run}` on {instance}",
+            hint=f"`provision status {instance.options}` lists its runs",
         )
     score = _score_of(instance) if with_scores else {}
     return [{**found, "host": str(instance), **score} for found in runs]

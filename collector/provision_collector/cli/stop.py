@@ -53,13 +53,15 @@ def command(
     if answer.run is None and answer.verdict is None:
         wanted = f"no run `{run}`" if run else "no run"
         raise UsageError(
-            f"there is {wanted} on {instance}", hint="`provision status --host …` lists those that it has"
+            f"there is {wanted} on {instance}",
+            hint=f"`provision status {instance.options}` lists those that it has",
         )
     name = str(answer.run or run or "the run")
+    there = f"{name} {instance.options}" if connection["host"] else name
     if not answer.stopped and answer.verdict is None:
         raise ProvisionError(
             f"run `{name}` on {instance} did not end in time",
-            hint=f"look whether it goes on: `provision status {name}`",
+            hint=f"look whether it goes on: `provision status {there}`",
         )
     if as_json:
         facts = {"verdict": answer.verdict, "stopped": answer.stopped, "exit_code": 0, "next": "none"}

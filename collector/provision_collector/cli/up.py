@@ -98,7 +98,7 @@ def command(
 
     LAST_WORD.concerns(host=connection["host"] or "", run=options["run_id"], labels=dict(labels))
     asked = gone.gone_check(gone_check)
-    instance = instance_of(connection)
+    instance = instance_of(connection, waits_for_boot=True)
     wanted = prepared(profile, dict(variables), options, workflows=workflows, is_locked=locked)
     for problem in (*wanted.warnings, *wanted.unresolved) if not quiet else ():
         tell(f"provision: warning: {problem}")

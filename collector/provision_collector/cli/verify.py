@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,8 +16,11 @@ from .options import (
     configure_logging,
     connection_options,
     instance_of,
+    newest_run,
     profile_option,
+    run_or_profile,
     variables_option,
+    words_there,
     workspace_of,
 )
 from .output import say, say_json, tell
@@ -53,7 +57,7 @@ def command(
 ) -> None:
     """Run the checks of RUN, of the current run of --host, or of --profile, and see that all that was made is as it was.
 
-    Files, members of archives, checkouts and packages are read. Ends with 0, 1 (critical) or 5 (required).
+    Without any of them it is the newest run that is known here. Files, members of archives, checkouts and packages are read. Ends with 0, 1 (critical) or 5 (required).
     """
     configure_logging(verbose)
     import asyncio
@@ -66,6 +70,8 @@ def command(
     from ..planning.sources import worst
     from ..profile import values_of
 
+    run, profile = run_or_profile(run, profile)
+    run = newest_run(connection, run)
     instance = instance_of(connection, run)
     there = plan_for(instance, run, profile, dict(variables), workspace)
     plan = there.plan
@@ -79,7 +85,9 @@ def command(
     ]
     events += [{"event": "check_failed", **to_json(_now(check))} for check in answer.failed]
     events += [{"event": "check_skipped", **to_json(check)} for check in answer.skipped]
-    events += [_item_failed(item, instance) for item in wrong]
+    again = words_there(connection, instance, run, workspace) + plan_words(profile, variables)
+    mend = f"`provision audit {again} --repair` brings it again as it was"
+    events += [_item_failed(item, instance, mend) for item in wrong]
     if as_json:
         for event in events:
             say_json(event)
@@ -95,10 +103,15 @@ def command(
     sys.exit(code)
 
 
-def _item_failed(item: AuditItem, instance: Instance) -> dict[str, object]:
-    """What differs, as the event that a run would have for it."""
-    from provision_agent.contract.failures import hint_of
+def plan_words(profile: str | None, variables: tuple[tuple[str, str], ...]) -> str:
+    """The options that name the plan, with a space before them, for a command that is advised."""
+    words = ["--profile", profile] if profile is not None else []
+    words += [word for name, value in variables for word in ("--set", f"{name}={value}")]
+    return f" {shlex.join(words)}" if words else ""
 
+
+def _item_failed(item: AuditItem, instance: Instance, mend: str) -> dict[str, object]:
+    """What differs, as the event that a run would have for it; *mend* says what to type."""
     from ..planning.audit import CLASSES
 
     kind = {"member": "download"}.get(item.kind, item.kind)
@@ -110,7 +123,7 @@ def _item_failed(item: AuditItem, instance: Instance) -> dict[str, object]:
         "level": item.level,
         "class": class_,
         "message": item.message,
-        "hint": hint_of(class_, case, about),
+        "hint": mend,
         "case": case,
         "about": about,
         "retriable": True,

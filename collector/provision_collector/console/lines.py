@@ -18,6 +18,8 @@ from .text import harmless
 from .values import Object, children, number, text
 
 Tone = Literal["good", "bad", "warn", "plain"]
+LONG_WAIT_S = 60.0
+"""Who waits longer is told how not to."""
 MARKS: dict[Tone, str] = {"good": "✓", "bad": "✗", "warn": "!", "plain": " "}
 
 
@@ -124,7 +126,11 @@ _OF_ANY_ITEM: dict[str, Callable[[str, Object], Line]] = {
 
 
 def _connecting(event: Object, progress: Progress) -> Line | None:
-    return Line(progress.connection) if event.get("cause") else None
+    if not event.get("cause"):
+        return None
+    is_long = number(event, "gives_up_after_s") >= LONG_WAIT_S
+    hint = "`--boot-grace 0` gives up at once, `--boot-grace 10m` later" if is_long else ""
+    return Line(progress.connection, hint=hint)
 
 
 def _facts_found(event: Object, progress: Progress) -> Line:
@@ -258,7 +264,9 @@ def _to_fetch(event: Object) -> str:
 
 
 _LINES: dict[str, Callable[[Object, Progress], Line | None]] = {
-    "run_accepted": lambda event, progress: Line("run accepted", text(event, "run"), f"on {progress.host}"),
+    "run_accepted": lambda event, progress: Line(
+        "run", text(event, "run"), f"for {progress.host}: connecting"
+    ),
     "connecting": _connecting,
     "connected": lambda event, progress: Line("connected", progress.host),
     "connection_lost": lambda event, progress: Line(

@@ -145,7 +145,9 @@ class Progress:
             return f"connection lost, trying again {when}; the run goes on"
         if self._link.get("cause"):
             waited = units.waiting(number(self._link, "waited_s") + passed_s)
-            return f"{BOOTING} {waited} ({cause_text(self._link['cause'])})"
+            until_s = number(self._link, "gives_up_after_s")
+            until = f" of {units.waiting(until_s)} at most" if until_s else ""
+            return f"{BOOTING} {waited}{until} ({cause_text(self._link['cause'])})"
         return "connecting"
 
     def age_s(self, ts: object) -> float:

@@ -5,10 +5,12 @@ Taken from the outcome alone, so that every view and every command says the same
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.verdicts import NEXT, VERDICTS
 from rich.cells import cell_len
 
@@ -173,8 +175,22 @@ def told_warnings(warnings: list[object]) -> Iterator[Words]:
         )
 
 
+def _secrets_named(outcome: Object) -> list[str]:
+    """The secrets that the errors' advice is about, in its order."""
+    hints = [
+        text(error, "hint")
+        for error in children(outcome, "errors")
+        if (known := FAILURES.get(str(error.get("class")))) is not None and known.next == "fix_credentials"
+    ]
+    return list(
+        dict.fromkeys(name for hint in hints for name in re.findall(r"\b[A-Z][A-Z0-9]*_[A-Z0-9_]+\b", hint))
+    )
+
+
 def told_next(outcome: Object) -> Iterator[Words]:
     words = NEXT.get(str(outcome.get("next")), "")
+    if outcome.get("next") == "fix_credentials" and (names := _secrets_named(outcome)):
+        words = words.replace("the key or the token", " and ".join(f"`{name}`" for name in names))
     if outcome.get("verdict") == "contact-lost":
         words = f"`provision attach {shlex.quote(text(outcome, 'run'))}` goes on following it"
     if words:

@@ -55,7 +55,7 @@ async def copy(instance: Instance, order: CopyOrder, copied: Copied) -> None:
     """
     link = Link(instance, lambda event, **facts: None)
     try:
-        deployment, workspace = await _asked(await link.connected(), order)
+        deployment, workspace = await _asked(await link.connected(), order, instance)
         made = _sending if order.is_to_instance else _fetching
         one = made(order, deployment, workspace, copied)
         while True:
@@ -69,7 +69,7 @@ async def copy(instance: Instance, order: CopyOrder, copied: Copied) -> None:
         link.drop()
 
 
-async def _asked(connection: Connection, order: CopyOrder) -> tuple[Deployment, str]:
+async def _asked(connection: Connection, order: CopyOrder, instance: Instance) -> tuple[Deployment, str]:
     """The agent, and the folder that relative paths of the instance are below."""
     folder = order.workspace or "~"
     deployment, answer = await call(
@@ -84,7 +84,7 @@ async def _asked(connection: Connection, order: CopyOrder) -> tuple[Deployment, 
     if order.run is not None and not runs:
         raise UsageError(
             f"there is no run `{order.run}` on the instance",
-            hint="`provision status --host …` lists its runs",
+            hint=f"`provision status {instance.options}` lists its runs",
         )
     newest = max(runs, key=lambda run: (run.is_alive, run.started or ""), default=None)
     return deployment, order.workspace or (newest.workspace if newest is not None else "")

@@ -64,6 +64,27 @@ class Instance:
             raise UsageError(f"`--host-key` is one of {', '.join(HOST_KEY_POLICIES)}")
         return parse(cls, merged, "instance")
 
+    @property
+    def options(self) -> str:
+        """The options of the command line that lead here, to be pasted behind any command."""
+        words = ["--host", self._address()]
+        for name in ("key", "ssh_config", "known_hosts", "instance_id"):
+            value = getattr(self, name)
+            if value is not None:
+                words += [f"--{name.replace('_', '-')}", value]
+        if self.host_key != "accept-new":
+            words += ["--host-key", self.host_key]
+        return shlex.join(words)
+
+    def _address(self) -> str:
+        """What ``--host`` takes: the address, or an ssh command where more is to be said."""
+        login = f"{self.user}@" if self.user else ""
+        if not self.ssh_options:
+            return f"{login}{self}"
+        flags = [word for option in self.ssh_options for word in ("-o", option)]
+        flags += ["-p", str(self.port)] if self.port is not None else []
+        return shlex.join(["ssh", *flags, f"{login}{self.host}"])
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"

@@ -106,7 +106,13 @@ class Link:
         )
 
     def _say_booting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
-        self._emit("connecting", host=str(self._instance), cause=cause, waited_s=round(waited_s, 1))
+        self._emit(
+            "connecting",
+            host=str(self._instance),
+            cause=cause,
+            waited_s=round(waited_s, 1),
+            gives_up_after_s=self._instance.boot_grace_s,
+        )
 
     def _say_waiting(self, cause: str, waited_s: float, retry_in_s: float) -> None:
         self._emit("connection_lost", cause=cause, retry_in_s=round(retry_in_s, 2))

@@ -120,5 +120,5 @@ def unreadable(path: str, obstacle: str) -> UsageError:
     what = "a directory" if obstacle == frames.IS_FOLDER else "a pipe, a socket or a device"
     return UsageError(
         f"`{path}` on the instance is {what}, and not a file",
-        hint=f"give the log file itself; `provision ssh --host … -- ls -ld {shlex.quote(path)}` shows what is there",
+        hint=f"give the log file itself; on the instance, `ls -ld {shlex.quote(path)}` shows what is there",
     )

@@ -224,10 +224,11 @@ def _known_sum(files: Sequence[File], *levels: str) -> int | None:
 
 
 def _seconds(bytes_: Sequence[int | None], rate: float | None) -> float | None:
-    """How long the known ones of *bytes_* take; None where that says nothing."""
+    """How long the known ones of *bytes_* take, nothing no time; None where that says nothing."""
     known = _sum(bytes_)
-    is_nothing = not known and None in bytes_
-    return None if rate is None or known is None or is_nothing else known / rate
+    if known is None or (not known and None in bytes_):
+        return None
+    return 0.0 if not known else None if rate is None else known / rate
 
 
 def _cost(price_per_hour: float | None, seconds: float | None) -> float | None:

@@ -23,7 +23,7 @@ from .model_parts import ItemLimits, Limits
 from .notes import Annotation, classes_in, fields_of
 from .variables import suggestion
 
-DEFAULT_WORKSPACE = "/workspace"
+DEFAULT_WORKSPACE = paths.DEFAULT_WORKSPACE
 _TYPES: dict[type[object], Mapping[str, Annotation]] = {}
 
 T = TypeVar("T")

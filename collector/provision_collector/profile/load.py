@@ -50,7 +50,7 @@ class Profile:
         """The built-in profile *name*; as `load_profile` otherwise."""
         known = named_profiles()
         if name not in known:
-            raise ProfileError([str(Problem(Mark(name, 1, 1), _no_such_name(name)))])
+            raise ProfileError([str(Problem(Mark(name, 1, 1), _no_such_name(name)))], hint=_NOT_FOUND)
         return cls.from_file(known[name], overrides=overrides)
 
     @classmethod
@@ -60,7 +60,8 @@ class Profile:
             text = read_text(path)
         except SourceError as error:
             raise ProfileError(
-                [str(Problem(Mark(str(path), error.line, error.column), str(error)))]
+                [str(Problem(Mark(str(path), error.line, error.column), str(error)))],
+                hint="" if os.path.exists(path) else _NOT_FOUND,
             ) from None
         return _Loader(overrides).load(text, str(path))
 
@@ -133,6 +134,9 @@ def load_profile(name_or_path: str, *, overrides: Mapping[str, str] = _NOTHING) 
     if _is_path(name_or_path) or (name_or_path not in named_profiles() and os.path.exists(name_or_path)):
         return Profile.from_file(name_or_path, overrides=overrides)
     return Profile.named(name_or_path, overrides=overrides)
+
+
+_NOT_FOUND = "give the path of a profile, or the name of a built-in one: `provision profiles list` has them"
 
 
 class _Loader:

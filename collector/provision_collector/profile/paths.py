@@ -9,6 +9,7 @@ import posixpath
 import re
 
 WORKSPACE = "${workspace}"
+DEFAULT_WORKSPACE = "/workspace"
 OWN_NAMES = (".provision", "provision_core.log", "provision_errors.log")
 """What provision keeps in the workspace for itself."""
 
@@ -33,12 +34,26 @@ def inside_workspace(path: str) -> str:
     _readable(path)
     short = comparable(path)
     if short.startswith(("/", "~", "${home}", WORKSPACE)):
-        raise ValueError(f"`{path}` is not below the workspace: write it relative, as `ComfyUI/models/x`")
+        raise ValueError(
+            f"`{path}` is not below the workspace: paths are relative to it, write `{_relative(short)}`"
+        )
     if ".." in short.split("/"):
         raise ValueError(f"`{path}` may not leave the workspace: write it without `..`")
     if short.split("/")[0] in OWN_NAMES:
         raise ValueError(f"`{short.split('/')[0]}` is provision's own: choose another name")
     return short
+
+
+def _relative(path: str) -> str:
+    """What an absolute *path* below a workspace may be, relative to it."""
+    if not path.startswith("/"):
+        return "ComfyUI/models/x"
+    is_default = path.startswith(f"{DEFAULT_WORKSPACE}/")
+    parts = path.strip("/").split("/")
+    return (
+        "/".join(parts[1:] if is_default else parts[-2:] if len(parts) > 2 else parts[-1:])
+        or "ComfyUI/models/x"
+    )
 
 
 def item_path(path: str) -> str:

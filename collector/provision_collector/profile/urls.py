@@ -96,6 +96,10 @@ def _refuse_secrets(url: str) -> None:
         _ = parts.port
     except ValueError as error:
         raise ValueError(f"`{_shown(url)}` is not a URL: {str(error).lower()}") from None
+    if parts.scheme in _REPO and parts.netloc.endswith(":"):
+        raise ValueError(
+            f"`{_shown(url)}` has a `:` and no port behind it: add the port, or leave the `:` out"
+        )
     named = [name for name, _ in parse_qsl(parts.query) if name.lower() in SECRET_PARAMETERS]
     if has_login or named:
         what = f"`{named[0]}=`" if named else "a password" if parts.password else "a login"

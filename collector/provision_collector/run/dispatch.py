@@ -270,7 +270,7 @@ class Dispatch:
         )
         answer, place = await self._call("start", request, read_start, plan)
         if place is None:
-            raise refusal_of(answer)
+            raise await asyncio.to_thread(refusal_of, answer, self._instance)
         if answer.state not in JOINED and place.run != run:
             raise ProtocolFaultError(f"it was asked for run `{run}` and speaks of `{place.run}`")
         if is_again and place.run != run:
@@ -338,7 +338,8 @@ class Dispatch:
         if not runs:
             wanted = f"no run `{self.order.run_id}`" if self.order.run_id else "no run"
             raise UsageError(
-                f"there is {wanted} on {self._instance}", hint="`provision status --host …` lists its runs"
+                f"there is {wanted} on {self._instance}",
+                hint=f"`provision status {self._instance.options}` lists its runs",
             )
         found = max(runs, key=lambda run: (run.is_alive, run.started or ""))
         self._run = found.run

@@ -350,7 +350,7 @@ class Run:
                     "run not remembered",
                     run=self.id,
                     why=str(error),
-                    next=f"watch it from here; later `provision attach --host {self.instance}` finds it",
+                    next=f"watch it from here; later `provision attach {self.instance.options}` finds it",
                 )
 
 

@@ -11,6 +11,8 @@ from provision_agent.contract.plan import Plan
 from provision_agent.contract.plan_parts import PlanFormatError
 
 from ..errors import ProtocolFaultError, ProvisionError, RefusedError, UsageError
+from ..instance import Instance
+from . import registry
 
 
 def read_start(data: Mapping[str, object]) -> tuple[StartAnswer, RunPlace | None]:
@@ -19,14 +21,17 @@ def read_start(data: Mapping[str, object]) -> tuple[StartAnswer, RunPlace | None
     return answer, parse(RunPlace, data, "answer") if answer.is_accepted else None
 
 
-def refusal_of(answer: StartAnswer) -> ProvisionError:
-    """The error that says why the run was not taken."""
+def refusal_of(answer: StartAnswer, instance: Instance) -> ProvisionError:
+    """The error that says why the run was not taken; commands about a run that is not known here name *instance*, too."""
+    hint, run = answer.hint, answer.about.get("run", "")
+    if run and not any(one.run == run and one.is_of(instance) for one in registry.all_runs()):
+        hint = hint.replace(f" {run}`", f" {run} {instance.options}`")
     if answer.state == "refused":
         lines = "".join(f"\n  {line}" for line in answer.differences)
-        return RefusedError(answer.message + lines, hint=answer.hint, differences=answer.differences)
+        return RefusedError(answer.message + lines, hint=hint, differences=answer.differences)
     if answer.state == "usage":
-        return UsageError(answer.message, hint=answer.hint)
-    return ProvisionError(answer.message, hint=answer.hint, cause=answer.class_)
+        return UsageError(answer.message, hint=hint)
+    return ProvisionError(answer.message, hint=hint, cause=answer.class_)
 
 
 def runs_of(data: Mapping[str, object], *, asked: str | None) -> list[RunFound]:

@@ -6,6 +6,8 @@ there; *rate_limited*: later, and when. A number in a body is never taken for a 
 
 from __future__ import annotations
 
+import html
+import re
 import time
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 from urllib.parse import urlsplit
@@ -21,6 +23,11 @@ MIN_WAIT_S, MAX_WAIT_S = 0.5, 120.0
 UNSAID_WAIT_S = 10.0
 """How long to leave a host alone that says 429 and not for how long."""
 QUOTED_BYTES = 200
+_PAGE = re.compile(
+    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_TITLE = re.compile(r"<title[^>]*>([^<]*)</title>", re.IGNORECASE)
 READ_BYTES = 4096
 
 
@@ -103,10 +110,17 @@ def asked_wait_s(headers: Headers, now: Callable[[], float] = time.time) -> floa
 
 
 def quoted(body: bytes, secrets: List[str]) -> str:
-    """The first bytes of *body* as one harmless line; '' when they are no text, or hold a part of one of *secrets*."""
+    """The first bytes of *body* as one harmless line, of a web page its title.
+
+    '' when they are no text, or hold a part of one of *secrets*.
+    """
     if b"\0" in body:
         return ""
     text = body.decode("utf-8", "replace")
+    if _PAGE.match(text):
+        title = _TITLE.search(text)
+        text = html.unescape(title.group(1)) if title else ""
+    text = text[: 2 * QUOTED_BYTES]
     hidden = redaction.Hidden(secrets)
     return "" if hidden.is_part_in(text) else _one_line(hidden.redact(text))
 
@@ -118,7 +132,7 @@ def refused_by(response: Response, *, secrets: List[str], token: Optional[str]) 
     ]
     code, said = (quoted(each, secrets) for each in fields_said)
     body = response.read(READ_BYTES, 2.0)
-    said = said or quoted(body[: 2 * QUOTED_BYTES], secrets)
+    said = said or quoted(body, secrets)
     return Refused(response.status, response.headers, response.url, said, token, code, body)
 
 

@@ -84,5 +84,5 @@ def add_pip(path: str, base: str, context: Context, progress: Progress) -> Optio
             continue
         if done.status == 0:
             return None
-        problems.append(f"`{' '.join(argv)}` ended with {done.status}: {' | '.join(done.tail[-2:])}")
+        problems.append(f"`{' '.join(argv)}` ended with {done.status}: {done.said(2)}")
     return f"it has no pip, and none can be added: {'; '.join(problems)}"

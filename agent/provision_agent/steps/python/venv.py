@@ -140,7 +140,7 @@ def make(path: str, context: Context, facts: Facts, progress: Progress, *, needs
             cancelled=context.cancelled,
         )
         problem = (
-            f"`{' '.join(argv)}` ended with {done.status}: {' | '.join(done.tail[-3:])}"
+            f"`{' '.join(argv)}` ended with {done.status}: {done.said(3)}"
             if done.status
             else health(path, context, needs_pip=needs_pip)
         )
