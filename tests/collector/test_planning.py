@@ -17,7 +17,7 @@ from provision_agent.contract.plan import Download, Plan, Python, Repo, Substitu
 from provision_agent.contract.plan_parts import Limits, SecretRule
 from provision_collector.cli import main
 from provision_collector.cli.check import _print_sources
-from provision_collector.cli.plan import rate
+from provision_collector.cli.plan import rate, screen
 from provision_collector.errors import ProfileError, ProtocolFaultError
 from provision_collector.planning.answers import Source, Survey
 from provision_collector.planning.doctor import judged_machine
@@ -188,6 +188,13 @@ def test_a_disk_that_is_too_small_is_said() -> None:
     survey = said(ok(), standing=standing(Present("absent", 1000), free=900, needed=1010))
 
     assert estimate_of(plan_of(*items), survey).fits is False
+
+
+def test_a_disk_that_nothing_is_needed_on_is_not_told_of() -> None:
+    survey = said(ok(), standing=standing(Present("verified", 0), free=900, needed=0))
+    found = estimate_of(plan_of(Download("https://h/x", "x", size_bytes=1000)), survey)
+
+    assert [line for line in screen(found, host="h", width=80) if line.startswith("disk")] == []
 
 
 @pytest.mark.parametrize(
