@@ -82,15 +82,21 @@ def rows_of(plan: Plan, surveyed: Survey) -> list[Row]:
 
 def seen_from_here(rows: Iterable[Row]) -> list[Row]:
     """*rows* that this machine was asked for: what lies on the instance's own disk, only the instance can tell."""
-    what = {
-        "state": STATES["on_instance"],
-        "class_": "on_instance",
-        "host": "its disk",
-        "message": "a file of the instance: only the instance can tell whether it is there",
-        "hint": "`provision doctor --host … --profile …` asks it",
-    }
-    nothing = {"size_bytes": None, "sha256": None, "commit": None}
-    return [replace(row, **what, **nothing) if row.url.startswith("file:") else row for row in rows]
+    return [_on_instance(row) if row.url.startswith("file:") else row for row in rows]
+
+
+def _on_instance(row: Row) -> Row:
+    return replace(
+        row,
+        state=STATES["on_instance"],
+        class_="on_instance",
+        host="its disk",
+        size_bytes=None,
+        sha256=None,
+        commit=None,
+        message="a file of the instance: only the instance can tell whether it is there",
+        hint="`provision doctor --host … --profile …` asks it",
+    )
 
 
 def exit_code(rows: Sequence[Row]) -> int:
