@@ -21,6 +21,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "installing provision into $(VENV) (half a minute); then: . $(VENV)/bin/activate"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,s3]'
 	@touch $@
 

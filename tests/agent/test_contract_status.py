@@ -22,6 +22,7 @@ def folded() -> RunState:
         ("download_failed", {"item": "d/f", "key": "d/#1", "class": "not_found", "message": "no", "retriable": False}),
         ("check_passed", {"item": "c", "found": "9 bytes"}),
         ("service_ready", {"item": "s", "url": "http://127.0.0.1:1/"}),
+        ("service_progress", {"item": "s", "message": "it is asked for something"}),
         ("step_finished", {"step": "downloads", "ok": 0, "failed": 1, "skipped": 0, "duration_s": 2.0}),
         ("warning", {"message": "beware"}),
         ("run_usable", {"after_s": 1.0}),
@@ -40,6 +41,10 @@ def test_a_state_survives_its_json() -> None:
     assert again.to_json() == state.to_json()
     assert list(again.errors) == ["d/#1"]
     assert again.totals() == state.totals()
+
+
+def test_words_about_an_item_that_is_there_do_not_begin_it_again() -> None:
+    assert folded().items["services"]["s"].state == "ready"
 
 
 def test_the_state_that_an_agent_of_the_first_format_wrote_is_read() -> None:

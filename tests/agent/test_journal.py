@@ -34,6 +34,14 @@ def start(journal: Journal) -> None:
     journal.event("run_started", plan_hash="x", name="n", deadline_s=9.0, resumed=False)
 
 
+def test_a_check_is_called_one_in_the_log_with_what_was_found(workspace: Workspace) -> None:
+    journal = opened(workspace)
+    journal.event("check_passed", item="six", level="required", found=1)
+    journal.close()
+
+    assert "✔ check six passed, found: 1" in Path(workspace.run_file("r", "core.log")).read_text()
+
+
 def test_an_event_is_on_the_disk_when_the_call_returns(workspace: Workspace) -> None:
     journal = opened(workspace)
     start(journal)

@@ -218,13 +218,18 @@ def test_a_comfyui_is_known_by_what_it_answers_wherever_its_program_lies(
 def test_a_service_that_does_not_say_what_it_does_is_not_started_anew(runs: AgentRuns) -> None:
     runs.write("api/main.py", "import time; time.sleep(600)")
     service = {"name": "api", "run": [sys.executable, "main.py"], "directory": "api"}
-    files = [{"path": "api/settings.json", "content": "{}"}]
+    files = [{"path": "api/settings.json", "content": "{}", "level": "required"}]
 
     told = runs.run({"services": [service], "files": files})
+    again = runs.run({"services": [service], "files": [{**files[0], "content": "{ }"}]})
 
     assert (told.verdict, told.of("service_restarted")) == ("complete", [])
     (warning,) = told.of("warning")
-    assert "`api` has not loaded what changed since its start: file api/settings.json" in warning["message"]
+    assert "`api` was not started anew, changed since its start: file api/settings.json" in warning["message"]
+    assert "`provision services restart api --run r1`" in warning["message"], (
+        "it may read its files by itself"
+    )
+    assert (again.of("warning"), again.of("service_restarted")) == ([], []), "it was said once"
 
 
 def test_a_service_that_a_killed_agent_held_still_goes_on_with_the_next_run(

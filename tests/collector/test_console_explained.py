@@ -176,3 +176,20 @@ def test_the_page_of_a_run_that_goes_on_does_not_say_that_it_is_never_usable() -
 
     assert "not yet" in going and ">never<" not in going
     assert 'class="usable"' in over and 'class="usable"' not in going
+
+
+def test_a_step_that_mostly_waited_says_how_little_of_its_time_was_work() -> None:
+    found = events(
+        (0, {"event": "step_started", "step": "downloads"}),
+        (0, of("package_progress", "venv", message="looking")),
+        (1, of("download_started", "m/a.safetensors", url="https://a.example/a")),
+        (2, of("download_finished", "m/a.safetensors", bytes=10, duration_s=1.0)),
+        (40, {"event": "step_finished", "step": "downloads", "ok": 1, "duration_s": 40.0}),
+        (46, {"event": "run_finished", "verdict": "complete", "duration_s": 46.0, "bytes_downloaded": 10, "errors_log": "/w/e"}),
+    )  # fmt: skip
+    story = story_of("run-1", "here", found)
+    [row] = [line for line in run_lines(story, 100) if line.startswith("  downloads")]
+
+    assert re.search(r"00:00 +1\.0 s +╌*━+╌{10,}$", row)
+    assert "1.0 s of work in 40 s" in html_page(story, "here")
+    assert "running" not in html_page(story, "here"), "nothing runs in a run that has ended"

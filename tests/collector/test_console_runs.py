@@ -149,3 +149,17 @@ def test_the_reason_comes_before_what_follows_from_it() -> None:
     ]
 
     assert [cause.first["item"] for cause in causes(errors)] == ["m/b", "m/a", "a check"]
+
+
+def test_the_page_of_an_ended_run_shows_nothing_as_going_and_a_space_after_every_label() -> None:
+    started = {"event": "step_started", "step": "downloads"}
+    finished = {"event": "step_finished", "step": "downloads", "ok": 1, "duration_s": 40.0}
+    repo = {"event": "repo_finished", "item": "ComfyUI", "duration_s": 1.0}
+    ended = {"event": "run_finished", "verdict": "complete", "duration_s": 52.0, "bytes_downloaded": 60}
+    text = page(
+        state_of(started, DOWNLOADS[1], repo, finished, {"event": "package_progress", "item": "venv"}, ended)
+    )
+
+    assert "▸" not in text
+    assert "repositories  1 of 1" in text
+    assert "downloads 1 ok in 40 s, 1.0 s of it work" in text

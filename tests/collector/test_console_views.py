@@ -258,6 +258,16 @@ def test_the_summary_has_every_fact_and_ends_with_what_to_do():
     assert text.splitlines()[-1].startswith("next: correct the profile")
 
 
+def test_a_complete_run_says_how_to_reach_what_listens_on_the_instance_only():
+    complete = dict(OUTCOME, verdict="complete", next="none", errors=[])
+    services = [{"name": "comfyui", "state": "ready", "url": "http://127.0.0.1:8188", "reachable": True}]
+
+    last = summary_text(complete).splitlines()[-1]
+
+    assert last.startswith("next: `provision forward ") and "`comfyui`" in last
+    assert "provision forward" not in summary_text(dict(complete, services=services))
+
+
 @pytest.mark.parametrize("width", [40, 60, 80])
 def test_the_summary_fits_its_width(width):
     assert max(cell_len(line) for line in summary_text(OUTCOME, width).splitlines()) <= width

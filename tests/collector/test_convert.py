@@ -161,8 +161,14 @@ def test_a_model_that_a_widget_names_without_a_source_is_listed_with_its_folder(
     )
 
     assert [sentence.partition(" wants ")[2] for sentence in converted.unresolved] == [
-        "`style/mine.safetensors` and says no source: add `{url: …, path: ComfyUI/models/loras/style/mine.safetensors}`",
-        "`v.pt` and says no source: add `{url: …, path: ComfyUI/models/vae/v.pt}`",
+        "`style/mine.safetensors` and says no source: add `{url: …, path: ComfyUI/models/loras/style/mine.safetensors}`"
+        "; by the check `Model style/mine.safetensors` a run without it is `incomplete`",
+        "`v.pt` and says no source: add `{url: …, path: ComfyUI/models/vae/v.pt}`"
+        "; by the check `Model v.pt` a run without it is `incomplete`",
+    ]
+    assert [(check["glob"], check["level"]) for check in converted.listed("checks")] == [
+        (["ComfyUI/models/**/style/mine.safetensors"], "required"),
+        (["ComfyUI/models/**/v.pt"], "required"),
     ]
 
 
@@ -709,11 +715,35 @@ def test_the_commands_write_a_profile_that_loads_and_say_what_is_open(
         main(["profiles", *words, "-o", "made.yaml", "--json"])
         out, err = capsys.readouterr()
         facts = json.loads(out)
-        assert facts["file"] == "made.yaml" and facts["unresolved"] and err.startswith("open: ")
+        assert facts["file"] == "made.yaml" and facts["unresolved"] and "open: " in err
         assert Profile.from_file("made.yaml").document.downloads
         main(["profiles", *words])
         out, _ = capsys.readouterr()
         assert yaml.safe_load(out)["downloads"] == facts["profile"]["downloads"]
+
+
+def test_a_script_names_each_command_that_it_leaves_out_and_what_the_base_has(
+    tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    clone = "git clone --recursive https://github.com"
+    Path("p.sh").write_text(
+        f"cd ComfyUI/custom_nodes\n{clone}/ltdrdata/ComfyUI-Manager\n{clone}/a/ComfyUI-b\nmkdir x\nsed -i s/1/2/ main.py\n"
+    )
+    Path("sed.sh").write_text("sed -i s/1/2/ main.py\n" * 2)
+
+    main(["profiles", "import", "p.sh", "-o", "made.yaml"])
+    _, err = capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["profiles", "import", "sed.sh"])
+
+    assert "open: line 5: `sed -i s/1/2/ main.py` is not in the profile" in err and "mkdir" not in err
+    assert (
+        "note: `ComfyUI/custom_nodes/ComfyUI-Manager` is no item of its own: `comfyui-base` brings it" in err
+    )
+    assert err.startswith("`made.yaml` is written\n") and err.endswith("next: `provision check made.yaml`\n")
+    assert yaml.safe_load(Path("made.yaml").read_text())["repos"][0]["submodules"] is True
+    assert ended.value.code == 2 and "nothing of `sed.sh` became an item" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

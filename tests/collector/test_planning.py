@@ -23,7 +23,7 @@ from provision_collector.planning.answers import Source, Survey
 from provision_collector.planning.doctor import judged_machine
 from provision_collector.planning.estimate import estimate_of
 from provision_collector.planning.lock import apply_lock, lock_path, make_lock, read_lock
-from provision_collector.planning.sources import exit_code, rows_of
+from provision_collector.planning.sources import exit_code, rows_of, seen_from_here
 
 GOLDEN = Path(__file__).with_name("golden")
 A, B = "a" * 64, "b" * 64
@@ -206,6 +206,13 @@ def test_a_disk_that_is_too_small_is_said() -> None:
     assert estimate_of(plan_of(*items), survey).fits is False
 
 
+def test_a_disk_that_nothing_is_needed_on_is_not_told_of() -> None:
+    survey = said(ok(), standing=standing(Present("verified", 0), free=900, needed=0))
+    found = estimate_of(plan_of(Download("https://h/x", "x", size_bytes=1000)), survey)
+
+    assert [line for line in screen(found, host="h", width=80) if line.startswith("disk")] == []
+
+
 @pytest.mark.parametrize(
     ("text", "bytes_per_s"),
     [
@@ -270,6 +277,16 @@ def test_the_exit_code_is_that_of_the_worst_item_without_a_good_source() -> None
     assert code(("critical", "ok"), ("optional", "not_found")) == 0
     assert code(("required", "gated"), ("critical", "ok")) == 5
     assert code(("required", "gated"), ("critical", "unreachable")) == 1
+
+
+def test_what_lies_on_the_instances_disk_is_not_asked_for_here() -> None:
+    repo = Repo("file:///srv/a", "a", level="critical")
+    here = rows_of(plan_of(repos=(repo,)), Survey((), ((Source(repo.url, "not_found", "no commit"),),)))
+
+    [row] = seen_from_here(here)
+
+    assert (row.state, row.host, exit_code([row]), exit_code(here)) == ("not asked", "its disk", 0, 1)
+    assert "only the instance can tell" in row.message
 
 
 # -- lock

@@ -97,6 +97,11 @@ PROBLEMS = {
     "provision's own folder": ("files: [{path: ./.provision/a, content: b}]", "2:16: `.provision` is provision's own: choose another name"),
     "a Windows path": ("files: [{path: 'a\\b', content: c}]", "2:16: `a\\b`: instances are Linux: write `/`, not `\\`"),
     "a relative workspace": ("workspace: work", "2:12: the workspace `work` must be an absolute path or `~/…`, without `..` and variables"),
+    "a checkout of this machine": (
+        "repos: [{url: ../a, path: a}]",
+        "2:15: `../a` is a path of this machine, which no instance has: send it with `uploads:`; "
+        "a checkout on the instance itself is `file:///PATH`",
+    ),
     "another scheme": (
         "downloads: [{url: ftp://h/a, path: a}]",
         "2:19: `ftp://h/a` must start with `https://`, `http://`, `file:///`, `hf://`, `civitai:`, `urn:`, `air:`, `github://`, `gs://` or `s3://`",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from provision_collector.profile import Profile, compile_plan
+from provision_collector.profile.model import Document
 from provision_collector.profile.notes import fields_of
 from provision_collector.profile.reference import all_parts, default_of, example_of, filled
 from pydantic import TypeAdapter
@@ -32,6 +33,16 @@ def test_the_page_is_as_made_from_the_models() -> None:
 
 def test_every_part_of_the_language_has_its_table() -> None:
     assert [part.__name__ for part in all_parts() if f"<!-- fields: {part.__name__} -->" not in PAGE] == []
+
+
+def test_every_key_of_a_profile_is_found_from_the_top_of_the_page() -> None:
+    top = PAGE[: PAGE.index("## How to read")]
+    keys = [field.key for part, field in FIELDS.values() if part is Document]
+
+    assert [key for key in keys if f"[`{key}`](#" not in top] == []
+    places = re.findall(r"\]\(#([\w-]+)\)", top)
+    sections = {title.strip("`").lower() for title in re.findall(r"^## (.*)$", PAGE, re.MULTILINE)}
+    assert [place for place in places if f'id="{place}"' not in PAGE and place not in sections] == []
 
 
 def test_a_part_without_a_table_gets_one() -> None:

@@ -27,6 +27,6 @@ def test_the_first_profile_of_the_page_runs_and_its_service_answers(here: Here) 
     stopped = here.run("services", "stop", "site", *here.connection())
 
     assert "complete in" in done.stdout
-    assert shown.startswith("<h1>It works: ")
+    assert shown.startswith("<h1>It works</h1>")
     assert f"site  answers  http://127.0.0.1:{port}/" in listed.stdout, listed.stderr
     assert stopped.code == 0

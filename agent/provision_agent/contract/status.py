@@ -24,6 +24,8 @@ from .version import FORMAT
 MAX_UNPLANNED = 1000
 """Items that the plan does not know: packages and what a source listed beside the plan."""
 MAX_WARNINGS = 1000
+_THERE = ("done", "passed", "ready", "skipped")
+"""States of an item that is there: words about it do not begin it again."""
 
 
 class RunState:
@@ -158,7 +160,8 @@ class RunState:
         body, key = event.body, event.key
         assert isinstance(body, bodies.Item)
         item = self._item(kind.group, key, body.item)
-        item.state = kind.state or item.state
+        if not (event.name.endswith("_progress") and item.state in _THERE):
+            item.state = kind.state or item.state
         if body.item != item.item:
             item.item = body.item  # a server has told the file's name
         facts, data = item.facts, event.data
@@ -167,7 +170,7 @@ class RunState:
                 facts[name] = _shared(getattr(body, attribute))
         if isinstance(body, bodies.ItemFailed):
             self._add_error(key, body, body.item, body.level)
-        elif kind.state in ("done", "passed", "ready", "skipped"):
+        elif kind.state in _THERE:
             self.errors.pop(key, None)
 
     def _item(self, group: str, key: str, label: str) -> ItemState:

@@ -193,7 +193,7 @@ _VERBS: Dict[str, Callable[[str, Fields], str]] = {
     "started": lambda kind, event: f"→ {kind} {event['item']}{_origin(event)}",
     "finished": _finished,
     "written": _finished,
-    "passed": lambda kind, event: f"✔ {event['item']}: {event.get('found')}",
+    "passed": lambda kind, event: f"✔ {kind} {event['item']} passed, found: {event.get('found')}",
     "ready": lambda kind, event: (
         f"✔ {kind} {event['item']} answers at {event['url']}"
         if event.get("url")

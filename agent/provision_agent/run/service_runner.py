@@ -6,6 +6,7 @@ the level of the node, and not what an import said before. Models never make a s
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -237,10 +238,7 @@ class Services:
         """At the end of a run, wait a bounded time for an empty queue; then start it anew all the same."""
         service = served.service
         if not self._tells(served):
-            message = (
-                f"`{service.name}` has not loaded what {reason}: it does so when it is started the next time"
-            )
-            self._context.report("warning", message=message)
+            self._tell_of_old(service, reason)
             return
         while not self._is_over():
             if self._counted(served, lambda: self._restart_if_idle(served, reason)):
@@ -249,6 +247,17 @@ class Services:
                 break
         if not self._is_over():
             self._counted(served, lambda: self._restart_busy(served, reason))
+
+    def _tell_of_old(self, service: Service, reason: str) -> None:
+        """Warn once of each thing that a service may not have loaded; what it was warned of is only mentioned."""
+        how = f"`provision services restart {shlex.quote(service.name)} --run {self._context.run_id}`"
+        if not restarting.is_news(service, self._context, self._changes):
+            self._say(service, f"not started anew, {reason}; {how} does that")
+            return
+        message = (
+            f"`{service.name}` was not started anew, {reason}. If it reads that only when it starts: {how}"
+        )
+        self._context.report("warning", message=message)
 
     def _waits(self, served: _Served, reason: str) -> bool:
         """Wait a moment for the queue to get empty; False when it was waited for long enough.

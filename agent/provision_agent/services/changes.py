@@ -11,8 +11,8 @@ import json
 import os
 import threading
 import time
-from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Dict, Iterable, List, Optional, Tuple
 
 from ..contract.parsing import ParseError, bounded, parse, read_object, to_json
 from ..host import detach
@@ -39,9 +39,19 @@ class Change:
 
 
 @dataclass(frozen=True)
+class _Warned:
+    """Which items it was warned of that the service, as it was started when *loaded* was the newest, had not loaded."""
+
+    loaded: int = bounded(0, low=0)
+    items: Tuple[str, ...] = bounded((), max_chars=8192)
+
+
+@dataclass(frozen=True)
 class _Kept:
     newest: int = bounded(0, low=0)
     changes: Tuple[Change, ...] = ()
+    warned: Dict[str, _Warned] = field(default_factory=dict)
+    """By the name of the service."""
 
 
 def path_of(workspace: str) -> str:
@@ -87,13 +97,27 @@ class Changes:
         ]
         return min(later) - 1 if later else kept.newest
 
+    def is_news(self, service: str, loaded: int, items: Iterable[str]) -> bool:
+        """Note that *items* are told of as not loaded by *service*, whose start had *loaded*; False when all were before."""
+        with self._lock:
+            kept = _read(self._path)
+            before = kept.warned.get(service, _Warned())
+            known = before.items if before.loaded == loaded else ()
+            new = [item for item in dict.fromkeys(items) if item not in known]
+            if new:
+                warned = _Warned(loaded, (*known, *new)[-_KEPT:])
+                self._write(replace(kept, warned={**kept.warned, service: warned}))
+        return bool(new)
+
     def _add(self, kind: str, item: str) -> None:
         with self._lock:
             kept = _read(self._path)
             change = Change(kept.newest + 1, kind, item, _ticks(), detach.boot_id())
-            found = _Kept(change.number, (*kept.changes, change)[-_KEPT:])
-            os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
-            write_atomically(self._path, json.dumps(to_json(found)).encode(), sync=False)
+            self._write(replace(kept, newest=change.number, changes=(*kept.changes, change)[-_KEPT:]))
+
+    def _write(self, kept: _Kept) -> None:
+        os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
+        write_atomically(self._path, json.dumps(to_json(kept)).encode(), sync=False)
 
 
 def _change_of(event: str, fields: "dict[str, object]") -> Optional[Tuple[str, str]]:

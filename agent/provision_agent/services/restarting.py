@@ -59,6 +59,12 @@ def unloaded(service: Service, context: Context, made: changes.Changes) -> List[
     return [change for change in made.since(status.loaded) if _matters(change, service, context)]
 
 
+def is_news(service: Service, context: Context, made: changes.Changes) -> bool:
+    """False when it was warned already, since the start of *service*, of all that it has not loaded."""
+    loaded = ServiceFiles(service.name, context).status().loaded
+    return made.is_news(service.name, loaded or 0, [each.item for each in unloaded(service, context, made)])
+
+
 def reason_of(found: List[changes.Change]) -> str:
     """The changes in words."""
     named = list(dict.fromkeys(f"{_KINDS.get(each.kind, each.kind)} {each.item}" for each in found))

@@ -71,7 +71,7 @@ def command(
 
     from ..planning.lock import lock_problems
     from ..planning.prepare import prepare
-    from ..planning.sources import exit_code, rows_of
+    from ..planning.sources import exit_code, rows_of, seen_from_here
 
     wanted = one_profile("check", name, profile)
     try:
@@ -93,7 +93,7 @@ def command(
     owners: list[TokenOwner] = []
     print_warnings(prepared.warnings)
     if online:
-        rows = rows_of(prepared.plan, prepared.ask())
+        rows = seen_from_here(rows_of(prepared.plan, prepared.ask()))
         code = exit_code(rows)
         owners = _owners(prepared)
     if as_json:

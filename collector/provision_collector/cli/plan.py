@@ -223,6 +223,8 @@ def _sums(found: Estimate, *, is_asked: bool) -> Iterator[str]:
         yield _row("fetch", f"{size(found.fetch_bytes)}{and_unknown}{more}{there}")
     yield from _packages(found.packages)
     for disk in found.disks:
+        if disk.needed_bytes == 0 and not disk.is_too_small:
+            continue
         needed = (
             "unknown"
             if disk.needed_bytes is None

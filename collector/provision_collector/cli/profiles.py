@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,10 +108,19 @@ def from_workflow(files: tuple[Path, ...], output: Path | None, offline: bool, a
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def import_(file: Path, output: Path | None, offline: bool, as_json: bool) -> None:
     """Make a profile of a provisioning manifest or script, a ComfyUI-Manager snapshot.json, or a .cpack.zip."""
+    from ..console.text import harmless
     from ..convert import from_file
     from ..convert.node_list import fetched
+    from ..errors import UsageError
 
     made = from_file(file) if offline else from_file(file, node_list=fetched)
+    if made.is_empty:
+        for sentence in made.unresolved:
+            tell(f"open: {harmless(sentence)}")
+        raise UsageError(
+            f"nothing of `{file}` became an item of a profile",
+            hint="write what you need into a profile by hand, commands under `commands:`: docs/PROFILE.md",
+        )
     _give(made, f"imported from {file}", output, as_json)
 
 
@@ -178,16 +188,23 @@ def _give(converted: Converted, comment: str, output: Path | None, as_json: bool
         facts = {
             "profile": converted.profile,
             "unresolved": converted.unresolved,
+            "notes": converted.notes,
             "file": output and str(output),
         }
         say_json(facts)
     elif output is None:
         say_file(text)
+    elif not as_json:
+        tell(f"`{output}` is written")
+    for sentence in converted.notes:
+        tell(f"note: {harmless(sentence)}")
     for sentence in converted.unresolved:
         tell(f"open: {harmless(sentence)}")
     Profile.from_text(
         text, name=str(output or "profile.yaml")
     )  # whatever came in, a profile that is wrong says so
+    if output is not None and not as_json:
+        tell(f"next: `provision check {shlex.quote(str(output))}`")
 
 
 def as_yaml(content: object) -> str:

@@ -27,7 +27,7 @@ def run_lines(story: Story, width: int) -> Iterator[str]:
         yield from ("", f"What {until} waited for, one after the other:")
         yield from _rows(path, story.end_s, width)
     if story.steps:
-        yield from ("", "Steps:")
+        yield from ("", "Steps, and how long was worked on them (╌ is waiting):")
         yield from _rows(story.steps, story.end_s, width)
     longest = sorted(
         (span for span in story.spans if span.took_s >= WORTH_S), key=lambda span: span.took_s, reverse=True
@@ -80,9 +80,20 @@ def _rows(spans: Sequence[Span | StepSpan], all_s: float, width: int) -> Iterato
         begin = min(int(span.begin_s / max(all_s, 1e-9) * room), room - 1)
         length = max(round((span.end_s - span.begin_s) / max(all_s, 1e-9) * room), 1)
         bar = "·" * begin + "━" * min(length, room - begin)
+        if isinstance(span, StepSpan):
+            bar = _step_bar(span, len(bar), begin, room / max(all_s, 1e-9))
         padded = name + " " * (column - cell_len(name))
-        took = units.duration(span.end_s - span.begin_s)
+        took = units.duration(span.work_s if isinstance(span, StepSpan) else span.took_s)
         yield f"  {padded}  {units.clock(span.begin_s):>6}  {took:>9}  {bar}"
+
+
+def _step_bar(step: StepSpan, length: int, begin: int, cells_per_s: float) -> str:
+    cells = ["·"] * begin + ["╌"] * (length - begin)
+    for from_s, to_s in step.worked:
+        first = min(max(int(from_s * cells_per_s), begin), length - 1)
+        for at in range(first, min(max(round(to_s * cells_per_s), first + 1), length)):
+            cells[at] = "━"
+    return "".join(cells)
 
 
 def _short(span: Span, most: int) -> str:

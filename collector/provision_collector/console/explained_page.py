@@ -27,7 +27,7 @@ h1 { font-size: 1.3rem; } h2 { font-size: 1.05rem; margin-top: 2rem; }
 table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }
 .dim { color: var(--dim); } svg { width: 100%; height: auto; } svg text { font: 12px system-ui, sans-serif; fill: var(--text); }
 .done { fill: var(--good); } .failed { fill: var(--bad); } .skipped { fill: var(--skip); } .going { fill: var(--skip); } .wait { fill: var(--wait); }
-.path { stroke: var(--path); stroke-width: 2; } .grid { stroke: var(--line); } .step { fill: var(--line); }
+.path { stroke: var(--path); stroke-width: 2; } .grid { stroke: var(--line); } .step { fill: var(--line); } .worked { fill: var(--dim); }
 details { margin: .3rem 0; } summary { cursor: pointer; } pre { white-space: pre-wrap; margin: .3rem 0 .6rem 1rem; }
 """
 
@@ -93,7 +93,7 @@ def _picture(story: Story, path: set[int]) -> Iterator[str]:
         yield from _bar(row, _TOP + _ROW * number, story.end_s, is_on_path=id(row) in path)
     yield "</svg></div>"
     mark = "The dashed line is <code>usable</code>; " if story.usable_s is not None else ""
-    yield f'<p class="dim">{mark}outlined in blue is what it waited for; yellow is waiting.</p>'
+    yield f'<p class="dim">{mark}outlined in blue is what it waited for; yellow is waiting. Of a step, what is dark was work.</p>'
 
 
 def _scale(all_s: float, height: int) -> Iterator[str]:
@@ -110,7 +110,12 @@ def _bar(row: Span | StepSpan, y: int, all_s: float, *, is_on_path: bool) -> Ite
     width = max(end - x, 2)
     if isinstance(row, StepSpan):
         yield f'<text x="0" y="{y + 14}" font-weight="bold">{_shown(row.name)}</text>'
+        yield f"<g><title>{units.duration(row.work_s)} of work in {units.duration(row.end_s - row.begin_s)}</title>"
         yield f'<rect class="step" x="{x}" y="{y + 7}" width="{width}" height="6"/>'
+        for begin_s, end_s in row.worked:
+            left, right = _x(begin_s, all_s), _x(end_s, all_s)
+            yield f'<rect class="worked" x="{left}" y="{y + 7}" width="{max(right - left, 2)}" height="6"/>'
+        yield "</g>"
         return
     name = harmless(row.item)
     short = name if len(name) <= 46 else f"{name[:16]}…{name[-28:]}"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from provision_agent.contract.steps import GROUPS, STEPS, THERE
 
 from . import units
-from .progress import Progress, cause_text
+from .progress import Progress, cause_text, step_took
 from .text import harmless
 from .values import Object, children, number, text
 
@@ -149,7 +149,7 @@ def _step_started(event: Object, progress: Progress) -> Line:
 
 def _step_finished(event: Object, progress: Progress) -> Line:
     counts = [f"{text(event, key)} {key}" for key in ("ok", "failed", "skipped") if event.get(key)]
-    took = f"in {units.duration(number(event, 'duration_s'))}"
+    took = step_took(progress.state, text(event, "step"), number(event, "duration_s"))
     return Line("step finished", text(event, "step"), f"{', '.join(counts)} {took}".strip())
 
 

@@ -226,6 +226,18 @@ def steps_in_order(state: RunState) -> list[tuple[str, StepState]]:
     return known + [(name, step) for name, step in state.steps.items() if name not in STEPS]
 
 
+def step_took(state: RunState, name: str, duration_s: float) -> str:
+    """How long the step *name* took, in words: where its items mostly waited, for each other or for other steps, what of that was work."""
+    step = STEPS.get(name)
+    items = list(state.items[step.group].values()) if step is not None else []
+    told = [0.0 if item.state == "skipped" else item.facts.get("duration_s") for item in items]
+    known = [each for each in told if isinstance(each, (int, float))]
+    work_s = sum(known)
+    if not items or len(known) < len(items) or duration_s - work_s < max(1.0, duration_s / 2):
+        return f"in {units.duration(duration_s)}"
+    return f"in {units.duration(duration_s)}, {units.duration(work_s)} of it work"
+
+
 def cause_text(cause: object) -> str:
     """Why a connection is not there, in words; an unknown cause as it is."""
     return _CAUSES.get(str(cause), harmless(cause))

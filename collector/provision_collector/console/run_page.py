@@ -13,14 +13,14 @@ from provision_agent.contract.verdicts import VERDICTS, next_action
 from . import units
 from .frame import ACTIVE
 from .lines import Tone
-from .progress import Progress, is_there, steps_in_order, time_left_s
+from .progress import Progress, is_there, step_took, steps_in_order, time_left_s
 from .summary import Words, told_errors, told_next, told_warnings
 from .text import harmless
 from .values import Object
 
 SHOWN = 30
 """So many items of a kind that are there already, or wait for their turn, are told by name."""
-_LABEL = 12
+_LABEL = 14
 _STEP_MARKS: dict[str, tuple[str, Tone]] = {
     "done": ("✓", "good"),
     "failed": ("✗", "bad"),
@@ -59,12 +59,14 @@ def run_page(state: RunState, place: Place) -> Iterator[Words]:
     """The lines of the page, from top to bottom; wrap each with `summary.fitted`."""
     yield from _head(state, place)
     for at, (name, step) in enumerate(steps_in_order(state)):
-        yield _step("steps" if not at else "", name, step)
+        yield _step("steps" if not at else "", name, step, state)
     progress = Progress(place.host)
     progress.follow(state)
     for group in GROUPS.values():
         if state.items.get(group):
-            yield from _group(group, list(state.items[group].values()), progress)
+            yield from _group(
+                group, list(state.items[group].values()), progress, is_over=state.verdict is not None
+            )
     errors: list[Object] = [error.to_json() for error in state.errors.values()]
     yield from told_errors(errors)
     yield from told_warnings(list(state.warnings))
@@ -91,26 +93,26 @@ def _head(state: RunState, place: Place) -> Iterator[Words]:
             yield _labelled(label, harmless(text))
 
 
-def _step(label: str, name: str, step: StepState) -> Words:
+def _step(label: str, name: str, step: StepState, state: RunState) -> Words:
     mark, tone = _STEP_MARKS.get(step.state, ("·", "plain"))
     if step.counts.get("failed"):
         mark, tone = _STEP_MARKS["failed"]
     counts = ", ".join(f"{count} {what}" for what, count in step.counts.items() if count)
-    took = f"in {units.duration(step.duration_s)}" if step.duration_s is not None else ""
+    took = step_took(state, name, step.duration_s) if step.duration_s is not None else ""
     return _labelled(label, f"{mark} {' '.join(filter(None, (harmless(name), counts, took)))}", tone)
 
 
-def _group(group: str, items: Sequence[ItemState], progress: Progress) -> Iterator[Words]:
-    """A line that counts, and one for each item: what goes on and what failed first."""
+def _group(group: str, items: Sequence[ItemState], progress: Progress, *, is_over: bool) -> Iterator[Words]:
+    """A line that counts, and one for each item: what goes on, or was left when the run ended, and what failed first."""
     there = [item for item in items if is_there(item)]
     failed = [item for item in items if item.state == "failed"]
     active = [item for item in items if item.state in ACTIVE]
     rest = [item for item in items if item not in there and item not in failed and item not in active]
     yield _labelled(_TITLES.get(group, group), _count(group, len(there), len(items), len(failed), progress))
     for item in (*active, *failed):
-        yield _item(item)
+        yield _item(item, is_over=is_over)
     for some in (there, rest):
-        yield from (_item(item) for item in some[:SHOWN])
+        yield from (_item(item, is_over=is_over) for item in some[:SHOWN])
         if len(some) > SHOWN:
             yield Words(f"… and {len(some) - SHOWN} more", indent=_LABEL)
 
@@ -129,7 +131,9 @@ def _count(group: str, there: int, total: int, failed: int, progress: Progress) 
     return ", ".join(parts)
 
 
-def _item(item: ItemState) -> Words:
+def _item(item: ItemState, *, is_over: bool) -> Words:
+    if is_over and item.state in (*ACTIVE, "queued"):
+        return Words(f"· {harmless(item.item)}  not at its end when the run ended", indent=_LABEL)
     mark, tone = _mark(item)
     return Words(f"{mark} {harmless(item.item)}  {_words(item)}".rstrip(), tone, indent=_LABEL)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from provision_agent.contract.events import Event
 from provision_agent.contract.status import RunState
 from provision_agent.contract.status_parts import ItemState
-from provision_agent.contract.steps import GROUPS
+from provision_agent.contract.steps import GROUPS, STEPS
 
 from .lines import line_of
 from .progress import Progress, parsed_time
@@ -74,6 +74,13 @@ class StepSpan:
     name: str
     begin_s: float
     end_s: float
+    worked: list[tuple[float, float]] = field(default_factory=list)
+    """When one of its items at least was worked on; in between they waited, as for the environment or for other steps."""
+
+    @property
+    def work_s(self) -> float:
+        """How long its items were worked on, those that went on together counted once."""
+        return sum(end_s - begin_s for begin_s, end_s in self.worked)
 
 
 @dataclass(frozen=True)
@@ -147,14 +154,16 @@ def story_of(run: str, host: str, events: Iterable[Event]) -> Story:
     for span in spans.values():
         if not span.is_over:
             span.end_s = now_s
+            span.state = "left at the end of the run," if state.verdict is not None else span.state
     for name, step in steps.items():
         if state.steps[name].state == "running":
             step.end_s = now_s
     unseen_s = _unseen_s(state, now_s, usable_s)
     for span in spans.values():
         span.put_off(unseen_s)
-    for step in steps.values():
+    for name, step in steps.items():
         step.begin_s, step.end_s = step.begin_s + unseen_s, step.end_s + unseen_s
+        step.worked = _worked(step, [span for span in spans.values() if _is_of(span, name)])
     return Story(
         state,
         list(spans.values()),
@@ -162,6 +171,33 @@ def story_of(run: str, host: str, events: Iterable[Event]) -> Story:
         now_s + unseen_s,
         None if usable_s is None else usable_s + unseen_s,
     )
+
+
+def _is_of(span: Span, step: str) -> bool:
+    known = STEPS.get(step)
+    if known is None or known.kind != span.kind:
+        return False
+    return step not in ("apt", "python") or (step == "apt") == span.item.startswith("apt:")
+
+
+def _worked(step: StepSpan, spans: list[Span]) -> list[tuple[float, float]]:
+    """When *spans*, the items of *step*, went on; the whole of a step that tells of no item."""
+    if not spans:
+        return [(step.begin_s, step.end_s)]
+    parts: list[tuple[float, float]] = []
+    for span in spans:
+        at_s = span.begin_s
+        for wait in span.waits:
+            parts.append((at_s, wait.begin_s))
+            at_s = wait.end_s
+        parts.append((at_s, span.end_s))
+    merged: list[tuple[float, float]] = []
+    for begin_s, end_s in sorted(part for part in parts if part[1] > part[0]):
+        if merged and begin_s <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end_s, merged[-1][1]))
+        else:
+            merged.append((begin_s, end_s))
+    return merged
 
 
 def _unseen_s(state: RunState, now_s: float, usable_s: float | None) -> float:

@@ -23,6 +23,7 @@ from .values import Object, child, children, listed, number, text
 WIDTH = 80
 SHOWN_SKIPPED = 3
 SHOWN_WARNINGS = 10
+_LOOPBACK = re.compile(r"https?://(127\.[\d.]+|localhost|\[::1\])(:|/|$)")
 
 _MARKS: dict[str, tuple[str, Tone]] = {"good": ("✅", "good"), "warn": ("⚠", "warn"), "bad": ("❌", "bad")}
 
@@ -44,6 +45,7 @@ def summary(outcome: Object) -> Iterator[Words]:
     yield from told_errors(children(outcome, "errors"))
     yield from told_warnings(listed(outcome, "warnings"))
     yield from told_next(outcome)
+    yield from _told_reach(outcome)
 
 
 def fitted(words: Words, width: int = WIDTH) -> list[str]:
@@ -196,3 +198,20 @@ def told_next(outcome: Object) -> Iterator[Words]:
     if words:
         yield Words("")
         yield Words(words, first="next:", indent=6)
+
+
+def _told_reach(outcome: Object) -> Iterator[Words]:
+    """How to reach from here what listens on the instance's own addresses only."""
+    known = VERDICTS.get(str(outcome.get("verdict")))
+    if known is None or known.tone == "bad" or not outcome.get("run"):
+        return
+    names = [
+        f"`{text(service, 'name')}`"
+        for service in children(outcome, "services")
+        if service.get("state") == "ready"
+        and service.get("reachable") is not True
+        and _LOOPBACK.match(text(service, "url"))
+    ]
+    if names:
+        command = f"`provision forward {shlex.quote(text(outcome, 'run'))}`"
+        yield Words(f"{command} brings {' and '.join(names)} to this machine", first="next:", indent=6)

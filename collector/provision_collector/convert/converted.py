@@ -45,6 +45,9 @@ class Converted:
     unresolved: list[str] = field(default_factory=list)
     """One sentence each: what is missing, where it was named, and what to write."""
 
+    notes: list[str] = field(default_factory=list)
+    """One sentence each: what was read, is no item of its own, and is nothing to be done about."""
+
     addresses: list[str] = field(default_factory=list)
     """Of the downloads and repos that were added, with their mirrors, in the order in which they came."""
 
@@ -81,6 +84,16 @@ class Converted:
         if sentence not in self.unresolved:
             self.unresolved.append(sentence)
 
+    def note(self, sentence: str) -> None:
+        """Remember what needs nothing to be done; the same sentence once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing that was read became an item, or is in the base already."""
+        return not self.notes and not any(isinstance(part, (list, dict)) for part in self.profile.values())
+
     def add_download(self, item: Item) -> None:
         """Add a download. A second one of the same path gives its URL as a mirror, unless the two are known to differ."""
         try:
@@ -107,7 +120,8 @@ class Converted:
             return self.unresolve(f"the repo `{repo['path']}`: {error}")
         if self.profile.get("extends") == BASE and repo["path"] in OF_THE_BASE:
             if "ref" not in repo:
-                return None  # the base has it, with its mirrors
+                self.note(f"`{repo['path']}` is no item of its own: `{BASE}` brings it")
+                return None
             repo = {**repo, "install": repo.get("install", "requirements.txt"), "level": "critical"}
         known = next((each for each in self.listed("repos") if each["path"] == repo["path"]), None)
         if known is None:
@@ -127,7 +141,8 @@ class Converted:
 
     def to_yaml(self, *, comment: str) -> str:
         """The profile as a file, what is unresolved in comments on top."""
-        lines = [comment, *(f"open: {sentence}" for sentence in self.unresolved)]
+        notes = (f"note: {sentence}" for sentence in self.notes)
+        lines = [comment, *notes, *(f"open: {sentence}" for sentence in self.unresolved)]
         head = "".join(f"# {_visible(line)}\n" for text in lines for line in text.splitlines())
         body = yaml.dump(
             literal(self.profile), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110

@@ -27,6 +27,8 @@ _ASKS_ABOUT_A_TOKEN = re.compile(
 """Nothing comes from there."""
 _WORKSPACE = {"WORKSPACE": "/workspace", "DATA_DIRECTORY": "/workspace", "HOME": "/root", "USER": "root"}
 _MOST_OPEN = 200
+_MOST_LEFT = 30
+_LEFT_CHARS = 120
 
 
 def from_script(text: str, name: str) -> Converted:
@@ -50,9 +52,7 @@ def from_script(text: str, name: str) -> Converted:
         )
     _ask_for_tokens(made)
     _say_other_addresses(text, walk.values, made)
-    made.unresolve(
-        "only the script's arrays, clones, downloads and packages were read: what its code does besides is not in the profile"
-    )
+    _say_what_was_left(walk, made)
     return made
 
 
@@ -107,6 +107,25 @@ def _say_other_addresses(text: str, values: Values, made: Converted) -> None:
             seen.add(plain(url))
             if len(seen) <= _MOST_OPEN:
                 made.unresolve(f"line {number}: {told} is named, and nothing of the profile takes it")
+
+
+def _say_what_was_left(walk: Walk, made: Converted) -> None:
+    """Name the commands that bring nothing and do something, each with its line, a bounded number of them."""
+    left = dict.fromkeys(
+        f"line {found.line}: `{without_tokens(_one_line(str(found.item['text'])))}`"
+        for found in sorted(walk.found, key=lambda found: found.line)
+        if found.kind == "left"
+    )
+    for sentence in list(left)[:_MOST_LEFT]:
+        made.unresolve(f"{sentence} is not in the profile: if you need it, write it under `commands:`")
+    if len(left) > _MOST_LEFT:
+        made.unresolve(f"and {len(left) - _MOST_LEFT} more commands of the script are not in the profile")
+    made.unresolve("only the script's arrays, clones, downloads and packages become items of the profile")
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LEFT_CHARS else f"{text[:_LEFT_CHARS]}…"
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:

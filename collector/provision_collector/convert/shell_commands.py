@@ -12,6 +12,7 @@ from .documents import Item
 from .node_list import repository_of
 from .shell_files import bucket, gdown, mv, python, tar, unzip
 from .shell_git import git
+from .shell_left import LOOKING, left
 from .shell_lists import FILTERS, for_each, said
 from .shell_options import joined, last, left_open, left_out, parsed, place_of
 from .shell_packages import apt, pip
@@ -73,7 +74,7 @@ def on_command(words: list[str], command: Simple, values: Values) -> list[Found]
     if re.match(r"python[\d.]*$|\$\{?PY", name) and words[1:3] == ["-m", "pip"]:
         return pip(["pip", *words[3:]], command, values)
     if re.match(r"python[\d.]*$|\$\{?PY", name):
-        return python(words, command, values, _hf)
+        return python(words, command, values, _hf) or left(words, command)
     if name == "uv" and words[1:2] == ["pip"]:
         return pip(["pip", *words[2:]], command, values)
     if re.fullmatch(r"pip[\d.]*", name) or re.match(r"\$\{?\w*PIP\w*\}?$", name):
@@ -88,7 +89,7 @@ def on_command(words: list[str], command: Simple, values: Values) -> list[Found]
                 command,
             )
         ]
-    return []
+    return [] if name in LOOKING else left(words, command)
 
 
 # -- files

@@ -26,8 +26,8 @@ class Found(NamedTuple):
     """What a line brings."""
 
     kind: str
-    """`download`, `repo`, `apt`, `packages`, `requirements`, `ref`, `file`, `move`, `unpack`; `entry` of an array; or `open`, what is no item and
-    has to be said."""
+    """`download`, `repo`, `apt`, `packages`, `requirements`, `ref`, `file`, `move`, `unpack`; `entry` of an array; `open`, what is no item and
+    has to be said; or `left`, a command that brings nothing and does something."""
     item: Item
     line: int
 
@@ -72,7 +72,8 @@ class Walk:
                 self.found[before:] = [
                     each
                     for each in self.found[before:]
-                    if each.kind != "open" or "$" not in str(each.item["text"])
+                    if each.kind not in ("open", "left")
+                    or (each.kind == "open" and "$" not in str(each.item["text"]))
                 ]
 
     def statements(self, body: list[Statement]) -> None:

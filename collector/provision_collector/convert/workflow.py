@@ -5,12 +5,14 @@ Both formats are read: the editor's (nodes, subgraphs, `properties.models`) and 
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 from ..errors import UsageError
+from ..profile.paths import file_path
 from .converted import BASE, MODELS, Converted, name_of, repo_path
 from .documents import Item, check_size, items, mapping, read_json
 from .image import embedded, is_picture
@@ -212,9 +214,25 @@ def _settle(converted: Converted, wanted: Iterable[tuple[str, str, str]]) -> Non
             known.add(base)
             inside = file.replace("\\", "/").lstrip("/")
             path = f"{MODELS}/{FOLDERS.get(node_type, '<folder>')}/{inside}"
+            check = _require(inside, node_type, converted)
             converted.unresolve(
-                f"{where} ({node_type}) wants `{file}` and says no source: add `{{url: …, path: {path}}}`"
+                f"{where} ({node_type}) wants `{file}` and says no source: add `{{url: …, path: {path}}}`{check}"
             )
+
+
+def _require(file: str, node_type: str, converted: Converted) -> str:
+    """Add a check of the model *file*, so that the verdict says that it is missing; words about it.
+
+    A node that is not known to load only what is there may fetch its file itself: that is only warned of.
+    """
+    level = "required" if node_type in FOLDERS else "optional"
+    try:
+        pattern = f"{MODELS}/**/{glob.escape(file_path(file))}"
+    except ValueError:
+        return ""
+    converted.add("checks", {"name": f"Model {file}", "glob": [pattern], "level": level})
+    verdict = "a run without it is `incomplete`" if level == "required" else "a run without it warns"
+    return f"; by the check `Model {file}` {verdict}"
 
 
 def _read(path: Path) -> Mapping[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from provision_agent.contract.failures import FAILURES
 from provision_agent.contract.plan import Download, Plan, Repo
@@ -20,6 +20,7 @@ STATES = {
     "size": "size differs",
     "checksum": "hash differs",
     "conflict": "same name",
+    "on_instance": "not asked",
 }
 """By class of answer; every other class means that the source could not be asked."""
 SHOWN = 3
@@ -51,7 +52,7 @@ class Row:
 
     @property
     def is_ok(self) -> bool:
-        return self.class_ == "ok"
+        return self.class_ in ("ok", "on_instance")
 
     def to_json(self) -> dict[str, object]:
         return {name.rstrip("_"): value for name, value in asdict(self).items()}
@@ -77,6 +78,25 @@ def rows_of(plan: Plan, surveyed: Survey) -> list[Row]:
             role = _role(number, 1 + len(repo.mirrors))
             rows.append(_row(repo, role, source, source.class_, source.message))
     return rows
+
+
+def seen_from_here(rows: Iterable[Row]) -> list[Row]:
+    """*rows* that this machine was asked for: what lies on the instance's own disk, only the instance can tell."""
+    return [_on_instance(row) if row.url.startswith("file:") else row for row in rows]
+
+
+def _on_instance(row: Row) -> Row:
+    return replace(
+        row,
+        state=STATES["on_instance"],
+        class_="on_instance",
+        host="its disk",
+        size_bytes=None,
+        sha256=None,
+        commit=None,
+        message="a file of the instance: only the instance can tell whether it is there",
+        hint="`provision doctor --host … --profile …` asks it",
+    )
 
 
 def exit_code(rows: Sequence[Row]) -> int:

@@ -265,7 +265,10 @@ WheelTemplate = Annotated[
 RepoUrl = Annotated[
     str,
     string(urls.repo_url),
-    Kind("URL that git understands", "https://github.com/comfyanonymous/ComfyUI"),
+    Kind(
+        "`https://…`, `http://…`, `ssh://…`, `git@HOST:OWNER/NAME.git`, `git://…` or `file:///PATH` of the instance",
+        "https://github.com/comfyanonymous/ComfyUI",
+    ),
 ]
 Ref = Annotated[
     str,

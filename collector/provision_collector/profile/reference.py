@@ -1,6 +1,6 @@
 """The tables of docs/PROFILE.md, made from the models; the text around them is written by hand.
 
-A block between ``<!-- fields: Download -->`` (``<!-- steps -->``, ``<!-- sources -->``, ``<!-- offers -->``) and ``<!-- end -->``
+A block between ``<!-- fields: Download -->`` (``<!-- contents -->``, ``<!-- steps -->``, ``<!-- sources -->``, ``<!-- offers -->``) and ``<!-- end -->``
 is made anew, everything else stays; a model that has no block gets one at the end.
 ``python -m provision_collector.profile.reference docs/PROFILE.md`` writes the file.
 """
@@ -23,7 +23,7 @@ from .model_base import Part
 from .notes import Annotation, Example, FieldNotes, Kind, fields_of
 from .schema import EXTENDS
 
-_BLOCK = re.compile(r"(<!-- (fields: \w+|steps|sources|offers) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (fields: \w+|contents|steps|sources|offers) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 _BYTES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
 
@@ -143,7 +143,17 @@ def _offers() -> Iterator[str]:
         )
 
 
-_LISTS = {"steps": _steps, "sources": _sources, "offers": _offers}
+def _contents() -> Iterator[str]:
+    """Every key of a profile, with the place where it is told."""
+    places = {"apt": "apt", "variables": "variables", "extends": "extends"}
+    keys = [
+        f"[`{field.key}`](#{_anchor(field.part) if field.part else places.get(field.key, _anchor(Document))})"
+        for field in fields_of(Document)
+    ]
+    yield " · ".join([*keys, f"[`extends`](#{places['extends']})"])
+
+
+_LISTS = {"contents": _contents, "steps": _steps, "sources": _sources, "offers": _offers}
 
 
 def _row(*cells: str) -> str:

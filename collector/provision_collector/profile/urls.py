@@ -73,6 +73,11 @@ def _is_private(host: str) -> bool:
 
 def repo_url(url: str) -> str:
     """As `download_url`, for git; its short form for SSH (``git@github.com:owner/name``) too."""
+    if re.match(r"/|~|\.{1,2}/", url):
+        what = f"`{_shown(url)}` is a path of this machine, which no instance has"
+        raise ValueError(
+            f"{what}: send it with `uploads:`; a checkout on the instance itself is `file:///PATH`"
+        )
     return url if re.fullmatch(r"[\w.-]+@[\w.-]+:[\w./~-]+", url) else _checked(url, _REPO)
 
 

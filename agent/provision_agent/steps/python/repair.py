@@ -20,7 +20,8 @@ from ..progress import Progress
 from . import interrupted, layer_record, torch, venv
 from .installer import Installer
 
-ITEM = "environment"
+ITEM = venv.ITEM
+"""What is mended is told of the environment itself."""
 IMPORT_S = 90.0
 ALWAYS_WATCHED = ("numpy",)
 
