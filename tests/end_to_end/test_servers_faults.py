@@ -184,6 +184,7 @@ def stepped(name: Path, offset: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.soak
 def test_servers_whose_clocks_are_wrong_and_step_keep_their_runs_and_take_over_when_one_is_gone(
     pool: Pool,
     tmp_path: Path,
