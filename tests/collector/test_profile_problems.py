@@ -83,8 +83,8 @@ PROBLEMS = {
         "2:16: `/workspace/models/loras/a` is not below the workspace: paths are relative to it, write `models/loras/a`",
     ),
     "a path with another workspace in front": (
-        "files: [{path: /srv/work/models/a, content: b}]",
-        "2:16: `/srv/work/models/a` is not below the workspace: paths are relative to it, write `models/a`",
+        "files: [{path: /srv/space/models/a, content: b}]",
+        "2:16: `/srv/space/models/a` is not below the workspace: paths are relative to it, write `models/a`",
     ),
     "a URL with a colon and no port": (
         "downloads: [{path: a, url: 'http://127.0.0.1:/x'}]",

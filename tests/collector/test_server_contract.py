@@ -214,5 +214,5 @@ def test_the_logs_of_jobs_that_servers_share_are_the_files_of_their_mirrors(tmp_
     files = RunFiles(str(tmp_path / "run"))
     names = ("train", "train 2/b")
     plan = {"jobs": [{"name": name, "run": "x"} for name in names]}
-    assert [files.of_job(file) for file in jobs_of(plan)] == [files.job(name) for name in names]
+    assert [files.log(file) for file in jobs_of(plan)] == [files.job(name) for name in names]
     assert jobs_of({}) == ()

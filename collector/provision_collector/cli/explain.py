@@ -39,9 +39,8 @@ def command(*, run: str | None, item: str | None, page: str | None) -> None:
     from ..run import registry
     from ..storage import write_atomically
 
-    newest = registry.all_runs()[:1]
-    is_item = run is not None and item is None and not _is_run(run)
-    if run and is_item and newest and newest[0].files.events.exists() and _story(newest[0]).of(run):
+    newest = [] if run and _is_run(run) else registry.all_runs()[:1]
+    if run and item is None and newest and newest[0].files.events.exists() and _story(newest[0]).of(run):
         run, item = None, run
     records = [registry.known(run, hint=_OF_HERE)] if run else newest
     if not records:

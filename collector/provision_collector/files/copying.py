@@ -95,15 +95,17 @@ async def _asked(connection: Connection, order: CopyOrder, instance: Instance) -
 One = Callable[[Connection], Awaitable[None]]
 
 
+def _settling(order: CopyOrder, copied: Copied) -> Callable[[FileTold, SettledFile], None]:
+    """Counts what became of each file; one that is copied by itself is called as the order calls it."""
+    return lambda told, settled: copied.settle(told.path or order.sources[int(told.item)], told, settled)
+
+
 def _sending(order: CopyOrder, deployment: Deployment, workspace: str, copied: Copied) -> One:
     targets = tuple(_target_there(source, order) for source in order.sources)
     sources = [
         UploadSource(number, os.path.abspath(source), f"{number}/", "required", order.include, order.exclude)
         for number, source in enumerate(order.sources)
     ]
-
-    def settle(told: FileTold, settled: SettledFile) -> None:
-        copied.settle(told.path or order.sources[int(told.item)], told, settled)
 
     async def send(connection: Connection) -> None:
         listings = await in_thread(list_all, sources)
@@ -115,7 +117,7 @@ def _sending(order: CopyOrder, deployment: Deployment, workspace: str, copied: C
         request = ReceiveRequest("", workspace, to=targets)
         session = await FileSession.open(connection, deployment.command("receive"), request)
         try:
-            await Sender(session, listings, on_settled=settle, on_bytes=copied.count).send()
+            await Sender(session, listings, on_settled=_settling(order, copied), on_bytes=copied.count).send()
         finally:
             session.close()
 
@@ -141,9 +143,6 @@ def _fetching(order: CopyOrder, deployment: Deployment, workspace: str, copied: 
     )
     request = SendRequest("", workspace, items, order.follow)
 
-    def settle(told: FileTold, settled: SettledFile) -> None:
-        copied.settle(told.path or order.sources[int(told.item)], told, settled)
-
     async def fetch(connection: Connection) -> None:
         trees = {str(number): _tree_here(source, order) for number, source in enumerate(order.sources)}
         for tree in trees.values():
@@ -152,7 +151,11 @@ def _fetching(order: CopyOrder, deployment: Deployment, workspace: str, copied: 
             session = await FileSession.open(connection, deployment.command("send"), request)
             try:
                 receiver = Receiver(
-                    session, trees, on_settled=settle, on_bytes=copied.count, on_problem=copied.refuse
+                    session,
+                    trees,
+                    on_settled=_settling(order, copied),
+                    on_bytes=copied.count,
+                    on_problem=copied.refuse,
                 )
                 await receiver.run(until_idle=not order.follow)
             finally:

@@ -73,13 +73,14 @@ class RunFiles:
 
     def job(self, name: str) -> Path:
         """The mirror of the log of the job *name*."""
-        return self.of_job(job_file(name))
+        return self.log(job_file(name))
 
-    def of_job(self, file: str) -> Path:
-        """As `job`, by what `job_file` makes of its name."""
-        return Path(f"{self.stem}.{file}.log")
+    def log(self, name: str) -> Path:
+        """The mirror that `logs` calls *name*, whether it is there or not."""
+        named = {"core": self.core, "errors": self.errors, "events": self.events}
+        return named.get(name) or Path(f"{self.stem}.{name}.log")
 
-    def jobs(self) -> dict[str, Path]:
+    def _jobs(self) -> dict[str, Path]:
         """The mirrors of the logs of jobs that are there, by ``job-NAME``."""
         stem = Path(self.stem)
         found = sorted(stem.parent.glob(f"{glob.escape(stem.name)}.job-*.log"))
@@ -87,12 +88,12 @@ class RunFiles:
 
     def logs(self) -> dict[str, str]:
         """The mirrors that are there, by ``core``, ``errors``, ``events`` and, of a job's log, ``job-NAME``."""
-        paths = {"core": self.core, "errors": self.errors, "events": self.events, **self.jobs()}
+        paths = {"core": self.core, "errors": self.errors, "events": self.events, **self._jobs()}
         return {name: str(path) for name, path in paths.items() if path.exists()}
 
     def all(self) -> list[Path]:
         """Every file that may exist."""
-        return [self.core, self.errors, self.events, self.collector, self.state, *self.jobs().values()]
+        return [self.core, self.errors, self.events, self.collector, self.state, *self._jobs().values()]
 
 
 @dataclass(frozen=True)

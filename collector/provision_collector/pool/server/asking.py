@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -15,7 +14,7 @@ from ...instance import as_answer
 from ...instance.deploy import Json
 from ...instance.query import ask
 from ..store.rows import Row
-from .keeping import take_host_key
+from .keeping import reached_from_here
 from .pool import Pool
 
 ANSWER_WITHIN_S = 60.0
@@ -54,8 +53,6 @@ async def _workspace(pool: Pool, row: Row) -> str | None:
 async def _ask(
     pool: Pool, row: Row, subcommand: str, request: object, read: Callable[[Json], T], workspace: str | None
 ) -> T:
-    instance = await asyncio.to_thread(pool.rules.with_key_here, row.instance)
-    if pool.store.is_shared:
-        await take_host_key(instance, pool.store)
+    instance = await reached_from_here(row.instance, pool.store, pool.rules)
     at_once = replace(instance, boot_grace_s=0.0)
     return await ask(at_once, subcommand, request, read, workspace=workspace, timeout_s=ANSWER_WITHIN_S)

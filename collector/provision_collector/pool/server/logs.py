@@ -100,5 +100,4 @@ class MirroredLog(Log):
     def _path(self) -> str | None:
         if self._row.stem is None:
             return None
-        files = RunFiles(self._row.stem)
-        return str({"core": files.core, "errors": files.errors}.get(self._kind) or files.of_job(self._kind))
+        return str(RunFiles(self._row.stem).log(self._kind))

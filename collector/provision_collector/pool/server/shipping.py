@@ -70,7 +70,7 @@ def _news(files: RunFiles, lengths: Mapping[str, int]) -> list[tuple[MirrorPlace
     """What each log has more than *lengths*, with the position of its mirror, which is the same before and after."""
     found = []
     for name in lengths:
-        path = {"core": files.core, "errors": files.errors}.get(name) or files.of_job(name)
+        path = files.log(name)
         if not _is_longer(path, lengths[name]):
             continue
         before = _position(files, name)
@@ -144,17 +144,14 @@ def make_here(
     files = RunFiles(str(logs_dir / f"provision_{record.run}_{record.started_unix}.{row.epoch}"))
     logs_dir.mkdir(parents=True, exist_ok=True)
     positions: dict[str, Position] = {}
-    known = {"core": files.core, "errors": files.errors, "events": files.events}
-    known.update({name: files.of_job(name) for name in places if name.startswith("job-")})
-    for name, path in known.items():
-        place = places.get(name)
-        if place is None:
+    for name, place in places.items():
+        if name not in (*LOGS, "events") and not name.startswith("job-"):
             continue
         try:
             told = parse(Position, read_object(place.position.encode(), max_bytes=1 << 16, what="a position"))
         except ParseError:
             continue
-        _make(path, place)
+        _make(files.log(name), place)
         positions[name] = replace(told, length=0, crc32=0)  # nothing of it is sealed yet
     write_atomically(files.state, json.dumps(asdict(_Record(version.FORMAT, positions, list(gaps)))))
     registry.remember(replace(record, stem=files.stem, verdict=None))
