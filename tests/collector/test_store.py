@@ -363,6 +363,24 @@ async def test_tables_of_the_release_before_are_brought_up_to_date_and_that_one_
     await store.close()
 
 
+async def test_first_tables_without_the_column_that_they_got_later_are_brought_up_to_date(
+    tmp_path: Path, address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade = command.upgrade
+    monkeypatch.setattr(command, "upgrade", lambda config, _: upgrade(config, "0001"))
+    monkeypatch.setattr(schema, "VERSION", 1)
+    before = await opened(tmp_path / "here", address)
+    dropped = sa.text("ALTER TABLE runs DROP COLUMN is_watched_after")
+    await before.database.change(lambda line: line.execute(dropped))
+    await before.close()
+    monkeypatch.undo()
+
+    store = await opened(tmp_path / "here", address)
+    await added(store, "one")
+    assert await store.find("one") is not None
+    await store.close()
+
+
 @pytest.mark.parametrize("address", [None], ids=["sqlite"])
 async def test_a_full_disk_refuses_new_runs_and_keeps_the_others_waiting(
     store: Store, monkeypatch: pytest.MonkeyPatch

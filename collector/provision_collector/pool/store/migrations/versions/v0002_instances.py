@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy import Column, Double, Text
+from sqlalchemy import Boolean, Column, Double, Text
 
 revision = "0002"
 down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Make their table."""
+    """Make their table, and the column of `runs` that the first tables did not have from the beginning."""
+    there = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("runs")}
+    if "is_watched_after" not in there:
+        op.add_column("runs", Column("is_watched_after", Boolean, nullable=False, server_default=sa.false()))
     op.create_table(
         "instances",
         Column("instance", Text, primary_key=True),
