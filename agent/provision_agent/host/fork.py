@@ -16,6 +16,8 @@ import time
 import traceback
 from typing import Optional, Sequence
 
+from . import early_code
+
 
 class Child:
     """A child of this process, to be waited for."""
@@ -73,14 +75,20 @@ def agent(
     sys.stdout.flush()
     sys.stderr.flush()
     held = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    pid = os.fork()
+    pid = None
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
     if pid:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         return Child(pid)
     status = 1
     try:
-        _begin(stdin, output, frozenset(keep_fds), directory)
+        _begin(stdin, output, frozenset((*keep_fds, *early_code.descriptors())), directory)
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        if arguments[0] == "run":
+            early_code.use()
         main = importlib.import_module("provision_agent.__main__").main
         status = int(main(list(arguments)))
     except SystemExit as end:

@@ -18,7 +18,7 @@ from ..contract.failures import Failure
 from ..contract.loading import CHANGED, CHANGED_STATUS
 from ..contract.messages import read_message
 from ..contract.plan import Plan
-from ..host import fork, process
+from ..host import early_code, fork, process
 from ..host.detach import Identity, agent_argv, own_place
 from . import secret_search
 from .hooks import FAILED, facts_of, run_hook
@@ -105,6 +105,7 @@ class Keeper:
 
     def _run_agent(self, restarts: int) -> int:
         agent, pipe = self._begin_agent(restarts)
+        early_code.end()
         self._lock.renew(agent=Identity.of(agent.pid))
         try:
             with os.fdopen(os.dup(pipe), "wb") as handing:

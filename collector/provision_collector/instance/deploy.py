@@ -182,13 +182,16 @@ async def call(
         HostUnreachableError: no exec, no python3, no hello, the connection was lost.
         ProtocolFaultError: the answer is none. ProvisionError: no folder can be written, or it could not be done.
     """
-    bundle, order = await asyncio.to_thread(lambda: (build_bundle(), json.dumps(to_json(request)).encode()))
     talk = _Talk()
     from .channel import Channel
 
     channel = await Channel.open(connection, python_command(BOOTSTRAP), on_bytes=talk.take)
     talk.channel = channel
     try:
+        # while the instance looks for its python
+        bundle, order = await asyncio.to_thread(
+            lambda: (build_bundle(), json.dumps(to_json(request)).encode())
+        )
         channel.write(_head(bundle, folders, arguments))
         hello = _understood(_read_hello, await talk.next(AGENT_MAGIC, HELLO_TIMEOUT_S))
         if hello.error:
