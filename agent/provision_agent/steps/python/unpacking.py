@@ -150,13 +150,13 @@ class Unpacking:
         settled = self._store.settled([each.wheel for each in coming])
         sizes = {each.key: _size(each) for each in coming if each.wheel.file_name in settled.paths}
         here = [each for each in coming if sizes.get(each.key, 0) >= WORTH_BYTES]
-        awaited = [each for each in coming if each.key in urgent] or coming
-        is_all = all(each.wheel.file_name in (*settled.paths, *settled.failures) for each in awaited)
-        here_bytes = sum(sizes[each.key] for each in here)
-        batches: List[List[Chosen]] = []
-        if free > 0 and here and (is_all or here_bytes >= BATCH_BYTES):
-            here.sort(key=lambda each: (each.key not in urgent, -sizes[each.key]))
-            batches = _shared_out(here, sizes, max(BATCH_BYTES, here_bytes / free))
+        is_coming = {each.key for each in coming if each.wheel.file_name not in settled.paths}
+        is_coming -= {each.key for each in coming if each.wheel.file_name in settled.failures}
+        first = [each for each in here if each.key in urgent]
+        batches = _shared_out(first, sizes, free, is_all=is_coming.isdisjoint(urgent))
+        kept_free = 0 if is_coming.isdisjoint(urgent) else 1
+        later = [each for each in here if each.key not in urgent]
+        batches += _shared_out(later, sizes, free - len(batches) - kept_free, is_all=not is_coming)
         with self._lock:
             for each in coming:
                 if each.wheel.file_name in settled.failures or sizes.get(each.key, WORTH_BYTES) < WORTH_BYTES:
@@ -202,10 +202,20 @@ def _size(chosen: Chosen) -> int:
         return 0
 
 
-def _shared_out(wheels: Sequence[Chosen], sizes: Mapping[str, int], share_bytes: float) -> List[List[Chosen]]:
-    """*wheels* in their order, in batches of about so much."""
+def _shared_out(
+    wheels: Sequence[Chosen], sizes: Mapping[str, int], lanes: int, *, is_all: bool
+) -> List[List[Chosen]]:
+    """*wheels*, the largest first, in as many batches as there are *lanes*; none where it is not worth it yet.
+
+    Args:
+        is_all: Nothing is to come that could go with them.
+    """
+    total_bytes = sum(sizes[each.key] for each in wheels)
+    if lanes <= 0 or not wheels or (total_bytes < BATCH_BYTES and not is_all):
+        return []
+    share_bytes = max(BATCH_BYTES, total_bytes / lanes)
     batches: List[List[Chosen]] = [[]]
-    for each in wheels:
+    for each in sorted(wheels, key=lambda each: -sizes[each.key]):
         if sum(sizes[one.key] for one in batches[-1]) >= share_bytes:
             batches.append([])
         batches[-1].append(each)

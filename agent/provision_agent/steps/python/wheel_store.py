@@ -20,7 +20,7 @@ from ...contract.failures import Failure
 from ...contract.plan import Download
 from ...contract.plan_parts import Limits
 from ...contract.pylock import LockedFile
-from ...downloads import Downloads, Line, Sources
+from ...downloads import Downloads, Line, Result, Sources
 from ...run.context import Context
 from ...run.state import Record, StateFile
 from .. import remove_tree
@@ -162,16 +162,19 @@ class WheelStore:
 
     def settled(self, wheels: Sequence[LockedFile]) -> Fetched:
         """What is known by now of *wheels*; those of a disk are where they are."""
+        with self._lock:
+            batch_of = {path: self._batch_of.get(path) for path in map(path_of, filter(is_fetched, wheels))}
+        results: Dict[str, Result] = {}
+        for batch in set(filter(None, batch_of.values())):
+            results.update(batch.results())
         paths: Dict[str, str] = {}
         failures: Dict[str, Failure] = {}
         for wheel in wheels:
+            key = path_of(wheel)
+            result = results.get(key)
             if not is_fetched(wheel):
                 paths[wheel.file_name] = self.path(wheel)
-                continue
-            with self._lock:
-                batch = self._batch_of.get(path_of(wheel))
-            result = None if batch is None else batch.results().get(path_of(wheel))
-            if batch is None:
+            elif batch_of[key] is None:
                 failures[wheel.file_name] = Failure(
                     "not_found", "pip's own settings say how its index is reached"
                 )
