@@ -20,7 +20,7 @@ from ...run.context import Context
 from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
-from . import from_lock, indexes, pip_errors, requirements, resolver
+from . import from_lock, indexes, pip_errors, requirements, resolver, uv_cache
 from .inventory import QUICK_S, Inventory
 from .locked_install import LockedInstalls, Run, Surroundings
 from .venv import Venv
@@ -66,6 +66,7 @@ class Installer(Inventory):
         self._python = python
         self._cache = os.path.join(context.workspace, ".provision", "cache")
         self._tools = os.path.join(context.workspace, ".provision", "tools")
+        self._unpacked = uv_cache.place(context.workspace, venv.path, os.environ)
         self._uv = self._find_uv()
         self.locked = from_lock.pins(python)
         """By name what a lock asks for: no install may bring anything else of it."""
@@ -93,7 +94,7 @@ class Installer(Inventory):
     @property
     def landing(self) -> str:
         """Where downloads and builds land meanwhile: its size tells that something moves."""
-        return os.path.join(self._cache, "uv") if self._uv else self._temporary
+        return self._unpacked if self._uv else self._temporary
 
     def install(
         self,
@@ -198,7 +199,7 @@ class Installer(Inventory):
             version=self.python_version(),
             settings=self._settings(),
             logins=self.logins(),
-            environment=self._environment(),
+            environment={**self._environment(), "UV_CACHE_DIR": self._unpacked},
             installed={} if is_new else dict(self.installed()),
             constraints=self._constraint_lines(constraints),
             standing=self.standing,
@@ -385,8 +386,8 @@ class Installer(Inventory):
                 "PYTHONNOUSERSITE": "1",
             }
         )
-        environment.setdefault("PIP_CACHE_DIR", os.path.join(self._cache, "pip"))
-        environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
+        for tool in ("pip", "uv"):
+            environment.setdefault(f"{tool.upper()}_CACHE_DIR", os.path.join(self._cache, tool))
         if self._uv:
             environment.setdefault(*_ROOM_OF_UV)
             environment.update(indexes.for_uv(self._settings()))
