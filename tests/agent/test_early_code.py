@@ -11,7 +11,8 @@ from interpreters import interpreters
 from provision_agent.contract.loading import loader
 from provision_collector.instance import build_bundle
 
-PYTHONS = {".".join(map(str, version)): path for version, path in interpreters().items()}
+FOUND = interpreters()
+PYTHONS = {".".join(map(str, version)): FOUND[version] for version in {min(FOUND), max(FOUND)}}
 PROGRAM = """
 import builtins, json, os, time
 from provision_agent.host import early_code, fork

@@ -108,6 +108,7 @@ def _compile(found: _Loader, descriptor: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for each in (0, 1, 2):
         os.dup2(nothing, each)  # who reads what `start` says does not wait for this
+    os.nice(5)  # where there is one core only, `start` comes first
     for file in _wanted(found):
         base = file[: -len("/__init__.py")] if file.endswith("/__init__.py") else file[: -len(".py")]
         name = base.replace("/", ".").encode()
