@@ -28,7 +28,7 @@ _NVCC = re.compile(
 _DAMAGED = re.compile(
     r"failed to unzip wheel|end of central directory|badzipfile|wheel '[^']*' located at .* is invalid|has an invalid wheel|"
     r"the wheel is invalid|is not a zip file|failed to (read|parse) (the )?metadata|metadata(\.json)? file .* not found|"
-    r"\.dist-info directory|checksum mismatch|bad crc"
+    r"has an invalid package format|metadata name `[^`]*` does not match|has (invalid|inconsistent) metadata|\.dist-info directory|checksum mismatch|bad crc"
 )
 _NOTHING = re.compile(r"not found in the package registry|not found in the provided package locations")
 _CLASSES: Tuple[Tuple[str, str], ...] = (
@@ -75,7 +75,8 @@ def failure(argv: Sequence[str], status: int, output: List[str], *, timeout_s: f
         message = f"it would have to be compiled for the GPU, and that cannot be done here: {nvcc}"
         return Failure("not_found", message, case="would_compile", tail=output[-process.TAIL_LINES :])
     case = _CASES.get(class_, "repeat")
-    if class_ == "command" and _DAMAGED.search(text):
+    is_of_others = class_ == "conflict" and "depends on" in text
+    if class_ in ("command", "conflict") and _DAMAGED.search(text) and not is_of_others:
         case = "installer_wheel"
     why = " | ".join((errors or output)[-3:]) or "it said nothing"
     command = " ".join(map(shlex.quote, argv))
