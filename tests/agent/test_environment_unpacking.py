@@ -1,83 +1,109 @@
-"""Where wheels are unpacked: on the disk of the environment, wherever the workspace lies, and counted there."""
+"""Large wheels are unpacked while others come, beside the environment, which is then linked from what they held."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness.environments import Surroundings
 from harness.package_index import PackageIndex
-from provision_agent.commands import room_told
-from provision_agent.contract.environment_told import EnvironmentTold
-from provision_agent.contract.plan import Layer, Plan, Python
+from provision_agent.contract.plan import Layer, Python
+from provision_agent.contract.plan_packages import LockedEnvironment, LockedWheel
+from provision_agent.host import answers, probe
 from provision_agent.steps.python import packages, unpacking
 from provision_agent.steps.python.locked_install import LockedInstalls
 from provision_agent.steps.python.venv import Venv
 
+pytestmark = pytest.mark.usefixtures("noted_uv")
+
+NO_GPU: dict[str, Any] = {"gpus": [], "cuda": None}
+LARGE = unpacking.WORTH_BYTES + 1
+
 
 @pytest.fixture
-def other_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on another file system than the workspace."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("there is no second file system here")
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        yield Path(folder)
+def index(index: PackageIndex) -> PackageIndex:
+    for version in ("1.0", "2.0"):
+        for name in ("large", "larger"):
+            module = {f"{name}/__init__.py": f"__version__ = {version!r}\n", f"{name}/data": "x" * LARGE}
+            index.add(name, version, files=module)
+    return index
 
 
-@pytest.mark.usefixtures("noted_uv", "bare_home")
-def test_an_environment_on_another_disk_than_the_workspace_has_what_is_unpacked_beside_it(
-    index: PackageIndex, here: Surroundings, by_lock: LockedInstalls, other_disk: Path
+def order(*lines: str, locked: LockedEnvironment | None = None) -> Python:
+    return Python(
+        installer="uv",
+        timeout_s=5,
+        retries=0,
+        layers=tuple(Layer(packages=(line,)) for line in lines),
+        locked=locked,
+    )
+
+
+def calls(tmp_path: Path, word: str) -> list[str]:
+    """The calls of uv with *word* in them."""
+    return [line for line in (tmp_path / "calls").read_text().splitlines() if word in line]
+
+
+def versions(venv: Venv) -> dict[str, str]:
+    return probe.ask(venv.python, answers.Installed, timeout_s=60).versions
+
+
+def site_of(venv: Venv) -> Path:
+    return next(Path(venv.path).glob("lib/python3*/site-packages"))
+
+
+def test_large_wheels_are_unpacked_before_their_install_and_nothing_is_left_beside_it(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls, tmp_path: Path
 ) -> None:
-    """The workspace may be a network volume: nothing of a package is written there but its wheel."""
-    path = other_disk / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(path)], check=True, timeout=60)
-    venv = Venv(str(path), str(path / "bin" / "python"), True)
-    wanted = Python(installer="uv", timeout_s=5, retries=0, layers=(Layer(packages=("scipy",)),))
-    facts = {"gpus": [], "cuda": None}
+    packages.install(order("numpy", "large>=1", "larger"), venv, here.context, NO_GPU, by_lock=by_lock)
+    by_lock.close(is_done=True)
 
-    packages.install(wanted, venv, here.context, facts, by_lock=by_lock)
-
-    [module] = path.glob("lib/python3*/site-packages/numpy/__init__.py")
-    assert module.stat().st_nlink == 2, "it lies there once, linked"
-    assert list(Path(here.workspace).rglob("numpy/__init__.py")) == []
-    assert len(list(other_disk.rglob("numpy/__init__.py"))) == 2
+    assert {name: versions(venv)[name] for name in ("large", "larger")} == {"large": "2.0", "larger": "2.0"}
+    unpacked = "\n".join(calls(tmp_path, "--target"))
+    assert "large==2.0" in unpacked and "larger==2.0" in unpacked and "numpy" not in unpacked
+    assert (site_of(venv) / "large/data").stat().st_size == LARGE
+    assert not (Path(here.context.run_directory) / "wheels").exists()
+    assert [name for name in here.names() if "fail" in name or name == "warning"] == []
 
 
-def test_a_cache_that_was_named_is_taken_and_else_the_first_on_the_disk_of_the_environment(
-    tmp_path: Path, other_disk: Path
+def test_what_cannot_be_unpacked_before_is_installed_all_the_same(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls, tmp_path: Path
 ) -> None:
-    venv, beside = str(tmp_path / "venv"), str(other_disk / "venv")
-    own = str(tmp_path / ".provision" / "cache" / "uv")
+    uv = tmp_path / "bin/uv"
+    lines = uv.read_text().splitlines()
+    lines.insert(2, 'case "$*" in *--target*) echo "no room for that" >&2; exit 2;; esac')
+    uv.write_text("\n".join(lines))
 
-    assert unpacking.place(str(tmp_path), venv, {}) == own
-    assert unpacking.place(str(tmp_path), beside, {"UV_CACHE_DIR": "/named"}) == "/named"
-    at_home = {"XDG_CACHE_HOME": str(other_disk / "cache")}
-    assert unpacking.place(str(tmp_path), beside, at_home) == f"{other_disk}/cache/provision/uv"
-    elsewhere = {"XDG_CACHE_HOME": str(tmp_path)}
-    assert unpacking.place(str(tmp_path), beside, elsewhere) == f"{other_disk}/.provision-cache/uv"
+    packages.install(order("large"), venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert versions(venv)["large"] == "2.0"
+    assert any("not unpacked: no room for that" in line for line in here.output)
 
 
-@pytest.mark.usefixtures("bare_home")
-def test_what_lies_on_a_disk_twice_is_counted_twice(
-    here: Surroundings, other_disk: Path, monkeypatch: pytest.MonkeyPatch
+def test_another_version_of_a_large_wheel_takes_the_place_of_the_first(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls
 ) -> None:
-    told = EnvironmentTold("resolved", fetch_bytes=10 << 30, unpacked_bytes=100 << 30)
-    plan = Plan(name="p", workspace=here.workspace, python=Python(venv=str(other_disk / "venv")))
+    packages.install(order("large==1.0"), venv, here.context, NO_GPU, by_lock=by_lock)
+    packages.install(order("large==2.0"), venv, here.context, NO_GPU, by_lock=by_lock)
 
-    def needed() -> list[int]:
-        """In hundreds of GiB, by file system: that of the workspace, that of the environment."""
-        disks = room_told.disks_of(plan, here.context, (), told, {})
-        return [(disk.needed_bytes or 0) // (90 << 30) for disk in disks]
+    assert versions(venv)["large"] == "2.0"
+    assert "2.0" in (site_of(venv) / "large/__init__.py").read_text()
 
-    assert needed() == [0, 1]
-    monkeypatch.setenv("UV_LINK_MODE", "copy")
-    assert needed() == [0, 2]
-    monkeypatch.delenv("UV_LINK_MODE")
-    monkeypatch.setenv("UV_CACHE_DIR", os.path.join(here.workspace, "cache"))
-    assert needed() == [1, 1]
+
+def test_the_wheels_of_a_lock_are_unpacked_and_installed_while_others_come_and_what_is_left_by_its_hash(
+    index: PackageIndex, here: Surroundings, venv: Venv, by_lock: LockedInstalls, tmp_path: Path
+) -> None:
+    chosen = {"large": "1.0", "numpy": "1.26.4", "scipy": "1.0"}
+    wheels = tuple(
+        LockedWheel(name, version, *index.offered(name, version)) for name, version in chosen.items()
+    )
+    platform = f"linux-{os.uname().machine}"
+    locked = LockedEnvironment(f"{sys.version_info[0]}.{sys.version_info[1]}", platform, "none", wheels)
+
+    packages.install(order("large", "scipy", locked=locked), venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert {name: versions(venv)[name] for name in chosen} == chosen
+    assert any("large==1.0" in call for call in calls(tmp_path, "--target"))
