@@ -225,14 +225,14 @@ class Installer(Inventory):
         return None
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
-        argv = self._argv("install", options)
+        argv, afresh = self._argv("install", options), "--no-cache" if self._uv else "--no-cache-dir"
         attempts = PatientAttempts(SCHEDULE, self._context.outages, PLACE)
 
         def prepare_next(failure: Failure, wait_s: float) -> None:
             fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
             self._context.report("package_retried", item=item, level=level, message=failure.message, **fields)
             if failure.class_ == "checksum":  # the cached copy may be the bad one
-                argv.append("--no-cache" if self._uv else "--no-cache-dir")
+                argv.append(afresh)
 
         retry.call(
             lambda: self._run(argv, progress, INSTALL_S),
@@ -240,7 +240,7 @@ class Installer(Inventory):
             errors=Failure,
             wait=self._context.wait,
             may_help=lambda failure: (
-                (failure.retriable or failure.meaning.helps_afresh)
+                (failure.retriable or (failure.meaning.helps_afresh and afresh not in argv))
                 and not (self._may_pip_try(failure) or self._context.is_over())
             ),
             before_wait=prepare_next,
