@@ -16,6 +16,7 @@ from provision_agent.contract.plan_jobs import job_file
 from provision_agent.contract.status import RunState
 
 from ..errors import LocalMachineError, ProvisionError
+from ..instance import Flag
 from ..mirror import Mirror
 from .events import EventTail, LocalEvents, not_of_an_agent
 from .outcome import Outcome
@@ -69,7 +70,7 @@ class LocalRun:
         """The signed addresses that the instance asked for last, while it has got none."""
         self.jobs: tuple[str, ...] = ()
         """The names of those of its jobs whose logs are mirrored."""
-        self.job_begun = asyncio.Event()
+        self.job_begun = Flag()
         """Set once one of these jobs was begun: the run's own limit does not count any more."""
         self.own_warnings: list[str] = []
         """What this side warned of."""
@@ -82,7 +83,7 @@ class LocalRun:
         self._passed_seq = known.passed_seq
         self._known_seq = self.state.seq
         self._absorbing = asyncio.Lock()
-        self._change = asyncio.Event()
+        self._change = Flag()
 
     @property
     def is_finished(self) -> bool:
@@ -213,7 +214,7 @@ class LocalRun:
 
     def changed(self) -> None:
         """Wake every reader."""
-        change, self._change = self._change, asyncio.Event()
+        change, self._change = self._change, Flag()
         change.set()
 
     async def events(self, *, is_abandoned: Callable[[], bool]) -> AsyncIterator[dict[str, object]]:
