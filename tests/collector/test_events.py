@@ -251,6 +251,26 @@ async def test_a_reader_that_keeps_up_never_opens_the_mirror(tmp_path: Path) -> 
     assert local.state.seq == 3
 
 
+async def test_a_reader_that_is_a_little_behind_never_opens_the_mirror(tmp_path: Path) -> None:
+    local = LocalRun("r")
+    files = RunFiles(str(tmp_path / "r"))
+    await local.bind("r", files)
+    told = local.events(is_abandoned=lambda: False)
+    files.events.write_bytes(line(1))
+    await local.absorb()
+    seen = [(await anext(told))["seq"]]  # this one is read from the file
+    files.events.unlink()
+    at = len(line(1))
+    async with asyncio.timeout(30):
+        for numbers in ((2,), (3, 4, 5), (6,), (7, 8)):
+            for number in numbers:  # all of them before the reader has its turn
+                await local.absorb(at, line(number))
+                at += len(line(number))
+            seen += [(await anext(told))["seq"] for _ in numbers]
+
+    assert seen == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
 async def test_a_reader_that_comes_late_or_lags_gets_everything_once(tmp_path: Path) -> None:
     local = LocalRun("r")
     files = RunFiles(str(tmp_path / "r"))

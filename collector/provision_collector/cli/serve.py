@@ -168,8 +168,10 @@ def command(
     except ImportError as missing:
         raise UsageError(f"`provision serve` needs `{missing.name}`", hint=install_hint("server")) from None
     from ..pool.descriptors import allow_many_files
+    from ..pool.memory import share_one_arena
 
     allow_many_files()
+    share_one_arena()
     rules, imports = _rules(options), options["import_state"]
     listener = _listener(listen)
     name, port = listener.getsockname()[:2]

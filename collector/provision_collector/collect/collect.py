@@ -17,7 +17,7 @@ from provision_agent.contract import verdicts
 from provision_agent.contract.status import RunState
 
 from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
-from ..instance import Connection, Instance, Link, refusal
+from ..instance import Connection, Flag, Instance, Link, refusal
 from ..mirror import (
     HEARTBEAT_S,
     Begun,
@@ -111,7 +111,7 @@ class _Collection(Listener):
         self._logs: list[MarkedLog] = []
         self._session: FollowSession | ShellSession | None = None
         self._match: tuple[MarkedLog, Match] | None = None
-        self._done = asyncio.Event()
+        self._done = Flag()
         self._has_python = True
         self._was_in = False
         self._unanswered = 0

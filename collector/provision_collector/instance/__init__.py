@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .connection import Connection, connect, locked_keys
     from .contact import first_contact, refusal, regain
     from .deploy import Deployment, as_answer, call, no_python, python_command, understood
+    from .flag import Flag
     from .here import ask_here
     from .identities import unlock
     from .link import Emit, Link
@@ -29,6 +30,7 @@ __all__ = [
     "Connection",
     "Deployment",
     "Emit",
+    "Flag",
     "Instance",
     "Link",
     "any_of",
@@ -48,6 +50,7 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Flag": "flag",
     "Channel": "channel",
     "Connection": "connection",
     "connect": "connection",

@@ -9,6 +9,7 @@ import asyncssh
 
 from ..errors import HostUnreachableError
 from .connection import Connection
+from .flag import Flag
 
 OPEN_TIMEOUT_S = 15.0
 WINDOW_BYTES = 8 << 20
@@ -78,7 +79,7 @@ class Channel:
         Raises:
             HostUnreachableError: the connection is gone, or the endpoint starts no commands.
         """
-        ended, drained = asyncio.Event(), asyncio.Event()
+        ended, drained = Flag(), Flag()
         stderr = bytearray()
 
         def keep_last(data: bytes) -> None:

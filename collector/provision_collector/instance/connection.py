@@ -29,6 +29,7 @@ from ..errors import (
 from ..storage import in_thread
 from . import identities, ssh_config
 from .address import Instance
+from .flag import Flag
 from .greeting import is_web_server
 from .host_keys import HostKeys
 
@@ -105,7 +106,7 @@ async def connect(instance: Instance) -> Connection:
 
 async def _connect(instance: Instance, jump: Connection | None) -> Connection:
     keys = HostKeys(instance)
-    there, lost = asyncio.Event(), asyncio.Event()
+    there, lost = Flag(), Flag()
 
     def prepared() -> asyncssh.SSHClientConnectionOptions:
         config = stack.enter_context(_plain_config(instance))

@@ -13,6 +13,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
 from provision_agent.contract.cases import CASES
@@ -25,6 +26,7 @@ from provision_agent.contract.parsing import ParseError, bounded, parse, read_ob
 
 from ..errors import HostUnreachableError, ProtocolFaultError, ProvisionError
 from .bundle import Bundle, build_bundle
+from .flag import Flag
 
 if TYPE_CHECKING:
     from .channel import Channel
@@ -145,9 +147,13 @@ class Deployment:
 
     def command(self, *arguments: str) -> str:
         """The shell command that runs the agent, and no other file that may lie in its place by then."""
-        return "exec " + shlex.join(
-            [self.python, "-I", "-S", "-c", loader(), self.path, self.sha256, *arguments]
-        )
+        return _command((self.python, "-I", "-S", "-c", loader(), self.path, self.sha256, *arguments))
+
+
+@lru_cache(16)
+def _command(words: tuple[str, ...]) -> str:
+    """The same text for all runs that say the same: it is 2 kB long, and each of them keeps it."""
+    return f"exec {shlex.join(words)}"
 
 
 @dataclass(frozen=True)
@@ -277,7 +283,7 @@ class _Talk:
         """So much of the buffer was looked at, in the search for what comes next."""
         self._line_at = -1
         """Where the line after the mark begins, once the mark is there."""
-        self._arrived = asyncio.Event()
+        self._arrived = Flag()
         self._is_flood = False
         self.channel: Channel | None = None
 

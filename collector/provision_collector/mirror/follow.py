@@ -19,7 +19,7 @@ from provision_agent.contract import frames, loading
 from provision_agent.contract.parsing import ParseError
 
 from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
-from ..instance import NO_PYTHON, Channel, Connection, any_of, no_python
+from ..instance import NO_PYTHON, Channel, Connection, Flag, any_of, no_python
 from ..storage import in_thread
 from .mirror import FileFacts, Mirror, seal_together
 from .pace import Pace
@@ -87,7 +87,7 @@ class FollowSession:
         self._nonce = secrets.token_hex(8)
         self._reader = frames.FrameReader(self._nonce)
         self._error: Exception | None = None
-        self._heard = asyncio.Event()
+        self._heard = Flag()
         self._chunks: deque[bytes] = deque()
         """What has come and is not looked at yet."""
         self._waiting_bytes = 0

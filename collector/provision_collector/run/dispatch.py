@@ -34,7 +34,7 @@ from ..errors import (
     ProvisionError,
     UsageError,
 )
-from ..instance import Deployment, Emit, Instance, Link, as_answer, call, first_contact
+from ..instance import Deployment, Emit, Flag, Instance, Link, as_answer, call, first_contact
 from ..profile.secrets import values_of
 from . import registry
 from .default_secrets import held_back, refused_without
@@ -78,7 +78,7 @@ class Dispatch:
         self._emit = emit
         self._run = run
         self._accepted_unix = accepted_unix
-        self._secrets_given = asyncio.Event()
+        self._secrets_given = Flag()
         self._place: RunPlace | None = None
         self.is_new = False
         """This order began the run."""

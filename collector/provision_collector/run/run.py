@@ -20,7 +20,7 @@ from provision_agent.contract.plan_jobs import MAX_MIRRORED_JOBS
 from provision_agent.contract.status import RunState
 
 from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
-from ..instance import Instance, Link
+from ..instance import Flag, Instance, Link
 from ..storage import in_thread
 from . import registry
 from .access import keep_proving
@@ -78,7 +78,7 @@ class Run:
         self._outputs = Outputs(
             order.outputs, registry.identity_of(instance), self._dispatch, self._link, self._local.emit
         )
-        self._started = asyncio.Event()
+        self._started = Flag()
         self._leaving: tuple[str, int] | None = None
         self._local.emit("run_accepted", host=str(instance), labels=dict(order.labels))
         self._task = asyncio.create_task(self._course(), name=f"run {self.id}")

@@ -16,6 +16,7 @@ from provision_agent.contract.plan_jobs import job_file
 from provision_agent.contract.status import RunState
 
 from ..errors import LocalMachineError, ProvisionError
+from ..instance import Flag
 from ..mirror import Mirror
 from .events import EventTail, LocalEvents, not_of_an_agent
 from .outcome import Outcome
@@ -25,6 +26,9 @@ from .spec import ReadSoFar
 FOLDS_IN_A_ROW = 200
 """So many events are folded before others have their turn on the event loop: about a millisecond."""
 
+MAX_LIVE = 16
+"""So many events wait in memory for who is a little behind; who is further behind reads them from the mirror."""
+
 
 class Live(NamedTuple):
     """Events that stand between two bytes of the mirror."""
@@ -32,6 +36,14 @@ class Live(NamedTuple):
     begin: int
     end: int
     events: list[Event]
+    is_taken: bool = False
+    """By a reader: the next events stand for themselves."""
+
+    def and_then(self, more: Live) -> Live:
+        """These and *more*, where no reader was here between the two; else *more* alone."""
+        if self.is_taken or self.end != more.begin or len(self.events) + len(more.events) > MAX_LIVE:
+            return more
+        return Live(self.begin, more.end, self.events + more.events)
 
 
 NOTHING_LIVE = Live(-1, -1, [])
@@ -69,7 +81,7 @@ class LocalRun:
         """The signed addresses that the instance asked for last, while it has got none."""
         self.jobs: tuple[str, ...] = ()
         """The names of those of its jobs whose logs are mirrored."""
-        self.job_begun = asyncio.Event()
+        self.job_begun = Flag()
         """Set once one of these jobs was begun: the run's own limit does not count any more."""
         self.own_warnings: list[str] = []
         """What this side warned of."""
@@ -82,7 +94,7 @@ class LocalRun:
         self._passed_seq = known.passed_seq
         self._known_seq = self.state.seq
         self._absorbing = asyncio.Lock()
-        self._change = asyncio.Event()
+        self._change = Flag()
 
     @property
     def is_finished(self) -> bool:
@@ -144,7 +156,7 @@ class LocalRun:
             for event in live:
                 self._take(event)
             if live:
-                self._live = Live(begin, self._tail.offset, live)
+                self._live = self._live.and_then(Live(begin, self._tail.offset, live))
                 self.changed()
             return
         self._live = NOTHING_LIVE  # who waits reads the file, too
@@ -213,7 +225,7 @@ class LocalRun:
 
     def changed(self) -> None:
         """Wake every reader."""
-        change, self._change = self._change, asyncio.Event()
+        change, self._change = self._change, Flag()
         change.set()
 
     async def events(self, *, is_abandoned: Callable[[], bool]) -> AsyncIterator[dict[str, object]]:
@@ -251,16 +263,22 @@ class LocalRun:
         live = self._live
         if tail is not None and tail.offset == live.begin and live.events:
             tail.skip_to(live.end)
+            self._live = live._replace(is_taken=True)
             return live.events
-        return await _read(tail) if tail is None or tail.offset != live.end else []
+        if tail is None or tail.offset == live.end:
+            return []
+        events = await _read(tail)
+        if tail.offset == self._live.end:
+            self._live = self._live._replace(is_taken=True)
+        return events
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-async def _read(tail: EventTail | None) -> list[Event]:
+async def _read(tail: EventTail) -> list[Event]:
     try:
-        return await tail.read_later() if tail is not None else []
+        return await tail.read_later()
     except ProvisionError:
         return []  # events that cannot be read: the outcome says so

@@ -5,7 +5,6 @@ The instance names nothing: which files are sent is what this side's own profile
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from provision_agent.contract.file_messages import ReceiveRequest
@@ -13,7 +12,7 @@ from provision_agent.contract.file_messages import ReceiveRequest
 from ..files import Listing, UploadSource, list_all
 from ..files.sender import Sender
 from ..files.session import FileSession
-from ..instance import Connection, Emit, Link
+from ..instance import Connection, Emit, Flag, Link
 from ..storage import in_thread
 from .dispatch import Dispatch
 from .sessions import in_sessions
@@ -30,7 +29,7 @@ class Uploading:
         self._emit = emit
         self._has_told_of_skipped = False
         self._moved_bytes = 0
-        self.settled = asyncio.Event()
+        self.settled = Flag()
         """All of it is there, or cannot be sent, or is not this process's to send."""
         self._is_done = False
 

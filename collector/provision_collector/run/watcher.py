@@ -18,7 +18,7 @@ from provision_agent.contract.event_bodies import SourcesNeeded
 from provision_agent.contract.plan_jobs import job_file
 
 from ..errors import AgentLostError, HostUnreachableError, ProtocolFaultError, UsageError
-from ..instance import Link
+from ..instance import Flag, Link
 from ..mirror import (
     RESERVE_BYTES,
     AgentChangedError,
@@ -71,11 +71,11 @@ class Watcher(Listener):
         self._state: MirrorState | None = None
         self._mirrors: list[Mirror] = []
         self.uploading = Uploading(dispatch, link, local.emit)
-        self._done = asyncio.Event()
-        self.caught_up = asyncio.Event()
+        self._done = Flag()
+        self.caught_up = Flag()
         """Set once all that the instance had written when it was asked is here, or another process feeds the mirrors."""
         self._is_agent_alive = True
-        self._is_suspect = asyncio.Event()
+        self._is_suspect = Flag()
         """Neither agent nor keeper was seen alive: whoever guards them looks closer."""
         self._restarts = 0
         self._restarted_at = float("-inf")

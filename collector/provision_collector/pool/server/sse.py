@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ...instance import Flag
 from ..store.streams import Place, Streams
 from .feed import Feed
 
@@ -50,7 +51,7 @@ class EventStream(Response):
         self._on_leave = on_leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        wake = asyncio.Event()
+        wake = Flag()
         ends = [asyncio.create_task(_disconnected(receive)), asyncio.create_task(self._closing.wait())]
         for end in ends:
             end.add_done_callback(lambda _: wake.set())

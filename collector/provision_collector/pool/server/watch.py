@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ...errors import ProvisionError
 from ...files import UploadSource, sources_within
 from ...files.buckets import sign, sign_without_aws
+from ...instance import Flag
 from ...mirror import MirrorState
 from ...profile import values_of
 from ...run import registry
@@ -86,7 +87,7 @@ class Watch:
         self._run: Run | None = None
         self._is_closing = False
         self._turn = shared.source_turns.turn(plan)
-        self._hurry = asyncio.Event()
+        self._hurry = Flag()
         self._is_released = row.is_released
         self._stopping: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
