@@ -1,4 +1,4 @@
-"""Large wheels unpacked as they come, some at once, so that an install only has to link what is in them.
+"""Wheels unpacked as they come, some at once, so that an install only has to link what is in them.
 
 uv lets one process at a time into an environment, from its first wheel to its last file, and one large library keeps one
 core busy for seconds. So wheels are unpacked into uv's cache beside it, by installs into folders that nobody reads.
@@ -19,7 +19,7 @@ from ...run.context import Context
 from .wheel_store import WheelStore, path_of
 
 WORTH_BYTES = 4 << 20
-"""Smaller ones are unpacked in a moment by the install itself."""
+"""Smaller ones that an install waits for are unpacked in a moment by itself."""
 BATCH_BYTES = 32 << 20
 """What is worth a start of uv, while more is to come."""
 LANES = max(2, min(8, os.cpu_count() or 1))
@@ -75,14 +75,13 @@ class Unpacking:
         self._thread = threading.Thread(target=self._go_on, name="unpacking", daemon=True)
 
     def want(self, wheels: Iterable[Chosen]) -> None:
-        """*wheels* are coming: the large ones are unpacked when they are here, once somebody calls `begin`."""
+        """*wheels* are coming: they are unpacked when they are here, once somebody calls `begin`."""
         with self._lock:
             for each in wheels:
-                is_known_small = each.wheel.size_bytes is not None and each.wheel.size_bytes < WORTH_BYTES
-                if not is_known_small and each.key not in self._links_of(each.name):
+                if each.key not in self._links_of(each.name):
                     self._coming[each.key] = each
 
-    def begin(self, uv: str, python: str, environment: Mapping[str, str], urgent: Iterable[Chosen]) -> None:
+    def begin(self, uv: str, python: str, environment: Mapping[str, str], urgent: Sequence[Chosen]) -> None:
         """Unpack what comes, and first what is *urgent*.
 
         Args:
@@ -91,6 +90,9 @@ class Unpacking:
         """
         with self._lock:
             self._urgent = {each.key for each in urgent}
+            for each in urgent:
+                if each.wheel.size_bytes is not None and each.wheel.size_bytes < WORTH_BYTES:
+                    self._coming.pop(each.key, None)
             is_first, self._began = self._began is None, (uv, python, environment)
         if is_first and "UV_NO_CACHE" not in environment and not self._is_closed.is_set():
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -149,7 +151,8 @@ class Unpacking:
             coming, urgent, free = list(self._coming.values()), self._urgent, LANES - self._busy
         settled = self._store.settled([each.wheel for each in coming])
         sizes = {each.key: _size(each) for each in coming if each.wheel.file_name in settled.paths}
-        here = [each for each in coming if sizes.get(each.key, 0) >= WORTH_BYTES]
+        small = {key for key, size in sizes.items() if size < WORTH_BYTES and key in urgent}
+        here = [each for each in coming if each.key in sizes and each.key not in small]
         is_coming = {each.key for each in coming if each.wheel.file_name not in settled.paths}
         is_coming -= {each.key for each in coming if each.wheel.file_name in settled.failures}
         first = [each for each in here if each.key in urgent]
@@ -159,7 +162,7 @@ class Unpacking:
         batches += _shared_out(later, sizes, free - len(batches) - kept_free, is_all=not is_coming)
         with self._lock:
             for each in coming:
-                if each.wheel.file_name in settled.failures or sizes.get(each.key, WORTH_BYTES) < WORTH_BYTES:
+                if each.wheel.file_name in settled.failures or each.key in small:
                     self._coming.pop(each.key, None)
             for batch in batches:
                 self._busy += 1
