@@ -52,7 +52,7 @@ def test_wheels_come_by_the_engine_and_are_installed_without_a_network(
 
     assert versions_in(venv, "scipy", "numpy") == ["1.0", "1.26.4"]
     (call,) = installs_of(tmp_path)
-    assert "--offline --no-index --no-deps" in call and call.endswith("numpy==1.26.4 scipy==1.0")
+    assert "--offline --no-index --no-deps" in call and " numpy==1.26.4 scipy==1.0 " in call
     assert 0 < by_lock.store.bytes_downloaded <= sum(index.wheel_bytes.values())
     assert sorted(index.wheel_bytes) == ["numpy-1.26.4-py3-none-any.whl", "scipy-1.0-py3-none-any.whl"]
     site = next(Path(venv.path).glob("lib/python3*/site-packages"))
@@ -168,7 +168,7 @@ def test_a_torch_that_no_index_has_is_offered_to_the_resolver_as_it_is(
     packages.install(order(*layers), venv, here.context, NO_GPU, by_lock=by_lock)
 
     assert versions_in(venv, "torch", "accelerate") == ["2.5.1+cpu", "1.0"]
-    assert "--offline" in installs_of(tmp_path)[-1] and installs_of(tmp_path)[-1].endswith(" accelerate==1.0")
+    assert "--offline" in installs_of(tmp_path)[-1] and " accelerate==1.0 " in installs_of(tmp_path)[-1]
     assert "torch-2.9.1-py3-none-any.whl" not in index.wheel_bytes
 
 

@@ -177,6 +177,12 @@ class PackageIndex:
         file_name, data = wheel(name, version, contents, requires)
         self._wheels.setdefault(index, {}).setdefault(name, {})[file_name] = data
 
+    def offered(self, name: str, version: str, *, index: str = "simple") -> tuple[str, str]:
+        """The address and the hash (sha256) of the wheel of a version."""
+        files = self._wheels[index][name]
+        file = next(file for file in files if file.startswith(f"{name}-{version}-"))
+        return f"{self.base}/{index}/{name}/{file}", hashlib.sha256(files[file]).hexdigest()
+
     def withdraw(self, name: str, *, index: str = "simple") -> None:
         """Offer no version of a package any more."""
         del self._wheels[index][name]

@@ -232,7 +232,7 @@ class _Collection(Listener):
         self._link.made_progress()
         log = self._log_of(mirror)
         log.is_proved = True
-        await self._take_matches(log)
+        await self._take_matches(log, new)
         self._check_drained()
 
     async def on_begin(self, mirror: Mirror, begun: Begun) -> None:
@@ -266,9 +266,12 @@ class _Collection(Listener):
             self._done.set()
         self._check_drained()
 
-    async def _take_matches(self, log: MarkedLog) -> bool:
-        """Look at the new lines of *log*; True when one of them is the end."""
-        matches = await asyncio.to_thread(log.matches)
+    async def _take_matches(self, log: MarkedLog, new: bytes | None = None) -> bool:
+        """Look at the new lines of *log*, *new* if it came just now; True when one of them is the end."""
+        if new is not None and log.is_next(new):
+            matches = log.matches(new)
+        else:
+            matches = await asyncio.to_thread(log.matches)
         if matches and self._match is None:
             self._end_by(log, matches[0])
         return self._match is not None

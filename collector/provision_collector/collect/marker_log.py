@@ -49,8 +49,16 @@ class MarkedLog:
         self.wanted_length: int | None = None
         """How long the mirror must become before the end; known once the marker was seen."""
 
-    def matches(self) -> list[Match]:
-        """Read what is new in the mirror; the markers that were written after the log was first seen."""
+    def is_next(self, new: bytes) -> bool:
+        """Whether *new*, which stands at the mirror's end, is all that has not been looked at: `matches` may be given it."""
+        return self.is_proved and self._finder.position == self.mirror.length - len(new)
+
+    def matches(self, new: bytes | None = None) -> list[Match]:
+        """Look at what is new in the mirror; the markers that were written after the log was first seen.
+
+        Args:
+            new: What is new, where that `is_next`; None reads it from the disk.
+        """
         fresh_from, base = self.mirror.fresh_from, self.mirror.base
         if fresh_from is None:
             return []
@@ -60,7 +68,7 @@ class MarkedLog:
             if at == base:
                 self._finder.break_line()
             stop = min(base if at < base else at + READ_BYTES, end)
-            found += self._finder.feed(self.mirror.read(at, stop - at))
+            found += self._finder.feed(self.mirror.read(at, stop - at) if new is None else new)
         old = [match for match in found if match.end <= fresh_from]
         if self.mirror.length > fresh_from:
             self.stale = None

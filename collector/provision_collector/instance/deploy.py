@@ -128,11 +128,10 @@ if file is None:
     if file is None:
         say(error=path + " is not what was sent: the disk or the memory of this instance is broken")
         sys.exit(1)
-held = "/proc/self/fd/%d" % file
-if os.path.exists(held):
-    os.set_inheritable(file, True)
-    head["argv"] = [held]
-os.execv(sys.executable, [sys.executable, "-I", "-S"] + (head.get("argv") or ["-c", head["loader"], path, head["sha256"]]) + head["arguments"])
+os.lseek(file, 0, 0)
+os.set_inheritable(file, True)
+verified = "%s@%d" % (head["sha256"], file)
+os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", head["loader"], path, verified] + head["arguments"])
 """
 
 
