@@ -7,6 +7,7 @@ so that none of them is skipped there; the oldest has what a bare image has.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 8)
 
 
+@functools.cache
 def interpreters() -> dict[tuple[int, int], str]:
     """Every python3 from `OLDEST` on that starts and makes environments, by minor version."""
     candidates = [shutil.which(f"python3.{minor}") for minor in range(8, 20)]
