@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 # the tests mostly wait, for processes and timeouts
 JOBS ?= 4
+# the short ones fill what the long ones leave
+LONG_FIRST := tests/end_to_end tests/collector
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-postgres lint type check soak bench format schema docs agent build clean
+.PHONY: help setup setup-dev demo test test-postgres interpreters lint type check soak bench format schema docs agent build clean
 
 help: ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,9 +35,9 @@ demo: setup ## Provision an embedded instance from an embedded file server, end 
 	@$(BIN)/provision demo
 
 test: setup-dev ## Run the tests; those of the agent on the oldest and the newest Python that are here
-	@$(PYTEST) -q -m 'not soak' -n $(JOBS) tests/collector tests/end_to_end || { \
+	@$(PYTEST) -q -m 'not soak' -n $(JOBS) $(LONG_FIRST) || { \
 	  echo "-- what failed beside others, once more and alone: only what fails again counts"; \
-	  $(PYTEST) -q -m 'not soak' --last-failed --last-failed-no-failures none tests/collector tests/end_to_end; }
+	  $(PYTEST) -q -m 'not soak' --last-failed --last-failed-no-failures none $(LONG_FIRST); }
 	@$(BIN)/python tests/interpreters.py
 
 test-postgres: setup-dev ## Run the tests of the server once more, each on a PostgreSQL database
@@ -48,7 +50,12 @@ lint: setup-dev ## Check style
 type: setup-dev ## Check types
 	$(BIN)/mypy
 
-check: lint type test ## All that CI runs
+interpreters: setup-dev ## Make the environments of the oldest and the newest Python that are here
+	@$(BIN)/python tests/interpreters.py --prepare
+
+check: setup-dev ## All that CI runs: lint, types, tests
+	@$(MAKE) --no-print-directory -j 3 lint type interpreters
+	@$(MAKE) --no-print-directory test
 
 soak: setup-dev ## Every seed of the random suites
 	PROVISION_SOAK=1 $(PYTEST) -q -m 'soak or sampled' --timeout 600

@@ -1,4 +1,4 @@
-"""Run the agent's tests on the oldest and the newest Python that this machine has.
+"""Run the agent's tests on the oldest and the newest Python that this machine has; with --prepare only make what they need.
 
 The agent must run on whatever python3 an image carries, from 3.8 on. Interpreters are looked for on PATH and
 among those of pyenv; where there are no others, it is this one. The newest has every library beside the tests,
@@ -7,6 +7,7 @@ so that none of them is skipped there; the oldest has what a bare image has.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 8)
 
 
+@functools.cache
 def interpreters() -> dict[tuple[int, int], str]:
     """Every python3 from `OLDEST` on that starts and makes environments, by minor version."""
     candidates = [shutil.which(f"python3.{minor}") for minor in range(8, 20)]
@@ -91,7 +93,14 @@ def run(trials: list[Trial]) -> int:
     return max((trial.alone() for trial in failed), default=0)
 
 
-def main() -> int:
+def prepare(trials: list[Trial]) -> int:
+    """The environments of all *trials*, beside each other."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(Trial.prepare, trials))
+    return 0
+
+
+def main(words: list[str]) -> int:
     found = interpreters()
     found.setdefault(sys.version_info[:2], sys.executable)
     oldest, newest = min(found), max(found)
@@ -100,8 +109,8 @@ def main() -> int:
     trials = [Trial(newest, found[newest], has_all=True)]
     if oldest != newest:
         trials.append(Trial(oldest, found[oldest], has_all=False))
-    return run(trials)
+    return prepare(trials) if words == ["--prepare"] else run(trials)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -43,6 +43,10 @@ def main(argv: Optional[List[str]] = None) -> int:
     if not arguments or arguments[0] not in _COMMANDS:
         print(f"usage: agent {'|'.join(_COMMANDS)}", file=sys.stderr)
         return 2
+    if arguments[0] == "start":
+        from .host import early_code
+
+        early_code.begin()
     module = importlib.import_module(f"provision_agent.{_COMMANDS[arguments[0]]}")
     return int(getattr(module, f"{arguments[0]}_main")(arguments[1:]))
 

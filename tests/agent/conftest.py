@@ -115,8 +115,9 @@ def by_lock(here: Surroundings) -> Iterator[LockedInstalls]:
     engine = Downloads([], Limits(), here.context, Sources(rules=(), secrets={}))
     folder = os.path.join(here.workspace, ".provision", "wheels")
     store = WheelStore(here.context, folder, limits=Limits(), line=engine.line)
-    yield LockedInstalls(store, here.context)
-    store.close(is_done=True)
+    by_lock = LockedInstalls(store, here.context)
+    yield by_lock
+    by_lock.close(is_done=True)
     engine.stop()
 
 

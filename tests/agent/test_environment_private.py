@@ -207,6 +207,31 @@ def test_what_a_wheel_takes_is_read_off_its_end(tmp_path: Path) -> None:
     assert wheel_room.listed_bytes(data[start : at - 100], 3000) is None, "cut"
 
 
+def test_a_file_beyond_4_gib_counts_with_what_its_entry_says_in_64_bits(tmp_path: Path) -> None:
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("large.so", "x")
+        archive.writestr("small.py", "x")
+        archive.filelist[0].file_size = 5 << 30  # as its central directory will say
+    data = path.read_bytes()
+    at = data.rindex(b"PK\5\6")
+    start = int.from_bytes(data[at + 16 : at + 20], "little")
+
+    assert wheel_room.listed_bytes(data[start:at], 2) == (5 << 30) + 4096
+
+
+@pytest.mark.parametrize(
+    ("wheel_bytes", "unpacked_bytes"),
+    [(6_367_411 // 87, 28_139_520 // 87), (158_667_839 // 25, 639_451_136 // 25), (437_233_821, 918_040_540)],
+    ids=["small", "medium", "of CUDA"],
+)
+def test_where_nobody_tells_a_wheel_takes_about_what_those_of_its_size_take(
+    wheel_bytes: int, unpacked_bytes: int
+) -> None:
+    """The averages over the wheels of a ComfyUI."""
+    assert wheel_room.estimated(wheel_bytes) == pytest.approx(unpacked_bytes, rel=0.2)
+
+
 def test_of_a_lock_only_what_is_named_is_brought_where_nothing_else_may_come_along(
     here: Surroundings, venv: Venv, public: PackageIndex
 ) -> None:

@@ -29,12 +29,7 @@ def begin(folder: Path, *, before: Callable[[], None] = lambda: None) -> tuple[d
         env={"HOME": str(folder), "PATH": "/usr/bin:/bin"},
     )
     assert child.stdin and child.stdout
-    head = {
-        "sha256": bundle.sha256,
-        "size": len(bundle.data),
-        "folders": [str(folder)],
-        "arguments": ["status"],
-    }
+    head = deploy.head_of(bundle, [str(folder)], ["status"])
     child.stdin.write(json.dumps(head).encode() + b"\n")
     child.stdin.flush()
     child.stdout.readline()
@@ -98,7 +93,7 @@ def test_what_runs_is_what_was_checked_whatever_becomes_of_its_name(tmp_path: Pa
     other.write_text(f"open({str(flag)!r}, 'w')\n")
     swap = f"import os; os.replace({str(other)!r}, {str(archive)!r})\n"
     program = deploy.BOOTSTRAP.replace("os.execv(", swap + "os.execv(")
-    head = {"sha256": build_bundle().sha256, "size": 0, "folders": [str(folder)], "arguments": ["status"]}
+    head = deploy.head_of(build_bundle(), [str(folder)], ["status"])
 
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", program],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -9,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
 from harness.file_server import FileServer
+from harness.warm_start import Started, WarmStart
 from provision_collector.demo.instance import EmbeddedInstance
 from provision_collector.instance import Instance
 
@@ -26,9 +28,45 @@ if TYPE_CHECKING:
 PROVISION = str(Path(sys.executable).with_name("provision"))
 WITHIN_S = 60.0
 
-Child = subprocess.Popen[bytes]
+Child = subprocess.Popen[bytes] | Started
 
 needs_sshd = shutil.which("sshd") or os.path.exists("/usr/sbin/sshd")
+
+
+@functools.cache
+def warm_start() -> WarmStart:
+    """What starts commands for all tests of this process."""
+    return WarmStart()
+
+
+def start_provision(
+    words: Sequence[str],
+    *,
+    folder: Path,
+    environment: Mapping[str, str],
+    out: BinaryIO,
+    err: BinaryIO,
+    is_cold: bool = False,
+    prefix: Sequence[str] = (),
+) -> Child:
+    """The published command, in a process and a session of its own, with nothing on stdin.
+
+    Args:
+        is_cold: Start python and import all that it wants anew, as a shell does. A *prefix* means that too.
+    """
+    if not is_cold and not prefix:
+        return warm_start().start(
+            words, folder=folder, environment=environment, out=out.fileno(), err=err.fileno()
+        )
+    return subprocess.Popen(
+        [*prefix, PROVISION, *words],
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        start_new_session=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -66,6 +104,8 @@ class Here:
             "XDG_STATE_HOME": str(folder / "state"),
             "LANG": "C.UTF-8",
         }
+        self.is_cold = False
+        """Every command starts cold: see `start_provision`."""
         (folder / "home").mkdir(parents=True)
         self._children: dict[Child, Path] = {}
 
@@ -91,17 +131,16 @@ class Here:
         ]  # fmt: skip
 
     def spawn(self, *words: str, environment: Mapping[str, str] | None = None) -> Child:
-        """Start the published command and leave it running."""
+        """Start the published command and leave it running; with an *environment* of its own it starts cold."""
         stem = self.folder / f"command{len(self._children)}"
         with stem.with_suffix(".out").open("wb") as out, stem.with_suffix(".err").open("wb") as err:
-            child = subprocess.Popen(
-                [PROVISION, *words],
-                cwd=self.folder,
-                env={**self.environment, **(environment or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
+            child = start_provision(
+                words,
+                folder=self.folder,
+                environment={**self.environment, **(environment or {})},
+                is_cold=self.is_cold or environment is not None,
+                out=out,
+                err=err,
             )
         self._children[child] = stem
         return child
@@ -221,6 +260,12 @@ def here(tmp_path: Path, instance: EmbeddedInstance) -> Iterator[Here]:
     here = Here(tmp_path / "here", instance)
     yield here
     here.close()
+
+
+@pytest.fixture
+def cold(here: Here) -> None:
+    """Commands start as a shell starts them, where it is measured what they take."""
+    here.is_cold = True
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 import pytest
 import sqlalchemy
 
-from .conftest import PROVISION, eventually
+from .conftest import Child, eventually, start_provision
 
 TOKEN = "a-token-of-the-tests-0123456789"
 OF_RUN = "rid = (SELECT rid FROM runs WHERE run = ?)"
@@ -51,6 +50,7 @@ class Server:
         if self.new_database is not None and "--database" not in words:
             self._words = (*words, "--database", self.new_database(), "--lease", "3s")
         self._prefix = prefix
+        self._is_cold = environment is not None
         self._environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder / "home"),
@@ -60,25 +60,24 @@ class Server:
             **(environment or {}),
         }
         (folder / "home").mkdir(exist_ok=True)
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._output = folder / "server.out"
         self.stderr = folder / "server.err"
 
     def start(self) -> None:
         with self._output.open("wb") as out, self.stderr.open("ab") as err:
-            self._child = subprocess.Popen(
+            self._child = start_provision(
                 [
-                    *self._prefix,
-                    *(PROVISION, "serve", "--listen", f"{self._listen}:{self.port}", "--json"),
+                    *("serve", "--listen", f"{self._listen}:{self.port}", "--json"),
                     *("--keys", str(self.folder.parent)),  # the instances of the tests lie beside it
                     *self._words,
                 ],
-                cwd=self.folder,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
+                folder=self.folder,
+                environment=self._environment,
+                is_cold=self._is_cold,
+                prefix=self._prefix,
+                out=out,
+                err=err,
             )
         said = eventually(lambda: self._child_said())
         self.port = int(said["url"].rpartition(":")[2])

@@ -67,6 +67,8 @@ def test_a_run_that_began_with_nobody_there_survives_a_kill_is_joined_by_up_and_
     assert "has begun in" in begun.stdout and "`UNSET_TOKEN` is not set" in begun.stdout
     eventually(lambda: landed(files), within_s=60)
     holder = here.lock()
+    for role in ("keeper", "agent"):
+        assert TOKEN.encode() not in Path(f"/proc/{holder[role]['pid']}/environ").read_bytes(), role
     os.kill(holder["keeper"]["pid"], signal.SIGKILL)
     os.kill(holder["agent"]["pid"], signal.SIGKILL)
     eventually(lambda: not Path(f"/proc/{holder['agent']['pid']}").exists())

@@ -68,6 +68,7 @@ def peak_kb(pid: int) -> int:
     return int(found[1])
 
 
+@pytest.mark.usefixtures("cold")
 def test_a_line_of_fifty_megabytes_arrives_and_costs_no_memory(case: Case) -> None:
     child = case.watch()
     with case.log.open("ab") as log, case.record.open("ab") as record:
@@ -85,6 +86,7 @@ def test_a_line_of_fifty_megabytes_arrives_and_costs_no_memory(case: Case) -> No
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("cold")
 def test_a_backlog_of_a_gigabyte_arrives_and_costs_no_memory_on_either_side(case: Case) -> None:
     case.written("bytes:1000000000", within_s=120)
     child = case.collect(timeout=LONG_S)
@@ -102,6 +104,7 @@ def test_a_backlog_of_a_gigabyte_arrives_and_costs_no_memory_on_either_side(case
 # -- a hostile instance
 
 
+@pytest.mark.usefixtures("cold")
 def test_an_instance_that_prints_for_ever_ends_by_the_timeout_and_costs_no_memory(case: Case) -> None:
     (case.here.instance.home / ".bashrc").write_text("exec cat /dev/zero\n")
     child = case.collect(timeout="5")
@@ -119,6 +122,7 @@ def test_an_instance_that_prints_for_ever_ends_by_the_timeout_and_costs_no_memor
     assert case.mirror.read_bytes() == b""
 
 
+@pytest.mark.usefixtures("cold")
 def test_an_instance_that_floods_stderr_costs_no_memory(case: Case) -> None:
     (case.here.instance.home / ".bashrc").write_text("head -c 60000000 /dev/zero >&2\n")
     child = case.watch()
@@ -148,6 +152,7 @@ def endless_head(here: Here) -> Here:
     return here
 
 
+@pytest.mark.usefixtures("cold")
 def test_an_answer_that_is_longer_than_was_asked_for_is_cut_and_costs_no_memory(
     case: Case, endless_head: Here
 ) -> None:

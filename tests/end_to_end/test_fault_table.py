@@ -293,6 +293,7 @@ def network(case: Case) -> Iterator[Network]:
     ("dead_s", "back_s"),
     [(3, 0.5), pytest.param(20, 1.0, marks=pytest.mark.soak), pytest.param(60, 10.0, marks=pytest.mark.soak)],
 )
+@pytest.mark.usefixtures("cold")  # it must be in the test's own network
 def test_row_14_a_network_that_drops_every_packet(
     case: Case, network: Network, dead_s: float, back_s: float
 ) -> None:

@@ -57,7 +57,7 @@ async def test_a_run_whose_folder_is_deleted_is_said_and_so_is_an_agent_that_wen
         return FollowSession(
             [mirror], [str(core)], Listener(),
             command="exec " + shlex.join([sys.executable, "-I", "-S", str(agent), "follow"]),
-            workspace=str(instance.workspace), heartbeat_s=0.2,
+            workspace=str(instance.workspace), heartbeat_s=2.0,
         )  # fmt: skip
 
     following = asyncio.create_task(session().run(link, done=asyncio.Event()))

@@ -145,6 +145,7 @@ def most_memory(pid: int) -> int:
 
 @pytest.mark.soak
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("cold")
 def test_a_hundred_thousand_files_come_home_in_little_memory_and_few_open_files(here: Here) -> None:
     many = """
 import os

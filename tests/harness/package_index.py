@@ -78,6 +78,16 @@ def _metadata(data: bytes) -> bytes:
         return archive.read(name)
 
 
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _told_of_metadata(data: bytes) -> str:
+    """That they can be had by themselves; nothing of what is no wheel."""
+    is_wheel = zipfile.is_zipfile(io.BytesIO(data))
+    return f' data-core-metadata="sha256={_sha256(_metadata(data))}"' if is_wheel else ""
+
+
 class PackageIndex:
     """Serve while entered. `statuses` maps the beginning of a path to the status that it is refused with.
 
@@ -95,6 +105,8 @@ class PackageIndex:
         self._is_modern = is_modern
         self.wheel_bytes: dict[str, int] = {}
         """How many bytes of each wheel were sent, by its file name."""
+        self.hashes_told: dict[str, str] = {}
+        """What a modern index says of a wheel's sha256 where that is not the truth, by its file name."""
         self.bytes_per_s = 0
         """So fast one connection brings wheels; 0: as fast as it can."""
         self._certificate, self._clients, self._login = certificate, clients, login
@@ -177,6 +189,17 @@ class PackageIndex:
         file_name, data = wheel(name, version, contents, requires)
         self._wheels.setdefault(index, {}).setdefault(name, {})[file_name] = data
 
+    def offer(self, file_name: str, data: bytes, *, index: str = "simple") -> None:
+        """Offer *data* as a wheel, whatever it is."""
+        name = file_name.partition("-")[0].replace("_", "-")
+        self._wheels.setdefault(index, {}).setdefault(name, {})[file_name] = data
+
+    def offered(self, name: str, version: str, *, index: str = "simple") -> tuple[str, str]:
+        """The address and the hash (sha256) of the wheel of a version."""
+        files = self._wheels[index][name]
+        file = next(file for file in files if file.startswith(f"{name}-{version}-"))
+        return f"{self.base}/{index}/{name}/{file}", hashlib.sha256(files[file]).hexdigest()
+
     def withdraw(self, name: str, *, index: str = "simple") -> None:
         """Offer no version of a package any more."""
         del self._wheels[index][name]
@@ -249,8 +272,8 @@ class PackageIndex:
             return (files or {}).get(file)
         if self._is_modern:
             links = [
-                f'<a href="/{index}/{name}/{file}#sha256={hashlib.sha256(data).hexdigest()}" '
-                f'data-core-metadata="sha256={hashlib.sha256(_metadata(data)).hexdigest()}">{file}</a>'
+                f'<a href="/{index}/{name}/{file}#sha256={self.hashes_told.get(file, _sha256(data))}"'
+                f"{_told_of_metadata(data)}>{file}</a>"
                 for file, data in files.items()
             ]
         else:

@@ -14,7 +14,7 @@ from ..downloads import preflight
 from ..host.folders import nearest_folder
 from ..run.context import Context
 from ..run.interpreters import path_meant
-from ..steps.python import disk_estimate
+from ..steps.python import disk_estimate, uv_cache
 
 
 def disks_of(
@@ -61,6 +61,9 @@ def _packages(
     yield context.workspace, environment.fetch_bytes
     path = path_meant(python, context, parse(Facts, facts, "facts"))
     yield path, environment.unpacked_bytes + (0 if os.path.exists(path) else disk_estimate.VENV_BYTES)
+    copy = uv_cache.second_copy(context.workspace, path, os.environ)
+    if copy is not None:
+        yield copy, environment.unpacked_bytes
 
 
 def _with_margin(bytes_: int) -> int:

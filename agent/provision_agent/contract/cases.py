@@ -296,6 +296,10 @@ CASES: Dict[str, Case] = {
     "installer_conflict": Case(
         "relax the version that conflicts, or take it out of `protect`; repeat it on the instance: `{command}`"
     ),
+    "installer_wheel": Case(
+        "the index has a damaged file of the package, or another one than it says: name another version in the profile, or "
+        "take it from another index (`python.indexes`); repeat it on the instance: `{command}`"
+    ),
     "installer_uv": Case("set `installer: auto`, or repeat it on the instance: `{command}`"),
     # -- services and checks
     "service_command": Case("correct `run:` of the service in the profile"),

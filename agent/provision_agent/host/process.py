@@ -14,9 +14,10 @@ import subprocess
 import threading
 import time
 from collections import deque
-from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 from ..contract.failures import Failure
+from .fork import Child
 
 TAIL_LINES = 20
 KILL_AFTER_S = 10.0
@@ -102,7 +103,7 @@ def run(
     return Finished(status, list(tail), time.monotonic() - started)
 
 
-def end_group(child: "subprocess.Popen[bytes]", *, kill_after_s: float = KILL_AFTER_S) -> None:
+def end_group(child: "Union[subprocess.Popen[bytes], Child]", *, kill_after_s: float = KILL_AFTER_S) -> None:
     """End what is left of the child's process group: TERM, then KILL. Safe to repeat.
 
     Args:

@@ -12,13 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Dict, List, Mapping, Optional
+from typing import Dict, List, Mapping, Optional, Tuple, Union
 
 from ..contract.failures import Failure
 from ..contract.loading import CHANGED, CHANGED_STATUS
 from ..contract.messages import read_message
 from ..contract.plan import Plan
-from ..host import process
+from ..host import early_code, fork, process
 from ..host.detach import Identity, agent_argv, own_place
 from . import secret_search
 from .hooks import FAILED, facts_of, run_hook
@@ -33,6 +33,8 @@ DEADLINE_GRACE_S = 20.0
 """The agent ends itself at the deadline; when it has not after this, it hangs and is killed."""
 STOP_GRACE_S = 15.0
 POLL_S = 0.2
+
+Agent = Union["subprocess.Popen[bytes]", fork.Child]
 
 
 def keep_main(argv: List[str]) -> int:
@@ -102,27 +104,38 @@ class Keeper:
         return self._clock.remaining_s() < -DEADLINE_GRACE_S
 
     def _run_agent(self, restarts: int) -> int:
-        agent = subprocess.Popen(
-            agent_argv("run", self._workspace.root, self._run, str(restarts), str(self._lock.descriptor)),
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-            pass_fds=(self._lock.descriptor,),
-        )
-        assert agent.stdin is not None
+        agent, pipe = self._begin_agent(restarts)
+        early_code.end()
         self._lock.renew(agent=Identity.of(agent.pid))
         try:
-            agent.stdin.write(self._handed.to_line())
-            agent.stdin.flush()  # left open: its end tells the agent that the keeper is gone
+            with os.fdopen(os.dup(pipe), "wb") as handing:
+                handing.write(self._handed.to_line())
         except BrokenPipeError:
             pass
-        status = self._watch(agent)
         try:
-            agent.stdin.close()
-        except BrokenPipeError:
-            pass
-        return status
+            return self._watch(agent)
+        finally:
+            os.close(pipe)  # until here: its end tells the agent that the keeper is gone
 
-    def _watch(self, agent: "subprocess.Popen[bytes]") -> int:
+    def _begin_agent(self, restarts: int) -> Tuple[Agent, int]:
+        """The agent and what it reads of. The first goes on with what this process has loaded; one that died is read anew."""
+        words = ("run", self._workspace.root, self._run, str(restarts), str(self._lock.descriptor))
+        ours, theirs = os.pipe()
+        try:
+            if restarts == 0 and fork.is_safe():
+                keeps = (self._lock.descriptor,)
+                return fork.agent(*words, stdin=ours, output=1, keep_fds=keeps), theirs
+            agent = subprocess.Popen(
+                agent_argv(*words),
+                stdin=ours,
+                start_new_session=True,
+                pass_fds=(self._lock.descriptor,),
+            )
+            return agent, theirs
+        finally:
+            os.close(ours)
+
+    def _watch(self, agent: Agent) -> int:
         renew_at = kill_at = time.monotonic()
         is_told = False
         while True:

@@ -27,7 +27,7 @@ from ..downloads import Downloads, Sources
 from ..downloads.preflight import Preflight
 from ..downloads.sources import repositories
 from ..downloads.sources.signed import SIGNED
-from ..host import facts
+from ..host import early_code, facts
 from ..host.file_lock import lockless_warning, try_lock
 from ..jobs.job import log_sizes
 from ..services.changes import Changes
@@ -55,6 +55,7 @@ from .workspace import Workspace, WorkspaceLock
 
 def run_main(argv: List[str]) -> int:
     """``run <workspace> <run> <restarts> <lock descriptor>``: secrets as one JSON line on stdin."""
+    early_code.end()
     workspace, run_id, restarts = Workspace(argv[0]), argv[1], int(argv[2])
     handed = read_message(Handed, sys.stdin.buffer.readline())
     secrets = handed.secrets

@@ -10,7 +10,8 @@ import os
 import re
 import time
 from dataclasses import replace
-from typing import Iterator, List, Optional
+from functools import partial
+from typing import Callable, Iterator, List, Optional
 from urllib.parse import urlsplit
 
 from ..contract.failures import Failure, disk_failure
@@ -19,6 +20,7 @@ from ..contract.plan import Plan
 from ..contract.plan_json import differences
 from ..contract.redaction import public_url
 from ..contract.version import RUN_ID_PATTERN
+from ..host import fork
 from ..host.detach import agent_argv, spawn_detached
 from .answering import Answer, answer
 from .deadline import RunClock
@@ -40,22 +42,29 @@ TAKE_WITHIN_S = 30.0
 
 KEEPER_BEGINS_WITHIN_S = 10.0
 
+Keep = Callable[[Workspace, str, int, bytes], None]
+"""Starts the keeper of a run: its workspace and id, the lock's descriptor, what it is handed."""
+
 
 def start_main(argv: List[str]) -> int:
     """``start``: read a `StartRequest`, decide, answer with a `StartAnswer` and where the run is."""
-    return answer(StartRequest, decided)
+    return answer(StartRequest, partial(decided, keeps=_keep_from_here))
 
 
-def decided(order: StartRequest) -> Answer:
+def decided(order: StartRequest, *, keeps: Optional[Keep] = None) -> Answer:
     """As `decide`, for whoever answers somebody: a disk that fails is a Failure, too. Raises Failure and ParseError."""
     try:
-        return decide(order)
+        return decide(order, keeps=keeps or _keep_anew)
     except OSError as error:
         raise disk_failure(error, "the workspace") from None
 
 
-def decide(order: StartRequest) -> Answer:
+def decide(order: StartRequest, *, keeps: Keep) -> Answer:
     """Carry out an order.
+
+    Args:
+        order: What is wanted.
+        keeps: Starts the keeper.
 
     Returns:
         A `StartAnswer`; where it accepts the run, a `RunPlace` too.
@@ -87,7 +96,7 @@ def decide(order: StartRequest) -> Answer:
             return joined
         lock = _take(workspace)
     try:
-        return _begin(order, plan, workspace, lock)
+        return _begin(order, plan, workspace, lock, keeps)
     finally:
         os.close(lock.descriptor)  # the keeper has its own copy by now; if there is none, the lock is free
 
@@ -156,7 +165,7 @@ def _refused_other_plan(run_id: str, workspace: Workspace, going: Plan, plan: Pl
     )
 
 
-def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: WorkspaceLock) -> Answer:
+def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: WorkspaceLock, keeps: Keep) -> Answer:
     run_id = order.run
     previous = workspace.current_run()
     has_died = previous is not None and _verdict(workspace, previous) is None
@@ -166,7 +175,8 @@ def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: Workspac
             _keep_wish(
                 order, workspace, previous
             )  # who goes on may ask now for what they did not ask at first
-            return _launch(order, died, workspace, lock, previous, state="resumed")
+            _launch(order, workspace, lock, previous, keeps)
+            return _accepted("resumed", workspace, previous, died)
         if died is not None and died.jobs and not order.replace and jobs_going(workspace, previous):
             return _refused_other_plan(previous, workspace, died, plan)
         _close_dead_run(workspace, previous)
@@ -177,7 +187,8 @@ def _begin(order: StartRequest, plan: Plan, workspace: Workspace, lock: Workspac
             case="run_ended",
         )
     _create(order, plan, workspace, run_id)
-    return _launch(order, plan, workspace, lock, run_id, state="started")
+    _launch(order, workspace, lock, run_id, keeps)
+    return _accepted("started", workspace, run_id, plan)
 
 
 def _create(order: StartRequest, plan: Plan, workspace: Workspace, run_id: str) -> None:
@@ -210,24 +221,37 @@ def _keep_wish(order: StartRequest, workspace: Workspace, run_id: str) -> None:
     write_record(workspace, record if order.offline is None else replace(record, offline=order.offline))
 
 
-def _launch(
-    order: StartRequest,
-    plan: Plan,
-    workspace: Workspace,
-    lock: WorkspaceLock,
-    run_id: str,
-    *,
-    state: str,
-) -> Answer:
+def _launch(order: StartRequest, workspace: Workspace, lock: WorkspaceLock, run_id: str, keeps: Keep) -> None:
     lock.renew(run=run_id)
+    keeps(workspace, run_id, lock.descriptor, Handed(order.secrets, order.offered, order.signed).to_line())
+
+
+def _keep_anew(workspace: Workspace, run_id: str, lock: int, handed: bytes) -> None:
+    """Start a keeper of which this process is no part: nothing of its memory and its environment stays."""
     spawn_detached(
-        agent_argv("keep", workspace.root, run_id, str(lock.descriptor)),
+        agent_argv("keep", workspace.root, run_id, str(lock)),
         log_path=workspace.run_file(run_id, "agent.log"),
         directory=workspace.root,
-        stdin=Handed(order.secrets, order.offered, order.signed).to_line(),
-        keep_fds=(lock.descriptor,),
+        stdin=handed,
+        keep_fds=(lock,),
     )
-    return _accepted(state, workspace, run_id, plan)
+
+
+def _keep_from_here(workspace: Workspace, run_id: str, lock: int, handed: bytes) -> None:
+    """Start a keeper that goes on with what this process has loaded."""
+    if not fork.is_safe():
+        _keep_anew(workspace, run_id, lock, handed)
+        return
+    log = os.open(
+        workspace.run_file(run_id, "agent.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+    )
+    ours, theirs = os.pipe()
+    words = ("keep", workspace.root, run_id, str(lock))
+    fork.agent(*words, stdin=ours, output=log, keep_fds=(lock,), directory=workspace.root)
+    os.close(log)
+    os.close(ours)
+    with os.fdopen(theirs, "wb") as pipe:
+        pipe.write(handed)
 
 
 def _accepted(state: str, workspace: Workspace, run_id: str, plan: Plan) -> Answer:

@@ -19,7 +19,7 @@ from . import comfyui, log, readiness, web
 from .files import ADOPTED, ServiceFiles, Status
 
 POLL_S = 0.5
-POLL_AGAIN_S = 0.1
+POLL_AGAIN_S = 0.02
 """Between looks at a service that ran before."""
 SAY_EVERY_S = 8.0
 _ON_CPU = re.compile(r"(?<![\w-])--cpu(?![\w-])")

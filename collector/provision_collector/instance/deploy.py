@@ -130,11 +130,10 @@ if file is None:
     if file is None:
         say(error=path + " is not what was sent: the disk or the memory of this instance is broken")
         sys.exit(1)
-held = "/proc/self/fd/%d" % file
-if os.path.exists(held):
-    os.set_inheritable(file, True)
-    head["argv"] = [held]
-os.execv(sys.executable, [sys.executable, "-I", "-S"] + (head.get("argv") or ["-c", head["loader"], path, head["sha256"]]) + head["arguments"])
+os.lseek(file, 0, 0)
+os.set_inheritable(file, True)
+verified = "%s@%d" % (head["sha256"], file)
+os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", head["loader"], path, verified] + head["arguments"])
 """
 
 
@@ -189,13 +188,16 @@ async def call(
         HostUnreachableError: no exec, no python3, no hello, the connection was lost.
         ProtocolFaultError: the answer is none. ProvisionError: no folder can be written, or it could not be done.
     """
-    bundle, order = await asyncio.to_thread(lambda: (build_bundle(), json.dumps(to_json(request)).encode()))
     talk = _Talk()
     from .channel import Channel
 
     channel = await Channel.open(connection, python_command(BOOTSTRAP), on_bytes=talk.take)
     talk.channel = channel
     try:
+        # while the instance looks for its python
+        bundle, order = await asyncio.to_thread(
+            lambda: (build_bundle(), json.dumps(to_json(request)).encode())
+        )
         channel.write(_head(bundle, folders, arguments))
         hello = _understood(_read_hello, await talk.next(AGENT_MAGIC, HELLO_TIMEOUT_S))
         if hello.error:

@@ -20,7 +20,6 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
     )
 
     is_merged: ClassVar[bool] = True

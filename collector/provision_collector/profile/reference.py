@@ -18,6 +18,7 @@ from provision_agent.contract.source_kinds import SOURCE_KINDS
 from provision_agent.contract.steps import STEPS
 from pydantic import BaseModel
 
+from .described import describe
 from .model import Document
 from .model_base import Part
 from .notes import Annotation, Example, FieldNotes, Kind, fields_of
@@ -49,7 +50,8 @@ def filled(page: str) -> str:
 
 
 def all_parts(model: type[BaseModel] = Document) -> Iterator[type[BaseModel]]:
-    """*model* and every model inside it, each once."""
+    """*model* and every model inside it, each once; what their fields mean is in their descriptions."""
+    describe(model)
     found = [model]
     for part in found:  # grows while it is read
         found += dict.fromkeys(

@@ -17,6 +17,7 @@ from provision_agent.contract.version import FORMAT, RUN_ID_PATTERN
 from pydantic import BaseModel
 
 from .compose import LISTS, REMOVE
+from .described import describe
 from .library import profiles_folder
 from .model import Document
 from .model_base import Part
@@ -65,6 +66,7 @@ def for_editors(text: str) -> str:
 
 def profile_schema() -> Schema:
     """The JSON Schema of a profile as it stands in a file: with `extends`, `${}` and null."""
+    describe()
     schema = _clean(Document.model_json_schema(by_alias=True))
     definitions, keys = _inside(schema, "$defs"), _inside(schema, "properties")
     layer = _inside(definitions, "Layer")

@@ -9,20 +9,22 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Set
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
 from ...contract.plan import Python, Torch
 from ...contract.plan_packages import LockedEnvironment, LockedWheel
-from ...contract.pylock import LockedFile
+from ...contract.pylock import LockedFile, LockedPackage
 from ...run.context import Context
 from ...run.interpreters import numbers, version_meant
 from ..progress import Progress
 from . import builds, requirements
+from .resolver import Order
 
 if TYPE_CHECKING:
     from .installer import Installer
+    from .locked_install import LockedInstalls
     from .wheel_store import WheelStore
 
 
@@ -62,7 +64,7 @@ def install(
     locked: LockedEnvironment,
     arguments: Sequence[str],
     tools: Installer,
-    store: Optional[WheelStore],
+    by_lock: Optional[LockedInstalls],
     context: Context,
     progress: Progress,
     *,
@@ -73,7 +75,7 @@ def install(
 
     Args:
         arguments: Of an install; with ``--force-reinstall`` what they name is installed again, with ``--no-deps`` only that.
-        store: Fetches wheels; None: the installer does.
+        by_lock: Has the engine fetch wheels; None: the installer does.
 
     Raises:
         Failure: as the installer's.
@@ -96,24 +98,17 @@ def install(
     ]
     if not wanted:
         return
-    options = ["--no-deps", *(["--force-reinstall"] if again else [])]
-    here = _fetched(wanted, store, tools, progress, level=level)
-    if here:
-        folder = os.path.join(context.run_directory, "locked-wheels")
-        _link(here, folder)
-        pins = [f"{wheel.name}=={wheel.version}" for wheel in wanted if wheel.name in here]
-        tools.install_as_told(
-            [*options, "--no-index", "--find-links", folder, *pins], progress, item=item, level=level
-        )
-        shutil.rmtree(folder, ignore_errors=True)
+    here: Set[str] = set()
+    if by_lock is not None:
+        bring, is_forced = _placed if tools.has_uv else _fetched_first, bool(again)
+        here = bring(wanted, by_lock, tools, context, progress, is_forced=is_forced, item=item, level=level)
     rest = [wheel for wheel in wanted if wheel.name not in here]
     if rest:
         path = os.path.join(context.run_directory, "locked.txt")
         with open(path, "w", encoding="utf-8") as file:
             file.writelines(f"{wheel.name} @ {wheel.url} --hash=sha256:{wheel.sha256}\n" for wheel in rest)
-        tools.install_as_told(
-            [*options, "--require-hashes", "--requirement", path], progress, item=item, level=level
-        )
+        options = [*_options(bool(again)), "--require-hashes", "--requirement", path]
+        tools.install_as_told(options, progress, item=item, level=level)
     _look_again(wanted, tools.installed())
 
 
@@ -164,21 +159,62 @@ def is_there(there: Optional[str], wanted: str) -> bool:
     return there is not None and wanted in (there, there.partition("+")[0])
 
 
-def _fetched(
+def _placed(
     wanted: Sequence[LockedWheel],
-    store: Optional[WheelStore],
+    by_lock: LockedInstalls,
     tools: Installer,
+    context: Context,
     progress: Progress,
     *,
+    is_forced: bool,
+    item: str,
     level: str,
+) -> Set[str]:
+    """Install what the engine brings of *wanted*; the names of those that are installed, each while the others still come."""
+    packages = [LockedPackage(wheel.name, wheel.version, wheels=(_file(wheel),)) for wheel in wanted]
+    around, order = tools.surroundings({}), Order((), is_forced=is_forced)
+    by_lock.begin(packages, around, level=level)
+    try:
+        return by_lock.place(packages, order, around, progress, tools.runner(progress))
+    except Failure as failure:
+        if context.is_over() or failure.meaning.is_of_instance:
+            raise
+        progress.say(f"{item}: once more, all at once: {failure.message}")
+        return set()
+
+
+def _fetched_first(
+    wanted: Sequence[LockedWheel],
+    by_lock: LockedInstalls,
+    tools: Installer,
+    context: Context,
+    progress: Progress,
+    *,
+    is_forced: bool,
+    item: str,
+    level: str,
+) -> Set[str]:
+    """As `_placed`, by pip, when all of them have come."""
+    paths = _fetched(wanted, by_lock.store, tools, progress, level=level)
+    if paths:
+        folder = os.path.join(context.run_directory, "locked-wheels")
+        _link(paths, folder)
+        pins = [f"{wheel.name}=={wheel.version}" for wheel in wanted if wheel.name in paths]
+        options = [*_options(is_forced), "--no-index", "--find-links", folder]
+        tools.install_as_told([*options, *pins], progress, item=item, level=level)
+        shutil.rmtree(folder, ignore_errors=True)
+    return set(paths)
+
+
+def _options(is_forced: bool) -> List[str]:
+    return ["--no-deps", *(["--force-reinstall"] if is_forced else [])]
+
+
+def _fetched(
+    wanted: Sequence[LockedWheel], store: WheelStore, tools: Installer, progress: Progress, *, level: str
 ) -> Dict[str, str]:
     """Where each wheel is that the engine brought, by name."""
-    if store is None:
-        return {}
-    files = {
-        wheel.name: LockedFile(url=wheel.url, size_bytes=wheel.size_bytes, hashes={"sha256": wheel.sha256})
-        for wheel in wanted
-    }
+    files = {wheel.name: _file(wheel) for wheel in wanted}
     store.begin(list(files.values()), level=level, logins=tools.logins())
     fetched = store.wait(list(files.values()), progress)
     for name, failure in fetched.failures.items():
@@ -186,6 +222,10 @@ def _fetched(
     return {
         name: fetched.paths[file.file_name] for name, file in files.items() if file.file_name in fetched.paths
     }
+
+
+def _file(wheel: LockedWheel) -> LockedFile:
+    return LockedFile(url=wheel.url, size_bytes=wheel.size_bytes, hashes={"sha256": wheel.sha256})
 
 
 def _link(paths: Mapping[str, str], folder: str) -> None:

@@ -20,7 +20,7 @@ from ...run.context import Context
 from ...run.outages import PatientAttempts
 from .. import orphans
 from ..progress import Progress
-from . import from_lock, indexes, pip_errors, requirements, resolver
+from . import from_lock, indexes, pip_errors, requirements, resolver, uv_cache
 from .inventory import QUICK_S, Inventory
 from .locked_install import LockedInstalls, Run, Surroundings
 from .venv import Venv
@@ -42,8 +42,7 @@ _NOBODY = {
     **dict.fromkeys(
         ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), _NOWHERE
     ),
-    "no_proxy": "",
-    "NO_PROXY": "",
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
 }
 """What keeps pip, uv, git and builds that they start from asking anybody."""
 _ROOM_OF_UV = ("_RJEM_MALLOC_CONF", "lg_tcache_max:20")
@@ -67,6 +66,7 @@ class Installer(Inventory):
         self._python = python
         self._cache = os.path.join(context.workspace, ".provision", "cache")
         self._tools = os.path.join(context.workspace, ".provision", "tools")
+        self._unpacked = uv_cache.place(context.workspace, venv.path, os.environ)
         self._uv = self._find_uv()
         self.locked = from_lock.pins(python)
         """By name what a lock asks for: no install may bring anything else of it."""
@@ -82,14 +82,19 @@ class Installer(Inventory):
         os.makedirs(self._temporary, mode=0o700, exist_ok=True)
 
     @property
+    def has_uv(self) -> bool:
+        """uv installs; else pip does."""
+        return bool(self._uv)
+
+    @property
     def is_locked(self) -> bool:
-        """Nothing but the wheels of a lock is installed."""
+        """Nothing but a lock's wheels is installed."""
         return self._python.locked is not None
 
     @property
     def landing(self) -> str:
         """Where downloads and builds land meanwhile: its size tells that something moves."""
-        return os.path.join(self._cache, "uv") if self._uv else self._temporary
+        return self._unpacked if self._uv else self._temporary
 
     def install(
         self,
@@ -112,11 +117,9 @@ class Installer(Inventory):
         Raises:
             Failure: `network`, `not_found`, `conflict`, `disk_full`, `unauthorized`, …; else `command`.
         """
-        if self._python.locked is not None:
-            store = self._by_lock.store if self._by_lock is not None else None
-            from_lock.install(
-                self._python.locked, arguments, self, store, self._context, progress, item=item, level=level
-            )
+        if (locked := self._python.locked) is not None:
+            about = (self, self._by_lock, self._context, progress)
+            from_lock.install(locked, arguments, *about, item=item, level=level)
             return
         constraints = {**self.locked, **constraints}
         if not self._context.is_offline and self._install_locked(
@@ -196,7 +199,7 @@ class Installer(Inventory):
             version=self.python_version(),
             settings=self._settings(),
             logins=self.logins(),
-            environment=self._environment(),
+            environment={**self._environment(), "UV_CACHE_DIR": self._unpacked},
             installed={} if is_new else dict(self.installed()),
             constraints=self._constraint_lines(constraints),
             standing=self.standing,
@@ -222,14 +225,14 @@ class Installer(Inventory):
         return None
 
     def _install(self, options: Sequence[str], progress: Progress, *, item: str, level: str) -> None:
-        argv = self._argv("install", options)
+        argv, afresh = self._argv("install", options), "--no-cache" if self._uv else "--no-cache-dir"
         attempts = PatientAttempts(SCHEDULE, self._context.outages, PLACE)
 
         def prepare_next(failure: Failure, wait_s: float) -> None:
             fields = {"attempt": attempts.failures + 1, "wait_s": round(wait_s, 3), "class": failure.class_}
             self._context.report("package_retried", item=item, level=level, message=failure.message, **fields)
             if failure.class_ == "checksum":  # the cached copy may be the bad one
-                argv.append("--no-cache" if self._uv else "--no-cache-dir")
+                argv.append(afresh)
 
         retry.call(
             lambda: self._run(argv, progress, INSTALL_S),
@@ -237,7 +240,7 @@ class Installer(Inventory):
             errors=Failure,
             wait=self._context.wait,
             may_help=lambda failure: (
-                (failure.retriable or failure.meaning.helps_afresh)
+                (failure.retriable or (failure.meaning.helps_afresh and afresh not in argv))
                 and not (self._may_pip_try(failure) or self._context.is_over())
             ),
             before_wait=prepare_next,
@@ -295,8 +298,8 @@ class Installer(Inventory):
         """True where uv is stricter than pip: what it cannot build, read or reach, pip often can."""
         if not self._uv or self._python.installer != "auto" or self._context.cancelled.is_set():
             return False
-        is_of_form = pip_errors.is_of_form(failure) and bool(self._settings())
-        may = failure.class_ == "command" or is_of_form or pip_errors.is_of_the_way(failure)
+        may = failure.class_ == "command" or pip_errors.is_of_the_way(failure)
+        may = may or (pip_errors.is_of_form(failure) and bool(self._settings()))
         return may and "pip" in self.installed()
 
     def logins(self) -> Dict[str, str]:
@@ -383,8 +386,8 @@ class Installer(Inventory):
                 "PYTHONNOUSERSITE": "1",
             }
         )
-        environment.setdefault("PIP_CACHE_DIR", os.path.join(self._cache, "pip"))
-        environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
+        for tool in ("pip", "uv"):
+            environment.setdefault(f"{tool.upper()}_CACHE_DIR", os.path.join(self._cache, tool))
         if self._uv:
             environment.setdefault(*_ROOM_OF_UV)
             environment.update(indexes.for_uv(self._settings()))
@@ -392,8 +395,5 @@ class Installer(Inventory):
         environment.update(indexes.of_profile(*about, is_for_uv=bool(self._uv)))
         if environments.is_managed(self.venv.path):  # it was named, or taken because its torch runs here
             environment.update(PIP_BREAK_SYSTEM_PACKAGES="1", UV_BREAK_SYSTEM_PACKAGES="1")
-        for name in _ASTRAY:
-            environment.pop(name, None)
-        if self._context.is_offline:
-            environment.update(_NOBODY)
-        return environment
+        environment.update(_NOBODY if self._context.is_offline else {})
+        return {name: value for name, value in environment.items() if name not in _ASTRAY}

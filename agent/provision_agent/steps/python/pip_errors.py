@@ -25,6 +25,11 @@ _NVCC = re.compile(
     r"cuda_home environment variable is not set|nvcc(\.exe)? (was |is )?not found|nvcc: not found|no such file or directory: '[^']*nvcc'|"
     r"detected cuda version .{0,40}mismatches the version that was used to compile pytorch"
 )
+_DAMAGED = re.compile(
+    r"failed to unzip wheel|end of central directory|badzipfile|wheel '[^']*' located at .* is invalid|has an invalid wheel|"
+    r"the wheel is invalid|is not a zip file|failed to (read|parse) (the )?metadata|metadata(\.json)? file .* not found|"
+    r"has an invalid package format|metadata name `[^`]*` does not match|has (invalid|inconsistent) metadata|\.dist-info directory|checksum mismatch|bad crc"
+)
 _NOTHING = re.compile(r"not found in the package registry|not found in the provided package locations")
 _CLASSES: Tuple[Tuple[str, str], ...] = (
     (r"no space left on device|disk quota exceeded", "disk_full"),
@@ -45,6 +50,7 @@ _CASES = {
     "network": "installer_network",
     "not_found": "installer_version",
     "conflict": "installer_conflict",
+    "checksum": "installer_wheel",
     "disk_full": None,
     "tls": None,
 }
@@ -68,12 +74,16 @@ def failure(argv: Sequence[str], status: int, output: List[str], *, timeout_s: f
     if class_ in ("command", "not_found", "conflict") and nvcc is not None:
         message = f"it would have to be compiled for the GPU, and that cannot be done here: {nvcc}"
         return Failure("not_found", message, case="would_compile", tail=output[-process.TAIL_LINES :])
+    case = _CASES.get(class_, "repeat")
+    is_of_others = class_ == "conflict" and "depends on" in text
+    if class_ in ("command", "conflict") and _DAMAGED.search(text) and not is_of_others:
+        case = "installer_wheel"
     why = " | ".join((errors or output)[-3:]) or "it said nothing"
     command = " ".join(map(shlex.quote, argv))
     return Failure(
         class_,
         f"the installer ended with {status}: {why}",
-        case=_CASES.get(class_, "repeat"),
+        case=case,
         about={"command": command, "timeout": f"{timeout_s:.0f}s"},
         tail=output[-process.TAIL_LINES :],
     )

@@ -176,7 +176,7 @@ class Resolver:
             environment: Of the child.
 
         Raises:
-            Failure: `conflict`, `not_found`, `network`, … as uv says; `protocol` where its answer cannot be read.
+            Failure: `conflict`, `not_found`, `network`, … as uv says; `command` where its answer cannot be read.
         """
         with _numbering:
             number = next(_numbers)
@@ -231,7 +231,7 @@ class Resolver:
             with open(path, "rb") as file:
                 return read_lock(file.read(MAX_LOCK_BYTES + 1), what="the answer of uv")
         except (ParseError, OSError) as error:
-            raise Failure("protocol", f"what uv has resolved cannot be read: {error}") from None
+            raise Failure("command", f"what uv has resolved cannot be read: {error}") from None
 
 
 def from_disk(environment: Mapping[str, str]) -> Dict[str, str]:

@@ -1,6 +1,6 @@
 """How much a wheel takes once it is unpacked, told from its end: a zip archive lists there what is in it.
 
-Of a small wheel that is not worth a request, and where a server gives no ranges, it is estimated by `RATIO`.
+Of a small wheel that is not worth a request, and where a server gives no ranges, it is estimated by `RATIOS`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from ...contract.failures import Failure
 from ...downloads import Sources
 
 SMALL_BYTES = 256 << 10
-RATIO = 4.3
-"""Of small wheels, which are mostly text: as measured over those of a ComfyUI (`docs/DECISIONS.md`)."""
+RATIOS = ((256 << 10, 4.3), (16 << 20, 4.0), (64 << 20, 2.9), (1 << 62, 1.9))
+"""Below each size: small wheels are mostly text, large ones code for GPUs, as measured over those of a ComfyUI (`docs/DECISIONS.md`)."""
 BLOCK_BYTES = 4096
 """A file takes whole blocks."""
 TAIL_BYTES = 64 << 10
 MAX_LISTING_BYTES = 32 << 20
 ASK_S = 15.0
 _END = struct.Struct("<4sHHHHIIH")
+_EXTRA = struct.Struct("<HH")
+_BEYOND = 0xFFFFFFFF
 _ENTRY = struct.Struct("<4sHHHHHHIIIHHHHHII")
 
 
@@ -56,7 +58,8 @@ def room_of(url: str, size_bytes: Optional[int], access: Sources, *, until: floa
 
 def estimated(size_bytes: int) -> int:
     """What a wheel of *size_bytes* takes unpacked, about."""
-    return int(size_bytes * RATIO) + BLOCK_BYTES
+    ratio = next((ratio for below, ratio in RATIOS if size_bytes < below), 1.0)
+    return int(size_bytes * ratio) + BLOCK_BYTES
 
 
 def _listed(url: str, size_bytes: int, access: Sources, until: float) -> Optional[int]:
@@ -103,9 +106,26 @@ def listed_bytes(listing: bytes, entries: int) -> Optional[int]:
         fields = _ENTRY.unpack_from(listing, at)
         if fields[0] != b"PK\1\2":
             return None
-        total += -(-fields[9] // BLOCK_BYTES) * BLOCK_BYTES
-        at += _ENTRY.size + sum(fields[10:13])
+        size, extra_at = fields[9], at + _ENTRY.size + fields[10]
+        if size == _BEYOND:
+            size = _of_64_bits(listing[extra_at : extra_at + fields[11]])
+        if size is None:
+            return None
+        total += -(-size // BLOCK_BYTES) * BLOCK_BYTES
+        at = extra_at + fields[11] + fields[12]
     return total
+
+
+def _of_64_bits(extra: bytes) -> Optional[int]:
+    """The size of a file as the *extra* fields of its entry say it, where 32 bits do not hold it."""
+    at = 0
+    while len(extra) >= at + _EXTRA.size:
+        kind, length = _EXTRA.unpack_from(extra, at)
+        at += _EXTRA.size
+        if kind == 1 and length >= 8 and len(extra) >= at + 8:
+            return int.from_bytes(extra[at : at + 8], "little")
+        at += length
+    return None
 
 
 def _read(url: str, span: Tuple[int, int], access: Sources, until: float) -> bytes:

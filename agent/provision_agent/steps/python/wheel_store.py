@@ -13,14 +13,14 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Dict, List, Mapping, Sequence, Set
+from typing import Callable, Dict, List, Mapping, Sequence, Set
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
 from ...contract.plan import Download
 from ...contract.plan_parts import Limits
 from ...contract.pylock import LockedFile
-from ...downloads import Downloads, Line, Sources
+from ...downloads import Downloads, Line, Result, Sources
 from ...run.context import Context
 from ...run.state import Record, StateFile
 from .. import remove_tree
@@ -90,6 +90,10 @@ class WheelStore:
         with self._lock:
             return sum(batch.bytes_downloaded for batch in self._batches)
 
+    def path(self, wheel: LockedFile) -> str:
+        """Where *wheel* is, once it is here."""
+        return os.path.join(self.folder, path_of(wheel)) if is_fetched(wheel) else local_path(wheel)
+
     def begin(self, wheels: Sequence[LockedFile], *, level: str, logins: Mapping[str, str]) -> None:
         """Begin to fetch those of *wheels* that nobody has begun to.
 
@@ -121,7 +125,12 @@ class WheelStore:
         batch.start()
 
     def wait(
-        self, wheels: Sequence[LockedFile], progress: Progress, *, batch_bytes: float = math.inf
+        self,
+        wheels: Sequence[LockedFile],
+        progress: Progress,
+        *,
+        batch_bytes: float = math.inf,
+        is_past: Callable[[LockedFile], bool] = lambda wheel: True,
     ) -> Fetched:
         """Wait until each of *wheels* is here, or is known not to come; or until as much is here as is worth a start.
 
@@ -129,12 +138,13 @@ class WheelStore:
             wheels: They have begun. Those of a disk are where they are.
             progress: Told how far they are.
             batch_bytes: What is worth a start; all of them, where nothing is said.
+            is_past: Was done with a wheel what is done between its coming and its use?
 
         Raises:
             Failure: the run was ended.
         """
         while not self._context.is_over():
-            found = self._settled(wheels)
+            found = self._usable(wheels, is_past)
             if len(found.paths) + len(found.failures) == len(wheels):
                 return found
             if sum(map(os.path.getsize, found.paths.values())) >= batch_bytes:
@@ -145,24 +155,33 @@ class WheelStore:
             self._context.cancelled.wait(LOOK_AGAIN_S)
         raise Failure("timed_out", "stopped: the run was ended", retriable=True)
 
-    def _settled(self, wheels: Sequence[LockedFile]) -> Fetched:
+    def _usable(self, wheels: Sequence[LockedFile], is_past: Callable[[LockedFile], bool]) -> Fetched:
+        found = self.settled(wheels)
+        held = {wheel.file_name for wheel in wheels if wheel.file_name in found.paths and not is_past(wheel)}
+        return replace(found, paths={name: path for name, path in found.paths.items() if name not in held})
+
+    def settled(self, wheels: Sequence[LockedFile]) -> Fetched:
+        """What is known by now of *wheels*; those of a disk are where they are."""
+        with self._lock:
+            batch_of = {path: self._batch_of.get(path) for path in map(path_of, filter(is_fetched, wheels))}
+        results: Dict[str, Result] = {}
+        for batch in set(filter(None, batch_of.values())):
+            results.update(batch.results())
         paths: Dict[str, str] = {}
         failures: Dict[str, Failure] = {}
         for wheel in wheels:
+            key = path_of(wheel)
+            result = results.get(key)
             if not is_fetched(wheel):
-                paths[wheel.file_name] = local_path(wheel)
-                continue
-            with self._lock:
-                batch = self._batch_of.get(path_of(wheel))
-            result = None if batch is None else batch.results().get(path_of(wheel))
-            if batch is None:
+                paths[wheel.file_name] = self.path(wheel)
+            elif batch_of[key] is None:
                 failures[wheel.file_name] = Failure(
                     "not_found", "pip's own settings say how its index is reached"
                 )
             elif result is not None and result.state == "failed":
                 failures[wheel.file_name] = result.failure or Failure("not_found", "it cannot be had")
             elif result is not None:
-                paths[wheel.file_name] = os.path.join(self.folder, path_of(wheel))
+                paths[wheel.file_name] = self.path(wheel)
         return Fetched(paths, failures)
 
     def installed(self, wheels: Sequence[LockedFile]) -> None:
