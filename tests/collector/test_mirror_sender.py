@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from provision_agent.contract import frames
-from provision_collector.collect.collect import heartbeat_s
 from provision_collector.collect.sender import MODULES, follower_command, follower_program
+from provision_collector.mirror import heartbeat_s
 
 CANDIDATES = [
     shutil.which("python3"),

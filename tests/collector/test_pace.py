@@ -71,3 +71,11 @@ def test_who_goes_on_with_more_than_any_agent_says_is_told_so(clock: list[float]
         ProtocolFaultError, match="a flood: 300 MiB of events within 3600 s, and no agent writes so many"
     ):
         check_events(300 << 20, age_s=3600)
+
+
+def test_of_more_than_two_hundred_runs_each_shows_life_less_often() -> None:
+    with ExitStack() as stack:
+        paces = [stack.enter_context(Pace()) for _ in range(200)]
+        assert paces[0].heartbeat_s == 2.0
+        assert stack.enter_context(Pace()).heartbeat_s == 5.0
+    assert paces[0].heartbeat_s == 2.0

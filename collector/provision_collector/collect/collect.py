@@ -19,7 +19,6 @@ from provision_agent.contract.status import RunState
 from ..errors import HostUnreachableError, LocalMachineError, ProtocolFaultError, ProvisionError
 from ..instance import Connection, Flag, Instance, Link, refusal
 from ..mirror import (
-    HEARTBEAT_S,
     Begun,
     FileFacts,
     FollowSession,
@@ -28,6 +27,7 @@ from ..mirror import (
     LinkLostError,
     Listener,
     Mirror,
+    heartbeat_s,
 )
 from ..run.events import LocalEvents
 from ..run.outcome import Outcome, outcome_of
@@ -43,9 +43,6 @@ HELLOS = 2
 """So often a first command may stay without an answer."""
 PROBE_EVERY_S = 300.0
 """A key that was revoked is found by a fresh connection only."""
-
-MANY_HOSTS = 200
-HEARTBEAT_OF_MANY_S = 5.0
 
 OnEvent = Callable[[dict[str, object]], None]
 
@@ -76,11 +73,6 @@ class CollectOrder:
 
 _going = 0
 """So many hosts are followed by this process."""
-
-
-def heartbeat_s(hosts: int) -> float:
-    """How often each of so many *hosts* shows life: many of them less often, since each time costs something."""
-    return HEARTBEAT_S if hosts <= MANY_HOSTS else HEARTBEAT_OF_MANY_S
 
 
 async def collect(

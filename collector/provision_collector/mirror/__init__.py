@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from .follow import HEARTBEAT_S, FollowSession
+from .follow import FollowSession
 from .mirror import RESERVE_BYTES, FileFacts, Mirror, MirrorBusyError, MirrorFullError
-from .pace import Pace, check_events
+from .pace import Pace, check_events, heartbeat_s
 from .session import AgentChangedError, FolderGoneError, GarbledSessions, LinkLostError, Listener
 from .state import Gap, MirrorState, Position
 from .wire import Begun, Holders
 
 __all__ = [
-    "HEARTBEAT_S",
     "RESERVE_BYTES",
     "AgentChangedError",
     "Begun",
@@ -29,4 +28,5 @@ __all__ = [
     "Pace",
     "Position",
     "check_events",
+    "heartbeat_s",
 ]

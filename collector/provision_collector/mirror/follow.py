@@ -22,7 +22,7 @@ from ..errors import HostUnreachableError, LocalMachineError, ProvisionError
 from ..instance import NO_PYTHON, Channel, Connection, Flag, any_of, no_python
 from ..storage import in_thread
 from .mirror import FileFacts, Mirror, seal_together
-from .pace import Pace
+from .pace import HEARTBEAT_S, Pace
 from .session import (
     HELLO_TIMEOUT_S,
     AgentChangedError,
@@ -35,7 +35,6 @@ from .session import (
 )
 from .wire import Beat, Begins, Begun, Failed, Holders, check_beat, read_frame
 
-HEARTBEAT_S = 2.0
 MISSED_HEARTBEATS = 3
 SEAL_EVERY_S = 30.0
 MAX_WAITING_BYTES = 4 << 20

@@ -13,6 +13,11 @@ from provision_agent.contract import frames
 
 from ..errors import ProtocolFaultError
 
+HEARTBEAT_S = 2.0
+"""How often both sides of a session show life; three times nothing is a lost link."""
+MANY = 200
+HEARTBEAT_OF_MANY_S = 5.0
+
 SHARE = 0.3
 """Of one processor's time, for all that are going together."""
 LEAST_SHARE = 0.02
@@ -41,6 +46,11 @@ EVENTS_PER_S_BYTES = 16 << 10
 """Beyond the first ones, since the run began: twice of what 16 files write that are downloaded at once."""
 
 _going = 0
+
+
+def heartbeat_s(followed: int) -> float:
+    """How often each of so many instances that are *followed* shows life: many of them less often, since each time costs something."""
+    return HEARTBEAT_S if followed <= MANY else HEARTBEAT_OF_MANY_S
 
 
 class Pace:
@@ -95,6 +105,11 @@ class Pace:
             raise ProtocolFaultError(
                 f"a log that began anew more than {MAX_GENERATIONS_AT_ONCE} times within moments"
             )
+
+    @property
+    def heartbeat_s(self) -> float:
+        """How often it is to show life, in seconds, beside all that are going together."""
+        return heartbeat_s(_going)
 
     @property
     def is_busy(self) -> bool:

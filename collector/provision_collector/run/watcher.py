@@ -202,6 +202,7 @@ class Watcher(Listener):
             self,
             command=self._dispatch.agent_command("follow"),
             workspace=self._dispatch.workspace,
+            heartbeat_s=self._pace.heartbeat_s,
             pace=self._pace,
         )
 
