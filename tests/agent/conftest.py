@@ -115,9 +115,8 @@ def by_lock(here: Surroundings) -> Iterator[LockedInstalls]:
     engine = Downloads([], Limits(), here.context, Sources(rules=(), secrets={}))
     folder = os.path.join(here.workspace, ".provision", "wheels")
     store = WheelStore(here.context, folder, limits=Limits(), line=engine.line)
-    by_lock = LockedInstalls(store, here.context)
-    yield by_lock
-    by_lock.close(is_done=True)
+    yield LockedInstalls(store, here.context)
+    store.close(is_done=True)
     engine.stop()
 
 

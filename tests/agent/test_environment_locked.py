@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,8 +17,9 @@ from harness.git_server import Origin
 from harness.package_index import PackageIndex, wheel
 from provision_agent.contract.failures import Failure
 from provision_agent.contract.plan import Layer, Plan, Python, Repo, Torch
+from provision_agent.contract.plan_packages import LockedEnvironment, LockedWheel
 from provision_agent.host import answers, probe
-from provision_agent.steps.python import packages
+from provision_agent.steps.python import locked_install, packages
 from provision_agent.steps.python.ahead import Ahead
 from provision_agent.steps.python.locked_install import LockedInstalls
 from provision_agent.steps.python.venv import Venv
@@ -53,7 +55,7 @@ def test_wheels_come_by_the_engine_and_are_installed_without_a_network(
 
     assert versions_in(venv, "scipy", "numpy") == ["1.0", "1.26.4"]
     (call,) = installs_of(tmp_path)
-    assert "--offline --no-index --no-deps" in call and " numpy==1.26.4 scipy==1.0 " in call
+    assert "--offline --no-index --no-deps" in call and call.endswith("numpy==1.26.4 scipy==1.0")
     assert 0 < by_lock.store.bytes_downloaded <= sum(index.wheel_bytes.values())
     assert sorted(index.wheel_bytes) == ["numpy-1.26.4-py3-none-any.whl", "scipy-1.0-py3-none-any.whl"]
     site = next(Path(venv.path).glob("lib/python3*/site-packages"))
@@ -224,7 +226,7 @@ def test_a_torch_that_no_index_has_is_offered_to_the_resolver_as_it_is(
     packages.install(order(*layers), venv, here.context, NO_GPU, by_lock=by_lock)
 
     assert versions_in(venv, "torch", "accelerate") == ["2.5.1+cpu", "1.0"]
-    assert "--offline" in installs_of(tmp_path)[-1] and " accelerate==1.0 " in installs_of(tmp_path)[-1]
+    assert "--offline" in installs_of(tmp_path)[-1] and installs_of(tmp_path)[-1].endswith(" accelerate==1.0")
     assert "torch-2.9.1-py3-none-any.whl" not in index.wheel_bytes
 
 
@@ -280,6 +282,31 @@ def test_a_layer_that_conflicts_fails_with_the_sentence_of_uv(
         packages.install(order(Layer(packages=("old",))), venv, here.context, NO_GPU, by_lock=by_lock)
 
     assert caught.value.class_ in ("conflict", "not_found")
+
+
+def test_the_wheels_of_a_lock_are_installed_while_others_still_come(
+    index: PackageIndex,
+    here: Surroundings,
+    venv: Venv,
+    by_lock: LockedInstalls,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(locked_install, "BATCH_BYTES", 1)
+    index.add("slow", "1.0", files={"slow/__init__.py": "", "slow/data": "x" * (1 << 20)})
+    index.bytes_per_s = 1 << 20
+    chosen = {"slow": "1.0", "numpy": "1.26.4"}
+    wheels = [LockedWheel(name, version, *index.offered(name, version)) for name, version in chosen.items()]
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    lock = LockedEnvironment(python, f"linux-{os.uname().machine}", "none", tuple(wheels))
+
+    wanted = replace(order(Layer(packages=("slow", "numpy"))), locked=lock)
+    packages.install(wanted, venv, here.context, NO_GPU, by_lock=by_lock)
+
+    assert versions_in(venv, *chosen) == list(chosen.values())
+    first, *_, last = installs_of(tmp_path)
+    assert "numpy==1.26.4" in first and "slow==" not in first
+    assert last.endswith("slow==1.0")
 
 
 def test_what_an_interrupted_install_left_unfinished_is_taken_away_and_installed_again(

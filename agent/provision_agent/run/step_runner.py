@@ -83,7 +83,7 @@ class Items:
         self._head_start.end()
         if self._by_lock is not None:
             is_done = not self._is_over() and not self._tally.is_failed("python", "python")
-            self._by_lock.close(is_done=is_done)
+            self._by_lock.store.close(is_done=is_done)
 
     @property
     def wheel_bytes(self) -> int:

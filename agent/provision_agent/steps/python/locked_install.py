@@ -7,6 +7,7 @@ way, is the installer's own to do, as ever: it finds the rest installed.
 from __future__ import annotations
 
 import os
+import shutil
 import ssl
 import time
 from dataclasses import dataclass, field, replace
@@ -21,13 +22,12 @@ from . import families, interrupted, resolver
 from .ahead import Ahead, Whole
 from .resolver import Order, Resolver
 from .tags import Target
-from .unpacking import Chosen, Unpacking, install_argv
 from .wheel_store import WheelStore
 
 _UNREACHED = ("proxy", "client-cert", "keyring-provider", "cert")
 """Settings of pip that say how an index is reached, which the engine does not know; see `_unknown_ways`."""
-BATCH_BYTES = 256 << 20
-"""When so much is unpacked, it is put in place while the rest still comes."""
+BATCH_BYTES = 64 << 20
+"""When so much is here, it is put in place while the rest still comes."""
 Run = Callable[[List[str], Mapping[str, str]], None]
 """Runs a command of the installer in an environment of variables. Raises Failure."""
 
@@ -71,13 +71,7 @@ class LockedInstalls:
         self.standing: List[str] = []
         """Plain requirements of the nodes that are installed."""
         self._context = context
-        self._unpacking = Unpacking(store, os.path.join(context.run_directory, "wheels"), context)
         self._resolvers: Dict[Tuple[str, str], Resolver] = {}
-
-    def close(self, *, is_done: bool) -> None:
-        """Nothing is installed any more; *is_done*: all that was wanted is."""
-        self._unpacking.close()
-        self.store.close(is_done=is_done)
 
     def resolver(self, uv: str, python: str) -> Resolver:
         """The one of an environment."""
@@ -107,11 +101,9 @@ class LockedInstalls:
         self, packages: Sequence[LockedPackage], around: Surroundings, *, level: str
     ) -> List[LockedFile]:
         """Begin to fetch the wheels of *packages*, and say which they are."""
-        chosen = self._chosen(packages, around)
-        wheels = [each.wheel for each in chosen]
+        wheels = list(self._wheels(packages, around).values())
         if not _unknown_ways(around.settings):
             self.store.begin(wheels, level=level, logins=around.logins)
-            self._unpacking.want(chosen)
         return wheels
 
     def install(
@@ -164,27 +156,24 @@ class LockedInstalls:
             packages: They have begun, as `begin` says.
 
         Returns:
-            The normalised names of those that are installed. The others are for whoever can bring them.
+            The names of those that are installed. The others are for whoever can bring them.
 
         Raises:
             Failure: as the installer's, or the run was ended.
         """
         done: Set[str] = set()
-        began_at = time.monotonic()
-        left = self._chosen(packages, around)
-        self._unpacking.begin(around.uv, around.python, resolver.from_disk(around.environment), left)
+        began_at, by_name = time.monotonic(), self._wheels(packages, around)
+        left = [package for package in packages if package.name in by_name]
         while left:
-            fetched = self.store.wait(
-                [each.wheel for each in left],
-                progress,
-                batch_bytes=BATCH_BYTES,
-                is_past=self._unpacking.is_past,
-            )
+            wheels = [by_name[package.name] for package in left]
+            fetched = self.store.wait(wheels, progress, batch_bytes=BATCH_BYTES)
             for why, names in _by_message(fetched.failures).items():
                 progress.say(f"the installer fetches {', '.join(names)}: {why}")
-            here = [each for each in left if each.wheel.file_name in fetched.paths]
+            here = [package for package in left if by_name[package.name].file_name in fetched.paths]
             left = [
-                each for each in left if each not in here and each.wheel.file_name not in fetched.failures
+                package
+                for package in left
+                if package not in here and by_name[package.name].file_name not in fetched.failures
             ]
             if not left:
                 took_s = time.monotonic() - began_at
@@ -192,34 +181,55 @@ class LockedInstalls:
                     f"{len(done) + len(here)} of {len(packages)} wheels are here after {took_s:.1f} s"
                 )
             if here:
-                self._put(here, order, around, run)
-                self.store.installed([each.wheel for each in here])
+                self._put(here, by_name, fetched.paths, order, around, run)
+                self.store.installed([by_name[each.name] for each in here])
                 done.update(each.name for each in here)
         return done
 
-    def _put(self, chosen: Sequence[Chosen], order: Order, around: Surroundings, run: Run) -> None:
-        """Install *chosen* from their files, which are here and right."""
-        options = ["--reinstall"] if order.is_forced else []
-        options += ["--no-cache"] if order.is_uncached else []
-        options += [] if "UV_LINK_MODE" in around.environment else ["--link-mode", _link_mode(around)]
-        names = [each.name for each in chosen]
+    def _put(
+        self,
+        packages: Sequence[LockedPackage],
+        wheels: Mapping[str, LockedFile],
+        paths: Mapping[str, str],
+        order: Order,
+        around: Surroundings,
+        run: Run,
+    ) -> None:
+        """Install *packages* from their files, which are here and right."""
+        links = os.path.join(self._context.run_directory, "wheels")
+        shutil.rmtree(links, ignore_errors=True)
+        os.makedirs(links)
+        for package in packages:
+            name = wheels[package.name].file_name
+            os.symlink(paths[name], os.path.join(links, name))
+        argv = [
+            around.uv,
+            "pip",
+            "install",
+            "--python",
+            around.python,
+            "--offline",
+            "--no-index",
+            "--no-deps",
+        ]
+        argv += ["--find-links", links, *(["--reinstall"] if order.is_forced else [])]
+        argv += ["--no-cache"] if order.is_uncached else []
+        argv += [] if "UV_LINK_MODE" in around.environment else ["--link-mode", _link_mode(around)]
+        names = [package.name for package in packages]
         interrupted.begin(self._context, around.python, names)
-        for folder, wheels in self._unpacking.linked(chosen).items():
-            argv = install_argv(around.uv, around.python, folder, [each.pin for each in wheels])
-            run([*argv, *options], resolver.from_disk(around.environment))
+        run([*argv, *(package.pin for package in packages)], resolver.from_disk(around.environment))
         interrupted.end(self._context, around.python, names)
+        shutil.rmtree(links, ignore_errors=True)
 
-    def _chosen(self, packages: Sequence[LockedPackage], around: Surroundings) -> List[Chosen]:
-        """The wheel for this interpreter of each of *packages* that has one."""
+    def _wheels(self, packages: Sequence[LockedPackage], around: Surroundings) -> Dict[str, LockedFile]:
+        """The wheel of each of *packages* that has one for this interpreter, by the package's name."""
         target = Target.of(around.version)
-        found: List[Chosen] = []
+        found: Dict[str, LockedFile] = {}
         for package in packages:
             fitting = [wheel for wheel in package.wheels if wheel.sha256 and target.takes(wheel.file_name)]
             own = [wheel for wheel in fitting if not wheel.file_name.endswith("-any.whl")]
             if package.is_of_index and fitting:
-                wheel = (own or fitting)[0]
-                name = normalised(package.name)
-                found.append(Chosen(name, package.pin, wheel, self.store.path(wheel)))
+                found[package.name] = (own or fitting)[0]
         return found
 
 

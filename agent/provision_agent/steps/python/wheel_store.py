@@ -13,7 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, List, Mapping, Sequence, Set
+from typing import Dict, List, Mapping, Sequence, Set
 from urllib.parse import unquote, urlsplit
 
 from ...contract.failures import Failure
@@ -90,10 +90,6 @@ class WheelStore:
         with self._lock:
             return sum(batch.bytes_downloaded for batch in self._batches)
 
-    def path(self, wheel: LockedFile) -> str:
-        """Where *wheel* is, once it is here."""
-        return os.path.join(self.folder, path_of(wheel)) if is_fetched(wheel) else local_path(wheel)
-
     def begin(self, wheels: Sequence[LockedFile], *, level: str, logins: Mapping[str, str]) -> None:
         """Begin to fetch those of *wheels* that nobody has begun to.
 
@@ -125,12 +121,7 @@ class WheelStore:
         batch.start()
 
     def wait(
-        self,
-        wheels: Sequence[LockedFile],
-        progress: Progress,
-        *,
-        batch_bytes: float = math.inf,
-        is_past: Callable[[LockedFile], bool] = lambda wheel: True,
+        self, wheels: Sequence[LockedFile], progress: Progress, *, batch_bytes: float = math.inf
     ) -> Fetched:
         """Wait until each of *wheels* is here, or is known not to come; or until as much is here as is worth a start.
 
@@ -138,13 +129,12 @@ class WheelStore:
             wheels: They have begun. Those of a disk are where they are.
             progress: Told how far they are.
             batch_bytes: What is worth a start; all of them, where nothing is said.
-            is_past: Was done with a wheel what is done between its coming and its use?
 
         Raises:
             Failure: the run was ended.
         """
         while not self._context.is_over():
-            found = self._usable(wheels, is_past)
+            found = self._settled(wheels)
             if len(found.paths) + len(found.failures) == len(wheels):
                 return found
             if sum(map(os.path.getsize, found.paths.values())) >= batch_bytes:
@@ -155,13 +145,7 @@ class WheelStore:
             self._context.cancelled.wait(LOOK_AGAIN_S)
         raise Failure("timed_out", "stopped: the run was ended", retriable=True)
 
-    def _usable(self, wheels: Sequence[LockedFile], is_past: Callable[[LockedFile], bool]) -> Fetched:
-        found = self.settled(wheels)
-        held = {wheel.file_name for wheel in wheels if wheel.file_name in found.paths and not is_past(wheel)}
-        return replace(found, paths={name: path for name, path in found.paths.items() if name not in held})
-
-    def settled(self, wheels: Sequence[LockedFile]) -> Fetched:
-        """What is known by now of *wheels*; those of a disk are where they are."""
+    def _settled(self, wheels: Sequence[LockedFile]) -> Fetched:
         with self._lock:
             batch_of = {path: self._batch_of.get(path) for path in map(path_of, filter(is_fetched, wheels))}
         results: Dict[str, Result] = {}
@@ -173,7 +157,7 @@ class WheelStore:
             key = path_of(wheel)
             result = results.get(key)
             if not is_fetched(wheel):
-                paths[wheel.file_name] = self.path(wheel)
+                paths[wheel.file_name] = local_path(wheel)
             elif batch_of[key] is None:
                 failures[wheel.file_name] = Failure(
                     "not_found", "pip's own settings say how its index is reached"
@@ -181,7 +165,7 @@ class WheelStore:
             elif result is not None and result.state == "failed":
                 failures[wheel.file_name] = result.failure or Failure("not_found", "it cannot be had")
             elif result is not None:
-                paths[wheel.file_name] = self.path(wheel)
+                paths[wheel.file_name] = os.path.join(self.folder, key)
         return Fetched(paths, failures)
 
     def installed(self, wheels: Sequence[LockedFile]) -> None:
