@@ -203,21 +203,18 @@ class Items:
         if made is None:
             return
         awaited = {self._folder(repo) for repo in self._plan.repos} - self._prepared
-        due: Dict[Tuple[str, Tuple[str, ...]], List[Repo]] = {}
-        waiting = []
+        due, waiting = [], []
         for repo in self._unchecked:
-            application = nodes.application_of(repo, self._context)
-            if application in awaited:
+            if nodes.application_of(repo, self._context) in awaited:
                 waiting.append(repo)
             elif nodes.is_node(repo, self._context) and not self._is_loaded(repo):
                 service = self.judge_of(repo)
                 if service is not None and not restarting.is_running(service, self._context):
                     self._untried[repo.path] = repo  # it tries them itself in a moment
-                    continue
-                arguments = () if service is None else nodes.arguments_of(service)
-                due.setdefault((application, arguments), []).append(repo)
+                else:
+                    due.append(repo)
         self._unchecked = waiting
-        for (_, arguments), repos_ in due.items():
+        for arguments, repos_ in nodes.by_application(due, self.judge_of, self._context):
             self._import(repos_, made, arguments)
 
     def _is_loaded(self, repo: Repo) -> bool:
@@ -235,17 +232,21 @@ class Items:
     def _try_by_itself(self, found: List[Repo]) -> None:
         """Import nodes of which a service of the plan has said that it did not load them, or nothing."""
         made, quiet = self.venv, replace(self._context, report=lambda event, **fields: None)
-        for repo in found if made is not None and not self._is_over() else ():
-            assert made is not None
-            item, service = f"{repo.path}/__init__.py", self.judge_of(repo)
+        if made is None or self._is_over():
+            return
+        for words, repos_ in nodes.by_application(found, self.judge_of, self._context):
             try:
-                words = () if service is None else nodes.arguments_of(service)
-                answer = nodes.import_all([repo], made, self._context, words)[repo.path]
-                nodes.check(repo, answer, made, quiet, item)
-            except Failure as failure:
-                self._doubts[repo.path] = (repo, failure)
-            else:
-                self._tally.succeed("repos", item)
+                imports = nodes.import_all(repos_, made, self._context, words)
+            except Failure:
+                return  # the run was ended
+            for repo in repos_:
+                item = f"{repo.path}/__init__.py"
+                try:
+                    nodes.check(repo, imports[repo.path], made, quiet, item)
+                except Failure as failure:
+                    self._doubts[repo.path] = (repo, failure)
+                else:
+                    self._tally.succeed("repos", item)
 
     def _import(self, found: List[Repo], made: Venv, arguments: Tuple[str, ...]) -> None:
         item = f"{found[0].path}/__init__.py"

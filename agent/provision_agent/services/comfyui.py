@@ -7,6 +7,9 @@ Its log names every node once, in a table at the end of its start, and each fail
     Import times for custom nodes:
        0.1 seconds: /w/ComfyUI/custom_nodes/ComfyUI-Manager
        0.0 seconds (IMPORT FAILED): /w/ComfyUI/custom_nodes/faces
+
+Threads of nodes write meanwhile: their lines stand between the rows of the table, and what they leave without an end stands
+before a row.
 """
 
 from __future__ import annotations
@@ -36,14 +39,14 @@ _CLASS_S = 30.0
 _ALL_CLASSES_S = 120.0
 _ALL_CLASSES_BYTES = 128 << 20
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_TABLE_ROW = re.compile(r"^\s*\d+\.\d+ seconds(?P<failed> \(IMPORT FAILED\))?: (?P<path>\S.*)$")
+_TABLE_ROW = re.compile(r"(?<![\d.])\d+\.\d+ seconds(?P<failed> \(IMPORT FAILED\))?: (?P<path>\S.*)$")
 _REASONS = (
     re.compile(r"Cannot import (?P<path>\S.*?) module for custom nodes: (?P<why>.*)"),
     re.compile(r"(?P<why>Error while calling comfy_entrypoint) in (?P<path>\S.*?): (?P<more>.*)"),
     re.compile(r"Skip (?P<path>\S.*?) module for custom nodes (?P<why>due to .*)"),
     re.compile(r"comfy_entrypoint in (?P<path>\S.*?) (?P<why>is not callable|did not return .*?),? skipping"),
 )
-_TABLE = re.compile(r"Import times for custom nodes:")
+_TABLE = re.compile(r"(?P<name>Import|Prestartup) times for custom nodes:")
 _BUILT_IN = re.compile(r"^IMPORT FAILED: (?P<name>\S+\.py)$")
 
 
@@ -74,17 +77,15 @@ def imports_of(lines: Iterable[str]) -> Imports:
     built_in: List[str] = []
     is_table = False
     for line in (_COLOUR.sub("", line).rstrip() for line in lines):
-        row = _TABLE_ROW.match(line)
-        if _TABLE.search(line):
-            is_table = True
+        row, table = _TABLE_ROW.search(line), _TABLE.search(line)
+        if table is not None:
+            is_table = table["name"] == "Import"
         elif row is not None and is_table:
             path = row["path"]
             if row["failed"]:
                 failed[path] = reasons.get(path, "its log gives no reason")
             else:
                 loaded.append(path)
-        elif is_table:
-            is_table = False
         found = _BUILT_IN.match(line)
         if found is not None:
             built_in.append(found["name"])

@@ -11,7 +11,7 @@ import glob
 import json
 import os
 import re
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
 
 from ..contract.failures import Failure
 from ..contract.plan import IF_PRESENT, Repo, Service
@@ -64,6 +64,18 @@ def folder_of(service: Service, context: Context) -> str:
 def _script_of(service: Service) -> int:
     words = enumerate(service.run)
     return next((number for number, word in words if word.endswith(".py")), len(service.run))
+
+
+def by_application(
+    repos: Sequence[Repo], service_of: Callable[[Repo], Optional[Service]], context: Context
+) -> List[Tuple[Tuple[str, ...], List[Repo]]]:
+    """*repos*, nodes that services load, in the groups that `import_all` takes, each with its arguments."""
+    together: Dict[Tuple[str, Tuple[str, ...]], List[Repo]] = {}
+    for repo in repos:
+        service = service_of(repo)
+        arguments = () if service is None else arguments_of(service)
+        together.setdefault((application_of(repo, context), arguments), []).append(repo)
+    return [(arguments, group) for (_, arguments), group in together.items()]
 
 
 def import_all(
