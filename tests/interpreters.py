@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OLDEST = (3, 8)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)  # noqa: UP033 - 3.8 has no other
 def interpreters() -> dict[tuple[int, int], str]:
     """Every python3 from `OLDEST` on that starts and makes environments, by minor version."""
     candidates = [shutil.which(f"python3.{minor}") for minor in range(8, 20)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from provision_agent.services import comfyui
 
 NODES = "/w/ComfyUI/custom_nodes"
@@ -24,8 +26,8 @@ Import times for custom nodes:
 def nodes_of(log: str) -> tuple[set[str], dict[str, str]]:
     """The names of those that loaded, and why the others did not."""
     imports = comfyui.imports_of(log.splitlines())
-    failed = {path.removeprefix(NODES + "/"): why for path, why in imports.failed}
-    return {path.removeprefix(NODES + "/") for path in imports.loaded}, failed
+    failed = {os.path.basename(path): why for path, why in imports.failed}
+    return {os.path.basename(path) for path in imports.loaded}, failed
 
 
 def test_a_node_that_only_started_early_has_not_loaded() -> None:

@@ -156,7 +156,7 @@ def test_a_service_that_has_ended_for_good_is_not_brought_back(machine: Machine)
     machine.agent("true")
     harness.until(lambda: machine.status()["state"] == "exited", lambda: str(machine.status()), within_s=60.0)
 
-    assert machine.main_pids() in ([0], [])
+    harness.until(lambda: machine.main_pids() in ([0], []), lambda: str(machine.main_pids()), within_s=60.0)
     assert machine.status()["starts"] == 1
 
 

@@ -9,7 +9,8 @@ import ipaddress
 import os
 import socket
 import struct
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set
+import sys
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Set, Tuple
 
 from . import process_stat
 from .detach import argv_of
@@ -48,13 +49,13 @@ def ports_of(pid: int) -> List[int]:
 
 
 def everyone() -> Dict[int, List[int]]:
-    """Every port on which somebody listens here, with the processes that do, as far as they can be known."""
+    """Every port on which somebody listens here, with the processes that do, as far as they can be known; the oldest first."""
     rows = list(_table())
     pids = _pids_of(row.inode for row in rows)
     found: Dict[int, Set[int]] = {}
     for row in rows:
         found.setdefault(row.port, set()).update(pids.get(row.inode, ()))
-    return {port: sorted(found[port]) for port in sorted(found)}
+    return {port: sorted(found[port], key=_age) for port in sorted(found)}
 
 
 def is_local(host: str) -> bool:
@@ -97,6 +98,12 @@ def describe(pid: int) -> str:
     shown = [os.path.basename(words[0])] + [word for word in rest[:1] if word and not word.startswith("-")]
     told = " ".join(shown).encode("utf-8", "replace").decode()
     return f"{told} (pid {pid})"
+
+
+def _age(pid: int) -> Tuple[int, int]:
+    """Sorts the oldest process first: a number is given again when all have been."""
+    found = process_stat.read(pid)
+    return (sys.maxsize if found is None else found.start_ticks), pid
 
 
 class _Row(NamedTuple):
