@@ -339,12 +339,17 @@ async def test_tables_of_the_next_release_that_this_one_can_work_with_are_taken(
     await again.close()
 
 
-async def test_tables_of_the_release_before_are_brought_up_to_date_and_that_one_works_on(
-    tmp_path: Path, address: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def make_first_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until that is undone, new databases get the tables of the first release."""
     upgrade = command.upgrade
     monkeypatch.setattr(command, "upgrade", lambda config, _: upgrade(config, "0001"))
     monkeypatch.setattr(schema, "VERSION", 1)
+
+
+async def test_tables_of_the_release_before_are_brought_up_to_date_and_that_one_works_on(
+    tmp_path: Path, address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_first_tables(monkeypatch)
     before = await opened(tmp_path / "before", address)
     one = await added(before, "one")
     if address is None:
@@ -366,9 +371,7 @@ async def test_tables_of_the_release_before_are_brought_up_to_date_and_that_one_
 async def test_first_tables_without_the_column_that_they_got_later_are_brought_up_to_date(
     tmp_path: Path, address: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upgrade = command.upgrade
-    monkeypatch.setattr(command, "upgrade", lambda config, _: upgrade(config, "0001"))
-    monkeypatch.setattr(schema, "VERSION", 1)
+    make_first_tables(monkeypatch)
     before = await opened(tmp_path / "here", address)
     dropped = sa.text("ALTER TABLE runs DROP COLUMN is_watched_after")
     await before.database.change(lambda line: line.execute(dropped))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -10,19 +11,43 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import sqlalchemy
+from provision_collector.pool.server.app import Door, application
+from provision_collector.pool.server.pool import Pool
+from provision_collector.pool.server.rules import Rules
+from provision_collector.pool.server.sessions import Sessions
 
 from .conftest import PROVISION, eventually
 
 TOKEN = "a-token-of-the-tests-0123456789"
 OF_RUN = "rid = (SELECT rid FROM runs WHERE run = ?)"
 Answer = tuple[int, dict[str, str], bytes]
+
+
+@asynccontextmanager
+async def served_here(folder: Path) -> AsyncIterator[tuple[Pool, httpx.AsyncClient]]:
+    """The server's application in this process, and a client that it lets in."""
+    app = application(
+        Rules(folder / "state", folder / "logs"),
+        Door("a-token"),
+        Sessions(folder / "sessions.json"),
+        asyncio.Event(),
+    )
+    client = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app),
+        base_url="http://localhost",
+        headers={"Authorization": "Bearer a-token"},
+        timeout=60,
+    )
+    async with app.router.lifespan_context(app), client:
+        yield app.state.context.pool, client
 
 
 class Server:

@@ -6,13 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 import pytest
-from provision_collector.pool.server.app import Door, application
-from provision_collector.pool.server.rules import Rules
-from provision_collector.pool.server.sessions import Sessions
 from provision_collector.pool.store.rows import Row
 
+from .server import served_here
 from .test_up import free_port
 
 pytestmark = pytest.mark.usefixtures("own_state")
@@ -21,16 +18,7 @@ pytestmark = pytest.mark.usefixtures("own_state")
 async def test_a_run_that_is_accepted_while_its_row_is_read_to_be_taken_up_is_watched_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rules, sessions = Rules(tmp_path / "state", tmp_path / "logs"), Sessions(tmp_path / "sessions.json")
-    app = application(rules, Door("a-token"), sessions, asyncio.Event())
-    client = httpx.AsyncClient(
-        transport=httpx.ASGITransport(app),
-        base_url="http://localhost",
-        headers={"Authorization": "Bearer a-token"},
-        timeout=60,
-    )
-    async with app.router.lifespan_context(app), client:
-        pool = app.state.context.pool
+    async with served_here(tmp_path) as (pool, client):
         is_read, may_go_on, read = asyncio.Event(), asyncio.Event(), pool.store.of_numbers
 
         async def slowly(rids: Sequence[int]) -> list[Row]:

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 from harness.file_server import FileServer
 from provision_agent.contract.status_parts import ItemState
@@ -19,11 +18,9 @@ from provision_collector import Profile, start
 from provision_collector.collect.collect import CollectOrder, LogToCollect, collect
 from provision_collector.collect.markers import Markers
 from provision_collector.demo.instance import EmbeddedInstance
-from provision_collector.pool.server.app import Door, application
-from provision_collector.pool.server.rules import Rules
-from provision_collector.pool.server.sessions import Sessions
 
 from .conftest import instance_of
+from .server import served_here
 from .test_up import free_port, profile_of
 
 pytestmark = [pytest.mark.usefixtures("own_state"), pytest.mark.timeout(240)]
@@ -180,23 +177,11 @@ async def test_the_files_of_every_run_are_added_up_beside_the_loop(
             readers.add(threading.get_ident())
             return super().to_json()
 
-    app = application(
-        Rules(tmp_path / "state", tmp_path / "logs"),
-        Door("a-token"),
-        Sessions(tmp_path / "sessions.json"),
-        asyncio.Event(),
-    )
-    client = httpx.AsyncClient(
-        transport=httpx.ASGITransport(app),
-        base_url="http://localhost",
-        headers={"Authorization": "Bearer a-token"},
-        timeout=60,
-    )
-    async with app.router.lifespan_context(app), client:
+    async with served_here(tmp_path) as (pool, client):
         for number in range(runs):
             order = {"host": "127.0.0.1", "port": free_port(), "profile": "comfyui-base", "boot_grace": "5m"}
             assert (await client.post("/api/runs", json={**order, "run_id": f"r{number}"})).status_code == 202
-            told = app.state.context.pool.going(f"r{number}").view.run_state
+            told = pool.going(f"r{number}").view.run_state
             for key in map(str, range(files)):
                 told.items["downloads"][key] = item = Watched(key, key)
                 item.state = "done" if int(key) % 2 else "running"

@@ -63,7 +63,11 @@ def loader(main: str = MAIN) -> str:
     return f'import base64; exec(base64.b64decode("{code}"))'
 
 
+def finder() -> Optional[object]:
+    """What imports the modules of this process from a verified file, where it was started by `loader`."""
+    return next((each for each in sys.meta_path if isinstance(getattr(each, "sha256", None), str)), None)
+
+
 def verified_sha256() -> Optional[str]:
     """Of the file that this process runs from, where it was started by `loader`."""
-    found = (getattr(finder, "sha256", None) for finder in sys.meta_path)
-    return next((sha256 for sha256 in found if isinstance(sha256, str)), None)
+    return getattr(finder(), "sha256", None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import marshal
 import os
 import struct
-import sys
 from types import CodeType
-from typing import Dict, Iterator, Optional, Protocol, Tuple
+from typing import Dict, Iterator, Optional, Protocol, Tuple, cast
+
+from ..contract import loading
 
 ROOMS = ("run", "downloads", "steps", "host", "files", "services", "jobs", "lifetime")
 """What a run loads and `start` does not, the first first."""
@@ -101,7 +102,7 @@ def end() -> None:
 
 
 def _loader() -> Optional[_Loader]:
-    return next((finder for finder in sys.meta_path if hasattr(finder, "sha256")), None)  # type: ignore[return-value]
+    return cast(Optional[_Loader], loading.finder())
 
 
 def _compile(found: _Loader, descriptor: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Set
+from typing import TYPE_CHECKING, Dict, List, Mapping, NamedTuple, Optional, Sequence, Set
 
 from ...contract.failures import Failure
 from ...contract.findings import Facts
@@ -25,7 +25,6 @@ from .resolver import Order
 if TYPE_CHECKING:
     from .installer import Installer
     from .locked_install import LockedInstalls
-    from .wheel_store import WheelStore
 
 
 def misfit(python: Python, context: Context, facts: Facts) -> Optional[Failure]:
@@ -100,8 +99,8 @@ def install(
         return
     here: Set[str] = set()
     if by_lock is not None:
-        bring, is_forced = _placed if tools.has_uv else _fetched_first, bool(again)
-        here = bring(wanted, by_lock, tools, context, progress, is_forced=is_forced, item=item, level=level)
+        bringing = _Bringing(wanted, by_lock, tools, context, progress, bool(again), item, level)
+        here = bringing.by_uv() if tools.has_uv else bringing.by_pip()
     rest = [wheel for wheel in wanted if wheel.name not in here]
     if rest:
         path = os.path.join(context.run_directory, "locked.txt")
@@ -159,69 +158,58 @@ def is_there(there: Optional[str], wanted: str) -> bool:
     return there is not None and wanted in (there, there.partition("+")[0])
 
 
-def _placed(
-    wanted: Sequence[LockedWheel],
-    by_lock: LockedInstalls,
-    tools: Installer,
-    context: Context,
-    progress: Progress,
-    *,
-    is_forced: bool,
-    item: str,
-    level: str,
-) -> Set[str]:
-    """Install what the engine brings of *wanted*; the names of those that are installed, each while the others still come."""
-    packages = [LockedPackage(wheel.name, wheel.version, wheels=(_file(wheel),)) for wheel in wanted]
-    around, order = tools.surroundings({}), Order((), is_forced=is_forced)
-    by_lock.begin(packages, around, level=level)
-    try:
-        return by_lock.place(packages, order, around, progress, tools.runner(progress))
-    except Failure as failure:
-        if context.is_over() or failure.meaning.is_of_instance:
-            raise
-        progress.say(f"{item}: once more, all at once: {failure.message}")
-        return set()
+class _Bringing(NamedTuple):
+    """The wheels *wanted* on their way into the environment, as far as the engine brings them."""
 
+    wanted: Sequence[LockedWheel]
+    by_lock: LockedInstalls
+    tools: Installer
+    context: Context
+    progress: Progress
+    is_forced: bool
+    item: str
+    level: str
 
-def _fetched_first(
-    wanted: Sequence[LockedWheel],
-    by_lock: LockedInstalls,
-    tools: Installer,
-    context: Context,
-    progress: Progress,
-    *,
-    is_forced: bool,
-    item: str,
-    level: str,
-) -> Set[str]:
-    """As `_placed`, by pip, when all of them have come."""
-    paths = _fetched(wanted, by_lock.store, tools, progress, level=level)
-    if paths:
-        folder = os.path.join(context.run_directory, "locked-wheels")
-        _link(paths, folder)
-        pins = [f"{wheel.name}=={wheel.version}" for wheel in wanted if wheel.name in paths]
-        options = [*_options(is_forced), "--no-index", "--find-links", folder]
-        tools.install_as_told([*options, *pins], progress, item=item, level=level)
-        shutil.rmtree(folder, ignore_errors=True)
-    return set(paths)
+    def by_uv(self) -> Set[str]:
+        """Install each while the others still come; the names of those that are installed."""
+        packages = [LockedPackage(each.name, each.version, wheels=(_file(each),)) for each in self.wanted]
+        around, order = self.tools.surroundings({}), Order((), is_forced=self.is_forced)
+        wheels = self.by_lock.begin(packages, around, level=self.level)
+        try:
+            run = self.tools.runner(self.progress)
+            return self.by_lock.place(packages, wheels, order, around, self.progress, run)
+        except Failure as failure:
+            if self.context.is_over() or failure.meaning.is_of_instance:
+                raise
+            self.progress.say(f"{self.item}: once more, all at once: {failure.message}")
+            return set()
+
+    def by_pip(self) -> Set[str]:
+        """Install them when all have come; the names of those that are installed."""
+        paths = self._fetched()
+        if paths:
+            folder = os.path.join(self.context.run_directory, "locked-wheels")
+            _link(paths, folder)
+            pins = [f"{each.name}=={each.version}" for each in self.wanted if each.name in paths]
+            options = [*_options(self.is_forced), "--no-index", "--find-links", folder]
+            self.tools.install_as_told([*options, *pins], self.progress, item=self.item, level=self.level)
+            shutil.rmtree(folder, ignore_errors=True)
+        return set(paths)
+
+    def _fetched(self) -> Dict[str, str]:
+        """Where each wheel is that the engine brought, by name."""
+        files = {each.name: _file(each) for each in self.wanted}
+        store = self.by_lock.store
+        store.begin(list(files.values()), level=self.level, logins=self.tools.logins())
+        fetched = store.wait(list(files.values()), self.progress)
+        for name, failure in fetched.failures.items():
+            self.progress.say(f"{name} cannot be fetched ({failure.message}): the installer fetches it")
+        here = {name: file.file_name for name, file in files.items() if file.file_name in fetched.paths}
+        return {name: fetched.paths[file_name] for name, file_name in here.items()}
 
 
 def _options(is_forced: bool) -> List[str]:
     return ["--no-deps", *(["--force-reinstall"] if is_forced else [])]
-
-
-def _fetched(
-    wanted: Sequence[LockedWheel], store: WheelStore, tools: Installer, progress: Progress, *, level: str
-) -> Dict[str, str]:
-    """Where each wheel is that the engine brought, by name."""
-    files = {wheel.name: _file(wheel) for wheel in wanted}
-    store.begin(list(files.values()), level=level, logins=tools.logins())
-    fetched = store.wait(list(files.values()), progress)
-    for name, failure in fetched.failures.items():
-        progress.say(f"{name} cannot be fetched ({failure.message}): the installer fetches it")
-    return {
-        name: fetched.paths[file.file_name] for name, file in files.items() if file.file_name in fetched.paths
-    }
 
 
 def _file(wheel: LockedWheel) -> LockedFile:

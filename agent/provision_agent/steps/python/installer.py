@@ -298,8 +298,8 @@ class Installer(Inventory):
         """True where uv is stricter than pip: what it cannot build, read or reach, pip often can."""
         if not self._uv or self._python.installer != "auto" or self._context.cancelled.is_set():
             return False
-        may = failure.class_ == "command" or pip_errors.is_of_the_way(failure)
-        may = may or (pip_errors.is_of_form(failure) and bool(self._settings()))
+        is_of_form = pip_errors.is_of_form(failure) and bool(self._settings())
+        may = failure.class_ == "command" or is_of_form or pip_errors.is_of_the_way(failure)
         return may and "pip" in self.installed()
 
     def logins(self) -> Dict[str, str]:
@@ -386,8 +386,8 @@ class Installer(Inventory):
                 "PYTHONNOUSERSITE": "1",
             }
         )
-        for tool in ("pip", "uv"):
-            environment.setdefault(f"{tool.upper()}_CACHE_DIR", os.path.join(self._cache, tool))
+        environment.setdefault("PIP_CACHE_DIR", os.path.join(self._cache, "pip"))
+        environment.setdefault("UV_CACHE_DIR", os.path.join(self._cache, "uv"))
         if self._uv:
             environment.setdefault(*_ROOM_OF_UV)
             environment.update(indexes.for_uv(self._settings()))

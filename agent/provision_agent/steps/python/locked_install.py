@@ -99,11 +99,11 @@ class LockedInstalls:
 
     def begin(
         self, packages: Sequence[LockedPackage], around: Surroundings, *, level: str
-    ) -> List[LockedFile]:
-        """Begin to fetch the wheels of *packages*, and say which they are."""
-        wheels = list(self._wheels(packages, around).values())
+    ) -> Dict[str, LockedFile]:
+        """Begin to fetch the wheels of *packages*, and say which they are, by the package's name."""
+        wheels = self._wheels(packages, around)
         if not _unknown_ways(around.settings):
-            self.store.begin(wheels, level=level, logins=around.logins)
+            self.store.begin(list(wheels.values()), level=level, logins=around.logins)
         return wheels
 
     def install(
@@ -131,8 +131,8 @@ class LockedInstalls:
         if self.look_ahead is not None:
             self.look_ahead.after(self, order, around, lock)
         if packages:
-            progress.say(_told(packages, wheels))
-        done = self.place(packages, order, around, progress, run)
+            progress.say(_told(packages, list(wheels.values())))
+        done = self.place(packages, wheels, order, around, progress, run)
         if len(done) < len(packages):
             return False
         for package in missing:
@@ -145,6 +145,7 @@ class LockedInstalls:
     def place(
         self,
         packages: Sequence[LockedPackage],
+        by_name: Mapping[str, LockedFile],
         order: Order,
         around: Surroundings,
         progress: Progress,
@@ -153,7 +154,7 @@ class LockedInstalls:
         """Install those of *packages* whose wheels come, and what is here while the rest still comes.
 
         Args:
-            packages: They have begun, as `begin` says.
+            by_name: Their wheels, as `begin` has begun to fetch them.
 
         Returns:
             The names of those that are installed. The others are for whoever can bring them.
@@ -162,7 +163,7 @@ class LockedInstalls:
             Failure: as the installer's, or the run was ended.
         """
         done: Set[str] = set()
-        began_at, by_name = time.monotonic(), self._wheels(packages, around)
+        began_at = time.monotonic()
         left = [package for package in packages if package.name in by_name]
         while left:
             wheels = [by_name[package.name] for package in left]
